@@ -1,0 +1,51 @@
+# Every target sets up .venv by itself, again when pyproject.toml or requirements.lock changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
+	$(BIN)/unfreeze train digits
+
+test: $(VENV)/.installed  ## Run the tests; ARGS="-m 'not slow'" passes options to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed  ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed  ## Format the code and fix what can be fixed safely
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed  ## Run every benchmark in order; each prints a table
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+lock: $(BIN)/uv  ## Resolve pyproject.toml into requirements.lock; ARGS=--upgrade takes the newest versions
+	$(BIN)/uv pip compile -q --universal --no-emit-index-url --no-emit-find-links --all-extras \
+		--custom-compile-command "make lock" $(ARGS) pyproject.toml -o requirements.lock
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "unfreeze needs Python 3.11 or newer, but '$(PYTHON)' is missing or older:" \
+		"try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@

@@ -1,0 +1,222 @@
+"""Command-line flags derived from a spec, so that a setting is described once and never typed twice.
+
+``--data.size 96`` sets a field, ``--recipe.2.lr 0.01`` or ``--recipe.full.lr 0.01`` one of a list's entry, and
+``--recipe '[{name: full, lr: 0.01}]'`` the whole list. ``--config FILE`` is laid over the defaults first.
+"""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from models.errors import UserError
+from models.overrides import SpecField, build_spec, fields_of
+
+SpecType = TypeVar("SpecType", bound=BaseModel)
+
+SETTING = "setting:"
+"""Prefix of the flags' names in the namespace, so that no setting collides with an argument of the command."""
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An argument parser whose flags may name any entry of a list, and that suggests the nearest known flag.
+
+    Its usage and errors leave out the flags of settings, which would fill a screen; ``--help`` describes them.
+    Subparsers made by `add_subparsers` are of this class as well.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._known: list[str] = []
+        self._positional: list[str] = []
+        self._entry_fields: list[SpecField] = []
+        self._has_commands = False
+        self._has_settings = False
+        # An abbreviation that is unique today is ambiguous, or means something else, once a setting is added.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an argument and remember its flags for suggestions."""
+        action = super().add_argument(*names, **options)
+        self._known += [flag for flag in action.option_strings if flag.startswith("--")]
+        if not action.option_strings and action.help != argparse.SUPPRESS:
+            name = str(action.metavar or action.dest)
+            self._positional.append(f"[{name}]" if action.nargs in ("?", "*") else name)
+        return action
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """Add commands; from here on they report their own unknown flags."""
+        self._has_commands = True
+        return super().add_subparsers(**options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; an unknown flag ends the program with status 2 and names the nearest known one."""
+        # The flags of list entries are known only now: a file or an earlier flag may name entries freely.
+        args = list(sys.argv[1:] if args is None else args)
+        for flag in dict.fromkeys(_flag_of(argument) for argument in args):
+            field = next((field for field in self._entry_fields if _names_entry(flag, field)), None)
+            if field and flag not in self._known:
+                self.add_argument(flag, **{**_options(field, flag.removeprefix("--")), "help": argparse.SUPPRESS})
+        parsed, left = super().parse_known_args(args, namespace)
+        unknown = [_flag_of(argument) for argument in left if argument.startswith("--") and argument != "--"]
+        if unknown and not self._has_commands:
+            self._refuse(unknown[0])
+        return parsed, left
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2 and one line."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def format_help(self) -> str:
+        """Help text with a usage line that stays short."""
+        if self._has_settings and self.usage is None:
+            self.usage = " ".join(["%(prog)s", *self._positional, "[--config FILE] [--SETTING VALUE ...]"])
+        return super().format_help()
+
+    def _refuse(self, flag: str) -> NoReturn:
+        known = list(self._known)
+        for field in self._entry_fields:
+            listed, _, leaf = field.name.partition(".N.")
+            if flag.startswith(f"--{listed}.") and flag.count(".") > listed.count(".") + 1:
+                entry = flag.removeprefix(f"--{listed}.").split(".")[0]
+                known.append(f"--{listed}.{entry}.{leaf}")
+            else:
+                known.append(f"--{field.name}")
+        word = flag.removeprefix("--")
+        close = [f"--{name}" for name in difflib.get_close_matches(word, [name[2:] for name in known], n=1)]
+        close = close or [name for name in known if name.split(".")[-1] == word][:3]
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; --help lists all"
+        self.error(f"unknown flag {flag}{hint}")
+
+
+def add_flags(parser: FlagParser, spec_class: type[BaseModel]) -> None:
+    """Give a parser ``--config`` and one flag per setting of a spec, a help group per group of settings.
+
+    Parameters
+    ----------
+    parser : FlagParser
+        The parser of a program or of one of its commands.
+    spec_class : type of pydantic.BaseModel
+        The spec; `spec_from` builds it from what was parsed.
+    """
+    top = parser.add_argument_group("settings", "Each is NAME in a --config file as well.")
+    parser._has_settings = True
+    parser._known.append("--config")
+    top.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings; flags win over it.")
+    groups = {"": top}
+    for field in fields_of(spec_class):
+        if field.group not in groups:
+            groups[field.group] = parser.add_argument_group(field.group, field.group_description.replace("%", "%%"))
+        if ".N." in field.name:
+            parser._entry_fields.append(field)
+        else:
+            parser._known.append(f"--{field.name}")
+        groups[field.group].add_argument(f"--{field.name}", **_options(field, field.name))
+
+
+def spec_from(arguments: argparse.Namespace, spec_class: type[SpecType], **fixed: Any) -> SpecType:
+    """Build the spec that the command line describes: defaults, then the file, then the flags, then `fixed`.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        What a parser with the spec's flags parsed.
+    spec_class : type of pydantic.BaseModel
+        The spec that `add_flags` was given.
+    **fixed
+        Settings by dotted name that win over the flags: ``spec_from(arguments, Spec, **{"data.source": source})``.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or one line per setting that is not valid.
+    """
+    fields = {field.name: field for field in fields_of(spec_class)}
+    given = {name.removeprefix(SETTING): text for name, text in vars(arguments).items() if name.startswith(SETTING)}
+    overrides: dict[str, Any] = {}
+    for name, text in given.items():
+        field = fields.get(name) or next(field for field in fields.values() if _names_entry(f"--{name}", field))
+        # Plain values stay text for pydantic to read: YAML 1.1 takes 1e-3 for text, 010 for 8 and 12:30 for 750.
+        overrides[name] = _parsed_yaml(text, f"--{name}") if field.is_structured else text
+    config = read_config(Path(arguments.config)) if arguments.config else {}
+    return build_spec(spec_class, config, {**overrides, **fixed})
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file of settings; an empty one has none.
+
+    Raises
+    ------
+    UserError
+        If it is missing, unreadable, not valid (with the line) or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"--config: there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if path.suffix.lower() == ".json":  # not read as YAML, which refuses tabs
+        try:
+            config = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    else:
+        config = _parsed_yaml(text, str(path))
+    if config is None:
+        return {}
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected settings as NAME: VALUE, but this is a {type(config).__name__}")
+    return config
+
+
+def _parsed_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{origin}{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
+        raise UserError(f"{origin}: {error}") from error
+
+
+def _flag_of(argument: str) -> str:
+    return argument.split("=", 1)[0]
+
+
+def _names_entry(flag: str, field: SpecField) -> bool:
+    """Whether a flag such as ``--recipe.full.lr`` is that of the field ``recipe.N.lr``."""
+    parts, pattern = flag.removeprefix("--").split("."), field.name.split(".")
+    same_length = flag.startswith("--") and len(parts) == len(pattern) and "N" in pattern
+    return same_length and all(part and known in ("N", part) for part, known in zip(parts, pattern, strict=True))
+
+
+def _options(field: SpecField, name: str) -> dict[str, Any]:
+    default = "required" if field.required else f"default {_default_in_words(field.default)}"
+    words = f"{field.description} ({field.allowed}; {default})".strip()
+    options: dict[str, Any] = {
+        "dest": f"{SETTING}{name}",
+        "default": argparse.SUPPRESS,
+        "metavar": "YAML" if field.is_structured else "VALUE",
+        "help": words.replace("%", "%%"),
+    }
+    if field.is_switch:
+        options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
+    return options
+
+
+def _default_in_words(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        entries = [entry.get("name", "...") if isinstance(entry, dict) else str(entry) for entry in value]
+        return ", ".join(entries) or "empty"
+    return str(value) if value != "" else "''"

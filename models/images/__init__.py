@@ -1,0 +1,1 @@
+"""Pictures: reading, caching, augmenting, backbones, precomputed activations, evaluation, prediction."""

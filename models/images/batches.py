@@ -1,0 +1,101 @@
+"""The two kinds of rows an image stage trains on: pictures, and activations of pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.images.augmentation import apply_views, draw_views
+from models.images.backbones import Preprocessing
+from models.images.cache import ImageCache
+from models.images.classifier import normalise
+from models.images.row_file import RowFile
+from models.specs import AugmentSpec
+
+
+class PictureBatches:
+    """Rows of an image cache, freshly augmented whenever they are drawn for training.
+
+    Parameters
+    ----------
+    cache
+        Pictures of all rows of the data set.
+    rows
+        Which of them, (N,) int64.
+    targets
+        Class of each of `rows`, (N,) int64.
+    augment
+        Random views; unused when a batch is gathered without a generator.
+    preprocessing
+        Mean and standard deviation that the body expects.
+    device, batch_size
+        Where batches go, and how large they are at most.
+    fixed_views
+        View parameters (N, 8) to apply when no generator is given: test-time augmentation. None: the plain view.
+    """
+
+    precomputed = False
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        augment: AugmentSpec,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        batch_size: int,
+        fixed_views: torch.Tensor | None = None,
+    ) -> None:
+        self.cache, self.rows, self.augment, self.preprocessing = cache, rows, augment, preprocessing
+        self.targets = torch.from_numpy(targets)
+        self.device, self.batch_size, self.fixed_views = device, batch_size, fixed_views
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised pictures (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        pictures = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
+        if generator is not None:
+            pictures = apply_views(pictures, draw_views(len(rows), self.augment, generator))
+        elif self.fixed_views is not None:
+            pictures = apply_views(pictures, self.fixed_views[rows])
+        return normalise(pictures, self.preprocessing), self.targets[rows].to(self.device)
+
+
+class ActivationBatches:
+    """Precomputed activations of one or several views of the same rows.
+
+    Parameters
+    ----------
+    views
+        One file per view, each with N rows in the same order. With several, training draws one per row and visit.
+    targets
+        Class of each row, (N,) int64.
+    device, batch_size
+        Where batches go, and how large they are at most.
+    """
+
+    precomputed = True
+
+    def __init__(
+        self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int
+    ) -> None:
+        self.views, self.targets = views, torch.from_numpy(targets)
+        self.device, self.batch_size = device, batch_size
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations (B, D) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        if generator is None or len(self.views) == 1:
+            activations = self.views[0].gather(rows.numpy())
+        else:
+            drawn = torch.randint(len(self.views), (len(rows),), generator=generator)
+            activations = torch.empty(len(rows), self.views[0].width)
+            for number, view in enumerate(self.views):
+                chosen = drawn == number
+                activations[chosen] = view.gather(rows[chosen].numpy())
+        return activations.to(self.device), self.targets[rows].to(self.device)

@@ -1,0 +1,164 @@
+"""Pictures resized once: a memory-mapped Arrow file of square uint8 rows, so a batch is a gather."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.errors import UserError
+from models.images.decode import (
+    Fit,
+    Interpolation,
+    UnreadablePicture,
+    draft_side,
+    make_square,
+    map_in_order,
+    read_picture,
+)
+from models.images.index import Index, hash_file
+from models.images.row_file import RowFile, RowWriter
+
+CACHE_VERSION = 1
+"""Raise it when the pixels or the layout of a cache change; it belongs into the key of a cache."""
+
+
+
+def build_image_caches(
+    index: Index,
+    targets: dict[int, Path],
+    fit: Fit,
+    interpolation: Interpolation,
+    max_megapixels: float,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Decode every picture of an index once and write it at all sizes, in the order of the index.
+
+    A row equals `make_square(read_picture(path, max_megapixels, at_least=size), size, fit, interpolation)`, whichever
+    sizes are built together.
+
+    Memory: at most `threads` decoded pictures, `4 * threads` pictures resized to all sizes, and one record batch per
+    size (128 rows, fewer where that exceeds 32 MiB), whatever the number of pictures.
+
+    Parameters
+    ----------
+    index
+        The pictures. Their files must still have the content that was indexed.
+    targets
+        Side of the square in pixels -> file to write. The file is written in place: publish it by renaming.
+    fit, interpolation
+        As in `make_square`.
+    max_megapixels
+        As in `read_picture`.
+    threads
+        Decoding threads.
+    progress
+        Called with (pictures done, pictures in all) after each picture.
+
+    Raises
+    ------
+    UserError
+        Where a picture changed, vanished or became unreadable since it was indexed.
+    """
+    paths = index.rows["path"].to_pylist()
+    contents = index.rows["content"].to_pylist()
+
+    def squares(picture: tuple[str, str]) -> list[np.ndarray]:
+        path, content = picture
+        # Keys are made of content hashes: pixels of another content must never be stored under them.
+        if hash_file(Path(path)) != content:
+            raise UserError(f"{path}: the picture changed or vanished since it was indexed; run again to index it anew")
+        try:
+            # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_picture`.
+            images = {side: read_picture(Path(path), max_megapixels, side) for side in set(map(draft_side, targets))}
+            return [make_square(images[draft_side(size)], size, fit, interpolation) for size in targets]
+        except UnreadablePicture as error:
+            raise UserError(f"{path}: {error}; run again to index the pictures anew") from error
+
+    with ExitStack() as files:
+        writers = [files.enter_context(_writer(path, size, fit)) for size, path in targets.items()]
+        resized = map_in_order(squares, zip(paths, contents, strict=True), threads, in_flight=4 * threads)
+        for done, row in enumerate(resized, start=1):
+            for writer, square in zip(writers, row, strict=True):
+                writer.append(square.reshape(1, -1))
+            if progress is not None:
+                progress(done, len(paths))
+
+
+class ImageCache:
+    """One cache file, memory-mapped: opening is instant, and only the rows asked for are read.
+
+    Parameters
+    ----------
+    path
+        A file written by `build_image_caches`.
+
+    Attributes
+    ----------
+    size : int
+        Side of the squares in pixels.
+    fit : str
+        How pictures became square.
+
+    Raises
+    ------
+    UserError
+        Where the file is not such a cache, is incomplete, or is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rows = RowFile(path)
+        version = self._rows.metadata.get("version")
+        if version != str(CACHE_VERSION):
+            raise UserError(f"{path} has cache version {version}, not {CACHE_VERSION}; delete it and run again")
+        self.size, self.fit = int(self._rows.metadata["size"]), self._rows.metadata["fit"]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Copy some pictures out of the cache.
+
+        Parameters
+        ----------
+        rows
+            int64 of shape (B,): positions in the index, in any order, repeats allowed.
+
+        Returns
+        -------
+        torch.Tensor
+            uint8 of shape (B, 3, size, size), in channels-last memory.
+
+        Raises
+        ------
+        IndexError
+            Where a row is negative or past the end.
+        """
+        return self._rows.gather(rows).view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)
+
+
+def usable_size(index: Index, native: int) -> int:
+    """Return the default training size: what the weights were trained at, unless the pictures are much smaller.
+
+    Parameters
+    ----------
+    index
+        The pictures.
+    native
+        Side that the weights were trained at, in pixels.
+
+    Returns
+    -------
+    int
+        `native`, but at most eight times the median of the pictures' shorter sides, rounded to a multiple of 32.
+    """
+    width, height = (index.rows[name].to_numpy() for name in ("width", "height"))
+    limit = 8 * float(np.median(np.minimum(width, height)))
+    return min(native, max(32, 32 * round(limit / 32)))
+
+
+def _writer(path: Path, size: int, fit: Fit) -> RowWriter:
+    metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
+    return RowWriter(path, size * size * 3, np.uint8, metadata)

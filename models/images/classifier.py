@@ -1,0 +1,102 @@
+"""An image classifier: a pretrained body, the course's head, and the pixels' way into them."""
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from models.errors import UserError
+from models.images.backbones import Body, Preprocessing, load_body
+from models.specs import ModelSpec
+from models.training.network import Network
+
+
+def build_head(features: int, classes: int, width: int = 512, dropout: float = 0.5) -> nn.Sequential:
+    """The head of fastai 0.7 (``conv_learner.ConvnetBuilder``), after the concatenated pooling.
+
+    Batch norm, dropout of half the rate, linear to `width`, ReLU, batch norm, dropout, linear to `classes`; linear
+    weights are initialised as He et al. (2015) do, with biases at zero.
+
+    Parameters
+    ----------
+    features
+        Width D of the activations (B, D).
+    classes
+        Number of logits.
+    width, dropout
+        Hidden units, and dropout before the last layer.
+    """
+    head = nn.Sequential(
+        nn.BatchNorm1d(features),
+        nn.Dropout(dropout / 2),
+        nn.Linear(features, width),
+        nn.ReLU(),
+        nn.BatchNorm1d(width),
+        nn.Dropout(dropout),
+        nn.Linear(width, classes),
+    )
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return head
+
+
+def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
+    """A pretrained body with a new head; the head (and a body without weights) is drawn from `seed`.
+
+    Parameters
+    ----------
+    model
+        Backbone, weights and head.
+    classes
+        Number of classes.
+    seed
+        Seed of new weights. The global random state is left as it was.
+    size
+        Side of the pictures in pixels, for backbones that are built for one size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = load_body(model, size)
+        head = build_head(body.features, classes, model.head_width, model.dropout)
+    return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+
+
+@lru_cache(maxsize=8)
+def preprocessing_of(model: ModelSpec) -> Preprocessing:
+    """How pictures must be prepared for a backbone's weights."""
+    return load_body(model).preprocessing
+
+
+def normalise(pictures: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Pictures as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
+    mean = torch.tensor(preprocessing.mean, device=pictures.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pictures.device).view(1, 3, 1, 1)
+    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def summarise(network: Network) -> list[dict[str, object]]:
+    """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, what learns.
+
+    Returns
+    -------
+    list of dict
+        ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``learning``, in forward order, the head last.
+    """
+    parameters = dict(network.named_parameters())
+    body = network.body
+    if not isinstance(body, Body):
+        raise UserError("only image classifiers are summarised by blocks")
+    named = [*((block.name, names) for block, names in zip(body.blocks, network.block_parameters(), strict=True))]
+    named.append(("head", network.head_parameters()))
+    return [
+        {
+            "block": name,
+            "layer_group": "head" if name == "head" else "early" if number < network.early_blocks else "late",
+            "tensors": len(names),
+            "parameters": sum(parameters[parameter].numel() for parameter in names),
+            "learning": sum(parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad),
+        }
+        for number, (name, names) in enumerate(named)
+    ]

@@ -1,0 +1,97 @@
+"""How good a classifier is: probabilities of every row, plain and averaged over views, and what follows from them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
+
+from models.specs import TtaSpec
+from models.training.batches import Batches
+from models.training.learner import Learner
+
+Views = Callable[[int], Batches]
+"""Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""
+
+
+def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
+    """Average the probabilities of views, not their logits.
+
+    Parameters
+    ----------
+    plain
+        Probabilities of the plain view, (N, C).
+    augmented
+        Probabilities of the augmented views, each (N, C).
+    beta
+        Weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C) float64, rows as they came.
+    """
+    if not len(augmented):
+        return np.asarray(plain, dtype=np.float64)
+    weight = 1 / (len(augmented) + 1) if beta is None else beta
+    return weight * np.asarray(plain, dtype=np.float64) + (1 - weight) * np.mean(augmented, axis=0, dtype=np.float64)
+
+
+def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the plain view and of test-time augmentation.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Plain and averaged probabilities, each (N, C) float64 in the data set's row order.
+    """
+    def probabilities(view: int) -> np.ndarray:
+        logits, _ = learner.predict(views(view))
+        result: np.ndarray = logits.double().softmax(dim=1).numpy()
+        return result
+
+    plain = probabilities(0)
+    return plain, average_views(plain, [probabilities(view) for view in range(1, tta.n_aug + 1)], tta.beta)
+
+
+def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
+    """Share of the plain view's errors that test-time augmentation removes; negative where it adds errors, 0 of 0."""
+    error = 1 - plain_accuracy
+    return (tta_accuracy - plain_accuracy) / error if error > 0 else 0.0
+
+
+def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Cross entropy of every row, (N,) float64, from probabilities (N, C)."""
+    chosen = probabilities[np.arange(len(targets)), targets]
+    return -np.log(np.clip(chosen, 1e-12, 1))
+
+
+def predictions_table(
+    paths: Sequence[str], targets: np.ndarray, plain: np.ndarray, averaged: np.ndarray, classes: Sequence[str]
+) -> pd.DataFrame:
+    """One row per validation picture: path, label, predictions plain and with TTA, the loss, every probability.
+
+    Columns ``path``, ``label``, ``predicted``, ``probability``, ``predicted_tta``, ``probability_tta``, ``loss`` (of
+    the plain view) and ``p(CLASS)`` (plain) and ``p_tta(CLASS)`` per class.
+    """
+    names = np.asarray(classes)
+    table = {
+        "path": list(paths),
+        "label": names[targets],
+        "predicted": names[plain.argmax(1)],
+        "probability": plain.max(1),
+        "predicted_tta": names[averaged.argmax(1)],
+        "probability_tta": averaged.max(1),
+        "loss": row_losses(plain, targets),
+    }
+    columns = {f"p({name})": plain[:, number] for number, name in enumerate(classes)}
+    columns |= {f"p_tta({name})": averaged[:, number] for number, name in enumerate(classes)}
+    return pd.DataFrame({**table, **columns})
+
+
+def per_class_table(probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Precision, recall, F1 and number of validation rows of every class, one row per class."""
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, probabilities.argmax(1), labels=range(len(classes)), zero_division=0
+    )
+    return pd.DataFrame({"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "rows": support})

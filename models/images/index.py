@@ -1,0 +1,309 @@
+"""The index: every usable picture with its class, its side of the split and its content hash."""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+
+from models.errors import UserError
+from models.images.decode import UnreadablePicture, check_picture, map_in_order
+from models.images.sources import Listing
+from models.specs import DataSpec
+
+_ROWS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("target", pa.int32()),
+        ("split", pa.string()),
+        ("content", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+    ]
+)
+_LEFT_OUT = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The pictures of a data set, in a fixed order that caches and predictions share.
+
+    Attributes
+    ----------
+    rows
+        path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
+        width and height (as displayed), bytes.
+    left_out
+        path, label and reason of every file that is not used.
+    classes
+        Labels in sorted order.
+    digest
+        Hash of (content, label, split) of the rows in order: equal digests have equal pictures, targets and split.
+    """
+
+    rows: pa.Table
+    left_out: pa.Table
+    classes: tuple[str, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    def targets(self) -> np.ndarray:
+        """Class of every row: int64 of shape (rows,)."""
+        targets: np.ndarray = self.rows["target"].to_numpy().astype(np.int64)
+        return targets
+
+    def train_rows(self) -> np.ndarray:
+        """Positions of the training rows, ascending: int64 of shape (training rows,)."""
+        return self._positions("train")
+
+    def valid_rows(self) -> np.ndarray:
+        """Positions of the validation rows, ascending: int64 of shape (validation rows,)."""
+        return self._positions("valid")
+
+    def _positions(self, split: str) -> np.ndarray:
+        return np.flatnonzero(np.array(self.rows["split"].to_pylist()) == split).astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
+        metadata = {
+            "classes": json.dumps(self.classes),
+            "digest": self.digest,
+            "left_out": json.dumps(self.left_out.to_pylist()),
+        }
+        pa.feather.write_feather(self.rows.replace_schema_metadata(metadata), str(path), compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        UserError
+            Where the file is not an index.
+        """
+        try:
+            rows = pa.feather.read_table(str(path), memory_map=False)
+            metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+            left_out = pa.Table.from_pylist(json.loads(metadata["left_out"]), schema=_LEFT_OUT)
+            classes = tuple(json.loads(metadata["classes"]))
+            digest = metadata["digest"]
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise UserError(f"{path} is not a picture index ({error}); delete it and run again") from error
+        return cls(rows.replace_schema_metadata(None), left_out, classes, digest)
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError:
+        return ""
+
+
+def hash_files(paths: Sequence[Path], threads: int) -> list[str]:
+    """Hash the content of files, as `hash_file` does, in the order of `paths`."""
+    return list(map_in_order(hash_file, paths, threads, in_flight=16 * threads))
+
+
+def build_index(
+    listing: Listing,
+    hashes: Sequence[str],
+    data: DataSpec,
+    progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
+) -> Index:
+    """Verify every picture by decoding it, leave out what cannot be used, and split the rest.
+
+    Left out, with a reason: unreadable files; the same content under two labels (all of its rows); with a split of
+    the source's own, a validation picture that also occurs in training. No file is changed.
+
+    Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
+    contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
+    stay together, and adding pictures hardly moves the others.
+
+    Parameters
+    ----------
+    listing
+        Files and labels.
+    hashes
+        Content hashes of the files, in the same order.
+    data
+        Split and limits.
+    progress
+        Called with (contents verified, contents in all).
+    threads
+        Decoding threads; all cores if not given. At most this many pictures are in memory.
+
+    Returns
+    -------
+    Index
+        Rows in the order of the listing.
+
+    Raises
+    ------
+    UserError
+        Where nothing is left, or a class has fewer than two distinct pictures, none to train on, or the source's own
+        split leaves nothing to validate on.
+    """
+    found = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
+    reasons = [verdict if isinstance(verdict, str) else None for verdict in found]
+    _leave_out_contradictions(listing, hashes, reasons)
+    splits = [file.split for file in listing.files]
+    own_split = any(split is not None for split in splits)
+    if own_split:
+        _leave_out_leaks(listing, hashes, reasons)
+    kept = [position for position, reason in enumerate(reasons) if reason is None]
+    _check_classes(listing, hashes, reasons, kept, own_split)
+    valid = set() if own_split else _draw_valid(listing, hashes, kept, data)
+
+    classes = tuple(sorted({listing.files[position].label for position in kept}))
+    target_of = {label: target for target, label in enumerate(classes)}
+    rows = []
+    digest = hashlib.blake2b(digest_size=16)
+    for position in kept:
+        file, content, size = listing.files[position], hashes[position], found[position]
+        assert isinstance(size, _Size)
+        split = file.split or ("valid" if content in valid else "train")
+        digest.update(json.dumps([content, file.label, split]).encode())
+        rows.append(
+            {
+                "path": str(file.path),
+                "label": file.label,
+                "target": target_of[file.label],
+                "split": split,
+                "content": content,
+                "width": size.width,
+                "height": size.height,
+                "bytes": size.bytes,
+            }
+        )
+    left_out = [
+        {"path": str(file.path), "label": file.label, "reason": reason}
+        for file, reason in zip(listing.files, reasons, strict=True)
+        if reason is not None
+    ]
+    return Index(
+        rows=pa.Table.from_pylist(rows, schema=_ROWS),
+        left_out=pa.Table.from_pylist(left_out, schema=_LEFT_OUT),
+        classes=classes,
+        digest=digest.hexdigest(),
+    )
+
+
+class _Size(NamedTuple):
+    width: int
+    height: int
+    bytes: int
+
+
+def _verify(
+    listing: Listing,
+    hashes: Sequence[str],
+    max_megapixels: float,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[_Size | str]:
+    """Size of every file, or the reason why it is no picture; copies are decoded once."""
+    # An unreadable file has no hash; its path keeps it apart from others of that kind.
+    keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
+    path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
+
+    def verdict(path: Path) -> _Size | str:
+        try:
+            return _Size(*check_picture(path, max_megapixels), bytes=path.stat().st_size)
+        except (UnreadablePicture, OSError) as error:
+            return str(error)
+
+    verdicts = {}
+    results = map_in_order(verdict, path_of.values(), threads, in_flight=16 * threads)
+    for done, (key, result) in enumerate(zip(path_of, results, strict=True), start=1):
+        verdicts[key] = result
+        if progress is not None:
+            progress(done, len(path_of))
+    return [verdicts[key] for key in keys]
+
+
+def _leave_out_contradictions(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
+    labels = defaultdict(set)
+    for file, content, reason in zip(listing.files, hashes, reasons, strict=True):
+        if reason is None:
+            labels[content].add(file.label)
+    for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
+        if reasons[position] is None and (others := sorted(labels[content] - {file.label})):
+            reasons[position] = f"the same picture is also labelled {', '.join(map(repr, others))}"
+
+
+def _leave_out_leaks(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
+    trained = {
+        content: file.path.name
+        for file, content, reason in zip(listing.files, hashes, reasons, strict=True)
+        if reason is None and file.split == "train"
+    }
+    for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
+        if reasons[position] is None and file.split == "valid" and content in trained:
+            reasons[position] = f"the same picture is in train as {trained[content]}"
+
+
+def _check_classes(
+    listing: Listing, hashes: Sequence[str], reasons: list[str | None], kept: list[int], own_split: bool
+) -> None:
+    labels = {file.label for file in listing.files}
+    contents: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, set[str]] = defaultdict(set)
+    for position in kept:
+        file = listing.files[position]
+        contents[file.label].add(hashes[position])
+        splits[file.label].add(file.split or "")
+    problem = None
+    if not kept:
+        problem = f"none of the {len(reasons)} files is a usable picture"
+    elif len(labels) < 2:
+        problem = f"only one class ({', '.join(map(repr, labels))}), but at least two are needed"
+    elif few := sorted(label for label in labels if len(contents[label]) < 2):
+        problem = (
+            "every class needs at least two different usable pictures, one to train and one to validate, but "
+            + _listed(f"{label!r} has {len(contents[label])}" for label in few)
+        )
+    elif own_split and (untrained := sorted(label for label in labels if "train" not in splits[label])):
+        problem = f"no training picture of {_listed(map(repr, untrained))}"
+    elif own_split and not any("valid" in sides for sides in splits.values()):
+        problem = "the source's own split has no usable validation picture"
+    if problem is None:
+        return
+    message = f"{listing.name}: {problem}"
+    if gone := Counter(reason for reason in reasons if reason is not None):
+        reason, count = gone.most_common(1)[0]
+        message += f"; {gone.total()} of {len(reasons)} files were left out, most often ({count}) because: {reason}"
+    raise UserError(f"{message}. Add pictures, or remove or merge these classes.")
+
+
+def _draw_valid(listing: Listing, hashes: Sequence[str], kept: list[int], data: DataSpec) -> set[str]:
+    contents: dict[str, set[str]] = defaultdict(set)
+    for position in kept:
+        contents[listing.files[position].label].add(hashes[position])
+
+    def draw(content: str) -> bytes:
+        return hashlib.blake2b(f"{data.split_seed}:{content}".encode(), digest_size=16).digest()
+
+    valid: set[str] = set()
+    for distinct in contents.values():
+        count = min(max(1, round(data.valid_fraction * len(distinct))), len(distinct) - 1)
+        valid.update(sorted(distinct, key=draw)[:count])
+    return valid
+
+
+def _listed(items: Iterable[str], most: int = 10) -> str:
+    every = list(items)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

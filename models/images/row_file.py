@@ -1,0 +1,125 @@
+"""Fixed-width rows in one memory-mapped Arrow file: pictures as uint8, activations as float32."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import DTypeLike
+
+from models.errors import UserError
+
+_MOST_ROWS = 128
+_MOST_BYTES = 32 * 2**20
+
+
+class RowWriter:
+    """Appends rows to a file, with one record batch in memory (128 rows, fewer where that exceeds 32 MiB).
+
+    Use it as a context manager; the file is complete when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        File to write in place, uncompressed, in the Arrow IPC (feather) format.
+    width, dtype
+        Numbers in a row, and their type.
+    metadata
+        Texts for the file's schema.
+    """
+
+    def __init__(self, path: Path, width: int, dtype: DTypeLike, metadata: dict[str, str]) -> None:
+        row_bytes = width * np.dtype(dtype).itemsize
+        self._buffer = np.empty((max(1, min(_MOST_ROWS, _MOST_BYTES // row_bytes)), width), dtype)
+        self._filled = 0
+        self._type = pa.list_(pa.field("item", pa.from_numpy_dtype(np.dtype(dtype)), nullable=False), width)
+        self._schema = pa.schema([pa.field("row", self._type, nullable=False)], metadata=metadata)
+        self._file = pa.ipc.new_file(str(path), self._schema)
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._filled:
+            self._flush()
+        self._file.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows, (n, width) of the file's dtype."""
+        while len(rows):
+            taken = rows[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rows = rows[len(taken) :]
+            if self._filled == len(self._buffer):
+                self._flush()
+
+    def _flush(self) -> None:
+        values = pa.array(self._buffer[: self._filled].reshape(-1))
+        column = pa.FixedSizeListArray.from_arrays(values, type=self._type)
+        self._file.write_batch(pa.record_batch([column], schema=self._schema))
+        self._filled = 0
+
+
+class RowFile:
+    """A memory-mapped file of fixed-width rows: opening is instant, and only the rows asked for are read.
+
+    Parameters
+    ----------
+    path
+        A file that `RowWriter` completed.
+
+    Attributes
+    ----------
+    width : int
+        Numbers in a row.
+    metadata : dict of str
+        The texts that the file was written with.
+
+    Raises
+    ------
+    UserError
+        If the file is incomplete, damaged or of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            columns = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
+            self.width = int(reader.schema.field(0).type.list_size)
+        except (pa.ArrowInvalid, OSError, AttributeError) as error:
+            raise UserError(f"{path} is not a complete cache file ({error}); delete it and run again") from error
+        self.metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
+        # Views on the mapped file: nothing is read yet.
+        self._batches = [column.values.to_numpy(zero_copy_only=True).reshape(-1, self.width) for column in columns]
+        self._rows = sum(map(len, self._batches))
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Copy some rows out of the file.
+
+        Parameters
+        ----------
+        rows
+            int64 of shape (B,), in any order, repeats allowed.
+
+        Returns
+        -------
+        torch.Tensor
+            (B, width) of the file's dtype.
+
+        Raises
+        ------
+        IndexError
+            Where a row is negative or past the end.
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._rows:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a file of {self._rows}")
+        out = np.empty((len(wanted), self.width), self._batches[0].dtype)
+        batches, offsets = np.divmod(wanted, len(self._batches[0]))
+        for position, (batch, offset) in enumerate(zip(batches.tolist(), offsets.tolist(), strict=True)):
+            out[position] = self._batches[batch][offset]
+        return torch.from_numpy(out)

@@ -1,0 +1,363 @@
+"""Where pictures come from: a folder, a table, a torchvision data set or the embedded digits, as one listing."""
+
+import importlib
+import os
+import shutil
+import socket
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+from PIL import Image
+
+from models.errors import UserError
+from models.specs import DataSpec
+
+Split = Literal["train", "valid"]
+
+_SPLIT_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid"}
+_SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_TABLES = (".csv", ".feather", ".arrow")
+_NETWORK_SECONDS = 5.0
+
+
+class ListedFile(NamedTuple):
+    """One picture of a source; `split` is None where the source has no split of its own."""
+
+    path: Path
+    label: str
+    split: Split | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, sorted, before any was opened.
+
+    Attributes
+    ----------
+    name
+        Short name for people.
+    files
+        Sorted by path relative to the source (tables: by path). Either all have a split or none.
+    """
+
+    name: str
+    files: tuple[ListedFile, ...]
+
+
+class _DataSet(NamedTuple):
+    """A torchvision class and the arguments of its training part and of the part that validates."""
+
+    class_name: str
+    train: dict[str, Any]
+    valid: dict[str, Any] | None
+    archive_folder: str = ""
+
+
+# A `val` part validates where there is one, otherwise the `test` part that published results use.
+_DATA_SETS = {
+    "cifar10": _DataSet("CIFAR10", {"train": True}, {"train": False}),
+    "cifar100": _DataSet("CIFAR100", {"train": True}, {"train": False}),
+    "country211": _DataSet("Country211", {"split": "train"}, {"split": "valid"}),
+    "dtd": _DataSet("DTD", {"split": "train"}, {"split": "val"}, "dtd"),
+    "eurosat": _DataSet("EuroSAT", {}, None, "eurosat"),
+    "fashion-mnist": _DataSet("FashionMNIST", {"train": True}, {"train": False}, "FashionMNIST/raw"),
+    "fgvc-aircraft": _DataSet("FGVCAircraft", {"split": "train"}, {"split": "val"}),
+    "flowers102": _DataSet("Flowers102", {"split": "train"}, {"split": "val"}, "flowers-102"),
+    "food101": _DataSet("Food101", {"split": "train"}, {"split": "test"}),
+    "imagenette": _DataSet("Imagenette", {"split": "train"}, {"split": "val"}),
+    "mnist": _DataSet("MNIST", {"train": True}, {"train": False}, "MNIST/raw"),
+    "oxford-iiit-pet": _DataSet("OxfordIIITPet", {"split": "trainval"}, {"split": "test"}, "oxford-iiit-pet"),
+    "stl10": _DataSet("STL10", {"split": "train"}, {"split": "test"}),
+    "sun397": _DataSet("SUN397", {}, None),
+}
+
+
+def resolve_source(data: DataSpec, downloads: Path) -> Listing:
+    """List the pictures and labels of `data.source`.
+
+    `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
+
+    Parameters
+    ----------
+    data
+        The source, and the columns of a table.
+    downloads
+        Folder for digits and torchvision data sets, one folder each; created where needed.
+
+    Returns
+    -------
+    Listing
+        At least two classes.
+
+    Raises
+    ------
+    UserError
+        Where the source is none of the kinds, is empty, has fewer than two classes, a table has missing columns,
+        values or files, or a download fails.
+    """
+    # Absolute, because the listing outlives the working directory in a stored index.
+    downloads = downloads.absolute()
+    if data.source == "digits":
+        return _list_folder(_write_digits(downloads / "digits"), "digits")
+    path = Path(os.path.abspath(Path(data.source).expanduser()))
+    if path.is_dir():
+        return _list_folder(path, path.name)
+    if path.is_file() and path.suffix.lower() in _TABLES:
+        return _list_table(path, data)
+    if not path.exists() and data.source in _DATA_SETS:
+        return _list_data_set(data.source, downloads / data.source)
+    what = f"is a file of type {path.suffix or 'unknown'}" if path.exists() else f"does not exist in {Path.cwd()}"
+    raise UserError(
+        f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of pictures per "
+        "class; a folder with train/ and valid/ (or val/) of such folders; a .csv, .feather or .arrow file with a "
+        f"column of paths and one of labels; or a torchvision data set: {', '.join(_DATA_SETS)}."
+    )
+
+
+def _listing(name: str, files: Iterable[ListedFile], place: str) -> Listing:
+    every = tuple(files)
+    labels = sorted({file.label for file in every})
+    if len(labels) < 2:
+        found = f"only the class {labels[0]!r}" if labels else "no files"
+        raise UserError(f"{place} holds {found}, but at least two classes are needed: a folder or label for each.")
+    for file in every:
+        try:
+            str(file.path).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
+    return Listing(name, every)
+
+
+# --- folders
+
+
+def _list_folder(folder: Path, name: str) -> Listing:
+    children = {child.name: child for child in _visible(folder) if child.is_dir()}
+    if not children:
+        flat = sum(1 for _ in _visible(folder))
+        problem = f"has {flat} files but no folders" if flat else "is empty"
+        raise UserError(f"{folder} {problem}; put the pictures into a folder per class, such as {folder}/cat/1.jpg.")
+    sides = {child: _SPLIT_NAMES[child] for child in sorted(children) if child in _SPLIT_NAMES}
+    if "train" in sides and "valid" in sides.values():
+        # Other folders, such as test/, are no part of the training.
+        files = [file._replace(split=side) for child, side in sides.items() for file in _list_classes(children[child])]
+        empty = [side for side in ("train", "valid") if not any(file.split == side for file in files)]
+        if empty:
+            raise UserError(
+                f"{folder} has no class folder with files for {empty[0]}; add pictures or remove the split."
+            )
+        return _listing(name, files, str(folder))
+    if children.keys() <= _SPLIT_NAMES.keys() | {"test"}:
+        raise UserError(
+            f"{folder} has {', '.join(f'{child}/' for child in sorted(children))}, but a split needs train/ and valid/ "
+            "(or val/); add the missing folder, or give one of them as the source to split it at random."
+        )
+    return _listing(name, _list_classes(folder), str(folder))
+
+
+def _list_classes(folder: Path) -> list[ListedFile]:
+    found = []
+    for class_folder in _visible(folder):
+        if class_folder.is_dir():
+            found += [ListedFile(path, class_folder.name, None) for path in _nested_files(class_folder)]
+    return sorted(found, key=lambda file: file.path.relative_to(folder).as_posix())
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (child for child in folder.iterdir() if not _hidden(child.name))
+
+
+def _nested_files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        yield from (Path(place, name) for name in names if not _hidden(name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM_FILES
+
+
+# --- tables
+
+
+def _list_table(table: Path, data: DataSpec) -> Listing:
+    columns = [data.path_column, data.label_column] + ([data.split_column] if data.split_column else [])
+    values = _read_table(table, columns)
+    for column in columns:
+        _refuse_rows(table, (row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
+    paths = [Path(os.path.normpath(table.parent / value)) for value in values[data.path_column]]
+    labels = values[data.label_column]
+    splits: list[Split | None] = [None] * len(paths)
+    if data.split_column:
+        sides = [value.lower() for value in values[data.split_column]]
+        wrong = (row for row, side in enumerate(sides) if side not in _SPLIT_NAMES)
+        _refuse_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid`")
+        splits = [_SPLIT_NAMES[side] for side in sides]
+        if paths and (missing := {"train", "valid"} - set(splits)):
+            raise UserError(f"{table}: no row has {missing.pop()!r} in column {data.split_column!r}")
+    absent = (row for row, path in enumerate(paths) if not path.is_file())
+    _refuse_rows(table, absent, "no file at the path", lambda row: str(paths[row]))
+    first_row: dict[Path, int] = {}
+    clashes = [row for row, path in enumerate(paths) if labels[first_row.setdefault(path, row)] != labels[row]]
+    _refuse_rows(
+        table,
+        clashes,
+        "the path has another label in an earlier row",
+        lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
+    )
+    files = [ListedFile(*file) for file in zip(paths, labels, splits, strict=True)]
+    return _listing(table.stem, sorted(files, key=lambda file: (str(file.path), file.split or "")), str(table))
+
+
+def _read_table(table: Path, columns: list[str]) -> dict[str, list[str]]:
+    """Read the wanted columns as text: str, empty where a value is missing."""
+    try:
+        if table.suffix.lower() == ".csv":
+            # Text as written: a label 007 or NA must not turn into a number or a missing value.
+            frame = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+            names, values = list(frame.columns), {name: frame[name].fillna("") for name in frame.columns}
+        else:
+            arrow = _read_arrow(table)
+            names = arrow.column_names
+            wanted = [name for name in columns if name in names]
+            values = {name: arrow[name].cast(pa.string()).fill_null("").to_pandas() for name in wanted}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{table} cannot be read as a table: {error}") from error
+    if absent := [column for column in columns if column not in names]:
+        raise UserError(
+            f"{table} has no column {', '.join(map(repr, absent))}; its columns are {', '.join(map(repr, names))}. "
+            "Set data.path_column, data.label_column or data.split_column."
+        )
+    return {column: values[column].str.strip().tolist() for column in columns}
+
+
+def _read_arrow(table: Path) -> pa.Table:
+    try:
+        return pa.feather.read_table(str(table), memory_map=False)
+    except pa.ArrowInvalid:  # an .arrow file may also be in the stream format
+        with pa.OSFile(str(table)) as file:
+            return pa.ipc.open_stream(file).read_all()
+
+
+def _refuse_rows(
+    table: Path, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None, most: int = 5
+) -> None:
+    wrong = list(rows)
+    if not wrong:
+        return
+    shown = [f"{row + 1}" + (f" ({detail(row)})" if detail else "") for row in wrong[:most]]
+    more = f" and {len(wrong) - most} more" if len(wrong) > most else ""
+    raise UserError(
+        f"{table}: {len(wrong)} rows: {problem}: row {', '.join(shown)}{more} "
+        "(the first row below the header is row 1). Correct or remove them."
+    )
+
+
+# --- digits and torchvision
+
+
+def _write_digits(folder: Path) -> Path:
+    if not folder.is_dir():
+        from sklearn.datasets import load_digits  # takes half a second, and only the first time
+
+        digits = load_digits()
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        with _published(folder) as building:
+            _write_pictures(building, pixels, [str(label) for label in digits.target])
+    return folder
+
+
+def _list_data_set(name: str, folder: Path) -> Listing:
+    data_set = _DATA_SETS[name]
+    written = folder / "pictures"
+    if written.is_dir():
+        return _list_folder(written, name)
+    if not folder.exists():
+        # Unpacking in place could leave half a data set that torchvision takes for a whole one.
+        with _published(folder) as building:
+            _open_data_set(name, building, folder, data_set.train)
+    parts: list[tuple[Split, Any]] = [("train", _open_data_set(name, folder, folder, data_set.train))]
+    if data_set.valid is not None:
+        parts.append(("valid", _open_data_set(name, folder, folder, data_set.valid)))
+    if hasattr(parts[0][1], "data"):
+        with _published(written) as building:
+            for side, part in parts:
+                labels = [part.classes[target].replace("/", "-") for target in _targets(part)]
+                _write_pictures(building / side, _channels_last(np.asarray(part.data)), labels)
+        return _list_folder(written, name)
+    files = [
+        ListedFile(path, label, side if len(parts) > 1 else None)
+        for side, part in parts
+        for path, label in _samples(part)
+    ]
+    return _listing(name, sorted(files, key=lambda file: (file.split or "", str(file.path))), str(folder))
+
+
+def _open_data_set(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> Any:
+    data_set = _DATA_SETS[name]
+    # Takes seconds to import, and most sources do not need it.
+    kind = getattr(importlib.import_module("torchvision.datasets"), data_set.class_name)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_NETWORK_SECONDS)  # torchvision sets none, and would wait for minutes
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return kind(str(folder), download=True, **arguments)
+    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"data.source {name!r} could not be downloaded: {error}. Without a network, put the archives that "
+            f"torchvision.datasets.{data_set.class_name} downloads into {final / data_set.archive_folder}, or unpack "
+            "the pictures anywhere into a folder per class and give that folder as data.source."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _samples(part: Any) -> Iterator[tuple[Path, str]]:
+    """Paths and labels of a torchvision data set that reads files; their attributes differ from class to class."""
+    names = [label if isinstance(label, str) else label[0] for label in part.classes]
+    pairs = getattr(part, "samples", None) or getattr(part, "_samples", None)
+    if pairs is None:
+        files = part._image_files if hasattr(part, "_image_files") else part._images
+        pairs = zip(files, part._labels, strict=True)
+    return ((Path(path), names[target]) for path, target in pairs)
+
+
+def _targets(part: Any) -> list[int]:
+    return [int(target) for target in (part.targets if hasattr(part, "targets") else part.labels)]
+
+
+def _channels_last(pixels: np.ndarray) -> np.ndarray:
+    return pixels.transpose(0, 2, 3, 1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels
+
+
+def _write_pictures(folder: Path, pixels: np.ndarray, labels: list[str]) -> None:
+    for label in set(labels):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+    for number, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+        Image.fromarray(picture).save(folder / label / f"{number:05d}.png")
+
+
+@contextmanager
+def _published(folder: Path) -> Iterator[Path]:
+    """Build in a temporary folder beside the final one; rename it when the block ends well, remove it otherwise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
+        building = Path(place) / folder.name
+        building.mkdir()
+        yield building
+        try:
+            os.rename(building, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(building)  # another process was faster, with the same content

@@ -1,0 +1,38 @@
+"""What the loop trains on: rows in memory-mapped files, gathered batch by batch."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+
+
+class Batches(Protocol):
+    """A set of rows that can be visited in any order; pictures, precomputed activations and tables are such sets."""
+
+    batch_size: int
+    precomputed: bool
+    """Whether inputs are the head's (activations) rather than the network's."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of `rows` (B,) int64 on the training device.
+
+        Random views are drawn from `generator`; without one the plain view is returned.
+        """
+
+
+def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Cut `order` (N,) into the fewest batches of at most `batch_size` rows, of nearly equal size.
+
+    Equal sizes keep every row in every epoch without ever making a batch of one row, on which batch norm fails.
+    """
+    count = -(-len(order) // batch_size)
+    return list(torch.tensor_split(order, count))
+
+
+def in_order(batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every row's plain view once, in the data set's order."""
+    for rows in split_into_batches(torch.arange(len(batches)), batches.batch_size):
+        yield batches.gather(rows, None)

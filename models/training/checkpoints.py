@@ -1,0 +1,165 @@
+"""Checkpoints: all that a training needs to go on bit for bit, without pickled code.
+
+One safetensors file. Its header carries a JSON text with the position, the layout of the layer groups and which
+parameters require gradients; its tensors are the weights and buffers (``network/``), the optimizer's state
+(``optimizer/``), the random-number states (``rng/``), and, where the best cycle is not the last, the best weights
+(``best/``).
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from models.errors import UserError
+from models.training.learner import Learner, Progress
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A learner's state at one moment; its tensors are copies on the CPU."""
+
+    tensors: dict[str, torch.Tensor]
+    position: dict[str, Any]
+
+    @property
+    def stage(self) -> int:
+        """Number of the stage under way, from 0."""
+        return int(self.position["stage"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether that stage is over."""
+        return bool(self.position["finished"])
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors below ``prefix/``, named without it."""
+        start = f"{prefix}/"
+        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+
+
+def capture(learner: Learner) -> Checkpoint:
+    """Copy everything that training changes."""
+    progress = learner.progress
+    tensors = {f"network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
+    names = {parameter: name for name, parameter in learner.network.named_parameters()}
+    for parameter, state in learner.optimizer.state.items():
+        for key, value in state.items():
+            if value is not None:
+                tensors[f"optimizer/{names[parameter]}/{key}"] = torch.as_tensor(value)
+    tensors |= {f"best/{name}": tensor for name, tensor in (progress.best or {}).items()}
+    tensors |= {f"rng/{name}": state for name, state in random_states(learner).items()}
+    if progress.order is not None:
+        tensors["epoch/order"] = progress.order
+        if progress.losses:
+            tensors["epoch/losses"] = torch.stack(progress.losses)
+    position = {
+        "format": FORMAT_VERSION,
+        "stage": progress.stage,
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "finished": progress.finished,
+        "best_loss": progress.best_loss,
+        "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
+        "base_rates": learner.base_rates,
+        "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
+    }
+    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return Checkpoint(copies, position)
+
+
+def restore(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Put a learner back where `checkpoint` was captured, in the middle of the stage that it is prepared for.
+
+    Raises
+    ------
+    ValueError
+        If the learner is prepared for other layer groups than the checkpoint holds.
+    """
+    layout = [(group.name, list(group.parameters)) for group in learner.groups]
+    if layout != [(group["name"], group["parameters"]) for group in checkpoint.position["groups"]]:
+        raise ValueError("the checkpoint's layer groups are not those of the stage that the learner is prepared for")
+    restore_between_stages(learner, checkpoint)
+    requires_grad = set(checkpoint.position["requires_grad"])
+    parameters = dict(learner.network.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in requires_grad)
+    learner.base_rates = list(checkpoint.position["base_rates"])
+    learner.optimizer.state.clear()
+    for path, value in checkpoint.part("optimizer").items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        # A step counter stays on the CPU, as the optimizers keep it; everything else follows its parameter.
+        value = value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+        learner.optimizer.state[parameter][key] = value
+    losses = checkpoint.tensors.get("epoch/losses", torch.empty(0))
+    position, best = checkpoint.position, checkpoint.part("best")
+    learner.progress = Progress(
+        stage=position["stage"],
+        epoch=position["epoch"],
+        step=position["step"],
+        finished=position["finished"],
+        order=checkpoint.tensors.get("epoch/order"),
+        losses=list(losses.to(learner.device).unbind()),
+        best_loss=position["best_loss"],
+        best=best or None,
+    )
+
+
+def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Take over what one stage hands to the next: weights, random numbers and the count of steps."""
+    learner.network.load_state_dict(checkpoint.part("best") if checkpoint.finished and checkpoint.part("best") else checkpoint.part("network"))
+    set_random_states(learner, checkpoint.part("rng"))
+    learner.progress = Progress(stage=checkpoint.stage, step=checkpoint.position["step"])
+
+
+def random_states(learner: Learner) -> dict[str, torch.Tensor]:
+    """States of every random-number generator that training draws from, uint8."""
+    states = {"torch": torch.get_rng_state(), "learner": learner.generator.get_state()}
+    if learner.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(learner.device)
+    return states
+
+
+def set_random_states(learner: Learner, states: dict[str, torch.Tensor]) -> None:
+    """Put back what `random_states` returned; a CUDA state is left out where there is no such device."""
+    torch.set_rng_state(states["torch"])
+    learner.generator.set_state(states["learner"])
+    if learner.device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], learner.device)
+
+
+def save_checkpoint(learner: Learner, path: Path) -> None:
+    """Write a checkpoint; the file appears whole or not at all."""
+    checkpoint = capture(learner)
+    temporary = path.with_name(path.name + ".partial")
+    save_file(checkpoint.tensors, temporary, metadata={"position": json.dumps(checkpoint.position)})
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, no checkpoint, or of a format that this release does not know.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = json.loads((file.metadata() or {})["position"])
+            if position["format"] != FORMAT_VERSION:
+                raise UserError(
+                    f"{path}: checkpoint format {position['format']}, but this release reads {FORMAT_VERSION}; "
+                    "resume with the release that wrote it"
+                )
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, position)  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a checkpoint, or damaged ({error})") from error

@@ -1,0 +1,81 @@
+"""The learning-rate finder: raise the rate batch by batch, watch the loss, put everything back."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.specs import FinderSpec
+from models.training.batches import Batches
+from models.training.checkpoints import capture, restore
+from models.training.learner import Learner
+from models.training.loop import train_epoch
+from models.training.schedules import exponential
+from models.training.suggestions import suggest
+
+BETA = 0.98
+"""Weight of the past in the smoothed loss."""
+DIVERGED = 4.0
+"""The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
+
+
+@dataclass(frozen=True)
+class LearningRateCurve:
+    """What the finder saw: one entry per batch."""
+
+    rates: np.ndarray
+    """Learning rate of the head, (N,) float64."""
+    losses: np.ndarray
+    """Loss of the batch, (N,) float64."""
+    smoothed: np.ndarray
+    """Debiased exponential moving average of the losses, (N,) float64."""
+
+    def suggestions(self) -> dict[str, float]:
+        """Learning rates by method; see `suggest`."""
+        return suggest(self.rates, self.smoothed)
+
+
+def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -> LearningRateCurve:
+    """Sweep the learning rate from ``settings.start`` to ``settings.end``.
+
+    The learner must be prepared for a stage; one multiplier raises the rates of all its groups, so their ratios hold.
+    Model, optimizer, buffers and random numbers are afterwards bit for bit what they were, also in mid-training.
+    The sweep runs the training loop, over as many epochs as it takes, and stops early at a loss that is not a number
+    or exceeds four times the lowest smoothed loss.
+
+    References
+    ----------
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; fastai 0.7 (``learner.lr_find``).
+    """
+    before, base_rates = capture(learner), learner.base_rates
+    set_rates = [parameters["lr"] for parameters in learner.optimizer.param_groups]
+    learner.base_rates = [rate / base_rates[-1] for rate in base_rates]
+    learner.progress.order = None
+    schedule = exponential(settings.start, settings.end, settings.steps)
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
+    average = 0.0
+    try:
+        while len(losses) < settings.steps:
+            for batch_loss, group_rates in train_epoch(learner, train, schedule, first=len(losses)):
+                loss = float(batch_loss)
+                average = BETA * average + (1 - BETA) * loss
+                rates.append(list(group_rates.values())[-1])
+                losses.append(loss)
+                smoothed.append(average / (1 - BETA ** len(losses)))
+                if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed) or len(losses) == settings.steps:
+                    return LearningRateCurve(*_finite(rates, losses, smoothed))
+        raise AssertionError("an epoch has at least one batch")
+    finally:
+        restore(learner, before)
+        for parameters, rate in zip(learner.optimizer.param_groups, set_rates, strict=True):
+            parameters["lr"] = rate
+
+
+def _finite(*columns: list[float]) -> tuple[np.ndarray, ...]:
+    """The columns as arrays, up to the first loss that is not a number."""
+    arrays = [np.array(column) for column in columns]
+    bad = ~np.isfinite(arrays[1])
+    end = int(bad.argmax()) if bad.any() else len(bad)
+    return tuple(array[:end] for array in arrays)

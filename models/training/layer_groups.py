@@ -1,0 +1,86 @@
+"""Layer groups: which parameters share a learning rate, and which rate each group gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.training.network import Network
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Parameters that share a learning rate."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
+    """The network's layer groups, the head last.
+
+    Three groups are the network's own: the early blocks, the late blocks and the head (for a resnet the stem with
+    layer1 and layer2, layer3 with layer4, and the head). Any other number spreads the first ``count - 1`` evenly over
+    the body's blocks, as fastai 0.7 spreads a longer list of rates.
+
+    Raises
+    ------
+    ValueError
+        If the body has fewer blocks than ``count - 1``, or `count` is below 2.
+    """
+    blocks = network.block_parameters()
+    parts = count - 1
+    if not 1 <= parts <= len(blocks):
+        raise ValueError(f"{count} rates need {parts} parts of the body, but it has {len(blocks)} blocks")
+    if count == 3:
+        borders, names = [0, network.early_blocks, len(blocks)], ["early", "late"]
+    else:
+        borders = [round(part * len(blocks) / parts) for part in range(parts + 1)]
+        names = ["body"] if parts == 1 else [f"body-{part}" for part in range(parts)]
+    groups = [
+        LayerGroup(name, tuple(parameter for block in blocks[start:end] for parameter in block))
+        for name, start, end in zip(names, borders, borders[1:], strict=False)
+    ]
+    return [*groups, LayerGroup("head", tuple(network.head_parameters()))]
+
+
+def group_rates(lr: float, ratio: float, count: int) -> list[float]:
+    """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`."""
+    return [lr / ratio ** (count - 1 - group) for group in range(count)]
+
+
+def trained_groups(groups: Sequence[LayerGroup], train: str) -> list[LayerGroup]:
+    """The groups that learn when a stage trains ``head``, ``late`` (the late half of the body too) or ``all``."""
+    if train == "all":
+        return list(groups)
+    return list(groups[-1:] if train == "head" else groups[len(groups) // 2 :])
+
+
+def freeze_all_but(network: Network, groups: Sequence[LayerGroup]) -> None:
+    """Let exactly the parameters of `groups` require gradients."""
+    trained = {name for group in groups for name in group.parameters}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def set_modes(network: Network) -> None:
+    """Training mode for what learns, evaluation mode for what is frozen.
+
+    A module without parameters (dropout, stochastic depth) follows the nearest parent. A frozen batch norm keeps its
+    statistics untouched: only then do precomputed activations equal those of the network that is trained.
+    """
+
+    def visit(module: nn.Module, parent_learns: bool) -> None:
+        needs = [parameter.requires_grad for parameter in module.parameters()]
+        module.training = any(needs) if needs else parent_learns
+        for child in module.children():
+            visit(child, module.training)
+
+    visit(network, True)
+
+
+def freeze_batchnorm(body: nn.Module) -> None:
+    """Take the body's batch norms out of training, weights and statistics; call after `freeze_all_but`."""
+    for module in body.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)

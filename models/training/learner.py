@@ -1,0 +1,163 @@
+"""A network with all that changes while it learns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.specs import OptimizerSpec, Stage
+from models.training.batches import Batches, in_order
+from models.training.layer_groups import (
+    LayerGroup,
+    freeze_all_but,
+    freeze_batchnorm,
+    group_rates,
+    layer_groups,
+    set_modes,
+    trained_groups,
+)
+from models.training.losses import Loss
+from models.training.network import Network
+from models.training.precision import Precision
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""(probabilities (N, C) float64, targets (N,) int64) -> a number, computed on all rows at once."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; with weights, optimizer and RNG it is enough to go on bit for bit."""
+
+    stage: int = 0
+    epoch: int = 0
+    """Epochs of the stage that are done."""
+    step: int = 0
+    """Batches done since the training began."""
+    finished: bool = False
+    """Whether the stage is over."""
+    order: torch.Tensor | None = None
+    """Row order of the epoch under way, (N,) int64."""
+    losses: list[torch.Tensor] = field(default_factory=list)
+    """Loss of every batch of the epoch under way, scalars on the training device."""
+    best_loss: float = float("inf")
+    """Lowest validation loss at a cycle end of this stage."""
+    best: dict[str, torch.Tensor] | None = None
+    """The network's state at that cycle end, on the CPU."""
+
+
+class Learner:
+    """A network, its optimizer and its random numbers: what one training loop changes.
+
+    Parameters
+    ----------
+    network
+        Body and head; moved to `device`, channels last.
+    settings
+        Optimizer settings.
+    loss
+        Training loss.
+    device, precision
+        Where and in which formats it computes.
+    seed
+        Seeds order, views and dropout.
+    metrics
+        Computed at every epoch's end on the whole validation set.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        settings: OptimizerSpec,
+        loss: Loss,
+        device: torch.device,
+        precision: Precision,
+        seed: int,
+        metrics: dict[str, Metric],
+    ) -> None:
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
+        self.generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.progress = Progress()
+        self.groups: list[LayerGroup] = []
+        self.base_rates: list[float] = []
+
+    def prepare(self, stage: Stage, position: int, lr: float) -> None:
+        """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's rates for a head rate of `lr`."""
+        groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
+        rates = list(stage.lrs) if stage.lrs else group_rates(lr, stage.ratio, len(groups))
+        self.groups = trained_groups(groups, stage.train)
+        self.base_rates = rates[-len(self.groups) :]
+        freeze_all_but(self.network, self.groups)
+        if stage.freeze_batchnorm:
+            freeze_batchnorm(self.network.body)
+        self.optimizer = build_optimizer(self.network, self.groups, self.settings)
+        self.progress = Progress(stage=position, step=self.progress.step)
+
+    def set_rates(self, factor: float) -> dict[str, float]:
+        """Set every group's rate to `factor` times its base rate; the rates by group name."""
+        rates = {
+            group.name: rate * factor for group, rate in zip(self.groups, self.base_rates, strict=True)
+        }
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rates[parameters["layer_group"]]
+        return rates
+
+    def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor, precomputed: bool) -> torch.Tensor:
+        """One optimizer step; the batch's loss, a detached scalar."""
+        with self.precision.autocast(learning=True):
+            if precomputed:
+                logits = self.network.head(inputs)
+            elif self.network.body_learns():
+                logits = self.network(inputs)
+            else:
+                with torch.no_grad(), self.precision.autocast(learning=False):
+                    activations = self.network.body(inputs)
+                logits = self.network.head(activations)
+            loss = self.loss(logits, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def train_mode(self) -> None:
+        """Training mode for what learns; what is frozen stays in evaluation mode."""
+        set_modes(self.network)
+
+    @torch.no_grad()
+    def predict(self, batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, C) float32 and targets (N,) of all rows on the CPU, in the data set's order."""
+        self.network.eval()
+        forward = self.network.head if batches.precomputed else self.network
+        logits, targets = [], []
+        with self.precision.autocast(learning=False):
+            for inputs, target in in_order(batches):
+                logits.append(forward(inputs).float().cpu())
+                targets.append(target.cpu())
+        return torch.cat(logits), torch.cat(targets)
+
+    def validate(self, batches: Batches) -> dict[str, float]:
+        """Cross entropy (``loss``, without smoothing or class weights) and the metrics, over all rows at once."""
+        logits, targets = self.predict(batches)
+        loss = nn.functional.cross_entropy(logits.double(), targets)
+        probabilities = logits.double().softmax(dim=1).numpy()
+        values = {name: metric(probabilities, targets.numpy()) for name, metric in self.metrics.items()}
+        return {"loss": float(loss), **values}
+
+
+def build_optimizer(network: Network, groups: list[LayerGroup], settings: OptimizerSpec) -> torch.optim.Optimizer:
+    """An optimizer with two parameter groups per layer group: with weight decay, and (norms and biases) without."""
+    parameters = dict(network.named_parameters())
+    param_groups = []
+    for group in groups:
+        learning = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
+        for decays in (True, False):
+            chosen = [parameter for parameter in learning if (parameter.ndim > 1) == decays]
+            if chosen:
+                decay = settings.weight_decay if decays else 0.0
+                param_groups.append({"params": chosen, "layer_group": group.name, "weight_decay": decay})
+    if settings.name == "sgd":
+        return torch.optim.SGD(param_groups, lr=0.0, momentum=settings.momentum)
+    return torch.optim.AdamW(param_groups, lr=0.0, betas=(settings.momentum, 0.999))

@@ -1,0 +1,47 @@
+"""The shape every fine-tuned network has: a body in blocks, and a head."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    """A pretrained body and a new head.
+
+    Parameters
+    ----------
+    body
+        Maps inputs to activations (B, D) float.
+    head
+        Maps activations to logits (B, C) float.
+    blocks
+        Parameter names of every body block in forward order, as the body knows them.
+    early_blocks
+        How many leading blocks form the early half of the body.
+    """
+
+    body: nn.Module
+    head: nn.Module
+
+    def __init__(self, body: nn.Module, head: nn.Module, blocks: list[list[str]], early_blocks: int) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+        self._blocks, self.early_blocks = blocks, early_blocks
+
+    def forward(self, inputs: Any) -> torch.Tensor:
+        """Logits (B, C) of `inputs`."""
+        logits: torch.Tensor = self.head(self.body(inputs))
+        return logits
+
+    def block_parameters(self) -> list[list[str]]:
+        """Parameter names of every body block, in forward order."""
+        return [[f"body.{name}" for name in block] for block in self._blocks]
+
+    def head_parameters(self) -> list[str]:
+        """Parameter names of the head."""
+        return [f"head.{name}" for name, _ in self.head.named_parameters()]
+
+    def body_learns(self) -> bool:
+        """Whether any layer of the body is unfrozen."""
+        return any(parameter.requires_grad for parameter in self.body.parameters())

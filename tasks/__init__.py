@@ -1,0 +1,3 @@
+"""One Prefect task per step: thin, reading paths, calling `models`, writing paths."""
+
+from tasks import environment as environment  # first: it sets defaults that prefect and mlflow read when imported

@@ -1,0 +1,37 @@
+"""When and under which name a run's checkpoints are kept."""
+
+import tempfile
+from pathlib import Path
+
+from models.training.checkpoints import save_checkpoint
+from models.training.learner import Learner
+from tasks import tracking
+
+SLOTS = ("last-a.safetensors", "last-b.safetensors")
+"""Checkpoints between cycle ends take turns, so that the one the run points at is never overwritten."""
+
+
+class CheckpointWriter:
+    """Saves a learner's state into its MLflow run, from where it can be resumed on any machine.
+
+    Parameters
+    ----------
+    run_id
+        The MLflow run.
+    learner
+        Saved as it is at each call.
+    """
+
+    def __init__(self, run_id: str, learner: Learner) -> None:
+        self.run_id, self.learner = run_id, learner
+        current = tracking.tags_of(run_id).get("unfreeze.checkpoint", "")
+        self._turn = 1 if current.endswith(SLOTS[0]) else 0
+
+    def save(self, name: str | None = None) -> None:
+        """Save under `name` for good, or without one in the place of the checkpoint before the last."""
+        if name is None:
+            name, self._turn = SLOTS[self._turn], 1 - self._turn
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            save_checkpoint(self.learner, path)
+            tracking.save_checkpoint(self.run_id, path)

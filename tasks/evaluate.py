@@ -1,0 +1,99 @@
+"""Evaluation as a step: plain and with test-time augmentation, and everything that shows where it errs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from prefect import task
+
+from models.images.evaluation import error_reduction, per_class_table, predict_views, predictions_table
+from models.images.recipe import ImageRecipe, majority_share
+from models.specs import TrainImages
+from models.training.metrics import pick_metrics
+from tasks import tracking
+from tasks.plots import plot_confusion, plot_pictures
+from tasks.precompute import as_views
+from tasks.progress import say
+from tasks.report import show_picture, show_table
+from tasks.stage import bind, checkpoint_of, learner_at
+
+
+@task(name="evaluate", task_run_name="evaluate {section} after stage {position}")
+def evaluate(
+    params: TrainImages,
+    index_path: str,
+    caches: dict[str, str],
+    activations: dict[str, str],
+    run_id: str,
+    position: int,
+    section: str,
+) -> dict[str, float]:
+    """Evaluate the run's latest weights on all validation rows, with and without TTA.
+
+    Parameters
+    ----------
+    params, index_path, caches, activations, run_id, position
+        As for `train_stage`; the pictures are those of stage `position`.
+    section
+        Prefix of the metrics: ``valid`` for the final weights, ``baseline`` for those of the head stages.
+
+    Returns
+    -------
+    dict
+        ``SECTION/loss``, ``SECTION/accuracy``, every metric also as ``..._tta``, ``SECTION/error_reduction_tta`` and
+        ``SECTION/majority`` (the accuracy of always answering the commonest class).
+    """
+    recipe = bind(params, index_path, caches)
+    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
+    targets = recipe.targets["valid"]
+    plain, averaged = predict_views(learner, recipe.evaluation_views(position, as_views(activations)), params.tta)
+    values: dict[str, float] = {}
+    for suffix, probabilities in (("", plain), ("_tta", averaged)):
+        values[f"loss{suffix}"] = float(-np.log(np.clip(probabilities[np.arange(len(targets)), targets], 1e-12, 1)).mean())
+        for name, metric in pick_metrics(params.metrics).items():
+            values[f"{name}{suffix}"] = metric(probabilities, targets)
+    values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
+    values["majority"] = majority_share(targets)
+    metrics = tracking.as_float({f"{section}/{name}": value for name, value in values.items()})
+    with tracking.MetricLog(run_id) as log:
+        log.log(metrics, learner.progress.step)
+    paths = recipe.index.rows["path"].take(recipe.rows["valid"]).to_pylist()
+    predictions = predictions_table(paths, targets, plain, averaged, recipe.index.classes)
+    tracking.log_frame(run_id, predictions, f"{section}/predictions.feather")
+    say(
+        f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
+        f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
+    )
+    if section == "valid":
+        _show_errors(params, recipe, run_id, position, predictions, averaged)
+    return metrics
+
+
+def _show_errors(
+    params: TrainImages,
+    recipe: ImageRecipe,
+    run_id: str,
+    position: int,
+    predictions: pd.DataFrame,
+    averaged: np.ndarray,
+) -> None:
+    """Log the table per class, the confusion matrix and the pictures with the highest loss."""
+    targets, classes = recipe.targets["valid"], recipe.index.classes
+    table = per_class_table(averaged, targets, classes)
+    tracking.log_frame(run_id, table, "valid/per_class.feather")
+    tracking.log_text(run_id, table.to_string(index=False), "valid/per_class.txt")
+    show_table(table.round(4).to_dict("records"), "per-class", "Per class (validation rows, with TTA)")
+    confusion = plot_confusion(targets, averaged.argmax(1), classes)
+    tracking.log_figure(run_id, confusion, "valid/confusion.png")
+    show_picture(confusion, "confusion", "Confusion matrix")
+    if params.tracking.top_losses:
+        worst = predictions.nlargest(params.tracking.top_losses, "loss")
+        rows = recipe.rows["valid"][worst.index.to_numpy()]
+        pixels = recipe.cache(position).gather(rows).permute(0, 2, 3, 1).numpy()
+        captions = [
+            f"{Path(row.path).name}\n{row.label}, said {row.predicted} ({row.probability:.2f}), loss {row.loss:.2f}"
+            for row in worst.itertuples()
+        ]
+        grid = plot_pictures(pixels, captions, "Highest losses")
+        tracking.log_figure(run_id, grid, "valid/top_losses.png")
+        show_picture(grid, "top-losses", "Pictures with the highest loss")

@@ -1,0 +1,46 @@
+"""The learning-rate finder as a step."""
+
+import pandas as pd
+from prefect import task
+
+from models.specs import TrainImages
+from models.training.finder import find_learning_rate
+from tasks import tracking
+from tasks.plots import plot_learning_rates
+from tasks.precompute import as_views
+from tasks.progress import say
+from tasks.report import show_picture
+from tasks.stage import bind, checkpoint_of, learner_at
+
+
+@task(name="find-lr", task_run_name="find a learning rate for stage {position}")
+def find_lr(
+    params: TrainImages,
+    index_path: str,
+    caches: dict[str, str],
+    activations: dict[str, str],
+    run_id: str,
+    position: int,
+) -> dict[str, float]:
+    """Sweep the rate of stage `position` on the weights as they are; returns the suggestions by method.
+
+    The curve goes to MLflow as a picture and a feather file.
+    """
+    stage = params.recipe[position]
+    recipe = bind(params, index_path, caches)
+    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
+    train, _ = recipe.batches(position, as_views(activations))
+    curve = find_learning_rate(learner, train, params.finder)
+    suggestions = curve.suggestions()
+    method = params.finder.method
+    frame = pd.DataFrame({"rate": curve.rates, "loss": curve.losses, "smoothed": curve.smoothed})
+    tracking.log_frame(run_id, frame, f"learning_rate/{stage.name}.feather")
+    figure = plot_learning_rates(curve, suggestions, method, f"Learning rate for stage {stage.name}")
+    tracking.log_figure(run_id, figure, f"learning_rate/{stage.name}.png")
+    show_picture(figure, f"lr-{stage.name}", f"Learning-rate finder, stage {stage.name}")
+    say(f"{stage.name}: learning rate {suggestions[method]:.2g} ({method}), of {_listed(suggestions)}")
+    return suggestions
+
+
+def _listed(suggestions: dict[str, float]) -> str:
+    return ", ".join(f"{method} {rate:.2g}" for method, rate in suggestions.items())

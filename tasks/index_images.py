@@ -1,0 +1,63 @@
+"""Which pictures there are: list and hash them, verify each, split them."""
+
+import json
+import os
+from pathlib import Path
+
+from prefect import task
+
+from models.images.index import build_index, hash_files
+from models.images.sources import ListedFile, Listing, resolve_source
+from models.specs import DataSpec
+from tasks.derived import derived_task
+from tasks.environment import home
+from tasks.progress import progress, say
+from tasks.storage import build, cache_path, key_of
+
+THREADS = max(2, os.cpu_count() or 2)
+"""Threads that read and decode; PIL leaves the interpreter free meanwhile."""
+INDEX_VERSION = 1
+"""Raise it when the same files would give another index; it is part of the key."""
+
+
+@task(name="list-pictures", task_run_name="list pictures of {data.source}")
+def list_pictures(data: DataSpec) -> str:
+    """List and hash the source's files; returns the path of the listing.
+
+    It runs in every flow, because only reading the files can tell whether they changed.
+    """
+    listing = resolve_source(data, home() / "datasets")
+    hashes = hash_files([file.path for file in listing.files], THREADS)
+    files = [
+        [str(file.path), file.label, file.split, content] for file, content in zip(listing.files, hashes, strict=True)
+    ]
+    path = cache_path("listings", key_of(listing.name, files), ".json")
+    build([path], lambda temporary: _write(temporary[0], {"name": listing.name, "files": files}))
+    say(f"{listing.name}: {len(files):,} files")
+    return str(path)
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def index_targets(listing: str, data: DataSpec) -> list[Path]:
+    """Where the index of a listing is kept; only what changes the index is in its key."""
+    settings = data.model_dump(include={"valid_fraction", "split_seed", "max_megapixels"})
+    return [cache_path("indexes", key_of(Path(listing).stem, settings, INDEX_VERSION))]
+
+
+@derived_task(index_targets, name="index-images", run_name="index images")
+def index_images(listing: str, data: DataSpec) -> str:
+    """Decode every picture once to verify it, leave out what cannot be used, split; returns the index's path."""
+    paths = index_targets(listing, data)
+
+    def build_one(temporary: list[Path]) -> None:
+        listed = json.loads(Path(listing).read_text())
+        files = tuple(ListedFile(Path(path), label, split) for path, label, split, _ in listed["files"])
+        hashes = [content for *_, content in listed["files"]]
+        with progress("Verifying pictures") as advance:
+            build_index(Listing(listed["name"], files), hashes, data, advance).save(temporary[0])
+
+    build(paths, build_one)
+    return str(paths[0])

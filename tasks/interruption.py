@@ -1,0 +1,38 @@
+"""Stopping between two batches: a signal in the middle of an optimizer step must not tear the weights."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], bool]]:
+    """Hold back SIGINT and SIGTERM while the block runs.
+
+    Yields a function that says whether one has come; the block then saves what it has and ends, and the signal takes
+    its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. A second
+    signal is not held back. Signals without a handler in Python, and threads other than the main one, where signals
+    never arrive, are left alone.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before |= {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])

@@ -1,0 +1,76 @@
+"""Activations of the frozen body, once for each view of each picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.images.activations import ACTIVATIONS_VERSION
+from models.images.recipe import ImageRecipe, View, wanted_activations
+from models.images.weights import digest
+from models.specs import TrainImages
+from tasks.derived import derived_task
+from tasks.progress import progress
+from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.storage import build, cache_path, key_of, missing
+
+
+def activation_files(
+    recipe: ImageRecipe, body_digest: str, caches: Mapping[str, str], position: int
+) -> dict[View, Path]:
+    """Where each view that stage `position` wants is kept.
+
+    The key holds the body's weights and buffers by content, the pictures, the rows, the preprocessing, the number
+    format, and for augmented views the augmentation: not the seed, so that runs with other seeds share them.
+    """
+    params = recipe.params
+    pictures = Path(caches[str(recipe.sizes[position])]).stem
+    preprocessing = [recipe.preprocessing.mean, recipe.preprocessing.std]
+    numbers = [recipe.device.type, str(recipe.precision.inference), params.optimizer.batch_size]
+    fixed = [body_digest, params.model.backbone, pictures, preprocessing, numbers, ACTIVATIONS_VERSION]
+    files = {}
+    for split, view in wanted_activations(params.recipe[position], params.tta.n_aug):
+        augmentation = [view, params.augment.model_dump()] if view else [0]
+        rows = recipe.rows[split].tolist()
+        files[split, view] = cache_path("activations", key_of(fixed, rows, augmentation))
+    return files
+
+
+def _files(params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int) -> dict[View, Path]:
+    recipe = bind(params, index_path, caches)
+    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
+    return activation_files(recipe, digest(learner.network.body), caches, position)
+
+
+def _targets(params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int) -> list[Path]:
+    return list(_files(params, index_path, caches, run_id, position).values())
+
+
+@derived_task(_targets, name="precompute", run_name="precompute activations for stage {position}")
+def precompute_activations(
+    params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
+) -> dict[str, str]:
+    """Write the views that stage `position` wants and that are missing; returns ``split/view`` -> path."""
+    recipe = bind(params, index_path, caches)
+    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
+    files = activation_files(recipe, digest(learner.network.body), caches, position)
+    views = {path: view for view, path in files.items()}
+
+    def build_missing(temporary: list[Path]) -> None:
+        wanted = [views[path] for path in missing(list(views))]
+        total = sum(len(recipe.rows[split]) for split, _ in wanted)
+        done = 0
+        with progress("Precomputing activations") as advance:
+            for view, path in zip(wanted, temporary, strict=True):
+                before = done
+                recipe.precompute(
+                    learner.network.body, position, view, path, lambda rows, _, before=before: advance(before + rows, total)
+                )
+                done += len(recipe.rows[view[0]])
+
+    build(list(views), build_missing)
+    return {f"{split}/{view}": str(path) for (split, view), path in files.items()}
+
+
+def as_views(files: Mapping[str, str]) -> dict[View, Path]:
+    """The result of `precompute_activations` by split and number."""
+    named = {tuple(name.split("/")): Path(path) for name, path in files.items()}
+    return {(split, int(view)): path for (split, view), path in named.items()}

@@ -1,0 +1,57 @@
+"""What the Prefect page shows of a run: pictures, tables and the way to MLflow."""
+
+import base64
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext, TaskRunContext
+
+from tasks import tracking
+
+
+def in_run() -> bool:
+    """Whether a Prefect run is under way that could show something."""
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def artifact_key(text: str) -> str:
+    """A key that Prefect accepts: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def show_picture(figure: Figure, key: str, title: str) -> None:
+    """Show a picture inside the artifact itself: the page needs no server that could serve the file."""
+    if not in_run():
+        return
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
+    create_markdown_artifact(markdown, key=artifact_key(key), description=title)
+
+
+def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> None:
+    """Show a table, one mapping a row."""
+    if in_run():
+        create_table_artifact([dict(row) for row in rows], key=artifact_key(key), description=title)
+
+
+def show_mlflow_link(run_id: str) -> None:
+    """Show where the run is in MLflow: a link, or without a server the command that starts one."""
+    if not in_run():
+        return
+    address = tracking.page(run_id)
+    if address:
+        text = f"[Open the run in MLflow]({address})"
+    else:
+        text = f"Run `{run_id}` in `{os.environ['MLFLOW_TRACKING_URI']}`. To look at it:\n\n    {mlflow_command()}"
+    create_markdown_artifact(f"## MLflow\n\n{text}", key="mlflow-run", description="The run in MLflow")
+
+
+def mlflow_command() -> str:
+    """The command that shows the tracking store in a browser."""
+    return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"

@@ -1,0 +1,162 @@
+"""One training as MLflow sees it: opened by the flow, owned by id, resumed where it stopped."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_UI_URL
+
+from models.specs import Stage, TrainImages
+from tasks import tracking
+from tasks.progress import say
+from tasks.report import show_mlflow_link, show_table
+from tasks.train_stage import result_tag
+
+
+class Run:
+    """A training under way.
+
+    Parameters
+    ----------
+    run_id
+        The MLflow run.
+    params
+        What it was started with.
+    """
+
+    def __init__(self, run_id: str, params: TrainImages) -> None:
+        self.id, self.params, self._began = run_id, params, time.monotonic()
+
+    @property
+    def model_name(self) -> str:
+        """Name in the model registry."""
+        return self.params.tracking.model_name or f"{source_name(self.params.data.source)}-classifier"
+
+    def remaining(self) -> Iterator[tuple[int, Stage]]:
+        """Stages that are not over: not trained, or the last one, or trained but without their baseline."""
+        stages = self.params.recipe
+        for position, stage in enumerate(stages):
+            if not self.is_trained(position) or position == len(stages) - 1 or self.wants_baseline(position):
+                yield position, stage
+
+    def is_trained(self, position: int) -> bool:
+        """Whether the stage's training is over."""
+        return result_tag(position) in tracking.tags_of(self.id)
+
+    def wants_baseline(self, position: int) -> bool:
+        """Whether the head alone is to be evaluated here: right before the body is unfrozen."""
+        stages = self.params.recipe
+        if position + 1 == len(stages) or stages[position].train != "head" or stages[position + 1].train == "head":
+            return False
+        return "baseline/accuracy" not in tracking.get_run(self.id).data.metrics
+
+    def wants_rate(self, position: int) -> bool:
+        """Whether the finder is to run before this stage."""
+        return self.params.recipe[position].find_lr and self._suggestions(position) is None
+
+    def keep_rates(self, position: int, suggestions: dict[str, float]) -> None:
+        """Keep what the finder suggested: a resumed run trains at the same rate."""
+        tracking.log_tags(self.id, {_rate_tag(position): json.dumps(suggestions)})
+
+    def rate(self, position: int) -> float:
+        """The head's rate of a stage: its own, or the latest suggestion times the stage's factor."""
+        stage = self.params.recipe[position]
+        if stage.lrs is not None or stage.lr is not None:
+            return stage.lrs[-1] if stage.lrs is not None else float(stage.lr or 0)
+        found = [self._suggestions(earlier) for earlier in range(position, -1, -1)]
+        latest = next(suggestions for suggestions in found if suggestions is not None)
+        return float(latest[self.params.finder.method] * stage.lr_factor)
+
+    def _suggestions(self, position: int) -> dict[str, float] | None:
+        text = tracking.tags_of(self.id).get(_rate_tag(position))
+        suggestions: dict[str, float] | None = json.loads(text) if text else None
+        return suggestions
+
+    def summary(self, metrics: dict[str, float], model: dict[str, str]) -> dict[str, Any]:
+        """What the training came to, for a person's table and a program's JSON."""
+        run = tracking.get_run(self.id)
+        stages = [json.loads(run.data.tags[result_tag(position)]) for position in range(len(self.params.recipe))]
+        baseline = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
+        rows = [
+            {
+                "stage": stage["name"],
+                "learning rate": f"{stage['lr']:.2g}",
+                "epochs": stage["epochs"],
+                "seconds": stage["seconds"],
+                **{name: round(value, 4) for name, value in stage["metrics"].items()},
+            }
+            for stage in stages
+        ]
+        show_table(rows, "stages", "Stages")
+        shown = [{"metric": name, "value": round(value, 4)} for name, value in {**baseline, **metrics}.items()]
+        show_table(shown, "metrics", "Metrics on the validation set")
+        return {
+            "run_id": self.id,
+            "experiment_id": run.info.experiment_id,
+            "model_uri": model["model_uri"],
+            "model": model,
+            "seconds": round(time.monotonic() - self._began, 2),
+            "stages": stages,
+            "metrics": {**baseline, **metrics},
+        }
+
+
+@contextmanager
+def open_run(params: TrainImages, resume_run_id: str | None) -> Iterator[Run]:
+    """Start a run, or go on with one that was stopped, and end it as the block ends.
+
+    A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
+    KILLED after a signal, Ctrl-C or a cancellation.
+    """
+    tags = _prefect_tags()
+    if resume_run_id is None and "prefect.flow_run_id" in tags:
+        resume_run_id = tracking.run_of_flow_run(tags["prefect.flow_run_id"], params.tracking.experiment)
+    if resume_run_id is not None:
+        params = TrainImages(**tracking.spec_of(resume_run_id))
+        tracking.reopen_run(resume_run_id, tags)
+        run = Run(resume_run_id, params)
+        say(f"going on with MLflow run {run.id}")
+    else:
+        name = params.tracking.run_name or f"{source_name(params.data.source)} {params.model.backbone} seed {params.seed}"
+        tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": "train-images"}
+        run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
+        say(f"MLflow run {run.id} ({name})")
+    show_mlflow_link(run.id)
+    try:
+        with tracking.system_metrics(run.id, params.tracking.system_metrics):
+            yield run
+    except Exception:
+        tracking.close_run(run.id, "FAILED")
+        raise
+    except BaseException:
+        tracking.close_run(run.id, "KILLED")
+        raise
+    tracking.close_run(run.id, "FINISHED")
+
+
+def source_name(source: str) -> str:
+    """A short name of a data source for people and registries: the folder's or the file's own, without odd letters."""
+    name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "pictures"
+
+
+def _prefect_tags() -> dict[str, str]:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return {}
+    tags = {"prefect.flow_run_id": str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
+    address = PREFECT_UI_URL.value()
+    if address:
+        link = f"{address}/runs/flow-run/{context.flow_run.id}"
+        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": f"[Prefect flow run {context.flow_run.name}]({link})"}
+    return tags
+
+
+def _rate_tag(position: int) -> str:
+    return f"unfreeze.lr.{position}"

@@ -1,0 +1,339 @@
+"""MLflow: the only file that imports it.
+
+A run belongs to its flow by id. Everything is logged through `MlflowClient` with that id, never through the fluent
+active run, which is one per thread and opens a new run when there is none.
+"""
+
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+from filelock import FileLock
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+from models.errors import UserError
+from tasks.environment import home
+
+CHECKPOINTS = "checkpoints"
+"""Artifact folder of a run's checkpoints."""
+BUFFERED_METRICS = 500
+"""Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
+
+
+def client() -> MlflowClient:
+    """A client of the tracking server in ``MLFLOW_TRACKING_URI``; a fresh SQLite store is set up once."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    mlflow.set_tracking_uri(uri)
+    if not uri.startswith("sqlite"):
+        return MlflowClient(uri)
+    home().mkdir(parents=True, exist_ok=True)
+    # Processes that create one SQLite store at the same moment fail, so they go one by one.
+    with FileLock(home() / "mlflow.lock"):
+        return MlflowClient(uri)
+
+
+def experiment_id(name: str) -> str:
+    """Id of the experiment, which is created if need be; a deleted one is an error that says so."""
+    mlflow_client = client()
+    experiment = mlflow_client.get_experiment_by_name(name)
+    if experiment is None:
+        local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
+        location = (home() / "mlflow-artifacts" / name).as_uri() if local else None
+        try:
+            return str(mlflow_client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # created by another process meanwhile
+            experiment = mlflow_client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it there or choose another name")
+    return str(experiment.experiment_id)
+
+
+def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Start a run and log the whole spec as its params, one per dotted field; returns the run's id."""
+    number = experiment_id(experiment)
+    close_stale_runs(number)
+    mlflow_client = client()
+    run = mlflow_client.create_run(number, run_name=name, tags={**tags, **_this_process()})
+    flat = list(flatten(params).items())
+    for start in range(0, len(flat), 100):
+        batch = [Param(key, "" if value is None else str(value)) for key, value in flat[start : start + 100]]
+        mlflow_client.log_batch(run.info.run_id, params=batch)
+    mlflow_client.log_dict(run.info.run_id, dict(params), "spec.json")
+    return str(run.info.run_id)
+
+
+def reopen_run(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set a stopped run to running again, on behalf of this process.
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or it is finished.
+    """
+    mlflow_client = client()
+    status = get_run(run_id).info.status
+    if status == "FINISHED":
+        raise UserError(f"run {run_id} is finished; there is nothing to resume")
+    mlflow_client.update_run(run_id, status="RUNNING")
+    mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **_this_process()}.items()])
+
+
+def get_run(run_id: str) -> Any:
+    """The MLflow run; an unknown id is a `UserError`."""
+    try:
+        return client().get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"run {run_id!r} is not in MLflow at {os.environ['MLFLOW_TRACKING_URI']}; "
+            "copy the id from the MLflow page or from the run's last lines"
+        ) from error
+
+
+def run_of_flow_run(flow_run_id: str, experiment: str) -> str | None:
+    """The run that this Prefect flow run started earlier, before a retry; None if there is none."""
+    query = f"tags.`prefect.flow_run_id` = '{flow_run_id}'"
+    found = client().search_runs([experiment_id(experiment)], query, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def spec_of(run_id: str) -> dict[str, Any]:
+    """The spec that a run was started with."""
+    get_run(run_id)
+    path = fetch(run_id, "spec.json")
+    if path is None:
+        raise UserError(f"run {run_id} has no spec.json: unfreeze did not start it")
+    spec: dict[str, Any] = json.loads(path.read_text())
+    return spec
+
+
+def close_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """End a run."""
+    client().set_terminated(run_id, status)
+
+
+def close_stale_runs(experiment: str) -> None:
+    """Mark runs as KILLED whose process on this machine is gone: a killed process cannot say so itself."""
+    host = socket.gethostname()
+    mlflow_client = client()
+    query = f"attributes.status = 'RUNNING' and tags.`unfreeze.host` = '{host}'"
+    for run in mlflow_client.search_runs([experiment], query):
+        if not _is_alive(run.data.tags.get("unfreeze.process", "")):
+            mlflow_client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _this_process() -> dict[str, str]:
+    process = psutil.Process()
+    return {"unfreeze.host": socket.gethostname(), "unfreeze.process": f"{process.pid}:{process.create_time():.0f}"}
+
+
+def _is_alive(process: str) -> bool:
+    pid, _, created = process.partition(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 2
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name; lists of settings by position, other lists as JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            flat |= flatten({str(position): item for position, item in enumerate(value)}, f"{name}.")
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+class MetricLog:
+    """Buffers a run's metrics and sends them in batches; use it as a context manager."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id, self._client, self._buffer, self._sent = run_id, client(), list[Metric](), time.monotonic()
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values at a step; they are sent when the buffer is full, every few seconds, and at the end."""
+        now = int(time.time() * 1000)
+        self._buffer += [Metric(key, float(value), now, step) for key, value in values.items()]
+        if len(self._buffer) >= BUFFERED_METRICS or time.monotonic() - self._sent > 5:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        for start in range(0, len(self._buffer), BUFFERED_METRICS):
+            self._client.log_batch(self.run_id, metrics=self._buffer[start : start + BUFFERED_METRICS])
+        self._buffer, self._sent = [], time.monotonic()
+
+
+@contextmanager
+def system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
+    """Log CPU, memory, disk, network and GPU use under ``system/`` while the block runs."""
+    if not wanted:
+        yield
+        return
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=5, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+    """Log the data set as the run's input; `digest` identifies pictures, labels and split."""
+    data_set = Dataset(name, digest[:36], "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
+    client().log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def tags_of(run_id: str) -> dict[str, str]:
+    """Tags of a run."""
+    return dict(get_run(run_id).data.tags)
+
+
+def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
+    """Copy a file into the run's artifacts."""
+    client().log_artifact(run_id, str(path), folder)
+
+
+def log_figure(run_id: str, figure: Figure, name: str) -> None:
+    """Store a picture as an artifact."""
+    client().log_figure(run_id, figure, name, save_kwargs={"dpi": 110, "bbox_inches": "tight"})
+
+
+def log_frame(run_id: str, frame: pd.DataFrame, name: str) -> None:
+    """Store a table as a feather file; `name` is its path below the run's artifacts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        frame.to_feather(path)
+        log_file(run_id, path, str(Path(name).parent) if "/" in name else None)
+
+
+def log_text(run_id: str, text: str, name: str) -> None:
+    """Store a text as an artifact."""
+    client().log_text(run_id, text, name)
+
+
+def fetch(run_id: str, name: str) -> Path | None:
+    """A local copy of one of the run's artifacts (the file itself where artifacts are local); None if missing."""
+    mlflow_client = client()
+    folder = str(Path(name).parent) if "/" in name else None
+    if name not in [item.path for item in mlflow_client.list_artifacts(run_id, folder)]:
+        return None
+    return Path(mlflow_client.download_artifacts(run_id, name))
+
+
+def log_model(
+    run_id: str, folder: Path, classes: list[str], example: pd.DataFrame, requirements: list[str], code: Path
+) -> tuple[str, str]:
+    """Log a model that `models.images.serving` loads; returns its URI and id.
+
+    The signature takes a picture per row, as encoded bytes in ``image`` or as a file name in ``path``, and gives the
+    class, its probability, and the probabilities of all classes in their order.
+    """
+    signature = ModelSignature(
+        inputs=Schema(
+            [ColSpec(DataType.binary, "image", required=False), ColSpec(DataType.string, "path", required=False)]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "class"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(Array(DataType.double), "probabilities"),
+            ]
+        ),
+    )
+    client()
+    info = Model.log(
+        artifact_path=None,
+        flavor=mlflow.pyfunc,
+        name="model",
+        run_id=run_id,
+        loader_module="models.images.serving",
+        data_path=str(folder),
+        code_paths=[str(code)],
+        signature=signature,
+        input_example=example,
+        pip_requirements=requirements,
+        metadata={"classes": classes},
+    )
+    return str(info.model_uri), str(info.model_id)
+
+
+def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
+    """Register a logged model under `name`.
+
+    Returns
+    -------
+    tuple of str
+        The new version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+    """
+    mlflow_client = client()
+    try:
+        mlflow_client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = mlflow_client.create_model_version(
+        name, model_uri, run_id=run_id, model_id=model_id, description=description
+    )
+    champion = mlflow_client.get_registered_model(name).aliases.get("champion")
+    alias = "challenger" if champion else "champion"
+    mlflow_client.set_registered_model_alias(name, alias, str(version.version))
+    return str(version.version), alias
+
+
+def page(run_id: str) -> str | None:
+    """Address of the run's page; None where the store has no server of its own."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if not uri.startswith("http"):
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def save_checkpoint(run_id: str, path: Path) -> None:
+    """Upload a checkpoint and then point the run's tag at it, so that the tag never names a half-uploaded file."""
+    log_file(run_id, path, CHECKPOINTS)
+    log_tags(run_id, {"unfreeze.checkpoint": f"{CHECKPOINTS}/{path.name}"})
+
+
+def latest_checkpoint(run_id: str) -> Path | None:
+    """A local copy of the run's latest checkpoint; None before the first."""
+    name = tags_of(run_id).get("unfreeze.checkpoint")
+    return fetch(run_id, name) if name else None
+
+
+def as_float(values: Mapping[str, Any]) -> dict[str, float]:
+    """Finite numbers only: a metric that is undefined (an AUC without one class) is left out, not logged as NaN."""
+    return {key: float(value) for key, value in values.items() if np.isfinite(value)}

@@ -1,0 +1,116 @@
+"""One stage of the recipe as a step: the training loop with its metrics, checkpoints and an end at any batch."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from models.specs import TrainImages
+from models.training.loop import Step, fit
+from models.training.schedules import cycle_ends
+from tasks import tracking
+from tasks.checkpoint_writer import CheckpointWriter
+from tasks.interruption import deferred_signals
+from tasks.plots import plot_schedule
+from tasks.precompute import as_views
+from tasks.progress import progress, say
+from tasks.report import show_picture
+from tasks.stage import bind, checkpoint_of, learner_at
+
+
+@task(name="train-stage", task_run_name="train stage {position}")
+def train_stage(
+    params: TrainImages,
+    index_path: str,
+    caches: dict[str, str],
+    activations: dict[str, str],
+    run_id: str,
+    position: int,
+    lr: float,
+) -> dict[str, Any]:
+    """Train stage `position` with a head rate of `lr`, from the run's latest checkpoint.
+
+    Metrics of every batch and epoch go to MLflow, and a checkpoint at every epoch's end. A signal to stop is heeded
+    after the batch under way, with a checkpoint.
+
+    Returns
+    -------
+    dict
+        The stage's ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics`` and ``seconds``.
+    """
+    began = time.monotonic()
+    stage = params.recipe[position]
+    recipe = bind(params, index_path, caches)
+    learner = learner_at(recipe, position, lr, checkpoint_of(run_id))
+    train, valid = recipe.batches(position, as_views(activations))
+    per_epoch = -(-len(train) // train.batch_size)
+    ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
+    done = learner.progress.epoch * per_epoch + (len(learner.progress.losses) if learner.progress.order is not None else 0)
+    before = learner.progress.step - done
+    rates: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    last: Step | None = None
+    writer = CheckpointWriter(run_id, learner)
+    with (
+        tracking.MetricLog(run_id) as log,
+        progress(f"Training {stage.name}", lambda: _note(last)) as advance,
+        deferred_signals() as stop_asked,
+    ):
+        for step in fit(learner, stage, train, valid):
+            if step.kind == "batch":
+                log.log({"train/loss": float(step.loss), **_named("rate", step.rates)}, step.step)
+                for group, rate in step.rates.items():
+                    rates[group].append((step.step, rate))
+                advance(step.step - before, per_epoch * stage.epochs)
+                if stop_asked():
+                    writer.save()
+                    break
+            elif step.kind == "epoch":
+                last = step
+                epoch_metrics = {"train/epoch_loss": float(step.loss), **_named("valid", step.metrics)}
+                log.log(tracking.as_float(epoch_metrics), step.step)
+                log.flush()
+                say(f"{stage.name}: epoch {step.epoch} of {stage.epochs}: {_note(step)}")
+                if not (params.tracking.cycle_checkpoints and step.epoch in ends):
+                    writer.save()
+            elif params.tracking.cycle_checkpoints:
+                writer.save(f"{stage.name}-cycle-{step.cycle}.safetensors")
+            if stop_asked():
+                break
+        else:
+            if stage.patience is not None:
+                writer.save()  # the best weights have been put back
+    metrics = last.metrics if last and stage.patience is None else learner.validate(valid)
+    if rates:
+        figure = plot_schedule(rates, f"Schedule of stage {stage.name}")
+        tracking.log_figure(run_id, figure, f"schedule/{stage.name}.png")
+        show_picture(figure, f"schedule-{stage.name}", f"Schedule of stage {stage.name}")
+    result = {
+        "name": stage.name,
+        "lr": lr,
+        "epochs": learner.progress.epoch,
+        "steps": learner.progress.step,
+        "train_loss": float(last.loss) if last else None,
+        "metrics": metrics,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    tracking.log_tags(run_id, {result_tag(position): json.dumps(result)})
+    return result
+
+
+def result_tag(position: int) -> str:
+    """The run's tag that keeps the result of a stage that is over."""
+    return f"unfreeze.stage.{position}"
+
+
+def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{section}/{name}": value for name, value in values.items()}
+
+
+def _note(step: Step | None) -> str:
+    if step is None:
+        return ""
+    values = {"train_loss": float(step.loss), **{f"valid_{name}": value for name, value in step.metrics.items()}}
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())

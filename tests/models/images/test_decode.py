@@ -1,0 +1,275 @@
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.images.decode import UnreadablePicture, check_picture, draft_side, make_square, map_in_order, read_picture
+
+
+def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """A smooth picture, so that JPEG compression changes it little."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    shift = np.random.default_rng(seed).uniform(0, 6, 3)
+    waves = [np.sin(rows / 9 + shift[0]), np.cos(columns / 11 + shift[1]), np.sin((rows + columns) / 13 + shift[2])]
+    return Image.fromarray(np.stack([127 + 100 * wave for wave in waves], -1).astype(np.uint8))
+
+
+def huge_png(side: int) -> bytes:
+    """A valid PNG header of any size, without the pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+
+
+def reason(path: Path, max_megapixels: float = 100) -> str:
+    """Why a file is refused; reading and checking must agree."""
+    with pytest.raises(UnreadablePicture) as checked:
+        check_picture(path, max_megapixels)
+    with pytest.raises(UnreadablePicture) as read:
+        read_picture(path, max_megapixels)
+    assert str(read.value) == str(checked.value)
+    return str(read.value)
+
+
+def test_an_rgb_picture_is_read_as_it_is(tmp_path):
+    photo().save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png", 100)
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(photo()))
+    assert check_picture(tmp_path / "a.png", 100) == (60, 40)
+
+
+def test_zero_bytes_are_refused(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    assert reason(tmp_path / "a.jpg") == "zero bytes"
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_other_files_are_not_pictures(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert reason(tmp_path / "a.jpg") == "not a picture"
+
+
+def test_a_missing_file_cannot_be_read(tmp_path):
+    assert reason(tmp_path / "a.jpg") == "cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.97])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("jpeg", {}),
+        ("jpeg", {"progressive": True}),
+        ("png", {}),
+        ("gif", {}),
+        ("webp", {"lossless": True}),
+        ("bmp", {}),
+        ("tiff", {}),
+    ],
+)
+def test_a_truncated_picture_is_refused(tmp_path, kind, options, kept):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, kind, **options)
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(buffer.getvalue()[: int(kept * buffer.tell())])
+    with pytest.raises(UnreadablePicture, match=r"truncated or damaged|not a picture"):
+        check_picture(path, 100)
+    with pytest.raises(UnreadablePicture, match=r"truncated or damaged|not a picture"):
+        read_picture(path, 100, at_least=64)
+
+
+def test_a_picture_cut_within_its_header_is_called_damaged(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    assert reason(tmp_path / "a.jpg").startswith("truncated or damaged")
+
+
+def test_a_gigapixel_header_is_refused_without_decoding_or_warning(tmp_path):
+    (tmp_path / "a.png").write_bytes(huge_png(50_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reason(tmp_path / "a.png") == "2,500 megapixels exceed data.max_megapixels=100"
+
+
+def test_a_large_picture_below_the_limit_does_not_warn(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_picture(tmp_path / "a.png", 100) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200)])
+def test_a_tiny_picture_is_too_small(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    assert reason(tmp_path / "a.png") == f"{size[0]}x{size[1]} pixels: too small"
+
+
+def test_cmyk_keeps_its_colours(tmp_path):
+    Image.new("RGB", (32, 32), (200, 30, 60)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    colour = np.asarray(read_picture(tmp_path / "a.jpg", 100)).reshape(-1, 3).mean(0)
+    np.testing.assert_allclose(colour, (200, 30, 60), atol=6)
+
+
+def test_sixteen_bit_grayscale_is_scaled_and_not_clipped(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (8, 1))
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        levels = np.asarray(read_picture(tmp_path / name, 100))
+        np.testing.assert_array_equal(levels[..., 0], np.rint(ramp / 257))
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1.0, 1000.0, -3.0])
+def test_float_grayscale_is_scaled_by_its_range(tmp_path, factor):
+    ramp = np.tile(np.arange(256, dtype=np.float32), (8, 1))
+    Image.fromarray(ramp * np.float32(factor)).save(tmp_path / "a.tif")
+    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))[..., 0]
+    np.testing.assert_allclose(levels, ramp if factor > 0 else 255 - ramp, atol=1)
+
+
+def test_wide_integers_are_scaled_by_their_range(tmp_path):
+    ramp = np.tile(np.arange(256, dtype=np.int32) * 100_000, (8, 1))
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))[..., 0]
+    np.testing.assert_allclose(levels, ramp / 100_000, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_becomes_white(tmp_path, mode):
+    picture = Image.new("RGBA", (20, 10), (0, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    picture.convert(mode).save(tmp_path / "a.png")
+    levels = np.asarray(read_picture(tmp_path / "a.png", 100))
+    assert (levels[:, :10] == 255).all()
+    assert (levels[:, 10:] == 0).all()
+
+
+def test_a_palette_with_a_transparent_colour_becomes_white_there(tmp_path):
+    picture = Image.new("P", (20, 10), 0)
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.paste(1, (10, 0, 20, 10))
+    picture.save(tmp_path / "a.gif", transparency=0)
+    levels = np.asarray(read_picture(tmp_path / "a.gif", 100))
+    assert levels[0, 0].tolist() == [255, 255, 255]
+    assert levels[0, 15].tolist() == [200, 100, 50]
+
+
+def test_black_and_white_becomes_rgb(tmp_path):
+    Image.new("1", (10, 10), 1).save(tmp_path / "a.png")
+    assert (np.asarray(read_picture(tmp_path / "a.png", 100)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_an_animation_gives_its_first_frame(tmp_path, kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "webp" else {}
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], **options)
+    assert np.asarray(read_picture(tmp_path / f"a.{kind}", 100))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(tmp_path, kind, orientation):
+    stored_as = {
+        1: [],
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }[orientation]
+    picture = photo()
+    for turn in stored_as:
+        picture = picture.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{kind}"
+    picture.save(path, exif=exif, **({"quality": 95} if kind == "jpg" else {}))
+    upright = np.asarray(read_picture(path, 100)).astype(int)
+    assert check_picture(path, 100) == (60, 40)
+    assert np.abs(upright - np.asarray(photo())).mean() < (4 if kind == "jpg" else 0.01)
+
+
+def test_reduced_decoding_keeps_the_side_that_is_needed(tmp_path):
+    photo(2400, 1800).save(tmp_path / "a.jpg")
+    assert min(read_picture(tmp_path / "a.jpg", 100, at_least=224).size) == 900
+    assert min(read_picture(tmp_path / "a.jpg", 100, at_least=900).size) == 1800
+    assert min(read_picture(tmp_path / "a.jpg", 100).size) == 1800
+    assert [draft_side(size) for size in (16, 512, 513, 1024)] == [512, 512, 1024, 1024]
+
+
+def test_reduced_decoding_hardly_changes_the_square(tmp_path):
+    photo(2400, 1800).save(tmp_path / "a.jpg", quality=95)
+    reduced, whole = (
+        make_square(read_picture(tmp_path / "a.jpg", 100, at_least), 64, "crop", "bicubic").astype(int)
+        for at_least in (64, None)
+    )
+    assert np.abs(reduced - whole).max() <= 2
+
+
+@pytest.mark.parametrize("fit", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("size", [(90, 40), (33, 77), (8, 8)])
+def test_squares_have_the_asked_size(fit, interpolation, size):
+    square = make_square(photo(*size), 32, fit, interpolation)
+    assert (square.shape, square.dtype, square.flags.writeable) == ((32, 32, 3), np.uint8, True)
+
+
+def test_each_fit_keeps_what_it_promises():
+    stripes = Image.new("RGB", (90, 30), "red")
+    stripes.paste((0, 255, 0), (30, 0, 60, 30))
+    crop, squish, pad = (make_square(stripes, 30, fit, "nearest") for fit in ("crop", "squish", "pad"))
+    assert (crop == (0, 255, 0)).all()
+    assert (squish[:, :10] == (255, 0, 0)).all()
+    assert (squish[:, 10:20] == (0, 255, 0)).all()
+    assert (pad[:10] == 0).all()
+    assert (pad[20:] == 0).all()
+    assert (pad[10:20, 10:20] == (0, 255, 0)).all()
+
+
+def test_shrinking_is_antialiased():
+    board = np.indices((256, 256)).sum(0) % 2 * 255
+    square = make_square(Image.fromarray(board.astype(np.uint8)).convert("RGB"), 16, "crop", "bilinear")
+    assert np.abs(square.astype(int) - 127).max() <= 2
+
+
+def test_threads_read_what_one_thread_reads(tmp_path):
+    for number in range(24):
+        photo(seed=number).save(tmp_path / f"{number}.jpg")
+    paths = [tmp_path / f"{number}.jpg" for number in range(24)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        threaded = list(pool.map(lambda path: np.asarray(read_picture(path, 100)), paths))
+    for path, levels in zip(paths, threaded, strict=True):
+        np.testing.assert_array_equal(levels, np.asarray(read_picture(path, 100)))
+
+
+def test_work_in_threads_keeps_order_and_stays_bounded():
+    taken: list[int] = []
+
+    def numbers():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = map_in_order(lambda number: number * 2, numbers(), threads=3, in_flight=5)
+    assert next(results) == 0
+    assert len(taken) == 5
+    assert list(results) == list(range(2, 100, 2))
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    def fail(number: int) -> int:
+        raise ZeroDivisionError(number)
+
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(fail, range(100), threads=2, in_flight=4))
