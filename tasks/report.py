@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from tasks import tracking
 
@@ -55,3 +56,12 @@ def show_mlflow_link(run_id: str) -> None:
 def mlflow_command() -> str:
     """The command that shows the tracking store in a browser."""
     return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"
+
+
+def pages(run_id: str) -> dict[str, str]:
+    """Where to look at a run: addresses where servers are known, else the commands that start them."""
+    prefect_address = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    return {
+        "MLflow": tracking.page(run_id) or mlflow_command(),
+        "Prefect": prefect_address or "prefect server start",
+    }

@@ -97,18 +97,25 @@ class Run:
         shown = [{"metric": name, "value": round(value, 4)} for name, value in {**baseline, **metrics}.items()]
         show_table(shown, "metrics", "Metrics on the validation set")
         return {
-            "run_id": self.id,
-            "experiment_id": run.info.experiment_id,
+            **self.identity(),
             "model_uri": model["model_uri"],
             "model": model,
-            "seconds": round(time.monotonic() - self._began, 2),
             "stages": stages,
             "metrics": {**baseline, **metrics},
         }
 
+    def artifact_uri(self, name: str) -> str:
+        """Address of one of the run's artifacts."""
+        return f"{tracking.get_run(self.id).info.artifact_uri}/{name}"
+
+    def identity(self) -> dict[str, Any]:
+        """The run's ids and the seconds it has taken so far."""
+        experiment = tracking.get_run(self.id).info.experiment_id
+        return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
+
 
 @contextmanager
-def open_run(params: TrainImages, resume_run_id: str | None) -> Iterator[Run]:
+def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-images") -> Iterator[Run]:
     """Start a run, or go on with one that was stopped, and end it as the block ends.
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
@@ -124,7 +131,7 @@ def open_run(params: TrainImages, resume_run_id: str | None) -> Iterator[Run]:
         say(f"going on with MLflow run {run.id}")
     else:
         name = params.tracking.run_name or f"{source_name(params.data.source)} {params.model.backbone} seed {params.seed}"
-        tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": "train-images"}
+        tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
         run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
         say(f"MLflow run {run.id} ({name})")
     show_mlflow_link(run.id)
