@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from models.training.finder import LearningRateCurve
+from models.training.suggestions import centred
 
 _NAMES = {"falling": "highest still falling", "valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 _MOST_CLASSES_NAMED = 40
@@ -21,8 +22,10 @@ def plot_learning_rates(curve: LearningRateCurve, suggestions: Mapping[str, floa
     figure = Figure(figsize=(7, 4.2))
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, color="#c3cede", linewidth=1, label="loss of the batch")
-    axes.plot(curve.rates, curve.smoothed, color="#1f4e8c", linewidth=2, label="smoothed")
-    top = float(np.quantile(curve.smoothed, 0.98)) * 1.3
+    axes.plot(curve.rates, curve.smoothed, color="#7f9cc4", linewidth=1.2, linestyle=":", label="running average")
+    if len(curve.losses) >= 5:
+        axes.plot(curve.rates, centred(curve.losses)[0], color="#1f4e8c", linewidth=2, label="trend")
+    top = 1.6 * float(np.median(curve.losses[:5]))
     for colour, (method, rate) in zip(("#d1495b", "#66a182", "#edae49", "#8d6a9f"), suggestions.items(), strict=False):
         style = {"linewidth": 2.2} if method == used else {"linewidth": 1.1, "linestyle": "--"}
         axes.axvline(rate, color=colour, label=f"{_NAMES[method]}: {rate:.2g}{' (used)' if method == used else ''}", **style)

@@ -32,7 +32,7 @@ class LearningRateCurve:
 
     def suggestions(self) -> dict[str, float]:
         """Learning rates by method; see `suggest`."""
-        return suggest(self.rates, self.smoothed)
+        return suggest(self.rates, self.losses)
 
 
 def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -> LearningRateCurve:

@@ -3,38 +3,65 @@
 import numpy as np
 from scipy.signal import savgol_filter
 
-CLEARLY_FALLING = 0.25
+CLEARLY_FALLING = 0.15
 """A slope counts as clearly falling while it is at least this share of the steepest."""
+METHODS = ("falling", "valley", "steepest", "minimum")
 
 
-def suggest(rates: np.ndarray, smoothed: np.ndarray) -> dict[str, float]:
+def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The trend of a curve and its slope, from a line through the neighbours of every point.
+
+    The sweep's exponential average lags behind the loss by dozens of batches, which on this axis are decades of
+    learning rate; with the whole curve at hand the neighbours on both sides say where the loss really fell. What rises
+    beyond 1.5 times the first losses is cut off, so that the explosion at the end does not leak into the descent.
+
+    Parameters
+    ----------
+    losses
+        Loss of every batch, (N,) float64, N >= 5.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Trend (N,) and slope per batch (N,).
+    """
+    bounded = np.minimum(losses, 1.5 * np.median(losses[:5]))
+    window = min(max(5, len(losses) // 8) | 1, (len(losses) - 1) | 1)
+    trend = savgol_filter(bounded, window, polyorder=1)
+    return trend, savgol_filter(bounded, window, polyorder=1, deriv=1)
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """Learning rates by method.
 
     Parameters
     ----------
     rates
         Learning rates of the sweep, (N,) float64, rising.
-    smoothed
-        Smoothed loss at each, (N,) float64.
+    losses
+        Loss of the batch at each, (N,) float64.
 
     Returns
     -------
     dict
-        ``falling``: the highest rate where the loss is still clearly falling, the course's rule: the last point before
-        the minimum whose slope over log rate is at least a quarter of the steepest slope. ``steepest``: the point of the
-        steepest slope. ``valley``: the middle of the longest descent (fastai 2, ``callback.schedule.valley``).
-        ``minimum``: a tenth of the rate of the lowest loss. Where the loss never falls, all are the sweep's first rate.
+        ``falling``: the highest rate where the loss is still clearly falling, the course's rule: the end of the main
+        descent, which begins at the steepest point and lasts while the slope over log rate is at least 0.15 of
+        that. ``valley``: the middle of the longest descent (fastai 2, ``callback.schedule.valley``). ``steepest``: the
+        steepest point. ``minimum``: a tenth of the rate of the lowest loss. Where the loss never falls, or there are
+        fewer than five points, all are the sweep's first rate.
     """
-    if len(rates) < 3 or smoothed.argmin() == 0:
-        return dict.fromkeys(("falling", "steepest", "valley", "minimum"), float(rates[0]))
-    lowest = int(smoothed.argmin())
-    # The slope of a line through the neighbours: from point to point, noise is steeper than the descent.
-    window = max(3, len(rates) // 8) | 1
-    slopes = savgol_filter(smoothed, window, polyorder=1, deriv=1, mode="interp")[: lowest + 1]
-    steepest = int(slopes.argmin())
-    falling = int(np.flatnonzero(slopes <= CLEARLY_FALLING * slopes[steepest])[-1])
-    start, end = longest_descent(smoothed)
-    picks = {"falling": falling, "steepest": steepest, "valley": (start + end) // 2}
+    if len(rates) < 5:
+        return dict.fromkeys(METHODS, float(rates[0]))
+    trend, slopes = centred(losses)
+    lowest = int(trend.argmin())
+    steepest = int(slopes[: lowest + 1].argmin())
+    if slopes[steepest] >= 0:
+        return dict.fromkeys(METHODS, float(rates[0]))
+    falling = steepest
+    while falling < lowest and slopes[falling + 1] <= CLEARLY_FALLING * slopes[steepest]:
+        falling += 1
+    start, end = longest_descent(trend)
+    picks = {"falling": falling, "valley": (start + end) // 2, "steepest": steepest}
     return {**{name: float(rates[index]) for name, index in picks.items()}, "minimum": float(rates[lowest] / 10)}
 
 
