@@ -1,10 +1,12 @@
 """The `unfreeze` command."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -66,41 +68,44 @@ def _params(options: argparse.Namespace) -> TrainImages:
 
 def _train(options: argparse.Namespace) -> int:
     params = _params(options)
-    _prepare_logging()
+    _prepare()
     from flows.train_images import train_images
 
-    return _finish(_run_flow(lambda: train_images(params, return_state=True)), options.json, _print_training)
+    return _finish(train_images(params, return_state=True), options.json, _print_training)
 
 
 def _resume(options: argparse.Namespace) -> int:
-    _prepare_logging()
+    _prepare()
     from flows.train_images import train_images
     from tasks.tracking import spec_of
 
     params = TrainImages(**spec_of(options.run_id))
-    state = _run_flow(lambda: train_images(params, options.run_id, return_state=True))
-    return _finish(state, options.json, _print_training)
+    return _finish(train_images(params, options.run_id, return_state=True), options.json, _print_training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options)
-    _prepare_logging()
+    _prepare()
     from flows.find_lr import find_lr
 
-    return _finish(_run_flow(lambda: find_lr(params, options.stage, return_state=True)), options.json, _print_rates)
+    return _finish(find_lr(params, options.stage, return_state=True), options.json, _print_rates)
 
 
-def _prepare_logging() -> None:
-    """In a terminal the bars say it all; elsewhere the steps' own lines do, without Prefect's."""
+def _prepare() -> None:
+    """Quiet the libraries, and let Prefect's embedded API start while torch is imported: each takes seconds."""
+    # In a terminal the bars say it all; elsewhere the steps' own lines do.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    from prefect.client.orchestration import get_client
 
+    def reach_prefect() -> None:
+        # A failure is reported by the flow itself, which tries again.
+        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+            client.hello()
 
-def _run_flow(call: Callable[[], Any]) -> Any:
-    """Call a flow for its final state."""
-    return call()
+    threading.Thread(target=reach_prefect, daemon=True).start()
 
 
 def _finish(state: Any, as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:

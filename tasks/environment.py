@@ -19,8 +19,9 @@ def set_defaults() -> None:
         "MLFLOW_TRACKING_URI": f"sqlite:///{home() / 'mlflow.db'}",
         # Without it MLflow prints links to a server on port 5000 that nobody started.
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        # MLflow would otherwise start Alembic's log lines on a fresh store.
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # Its bars for every small download would drown the lines of the steps.
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
