@@ -281,7 +281,7 @@ class TrainImages(Spec):
     recipe: list[Stage] = Field(
         default=[
             Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
-            Stage(name="head-augmented", train="head", views=4, cycles=3, cycle_len=1),
+            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_len=1),
             Stage(name="full", train="all", find_lr=True, ratio=10, cycles=3, cycle_len=1, cycle_mult=2, patience=0.1),
         ],
         min_length=1,

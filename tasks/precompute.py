@@ -24,7 +24,7 @@ def activation_files(
     params = recipe.params
     pictures = Path(caches[str(recipe.sizes[position])]).stem
     preprocessing = [recipe.preprocessing.mean, recipe.preprocessing.std]
-    numbers = [recipe.device.type, str(recipe.precision.inference), params.optimizer.batch_size]
+    numbers = [recipe.device.type, str(recipe.precision.inference)]
     fixed = [body_digest, params.model.backbone, pictures, preprocessing, numbers, ACTIVATIONS_VERSION]
     files = {}
     for split, view in wanted_activations(params.recipe[position], params.tta.n_aug):

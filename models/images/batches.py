@@ -13,6 +13,10 @@ from models.images.row_file import RowFile
 from models.specs import AugmentSpec
 
 
+CPU_FORWARD_SIZE = 16
+"""Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take twice as long each."""
+
+
 class PictureBatches:
     """Rows of an image cache, freshly augmented whenever they are drawn for training.
 
@@ -50,6 +54,7 @@ class PictureBatches:
         self.cache, self.rows, self.augment, self.preprocessing = cache, rows, augment, preprocessing
         self.targets = torch.from_numpy(targets)
         self.device, self.batch_size, self.fixed_views = device, batch_size, fixed_views
+        self.forward_size = min(CPU_FORWARD_SIZE, batch_size) if device.type == "cpu" else batch_size
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +88,7 @@ class ActivationBatches:
         self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int
     ) -> None:
         self.views, self.targets = views, torch.from_numpy(targets)
-        self.device, self.batch_size = device, batch_size
+        self.device, self.batch_size, self.forward_size = device, batch_size, max(batch_size, 1024)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from models.errors import UserError
 from models.images.backbones import Preprocessing, load_body
+from models.images.batches import CPU_FORWARD_SIZE
 from models.images.classifier import build_head, normalise
 from models.images.decode import UnreadablePicture, make_square, read_picture
 from models.specs import ModelSpec
@@ -23,7 +24,6 @@ from models.training.network import Network
 from models.training.precision import pick_device, pick_precision
 
 FORMAT_VERSION = 1
-BATCH_SIZE = 64
 
 
 def save_classifier(
@@ -94,9 +94,10 @@ class ImagePredictor:
         UserError
             For a picture that cannot be read; says which row.
         """
+        size = CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
         results = [np.empty((0, len(self.classes)))]
-        for start in range(0, len(pictures), BATCH_SIZE):
-            squares = [self._square(picture, start + row) for row, picture in enumerate(pictures[start : start + BATCH_SIZE])]
+        for start in range(0, len(pictures), size):
+            squares = [self._square(picture, start + row) for row, picture in enumerate(pictures[start : start + size])]
             pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(self.device).float().div_(255)
             with torch.inference_mode(), self.precision.autocast(learning=False):
                 logits = self.network(normalise(pixels, self.preprocessing))

@@ -10,6 +10,9 @@ class Batches(Protocol):
     """A set of rows that can be visited in any order; pictures, precomputed activations and tables are such sets."""
 
     batch_size: int
+    """Rows of a training batch, at most."""
+    forward_size: int
+    """Rows of a batch that is only predicted; has no influence on results beyond rounding."""
     precomputed: bool
     """Whether inputs are the head's (activations) rather than the network's."""
 
@@ -34,5 +37,5 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
 
 def in_order(batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every row's plain view once, in the data set's order."""
-    for rows in split_into_batches(torch.arange(len(batches)), batches.batch_size):
+    for rows in split_into_batches(torch.arange(len(batches)), batches.forward_size):
         yield batches.gather(rows, None)
