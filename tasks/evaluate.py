@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.images.evaluation import error_reduction, per_class_table, predict_views, predictions_table
+from models.images.evaluation import error_reduction, per_class_table, predict_views, predictions_table, row_losses
 from models.images.recipe import ImageRecipe, majority_share
 from models.specs import TrainImages
 from models.training.metrics import pick_metrics
@@ -18,7 +18,7 @@ from tasks.report import show_picture, show_table
 from tasks.stage import bind, checkpoint_of, learner_at
 
 
-@task(name="evaluate", task_run_name="evaluate {section} after stage {position}")
+@task(name="evaluate", task_run_name="evaluate {section}")
 def evaluate(
     params: TrainImages,
     index_path: str,
@@ -49,7 +49,7 @@ def evaluate(
     plain, averaged = predict_views(learner, recipe.evaluation_views(position, as_views(activations)), params.tta)
     values: dict[str, float] = {}
     for suffix, probabilities in (("", plain), ("_tta", averaged)):
-        values[f"loss{suffix}"] = float(-np.log(np.clip(probabilities[np.arange(len(targets)), targets], 1e-12, 1)).mean())
+        values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())
         for name, metric in pick_metrics(params.metrics).items():
             values[f"{name}{suffix}"] = metric(probabilities, targets)
     values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])

@@ -10,10 +10,10 @@ from tasks.plots import plot_learning_rates
 from tasks.precompute import as_views
 from tasks.progress import say
 from tasks.report import show_picture
-from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
 
 
-@task(name="find-lr", task_run_name="find a learning rate for stage {position}")
+@task(name="find-lr", task_run_name=named_after_stage("find a learning rate for"))
 def find_lr(
     params: TrainImages,
     index_path: str,

@@ -9,7 +9,7 @@ from models.images.weights import digest
 from models.specs import TrainImages
 from tasks.derived import derived_task
 from tasks.progress import progress
-from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
 from tasks.storage import build, cache_path, key_of, missing
 
 
@@ -44,7 +44,7 @@ def _targets(params: TrainImages, index_path: str, caches: dict[str, str], run_i
     return list(_files(params, index_path, caches, run_id, position).values())
 
 
-@derived_task(_targets, name="precompute", run_name="precompute activations for stage {position}")
+@derived_task(_targets, name="precompute", run_name=named_after_stage("precompute activations for"))
 def precompute_activations(
     params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
 ) -> dict[str, str]:

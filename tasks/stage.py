@@ -1,7 +1,9 @@
 """What every task about a stage needs: the recipe bound to its files, and the learner as the run left it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from prefect.runtime import task_run
 
 from models.images.index import Index
 from models.images.recipe import ImageRecipe
@@ -9,6 +11,16 @@ from models.specs import TrainImages
 from models.training.checkpoints import Checkpoint, load_checkpoint, restore, restore_between_stages
 from models.training.learner import Learner
 from tasks import tracking
+
+
+def named_after_stage(what: str) -> Callable[[], str]:
+    """A name for task runs about one stage: `what` with the stage's name, from the run's own arguments."""
+
+    def name() -> str:
+        arguments = task_run.parameters
+        return f"{what} {arguments['params'].recipe[arguments['position']].name}"
+
+    return name
 
 
 def bind(params: TrainImages, index_path: str, caches: Mapping[str, str]) -> ImageRecipe:

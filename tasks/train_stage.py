@@ -18,10 +18,10 @@ from tasks.plots import plot_schedule
 from tasks.precompute import as_views
 from tasks.progress import progress, say
 from tasks.report import show_picture
-from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
 
 
-@task(name="train-stage", task_run_name="train stage {position}")
+@task(name="train-stage", task_run_name=named_after_stage("train"))
 def train_stage(
     params: TrainImages,
     index_path: str,

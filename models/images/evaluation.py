@@ -63,7 +63,7 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Cross entropy of every row, (N,) float64, from probabilities (N, C)."""
     chosen = probabilities[np.arange(len(targets)), targets]
-    return -np.log(np.clip(chosen, 1e-12, 1))
+    return -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
 
 
 def predictions_table(

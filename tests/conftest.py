@@ -1,0 +1,61 @@
+"""Every test has a home of its own: caches, MLflow store and Prefect database live in temporary folders."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before anything imports prefect or mlflow: both read their settings once.
+_HOME = Path(tempfile.mkdtemp(prefix="unfreeze-tests-"))
+os.environ.update(
+    {
+        "UNFREEZE_HOME": str(_HOME / "home"),
+        "PREFECT_HOME": str(_HOME / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(_HOME / "prefect" / "storage"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'home' / 'mlflow.db'}",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+)
+os.environ.pop("PREFECT_API_URL", None)
+(_HOME / "home").mkdir()
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+"""Real photos and weights beside the project, where there are any."""
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A real Prefect API with an empty database; it takes seconds to start, so there is one for all tests."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of this test's own, with an MLflow store of its own."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("UNFREEZE_HOME", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    return home
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 little pictures in two classes that a tiny network can tell apart: stripes across and stripes down."""
+    folder = tmp_path_factory.mktemp("stripes")
+    generator = np.random.default_rng(0)
+    for label, axis in (("across", 0), ("down", 1)):
+        (folder / label).mkdir()
+        for number in range(24):
+            wave = 110 * np.sin(np.arange(40) * generator.uniform(0.6, 1.2) + generator.uniform(0, 6))
+            pixels = 128 + np.expand_dims(wave, 1 - axis) + generator.normal(0, 20, (40, 40))
+            grey = np.broadcast_to(pixels[..., None], (40, 40, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(grey).save(folder / label / f"{number}.png")
+    return folder

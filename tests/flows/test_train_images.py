@@ -1,0 +1,193 @@
+"""The whole path on a tiny data set, through a real Prefect API and a real MLflow store."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from models.training.checkpoints import load_checkpoint
+from tasks import tracking
+from tests.flows.tiny import tiny_training
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture(scope="module")
+def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
+    from flows.train_images import train_images
+
+    result: dict[str, Any] = train_images(tiny_training(stripes))
+    return result
+
+
+def artifacts(run_id: str, folder: str | None = None) -> set[str]:
+    found = set()
+    for item in MlflowClient().list_artifacts(run_id, folder):
+        found |= artifacts(run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_the_summary_names_run_model_stages_and_metrics(trained: dict[str, Any]) -> None:
+    assert {"run_id", "experiment_id", "model_uri", "seconds", "stages", "metrics"} <= trained.keys()
+    assert [stage["name"] for stage in trained["stages"]] == ["head", "augmented", "full"]
+    assert [stage["epochs"] for stage in trained["stages"]] == [2, 1, 3]
+    for name in ("accuracy", "accuracy_tta", "loss", "error_reduction_tta"):
+        assert f"valid/{name}" in trained["metrics"]
+        assert f"baseline/{name}" in trained["metrics"]
+    json.dumps(trained)
+
+
+def test_the_run_keeps_exactly_the_artifacts_of_every_step(trained: dict[str, Any]) -> None:
+    files = {path for path in artifacts(trained["run_id"]) if not path.startswith(("data/", "checkpoints/"))}
+    assert files == {
+        "spec.json",
+        "model_summary.txt",
+        "learning_rate/head.png",
+        "learning_rate/head.feather",
+        "learning_rate/full.png",
+        "learning_rate/full.feather",
+        "schedule/head.png",
+        "schedule/augmented.png",
+        "schedule/full.png",
+        "baseline/predictions.feather",
+        "valid/predictions.feather",
+        "valid/per_class.feather",
+        "valid/per_class.txt",
+        "valid/confusion.png",
+        "valid/top_losses.png",
+    }
+    assert "data/augmentation.png" in artifacts(trained["run_id"], "data")
+
+
+def test_there_is_a_checkpoint_for_every_cycle_without_pickled_code(trained: dict[str, Any]) -> None:
+    kept = {Path(path).name for path in artifacts(trained["run_id"], "checkpoints")}
+    cycles = {"head-cycle-1", "head-cycle-2", "augmented-cycle-1", "full-cycle-1", "full-cycle-2"}
+    assert {f"{name}.safetensors" for name in cycles} <= kept
+    for name in kept:
+        path = tracking.fetch(trained["run_id"], f"checkpoints/{name}")
+        assert path is not None
+        assert load_checkpoint(path).position["groups"]
+
+
+def test_metrics_go_on_counting_steps_across_stages(trained: dict[str, Any]) -> None:
+    history = MlflowClient().get_metric_history(trained["run_id"], "train/loss")
+    assert [metric.step for metric in history] == list(range(1, trained["stages"][-1]["steps"] + 1))
+    epochs = MlflowClient().get_metric_history(trained["run_id"], "valid/accuracy")
+    assert len(epochs) == 2 + 1 + 3 + 1
+
+
+def test_every_layer_group_logs_its_rate_in_the_ratio_of_the_stage(trained: dict[str, Any]) -> None:
+    rates = {
+        group: MlflowClient().get_metric_history(trained["run_id"], f"rate/{group}")[-1].value
+        for group in ("early", "late", "head")
+    }
+    assert rates["head"] / rates["late"] == pytest.approx(3)
+    assert rates["late"] / rates["early"] == pytest.approx(3)
+
+
+def test_the_whole_spec_is_logged_as_params(trained: dict[str, Any]) -> None:
+    params = MlflowClient().get_run(trained["run_id"]).data.params
+    assert params["model.backbone"] == "timm/test_resnet"
+    assert params["recipe.2.cycle_mult"] == "2"
+    assert params["tta.n_aug"] == "2"
+
+
+def test_the_data_set_is_a_logged_input_with_its_digest(trained: dict[str, Any]) -> None:
+    run = MlflowClient().get_run(trained["run_id"])
+    (data_set,) = run.inputs.dataset_inputs
+    assert data_set.dataset.digest == run.data.tags["data.digest"]
+
+
+def test_mlflow_and_prefect_runs_link_to_each_other(trained: dict[str, Any]) -> None:
+    flow_run_id = MlflowClient().get_run(trained["run_id"]).data.tags["prefect.flow_run_id"]
+    with get_client(sync_client=True) as client:
+        texts = [str(artifact.data) for artifact in client.read_artifacts() if artifact.key == "mlflow-run"]
+        assert client.read_flow_run(flow_run_id).name.startswith("train ")
+    assert any(trained["run_id"] in text for text in texts)
+
+
+def test_predictions_cover_every_validation_row_and_give_the_metrics(trained: dict[str, Any]) -> None:
+    path = tracking.fetch(trained["run_id"], "valid/predictions.feather")
+    assert path is not None
+    predictions = pd.read_feather(path)
+    assert len(predictions) == 10
+    accuracy = (predictions["predicted_tta"] == predictions["label"]).mean()
+    assert accuracy == pytest.approx(trained["metrics"]["valid/accuracy_tta"])
+    probabilities = predictions[["p_tta(across)", "p_tta(down)"]].to_numpy()
+    assert probabilities.sum(1) == pytest.approx(np.ones(10))
+
+
+def test_the_model_predicts_in_a_fresh_process_what_the_evaluation_said(trained: dict[str, Any], tmp_path: Path) -> None:
+    path = tracking.fetch(trained["run_id"], "valid/predictions.feather")
+    assert path is not None
+    expected = pd.read_feather(path)
+    script = f"""
+import sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model({trained["model_uri"]!r})
+paths = pd.read_feather({str(path)!r})["path"]
+by_path = model.predict(pd.DataFrame({{"path": paths}}))
+by_bytes = model.predict(pd.DataFrame({{"image": [open(path, "rb").read() for path in paths]}}))
+assert "prefect" not in sys.modules
+assert by_path.equals(by_bytes)
+by_path.to_feather({str(tmp_path / "predicted.feather")!r})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    predicted = pd.read_feather(tmp_path / "predicted.feather")
+    assert predicted["class"].tolist() == expected["predicted"].tolist()
+    probabilities = np.stack(predicted["probabilities"].to_numpy())
+    assert probabilities == pytest.approx(expected[["p(across)", "p(down)"]].to_numpy(), abs=1e-6)
+
+
+def test_the_first_version_is_champion_and_the_next_is_challenger(trained: dict[str, Any], stripes: Path) -> None:
+    from flows.train_images import train_images
+
+    assert trained["model"]["alias"] == "champion"
+    second = train_images(tiny_training(stripes, seed=1))
+    assert second["model"]["alias"] == "challenger"
+    champion = MlflowClient().get_model_version_by_alias(trained["model"]["name"], "champion")
+    assert str(champion.version) == trained["model"]["version"]
+
+
+def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
+    trained: dict[str, Any], stripes: Path
+) -> None:
+    from flows.train_images import train_images
+
+    again = train_images(tiny_training(stripes))
+    assert again["metrics"] == trained["metrics"]
+    flow_run_id = MlflowClient().get_run(again["run_id"]).data.tags["prefect.flow_run_id"]
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+    cached = {run.name for run in runs if run.state_name == "Cached"}
+    assert {"index images", "resize images", "precompute activations for head"} <= cached
+    assert {run.name for run in runs} >= {"train head", "train full", "evaluate valid"}
+
+
+def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) -> None:
+    from flows.train_images import train_images
+    from tasks.environment import home
+
+    pictures = list((home() / "cache" / "images").glob("*.arrow"))
+    for path in pictures:
+        path.unlink()
+    again = train_images(tiny_training(stripes))
+    assert again["metrics"] == trained["metrics"]
+    assert all(path.exists() for path in pictures)
+
+
+def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: Path) -> None:
+    from flows.train_images import train_images
+
+    state = train_images(tiny_training(tmp_path), return_state=True)
+    assert state.is_failed()
+    assert "is empty" in str(state.message)
+    (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
+    assert run.info.status == "FAILED"
