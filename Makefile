@@ -16,7 +16,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
-	$(BIN)/unfreeze train digits
+	$(BIN)/unfreeze train --config deployments/configs/digits.yaml
 
 test: $(VENV)/.installed  ## Run the tests; ARGS="-m 'not slow'" passes options to pytest
 	$(BIN)/python -m pytest $(ARGS)
@@ -32,7 +32,7 @@ format: $(VENV)/.installed  ## Format the code and fix what can be fixed safely
 	$(BIN)/ruff format
 
 bench: $(VENV)/.installed  ## Run every benchmark in order; each prints a table
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m $$(echo $${script%.py} | tr / .); done
 
 lock: $(BIN)/uv  ## Resolve pyproject.toml into requirements.lock; ARGS=--upgrade takes the newest versions
 	$(BIN)/uv pip compile -q --universal --no-emit-index-url --no-emit-find-links --all-extras \

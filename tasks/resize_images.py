@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from models.images.backbones import preprocessing_of
 from models.images.cache import CACHE_VERSION, build_image_caches
-from models.images.classifier import preprocessing_of
 from models.images.index import Index
 from models.images.recipe import picture_sizes
 from models.specs import TrainImages

@@ -62,9 +62,9 @@ class PictureBatches:
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised pictures (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`."""
         pictures = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
-        if generator is not None:
+        if generator is not None and self.augment.preset != "none":
             pictures = apply_views(pictures, draw_views(len(rows), self.augment, generator))
-        elif self.fixed_views is not None:
+        elif generator is None and self.fixed_views is not None:
             pictures = apply_views(pictures, self.fixed_views[rows])
         return normalise(pictures, self.preprocessing), self.targets[rows].to(self.device)
 

@@ -1,7 +1,5 @@
 """An image classifier: a pretrained body, the course's head, and the pixels' way into them."""
 
-from functools import lru_cache
-
 import torch
 from torch import nn
 
@@ -63,12 +61,6 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
     return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
 
-@lru_cache(maxsize=8)
-def preprocessing_of(model: ModelSpec) -> Preprocessing:
-    """How pictures must be prepared for a backbone's weights."""
-    return load_body(model).preprocessing
-
-
 def normalise(pictures: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Pictures as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
     mean = torch.tensor(preprocessing.mean, device=pictures.device).view(1, 3, 1, 1)
@@ -96,7 +88,9 @@ def summarise(network: Network) -> list[dict[str, object]]:
             "layer_group": "head" if name == "head" else "early" if number < network.early_blocks else "late",
             "tensors": len(names),
             "parameters": sum(parameters[parameter].numel() for parameter in names),
-            "learning": sum(parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad),
+            "learning": sum(
+                parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad
+            ),
         }
         for number, (name, names) in enumerate(named)
     ]

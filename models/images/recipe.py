@@ -9,10 +9,10 @@ import torch
 
 from models.images.activations import precompute
 from models.images.augmentation import numbered_view
-from models.images.backbones import Body, Preprocessing
+from models.images.backbones import Body, Preprocessing, preprocessing_of
 from models.images.batches import ActivationBatches, PictureBatches
 from models.images.cache import ImageCache, usable_size
-from models.images.classifier import build_classifier, preprocessing_of
+from models.images.classifier import build_classifier
 from models.images.index import Index
 from models.images.row_file import RowFile
 from models.specs import Stage, TrainImages

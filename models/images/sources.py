@@ -1,25 +1,19 @@
 """Where pictures come from: a folder, a table, a torchvision data set or the embedded digits, as one listing."""
 
-import importlib
 import os
-import shutil
-import socket
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
-from PIL import Image
 
 from models.errors import UserError
+from models.images.picture_files import published, write_pictures
+from models.images.torchvision_sources import DATA_SETS, torchvision_pictures
 from models.specs import DataSpec
 
 Split = Literal["train", "valid"]
@@ -27,7 +21,6 @@ Split = Literal["train", "valid"]
 _SPLIT_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid"}
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _TABLES = (".csv", ".feather", ".arrow")
-_NETWORK_SECONDS = 5.0
 
 
 class ListedFile(NamedTuple):
@@ -52,34 +45,6 @@ class Listing:
 
     name: str
     files: tuple[ListedFile, ...]
-
-
-class _DataSet(NamedTuple):
-    """A torchvision class and the arguments of its training part and of the part that validates."""
-
-    class_name: str
-    train: dict[str, Any]
-    valid: dict[str, Any] | None
-    archive_folder: str = ""
-
-
-# A `val` part validates where there is one, otherwise the `test` part that published results use.
-_DATA_SETS = {
-    "cifar10": _DataSet("CIFAR10", {"train": True}, {"train": False}),
-    "cifar100": _DataSet("CIFAR100", {"train": True}, {"train": False}),
-    "country211": _DataSet("Country211", {"split": "train"}, {"split": "valid"}),
-    "dtd": _DataSet("DTD", {"split": "train"}, {"split": "val"}, "dtd"),
-    "eurosat": _DataSet("EuroSAT", {}, None, "eurosat"),
-    "fashion-mnist": _DataSet("FashionMNIST", {"train": True}, {"train": False}, "FashionMNIST/raw"),
-    "fgvc-aircraft": _DataSet("FGVCAircraft", {"split": "train"}, {"split": "val"}),
-    "flowers102": _DataSet("Flowers102", {"split": "train"}, {"split": "val"}, "flowers-102"),
-    "food101": _DataSet("Food101", {"split": "train"}, {"split": "test"}),
-    "imagenette": _DataSet("Imagenette", {"split": "train"}, {"split": "val"}),
-    "mnist": _DataSet("MNIST", {"train": True}, {"train": False}, "MNIST/raw"),
-    "oxford-iiit-pet": _DataSet("OxfordIIITPet", {"split": "trainval"}, {"split": "test"}, "oxford-iiit-pet"),
-    "stl10": _DataSet("STL10", {"split": "train"}, {"split": "test"}),
-    "sun397": _DataSet("SUN397", {}, None),
-}
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
@@ -114,13 +79,13 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
         return _list_folder(path, path.name)
     if path.is_file() and path.suffix.lower() in _TABLES:
         return _list_table(path, data)
-    if not path.exists() and data.source in _DATA_SETS:
+    if not path.exists() and data.source in DATA_SETS:
         return _list_data_set(data.source, downloads / data.source)
     what = f"is a file of type {path.suffix or 'unknown'}" if path.exists() else f"does not exist in {Path.cwd()}"
     raise UserError(
         f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of pictures per "
         "class; a folder with train/ and valid/ (or val/) of such folders; a .csv, .feather or .arrow file with a "
-        f"column of paths and one of labels; or a torchvision data set: {', '.join(_DATA_SETS)}."
+        f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
     )
 
 
@@ -263,7 +228,7 @@ def _refuse_rows(
     )
 
 
-# --- digits and torchvision
+# --- digits and torchvision data sets
 
 
 def _write_digits(folder: Path) -> Path:
@@ -272,92 +237,14 @@ def _write_digits(folder: Path) -> Path:
 
         digits = load_digits()
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        with _published(folder) as building:
-            _write_pictures(building, pixels, [str(label) for label in digits.target])
+        with published(folder) as building:
+            write_pictures(building, pixels, [str(label) for label in digits.target])
     return folder
 
 
 def _list_data_set(name: str, folder: Path) -> Listing:
-    data_set = _DATA_SETS[name]
-    written = folder / "pictures"
-    if written.is_dir():
-        return _list_folder(written, name)
-    if not folder.exists():
-        # Unpacking in place could leave half a data set that torchvision takes for a whole one.
-        with _published(folder) as building:
-            _open_data_set(name, building, folder, data_set.train)
-    parts: list[tuple[Split, Any]] = [("train", _open_data_set(name, folder, folder, data_set.train))]
-    if data_set.valid is not None:
-        parts.append(("valid", _open_data_set(name, folder, folder, data_set.valid)))
-    if hasattr(parts[0][1], "data"):
-        with _published(written) as building:
-            for side, part in parts:
-                labels = [part.classes[target].replace("/", "-") for target in _targets(part)]
-                _write_pictures(building / side, _channels_last(np.asarray(part.data)), labels)
-        return _list_folder(written, name)
-    files = [
-        ListedFile(path, label, side if len(parts) > 1 else None)
-        for side, part in parts
-        for path, label in _samples(part)
-    ]
+    found = torchvision_pictures(name, folder)
+    if isinstance(found, Path):
+        return _list_folder(found, name)
+    files = [ListedFile(*file) for file in found]
     return _listing(name, sorted(files, key=lambda file: (file.split or "", str(file.path))), str(folder))
-
-
-def _open_data_set(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> Any:
-    data_set = _DATA_SETS[name]
-    # Takes seconds to import, and most sources do not need it.
-    kind = getattr(importlib.import_module("torchvision.datasets"), data_set.class_name)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_NETWORK_SECONDS)  # torchvision sets none, and would wait for minutes
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return kind(str(folder), download=True, **arguments)
-    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"data.source {name!r} could not be downloaded: {error}. Without a network, put the archives that "
-            f"torchvision.datasets.{data_set.class_name} downloads into {final / data_set.archive_folder}, or unpack "
-            "the pictures anywhere into a folder per class and give that folder as data.source."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _samples(part: Any) -> Iterator[tuple[Path, str]]:
-    """Paths and labels of a torchvision data set that reads files; their attributes differ from class to class."""
-    names = [label if isinstance(label, str) else label[0] for label in part.classes]
-    pairs = getattr(part, "samples", None) or getattr(part, "_samples", None)
-    if pairs is None:
-        files = part._image_files if hasattr(part, "_image_files") else part._images
-        pairs = zip(files, part._labels, strict=True)
-    return ((Path(path), names[target]) for path, target in pairs)
-
-
-def _targets(part: Any) -> list[int]:
-    return [int(target) for target in (part.targets if hasattr(part, "targets") else part.labels)]
-
-
-def _channels_last(pixels: np.ndarray) -> np.ndarray:
-    return pixels.transpose(0, 2, 3, 1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels
-
-
-def _write_pictures(folder: Path, pixels: np.ndarray, labels: list[str]) -> None:
-    for label in set(labels):
-        (folder / label).mkdir(parents=True, exist_ok=True)
-    for number, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-        Image.fromarray(picture).save(folder / label / f"{number:05d}.png")
-
-
-@contextmanager
-def _published(folder: Path) -> Iterator[Path]:
-    """Build in a temporary folder beside the final one; rename it when the block ends well, remove it otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
-        building = Path(place) / folder.name
-        building.mkdir()
-        yield building
-        try:
-            os.rename(building, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            shutil.rmtree(building)  # another process was faster, with the same content

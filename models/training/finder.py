@@ -8,8 +8,8 @@ import numpy as np
 from models.specs import FinderSpec
 from models.training.batches import Batches
 from models.training.checkpoints import capture, restore
-from models.training.learner import Learner
-from models.training.loop import train_epoch
+from models.training.learner import Learner, Progress
+from models.training.loop import DivergedError, train_epoch
 from models.training.schedules import exponential
 from models.training.suggestions import suggest
 
@@ -43,14 +43,19 @@ def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -
     The sweep runs the training loop, over as many epochs as it takes, and stops early at a loss that is not a number
     or exceeds four times the lowest smoothed loss.
 
+    Raises
+    ------
+    DivergedError
+        If the very first loss is not finite: there is no curve then.
+
     References
     ----------
     Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; fastai 0.7 (``learner.lr_find``).
     """
-    before, base_rates = capture(learner), learner.base_rates
+    before, base_rates, progress = capture(learner), learner.base_rates, learner.progress
     set_rates = [parameters["lr"] for parameters in learner.optimizer.param_groups]
     learner.base_rates = [rate / base_rates[-1] for rate in base_rates]
-    learner.progress.order = None
+    learner.progress = Progress()  # the training's own belongs to a loop that may be suspended in mid-epoch
     schedule = exponential(settings.start, settings.end, settings.steps)
     rates: list[float] = []
     losses: list[float] = []
@@ -64,11 +69,14 @@ def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -
                 rates.append(list(group_rates.values())[-1])
                 losses.append(loss)
                 smoothed.append(average / (1 - BETA ** len(losses)))
+                if len(losses) == 1 and not math.isfinite(loss):
+                    raise DivergedError("the loss is not finite at the finder's first batch; check data and weights")
                 if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed) or len(losses) == settings.steps:
                     return LearningRateCurve(*_finite(rates, losses, smoothed))
         raise AssertionError("an epoch has at least one batch")
     finally:
         restore(learner, before)
+        learner.progress = progress
         for parameters, rate in zip(learner.optimizer.param_groups, set_rates, strict=True):
             parameters["lr"] = rate
 

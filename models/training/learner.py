@@ -105,17 +105,17 @@ class Learner:
             parameters["lr"] = rates[parameters["layer_group"]]
         return rates
 
-    def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor, precomputed: bool) -> torch.Tensor:
-        """One optimizer step; the batch's loss, a detached scalar."""
+    def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor, train: Batches) -> torch.Tensor:
+        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar."""
         with self.precision.autocast(learning=True):
-            if precomputed:
+            if train.precomputed:
                 logits = self.network.head(inputs)
             elif self.network.body_learns():
                 logits = self.network(inputs)
             else:
                 with torch.no_grad(), self.precision.autocast(learning=False):
-                    activations = self.network.body(inputs)
-                logits = self.network.head(activations)
+                    parts = [self.network.body(part) for part in inputs.split(train.forward_size)]
+                logits = self.network.head(torch.cat(parts))
             loss = self.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -35,7 +35,9 @@ class Step:
     """Epoch and cycle: validation loss and metrics."""
 
 
-def train_epoch(learner: Learner, train: Batches, schedule: Schedule, first: int) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
+def train_epoch(
+    learner: Learner, train: Batches, schedule: Schedule, first: int
+) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
     """Train one epoch, or what is left of it; yields each batch's loss and rates.
 
     Parameters
@@ -58,7 +60,7 @@ def train_epoch(learner: Learner, train: Batches, schedule: Schedule, first: int
         learner.train_mode()
         rates = learner.set_rates(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
-        loss = learner.train_batch(inputs, targets, train.precomputed)
+        loss = learner.train_batch(inputs, targets, train)
         progress.losses.append(loss)
         progress.step += 1
         yield loss, rates
@@ -84,13 +86,14 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
     while not progress.finished:
         cycle = sum(end <= progress.epoch for end in ends) + 1
-        rates: dict[str, float] = learner.set_rates(schedule(progress.epoch * per_epoch))
+        # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
+        rates: dict[str, float] = learner.set_rates(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, rates in train_epoch(learner, train, schedule, progress.epoch * per_epoch):  # noqa: B007
             yield Step("batch", progress.step, progress.epoch, cycle, rates, loss)
         losses = torch.stack(progress.losses)
         if not losses.isfinite().all():
-            diverged = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
-            raise DivergedError(f"stage {stage.name!r}: the loss is not finite at step {diverged}; lower the learning rate")
+            bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
+            raise DivergedError(f"stage {stage.name!r}: the loss is not finite at step {bad}; lower the learning rate")
         metrics = learner.validate(valid)
         progress.epoch += 1
         at_cycle_end = progress.epoch in ends

@@ -59,7 +59,9 @@ def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
         module, _, function = name.partition(":")
         try:
             chosen[function] = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
+            if not callable(chosen[function]):
+                raise TypeError(f"{function} cannot be called")
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             known = ", ".join(METRICS)
             raise UserError(f"metrics: {name!r} is none of {known}, nor an importable `module:function` ({error})") from error
     return chosen

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import UserError
-from models.overrides import build_spec, fields_of, set_field
+from models.fields import fields_of
+from models.overrides import build_spec, set_field
 
 
 class Strict(BaseModel):

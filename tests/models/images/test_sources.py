@@ -13,6 +13,7 @@ from PIL import Image
 from models.errors import UserError
 from models.images import sources
 from models.images.sources import Listing, resolve_source
+from models.images.torchvision_sources import DATA_SETS
 from models.specs import DataSpec
 
 
@@ -59,7 +60,7 @@ def test_the_digits_are_written_once(tmp_path):
 
 
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_write_pictures", lambda *_: 1 / 0)
+    monkeypatch.setattr(sources, "write_pictures", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         listed("digits", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -261,9 +262,9 @@ def test_a_data_set_without_files_is_written_once(tmp_path, monkeypatch):
     assert len(opened) == count
 
 
-@pytest.mark.parametrize("name", sorted(sources._DATA_SETS))
+@pytest.mark.parametrize("name", sorted(DATA_SETS))
 def test_every_data_set_name_has_its_torchvision_class(name):
-    assert hasattr(torchvision.datasets, sources._DATA_SETS[name].class_name)
+    assert hasattr(torchvision.datasets, DATA_SETS[name].class_name)
 
 
 def test_a_folder_goes_before_a_data_set_of_that_name(tmp_path, monkeypatch):

@@ -1,0 +1,76 @@
+"""Steps 1 to 4 with TTA on the photos: `unfreeze train` against calling `models` directly, and where the rest goes.
+
+Both run in processes of their own with cold caches. The items are timed apart, so they only roughly add up.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks._prepared import PHOTOS, prepared
+from models.overrides import build_spec
+from models.specs import TrainImages
+
+HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
+
+
+def seconds_of(code: str, environment: dict[str, str]) -> float:
+    """Seconds that a fresh interpreter takes to run `code`."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def directly() -> None:
+    """The same training without Prefect and MLflow, in this process."""
+    params = build_spec(TrainImages, yaml.safe_load(HEAD_ONLY.read_text()), {"data.source": str(PHOTOS)})
+    with prepared(params) as photos:
+        photos.precompute()
+        with photos.timed("train and evaluate"):
+            photos.train(photos.bind())
+        print(json.dumps(photos.seconds))
+
+
+def main() -> None:
+    if not PHOTOS.exists():
+        sys.exit(f"{PHOTOS} is not there: nothing to measure")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "UNFREEZE_HOME": folder, "PREFECT_HOME": f"{folder}/prefect"}
+        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+            environment.pop(name, None)
+        began = time.perf_counter()
+        alone = subprocess.run(
+            [sys.executable, "-m", "benchmarks.overhead", "directly"], check=True, capture_output=True, text=True
+        )
+        direct = time.perf_counter() - began
+        print(f"{'models alone, process and imports included':52} {direct:7.1f} s   {alone.stdout.strip()}", flush=True)
+        command = [sys.executable, "-m", "flows.cli", "train", str(PHOTOS), "--config", str(HEAD_ONLY), "--json"]
+        began = time.perf_counter()
+        run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        whole = time.perf_counter() - began
+        accuracy = json.loads(run.stdout.splitlines()[-1])["metrics"]["valid/accuracy_tta"]
+        print(f"{'unfreeze train (fresh Prefect and MLflow stores)':52} {whole:7.1f} s   TTA accuracy {accuracy:.4f}")
+        print(f"{'orchestration and tracking add':52} {whole - direct:7.1f} s, of which:")
+        imports = seconds_of("import models.images.recipe", environment)
+        items = {
+            "importing prefect, mlflow and matplotlib": seconds_of("import flows.train_images", environment) - imports,
+            "starting Prefect's embedded API": seconds_of(
+                "import time; import tasks; from prefect.client.orchestration import get_client\n"
+                "with get_client(sync_client=True) as client: client.hello()",
+                environment,
+            ),
+            "opening MLflow's SQLite store": seconds_of("from tasks import tracking; tracking.client().search_experiments()", environment),
+        }
+        for name, value in items.items():
+            print(f"    {name:48} {value:7.1f} s")
+        print("    (the API starts while torch is imported; log lines of the run show the steps)")
+
+
+if __name__ == "__main__":
+    directly() if sys.argv[1:] == ["directly"] else main()

@@ -1,0 +1,51 @@
+"""An epoch of the head from precomputed activations against one through the frozen body, in one process."""
+
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks._prepared import PHOTOS, median, prepared
+from models.images.recipe import ImageRecipe
+from models.overrides import build_spec
+from models.specs import AugmentSpec, TrainImages
+from models.training.batches import Batches
+from models.training.learner import Learner
+from models.training.loop import train_epoch
+
+HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
+REPEATS = 3
+
+
+def epoch_seconds(learner: Learner, recipe: ImageRecipe, train: Batches) -> float:
+    """Seconds of one training epoch of the head."""
+    learner.prepare(recipe.params.recipe[1], 1, 1e-3)
+    began = time.perf_counter()
+    for _ in train_epoch(learner, train, lambda batch: 1.0, 0):
+        pass
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    if not PHOTOS.exists():
+        sys.exit(f"{PHOTOS} is not there: nothing to measure")
+    config = yaml.safe_load(HEAD_ONLY.read_text())
+    params = build_spec(TrainImages, config, {"data.source": str(PHOTOS), "recipe.1.views": 1, "tta.n_aug": 0})
+    with prepared(params) as photos:
+        photos.precompute()
+        recipe = photos.bind()
+        learner = recipe.learner()
+        rows = {
+            "precomputed activations": recipe.batches(0, photos.activations)[0],
+            "plain pictures through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).pictures(0, "train"),
+            "augmented pictures through the frozen body": recipe.pictures(0, "train"),
+        }
+        seconds = {name: median([epoch_seconds(learner, recipe, train) for _ in range(REPEATS)]) for name, train in rows.items()}
+    fastest = seconds["precomputed activations"]
+    for name, value in seconds.items():
+        print(f"{name:45} {value:8.3f} s an epoch   {value / fastest:6.0f}x")
+
+
+if __name__ == "__main__":
+    main()

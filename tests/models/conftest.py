@@ -1,0 +1,119 @@
+"""A tiny network with batch norm, and rows for it, on which training takes milliseconds."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.specs import OptimizerSpec, Stage
+from models.training.learner import Learner
+from models.training.losses import cross_entropy
+from models.training.metrics import accuracy
+from models.training.network import Network
+from models.training.precision import Precision
+
+CPU = torch.device("cpu")
+FP32 = Precision("cpu", torch.float32, torch.float32)
+CLASSES = 3
+MakeLearner = Callable[..., Learner]
+
+
+class TensorBatches:
+    """Rows held in memory; with a generator some noise is drawn, as a random view would be."""
+
+    def __init__(
+        self, inputs: torch.Tensor, targets: torch.Tensor, batch_size: int = 8, precomputed: bool = False
+    ) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.batch_size, self.forward_size, self.precomputed = batch_size, batch_size, precomputed
+        self.gathered: list[torch.Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        self.gathered.append(rows)
+        inputs = self.inputs[rows]
+        if generator is not None:
+            inputs = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+        return inputs, self.targets[rows]
+
+
+def pixels(count: int, seed: int = 0, batch_size: int = 8) -> TensorBatches:
+    """Small pictures whose class shows in one channel."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(CLASSES, (count,), generator=generator)
+    inputs = torch.randn(count, 3, 6, 6, generator=generator)
+    inputs[torch.arange(count), targets] += 1
+    return TensorBatches(inputs, targets, batch_size)
+
+
+class TinyBody(nn.Module):
+    """Four blocks of convolution and batch norm, then the mean over all positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sides = zip((3, 4, 4, 6), (4, 4, 6, 6), strict=True)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU())
+            for inner, outer in sides
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs.mean(dim=(2, 3))
+
+
+def tiny_network(seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    body = TinyBody()
+    blocks = [
+        [f"blocks.{number}.{name}" for name, _ in block.named_parameters()] for number, block in enumerate(body.blocks)
+    ]
+    head = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, CLASSES))
+    return Network(body, head, blocks, early_blocks=3)
+
+
+@pytest.fixture
+def make_learner() -> Iterator[MakeLearner]:
+    """A function that makes a tiny learner, prepared for a stage if one is given.
+
+    It computes in one thread: for so little, threads only wait for each other.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def make(stage: Stage | None = None, lr: float = 0.01, seed: int = 0, **settings: object) -> Learner:
+        spec = OptimizerSpec(batch_size=8, **settings)  # type: ignore[arg-type]
+        loss = cross_entropy(spec, np.arange(CLASSES), CLASSES, CPU)
+        learner = Learner(tiny_network(seed), spec, loss, CPU, FP32, seed, {"accuracy": accuracy})
+        if stage is not None:
+            learner.prepare(stage, 0, lr)
+        return learner
+
+    yield make
+    torch.set_num_threads(threads)
+
+
+def states_of(learner: Learner) -> dict[str, torch.Tensor]:
+    """Copies of all weights and buffers."""
+    return {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
+
+
+def optimizer_states(learner: Learner) -> dict[str, torch.Tensor]:
+    """Copies of the optimizer's state by parameter and key."""
+    names = {parameter: name for name, parameter in learner.network.named_parameters()}
+    return {
+        f"{names[parameter]}/{key}": value.clone()
+        for parameter, state in learner.optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []

@@ -1,0 +1,201 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.specs import Stage
+from models.training import loop
+from models.training.learner import Learner
+from models.training.loop import DivergedError, Step, fit
+from models.training.schedules import cosine_restarts
+from tests.models.conftest import TensorBatches, assert_same, pixels, states_of
+
+VALID = pixels(11, seed=1)
+
+
+def run(learner: Learner, stage: Stage, train: TensorBatches | None = None) -> list[Step]:
+    return list(fit(learner, stage, train or pixels(20), VALID))
+
+
+def scripted_validation(learner: Learner, losses: list[float]) -> list[dict[str, torch.Tensor]]:
+    """Let the learner's validation losses be those given; returns the weights at each validation, filled on the way."""
+    seen: list[dict[str, torch.Tensor]] = []
+    remaining = iter(losses)
+
+    def validate(_: object) -> dict[str, float]:
+        seen.append(states_of(learner))
+        return {"loss": next(remaining)}
+
+    learner.validate = validate  # type: ignore[method-assign, assignment]
+    return seen
+
+
+def test_the_loop_fits_on_one_screen():
+    assert len(Path(loop.__file__).read_text().splitlines()) <= 120
+
+
+def test_batches_epochs_and_cycles_come_in_order(make_learner):
+    stage = Stage(name="head", cycles=2, cycle_len=1, cycle_mult=2)
+    steps = run(make_learner(stage), stage)
+    epoch = ["batch"] * 3 + ["epoch"]
+    assert [step.kind for step in steps] == [*epoch, "cycle", *epoch, *epoch, "cycle"]
+    assert [step.step for step in steps if step.kind == "batch"] == list(range(1, 10))
+    assert [(step.step, step.epoch, step.cycle) for step in steps if step.kind == "epoch"] == [
+        (3, 1, 1),
+        (6, 2, 2),
+        (9, 3, 2),
+    ]
+    assert [(step.step, step.epoch, step.cycle) for step in steps if step.kind == "cycle"] == [(3, 1, 1), (9, 3, 2)]
+
+
+def test_an_epoch_reports_the_mean_loss_and_the_validation(make_learner):
+    stage = Stage(name="head")
+    learner = make_learner(stage)
+    steps = run(learner, stage)
+    losses = torch.stack([step.loss for step in steps if step.kind == "batch"])
+    epoch = next(step for step in steps if step.kind == "epoch")
+    assert torch.equal(epoch.loss, losses.mean())
+    assert epoch.metrics == learner.validate(VALID)
+    assert epoch.metrics.keys() == {"loss", "accuracy"}
+
+
+def test_the_validation_loss_is_the_cross_entropy_of_all_rows_at_once(make_learner):
+    learner = make_learner(Stage(name="head"), label_smoothing=0.2)
+    logits, targets = learner.predict(VALID)
+    assert torch.equal(targets, VALID.targets)
+    expected = torch.nn.functional.cross_entropy(logits.double(), targets)
+    assert learner.validate(VALID)["loss"] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_every_epoch_visits_every_row_once_in_another_order(make_learner):
+    stage = Stage(name="head", cycles=2)
+    train = pixels(20)
+    run(make_learner(stage), stage, train)
+    first, second = torch.cat(train.gathered[:3]).tolist(), torch.cat(train.gathered[3:]).tolist()
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert len({tuple(first), tuple(second), tuple(range(20))}) == 3
+
+
+def test_the_rates_follow_the_schedule_and_keep_their_ratio(make_learner):
+    stage = Stage(name="all", train="all", ratio=4, cycles=2, cycle_mult=2)
+    steps = run(make_learner(stage, lr=0.08), stage)
+    schedule = cosine_restarts(3, 2)
+    for number, step in enumerate(step for step in steps if step.kind == "batch"):
+        assert step.rates["head"] == pytest.approx(0.08 * schedule(number))
+        assert step.rates["head"] == pytest.approx(4 * step.rates["late"])
+        assert step.rates["late"] == pytest.approx(4 * step.rates["early"])
+
+
+def test_an_epoch_reports_the_rates_of_its_last_batch(make_learner):
+    stage = Stage(name="head", cycles=2)
+    steps = run(make_learner(stage), stage)
+    last = [before.rates for before, step in zip(steps, steps[1:], strict=False) if step.kind == "epoch"]
+    assert [step.rates for step in steps if step.kind == "epoch"] == last
+
+
+def test_training_lowers_the_loss(make_learner):
+    stage = Stage(name="all", train="all", ratio=1, cycles=1, cycle_len=15)
+    learner = make_learner(stage, lr=0.02)
+    before = learner.validate(VALID)["loss"]
+    epochs = [step for step in run(learner, stage, pixels(60)) if step.kind == "epoch"]
+    assert epochs[-1].metrics["loss"] < 0.7 * before
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_the_state_at_a_yield_is_what_has_been_done(make_learner):
+    stage = Stage(name="head", cycles=2)
+    learner = make_learner(stage)
+    counts: Counter[str] = Counter()
+    for step in fit(learner, stage, pixels(20), VALID):
+        counts[step.kind] += 1
+        assert learner.progress.step == counts["batch"]
+        assert learner.progress.epoch == counts["epoch"]
+        assert learner.progress.finished == (counts["epoch"] == 2)
+
+
+def test_steps_are_counted_over_all_stages(make_learner):
+    head, full = Stage(name="head"), Stage(name="full", train="all")
+    learner = make_learner(head)
+    run(learner, head)
+    learner.prepare(full, 1, 0.01)
+    assert [step.step for step in run(learner, full)] == [4, 5, 6, 6, 6]
+    assert learner.progress.stage == 1
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "epochs", "best"),
+    [
+        (0.0, [3.0, 2.0, 2.5, 1.0], 3, 1),  # the first worse cycle end
+        (0.5, [3.0, 2.0, 2.5, 1.0], 4, 3),  # worse, but within the patience
+        (0.5, [2.0, 2.5, 3.1, 1.0], 3, 0),
+        (0.0, [3.0, 2.0, 2.0, 1.5], 4, 3),  # as good is not worse
+        (0.1, [4.0, 3.0, 2.0, 1.0], 4, 3),
+    ],
+)
+def test_patience_stops_at_the_first_worse_cycle_and_puts_the_best_back(make_learner, patience, losses, epochs, best):
+    stage = Stage(name="all", train="all", cycles=4, patience=patience)
+    learner = make_learner(stage)
+    seen = scripted_validation(learner, losses)
+    steps = run(learner, stage)
+    assert sum(step.kind == "epoch" for step in steps) == epochs == len(seen)
+    assert_same(states_of(learner), seen[best])
+    assert learner.progress.finished
+    assert learner.progress.best_loss == losses[best]
+
+
+def test_patience_looks_at_cycle_ends_only(make_learner):
+    stage = Stage(name="all", train="all", cycles=2, cycle_mult=2, patience=0)
+    learner = make_learner(stage)
+    seen = scripted_validation(learner, [2.0, 9.0, 1.0])
+    run(learner, stage)
+    assert_same(states_of(learner), seen[2])
+
+
+def test_without_patience_the_last_cycle_is_kept(make_learner):
+    stage = Stage(name="all", train="all", cycles=3)
+    learner = make_learner(stage)
+    seen = scripted_validation(learner, [1.0, 5.0, 9.0])
+    run(learner, stage)
+    assert_same(states_of(learner), seen[2])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_raised_with_its_step(make_learner, bad):
+    stage = Stage(name="fragile", cycles=3)
+    learner = make_learner(stage)
+    true_loss, calls = learner.loss, []
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return true_loss(logits, targets) * (bad if len(calls) == 5 else 1)
+
+    learner.loss = loss
+    with pytest.raises(DivergedError, match=r"'fragile'.*not finite at step 5\b"):
+        run(learner, stage)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_equal_seeds_give_bit_identical_weights(make_learner, optimizer):
+    stage = Stage(name="all", train="all", cycles=2)
+    results = []
+    for seed in (3, 3, 4):
+        learner = make_learner(stage, seed=seed, name=optimizer)
+        run(learner, stage)
+        results.append(states_of(learner))
+    assert_same(results[0], results[1])
+    assert not torch.equal(results[0]["head.4.weight"], results[2]["head.4.weight"])
+
+
+def test_training_from_activations_moves_the_head_alone(make_learner):
+    stage = Stage(name="head", precompute=True)
+    learner = make_learner(stage)
+    generator = torch.Generator().manual_seed(5)
+    activations = TensorBatches(torch.randn(20, 6, generator=generator), torch.arange(20) % 3, precomputed=True)
+    before = states_of(learner)
+    steps = list(fit(learner, stage, activations, activations))
+    after = states_of(learner)
+    assert [step.kind for step in steps] == ["batch"] * 3 + ["epoch", "cycle"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
