@@ -34,9 +34,7 @@ class Prepared:
             self.index: Index = build_index(listing, hashes, params.data)
         with self.timed("resize"):
             preprocessing = preprocessing_of(params.model)
-            self.caches = {
-                size: folder / f"{size}.arrow" for size in picture_sizes(params, self.index, preprocessing)
-            }
+            self.caches = {size: folder / f"{size}.arrow" for size in picture_sizes(params, self.index, preprocessing)}
             build_image_caches(
                 self.index, self.caches, params.data.fit, preprocessing.interpolation, params.data.max_megapixels, 2
             )
@@ -72,7 +70,9 @@ class Prepared:
             train, valid = recipe.batches(position, activations)
             if stage.find_lr:
                 learner.prepare(stage, position, 1.0)
-                rate = find_learning_rate(learner, train, recipe.params.finder).suggestions()[recipe.params.finder.method]
+                rate = find_learning_rate(learner, train, recipe.params.finder).suggestions()[
+                    recipe.params.finder.method
+                ]
             learner.prepare(stage, position, stage.lr or rate)
             for _ in fit(learner, stage, train, valid):
                 pass

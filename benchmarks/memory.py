@@ -39,6 +39,7 @@ def peak_megabytes(source: Path, home: Path) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure both and print the ratio."""
     if not PHOTOS.exists():
         sys.exit(f"{PHOTOS} is not there: nothing to measure")
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +49,7 @@ def main() -> None:
             for copy in range(4):
                 for photo in (PHOTOS / label).iterdir():
                     shutil.copy(photo, four / label / f"{copy}-{photo.name}")
-                    # Another content, so that the copies are pictures of their own: bytes after a JPEG's end are ignored.
+                    # Bytes after a JPEG's end are ignored, but make each copy a picture of its own.
                     with (four / label / f"{copy}-{photo.name}").open("ab") as file:
                         file.write(bytes([copy]))
         once = peak_megabytes(PHOTOS, Path(folder) / "home-1")

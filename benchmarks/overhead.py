@@ -38,6 +38,7 @@ def directly() -> None:
 
 
 def main() -> None:
+    """Measure and print the table."""
     if not PHOTOS.exists():
         sys.exit(f"{PHOTOS} is not there: nothing to measure")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +66,9 @@ def main() -> None:
                 "with get_client(sync_client=True) as client: client.hello()",
                 environment,
             ),
-            "opening MLflow's SQLite store": seconds_of("from tasks import tracking; tracking.client().search_experiments()", environment),
+            "opening MLflow's SQLite store": seconds_of(
+                "from tasks import tracking; tracking.client().search_experiments()", environment
+            ),
         }
         for name, value in items.items():
             print(f"    {name:48} {value:7.1f} s")

@@ -20,16 +20,21 @@ HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.y
 
 
 def main() -> None:
+    """Measure every setting and print the table."""
     if not PHOTOS.exists():
         sys.exit(f"{PHOTOS} is not there: nothing to measure")
-    table = Table("setting", "plain", "TTA", "errors removed by TTA", "seconds", title="Medians of five seeds, 220 rows")
+    table = Table(
+        "setting", "plain", "TTA", "errors removed by TTA", "seconds", title="Medians of five seeds, 220 rows"
+    )
     settings = {
         "efficientnet-lite0, 3 precomputed views": {},
         "efficientnet-lite0, fresh augmentation every epoch": {"recipe.1.views": "none"},
         "mobilenet_v2, 3 precomputed views": {"model.backbone": "mobilenet_v2", "model.weights": str(MOBILENET)},
     }
     for name, overrides in settings.items():
-        params = build_spec(TrainImages, yaml.safe_load(HEAD_ONLY.read_text()), {"data.source": str(PHOTOS), **overrides})
+        params = build_spec(
+            TrainImages, yaml.safe_load(HEAD_ONLY.read_text()), {"data.source": str(PHOTOS), **overrides}
+        )
         with prepared(params) as photos:
             began = time.perf_counter()
             photos.precompute()

@@ -28,6 +28,7 @@ def epoch_seconds(learner: Learner, recipe: ImageRecipe, train: Batches) -> floa
 
 
 def main() -> None:
+    """Measure and print the ratios."""
     if not PHOTOS.exists():
         sys.exit(f"{PHOTOS} is not there: nothing to measure")
     config = yaml.safe_load(HEAD_ONLY.read_text())
@@ -38,10 +39,15 @@ def main() -> None:
         learner = recipe.learner()
         rows = {
             "precomputed activations": recipe.batches(0, photos.activations)[0],
-            "plain pictures through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).pictures(0, "train"),
+            "plain pictures through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).pictures(
+                0, "train"
+            ),
             "augmented pictures through the frozen body": recipe.pictures(0, "train"),
         }
-        seconds = {name: median([epoch_seconds(learner, recipe, train) for _ in range(REPEATS)]) for name, train in rows.items()}
+        seconds = {
+            name: median([epoch_seconds(learner, recipe, train) for _ in range(REPEATS)])
+            for name, train in rows.items()
+        }
     fastest = seconds["precomputed activations"]
     for name, value in seconds.items():
         print(f"{name:45} {value:8.3f} s an epoch   {value / fastest:6.0f}x")

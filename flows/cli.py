@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: FlagParser) -> None:
     parser.add_argument(
         "source",
         nargs="?",
@@ -135,7 +135,9 @@ def _print_training(result: dict[str, Any]) -> None:
     for stage in result["stages"]:
         loss = "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}"
         values = [f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names]
-        table.add_row(stage["name"], f"{stage['lr']:.2g}", str(stage["epochs"]), f"{stage['seconds']:.1f}", loss, *values)
+        table.add_row(
+            stage["name"], f"{stage['lr']:.2g}", str(stage["epochs"]), f"{stage['seconds']:.1f}", loss, *values
+        )
     console.print(table)
     metrics = Table("metric", "value")
     for name, value in result["metrics"].items():

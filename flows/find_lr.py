@@ -12,9 +12,11 @@ from tasks.precompute import precompute_activations
 from tasks.resize_images import resize_images
 from tasks.run import open_run
 
+DEFAULTS = TrainImages()
+
 
 @flow(name="find-lr", flow_run_name="find a rate for {params.data.source}")
-def find_lr(params: TrainImages = TrainImages(), stage: str | None = None) -> dict[str, Any]:
+def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
     """Run the learning-rate finder on one stage of the recipe, with pretrained body and new head.
 
     Args:

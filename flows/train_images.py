@@ -16,9 +16,11 @@ from tasks.resize_images import resize_images
 from tasks.run import Run, open_run
 from tasks.train_stage import train_stage
 
+DEFAULTS = TrainImages()
+
 
 @flow(name="train-images", flow_run_name="train {params.data.source}")
-def train_images(params: TrainImages = TrainImages(), resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
+def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
     """Train, evaluate and register an image classifier by the recipe.
 
     Args:

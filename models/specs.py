@@ -45,7 +45,7 @@ class DataSpec(Spec):
         default=0.2,
         gt=0,
         lt=1,
-        description="Share of every class that validates (0 to 1, exclusive); unused where the source has its own split.",
+        description="Share of every class that validates (0 to 1, exclusive); unused where the source has a split.",
     )
     split_seed: int = Field(
         default=0,
@@ -229,7 +229,9 @@ class Stage(Spec):
                 f"set train to 'head' or leave {field} empty"
             )
         if self.precompute and self.views:
-            raise ValueError(f"stage {self.name!r} sets both precompute (plain pictures) and views (augmented): pick one")
+            raise ValueError(
+                f"stage {self.name!r} sets both precompute (plain pictures) and views (augmented): pick one"
+            )
         return self
 
     @property
@@ -294,7 +296,7 @@ class TrainImages(Spec):
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     metrics: list[str] = Field(
         default=["accuracy"],
-        description="Computed on the whole validation set: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
+        description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
         "or a function of your own as `package.module:function`.",
     )
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")

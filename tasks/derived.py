@@ -5,7 +5,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task
 from prefect.context import TaskRunContext
 
 from tasks.storage import key_of, missing
@@ -29,7 +29,7 @@ def derived_task(
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        step: Task[..., Any] = task(function, name=name, task_run_name=run_name, persist_result=True)
+        step: Task[..., Any] = Task(function, name=name, task_run_name=run_name, persist_result=True)
 
         @wraps(function)
         def call(*arguments: Any) -> Any:

@@ -82,17 +82,22 @@ def _show_errors(
     table = per_class_table(averaged, targets, classes)
     tracking.log_frame(run_id, table, "valid/per_class.feather")
     tracking.log_text(run_id, table.to_string(index=False), "valid/per_class.txt")
-    show_table(table.round(4).to_dict("records"), "per-class", "Per class (validation rows, with TTA)")
+    show_table(
+        [{str(key): value for key, value in row.items()} for row in table.round(4).to_dict("records")],
+        "per-class",
+        "Per class (validation rows, with TTA)",
+    )
     confusion = plot_confusion(targets, averaged.argmax(1), classes)
     tracking.log_figure(run_id, confusion, "valid/confusion.png")
     show_picture(confusion, "confusion", "Confusion matrix")
     if params.tracking.top_losses:
         worst = predictions.nlargest(params.tracking.top_losses, "loss")
+        shown = ["path", "label", "predicted", "probability", "loss"]
         rows = recipe.rows["valid"][worst.index.to_numpy()]
         pixels = recipe.cache(position).gather(rows).permute(0, 2, 3, 1).numpy()
         captions = [
-            f"{Path(row.path).name}\n{row.label}, said {row.predicted} ({row.probability:.2f}), loss {row.loss:.2f}"
-            for row in worst.itertuples()
+            f"{Path(path).name}\n{label}, said {predicted} ({probability:.2f}), loss {loss:.2f}"
+            for path, label, predicted, probability, loss in worst[shown].itertuples(index=False)
         ]
         grid = plot_pictures(pixels, captions, "Highest losses")
         tracking.log_figure(run_id, grid, "valid/top_losses.png")

@@ -28,7 +28,9 @@ def plot_learning_rates(curve: LearningRateCurve, suggestions: Mapping[str, floa
     top = 1.6 * float(np.median(curve.losses[:5]))
     for colour, (method, rate) in zip(("#d1495b", "#66a182", "#edae49", "#8d6a9f"), suggestions.items(), strict=False):
         style = {"linewidth": 2.2} if method == used else {"linewidth": 1.1, "linestyle": "--"}
-        axes.axvline(rate, color=colour, label=f"{_NAMES[method]}: {rate:.2g}{' (used)' if method == used else ''}", **style)
+        axes.axvline(
+            rate, color=colour, label=f"{_NAMES[method]}: {rate:.2g}{' (used)' if method == used else ''}", **style
+        )
     axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=title, ylim=(0, top))
     axes.legend(fontsize=8)
     return figure

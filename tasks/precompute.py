@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from models.images.activations import ACTIVATIONS_VERSION
+from models.images.backbones import Body
 from models.images.recipe import ImageRecipe, View, wanted_activations
 from models.images.weights import digest
 from models.specs import TrainImages
@@ -34,7 +36,9 @@ def activation_files(
     return files
 
 
-def _files(params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int) -> dict[View, Path]:
+def _files(
+    params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
+) -> dict[View, Path]:
     recipe = bind(params, index_path, caches)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
     return activation_files(recipe, digest(learner.network.body), caches, position)
@@ -61,9 +65,11 @@ def precompute_activations(
         with progress("Precomputing activations") as advance:
             for view, path in zip(wanted, temporary, strict=True):
                 before = done
-                recipe.precompute(
-                    learner.network.body, position, view, path, lambda rows, _, before=before: advance(before + rows, total)
-                )
+
+                def report(rows: int, _: int, before: int = before) -> None:
+                    advance(before + rows, total)
+
+                recipe.precompute(cast(Body, learner.network.body), position, view, path, report)
                 done += len(recipe.rows[view[0]])
 
     build(list(views), build_missing)

@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
@@ -41,7 +43,7 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
         disable=not console.is_terminal,
     )
     in_run = TaskRunContext.get() is not None
-    artifact = None
+    artifact: UUID | None = None
     reported = time.monotonic()
     with bar:
         shown = bar.add_task(text, total=None, note="")
@@ -57,7 +59,7 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
                 get_run_logger().info(line)
                 percent = 100 * done / total
                 if artifact is None:
-                    artifact = create_progress_artifact(percent, description=line)
+                    artifact = cast(UUID, create_progress_artifact(percent, description=line))
                 else:
                     update_progress_artifact(artifact, percent, description=line)
             elif not console.is_terminal:

@@ -60,7 +60,9 @@ def register_model(
             Path(models.__file__).parent,
         )
     accuracy = metrics["valid/accuracy_tta"]
-    description = f"{len(recipe.index.classes)} classes of {params.data.source}; validation accuracy with TTA {accuracy:.4f}"
+    description = (
+        f"{len(recipe.index.classes)} classes of {params.data.source}; validation accuracy with TTA {accuracy:.4f}"
+    )
     number, alias = tracking.register_model(name, run_id, uri, model_id, description)
     say(f"registered {name} version {number} as {alias}")
     result: dict[str, Any] = {"model_uri": uri, "name": name, "version": number, "alias": alias}

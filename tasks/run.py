@@ -130,7 +130,9 @@ def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-
         run = Run(resume_run_id, params)
         say(f"going on with MLflow run {run.id}")
     else:
-        name = params.tracking.run_name or f"{source_name(params.data.source)} {params.model.backbone} seed {params.seed}"
+        name = (
+            params.tracking.run_name or f"{source_name(params.data.source)} {params.model.backbone} seed {params.seed}"
+        )
         tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
         run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
         say(f"MLflow run {run.id} ({name})")
@@ -161,7 +163,10 @@ def _prefect_tags() -> dict[str, str]:
     address = PREFECT_UI_URL.value()
     if address:
         link = f"{address}/runs/flow-run/{context.flow_run.id}"
-        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": f"[Prefect flow run {context.flow_run.name}]({link})"}
+        tags |= {
+            "prefect.flow_run_url": link,
+            "mlflow.note.content": f"[Prefect flow run {context.flow_run.name}]({link})",
+        }
     return tags
 
 

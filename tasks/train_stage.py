@@ -48,7 +48,9 @@ def train_stage(
     train, valid = recipe.batches(position, as_views(activations))
     per_epoch = -(-len(train) // train.batch_size)
     ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
-    done = learner.progress.epoch * per_epoch + (len(learner.progress.losses) if learner.progress.order is not None else 0)
+    done = learner.progress.epoch * per_epoch + (
+        len(learner.progress.losses) if learner.progress.order is not None else 0
+    )
     before = learner.progress.step - done
     rates: dict[str, list[tuple[int, float]]] = defaultdict(list)
     last: Step | None = None

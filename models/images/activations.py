@@ -42,7 +42,7 @@ def precompute(
     progress
         Called with (rows done, all rows) after every batch.
     """
-    body.to(pictures.device, memory_format=torch.channels_last).eval()
+    body.to(pictures.device).to(memory_format=torch.channels_last).eval()
 
     done = 0
     with RowWriter(path, body.features, np.float32, metadata) as writer:

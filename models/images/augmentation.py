@@ -78,9 +78,9 @@ def apply_views(pictures: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     angle = radians + quarter_turns * (math.pi / 2)
     cosine, sine = angle.cos() / zoom, angle.sin() / zoom
     mirror = 1 - 2 * flip
-    matrix = torch.stack(
-        [mirror * cosine, -mirror * sine, 2 * shift_x, sine, cosine, 2 * shift_y], dim=1
-    ).view(-1, 2, 3)
+    matrix = torch.stack([mirror * cosine, -mirror * sine, 2 * shift_x, sine, cosine, 2 * shift_y], dim=1).view(
+        -1, 2, 3
+    )
     # The matrix maps output to input coordinates, which both run from -1 to 1.
     grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
     warped = functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -12,7 +12,6 @@ from models.images.classifier import normalise
 from models.images.row_file import RowFile
 from models.specs import AugmentSpec
 
-
 CPU_FORWARD_SIZE = 16
 """Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take twice as long each."""
 
@@ -84,9 +83,7 @@ class ActivationBatches:
 
     precomputed = True
 
-    def __init__(
-        self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int
-    ) -> None:
+    def __init__(self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int) -> None:
         self.views, self.targets = views, torch.from_numpy(targets)
         self.device, self.batch_size, self.forward_size = device, batch_size, max(batch_size, 1024)
 

@@ -24,7 +24,6 @@ CACHE_VERSION = 1
 """Raise it when the pixels or the layout of a cache change; it belongs into the key of a cache."""
 
 
-
 def build_image_caches(
     index: Index,
     targets: dict[int, Path],

@@ -45,6 +45,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
     tuple of numpy.ndarray
         Plain and averaged probabilities, each (N, C) float64 in the data set's row order.
     """
+
     def probabilities(view: int) -> np.ndarray:
         logits, _ = learner.predict(views(view))
         result: np.ndarray = logits.double().softmax(dim=1).numpy()

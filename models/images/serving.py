@@ -84,7 +84,7 @@ class ImagePredictor:
         head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
         network = Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
         network.load_state_dict(load_file(folder / "model.safetensors"))
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def probabilities(self, pictures: Sequence[bytes | str | Path]) -> np.ndarray:
         """Probabilities (N, C) float64 of encoded pictures (bytes) or picture files (paths).
@@ -106,7 +106,9 @@ class ImagePredictor:
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Class, probability and all probabilities for a frame with a column ``image`` (bytes) or ``path`` (text)."""
-        column = next((name for name in ("image", "path") if name in model_input and model_input[name].notna().all()), None)
+        column = next(
+            (name for name in ("image", "path") if name in model_input and model_input[name].notna().all()), None
+        )
         if column is None:
             raise UserError("predict: give every row a picture, in a column `image` (encoded bytes) or `path` (file)")
         probabilities = self.probabilities(model_input[column].tolist())

@@ -49,7 +49,7 @@ def capture(learner: Learner) -> Checkpoint:
     """Copy everything that training changes."""
     progress = learner.progress
     tensors = {f"network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
-    names = {parameter: name for name, parameter in learner.network.named_parameters()}
+    names: dict[torch.Tensor, str] = {tensor: name for name, tensor in learner.network.named_parameters()}
     for parameter, state in learner.optimizer.state.items():
         for key, value in state.items():
             if value is not None:
@@ -71,7 +71,9 @@ def capture(learner: Learner) -> Checkpoint:
         "base_rates": learner.base_rates,
         "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
     }
-    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     return Checkpoint(copies, position)
 
 
@@ -115,7 +117,9 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
 
 def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
     """Take over what one stage hands to the next: weights, random numbers and the count of steps."""
-    learner.network.load_state_dict(checkpoint.part("best") if checkpoint.finished and checkpoint.part("best") else checkpoint.part("network"))
+    learner.network.load_state_dict(
+        checkpoint.part("best") if checkpoint.finished and checkpoint.part("best") else checkpoint.part("network")
+    )
     set_random_states(learner, checkpoint.part("rng"))
     learner.progress = Progress(stage=checkpoint.stage, step=checkpoint.position["step"])
 

@@ -76,7 +76,7 @@ class Learner:
         seed: int,
         metrics: dict[str, Metric],
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
@@ -98,9 +98,7 @@ class Learner:
 
     def set_rates(self, factor: float) -> dict[str, float]:
         """Set every group's rate to `factor` times its base rate; the rates by group name."""
-        rates = {
-            group.name: rate * factor for group, rate in zip(self.groups, self.base_rates, strict=True)
-        }
+        rates = {group.name: rate * factor for group, rate in zip(self.groups, self.base_rates, strict=True)}
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rates[parameters["layer_group"]]
         return rates

@@ -88,7 +88,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         cycle = sum(end <= progress.epoch for end in ends) + 1
         # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
         rates: dict[str, float] = learner.set_rates(schedule((progress.epoch + 1) * per_epoch - 1))
-        for loss, rates in train_epoch(learner, train, schedule, progress.epoch * per_epoch):  # noqa: B007
+        for loss, rates in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
             yield Step("batch", progress.step, progress.epoch, cycle, rates, loss)
         losses = torch.stack(progress.losses)
         if not losses.isfinite().all():

@@ -51,7 +51,7 @@ def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
     UserError
         For a name that is neither.
     """
-    chosen = {"accuracy": accuracy}
+    chosen: dict[str, Metric] = {"accuracy": accuracy}
     for name in names:
         if name in METRICS:
             chosen[name] = METRICS[name]
@@ -63,5 +63,7 @@ def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
                 raise TypeError(f"{function} cannot be called")
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             known = ", ".join(METRICS)
-            raise UserError(f"metrics: {name!r} is none of {known}, nor an importable `module:function` ({error})") from error
+            raise UserError(
+                f"metrics: {name!r} is none of {known}, nor an importable `module:function` ({error})"
+            ) from error
     return chosen

@@ -112,7 +112,9 @@ def test_an_unknown_run_is_named_in_the_error() -> None:
         tracking.spec_of("nothing")
 
 
-def test_a_run_is_not_resumed_with_other_pictures(stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_not_resumed_with_other_pictures(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
 
     import tasks.train_stage

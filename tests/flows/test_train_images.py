@@ -125,7 +125,9 @@ def test_predictions_cover_every_validation_row_and_give_the_metrics(trained: di
     assert probabilities.sum(1) == pytest.approx(np.ones(10))
 
 
-def test_the_model_predicts_in_a_fresh_process_what_the_evaluation_said(trained: dict[str, Any], tmp_path: Path) -> None:
+def test_the_model_predicts_in_a_fresh_process_what_the_evaluation_said(
+    trained: dict[str, Any], tmp_path: Path
+) -> None:
     path = tracking.fetch(trained["run_id"], "valid/predictions.feather")
     assert path is not None
     expected = pd.read_feather(path)

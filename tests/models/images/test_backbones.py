@@ -9,7 +9,9 @@ import torchvision
 from torch import nn
 
 from models.errors import UserError
-from models.images.backbones import Body, Preprocessing, load_body
+from models.images import torchvision_bodies
+from models.images.backbones import Body, load_body, preprocessing_of
+from models.images.preprocessing import Preprocessing
 from models.specs import ModelSpec
 
 SHARED_MOBILENET = Path(__file__).parents[4] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
@@ -27,10 +29,23 @@ def random_body(backbone: str, size: int | None = None) -> Body:
 
 
 @functools.cache
-def shared_vit() -> torchvision.models.VisionTransformer:
-    """A whole ViT with random weights: building one takes a second, so the tests share it and leave it as it is."""
-    torch.manual_seed(0)
-    return torchvision.models.vit_b_32(weights=None).eval()
+def shared_body(backbone: str) -> Body:
+    """A body that tests leave as it is, so that it is built only once."""
+    return random_body(backbone)
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory) -> Path:
+    """The weights of a whole torchvision ViT, which is slow to build."""
+    file = tmp_path_factory.mktemp("weights") / "vit.pth"
+    torch.save(torchvision.models.vit_b_32(weights=None).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def resnet_state() -> dict[str, torch.Tensor]:
+    """The weights of a whole resnet18 of torchvision, whose names are timm's as well."""
+    return torchvision.models.resnet18(weights=None).state_dict()
 
 
 def features_of(body: Body, size: int) -> torch.Tensor:
@@ -71,8 +86,8 @@ def assert_blocks_cover_the_body(body: Body) -> None:
     ],
 )
 def test_a_backbone_is_cut_before_its_classifier(backbone, size, channels, early, blocks):
-    body = random_body(backbone, size)
-    features = features_of(body, size)
+    body = random_body(backbone)
+    features = features_of(body, body.required_size or size)
     assert features.shape == (2, body.features) == (2, 2 * channels)
     assert features.dtype == torch.float32
     assert features.isfinite().all()
@@ -80,10 +95,11 @@ def test_a_backbone_is_cut_before_its_classifier(backbone, size, channels, early
     assert_blocks_cover_the_body(body)
     assert (body.early_blocks, len(body.blocks)) == (early, blocks)
     assert len({block.name for block in body.blocks}) == blocks
+    assert preprocessing_of(ModelSpec(backbone=backbone, weights="none")) == body.preprocessing
 
 
 def test_the_early_group_of_a_resnet_is_its_stem_and_first_two_layers():
-    body = random_body("resnet18")
+    body = shared_body("resnet18")
     assert [(block.name, block.reduction) for block in body.blocks] == [
         ("stem", 2),
         ("layer1", 4),
@@ -101,13 +117,13 @@ def test_the_layer_groups_do_not_change_with_the_size_of_the_images():
 
 
 def test_every_parameter_of_the_body_gets_a_gradient():
-    body = random_body("timm/convnext_atto")  # its classifier has a norm, which must be gone as well
+    body = shared_body("timm/convnext_atto")  # its classifier has a norm, which must be gone as well
     body(torch.randn(2, 3, 64, 64)).sum().backward()
     assert [name for name, parameter in body.named_parameters() if parameter.grad is None] == []
 
 
 def test_cnn_features_are_the_maximum_then_the_mean_of_the_feature_map():
-    body = random_body("resnet18")
+    body = shared_body("resnet18")
     whole = torchvision.models.resnet18(weights=None)
     whole.load_state_dict({**whole.state_dict(), **body.network.state_dict()})
     feature_map: list[torch.Tensor] = []
@@ -120,10 +136,11 @@ def test_cnn_features_are_the_maximum_then_the_mean_of_the_feature_map():
     torch.testing.assert_close(features, expected)
 
 
-def test_vit_features_are_the_class_token_then_the_mean_of_the_patches(tmp_path):
-    whole = shared_vit()
-    torch.save(whole.state_dict(), tmp_path / "vit.pth")
-    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(tmp_path / "vit.pth")))
+def test_vit_features_are_the_class_token_then_the_mean_of_the_patches(vit_file):
+    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(vit_file)))
+    with torch.device("meta"):  # skips the slow initialisation
+        whole = torchvision.models.vit_b_32(weights=None).eval()
+    whole.load_state_dict(torch.load(vit_file), assign=True)
     tokens: list[torch.Tensor] = []
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad(), whole.encoder.register_forward_hook(lambda _module, _inputs, output: tokens.append(output)):
@@ -140,13 +157,13 @@ def test_tokens_without_a_class_token_are_pooled_by_maximum_and_mean():
 
 
 def test_features_are_pooled_in_float32_under_autocast():
-    body = random_body("timm/convnext_atto")
+    body = shared_body("timm/convnext_atto")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert body(torch.randn(1, 3, 64, 64)).dtype == torch.float32
 
 
 def test_random_weights_follow_the_callers_seed():
-    first, second = random_body("timm/convnext_atto"), random_body("timm/convnext_atto")
+    first, second = shared_body("timm/convnext_atto"), random_body("timm/convnext_atto")
     torch.testing.assert_close(features_of(first, 64), features_of(second, 64), rtol=0, atol=0)
 
 
@@ -185,10 +202,8 @@ def test_position_embeddings_of_a_local_vit_file_are_interpolated_to_the_size(tm
     assert "state_dict" not in body.network.pretrained_cfg
 
 
-def test_position_embeddings_of_a_torchvision_vit_are_interpolated_to_the_size(tmp_path):
-    file = tmp_path / "vit.pth"
-    torch.save(shared_vit().state_dict(), file)
-    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(file)), 64)
+def test_position_embeddings_of_a_torchvision_vit_are_interpolated_to_the_size(vit_file):
+    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(vit_file)), 64)
     assert body.network.encoder.pos_embedding.shape == (1, 5, 768)
 
 
@@ -202,9 +217,9 @@ def test_a_local_timm_file_may_have_any_classifier(tmp_path, classes):
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18"])
-def test_a_file_that_lacks_keys_of_the_body_is_refused_by_name(tmp_path, backbone):
+def test_a_file_that_lacks_keys_of_the_body_is_refused_by_name(tmp_path, backbone, resnet_state):
     file = tmp_path / "partial.pth"
-    state = torchvision.models.resnet18(weights=None).state_dict()
+    state = dict(resnet_state)
     state["extra.weight"] = state.pop("layer1.0.conv1.weight")
     torch.save(state, file)
     with pytest.raises(UserError, match=r"(?is)does not fit.*missing.*layer1\.0\.conv1.*unexpected.*extra\.weight"):
@@ -212,9 +227,9 @@ def test_a_file_that_lacks_keys_of_the_body_is_refused_by_name(tmp_path, backbon
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18"])
-def test_a_file_with_another_shape_is_refused_by_name(tmp_path, backbone):
+def test_a_file_with_another_shape_is_refused_by_name(tmp_path, backbone, resnet_state):
     file = tmp_path / "wide.pth"
-    state = torchvision.models.resnet18(weights=None).state_dict()
+    state = dict(resnet_state)
     state["layer4.1.bn2.weight"] = torch.ones(3)
     torch.save(state, file)
     with pytest.raises(UserError, match=r"does not fit.*layer4\.1\.bn2\.weight"):
@@ -227,9 +242,9 @@ def test_old_densenet_names_are_understood(tmp_path):
     torch.save(
         {name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for name, v in original.items()}, file
     )
-    body = load_body(ModelSpec(backbone="densenet121", weights=str(file)))
+    network = torchvision_bodies.network_of(ModelSpec(backbone="densenet121", weights=str(file)), 224)
     name = "features.denseblock1.denselayer1.conv2.weight"
-    torch.testing.assert_close(body.network.state_dict()[name], original[name])
+    torch.testing.assert_close(network.state_dict()[name], original[name])
 
 
 @pytest.mark.parametrize(
@@ -242,8 +257,25 @@ def test_old_densenet_names_are_understood(tmp_path):
     ],
 )
 def test_an_unknown_backbone_is_refused_with_near_names(backbone, suggestion):
-    with pytest.raises(UserError, match=f"unknown backbone.*did you mean.*{suggestion}.*list_models"):
-        load_body(ModelSpec(backbone=backbone))
+    for function in (load_body, preprocessing_of):
+        with pytest.raises(UserError, match=f"unknown backbone.*did you mean.*{suggestion}.*list_models"):
+            function(ModelSpec(backbone=backbone))
+
+
+def test_the_preprocessing_of_a_local_file_is_that_of_the_body(tmp_path, resnet_state):
+    torch.save(resnet_state, tmp_path / "own.pth")
+    for backbone in ("resnet18", "timm/resnet18"):
+        model = ModelSpec(backbone=backbone, weights=str(tmp_path / "own.pth"))
+        assert preprocessing_of(model) == load_body(model).preprocessing
+
+
+def test_the_preprocessing_follows_the_name_of_a_published_file_and_does_not_read_it():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    for weights, expected in {
+        "imagenet": Preprocessing(mean, std, "bilinear", 224),
+        "/nowhere/vit_b_16_swag-9ac1b537.pth": Preprocessing(mean, std, "bicubic", 384),
+    }.items():
+        assert preprocessing_of(ModelSpec(backbone="vit_b_16", weights=weights)) == expected
 
 
 def test_a_backbone_with_several_outputs_is_refused():
@@ -255,6 +287,7 @@ def test_a_backbone_with_several_outputs_is_refused():
 def test_the_packaged_weights_load_strictly_and_give_the_same_features_every_time():
     first, second = load_body(ModelSpec()), load_body(ModelSpec())
     assert first.preprocessing == Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", 224)
+    assert preprocessing_of(ModelSpec()) == first.preprocessing
     torch.testing.assert_close(features_of(first, 64), features_of(second, 64), rtol=0, atol=0)
     whole = timm.create_model("tf_efficientnet_lite0").state_dict()
     assert set(first.network.state_dict()) == {name for name in whole if not name.startswith("classifier")}
@@ -265,6 +298,7 @@ def test_the_official_mobilenet_file_loads_strictly_with_its_own_preprocessing()
     body = load_body(ModelSpec(backbone="mobilenet_v2", weights=str(SHARED_MOBILENET)))
     entry = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     assert body.preprocessing == Preprocessing(tuple(entry.mean), tuple(entry.std), "bilinear", 224)
+    assert preprocessing_of(ModelSpec(backbone="mobilenet_v2", weights=str(SHARED_MOBILENET))) == body.preprocessing
     whole = torchvision.models.mobilenet_v2(weights=None)
     whole.load_state_dict(torch.load(SHARED_MOBILENET, weights_only=True))
     whole.classifier = nn.Identity()
