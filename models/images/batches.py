@@ -13,7 +13,7 @@ from models.images.row_file import RowFile
 from models.specs import AugmentSpec
 
 CPU_FORWARD_SIZE = 16
-"""Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take twice as long each."""
+"""Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""
 
 
 class PictureBatches:

@@ -16,6 +16,7 @@ from models.images.classifier import build_classifier
 from models.images.index import Index
 from models.images.row_file import RowFile
 from models.specs import Stage, TrainImages
+from models.training.allocator import reuse_freed_memory
 from models.training.batches import Batches
 from models.training.learner import Learner
 from models.training.losses import cross_entropy
@@ -61,6 +62,8 @@ class ImageRecipe:
     def __init__(self, params: TrainImages, index: Index, caches: Mapping[int, Path]) -> None:
         self.params, self.index = params, index
         self.device = pick_device(params.device)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
         self.sizes = picture_sizes(params, index, self.preprocessing)

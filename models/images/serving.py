@@ -20,6 +20,7 @@ from models.images.batches import CPU_FORWARD_SIZE
 from models.images.classifier import build_head, normalise
 from models.images.decode import UnreadablePicture, make_square, read_picture
 from models.specs import ModelSpec
+from models.training.allocator import reuse_freed_memory
 from models.training.network import Network
 from models.training.precision import pick_device, pick_precision
 
@@ -78,6 +79,8 @@ class ImagePredictor:
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
         self.device = pick_device(device)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
         self.precision = pick_precision(about["precision"], self.device)
         model = ModelSpec(**about["model"])
         body = load_body(model, self.size)
