@@ -16,8 +16,8 @@ VIEW_SEED = 20171217
 def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> torch.Tensor:
     """Draw the parameters of one random view for each of `count` pictures.
 
-    Rotation and light change in three of four views, as in fastai 0.7 (``RandomRotateXY`` with p=.75,
-    ``RandomLighting``); zoom and shift always. Contrast is drawn so that a factor and its inverse are equally likely.
+    Three of four views are rotated, as in fastai 0.7 (``RandomRotate`` with p=.75); zoom, shift and light (there
+    ``RandomLighting``) always change. Contrast is drawn so that a factor and its inverse are equally likely.
 
     Returns
     -------

@@ -56,8 +56,8 @@ def train_epoch(
     if progress.order is None:
         progress.order, progress.losses = torch.randperm(len(train), generator=learner.generator), []
     batches = split_into_batches(progress.order, train.batch_size)
+    learner.train_mode()
     for number in range(len(progress.losses), len(batches)):
-        learner.train_mode()
         rates = learner.set_rates(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
         loss = learner.train_batch(inputs, targets, train)

@@ -1,13 +1,19 @@
-"""A tiny network with batch norm, and rows for it, on which training takes milliseconds."""
+"""A tiny network with batch norm, rows for it, and tiny pictures, on which training takes milliseconds."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from models.specs import OptimizerSpec, Stage
+from models.images.cache import ImageCache, build_image_caches
+from models.images.index import Index, build_index, hash_files
+from models.images.recipe import ImageRecipe
+from models.images.sources import resolve_source
+from models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
 from models.training.learner import Learner
 from models.training.losses import cross_entropy
 from models.training.metrics import accuracy
@@ -77,14 +83,18 @@ def tiny_network(seed: int = 0) -> Network:
     return Network(body, head, blocks, early_blocks=3)
 
 
-@pytest.fixture
-def make_learner() -> Iterator[MakeLearner]:
-    """A function that makes a tiny learner, prepared for a stage if one is given.
-
-    It computes in one thread: for so little, threads only wait for each other.
-    """
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: for so little, threads only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_learner(one_thread: None) -> MakeLearner:
+    """A function that makes a tiny learner, prepared for a stage if one is given."""
 
     def make(stage: Stage | None = None, lr: float = 0.01, seed: int = 0, **settings: object) -> Learner:
         spec = OptimizerSpec(batch_size=8, **settings)  # type: ignore[arg-type]
@@ -94,8 +104,7 @@ def make_learner() -> Iterator[MakeLearner]:
             learner.prepare(stage, 0, lr)
         return learner
 
-    yield make
-    torch.set_num_threads(threads)
+    return make
 
 
 def states_of(learner: Learner) -> dict[str, torch.Tensor]:
@@ -117,3 +126,58 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     """Bit for bit."""
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+TINY_MODEL = ModelSpec(backbone="timm/test_resnet", weights="none", head_width=16)
+"""Half a million parameters, with batch norm."""
+RECIPE = [
+    Stage(name="head", precompute=True, lr=0.01),
+    Stage(name="views", views=2, lr=0.01),
+    Stage(name="fresh", lr=0.01),
+    Stage(name="large", train="all", size=48, lr=0.001),
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """39 pictures of noise, of which the classes differ in colour; 9 validate."""
+    root = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(0)
+    for number, label in enumerate(("blue", "green", "red")):
+        (root / label).mkdir()
+        for picture in range(13):
+            levels = random.integers(0, 160, (*random.integers(30, 60, 2), 3), np.uint8)
+            levels[..., 2 - number] += 80
+            Image.fromarray(levels).save(root / label / f"{picture:02d}.{'png' if picture % 2 else 'jpg'}")
+    data = DataSpec(source=str(root), valid_fraction=0.25)
+    listing = resolve_source(data, root)
+    return build_index(listing, hash_files([file.path for file in listing.files], 1), data, threads=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_caches(tiny_index: Index, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Caches of those pictures at 32 and 48 pixels."""
+    folder = tmp_path_factory.mktemp("caches")
+    paths = {size: folder / str(size) for size in (32, 48)}
+    build_image_caches(tiny_index, paths, "crop", "bilinear", 100, threads=1)
+    return paths
+
+
+@pytest.fixture
+def tiny_cache(tiny_caches: dict[int, Path]) -> ImageCache:
+    """The cache at 32 pixels."""
+    return ImageCache(tiny_caches[32])
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageRecipe:
+    """Every kind of stage over those pictures, in full precision."""
+    params = TrainImages(
+        model=TINY_MODEL,
+        data=DataSpec(size=32),
+        recipe=RECIPE,
+        optimizer=OptimizerSpec(batch_size=8),
+        device="cpu",
+        precision="fp32",
+    )
+    return ImageRecipe(params, tiny_index, tiny_caches)

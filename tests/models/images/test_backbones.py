@@ -34,11 +34,27 @@ def shared_body(backbone: str) -> Body:
     return random_body(backbone)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """These networks are too small to share out: threads would only wait for one another on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def empty_vit() -> torchvision.models.VisionTransformer:
+    with torch.device("meta"):  # skips the slow initialisation
+        return torchvision.models.vit_b_32(weights=None).eval()
+
+
 @pytest.fixture(scope="module")
 def vit_file(tmp_path_factory) -> Path:
-    """The weights of a whole torchvision ViT, which is slow to build."""
+    """Weights of a whole torchvision ViT."""
     file = tmp_path_factory.mktemp("weights") / "vit.pth"
-    torch.save(torchvision.models.vit_b_32(weights=None).state_dict(), file)
+    generator = torch.Generator().manual_seed(0)
+    state = {name: 0.02 * torch.randn(old.shape, generator=generator) for name, old in empty_vit().state_dict().items()}
+    torch.save(state, file)
     return file
 
 
@@ -138,8 +154,7 @@ def test_cnn_features_are_the_maximum_then_the_mean_of_the_feature_map():
 
 def test_vit_features_are_the_class_token_then_the_mean_of_the_patches(vit_file):
     body = load_body(ModelSpec(backbone="vit_b_32", weights=str(vit_file)))
-    with torch.device("meta"):  # skips the slow initialisation
-        whole = torchvision.models.vit_b_32(weights=None).eval()
+    whole = empty_vit()
     whole.load_state_dict(torch.load(vit_file), assign=True)
     tokens: list[torch.Tensor] = []
     images = torch.randn(1, 3, 224, 224)

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_rates_follow_the_schedule_and_keep_their_ratio(make_learner):
 def test_an_epoch_reports_the_rates_of_its_last_batch(make_learner):
     stage = Stage(name="head", cycles=2)
     steps = run(make_learner(stage), stage)
-    last = [before.rates for before, step in zip(steps, steps[1:], strict=False) if step.kind == "epoch"]
+    last = [before.rates for before, step in pairwise(steps) if step.kind == "epoch"]
     assert [step.rates for step in steps if step.kind == "epoch"] == last
 
 

@@ -72,8 +72,11 @@ def test_ones_own_function_is_named_by_module_and_function():
 
 @pytest.mark.parametrize(
     "name",
-    ["acuracy", "no_such_module:f", f"{__name__}:missing", __name__, ":f", "", ".relative:f", f"{__name__}:not_a_function"],
+    [
+        *("acuracy", "no_such_module:f", ":f", "", ".relative:f"),
+        *(f"{__name__}:missing", __name__, f"{__name__}:not_a_function"),
+    ],
 )
 def test_any_other_name_is_refused_with_those_that_there_are(name):
-    with pytest.raises(UserError, match="metrics: .*balanced_accuracy.*module:function"):
+    with pytest.raises(UserError, match=r"metrics: .*balanced_accuracy.*module:function"):
         pick_metrics([name])

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.images.evaluation import (
+    average_views,
+    error_reduction,
+    per_class_table,
+    predict_views,
+    predictions_table,
+    row_losses,
+)
+from models.specs import TtaSpec
+
+RANDOM = np.random.default_rng(0)
+PLAIN, *AUGMENTED = RANDOM.dirichlet(np.ones(3), (5, 6))
+
+
+@given(n_aug=st.integers(1, 4))
+def test_every_view_weighs_the_same(n_aug):
+    views = [PLAIN, *AUGMENTED[:n_aug]]
+    np.testing.assert_allclose(average_views(PLAIN, AUGMENTED[:n_aug]), sum(views) / (n_aug + 1))
+
+
+@given(beta=st.floats(0, 1), n_aug=st.integers(1, 4))
+def test_beta_is_the_weight_of_the_plain_view(beta, n_aug):
+    expected = beta * PLAIN + (1 - beta) * sum(AUGMENTED[:n_aug]) / n_aug
+    averaged = average_views(PLAIN, AUGMENTED[:n_aug], beta)
+    np.testing.assert_allclose(averaged, expected)
+    np.testing.assert_allclose(averaged.sum(1), 1)
+
+
+@pytest.mark.parametrize("beta", [None, 0.3])
+def test_without_augmented_views_the_plain_one_is_all(beta):
+    np.testing.assert_array_equal(average_views(PLAIN, [], beta), PLAIN)
+
+
+def test_probabilities_are_averaged_over_views_in_the_rows_order(tiny_recipe):
+    learner = tiny_recipe.learner()
+    for module in learner.network.head:  # far from certain about everything, so that logits would average differently
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data *= 3
+    tta = TtaSpec(n_aug=2)
+    plain, averaged = predict_views(learner, tiny_recipe.evaluation_views(0, {}), tta)
+    logits = []
+    for view in range(3):
+        pictures = tiny_recipe.pictures(0, "valid", view)
+        rows = [pictures.gather(torch.tensor([row]), None)[0] for row in range(len(pictures))]
+        with torch.no_grad():
+            logits.append(learner.network.eval()(torch.cat(rows)).double())
+    each = torch.stack(logits).softmax(2).numpy()
+    np.testing.assert_allclose(plain, each[0], atol=1e-5)
+    np.testing.assert_allclose(averaged, each.mean(0), atol=1e-5)
+    assert np.abs(averaged - torch.stack(logits).mean(0).softmax(1).numpy()).max() > 1e-3
+
+
+def test_evaluating_from_activations_gives_the_same(tiny_recipe, tmp_path):
+    learner = tiny_recipe.learner()
+    files = {("valid", view): tmp_path / str(view) for view in range(3)}
+    for view, path in files.items():
+        tiny_recipe.precompute(learner.network.body, 0, view, path)
+    results = [
+        predict_views(learner, tiny_recipe.evaluation_views(0, activations), TtaSpec(n_aug=2))
+        for activations in ({}, files)
+    ]
+    for pictures, activations in zip(*results, strict=True):
+        np.testing.assert_allclose(activations, pictures, atol=1e-5)
+
+
+def test_no_augmentation_asks_for_the_plain_view_alone(tiny_recipe):
+    learner, asked = tiny_recipe.learner(), []
+
+    def views(view: int) -> object:
+        asked.append(view)
+        return tiny_recipe.pictures(0, "valid", view)
+
+    plain, averaged = predict_views(learner, views, TtaSpec(n_aug=0))  # type: ignore[arg-type]
+    assert asked == [0]
+    np.testing.assert_array_equal(plain, averaged)
+
+
+@pytest.mark.parametrize(
+    ("plain", "tta", "expected"), [(0.9, 0.95, 0.5), (0.5, 0.5, 0), (0.9, 0.8, -1), (1, 1, 0), (1, 0.9, 0), (0.5, 1, 1)]
+)
+def test_the_error_reduction_is_a_share_of_the_errors(plain, tta, expected):
+    assert error_reduction(plain, tta) == pytest.approx(expected)
+
+
+def test_a_rows_loss_is_the_negative_log_probability_of_its_class():
+    losses = row_losses(np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([0, 1]))
+    assert losses[0] == pytest.approx(np.log(4))
+    assert np.isfinite(losses[1])
+    assert losses[1] > 20
+
+
+def test_the_table_of_predictions_has_a_row_per_picture():
+    plain, averaged = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.2, 0.8], [0.1, 0.9]])
+    table = predictions_table(["x.jpg", "y.jpg"], np.array([0, 0]), plain, averaged, ["cat", "dog"])
+    assert table["path"].tolist() == ["x.jpg", "y.jpg"]
+    assert table["label"].tolist() == ["cat", "cat"]
+    assert table["predicted"].tolist() == ["cat", "dog"]
+    assert table["probability"].tolist() == [0.7, 0.6]
+    assert table["predicted_tta"].tolist() == ["dog", "dog"]
+    assert table["probability_tta"].tolist() == [0.8, 0.9]
+    np.testing.assert_allclose(table["loss"], -np.log([0.7, 0.4]))
+    np.testing.assert_array_equal(table[["p(cat)", "p(dog)"]], plain)
+    np.testing.assert_array_equal(table[["p_tta(cat)", "p_tta(dog)"]], averaged)
+
+
+def test_the_table_per_class_counts_right_and_wrong():
+    targets = np.array([0, 0, 0, 1, 1, 2])
+    predicted = np.eye(4)[[0, 0, 1, 1, 0, 0]]
+    table = per_class_table(predicted, targets, ["a", "b", "c", "d"]).set_index("class")
+    assert table["rows"].to_dict() == {"a": 3, "b": 2, "c": 1, "d": 0}
+    assert table["precision"].to_dict() == pytest.approx({"a": 2 / 4, "b": 1 / 2, "c": 0, "d": 0})
+    assert table["recall"].to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 2, "c": 0, "d": 0})
+    assert table.loc["a", "f1"] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))

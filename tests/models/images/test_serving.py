@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.errors import UserError
+from models.images import serving
+from models.images.evaluation import predict_views
+from models.images.recipe import ImageRecipe
+from models.images.serving import ImagePredictor, save_classifier
+from models.specs import TtaSpec
+from models.training.loop import fit
+
+POSITION = 3
+"""The stage at 48 pixels, which trains every layer."""
+
+
+class Saved(NamedTuple):
+    folder: Path
+    paths: list[str]
+    expected: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """A network that trained a little, its validation pictures, and what evaluation says of them."""
+    learner, stage, params = tiny_recipe.learner(), tiny_recipe.params.recipe[POSITION], tiny_recipe.params
+    learner.prepare(stage, POSITION, 0.01)
+    for _ in fit(learner, stage, *tiny_recipe.batches(POSITION, {})):
+        pass
+    expected, _ = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=0))
+    folder = tmp_path_factory.mktemp("served") / "model"
+    save_classifier(
+        folder,
+        learner.network,
+        params.model,
+        tiny_recipe.preprocessing,
+        tiny_recipe.index.classes,
+        size=tiny_recipe.sizes[POSITION],
+        fit="crop",
+        max_megapixels=1,
+        precision="fp32",
+    )
+    paths = [tiny_recipe.index.rows["path"][int(row)].as_py() for row in tiny_recipe.rows["valid"]]
+    return Saved(folder, paths, expected)
+
+
+def test_a_served_model_predicts_what_evaluation_did(saved):
+    probabilities = ImagePredictor(saved.folder, "cpu").probabilities(saved.paths)
+    np.testing.assert_allclose(probabilities, saved.expected, atol=1e-5)
+    assert np.ptp(probabilities, axis=0).max() > 0.01  # it tells pictures apart
+
+
+def test_bytes_and_paths_give_the_same(saved):
+    predictor = ImagePredictor(saved.folder, "cpu")
+    from_paths = predictor.probabilities(saved.paths)
+    contents = [Path(path).read_bytes() for path in saved.paths]
+    np.testing.assert_array_equal(predictor.probabilities(contents), from_paths)
+    np.testing.assert_array_equal(predictor.probabilities([Path(path) for path in saved.paths]), from_paths)
+
+
+def test_more_pictures_than_a_batch_come_back_in_order(saved, monkeypatch):
+    monkeypatch.setattr(serving, "CPU_FORWARD_SIZE", 4)
+    predictor = ImagePredictor(saved.folder, "cpu")
+    np.testing.assert_allclose(predictor.probabilities(saved.paths), saved.expected, atol=1e-5)
+    backwards = predictor.probabilities(saved.paths[::-1])
+    np.testing.assert_allclose(backwards, saved.expected[::-1], atol=1e-5)
+
+
+def test_no_pictures_give_no_rows(saved):
+    assert ImagePredictor(saved.folder, "cpu").probabilities([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("column", ["path", "image"])
+def test_a_frame_of_pictures_gives_a_frame_of_predictions(saved, column):
+    values = saved.paths if column == "path" else [Path(path).read_bytes() for path in saved.paths]
+    predictor = serving._load_pyfunc(str(saved.folder))
+    result = predictor.predict(pd.DataFrame({column: values}))
+    np.testing.assert_allclose(np.array(result["probabilities"].tolist()), saved.expected, atol=1e-5)
+    assert result["class"].tolist() == [("blue", "green", "red")[number] for number in saved.expected.argmax(1)]
+    np.testing.assert_allclose(result["probability"], saved.expected.max(1), atol=1e-5)
+
+
+def test_a_frame_without_pictures_is_refused(saved):
+    predictor = ImagePredictor(saved.folder, "cpu")
+    for frame in (pd.DataFrame({"url": ["a"]}), pd.DataFrame({"path": [saved.paths[0], None]})):
+        with pytest.raises(UserError, match=r"`image`.*`path`"):
+            predictor.predict(frame)
+
+
+@pytest.mark.parametrize("bad", [b"no picture", b"", "/nowhere/to/be/found.jpg"])
+def test_an_unreadable_picture_names_its_row(saved, bad, monkeypatch):
+    monkeypatch.setattr(serving, "CPU_FORWARD_SIZE", 2)
+    with pytest.raises(UserError, match=r"^row 3: the picture cannot be read"):
+        ImagePredictor(saved.folder, "cpu").probabilities([*saved.paths[:3], bad, saved.paths[0]])
+
+
+def test_the_folder_is_plain_files_that_need_no_weights(saved):
+    assert sorted(path.name for path in saved.folder.iterdir()) == ["model.json", "model.safetensors"]
+    about = json.loads((saved.folder / "model.json").read_text())
+    assert about["classes"] == ["blue", "green", "red"]
+    assert about["model"]["weights"] == "none"
+    assert about["size"] == 48
+
+
+def test_a_predictor_leaves_the_network_in_evaluation_mode(saved):
+    predictor = ImagePredictor(saved.folder, "cpu")
+    before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
+    predictor.probabilities(saved.paths)
+    assert not predictor.network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.network.state_dict().items())
+
+
+def test_a_model_of_another_format_is_refused(saved, tmp_path):
+    about = json.loads((saved.folder / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**about, "format": 99}))
+    with pytest.raises(UserError, match="model format 99"):
+        ImagePredictor(tmp_path, "cpu")
