@@ -128,7 +128,7 @@ def test_an_incomplete_cache_is_refused(cache, pictures, tmp_path):
     build_image_caches(pictures, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
     content = (tmp_path / "16").read_bytes()
     (tmp_path / "16").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="not a complete picture cache"):
+    with pytest.raises(UserError, match="not a complete cache file"):
         ImageCache(tmp_path / "16")
 
 
