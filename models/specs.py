@@ -228,6 +228,8 @@ class Stage(Spec):
                 f"{field} needs a frozen body, but stage {self.name!r} trains {self.train!r}; "
                 f"set train to 'head' or leave {field} empty"
             )
+        if self.train == "late" and self.lrs is not None and len(self.lrs) == 2:
+            raise ValueError(f"stage {self.name!r}: two rates leave the body one group without a late half; give 3")
         if self.precompute and self.views:
             raise ValueError(
                 f"stage {self.name!r} sets both precompute (plain pictures) and views (augmented): pick one"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from models.errors import UserError
 from models.training.network import Network
 
 
@@ -25,13 +26,16 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
 
     Raises
     ------
-    ValueError
+    UserError
         If the body has fewer blocks than ``count - 1``, or `count` is below 2.
     """
     blocks = network.block_parameters()
     parts = count - 1
     if not 1 <= parts <= len(blocks):
-        raise ValueError(f"{count} rates need {parts} parts of the body, but it has {len(blocks)} blocks")
+        raise UserError(
+            f"{count} learning rates need {parts} parts of the body, but it has {len(blocks)} blocks; "
+            f"give 2 to {len(blocks) + 1} rates in lrs"
+        )
     if count == 3:
         borders, names = [0, network.early_blocks, len(blocks)], ["early", "late"]
     else:

@@ -1,0 +1,51 @@
+"""The command as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("train", "resume", "find-lr"))
+
+
+def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--data.size", "7"]) == 2
+    assert "data.size: given '7'; allowed: whole number, 16 to 1024" in capsys.readouterr().err
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--model.backbon", "resnet34"])
+    assert stopped.value.code == 2
+    assert "--model.backbone" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_home: Path) -> None:
+    small = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
+    quick = ["--finder.steps", "12", "--optimizer.batch_size", "8", "--recipe.head-augmented.views", "1"]
+    command = [sys.executable, "-m", "flows.cli", "find-lr", str(stripes), *small, *quick, "--json"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["stage"] == "head"
+    assert set(found["suggestions"]) == {"falling", "valley", "steepest", "minimum"}
+
+
+@pytest.mark.slow
+def test_bad_input_ends_with_status_2_and_no_traceback(tmp_path: Path, own_home: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "train", str(tmp_path / "nothing")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
+    assert "Traceback" not in result.stderr

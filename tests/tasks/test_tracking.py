@@ -1,0 +1,79 @@
+"""MLflow, on a real SQLite store."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from mlflow import MlflowClient
+
+from models.errors import UserError
+from tasks import tracking
+
+pytestmark = pytest.mark.usefixtures("own_home")
+
+
+def start(name: str) -> str:
+    return tracking.start_run("tests", name, {"seed": 1, "recipe": [{"name": "head"}]}, {"kind": "test"})
+
+
+def history(run_id: str, key: str) -> list[tuple[int, float]]:
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+
+
+def test_settings_are_flattened_by_dotted_name() -> None:
+    nested = {"data": {"size": None}, "recipe": [{"name": "head"}, {"lrs": [0.1, 0.2]}], "metrics": ["f1"]}
+    assert tracking.flatten(nested) == {
+        "data.size": None,
+        "recipe.0.name": "head",
+        "recipe.1.lrs": "[0.1, 0.2]",
+        "metrics": '["f1"]',
+    }
+
+
+def test_two_parallel_runs_log_to_their_own_runs() -> None:
+    runs = [start("first"), start("second")]
+
+    def work(number: int) -> None:
+        with tracking.MetricLog(runs[number]) as log:
+            for step in range(700):
+                log.log({"train/loss": number * 1000 + step}, step)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    for number, run_id in enumerate(runs):
+        assert history(run_id, "train/loss") == [(step, number * 1000.0 + step) for step in range(700)]
+
+
+def test_metrics_of_a_block_that_fails_are_sent_all_the_same() -> None:
+    run_id = start("failing")
+    with pytest.raises(ZeroDivisionError), tracking.MetricLog(run_id) as log:
+        log.log({"train/loss": 1.5}, 1)
+        raise ZeroDivisionError
+    assert history(run_id, "train/loss") == [(1, 1.5)]
+
+
+def test_a_run_whose_process_is_gone_is_marked_killed_by_the_next() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stale, alive = start("stale"), start("alive")
+    tracking.log_tags(stale, {"unfreeze.process": f"{gone.pid}:1"})
+    start("next")
+    assert tracking.get_run(stale).info.status == "KILLED"
+    assert tracking.get_run(alive).info.status == "RUNNING"
+
+
+def test_a_deleted_experiment_is_named_in_the_error() -> None:
+    tracking.client().delete_experiment(tracking.experiment_id("gone"))
+    with pytest.raises(UserError, match="'gone' was deleted"):
+        tracking.experiment_id("gone")
+
+
+def test_an_undefined_metric_is_left_out() -> None:
+    assert tracking.as_float({"auc": float("nan"), "loss": float("inf"), "accuracy": 1}) == {"accuracy": 1.0}
+
+
+def test_a_missing_artifact_is_none() -> None:
+    assert tracking.fetch(start("empty"), "checkpoints/none.safetensors") is None
