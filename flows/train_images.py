@@ -30,8 +30,8 @@ def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = Non
     try:
         with open_run(params, resume_run_id) as run:
             return follow_recipe(run)
-    except KeyboardInterrupt:
-        return Cancelled(message=f"Stopped with Ctrl-C; go on with: unfreeze resume {run.id}")
+    except KeyboardInterrupt as stopped:
+        return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:

@@ -143,8 +143,9 @@ def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-
     except Exception:
         tracking.close_run(run.id, "FAILED")
         raise
-    except BaseException:
+    except BaseException as stopped:
         tracking.close_run(run.id, "KILLED")
+        stopped.add_note(f"go on with: unfreeze resume {run.id}")
         raise
     tracking.close_run(run.id, "FINISHED")
 
