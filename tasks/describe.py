@@ -15,7 +15,7 @@ from models.specs import TrainImages
 from tasks import tracking
 from tasks.plots import plot_pictures
 from tasks.progress import say
-from tasks.report import show_picture, show_table
+from tasks.report import keep_picture, show_table
 from tasks.stage import bind
 
 MOST_ROWS_SHOWN = 500
@@ -80,5 +80,4 @@ def _log_augmentation(params: TrainImages, recipe: ImageRecipe, run_id: str) -> 
     pixels = augmented.mul(255).byte().permute(0, 2, 3, 1).numpy()
     captions = [("as it is" if number % 4 == 0 else "augmented") for number in range(len(rows))]
     grid = plot_pictures(pixels, captions, f"Augmentation: {params.augment.preset}")
-    tracking.log_figure(run_id, grid, "data/augmentation.png")
-    show_picture(grid, "augmentation", f"Augmentation: {params.augment.preset}")
+    keep_picture(run_id, grid, "data/augmentation.png", f"Augmentation: {params.augment.preset}")

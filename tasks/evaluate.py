@@ -14,7 +14,7 @@ from tasks import tracking
 from tasks.plots import plot_confusion, plot_pictures
 from tasks.precompute import as_views
 from tasks.progress import say
-from tasks.report import show_picture, show_table
+from tasks.report import keep_picture, show_table
 from tasks.stage import bind, checkpoint_of, learner_at
 
 
@@ -88,8 +88,7 @@ def _show_errors(
         "Per class (validation rows, with TTA)",
     )
     confusion = plot_confusion(targets, averaged.argmax(1), classes)
-    tracking.log_figure(run_id, confusion, "valid/confusion.png")
-    show_picture(confusion, "confusion", "Confusion matrix")
+    keep_picture(run_id, confusion, "valid/confusion.png", "Confusion matrix")
     if params.tracking.top_losses:
         worst = predictions.nlargest(params.tracking.top_losses, "loss")
         shown = ["path", "label", "predicted", "probability", "loss"]
@@ -100,5 +99,4 @@ def _show_errors(
             for path, label, predicted, probability, loss in worst[shown].itertuples(index=False)
         ]
         grid = plot_pictures(pixels, captions, "Highest losses")
-        tracking.log_figure(run_id, grid, "valid/top_losses.png")
-        show_picture(grid, "top-losses", "Pictures with the highest loss")
+        keep_picture(run_id, grid, "valid/top_losses.png", "Pictures with the highest loss")

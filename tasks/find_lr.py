@@ -9,7 +9,7 @@ from tasks import tracking
 from tasks.plots import plot_learning_rates
 from tasks.precompute import as_views
 from tasks.progress import say
-from tasks.report import show_picture
+from tasks.report import keep_picture
 from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
 
 
@@ -36,8 +36,7 @@ def find_lr(
     frame = pd.DataFrame({"rate": curve.rates, "loss": curve.losses, "smoothed": curve.smoothed})
     tracking.log_frame(run_id, frame, f"learning_rate/{stage.name}.feather")
     figure = plot_learning_rates(curve, suggestions, method, f"Learning rate for stage {stage.name}")
-    tracking.log_figure(run_id, figure, f"learning_rate/{stage.name}.png")
-    show_picture(figure, f"lr-{stage.name}", f"Learning-rate finder, stage {stage.name}")
+    keep_picture(run_id, figure, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
     say(f"{stage.name}: learning rate {suggestions[method]:.2g} ({method}), of {_listed(suggestions)}")
     return suggestions
 

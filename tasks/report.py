@@ -24,13 +24,19 @@ def artifact_key(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def show_picture(figure: Figure, key: str, title: str) -> None:
+def keep_picture(run_id: str, figure: Figure, name: str, title: str) -> None:
+    """Render a picture once, for the artifacts of the MLflow run (as `name`) and for the Prefect page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    tracking.log_picture(run_id, buffer.getvalue(), name)
+    _show_picture(buffer.getvalue(), name.removesuffix(".png"), title)
+
+
+def _show_picture(png: bytes, key: str, title: str) -> None:
     """Show a picture inside the artifact itself: the page needs no server that could serve the file."""
     if not in_run():
         return
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
+    encoded = base64.b64encode(png).decode()
     markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
     create_markdown_artifact(markdown, key=artifact_key(key), description=title)
 

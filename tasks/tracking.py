@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import psutil
 from filelock import FileLock
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -227,9 +226,12 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     client().log_artifact(run_id, str(path), folder)
 
 
-def log_figure(run_id: str, figure: Figure, name: str) -> None:
-    """Store a picture as an artifact."""
-    client().log_figure(run_id, figure, name, save_kwargs={"dpi": 110, "bbox_inches": "tight"})
+def log_picture(run_id: str, png: bytes, name: str) -> None:
+    """Store a rendered picture as an artifact."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(png)
+        log_file(run_id, path, str(Path(name).parent) if "/" in name else None)
 
 
 def log_frame(run_id: str, frame: pd.DataFrame, name: str) -> None:

@@ -17,7 +17,7 @@ from tasks.interruption import deferred_signals
 from tasks.plots import plot_schedule
 from tasks.precompute import as_views
 from tasks.progress import progress, say
-from tasks.report import show_picture
+from tasks.report import keep_picture
 from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
 
 
@@ -87,8 +87,7 @@ def train_stage(
     metrics = last.metrics if last and stage.patience is None else learner.validate(valid)
     if rates:
         figure = plot_schedule(rates, f"Schedule of stage {stage.name}")
-        tracking.log_figure(run_id, figure, f"schedule/{stage.name}.png")
-        show_picture(figure, f"schedule-{stage.name}", f"Schedule of stage {stage.name}")
+        keep_picture(run_id, figure, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
     result = {
         "name": stage.name,
         "lr": lr,
