@@ -1,6 +1,6 @@
 """Accuracy on the cat and dog photos: five seeds, two backbones, precomputed views against fresh augmentation.
 
-Prints one row per setting. The recipe is that of deployments/configs/head_only.yaml (steps 1 to 4 and TTA).
+Prints one row per setting; with an argument, only those whose name holds it. The recipe is that of deployments/configs/head_only.yaml (steps 1 to 4 and TTA).
 """
 
 import sys
@@ -31,7 +31,10 @@ def main() -> None:
         "efficientnet-lite0, fresh augmentation every epoch": {"recipe.1.views": "none"},
         "mobilenet_v2, 3 precomputed views": {"model.backbone": "mobilenet_v2", "model.weights": str(MOBILENET)},
     }
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     for name, overrides in settings.items():
+        if wanted not in name:
+            continue
         params = build_spec(
             TrainImages, yaml.safe_load(HEAD_ONLY.read_text()), {"data.source": str(PHOTOS), **overrides}
         )
