@@ -1,6 +1,7 @@
 """Accuracy on the cat and dog photos: five seeds, two backbones, precomputed views against fresh augmentation.
 
-Prints one row per setting; with an argument, only those whose name holds it. The recipe is that of deployments/configs/head_only.yaml (steps 1 to 4 and TTA).
+Prints one row per setting; with an argument, only those whose name holds it. The recipe is that of
+deployments/configs/head_only.yaml (steps 1 to 4 and TTA).
 """
 
 import sys
