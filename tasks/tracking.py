@@ -276,12 +276,18 @@ def log_model(
             ]
         ),
     )
-    client()
+    mlflow_client = client()
+    run = mlflow_client.get_run(run_id)
+    # Made here, because Model.log would put it into the default experiment, whatever the run's is.
+    logged = mlflow_client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=dict(run.data.params)
+    )
     info = Model.log(
         artifact_path=None,
         flavor=mlflow.pyfunc,
         name="model",
         run_id=run_id,
+        model_id=logged.model_id,
         loader_module="models.images.serving",
         data_path=str(folder),
         code_paths=[str(code)],

@@ -148,14 +148,22 @@ by_path.to_feather({str(tmp_path / "predicted.feather")!r})
     assert probabilities == pytest.approx(expected[["p(across)", "p(down)"]].to_numpy(), abs=1e-6)
 
 
-def test_the_first_version_is_champion_and_the_next_is_challenger(trained: dict[str, Any], stripes: Path) -> None:
+def test_the_first_version_is_champion_and_the_next_is_challenger(stripes: Path) -> None:
     from flows.train_images import train_images
 
-    assert trained["model"]["alias"] == "champion"
-    second = train_images(tiny_training(stripes, seed=1))
+    first, second = (
+        train_images(tiny_training(stripes, seed=seed, **{"tracking.model_name": "aliased"})) for seed in (1, 2)
+    )
+    assert first["model"]["alias"] == "champion"
     assert second["model"]["alias"] == "challenger"
-    champion = MlflowClient().get_model_version_by_alias(trained["model"]["name"], "champion")
-    assert str(champion.version) == trained["model"]["version"]
+    champion = MlflowClient().get_model_version_by_alias("aliased", "champion")
+    assert str(champion.version) == first["model"]["version"]
+
+
+def test_the_model_is_kept_in_the_experiment_of_its_run(trained: dict[str, Any]) -> None:
+    model = MlflowClient().get_logged_model(trained["model_uri"].removeprefix("models:/"))
+    assert str(model.experiment_id) == str(trained["experiment_id"])
+    assert "mlflow-artifacts" in model.artifact_location
 
 
 def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
