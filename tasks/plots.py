@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")  # tasks have no screen
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from models.training.finder import LearningRateCurve
@@ -81,8 +80,3 @@ def plot_pictures(pixels: np.ndarray, captions: Sequence[str], title: str, colum
     figure.suptitle(title)
     figure.tight_layout()
     return figure
-
-
-def top_losses(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
-    """The rows with the highest loss, worst first."""
-    return predictions.nlargest(most, "loss")

@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -228,17 +228,19 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 
 def log_picture(run_id: str, png: bytes, name: str) -> None:
     """Store a rendered picture as an artifact."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
-        path.write_bytes(png)
-        log_file(run_id, path, str(Path(name).parent) if "/" in name else None)
+    _log_written(run_id, name, lambda path: path.write_bytes(png))
 
 
 def log_frame(run_id: str, frame: pd.DataFrame, name: str) -> None:
     """Store a table as a feather file; `name` is its path below the run's artifacts."""
+    _log_written(run_id, name, frame.to_feather)
+
+
+def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file and store it as the artifact `name`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name).name
-        frame.to_feather(path)
+        write(path)
         log_file(run_id, path, str(Path(name).parent) if "/" in name else None)
 
 
