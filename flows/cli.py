@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flows.flags import FlagParser, add_flags, spec_from
@@ -68,16 +68,16 @@ def _params(options: argparse.Namespace) -> TrainImages:
 
 def _train(options: argparse.Namespace) -> int:
     params = _params(options)
-    _prepare()
-    from flows.train_images import train_images
+    with _prefect_starting():
+        from flows.train_images import train_images
 
     return _finish(train_images(params, return_state=True), options.json, _print_training)
 
 
 def _resume(options: argparse.Namespace) -> int:
-    _prepare()
-    from flows.train_images import train_images
-    from tasks.tracking import spec_of
+    with _prefect_starting():
+        from flows.train_images import train_images
+        from tasks.tracking import spec_of
 
     params = TrainImages(**spec_of(options.run_id))
     return _finish(train_images(params, options.run_id, return_state=True), options.json, _print_training)
@@ -85,19 +85,25 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options)
-    _prepare()
-    from flows.find_lr import find_lr
+    with _prefect_starting():
+        from flows.find_lr import find_lr
 
     return _finish(find_lr(params, options.stage, return_state=True), options.json, _print_rates)
 
 
-def _prepare() -> None:
-    """Quiet the libraries, and let Prefect's embedded API start while torch is imported: each takes seconds."""
+@contextlib.contextmanager
+def _prefect_starting() -> Iterator[None]:
+    """Quiet the libraries, and let Prefect's embedded API start while the block imports torch: each takes seconds.
+
+    The block ends when the API answers: a flow that met it half started would not wait for it.
+    """
     # In a terminal the bars say it all; elsewhere the steps' own lines do.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # The client's own imports come first: beside torch's they would hold the server's start back for seconds.
+    import prefect.server.api.server  # noqa: F401
     from prefect.client.orchestration import get_client
 
     def reach_prefect() -> None:
@@ -105,7 +111,10 @@ def _prepare() -> None:
         with contextlib.suppress(Exception), get_client(sync_client=True) as client:
             client.hello()
 
-    threading.Thread(target=reach_prefect, daemon=True).start()
+    reaching = threading.Thread(target=reach_prefect, daemon=True)
+    reaching.start()
+    yield
+    reaching.join()
 
 
 def _finish(state: Any, as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:
