@@ -14,6 +14,10 @@ Augmentation = Literal["side_on", "top_down", "basic", "none"]
 adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
 
 
+MOST_EPOCHS = 10_000
+"""Of one stage; more is a slip of the cycle settings, which multiply."""
+
+
 class Spec(BaseModel):
     """A frozen group of settings; an unknown field is refused."""
 
@@ -230,6 +234,11 @@ class Stage(Spec):
             )
         if self.train == "late" and self.lrs is not None and len(self.lrs) == 2:
             raise ValueError(f"stage {self.name!r}: two rates leave the body one group without a late half; give 3")
+        if self.epochs > MOST_EPOCHS:
+            raise ValueError(
+                f"stage {self.name!r}: {self.cycles} cycles of {self.cycle_len} epochs, each {self.cycle_mult} times "
+                f"longer than the last, are {self.epochs:,} epochs; at most {MOST_EPOCHS:,}"
+            )
         if self.precompute and self.views:
             raise ValueError(
                 f"stage {self.name!r} sets both precompute (plain pictures) and views (augmented): pick one"

@@ -145,3 +145,8 @@ def test_the_schema_has_the_default_recipe_written_out():
 def test_a_spec_survives_json():
     params = TrainImages(recipe=[Stage(name="a", lrs=[1e-4, 1e-3], views=3)], data=DataSpec(size=96))
     assert TrainImages.model_validate(json.loads(params.model_dump_json())) == params
+
+
+def test_cycles_that_grow_without_end_are_refused():
+    with pytest.raises(ValidationError, match="at most 10,000"):
+        Stage(name="a", cycles=60, cycle_mult=2)

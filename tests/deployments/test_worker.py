@@ -1,0 +1,47 @@
+"""A deployment run by a real worker against a real server."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.service import Service, running_service, until
+from tests.flows.tiny import tiny_training
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("service") / "home") as service:
+        yield service
+
+
+def asked(service: Service, question: str) -> list[tuple[str, ...]]:
+    """Rows of the MLflow store; none before it exists."""
+    store = service.home / "unfreeze" / "mlflow.db"
+    try:
+        with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
+            return connection.execute(question).fetchall()
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Service, stripes: Path) -> None:
+    params = tiny_training(stripes, **{"recipe.full.cycles": 60, "recipe.full.cycle_mult": 1}).model_dump(mode="json")
+    flow_run = service.start("train-images/local", {"params": params})
+    unfrozen = "select 1 from metrics where key = 'rate/early' limit 1"
+    assert until(lambda: bool(asked(service, unfrozen)), 90), service.flow_run(flow_run)["state"]
+
+    service.command("prefect", "flow-run", "cancel", flow_run)
+
+    assert service.wait(flow_run, "CANCELLED", seconds=60)["state_name"] == "Cancelled"
+    ((run_id, status),) = asked(service, "select run_uuid, status from runs")
+    assert status == "KILLED"
+    ((checkpoint,),) = asked(service, "select value from tags where key = 'unfreeze.checkpoint'")
+    assert checkpoint.endswith(".safetensors")
+
+    resumed = service.start("train-images/local", {"params": {}, "resume_run_id": run_id})
+    service.wait(resumed, "COMPLETED")
+    assert asked(service, "select status from runs") == [("FINISHED",)]
