@@ -8,10 +8,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
-from flows.flags import FlagParser, add_flags, spec_from
+from flows import show
+from flows.flags import FlagParser, add_flags, space_from, spec_from
 from models.errors import UserError
+from models.search import SweepSpec
 from models.specs import TrainImages
 
 
@@ -36,7 +38,22 @@ def main(arguments: list[str] | None = None) -> int:
     finder.add_argument("--stage", help="stage of the recipe (default: the first)")
     finder.set_defaults(run=_find_lr)
 
-    for command in (train, resume, finder):
+    sweep = commands.add_parser("sweep", help="search for better settings; go on with a study; register its best")
+    _add_source(sweep)
+    add_flags(sweep, SweepSpec, without=("space",))
+    sweep.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="NAME=...",
+        help="vary another setting: NAME=1,2,4 or NAME=1..30 or NAME=1..30 log; NAME=none leaves one of the default "
+        "(body_ratio, early_ratio, head_factor) as it is",
+    )
+    sweep.add_argument("--best", action="store_true", help="only show the best trial of --study")
+    sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
+    sweep.set_defaults(run=_sweep)
+
+    for command in (train, resume, finder, sweep):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -71,7 +88,7 @@ def _train(options: argparse.Namespace) -> int:
     with _prefect_starting():
         from flows.train_images import train_images
 
-    return _finish(train_images(params, return_state=True), options.json, _print_training)
+    return _finish(train_images(params, return_state=True), options.json, show.training)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -80,7 +97,7 @@ def _resume(options: argparse.Namespace) -> int:
         from tasks.tracking import spec_of
 
     params = TrainImages(**spec_of(options.run_id))
-    return _finish(train_images(params, options.run_id, return_state=True), options.json, _print_training)
+    return _finish(train_images(params, options.run_id, return_state=True), options.json, show.training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:
@@ -88,7 +105,33 @@ def _find_lr(options: argparse.Namespace) -> int:
     with _prefect_starting():
         from flows.find_lr import find_lr
 
-    return _finish(find_lr(params, options.stage, return_state=True), options.json, _print_rates)
+    return _finish(find_lr(params, options.stage, return_state=True), options.json, show.rates)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    search = spec_from(options, SweepSpec, section="sweep")
+    search = search.model_copy(update={"space": space_from(options.space, search.space)})
+    if (options.best or options.register) and search.study is None:
+        raise UserError("--best: which study? give --study NAME")
+    fresh = options.source is not None or options.config is not None
+    params = _params(options) if fresh or search.study is None else None
+    with _prefect_starting():
+        from flows.sweep import join_sweep, register_best, sweep
+        from tasks.study import load_study
+        from tasks.sweep import WORKER, best_of, stored
+
+    if options.best or options.register:
+        study = load_study(str(search.study), search.storage)
+        if not options.register:
+            return _show(best_of(study), options.json, show.best)
+        state = register_best(study.study_name, search.storage, return_state=True)
+        return _finish(state, options.json, show.registered)
+    if params is None:
+        search, stored_params = stored(load_study(str(search.study), search.storage), search)
+        params = cast(TrainImages, stored_params)
+    if WORKER in os.environ:
+        return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
+    return _finish(sweep(search, params, return_state=True), options.json, show.sweep)
 
 
 @contextlib.contextmanager
@@ -117,7 +160,7 @@ def _prefect_starting() -> Iterator[None]:
     reaching.join()
 
 
-def _finish(state: Any, as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:
+def _finish(state: Any, as_json: bool, shown_by: Callable[[dict[str, Any]], None]) -> int:
     """Show a flow's result, or say why there is none."""
     if state.is_cancelled():
         print(f"unfreeze: {state.message}", file=sys.stderr)
@@ -128,52 +171,14 @@ def _finish(state: Any, as_json: bool, show: Callable[[dict[str, Any]], None]) -
     if isinstance(result, BaseException):
         print(f"unfreeze: failed: {type(result).__name__}: {result}", file=sys.stderr)
         return 1
-    show(result)
+    return _show(result, as_json, shown_by)
+
+
+def _show(result: dict[str, Any], as_json: bool, shown_by: Callable[[dict[str, Any]], None]) -> int:
+    shown_by(result)
     if as_json:
         print(json.dumps(result), flush=True)
     return 0
-
-
-def _print_training(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(stderr=True)
-    names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
-    table = Table("stage", "rate", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
-    for stage in result["stages"]:
-        loss = "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}"
-        values = [f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names]
-        table.add_row(
-            stage["name"], f"{stage['lr']:.2g}", str(stage["epochs"]), f"{stage['seconds']:.1f}", loss, *values
-        )
-    console.print(table)
-    metrics = Table("metric", "value")
-    for name, value in result["metrics"].items():
-        metrics.add_row(name, f"{value:.4f}")
-    console.print(metrics)
-    model = result["model"]
-    print(f"{model['name']} version {model['version']} ({model['alias']}): {result['model_uri']}", file=sys.stderr)
-    _print_pages(result)
-
-
-def _print_rates(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("method", "learning rate", title=f"Stage {result['stage']}")
-    for method, rate in result["suggestions"].items():
-        table.add_row(f"{method} (used)" if method == result["method"] else method, f"{rate:.2g}")
-    Console(stderr=True).print(table)
-    print(f"The curve: {result['curve']}", file=sys.stderr)
-    _print_pages(result)
-
-
-def _print_pages(result: dict[str, Any]) -> None:
-    from tasks.report import pages
-
-    for name, way in pages(result["run_id"]).items():
-        print(f"{name}: {way}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -16,12 +16,18 @@ import yaml
 from pydantic import BaseModel
 
 from models.errors import UserError
-from models.overrides import SpecField, build_spec, fields_of
+from models.fields import SpecField, fields_of
+from models.overrides import build_spec
+from models.search import Dimension, parse_dimension
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
 
 SETTING = "setting:"
 """Prefix of the flags' names in the namespace, so that no setting collides with an argument of the command."""
+
+
+SECTIONS = ("sweep",)
+"""Parts of a file of settings that belong to another spec than the training's."""
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -94,8 +100,10 @@ class FlagParser(argparse.ArgumentParser):
         self.error(f"unknown flag {flag}{hint}")
 
 
-def add_flags(parser: FlagParser, spec_class: type[BaseModel]) -> None:
+def add_flags(parser: FlagParser, spec_class: type[BaseModel], without: Collection[str] = ()) -> None:
     """Give a parser ``--config`` and one flag per setting of a spec, a help group per group of settings.
+
+    A parser may have the flags of several specs whose names differ.
 
     Parameters
     ----------
@@ -103,13 +111,18 @@ def add_flags(parser: FlagParser, spec_class: type[BaseModel]) -> None:
         The parser of a program or of one of its commands.
     spec_class : type of pydantic.BaseModel
         The spec; `spec_from` builds it from what was parsed.
+    without : collection of str
+        Settings at the top that get no flag.
     """
-    top = parser.add_argument_group("settings", "Each is NAME in a --config file as well.")
+    top = parser.add_argument_group(f"settings of {spec_class.__name__}", "Each is NAME in a --config file as well.")
+    if not parser._has_settings:
+        parser._known.append("--config")
+        top.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings; flags win over it.")
     parser._has_settings = True
-    parser._known.append("--config")
-    top.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings; flags win over it.")
     groups = {"": top}
     for field in fields_of(spec_class):
+        if field.name.split(".")[0] in without:
+            continue
         if field.group not in groups:
             groups[field.group] = parser.add_argument_group(field.group, field.group_description.replace("%", "%%"))
         if ".N." in field.name:
@@ -119,7 +132,9 @@ def add_flags(parser: FlagParser, spec_class: type[BaseModel]) -> None:
         groups[field.group].add_argument(f"--{field.name}", **_options(field, field.name))
 
 
-def spec_from(arguments: argparse.Namespace, spec_class: type[SpecType], **fixed: Any) -> SpecType:
+def spec_from(
+    arguments: argparse.Namespace, spec_class: type[SpecType], section: str | None = None, **fixed: Any
+) -> SpecType:
     """Build the spec that the command line describes: defaults, then the file, then the flags, then `fixed`.
 
     Parameters
@@ -127,7 +142,9 @@ def spec_from(arguments: argparse.Namespace, spec_class: type[SpecType], **fixed
     arguments : argparse.Namespace
         What a parser with the spec's flags parsed.
     spec_class : type of pydantic.BaseModel
-        The spec that `add_flags` was given.
+        The spec that `add_flags` was given; flags of other specs are left alone.
+    section : str, optional
+        The part of the file that holds this spec's settings; without it they are at the top, beside `SECTIONS`.
     **fixed
         Settings by dotted name that win over the flags: ``spec_from(arguments, Spec, **{"data.source": source})``.
 
@@ -140,11 +157,38 @@ def spec_from(arguments: argparse.Namespace, spec_class: type[SpecType], **fixed
     given = {name.removeprefix(SETTING): text for name, text in vars(arguments).items() if name.startswith(SETTING)}
     overrides: dict[str, Any] = {}
     for name, text in given.items():
-        field = fields.get(name) or next(field for field in fields.values() if _names_entry(f"--{name}", field))
+        entry = (field for field in fields.values() if _names_entry(f"--{name}", field))
+        field = fields.get(name) or next(entry, None)
+        if field is None:
+            continue
         # Plain values stay text for pydantic to read: YAML 1.1 takes 1e-3 for text, 010 for 8 and 12:30 for 750.
         overrides[name] = _parsed_yaml(text, f"--{name}") if field.is_structured else text
     config = read_config(Path(arguments.config)) if arguments.config else {}
+    if section is not None:
+        config = config.get(section) or {}
+    else:
+        config = {name: value for name, value in config.items() if name not in SECTIONS or name in fields}
     return build_spec(spec_class, config, {**overrides, **fixed})
+
+
+def space_from(texts: Sequence[str], space: Sequence[Dimension]) -> list[Dimension]:
+    """A sweep's space with what ``--space`` adds, replaces and leaves out.
+
+    Raises
+    ------
+    UserError
+        If a text cannot be read, or nothing is left to vary.
+    """
+    named = {dimension.name: dimension for dimension in space}
+    for text in texts:
+        name, dimension = parse_dimension(text)
+        if dimension is not None:
+            named[name] = dimension
+        elif named.pop(name, None) is None:
+            raise UserError(f"--space {text!r}: {name} is not varied anyway; {', '.join(named)} are")
+    if not named:
+        raise UserError("--space: nothing is left to vary")
+    return list(named.values())
 
 
 def read_config(path: Path) -> dict[str, Any]:

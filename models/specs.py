@@ -191,6 +191,12 @@ class Stage(Spec):
         description="Each earlier layer group learns this many times slower than the next: 10 for data like ImageNet, "
         "3 for data unlike it, 1 for equal rates.",
     )
+    early_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="How many times slower the earliest layer group learns than the one after it. Empty: `ratio`.",
+    )
     lrs: list[float] | None = Field(
         default=None,
         min_length=2,

@@ -36,29 +36,17 @@ def activation_files(
     return files
 
 
-def _files(
-    params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
-) -> dict[View, Path]:
-    recipe = bind(params, index_path, caches)
-    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
-    return activation_files(recipe, digest(learner.network.body), caches, position)
-
-
-def _targets(params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int) -> list[Path]:
-    return list(_files(params, index_path, caches, run_id, position).values())
-
-
-@derived_task(_targets, name="precompute", run_name=named_after_stage("precompute activations for"))
-def precompute_activations(
-    params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
-) -> dict[str, str]:
-    """Write the views that stage `position` wants and that are missing; returns ``split/view`` -> path."""
-    recipe = bind(params, index_path, caches)
-    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
-    files = activation_files(recipe, digest(learner.network.body), caches, position)
+def fill_activations(
+    recipe: ImageRecipe, body: Body, caches: Mapping[str, str], position: int
+) -> tuple[dict[View, Path], int]:
+    """Write the views that stage `position` wants and that are missing; returns all, and how many were missing."""
+    files = activation_files(recipe, digest(body), caches, position)
     views = {path: view for view, path in files.items()}
+    built = 0
 
     def build_missing(temporary: list[Path]) -> None:
+        nonlocal built
+        built = len(temporary)
         wanted = [views[path] for path in missing(list(views))]
         total = sum(len(recipe.rows[split]) for split, _ in wanted)
         done = 0
@@ -69,10 +57,28 @@ def precompute_activations(
                 def report(rows: int, _: int, before: int = before) -> None:
                     advance(before + rows, total)
 
-                recipe.precompute(cast(Body, learner.network.body), position, view, path, report)
+                recipe.precompute(body, position, view, path, report)
                 done += len(recipe.rows[view[0]])
 
-    build(list(views), build_missing)
+    if missing(list(views)):
+        build(list(views), build_missing)
+    return files, built
+
+
+def _targets(params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int) -> list[Path]:
+    recipe = bind(params, index_path, caches)
+    body = learner_at(recipe, position, 1.0, checkpoint_of(run_id)).network.body
+    return list(activation_files(recipe, digest(body), caches, position).values())
+
+
+@derived_task(_targets, name="precompute", run_name=named_after_stage("precompute activations for"))
+def precompute_activations(
+    params: TrainImages, index_path: str, caches: dict[str, str], run_id: str, position: int
+) -> dict[str, str]:
+    """Write the views that stage `position` wants and that are missing; returns ``split/view`` -> path."""
+    recipe = bind(params, index_path, caches)
+    body = learner_at(recipe, position, 1.0, checkpoint_of(run_id)).network.body
+    files, _ = fill_activations(recipe, cast(Body, body), caches, position)
     return {f"{split}/{view}": str(path) for (split, view), path in files.items()}
 
 

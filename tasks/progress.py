@@ -8,7 +8,7 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +42,6 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
         transient=True,
         disable=not console.is_terminal,
     )
-    in_run = TaskRunContext.get() is not None
     artifact: UUID | None = None
     reported = time.monotonic()
     with bar:
@@ -55,7 +54,7 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
                 return
             reported = time.monotonic()
             line = f"{text}: {done:,} of {total:,} {note()}".rstrip()
-            if in_run:
+            if in_run():
                 get_run_logger().info(line)
                 percent = 100 * done / total
                 if artifact is None:
@@ -72,7 +71,19 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
 
 def say(line: str) -> None:
     """A line for the person who watches: the run's log, or stderr outside a run."""
-    if TaskRunContext.get() is not None:
+    if in_run():
         get_run_logger().info(line)
     else:
         print(line, file=sys.stderr)
+
+
+def announce(line: str) -> None:
+    """A line that is news even in a terminal, where the run's log is kept quiet for the bars."""
+    say(line)
+    if in_run() and sys.stderr.isatty():
+        print(line, file=sys.stderr)
+
+
+def in_run() -> bool:
+    """Whether a Prefect run is under way that could show something."""
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None

@@ -8,15 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from tasks import tracking
-
-
-def in_run() -> bool:
-    """Whether a Prefect run is under way that could show something."""
-    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+from tasks.progress import in_run
 
 
 def artifact_key(text: str) -> str:

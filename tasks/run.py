@@ -121,9 +121,11 @@ def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
     KILLED after a signal, Ctrl-C or a cancellation.
     """
-    tags = _prefect_tags()
+    tags = prefect_tags()
     if resume_run_id is None and "prefect.flow_run_id" in tags:
-        resume_run_id = tracking.run_of_flow_run(tags["prefect.flow_run_id"], params.tracking.experiment)
+        resume_run_id = tracking.run_with_tag(
+            params.tracking.experiment, "prefect.flow_run_id", tags["prefect.flow_run_id"]
+        )
     if resume_run_id is not None:
         params = TrainImages(**tracking.spec_of(resume_run_id))
         tracking.reopen_run(resume_run_id, tags)
@@ -156,7 +158,8 @@ def source_name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "pictures"
 
 
-def _prefect_tags() -> dict[str, str]:
+def prefect_tags() -> dict[str, str]:
+    """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return {}

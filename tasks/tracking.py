@@ -17,7 +17,6 @@ from typing import Any, Literal
 import mlflow
 import numpy as np
 import pandas as pd
-import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -28,11 +27,16 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from models.errors import UserError
 from tasks.environment import home
+from tasks.processes import is_gone, this_process
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder of a run's checkpoints."""
 BUFFERED_METRICS = 500
 """Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
+
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended."""
 
 
 def client() -> MlflowClient:
@@ -69,30 +73,41 @@ def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mappi
     """Start a run and log the whole spec as its params, one per dotted field; returns the run's id."""
     number = experiment_id(experiment)
     close_stale_runs(number)
+    run_id = create_run(number, name, params, tags)
+    log_spec(run_id, params)
+    return run_id
+
+
+def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
+    """Keep the whole spec with the run: what `spec_of` reads."""
+    client().log_dict(run_id, dict(spec), "spec.json")
+
+
+def create_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Create a running run of this process in an experiment (by id) and log its params; returns the run's id."""
     mlflow_client = client()
-    run = mlflow_client.create_run(number, run_name=name, tags={**tags, **_this_process()})
+    run = mlflow_client.create_run(experiment, run_name=name, tags={**tags, **this_process()})
     flat = list(flatten(params).items())
     for start in range(0, len(flat), 100):
         batch = [Param(key, "" if value is None else str(value)) for key, value in flat[start : start + 100]]
         mlflow_client.log_batch(run.info.run_id, params=batch)
-    mlflow_client.log_dict(run.info.run_id, dict(params), "spec.json")
     return str(run.info.run_id)
 
 
-def reopen_run(run_id: str, tags: Mapping[str, str]) -> None:
-    """Set a stopped run to running again, on behalf of this process.
+def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
+    """Set a stopped run, or with `finished` any run, to running again, on behalf of this process.
 
     Raises
     ------
     UserError
-        If there is no such run, or it is finished.
+        If there is no such run, or it is finished and may not be.
     """
     mlflow_client = client()
     status = get_run(run_id).info.status
-    if status == "FINISHED":
+    if status == "FINISHED" and not finished:
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
     mlflow_client.update_run(run_id, status="RUNNING")
-    mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **_this_process()}.items()])
+    mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **this_process()}.items()])
 
 
 def get_run(run_id: str) -> Any:
@@ -106,10 +121,9 @@ def get_run(run_id: str) -> Any:
         ) from error
 
 
-def run_of_flow_run(flow_run_id: str, experiment: str) -> str | None:
-    """The run that this Prefect flow run started earlier, before a retry; None if there is none."""
-    query = f"tags.`prefect.flow_run_id` = '{flow_run_id}'"
-    found = client().search_runs([experiment_id(experiment)], query, max_results=1)
+def run_with_tag(experiment: str, name: str, value: str) -> str | None:
+    """The experiment's latest run with this value of a tag; None if there is none."""
+    found = client().search_runs([experiment_id(experiment)], f"tags.`{name}` = '{value}'", max_results=1)
     return str(found[0].info.run_id) if found else None
 
 
@@ -123,7 +137,7 @@ def spec_of(run_id: str) -> dict[str, Any]:
     return spec
 
 
-def close_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+def close_run(run_id: str, status: RunStatus) -> None:
     """End a run."""
     client().set_terminated(run_id, status)
 
@@ -134,21 +148,8 @@ def close_stale_runs(experiment: str) -> None:
     mlflow_client = client()
     query = f"attributes.status = 'RUNNING' and tags.`unfreeze.host` = '{host}'"
     for run in mlflow_client.search_runs([experiment], query):
-        if not _is_alive(run.data.tags.get("unfreeze.process", "")):
+        if is_gone(run.data.tags):
             mlflow_client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _this_process() -> dict[str, str]:
-    process = psutil.Process()
-    return {"unfreeze.host": socket.gethostname(), "unfreeze.process": f"{process.pid}:{process.create_time():.0f}"}
-
-
-def _is_alive(process: str) -> bool:
-    pid, _, created = process.partition(":")
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 2
-    except (psutil.NoSuchProcess, ValueError):
-        return False
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

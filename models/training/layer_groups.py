@@ -48,9 +48,13 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
     return [*groups, LayerGroup("head", tuple(network.head_parameters()))]
 
 
-def group_rates(lr: float, ratio: float, count: int) -> list[float]:
-    """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`."""
-    return [lr / ratio ** (count - 1 - group) for group in range(count)]
+def group_rates(lr: float, ratio: float, count: int, early_ratio: float | None = None) -> list[float]:
+    """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`.
+
+    With `early_ratio`, that and not `ratio` lies between the first group and the second.
+    """
+    rates = [lr / ratio ** (count - 1 - group) for group in range(count)]
+    return rates if early_ratio is None else [rates[1] / early_ratio, *rates[1:]]
 
 
 def trained_groups(groups: Sequence[LayerGroup], train: str) -> list[LayerGroup]:

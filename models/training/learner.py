@@ -87,7 +87,7 @@ class Learner:
     def prepare(self, stage: Stage, position: int, lr: float) -> None:
         """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's rates for a head rate of `lr`."""
         groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
-        rates = list(stage.lrs) if stage.lrs else group_rates(lr, stage.ratio, len(groups))
+        rates = list(stage.lrs) if stage.lrs else group_rates(lr, stage.ratio, len(groups), stage.early_ratio)
         self.groups = trained_groups(groups, stage.train)
         self.base_rates = rates[-len(self.groups) :]
         freeze_all_but(self.network, self.groups)

@@ -1,0 +1,83 @@
+"""What a command says at its end: tables and ways to go on, for a person, on stderr."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def training(result: dict[str, Any]) -> None:
+    """A training's stages, metrics and model."""
+    console = Console(stderr=True)
+    names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
+    table = Table("stage", "rate", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
+    for stage in result["stages"]:
+        loss = "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}"
+        values = [f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names]
+        table.add_row(
+            stage["name"], f"{stage['lr']:.2g}", str(stage["epochs"]), f"{stage['seconds']:.1f}", loss, *values
+        )
+    console.print(table)
+    metrics = Table("metric", "value")
+    for name, value in result["metrics"].items():
+        metrics.add_row(name, f"{value:.4f}")
+    console.print(metrics)
+    model = result["model"]
+    print(f"{model['name']} version {model['version']} ({model['alias']}): {result['model_uri']}", file=sys.stderr)
+    pages(result)
+
+
+def rates(result: dict[str, Any]) -> None:
+    """What the learning-rate finder suggests."""
+    table = Table("method", "learning rate", title=f"Stage {result['stage']}")
+    for method, rate in result["suggestions"].items():
+        table.add_row(f"{method} (used)" if method == result["method"] else method, f"{rate:.2g}")
+    Console(stderr=True).print(table)
+    print(f"The curve: {result['curve']}", file=sys.stderr)
+    pages(result)
+
+
+def pages(result: dict[str, Any]) -> None:
+    """Where to look at a run."""
+    from tasks.report import pages as pages_of
+
+    for name, way in pages_of(result["run_id"]).items():
+        print(f"{name}: {way}", file=sys.stderr)
+
+
+def sweep(result: dict[str, Any]) -> None:
+    """The search against the rule of thumb, and how to use what was found."""
+    comparison(result["comparison"])
+    trials = ", ".join(f"{count} {name}" for name, count in result["trials"].items())
+    print(f"trials: {trials}; shared prefixes built: {result['prefix_builds']}", file=sys.stderr)
+    if result["best"] is not None:
+        best(result["best"])
+        print(f"register it: unfreeze sweep --study {result['study']} --best --register", file=sys.stderr)
+    pages(result)
+
+
+def comparison(rows: list[dict[str, Any]]) -> None:
+    """A table with one row a setting."""
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*names)
+    for row in rows:
+        values = [row.get(name) for name in names]
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
+    Console(stderr=True).print(table)
+
+
+def best(result: dict[str, Any]) -> None:
+    """A study's best trial."""
+    params = ", ".join(f"{name} {value}" for name, value in result["params"].items())
+    print(f"best: trial {result['number']} with {result['value']:.5g} ({params})", file=sys.stderr)
+
+
+def registered(result: dict[str, Any]) -> None:
+    """A study's best trial and the model made of it."""
+    best(result)
+    model = result["model"]
+    print(f"{model['name']} version {model['version']} ({model['alias']}): {model['model_uri']}", file=sys.stderr)
+    pages(result)

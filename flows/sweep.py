@@ -1,0 +1,54 @@
+"""Search for better settings, the differential learning-rate ratios by default, and pay for the shared part once."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.states import Cancelled, State
+
+from models.search import SweepSpec
+from models.specs import TrainImages
+from tasks import sweep as sweeps
+from tasks.study import load_study
+
+DEFAULTS = SweepSpec()
+TRAINING = TrainImages()
+
+
+@flow(name="sweep", flow_run_name="sweep {training.data.source}")
+def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dict[str, Any] | State[Any]:
+    """Try settings until the study has as many trials as asked for; a study of the same name goes on.
+
+    Args:
+        params: What varies, for how many trials, and how they are judged.
+        training: The training that is varied; what trials share of it is computed once.
+    """
+    try:
+        with sweeps.open_sweep(params, training) as under_way:
+            with sweeps.other_workers(params, under_way.study.study_name):
+                under_way.run_trials()
+            return under_way.finish()
+    except KeyboardInterrupt as stopped:
+        return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
+
+
+@flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}")
+def join_sweep(params: SweepSpec, training: TrainImages, number: int) -> None:
+    """Run trials of a sweep that another process leads.
+
+    Args:
+        params: As the sweep was started with.
+        training: As the sweep was started with.
+        number: Which of the processes this is, from 1.
+    """
+    sweeps.join_sweep(params, training)
+
+
+@flow(name="register-best", flow_run_name="register the best of {study}")
+def register_best(study: str, storage: str | None = None) -> dict[str, Any]:
+    """Evaluate the best trial's weights with TTA and register them as a model.
+
+    Args:
+        study: Name of the study.
+        storage: Database of studies. Empty: the journal file on this machine.
+    """
+    return sweeps.register_best(load_study(study, storage))

@@ -1,0 +1,38 @@
+"""The kinds of training that a sweep can search: all that `flows/sweep.py` need not know about pictures or tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from models.specs import TrainImages
+from tasks.image_trial import ImageTrial, describe_images, register_images
+from tasks.run import source_name
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of training."""
+
+    spec: type[BaseModel]
+    """What it is defined by; has ``recipe``, ``seed``, ``tracking`` and ``data.source``."""
+    trial: Callable[[Any, Any, int], Any]
+    """(the sweep's training, the trial's, stages that are shared) -> see `ImageTrial`."""
+    describe: Callable[[Any, str], None]
+    """Logs the data of a training to an MLflow run."""
+    register: Callable[[Any, str], dict[str, Any]]
+    """Evaluates and registers the weights of an MLflow run."""
+
+
+KINDS = {"TrainImages": Kind(TrainImages, ImageTrial, describe_images, register_images)}
+
+
+def kind_of(training: BaseModel) -> Kind:
+    """The kind of a training."""
+    return KINDS[type(training).__name__]
+
+
+def name_of(training: Any) -> str:
+    """A short name of what a training is about."""
+    return source_name(training.data.source)

@@ -1,0 +1,22 @@
+"""Which process does something, said so that others can tell whether it still lives."""
+
+import socket
+
+import psutil
+
+
+def this_process() -> dict[str, str]:
+    """Tags that name this machine and process; a process id alone would be used again."""
+    process = psutil.Process()
+    return {"unfreeze.host": socket.gethostname(), "unfreeze.process": f"{process.pid}:{process.create_time():.0f}"}
+
+
+def is_gone(tags: dict[str, str]) -> bool:
+    """Whether the process that these tags name was of this machine and has ended."""
+    if tags.get("unfreeze.host") != socket.gethostname():
+        return False
+    pid, _, created = tags.get("unfreeze.process", "").partition(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) >= 2
+    except (psutil.NoSuchProcess, ValueError):
+        return True

@@ -1,0 +1,245 @@
+"""Optuna: the study of a sweep, which any number of processes may join and leave."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.errors import UserError
+from models.search import Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from tasks.environment import home
+from tasks.processes import is_gone, this_process
+
+HEARTBEAT_SECONDS = 20
+"""How often a worker tells a database that it lives; after three times as long its trial is retried elsewhere."""
+MOST_RETRIES = 2
+"""Of a trial whose process died or was stopped."""
+OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", ExperimentalWarning)
+
+
+def journal_path() -> str:
+    """The file of the studies of this machine."""
+    return str(home() / "optuna.journal")
+
+
+@contextmanager
+def reachable(address: str | None) -> Iterator[BaseStorage]:
+    """The storage at `address` (None: the journal file); trouble with it is a `UserError` that names the address.
+
+    A database gets heartbeats, and a trial whose worker fell silent is retried.
+    """
+    if address is None:
+        home().mkdir(parents=True, exist_ok=True)
+        yield JournalStorage(JournalFileBackend(journal_path()))
+        return
+    shown = _without_password(address)
+    try:
+        yield RDBStorage(
+            address,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=3 * HEARTBEAT_SECONDS,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES),
+        )
+    except ImportError as error:
+        raise UserError(
+            f"storage {shown}: {error}; pip install unfreeze[postgresql], or the driver it names"
+        ) from error
+    except (SQLAlchemyError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise UserError(f"storage {shown}: {reason}") from error
+
+
+def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
+    """The study of that name, made if there is none, with the rules of thumb as its first trials.
+
+    Raises
+    ------
+    UserError
+        If the study was begun with another space, objectives, repeats or training.
+    """
+    lower, higher = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
+    directions = [lower if objective in ("loss", "seconds") else higher for objective in search.objectives]
+    home().mkdir(parents=True, exist_ok=True)
+    with FileLock(home() / "optuna.lock"), reachable(search.storage) as storage:
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            sampler=_sampler(search, training),
+            pruner=_pruner(search),
+            load_if_exists=True,
+        )
+        begun_with = _settings(search, training)
+        known = study.user_attrs.get("settings")
+        if known is None:
+            study.set_user_attr("settings", begun_with)
+            study.set_metric_names(search.objectives)
+            for rule, values in rules_of_thumb(search, training).items():
+                study.enqueue_trial(values, user_attrs={"rule": rule}, skip_if_exists=True)
+        elif differences := _differences(known, begun_with):
+            raise UserError(
+                f"study {name!r} was begun with other settings: {differences}; give the same, or another --study"
+            )
+    return study
+
+
+def load_study(name: str, storage: str | None) -> Study:
+    """A study that exists; `UserError` with the names that do otherwise."""
+    with reachable(storage) as opened:
+        names = optuna.get_all_study_names(opened)
+        if name not in names:
+            raise UserError(f"there is no study {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
+        return optuna.load_study(study_name=name, storage=opened)
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """What the study was begun with: ``kind`` (of training), ``training``, ``space``, ``objectives``, ``repeats``."""
+    settings: dict[str, Any] = study.user_attrs["settings"]
+    return settings
+
+
+def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, Value]:
+    """The trial's values by dimension."""
+    return {dimension.name: _suggest(trial, dimension, training) for dimension in search.space}
+
+
+def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:
+    """Run one more trial, unless `trials` are over or under way; returns whether one was run.
+
+    An objective that raises `optuna.TrialPruned` prunes its trial; any other `Exception` fails it and is raised here
+    again. What ends the process (Ctrl-C, a cancellation) fails it too, and it is tried again later.
+    """
+    close_stale_trials(study)
+    taken = [each for each in study.get_trials(deepcopy=False) if each.state in (*OVER, TrialState.RUNNING)]
+    if len(taken) >= trials:
+        return False
+
+    def watched(trial: Trial) -> float | tuple[float, ...]:
+        for name, value in this_process().items():
+            trial.set_user_attr(name, value)
+        try:
+            return objective(trial)
+        except Exception:
+            raise
+        except BaseException:
+            _fail_and_retry(study, study.get_trials(deepcopy=False)[trial.number], "stopped")
+            raise
+
+    study.optimize(watched, n_trials=1)
+    return True
+
+
+def close_stale_trials(study: Study) -> None:
+    """Fail trials whose process on this machine is gone, and queue their values again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get("unfreeze.process") and is_gone(trial.user_attrs):
+            _fail_and_retry(study, trial, "its process ended")
+
+
+def counts(study: Study) -> dict[str, int]:
+    """Trials by what became of them: ``complete``, ``pruned``, ``failed``."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    named = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    return {name: states.count(state) for name, state in named.items()}
+
+
+def best_trial(study: Study) -> FrozenTrial | None:
+    """The trial with the best value, of the first objective if there are several; None before any is complete."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    lower = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
+    return min(complete, key=lambda trial: trial.values[0] if lower else -trial.values[0], default=None)
+
+
+def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
+    """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
+    signs = [1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions]
+    mine = [sign * value for sign, value in zip(signs, values, strict=True)]
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        theirs = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        if all(their <= my for their, my in zip(theirs, mine, strict=True)) and theirs != mine:
+            return False
+    return True
+
+
+def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Mark a running trial as failed; its values come again, with the same rule, unless they failed too often."""
+    retries = int(trial.user_attrs.get("retries", 0))
+    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    if retries < MOST_RETRIES and trial.params:
+        kept = {key: trial.user_attrs[key] for key in ("rule",) if key in trial.user_attrs}
+        study.enqueue_trial(
+            trial.params, user_attrs={**kept, "retries": retries + 1, "retry_of": trial.number, "reason": reason}
+        )
+
+
+def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
+    if dimension.choices is not None:
+        return cast(Value, trial.suggest_categorical(dimension.name, dimension.choices))
+    low, high = float(dimension.low or 0), float(dimension.high or 0)
+    if whole_numbers(dimension, training):
+        return trial.suggest_int(dimension.name, round(low), round(high), log=dimension.log)
+    return trial.suggest_float(dimension.name, low, high, log=dimension.log)
+
+
+def _sampler(search: SweepSpec, training: BaseModel) -> optuna.samplers.BaseSampler:
+    # Workers that all began with the same seed would propose the same values.
+    seed = search.sampler_seed + int(os.environ.get("UNFREEZE_WORKER", "0"))
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    if search.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed)
+    if search.sampler == "grid":
+        grid = {dimension.name: dimension.grid(whole_numbers(dimension, training)) for dimension in search.space}
+        return optuna.samplers.GridSampler(grid, seed=search.sampler_seed)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
+    if len(search.objectives) > 1 or search.pruner == "none":
+        return optuna.pruners.NopPruner()
+    if search.repeats > 1:
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
+    if search.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    # The rules of thumb always run to their end: every other trial is compared with them.
+    return optuna.pruners.MedianPruner(n_startup_trials=3, n_min_trials=3)
+
+
+def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
+    chosen = search.model_dump(mode="json", include={"space", "objectives", "repeats"})
+    return {"kind": type(training).__name__, "training": training.model_dump(mode="json"), **chosen}
+
+
+def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> str:
+    lines = []
+    for key in known.keys() | given.keys():
+        if f"{prefix}{key}" in ("training.tracking", "training.device"):
+            continue  # another worker may log elsewhere and have another device
+        old, new = known.get(key), given.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines.append(_differences(old, new, f"{prefix}{key}."))
+        elif old != new:
+            texts = [json.dumps(each)[:80] for each in (old, new)]
+            lines.append(f"{prefix}{key} was {texts[0]}, is {texts[1]}")
+    return ", ".join(sorted(line for line in lines if line))
+
+
+def _without_password(address: str) -> str:
+    scheme, separator, rest = address.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{user.split(':')[0]}{at}{host}"

@@ -1,0 +1,231 @@
+"""One sweep as MLflow and Prefect see it: the parent run of its trials, the best so far, workers beside this one."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from uuid import UUID
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from pydantic import BaseModel
+
+from models.errors import UserError
+from models.search import SweepSpec, check_space
+from tasks import tracking
+from tasks.kinds import KINDS, kind_of, name_of
+from tasks.progress import announce
+from tasks.report import show_mlflow_link
+from tasks.run import prefect_tags
+from tasks.study import best_trial, counts, open_study, run_next, settings_of
+from tasks.sweep_report import compare_with_rules, keep_report
+from tasks.trial import TrialRunner
+
+WORKER = "UNFREEZE_WORKER"
+"""Environment variable with the number of a worker that was started beside the first, which reports."""
+MOST_FAILURES = 3
+"""Trials in a row that may fail; after that it is not their values that are wrong."""
+
+
+class Sweep:
+    """A sweep under way.
+
+    Parameters
+    ----------
+    search, training
+        What varies, and what is trained.
+    study
+        The Optuna study.
+    run_id
+        Its MLflow run.
+    """
+
+    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str) -> None:
+        self.search, self.training, self.study, self.run_id = search, training, study, run_id
+        experiment = tracking.get_run(run_id).info.experiment_id
+        self._runner = TrialRunner(search, training, experiment, run_id)
+        self._began, self._artifact = time.monotonic(), cast("UUID | None", None)
+
+    def run_trials(self) -> None:
+        """Run trials until the study has as many as asked for.
+
+        Raises
+        ------
+        UserError
+            If the input is wrong, whatever the trial.
+        """
+        failures = 0
+        while True:
+            try:
+                if not run_next(self.study, self.search.trials, self._runner.objective):
+                    return
+                failures = 0
+            except UserError:
+                raise
+            except Exception as error:
+                failures += 1
+                announce(f"a trial failed: {type(error).__name__}: {error}")
+                if failures == MOST_FAILURES:
+                    raise
+            self._report_progress()
+
+    def finish(self) -> dict[str, Any]:
+        """Draw and log what was found; what it came to as JSON."""
+        keep_report(self.study, self.search.objectives, self.run_id)
+        best = best_trial(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        return {
+            "study": self.study.study_name,
+            "run_id": self.run_id,
+            "best": None if best is None else _shown(best),
+            "trials": counts(self.study),
+            "prefix_builds": sum(int(trial.user_attrs.get("prefix_builds", 0)) for trial in trials),
+            "seconds": round(time.monotonic() - self._began, 2),
+            "comparison": compare_with_rules(self.study, self.search.objectives),
+        }
+
+    def _report_progress(self) -> None:
+        trial = self.study.get_trials(deepcopy=False)[-1]
+        done = counts(self.study)
+        over = done["complete"] + done["pruned"]
+        line = f"{over} of {self.search.trials} trials ({done['pruned']} pruned, {done['failed']} failed)"
+        best = best_trial(self.study)
+        if best is not None:
+            values = ", ".join(
+                f"{name} {value:.5g}" for name, value in zip(self.search.objectives, best.values, strict=True)
+            )
+            params = ", ".join(
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in best.params.items()
+            )
+            line += f"; best: trial {best.number} with {values} ({params})"
+            self._log_best(best, over)
+        announce(line)
+        if self._artifact is None:
+            self._artifact = cast(UUID, create_progress_artifact(0.0, description=line))
+        update_progress_artifact(self._artifact, min(100.0, 100 * over / self.search.trials), description=line)
+        if best is not None and best.number == trial.number:
+            create_markdown_artifact(f"## Best so far\n\n{line}", key="best-so-far", description=line)
+
+    def _log_best(self, best: FrozenTrial, over: int) -> None:
+        numbers = {"best_trial": float(best.number), "best_value": best.values[0]}
+        numbers |= dict(zip([f"best_{name}" for name in self.search.objectives], best.values, strict=True))
+        texts = {}
+        for name, value in best.params.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers[f"best_{name}"] = value
+            else:
+                texts[f"best_{name}"] = str(value)
+        with tracking.MetricLog(self.run_id) as log:
+            log.log(numbers, over)
+        if texts:
+            tracking.log_tags(self.run_id, texts)
+
+
+@contextmanager
+def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
+    """Begin a sweep or go on with it, and end its MLflow run as the block ends.
+
+    Raises
+    ------
+    UserError
+        If the space is wrong, or the study of that name was begun with other settings.
+    """
+    check_space(search, training)
+    study = open_study(search.study or name_of(training), search, training)
+    experiment = training.tracking.experiment
+    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name}
+    run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
+    if run_id is None:
+        params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
+        run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
+        kind_of(training).describe(training, run_id)
+    else:
+        tracking.reopen_run(run_id, tags, finished=True)
+    announce(f"study {study.study_name}, MLflow run {run_id}")
+    show_mlflow_link(run_id)
+    sweep = Sweep(search, training, study, run_id)
+    try:
+        yield sweep
+    except Exception:
+        tracking.close_run(run_id, "FAILED")
+        raise
+    except BaseException as stopped:
+        tracking.close_run(run_id, "KILLED")
+        stopped.add_note(f"go on with: unfreeze sweep --study {study.study_name} --trials {search.trials}")
+        raise
+    tracking.close_run(run_id, "FINISHED")
+
+
+@contextmanager
+def other_workers(search: SweepSpec, study: str) -> Iterator[None]:
+    """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
+    api = {}
+    if search.workers > 1:
+        with get_client(sync_client=True) as client:
+            api = {"PREFECT_API_URL": str(client.api_url).rstrip("/")}
+    settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "flows.cli", "sweep", "--study", study, *flags]
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **api, WORKER: str(number)}, stdout=subprocess.DEVNULL)
+        for number in range(1, search.workers)
+    ]
+    try:
+        yield
+        for process in processes:
+            process.wait()
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def join_sweep(search: SweepSpec, training: Any) -> None:
+    """Run trials of a sweep that another process leads, which reports.
+
+    Raises
+    ------
+    UserError
+        If the sweep has no MLflow run here.
+    """
+    study = open_study(search.study or name_of(training), search, training)
+    run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
+    if run_id is None:
+        raise UserError(f"study {study.study_name!r} has no MLflow run at {os.environ['MLFLOW_TRACKING_URI']}")
+    Sweep(search, training, study, run_id).run_trials()
+
+
+def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
+    """`search` with the space, objectives and repeats that the study was begun with, and the training."""
+    settings = settings_of(study)
+    known = {name: settings[name] for name in ("space", "objectives", "repeats")}
+    whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
+    return whole, KINDS[settings["kind"]].spec(**settings["training"])
+
+
+def register_best(study: Study) -> dict[str, Any]:
+    """Evaluate and register the best trial's weights."""
+    best = best_of(study)
+    run_id = best["run_id"]
+    _, training = stored(study, SweepSpec())
+    kind = kind_of(training)
+    return {**best, **kind.register(kind.spec(**tracking.spec_of(run_id)), run_id)}
+
+
+def best_of(study: Study) -> dict[str, Any]:
+    """The best trial as JSON."""
+    best = best_trial(study)
+    if best is None:
+        raise UserError(f"study {study.study_name!r} has no complete trial yet")
+    return {**_shown(best), "run_id": best.user_attrs["mlflow_run"]}
+
+
+def _shown(trial: FrozenTrial) -> dict[str, Any]:
+    return {"number": trial.number, "value": trial.values[0], "values": list(trial.values), "params": trial.params}
