@@ -58,14 +58,14 @@ def sweep(result: dict[str, Any]) -> None:
 
 
 def comparison(rows: list[dict[str, Any]]) -> None:
-    """A table with one row a setting."""
+    """A table with a column for each of the settings that are compared."""
     if not rows:
         return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names)
-    for row in rows:
-        values = [row.get(name) for name in names]
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "what"))
+    table = Table("", *(str(row["what"]) for row in rows))
+    for name in names:
+        values = [row.get(name) for row in rows]
+        table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
     Console(stderr=True).print(table)
 
 

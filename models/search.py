@@ -4,6 +4,7 @@ A dimension is a setting by its dotted name, or one of the three that say what t
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -205,12 +206,6 @@ def whole_numbers(dimension: Dimension, training: BaseModel) -> bool:
     return int in kinds and float not in kinds
 
 
-def first_stage(name: str) -> int:
-    """Number of the first stage that a setting by dotted name changes; 0 unless it belongs to one stage."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "recipe" and len(parts) > 2 and parts[1].isdecimal() else 0
-
-
 def shared_stages(search: SweepSpec, training: BaseModel) -> int:
     """How many stages, from the first, different trials can have in common.
 
@@ -218,17 +213,13 @@ def shared_stages(search: SweepSpec, training: BaseModel) -> int:
     is each trial's own: what it trains is what the trial is about.
     """
     stages: Sequence[Stage] = getattr(training, "recipe", [])
-    names = [stage.name for stage in stages]
-    reached = len(stages) - 1
+    reached = max(0, len(stages) - 1)
     for dimension in search.space:
         if dimension.choices is None:
             if dimension.name in STAGE_DIMENSIONS:
                 reached = min([reached, *_body_stages(training)])
             else:
-                parts = dimension.name.split(".")
-                if len(parts) > 2 and parts[1] in names:
-                    parts[1] = str(names.index(parts[1]))
-                reached = min(reached, first_stage(".".join(parts)))
+                reached = min(reached, _first_stage(dimension.name, stages))
     return reached
 
 
@@ -246,7 +237,8 @@ def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str
     ratios = [name for name in ("body_ratio", "early_ratio") if name in names]
     if not ratios:
         return {"as the recipe has it": inside} if inside else {}
-    rules = {rule: {**inside, **dict.fromkeys(ratios, ratio)} for rule, ratio in RULES_OF_THUMB.items()}
+    named = RULES_OF_THUMB if len(ratios) == 2 else {f"{ratios[0]} {ratio:g}": ratio for ratio in (10.0, 3.0, 1.0)}
+    rules = {rule: {**inside, **dict.fromkeys(ratios, ratio)} for rule, ratio in named.items()}
     by_name = {dimension.name: dimension for dimension in search.space}
     return {
         rule: values
@@ -260,14 +252,29 @@ def _body_stages(training: BaseModel) -> list[int]:
     return [position for position, stage in enumerate(stages) if stage.train != "head"]
 
 
+def _first_stage(name: str, stages: Sequence[Stage]) -> int:
+    """Number of the first stage that a setting by dotted name changes; 0 unless it belongs to one stage."""
+    parts = name.split(".")
+    if parts[0] != "recipe" or len(parts) < 3:
+        return 0
+    return _position([stage.name for stage in stages], parts[1]) or 0
+
+
 def _value_of(settings: Any, name: str) -> Any:
     for part in name.split("."):
         if isinstance(settings, list):
-            found = [entry for place, entry in enumerate(settings) if part in (str(place), entry.get("name"))]
-            settings = found[0] if found else None
+            position = _position([each.get("name") if isinstance(each, dict) else None for each in settings], part)
+            settings = None if position is None else settings[position]
         else:
             settings = settings.get(part) if isinstance(settings, dict) else None
     return settings
+
+
+def _position(names: Sequence[str | None], part: str) -> int | None:
+    """Which entry of a list a part of a dotted name means: its position or its name, as in `set_field`."""
+    if part.isascii() and part.isdecimal():
+        return int(part) if int(part) < len(names) else None
+    return names.index(part) if part in names else None
 
 
 def _kinds(name: str, training: BaseModel) -> list[Any]:
@@ -296,16 +303,21 @@ def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     UserError
         If the text is none of these.
     """
-    name, equals, rest = (part.strip() for part in text.partition("="))
-    if not (name and equals and rest):
-        raise UserError(f"--space {text!r}: write NAME=1,2,4 or NAME=1..30 or NAME=1..30 log, or NAME=none")
-    if rest.lower() == "none":
+    name, _, rest = (part.strip() for part in text.partition("="))
+    if name and rest.lower() == "none":
         return name, None
-    if ".." in rest:
-        words = rest.split()
-        low, _, high = words[0].partition("..")
-        return name, build_spec(Dimension, {"name": name, "low": low, "high": high, "log": words[1:] == ["log"]})
-    return name, Dimension(name=name, choices=[_read(choice.strip()) for choice in rest.split(",")])
+    words = [word.strip() for word in rest.split(",")]
+    is_range = ".." in rest and not any(sign in rest for sign in "/\\")  # "../weights.pth" is a path
+    ends = re.fullmatch(r"(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?P<log>\s+log)?", rest) if is_range else None
+    if not name or not all(words) or (is_range and not ends):
+        raise UserError(f"--space {text!r}: write NAME=1,2,4 or NAME=1..30 or NAME=1..30 log, or NAME=none")
+    settings: dict[str, Any] = {"choices": [_read(word) for word in words]}
+    if ends:
+        settings = {**ends.groupdict(), "log": ends["log"] is not None}
+    try:
+        return name, build_spec(Dimension, {"name": name, **settings})
+    except UserError as error:
+        raise UserError(f"--space {text!r}: {error}") from error
 
 
 def _read(text: str) -> Value:
@@ -313,7 +325,9 @@ def _read(text: str) -> Value:
         return text.lower() == "true"
     for kind in (int, float):
         try:
-            return kind(text)
-        except ValueError:
+            value = kind(text)
+            if math.isfinite(value):
+                return value
+        except (ValueError, OverflowError):
             continue
     return text

@@ -215,7 +215,9 @@ class Stage(Spec):
         "best by more than this share, and keep the best. Empty: train every cycle and keep the last.",
     )
     freeze_batchnorm: bool = Field(
-        default=False, description="Keep batch-norm statistics and weights fixed in unfrozen layers as well."
+        default=False,
+        description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: better for data like "
+        "ImageNet, and for few pictures.",
     )
 
     @field_validator("views", mode="before")
@@ -301,7 +303,17 @@ class TrainImages(Spec):
         default=[
             Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
             Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_len=1),
-            Stage(name="full", train="all", find_lr=True, ratio=10, cycles=3, cycle_len=1, cycle_mult=2, patience=0.1),
+            Stage(
+                name="full",
+                train="all",
+                find_lr=True,
+                ratio=10,
+                cycles=3,
+                cycle_len=1,
+                cycle_mult=2,
+                patience=0.1,
+                freeze_batchnorm=True,
+            ),
         ],
         min_length=1,
         max_length=20,

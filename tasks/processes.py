@@ -17,6 +17,8 @@ def is_gone(tags: dict[str, str]) -> bool:
         return False
     pid, _, created = tags.get("unfreeze.process", "").partition(":")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) >= 2
+        process = psutil.Process(int(pid))
+        # A zombie has ended; its parent has only not asked yet.
+        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - float(created)) >= 2
     except (psutil.NoSuchProcess, ValueError):
         return True

@@ -1,20 +1,24 @@
 """Optuna: the study of a sweep, which any number of processes may join and leave."""
 
 import json
+import math
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
@@ -27,6 +31,12 @@ HEARTBEAT_SECONDS = 20
 MOST_RETRIES = 2
 """Of a trial whose process died or was stopped."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+}
+"""For addresses that name none: those of our extras, which are not SQLAlchemy's own choice in every release."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -47,20 +57,23 @@ def reachable(address: str | None) -> Iterator[BaseStorage]:
         home().mkdir(parents=True, exist_ok=True)
         yield JournalStorage(JournalFileBackend(journal_path()))
         return
-    shown = _without_password(address)
+    url, shown = _read_address(address), _without_password(address)
     try:
         yield RDBStorage(
-            address,
+            url.render_as_string(hide_password=False),
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=3 * HEARTBEAT_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES),
+            # Not Optuna's own: it keeps the tags of the process that is gone, and counts by itself.
+            heartbeat_stale_trial_callback=lambda study, trial: _retry(study, trial, "its worker fell silent"),
         )
     except ImportError as error:
         raise UserError(
-            f"storage {shown}: {error}; pip install unfreeze[postgresql], or the driver it names"
+            f"storage {shown}: {error.__cause__ or error}; install the database's driver, such as: "
+            "pip install 'unfreeze[postgresql]'"
         ) from error
-    except (SQLAlchemyError, ValueError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
         raise UserError(f"storage {shown}: {reason}") from error
 
 
@@ -80,10 +93,10 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
             study_name=name,
             storage=storage,
             directions=directions,
-            sampler=_sampler(search, training),
             pruner=_pruner(search),
             load_if_exists=True,
         )
+        study.sampler = _sampler(search, training, len(study.get_trials(deepcopy=False)))
         begun_with = _settings(search, training)
         known = study.user_attrs.get("settings")
         if known is None:
@@ -121,31 +134,48 @@ def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, V
 def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:
     """Run one more trial, unless `trials` are over or under way; returns whether one was run.
 
-    An objective that raises `optuna.TrialPruned` prunes its trial; any other `Exception` fails it and is raised here
-    again. What ends the process (Ctrl-C, a cancellation) fails it too, and it is tried again later.
+    An objective that raises `optuna.TrialPruned` prunes its trial, and so does a value that is no number; any other
+    `Exception` fails it and is raised here again. What ends the process (Ctrl-C, a cancellation) fails it too, and it
+    is tried again later. A grid is over when each of its points was tried.
     """
-    close_stale_trials(study)
-    taken = [each for each in study.get_trials(deepcopy=False) if each.state in (*OVER, TrialState.RUNNING)]
-    if len(taken) >= trials:
-        return False
+    # Held until the trial is known to be this process's, so that workers start none too many and retry none twice.
+    lock = FileLock(home() / "optuna.lock")
+    number: int | None = None
 
     def watched(trial: Trial) -> float | tuple[float, ...]:
+        nonlocal number
+        number = trial.number
         for name, value in this_process().items():
             trial.set_user_attr(name, value)
-        try:
-            return objective(trial)
-        except Exception:
-            raise
-        except BaseException:
-            _fail_and_retry(study, study.get_trials(deepcopy=False)[trial.number], "stopped")
-            raise
+        lock.release()
+        result = objective(trial)
+        if any(math.isnan(value) for value in (result if isinstance(result, tuple) else (result,))):
+            raise optuna.TrialPruned
+        return result
 
-    study.optimize(watched, n_trials=1)
-    return True
+    try:
+        lock.acquire()
+        close_stale_trials(study)
+        known = study.get_trials(deepcopy=False)
+        if sum(each.state in (*OVER, TrialState.RUNNING) for each in known) >= trials:
+            return False
+        if isinstance(study.sampler, _Grid) and study.sampler.is_begun(known):
+            return False
+        study.optimize(watched, n_trials=1)
+        return True
+    except Exception:
+        raise
+    except BaseException:
+        if number is not None:
+            _fail_and_retry(study, study.get_trials(deepcopy=False)[number], "stopped")
+        raise
+    finally:
+        lock.release()
 
 
 def close_stale_trials(study: Study) -> None:
-    """Fail trials whose process on this machine is gone, and queue their values again."""
+    """Fail trials whose process on this machine is gone, or whose machine fell silent, and queue their values again."""
+    optuna.storages.fail_stale_trials(study)  # Optuna's own call comes too late for the last trial of a study
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("unfreeze.process") and is_gone(trial.user_attrs):
             _fail_and_retry(study, trial, "its process ended")
@@ -167,6 +197,8 @@ def best_trial(study: Study) -> FrozenTrial | None:
 
 def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
     """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
+    if any(math.isnan(value) for value in values):
+        return False
     signs = [1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions]
     mine = [sign * value for sign, value in zip(signs, values, strict=True)]
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -177,13 +209,20 @@ def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
 
 
 def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Mark a running trial as failed; its values come again, with the same rule, unless they failed too often."""
+    """Mark a running trial as failed, and queue its values again; one that is over already stays as it is."""
+    if trial.state not in OVER:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        _retry(study, trial, reason)
+
+
+def _retry(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Queue a trial's values again, with the same rule, unless they failed too often."""
     retries = int(trial.user_attrs.get("retries", 0))
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    if retries < MOST_RETRIES and trial.params:
+    values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if retries < MOST_RETRIES and values:
         kept = {key: trial.user_attrs[key] for key in ("rule",) if key in trial.user_attrs}
         study.enqueue_trial(
-            trial.params, user_attrs={**kept, "retries": retries + 1, "retry_of": trial.number, "reason": reason}
+            values, user_attrs={**kept, "retries": retries + 1, "retry_of": trial.number, "reason": reason}
         )
 
 
@@ -196,17 +235,40 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
     return trial.suggest_float(dimension.name, low, high, log=dimension.log)
 
 
-def _sampler(search: SweepSpec, training: BaseModel) -> optuna.samplers.BaseSampler:
-    # Workers that all began with the same seed would propose the same values.
-    seed = search.sampler_seed + int(os.environ.get("UNFREEZE_WORKER", "0"))
+def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samplers.BaseSampler:
+    # Workers that all began with the same seed, or a study that goes on, would propose the same values again.
+    seed = search.sampler_seed + 1000 * int(os.environ.get("UNFREEZE_WORKER", "0")) + trials
     if search.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed)
     if search.sampler == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=seed)
     if search.sampler == "grid":
         grid = {dimension.name: dimension.grid(whole_numbers(dimension, training)) for dimension in search.space}
-        return optuna.samplers.GridSampler(grid, seed=search.sampler_seed)
+        return _Grid(grid, seed=search.sampler_seed)
     return optuna.samplers.RandomSampler(seed=seed)
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """A grid beside which queued trials are run, such as rules of thumb and retries, which are none of its points."""
+
+    def __init__(self, grid: Mapping[str, Sequence[Value]], seed: int) -> None:
+        super().__init__(grid, seed)
+        self.grid = grid
+
+    def is_begun(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether every point was tried or is being tried, and nothing is queued."""
+        points = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        return not waiting and len(points) >= math.prod(len(values) for values in self.grid.values())
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """The value of the trial's point; of a queued trial that leaves the setting open, any of the grid."""
+        if "grid_id" in trial.system_attrs:
+            return super().sample_independent(study, trial, name, distribution)
+        return self.grid[name][trial.number % len(self.grid[name])]
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Nothing: Optuna's own raises for trials from the queue, and `run_next` sees when the grid is over."""
 
 
 def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
@@ -221,7 +283,8 @@ def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
 
 
 def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
-    chosen = search.model_dump(mode="json", include={"space", "objectives", "repeats"})
+    chosen = search.model_dump(mode="json", include={"objectives", "repeats"})
+    chosen["space"] = {dimension.name: dimension.model_dump(mode="json") for dimension in search.space}
     return {"kind": type(training).__name__, "training": training.model_dump(mode="json"), **chosen}
 
 
@@ -231,15 +294,40 @@ def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str
         if f"{prefix}{key}" in ("training.tracking", "training.device"):
             continue  # another worker may log elsewhere and have another device
         old, new = known.get(key), given.get(key)
+        named = [_by_name(each) for each in (old, new)]
+        if named[0] and list(named[0]) == list(named[1]):
+            old, new = named
         if isinstance(old, dict) and isinstance(new, dict):
             lines.append(_differences(old, new, f"{prefix}{key}."))
         elif old != new:
-            texts = [json.dumps(each)[:80] for each in (old, new)]
+            texts = [
+                "not there" if each is None else ", ".join(entries) or json.dumps(each)[:300]
+                for each, entries in zip((old, new), named, strict=True)
+            ]
             lines.append(f"{prefix}{key} was {texts[0]}, is {texts[1]}")
     return ", ".join(sorted(line for line in lines if line))
 
 
+def _by_name(value: Any) -> dict[str, Any]:
+    """Name -> entry of a list of stages; empty for anything else."""
+    if not (isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)):
+        return {}
+    return {entry["name"]: entry for entry in value}
+
+
+def _read_address(address: str) -> URL:
+    try:
+        url = make_url(address)
+        if url.password is not None and "@" in f"{url.host}{url.database}":
+            raise ValueError("the password has an @ of its own")
+    except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
+        raise UserError(
+            f"storage {_without_password(address)}: no address of a database; write "
+            "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
+        ) from None
+    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+
+
 def _without_password(address: str) -> str:
-    scheme, separator, rest = address.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{user.split(':')[0]}{at}{host}"
+    address = re.sub(r"(?i)(password=)[^&]*", r"\1...", address)
+    return re.sub(r"^((?:[\w+.-]+:/+)?[^:@]*):.*@", r"\1@", address)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
+import torch
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -165,22 +166,29 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
 @contextmanager
 def other_workers(search: SweepSpec, study: str) -> Iterator[None]:
     """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
-    api = {}
-    if search.workers > 1:
-        with get_client(sync_client=True) as client:
-            api = {"PREFECT_API_URL": str(client.api_url).rstrip("/")}
+    if search.workers == 1:
+        yield
+        return
+    with get_client(sync_client=True) as client:
+        api = str(client.api_url).rstrip("/")
+    # Workers that each took every core would mostly wait for each other.
+    threads = max(1, torch.get_num_threads() // search.workers)
+    alone = torch.get_num_threads()
     settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "flows.cli", "sweep", "--study", study, *flags]
+    environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
     processes = [
-        subprocess.Popen(command, env={**os.environ, **api, WORKER: str(number)}, stdout=subprocess.DEVNULL)
+        subprocess.Popen(command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL)
         for number in range(1, search.workers)
     ]
+    torch.set_num_threads(threads)
     try:
         yield
         for process in processes:
             process.wait()
     finally:
+        torch.set_num_threads(alone)
         for process in processes:
             process.terminate()
         for process in processes:
@@ -205,7 +213,7 @@ def join_sweep(search: SweepSpec, training: Any) -> None:
 def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
     """`search` with the space, objectives and repeats that the study was begun with, and the training."""
     settings = settings_of(study)
-    known = {name: settings[name] for name in ("space", "objectives", "repeats")}
+    known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
     whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
     return whole, KINDS[settings["kind"]].spec(**settings["training"])
 

@@ -3,8 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -17,10 +16,10 @@ import optuna.visualization.matplotlib
 import pandas as pd
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 from optuna.exceptions import ExperimentalWarning
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
 from scipy.stats import wilcoxon
@@ -41,6 +40,8 @@ _OPTUNA_NAMES = {"history": "optimization_history", "importance": "param_importa
 """What Optuna calls a plot, where it is not the same."""
 _MOST_IN_CONTOUR = 4
 """Settings in the contour plot, which has a panel for every pair."""
+_MOST_TICK_LETTERS = 26
+"""On the labels of an axis, before they are turned so that they do not run into each other."""
 _FEWEST_PAIRS = 5
 """Repeats that the Wilcoxon test needs to say anything."""
 
@@ -51,21 +52,19 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     Returns
     -------
     dict
-        Out of ``history``, ``parallel_coordinate``, ``slice``, ``contour`` and ``importance``, which are about the first
+        Out of ``history``, ``parallel_coordinate``, ``slice``, ``contour`` and ``importance``, which show the first
         objective, and with several objectives ``pareto_front``.
     """
+    first = _first_objective(study) if len(objectives) > 1 else study
     drawn = {}
-    with _quiet():
-        for name, options in _plots(study, objectives).items():
-            function = f"plot_{_OPTUNA_NAMES.get(name, name)}"
-            page = getattr(optuna.visualization, function)(study, **options)
-            # Optuna switches pyplot's style for good, which would show in every later picture of this process.
-            with matplotlib.rc_context({"figure.constrained_layout.use": True}):
-                axes = np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options))
-                figure = axes[0].get_figure()
-                pyplot.close(figure)  # it can still be rendered, but pyplot no longer holds it
-                _make_readable(name, figure, list(axes), len(options.get("params", [])))
-            drawn[name] = (page, figure)
+    # Optuna calls its pictures in Matplotlib experimental.
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        for name, options in _plots(first, objectives[0]).items():
+            drawn[name] = _draw(name, first, options)
+        if len(objectives) > 1 and best_trial(study):
+            # More than three cannot be drawn; which trials are best goes by all of them nevertheless.
+            options = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
+            drawn["pareto_front"] = _draw("pareto_front", study, options)
     return drawn
 
 
@@ -90,8 +89,8 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
         {
             "what": what,
             "trial": trial.number,
-            **{name: round(value, 5) for name, value in zip(objectives, trial.values, strict=True)},
-            "difference": round(best.values[0] - trial.values[0], 5),
+            **{name: _rounded(value) for name, value in zip(objectives, trial.values, strict=True)},
+            "difference": _rounded(best.values[0] - trial.values[0]),
             **(_noise(best, trial) if repeated else {}),
             **{name: _short(value) for name, value in trial.params.items()},
         }
@@ -114,40 +113,34 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
         show_table(rows, "search-vs-rule-of-thumb", "Search against the rule of thumb")
 
 
-def _plots(study: optuna.Study, objectives: list[str]) -> dict[str, dict[str, Any]]:
+def _first_objective(study: optuna.Study) -> optuna.Study:
+    """The study as if its first objective were the only one.
+
+    With a `target` instead, Optuna would know no better and worse: no best value so far, and colours and importance as
+    if every objective should be low.
+    """
+    trials = study.get_trials()
+    for trial in trials:
+        trial.values = trial.values[:1] if trial.values else None
+    alone = optuna.create_study(direction=study.directions[0])
+    alone.add_trials(trials)
+    return alone
+
+
+def _plots(study: optuna.Study, objective: str) -> dict[str, dict[str, Any]]:
     """Optuna's options for every plot that there are trials enough for."""
-    # Optuna leaves out what is infinite.
-    trials = [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if math.isfinite(trial.values[0])
-    ]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [trial for trial in complete if math.isfinite(trial.values[0])]  # Optuna leaves out the others
     if not trials:
         return {}
-    several = len(objectives) > 1
-    about: dict[str, Any] = {"target_name": objectives[0]}
-    plots = {"history": about | ({"target": _first} if several else {})}
-    if varied := _varied(trials):
-        plots["parallel_coordinate"] = plots["slice"] = {**plots["history"], "params": varied}
+    varied = _varied(trials)
+    plots: dict[str, dict[str, Any]] = {"history": {}}
+    if varied:
+        plots |= {"parallel_coordinate": {"params": varied}, "slice": {"params": varied}}
     if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
-        higher = study.directions[0] == StudyDirection.MAXIMIZE
-        importance = {**about, "params": varied, **({"target": _minus_first if higher else _first} if several else {})}
-        weights = optuna.importance.get_param_importances(study, params=varied, target=importance.get("target"))
-        most = sorted(varied, key=lambda name: -weights[name])[:_MOST_IN_CONTOUR]
-        plots |= {"contour": {**plots["history"], "params": most}, "importance": importance}
-    if several:
-        # More than three cannot be drawn; which trials are best goes by all of them nevertheless.
-        plots["pareto_front"] = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
-    return plots
-
-
-def _first(trial: FrozenTrial) -> float:
-    return float(trial.values[0])
-
-
-def _minus_first(trial: FrozenTrial) -> float:
-    """With a target, Optuna's importance is always about what makes it low."""
-    return -float(trial.values[0])
+        importance = optuna.importance.get_param_importances(study, params=varied)
+        plots |= {"contour": {"params": list(importance)[:_MOST_IN_CONTOUR]}, "importance": {"params": varied}}
+    return {name: {**options, "target_name": objective} for name, options in plots.items()}
 
 
 def _varied(trials: list[FrozenTrial]) -> list[str]:
@@ -159,59 +152,88 @@ def _varied(trials: list[FrozenTrial]) -> list[str]:
     return sorted(name for name, different in values.items() if len(different) > 1)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings that plots in Matplotlib are experimental, and that importance takes low values for good."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.filterwarnings(
-            "ignore", "PedAnovaImportanceEvaluator computes the importances of params to achieve low"
-        )
-        yield
+def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[InteractiveFigure, Figure]:
+    function = f"plot_{_OPTUNA_NAMES.get(name, name)}"
+    page = getattr(optuna.visualization, function)(study, **options)
+    # Optuna sets pyplot's style for good, which would show in every later picture of this process.
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}):
+        axes = list(np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options)))
+        figure = axes[0].get_figure()
+        pyplot.close(figure)  # it can still be rendered, but pyplot no longer holds it
+        _make_readable(name, figure, axes, options.get("params", []))
+    return page, figure
 
 
-def _make_readable(name: str, figure: Figure, axes: list[Axes], params: int) -> None:
-    """Give Optuna's picture the room that its labels need."""
+def _make_readable(name: str, figure: Figure, axes: list[Axes], params: list[str]) -> None:
+    """Give Optuna's picture the room that its labels need, and plain numbers."""
+    panel = max([3.0, *(0.1 * len(param) for param in params)])
     if name == "history":
         axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif name == "importance":
+        figure.set_size_inches(8, max(4.8, 1 + 0.4 * len(params)))
+        axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars, not on top of them
     elif name == "parallel_coordinate":
-        figure.set_size_inches(2.5 + 1.8 * params, 4.8)
-    elif name == "contour" and params > 2:
-        figure.set_size_inches(2 + 3 * params, 3 * params)
+        figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
+    elif name == "slice":
+        figure.set_size_inches(2 + panel * len(params), 4.8)
+    elif name == "contour" and len(params) > 2:
+        figure.set_size_inches(2 + panel * len(params), panel * len(params))
+    elif name == "pareto_front":
+        axes[0].locator_params(nbins=6)
     for each in axes if len(axes) > 1 else []:
         each.label_outer()
     for each in figure.axes:
         for axis in (each.xaxis, each.yaxis):
             if axis.get_scale() == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_minor_locator(NullLocator())
-                axis.set_major_formatter(FormatStrFormatter("%g"))
+                _number_plainly(axis)
+    figure.draw_without_rendering()  # only now is it known which ticks there are
+    for each in figure.axes:
+        if name == "parallel_coordinate":
+            for label in each.get_yticklabels():  # lines run across them
+                label.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
+        elif name in ("slice", "contour"):
+            letters = sum(len(label.get_text()) for label in each.get_xticklabels())
+            each.tick_params(axis="x", rotation=30 if letters > _MOST_TICK_LETTERS else 0)
+
+
+def _number_plainly(axis: Axis) -> None:
+    """Label a logarithmic axis with 2, 5, 10 instead of powers of ten with every digit in between."""
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low)
+    axis.set_major_locator(MaxNLocator(4) if decades < 1 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def _noise(best: FrozenTrial, trial: FrozenTrial) -> dict[str, object]:
     """How sure the difference between two repeated trials is; None for what the repeats do not tell."""
-    theirs, mine = _repeats(best), _repeats(trial)
-    error, best_error = _standard_error(mine), _standard_error(theirs)
-    pairs = list(zip(theirs, mine, strict=False))
-    differ = any(one != other for one, other in pairs)
-    tested = len(pairs) >= _FEWEST_PAIRS and differ
+    pairs = list(zip(_repeats(best), _repeats(trial), strict=False))
+    testable = len(pairs) >= _FEWEST_PAIRS and any(one != other for one, other in pairs)
+    error, best_error = _standard_error(trial), _standard_error(best)
     within = None
     if error is not None and best_error is not None:
         within = abs(best.values[0] - trial.values[0]) <= math.hypot(error, best_error)
     return {
-        "standard error": None if error is None else round(error, 5),
-        "p": round(float(wilcoxon(*zip(*pairs, strict=True)).pvalue), 5) if tested else None,
+        "standard error": None if error is None else _rounded(error),
+        "p": _rounded(float(wilcoxon(*zip(*pairs, strict=True)).pvalue)) if testable else None,
         "within noise": within,
     }
 
 
 def _repeats(trial: FrozenTrial) -> list[float]:
-    """The first objective with each seed, in the order of the seeds."""
-    return list(trial.user_attrs.get("repeats", []))
+    """The first objective with each seed, in the order of the seeds; none if a training diverged."""
+    values: list[float] = trial.user_attrs.get("repeats", [])
+    return values if all(map(math.isfinite, values)) else []
 
 
-def _standard_error(values: list[float]) -> float | None:
+def _standard_error(trial: FrozenTrial) -> float | None:
+    values = _repeats(trial)
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def _rounded(value: float) -> float | None:
+    """To five digits; None for what a page cannot show as a number."""
+    return round(value, 5) if math.isfinite(value) else None
 
 
 def _short(value: Any) -> Any:
@@ -229,8 +251,8 @@ def _trials(study: optuna.Study, objectives: list[str]) -> pd.DataFrame:
 def _as_feather(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns of one type each: what has no type of its own, or several in one column, is JSON."""
     kept = table.copy()
-    for name in table.select_dtypes(object):
+    for name in table:
         kinds = {type(value) for value in table[name].dropna()}
-        if len(kinds) > 1 or kinds & {list, dict, tuple}:
+        if len(kinds) > 1 or kinds & {list, dict}:
             kept[name] = table[name].map(lambda value: json.dumps(value, default=str), na_action="ignore")
     return kept

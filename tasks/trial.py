@@ -1,20 +1,24 @@
 """One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
 
+import gc
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from optuna import TrialPruned
 from optuna.trial import Trial
 from prefect import Task
 from pydantic import BaseModel
 
 from models.search import SweepSpec, Value, shared_stages, trial_spec
+from models.training.loop import DivergedError
 from tasks import tracking
 from tasks.checkpoint_writer import SLOTS
 from tasks.kinds import kind_of
+from tasks.progress import say
 from tasks.study import is_among_best, suggest
 
 
@@ -59,7 +63,11 @@ class TrialRunner:
         trial.set_user_attr("mlflow_run", run_id)
         status: tracking.RunStatus = "FAILED"
         try:
-            results = self._repeat(trial, spec, run_id)
+            try:
+                results = self._repeat(trial, spec, run_id)
+            except DivergedError as error:  # pruned: the sampler learns to keep away from such values
+                say(str(error))
+                results = None
             status = "FINISHED" if results is not None else "KILLED"
             return results
         except Exception:
@@ -68,6 +76,9 @@ class TrialRunner:
             status = "KILLED"
             raise
         finally:
+            gc.collect()  # the network and its optimizer refer to each other
+            with tracking.MetricLog(run_id) as log:
+                log.log({"memory_mb": psutil.Process().memory_info().rss / 2**20}, 0)
             tracking.close_run(run_id, status)
 
     def _repeat(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:

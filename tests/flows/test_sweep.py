@@ -1,0 +1,177 @@
+"""A whole sweep on a tiny data set: what comes out, what is shared, what stopping leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from models.errors import UserError
+from models.search import Dimension, SweepSpec
+from models.specs import TrainImages
+from tasks import tracking
+from tests.flows.tiny import tiny_training
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def short_training(source: Path, **overrides: object) -> TrainImages:
+    recipe = [
+        {"name": "head", "precompute": True, "find_lr": True, "cycles": 1},
+        {"name": "full", "train": "all", "find_lr": True, "ratio": 3, "cycles": 2},
+    ]
+    return tiny_training(source, **{"recipe": recipe, **overrides})
+
+
+def children(run_id: str) -> list[Run]:
+    experiments = [tracking.experiment_id("unfreeze")]
+    return list(MlflowClient().search_runs(experiments, f"tags.`mlflow.parentRunId` = '{run_id}'"))
+
+
+@pytest.fixture(scope="module")
+def swept(stripes: Path, prefect_api: None) -> dict[str, Any]:
+    from flows.sweep import sweep
+
+    result: dict[str, Any] = sweep(SweepSpec(trials=5, study="swept"), short_training(stripes))
+    return result
+
+
+def test_the_result_names_the_study_the_best_trial_and_what_became_of_the_others(swept: dict[str, Any]) -> None:
+    assert swept["study"] == "swept"
+    assert set(swept["best"]["params"]) == {"body_ratio", "early_ratio", "head_factor"}
+    assert swept["trials"]["complete"] + swept["trials"]["pruned"] == 5
+    assert swept["trials"]["failed"] == 0
+
+
+def test_what_trials_share_is_computed_once(swept: dict[str, Any]) -> None:
+    assert swept["prefix_builds"] == 1
+
+
+def test_each_trial_is_a_child_run_with_its_true_state_and_curves(swept: dict[str, Any]) -> None:
+    runs = children(swept["run_id"])
+    assert len(runs) == 5
+    ended = [run.info.status for run in runs]
+    assert ended.count("FINISHED") == swept["trials"]["complete"]
+    assert ended.count("KILLED") == swept["trials"]["pruned"]
+    for run in runs:
+        assert {"body_ratio", "early_ratio", "head_factor"} <= set(run.data.params)
+        assert {"valid/loss", "train/loss", "rate/early"} <= set(run.data.metrics)
+
+
+def test_the_parent_shows_the_best_and_the_pictures(swept: dict[str, Any]) -> None:
+    client = MlflowClient()
+    metrics = client.get_run(swept["run_id"]).data.metrics
+    assert metrics["best_value"] == pytest.approx(swept["best"]["value"])
+    assert metrics["best_body_ratio"] == pytest.approx(swept["best"]["params"]["body_ratio"])
+    names = {item.path for item in client.list_artifacts(swept["run_id"], "sweep")}
+    assert {"sweep/history.html", "sweep/history.png", "sweep/search_vs_rule_of_thumb.txt"} <= names
+
+
+def test_the_course_s_ratios_come_first(swept: dict[str, Any]) -> None:
+    by_number = {int(run.data.tags["unfreeze.trial"]): run for run in children(swept["run_id"])}
+    assert [float(by_number[number].data.params["body_ratio"]) for number in range(3)] == [10, 3, 1]
+
+
+def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict[str, Any], stripes: Path) -> None:
+    """The shared prefix changes nothing: train by the recipe, with the finder's rate as the trial had it."""
+    from flows.train_images import train_images
+
+    run = next(run for run in children(swept["run_id"]) if run.data.tags["unfreeze.trial"] == "1")
+    assert run.info.status == "FINISHED"
+    alone = train_images(short_training(stripes))  # ratio 3, as the trial; the finder measures at this ratio as well
+    assert run.data.metrics["valid/loss"] == alone["metrics"]["valid/loss"]
+
+
+def test_the_same_command_goes_on_where_the_study_stopped(swept: dict[str, Any], stripes: Path) -> None:
+    from flows.sweep import sweep
+
+    again = sweep(SweepSpec(trials=6, study="swept"), short_training(stripes))
+    assert again["run_id"] == swept["run_id"]
+    assert sum(again["trials"].values()) == 6
+    assert again["prefix_builds"] == 1
+
+
+def test_the_best_trial_becomes_a_registered_model(swept: dict[str, Any]) -> None:
+    from flows.sweep import register_best
+
+    result = register_best("swept")
+    assert result["model"]["name"] == "stripes0-classifier" or result["model"]["version"]
+    assert "valid/accuracy_tta" in result["metrics"]
+
+
+def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: Path) -> None:
+    from flows.sweep import sweep
+
+    space = [
+        Dimension(name="recipe.head.cycles", choices=[1, 2]),
+        Dimension(name="body_ratio", low=1, high=9, log=True),
+    ]
+    result = sweep(SweepSpec(trials=6, study="prefixes", space=space, sampler="random", pruner="none"),
+                   short_training(stripes))  # fmt: skip
+    tried = {run.data.params["recipe.head.cycles"] for run in children(result["run_id"])}
+    assert result["prefix_builds"] == len(tried) == 2
+
+
+def test_repeats_train_other_seeds_and_judge_by_their_mean(stripes: Path) -> None:
+    from flows.sweep import sweep
+
+    result = sweep(SweepSpec(trials=3, study="repeats", repeats=2), short_training(stripes))
+    best = result["comparison"][0]
+    assert "standard error" in best
+    run = next(
+        run for run in children(result["run_id"]) if int(run.data.tags["unfreeze.trial"]) == result["best"]["number"]
+    )
+    seeds = [run.data.metrics["valid/loss"], run.data.metrics["seed-1/valid/loss"]]
+    assert result["best"]["value"] == pytest.approx(sum(seeds) / 2)
+
+
+def test_several_objectives_give_a_front(stripes: Path) -> None:
+    from flows.sweep import sweep
+
+    search = SweepSpec(trials=3, study="front", objectives=["accuracy", "seconds"], sampler="random")
+    result = sweep(search, short_training(stripes))
+    assert len(result["best"]["values"]) == 2
+    names = {item.path for item in MlflowClient().list_artifacts(result["run_id"], "sweep")}
+    assert "sweep/pareto_front.png" in names
+
+
+def test_a_wrong_space_is_refused_before_the_first_trial(stripes: Path) -> None:
+    from flows.sweep import sweep
+
+    space = [Dimension(name="data.sizes", choices=[32])]
+    with pytest.raises(UserError, match=r"data\.size\b"):
+        sweep(SweepSpec(study="wrong", space=space), short_training(stripes))
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_goes_on(stripes: Path, own_home: Path) -> None:
+    own_home.mkdir()
+    config = own_home / "spec.yaml"
+    config.write_text(yaml.safe_dump(short_training(stripes, **{"recipe.full.cycles": 6}).model_dump(mode="json")))
+    command = [sys.executable, "-m", "flows.cli", "sweep", "--study", "stopped"]
+    environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
+    flags = ["--config", str(config), "--trials", "200", "--workers", "2", "--pruner", "none"]
+    with (own_home / "log").open("w") as log:
+        process = subprocess.Popen([*command, *flags], stdout=log, stderr=log, env=environment)
+        deadline = time.monotonic() + 180
+        while "worker 1" not in (own_home / "log").read_text() or " 4 of 200" not in (own_home / "log").read_text():
+            assert process.poll() is None, (own_home / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, (own_home / "log").read_text()
+    assert "Cancelled" in (own_home / "log").read_text()
+
+    again = [*command, "--trials", "8", "--json"]
+    done = subprocess.run(again, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (parent,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], "tags.`unfreeze.kind` = 'sweep'")
+    assert parent.info.status == "FINISHED"
+    assert "RUNNING" not in {run.info.status for run in children(parent.info.run_id)}
