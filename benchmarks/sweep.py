@@ -90,8 +90,8 @@ def speed(folder: Path) -> None:
         flags += ["--recipe.full.lr_factor", values["head_factor"]]
         home = folder / f"alone-{run.data.tags['unfreeze.trial']}"
         seconds, result = unfreeze(home, "train", str(PHOTOS), "--config", str(config), *flags)
-        print(f"trial {run.data.tags['unfreeze.trial']} alone: {seconds:.0f} s, loss {result['metrics']['valid/loss']:.5f}"
-              f" (in the sweep {run.data.metrics['valid/loss']:.5f})", flush=True)  # fmt: skip
+        losses = f"{result['metrics']['valid/loss']:.5f} (in the sweep {run.data.metrics['valid/loss']:.5f})"
+        print(f"trial {run.data.tags['unfreeze.trial']} alone: {seconds:.0f} s, loss {losses}", flush=True)
         alone.append(seconds)
     for pruner, seconds in rows.items():
         print(f"pruner {pruner}: {3600 / seconds:.0f} trials an hour against {3600 / np.mean(alone):.0f}: "

@@ -38,6 +38,7 @@ class TrialRunner:
     def __init__(self, search: SweepSpec, training: BaseModel, experiment: str, parent: str) -> None:
         self.search, self.training, self.experiment, self.parent = search, training, experiment, parent
         self.shared = shared_stages(search, training)
+        gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
 
     def objective(self, trial: Trial) -> tuple[float, ...]:
         """What Optuna calls: the trial's values, after a Prefect task of its own with a readable name."""
