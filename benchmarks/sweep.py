@@ -1,7 +1,7 @@
 """Sweeps: trials per hour against trainings of their own, what a trial costs beside its training, and memory.
 
 With an argument (`speed`, `overhead`), only that part. The speed part searches the differential rates on the cat and
-dog photos at 128 pixels, with two epochs of the whole network in each trial; the overhead part uses a tiny network.
+dog photos at 96 pixels, with two epochs of the whole network in each trial; the overhead part uses a tiny network.
 """
 
 import json
@@ -18,11 +18,11 @@ import yaml
 
 from benchmarks._prepared import PHOTOS
 
-TRIALS = 15
+TRIALS = 12
 ALONE = 2
 """Trials that are trained alone as well: the first ones of the search."""
 SEARCHED = {
-    "data": {"source": str(PHOTOS), "size": 128},
+    "data": {"source": str(PHOTOS), "size": 96},
     "recipe": [
         {"name": "head", "precompute": True, "find_lr": True, "cycles": 2},
         {"name": "head-augmented", "views": 3, "cycles": 3},

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from flows import show
@@ -15,6 +16,7 @@ from flows.flags import FlagParser, add_flags, space_from, spec_from
 from models.errors import UserError
 from models.search import SweepSpec
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
     _add_source(train)
     train.set_defaults(run=_train)
 
+    table = commands.add_parser("train-table", help="train an entity-embedding network on a table and register it")
+    _add_table(table)
+    table.set_defaults(run=_train_table)
+
+    datepart = commands.add_parser("add-datepart", help="replace a column of dates in a file by its parts")
+    datepart.add_argument("source", metavar="FILE", help="CSV, Parquet or feather file")
+    datepart.add_argument("--column", required=True, help="column of dates")
+    datepart.add_argument("--out", required=True, help="file to write: .feather, .parquet or .csv")
+    datepart.add_argument("--time", action="store_true", help="hour, minute and second as well")
+    datepart.add_argument("--cyclic", action="store_true", help="sine and cosine of periodic parts as well")
+    datepart.set_defaults(run=_add_datepart)
+
     resume = commands.add_parser("resume", help="go on with a training that was stopped")
     resume.add_argument("run_id", metavar="RUN_ID", help="id of the MLflow run")
     resume.set_defaults(run=_resume)
@@ -39,7 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     finder.set_defaults(run=_find_lr)
 
     sweep = commands.add_parser("sweep", help="search for better settings; go on with a study; register its best")
-    _add_source(sweep)
+    sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
+    # Which settings there are depends on the kind, so it is looked for before everything else.
+    if "--table" in (sys.argv[1:] if arguments is None else arguments):
+        _add_table(sweep)
+    else:
+        _add_source(sweep)
     add_flags(sweep, SweepSpec, without=("space",))
     sweep.add_argument(
         "--space",
@@ -53,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
     sweep.set_defaults(run=_sweep)
 
-    for command in (train, resume, finder, sweep):
+    for command in (train, table, resume, finder, sweep):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -78,9 +97,24 @@ def _add_source(parser: FlagParser) -> None:
     add_flags(parser, TrainImages)
 
 
+def _add_table(parser: FlagParser) -> None:
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="a CSV, Parquet or feather file, or `flights` (default: flights)",
+    )
+    add_flags(parser, TrainTables)
+
+
 def _params(options: argparse.Namespace) -> TrainImages:
     fixed = {"data.source": options.source} if options.source is not None else {}
     return spec_from(options, TrainImages, **fixed)
+
+
+def _table_params(options: argparse.Namespace) -> TrainTables:
+    fixed = {"data.source": options.source} if options.source is not None else {}
+    return spec_from(options, TrainTables, **fixed)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -91,13 +125,34 @@ def _train(options: argparse.Namespace) -> int:
     return _finish(train_images(params, return_state=True), options.json, show.training)
 
 
+def _train_table(options: argparse.Namespace) -> int:
+    params = _table_params(options)
+    with _prefect_starting():
+        from flows.train_tables import train_tables
+
+    return _finish(train_tables(params, return_state=True), options.json, show.training)
+
+
+def _add_datepart(options: argparse.Namespace) -> int:
+    from models.tables.dates import add_datepart_to_file
+
+    rows = add_datepart_to_file(Path(options.source), options.column, Path(options.out), options.time, options.cyclic)
+    print(f"{rows:,} rows: {options.out}", file=sys.stderr)
+    return 0
+
+
 def _resume(options: argparse.Namespace) -> int:
     with _prefect_starting():
         from flows.train_images import train_images
-        from tasks.tracking import spec_of
+        from flows.train_tables import train_tables
+        from tasks.tracking import kind_of_run, spec_of
 
-    params = TrainImages(**spec_of(options.run_id))
-    return _finish(train_images(params, options.run_id, return_state=True), options.json, show.training)
+    spec = spec_of(options.run_id)
+    if kind_of_run(options.run_id) == "train-tables":
+        state = train_tables(TrainTables(**spec), options.run_id, return_state=True)
+    else:
+        state = train_images(TrainImages(**spec), options.run_id, return_state=True)
+    return _finish(state, options.json, show.training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:
@@ -114,9 +169,11 @@ def _sweep(options: argparse.Namespace) -> int:
     if (options.best or options.register) and search.study is None:
         raise UserError("--best: which study? give --study NAME")
     fresh = options.source is not None or options.config is not None
-    params = _params(options) if fresh or search.study is None else None
+    params: TrainImages | TrainTables | None = None
+    if fresh or search.study is None:
+        params = _table_params(options) if options.table else _params(options)
     with _prefect_starting():
-        from flows.sweep import join_sweep, register_best, sweep
+        from flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from tasks.study import load_study
         from tasks.sweep import WORKER, best_of, stored
 
@@ -128,10 +185,11 @@ def _sweep(options: argparse.Namespace) -> int:
         return _finish(state, options.json, show.registered)
     if params is None:
         search, stored_params = stored(load_study(str(search.study), search.storage), search)
-        params = cast(TrainImages, stored_params)
+        params = cast("TrainImages | TrainTables", stored_params)
     if WORKER in os.environ:
         return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
-    return _finish(sweep(search, params, return_state=True), options.json, show.sweep)
+    searched = sweep_tables if isinstance(params, TrainTables) else sweep
+    return _finish(searched(search, params, return_state=True), options.json, show.sweep)
 
 
 @contextlib.contextmanager

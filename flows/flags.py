@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from models.errors import UserError
-from models.fields import SpecField, fields_of
+from models.fields import SpecField, fields_of, present
 from models.overrides import build_spec
 from models.search import Dimension, parse_dimension
 
@@ -162,7 +162,7 @@ def spec_from(
         if field is None:
             continue
         # Plain values stay text for pydantic to read: YAML 1.1 takes 1e-3 for text, 010 for 8 and 12:30 for 750.
-        overrides[name] = _parsed_yaml(text, f"--{name}") if field.is_structured else text
+        overrides[name] = _structured(text, name, field) if field.is_structured else text
     config = read_config(Path(arguments.config)) if arguments.config else {}
     if section is not None:
         config = config.get(section) or {}
@@ -217,6 +217,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected settings as NAME: VALUE, but this is a {type(config).__name__}")
     return config
+
+
+def _structured(text: str, name: str, field: SpecField) -> Any:
+    """The flag's YAML; a single text where a list of texts belongs is a list of one."""
+    value = _parsed_yaml(text, f"--{name}")
+    return [text] if isinstance(value, str) and list[str] in present(field.annotation) else value
 
 
 def _parsed_yaml(text: str, origin: str) -> Any:

@@ -7,11 +7,13 @@ from prefect.states import Cancelled, State
 
 from models.search import SweepSpec
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 from tasks import sweep as sweeps
 from tasks.study import load_study
 
 DEFAULTS = SweepSpec()
 TRAINING = TrainImages()
+TABLE = TrainTables()
 
 
 @flow(name="sweep", flow_run_name="sweep {training.data.source}")
@@ -22,6 +24,22 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
         params: What varies, for how many trials, and how they are judged.
         training: The training that is varied; what trials share of it is computed once.
     """
+    return search(params, training)
+
+
+@flow(name="sweep-tables", flow_run_name="sweep {training.data.source}")
+def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
+    """The same for a training on a table.
+
+    Args:
+        params: What varies, for how many trials, and how they are judged.
+        training: The training that is varied; what trials share of it is computed once.
+    """
+    return search(params, training)
+
+
+def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:
+    """Run trials, in this process and in those beside it, and say what was found."""
     try:
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(params, under_way.study.study_name):
@@ -32,7 +50,7 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
 
 
 @flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}")
-def join_sweep(params: SweepSpec, training: TrainImages, number: int) -> None:
+def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: int) -> None:
     """Run trials of a sweep that another process leads.
 
     Args:

@@ -126,7 +126,10 @@ class SweepSpec(Spec):
     @field_validator("objectives", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return value
+        return [name.strip() for text in texts for name in text.split(",")]
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

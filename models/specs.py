@@ -340,15 +340,26 @@ class TrainImages(Spec):
     )
 
     @model_validator(mode="after")
-    def _stage_names_differ_and_rates_are_known(self) -> Self:
-        names = [stage.name for stage in self.recipe]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"recipe: stage names must differ, but {sorted(doubled)} occur more than once")
-        suggested = False
-        for position, stage in enumerate(self.recipe):
-            suggested = suggested or stage.find_lr
-            if stage.lr is None and stage.lrs is None and not suggested:
-                raise ValueError(
-                    f"recipe.{position} ({stage.name}): no learning rate; set lr or lrs, or find_lr here or earlier"
-                )
+    def _stages_fit_together(self) -> Self:
+        check_recipe(self.recipe)
         return self
+
+
+def check_recipe(recipe: list[Stage]) -> None:
+    """Refuse stages with the same name, and a stage without a learning rate.
+
+    Raises
+    ------
+    ValueError
+        Says which stage.
+    """
+    names = [stage.name for stage in recipe]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"recipe: stage names must differ, but {sorted(doubled)} occur more than once")
+    suggested = False
+    for position, stage in enumerate(recipe):
+        suggested = suggested or stage.find_lr
+        if stage.lr is None and stage.lrs is None and not suggested:
+            raise ValueError(
+                f"recipe.{position} ({stage.name}): no learning rate; set lr or lrs, or find_lr here or earlier"
+            )

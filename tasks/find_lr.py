@@ -4,18 +4,19 @@ import pandas as pd
 from prefect import task
 
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 from models.training.finder import find_learning_rate
 from tasks import tracking
 from tasks.plots import plot_learning_rates
 from tasks.precompute import as_views
 from tasks.progress import say
 from tasks.report import keep_picture
-from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
+from tasks.stage import bind_any, checkpoint_of, learner_at, named_after_stage
 
 
 @task(name="find-lr", task_run_name=named_after_stage("find a learning rate for"))
 def find_lr(
-    params: TrainImages,
+    params: TrainImages | TrainTables,
     index_path: str,
     caches: dict[str, str],
     activations: dict[str, str],
@@ -27,7 +28,7 @@ def find_lr(
     The curve goes to MLflow as a picture and a feather file.
     """
     stage = params.recipe[position]
-    recipe = bind(params, index_path, caches)
+    recipe = bind_any(params, index_path, caches)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
     train, _ = recipe.batches(position, as_views(activations))
     curve = find_learning_rate(learner, train, params.finder)

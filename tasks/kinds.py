@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 from tasks.image_trial import ImageTrial, describe_images, register_images
 from tasks.run import source_name
+from tasks.table_trial import TableTrial, describe_tables, register_tables
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,17 @@ class Kind:
     spec: type[BaseModel]
     """What it is defined by; has ``recipe``, ``seed``, ``tracking`` and ``data.source``."""
     trial: Callable[[Any, Any, int], Any]
-    """(the sweep's training, the trial's, stages that are shared) -> see `ImageTrial`."""
+    """(the sweep's training, the trial's, stages that are shared) -> see `StageChain`."""
     describe: Callable[[Any, str], None]
     """Logs the data of a training to an MLflow run."""
     register: Callable[[Any, str], dict[str, Any]]
     """Evaluates and registers the weights of an MLflow run."""
 
 
-KINDS = {"TrainImages": Kind(TrainImages, ImageTrial, describe_images, register_images)}
+KINDS = {
+    "TrainImages": Kind(TrainImages, ImageTrial, describe_images, register_images),
+    "TrainTables": Kind(TrainTables, TableTrial, describe_tables, register_tables),
+}
 
 
 def kind_of(training: BaseModel) -> Kind:

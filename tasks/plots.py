@@ -47,7 +47,9 @@ def plot_schedule(rates: Mapping[str, Sequence[tuple[int, float]]], title: str) 
     return figure
 
 
-def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Figure:
+def plot_confusion(
+    targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str = "Confusion (validation rows, TTA)"
+) -> Figure:
     """Rows are the true classes, columns the predicted ones; numbers are validation rows."""
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
@@ -56,7 +58,7 @@ def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion (validation rows, TTA)")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     if len(classes) <= _MOST_CLASSES_NAMED:
         axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 5 else 0)
         axes.set_yticks(range(len(classes)), classes)

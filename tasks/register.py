@@ -1,14 +1,12 @@
 """The final model as a step: log it, register it, give it an alias."""
 
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from prefect import task
 
-import models
 from models.images.serving import save_classifier
 from models.specs import TrainImages
 from tasks import tracking
@@ -16,7 +14,7 @@ from tasks.progress import say
 from tasks.stage import bind, checkpoint_of, learner_at
 
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow")
-"""What a served model needs, besides MLflow; pinned to the versions it was trained with."""
+"""What a served model needs, besides MLflow."""
 
 
 @task(name="register-model", task_run_name="register {name}")
@@ -54,10 +52,11 @@ def register_model(
         uri, model_id = tracking.log_model(
             run_id,
             Path(folder) / "classifier",
-            list(recipe.index.classes),
+            "models.images.serving",
+            (tracking.PICTURES_IN, tracking.CLASSES_OUT),
             pd.DataFrame({"image": [example]}),
-            [f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS],
-            Path(models.__file__).parent,
+            REQUIREMENTS,
+            {"classes": list(recipe.index.classes)},
         )
     accuracy = metrics["valid/accuracy_tta"]
     description = (

@@ -30,13 +30,13 @@ class Run:
         What it was started with.
     """
 
-    def __init__(self, run_id: str, params: TrainImages) -> None:
+    def __init__(self, run_id: str, params: Any) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
 
     @property
     def model_name(self) -> str:
         """Name in the model registry."""
-        return self.params.tracking.model_name or f"{source_name(self.params.data.source)}-classifier"
+        return model_name(self.params)
 
     def remaining(self) -> Iterator[tuple[int, Stage]]:
         """Stages that are not over: not trained, or the last one, or trained but without their baseline."""
@@ -115,7 +115,7 @@ class Run:
 
 
 @contextmanager
-def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-images") -> Iterator[Run]:
+def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images") -> Iterator[Run]:
     """Start a run, or go on with one that was stopped, and end it as the block ends.
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
@@ -127,14 +127,13 @@ def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-
             params.tracking.experiment, "prefect.flow_run_id", tags["prefect.flow_run_id"]
         )
     if resume_run_id is not None:
-        params = TrainImages(**tracking.spec_of(resume_run_id))
+        params = type(params)(**tracking.spec_of(resume_run_id))
         tracking.reopen_run(resume_run_id, tags)
         run = Run(resume_run_id, params)
         say(f"going on with MLflow run {run.id}")
     else:
-        name = (
-            params.tracking.run_name or f"{source_name(params.data.source)} {params.model.backbone} seed {params.seed}"
-        )
+        network = getattr(params.model, "backbone", "embeddings")
+        name = params.tracking.run_name or f"{source_name(params.data.source)} {network} seed {params.seed}"
         tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
         run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
         say(f"MLflow run {run.id} ({name})")
@@ -150,6 +149,12 @@ def open_run(params: TrainImages, resume_run_id: str | None, kind: str = "train-
         stopped.add_note(f"go on with: unfreeze resume {run.id}")
         raise
     tracking.close_run(run.id, "FINISHED")
+
+
+def model_name(params: Any) -> str:
+    """Name in the model registry of what a training makes."""
+    kind = "classifier" if isinstance(params, TrainImages) else "table"
+    return params.tracking.model_name or f"{source_name(params.data.source)}-{kind}"
 
 
 def source_name(source: str) -> str:

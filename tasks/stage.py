@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from prefect.runtime import task_run
 
 from models.images.index import Index
 from models.images.recipe import ImageRecipe
 from models.specs import TrainImages
+from models.table_specs import TrainTables
+from models.tables.recipe import TableRecipe
+from models.training.batches import Batches
 from models.training.checkpoints import Checkpoint, load_checkpoint, restore, restore_between_stages
 from models.training.learner import Learner
 from tasks import tracking
@@ -23,9 +27,31 @@ def named_after_stage(what: str) -> Callable[[], str]:
     return name
 
 
+class Recipe(Protocol):
+    """A spec bound to its data: what a stage needs to know of pictures or tables."""
+
+    params: Any
+
+    def learner(self) -> Learner:
+        """A learner with initial weights."""
+
+    def batches(self, position: int, activations: Mapping[tuple[str, int], Path]) -> tuple[Batches, Batches]:
+        """Training and validation batches of a stage."""
+
+
 def bind(params: TrainImages, index_path: str, caches: Mapping[str, str]) -> ImageRecipe:
     """The recipe with its pictures, from what earlier tasks returned."""
     return ImageRecipe(params, Index.load(Path(index_path)), {int(size): Path(path) for size, path in caches.items()})
+
+
+def bind_table(params: TrainTables, files: Mapping[str, str]) -> TableRecipe:
+    """The recipe with its prepared rows, from what `prepare_table` returned."""
+    return TableRecipe(params, Path(files["encoder"]), {name: Path(path) for name, path in files.items()})
+
+
+def bind_any(params: TrainImages | TrainTables, index_path: str, files: Mapping[str, str]) -> Recipe:
+    """The recipe with its data: `bind` or `bind_table`."""
+    return bind(params, index_path, files) if isinstance(params, TrainImages) else bind_table(params, files)
 
 
 def checkpoint_of(run_id: str) -> Checkpoint | None:
@@ -34,7 +60,7 @@ def checkpoint_of(run_id: str) -> Checkpoint | None:
     return load_checkpoint(path) if path else None
 
 
-def learner_at(recipe: ImageRecipe, position: int, lr: float, checkpoint: Checkpoint | None) -> Learner:
+def learner_at(recipe: Recipe, position: int, lr: float, checkpoint: Checkpoint | None) -> Learner:
     """A learner prepared for stage `position`, where the run left it.
 
     It goes on in the middle of the stage if `checkpoint` is of it, takes over from an earlier stage otherwise, and

@@ -9,8 +9,9 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +22,11 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
+import models
 from models.errors import UserError
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
@@ -135,6 +137,11 @@ def spec_of(run_id: str) -> dict[str, Any]:
         raise UserError(f"run {run_id} has no spec.json: unfreeze did not start it")
     spec: dict[str, Any] = json.loads(path.read_text())
     return spec
+
+
+def kind_of_run(run_id: str) -> str:
+    """What the run was started by: ``train-images``, ``train-tables``, ``find-lr``, ``sweep`` or ``trial``."""
+    return tags_of(run_id).get("unfreeze.kind", "")
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
@@ -259,26 +266,50 @@ def fetch(run_id: str, name: str) -> Path | None:
     return Path(mlflow_client.download_artifacts(run_id, name))
 
 
-def log_model(
-    run_id: str, folder: Path, classes: list[str], example: pd.DataFrame, requirements: list[str], code: Path
-) -> tuple[str, str]:
-    """Log a model that `models.images.serving` loads; returns its URI and id.
+PICTURES_IN = Schema(
+    [ColSpec(DataType.binary, "image", required=False), ColSpec(DataType.string, "path", required=False)]
+)
+"""A picture per row, as encoded bytes or as a file name."""
+CLASSES_OUT = Schema(
+    [
+        ColSpec(DataType.string, "class"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Array(DataType.double), "probabilities"),
+    ]
+)
+"""The class, its probability, and the probabilities of all classes in their order."""
 
-    The signature takes a picture per row, as encoded bytes in ``image`` or as a file name in ``path``, and gives the
-    class, its probability, and the probabilities of all classes in their order.
+
+def columns_in(frame: pd.DataFrame) -> Schema:
+    """Raw columns of a table, none of them required: a column that is not there is the model's to complain about."""
+    inferred = infer_signature(frame).inputs
+    return Schema([ColSpec(column.type, column.name, required=False) for column in inferred])
+
+
+def values_out(targets: Sequence[str]) -> Schema:
+    """A number per target."""
+    return Schema([ColSpec(DataType.double, target) for target in targets])
+
+
+def log_model(
+    run_id: str,
+    folder: Path,
+    loader: str,
+    signature: tuple[Schema, Schema],
+    example: pd.DataFrame,
+    requirements: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> tuple[str, str]:
+    """Log a model whose `loader` module reads `folder`, with the code of `models`; returns its URI and id.
+
+    Parameters
+    ----------
+    signature
+        What it takes and gives.
+    requirements
+        Packages that it needs besides MLflow; pinned to the versions installed here.
     """
-    signature = ModelSignature(
-        inputs=Schema(
-            [ColSpec(DataType.binary, "image", required=False), ColSpec(DataType.string, "path", required=False)]
-        ),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "class"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(Array(DataType.double), "probabilities"),
-            ]
-        ),
-    )
+    pinned = [f"{package}=={version(package).split('+')[0]}" for package in requirements]
     mlflow_client = client()
     run = mlflow_client.get_run(run_id)
     # Made here, because Model.log would put it into the default experiment, whatever the run's is.
@@ -291,13 +322,13 @@ def log_model(
         name="model",
         run_id=run_id,
         model_id=logged.model_id,
-        loader_module="models.images.serving",
+        loader_module=loader,
         data_path=str(folder),
-        code_paths=[str(code)],
-        signature=signature,
+        code_paths=[str(Path(models.__file__).parent)],
+        signature=ModelSignature(*signature),
         input_example=example,
-        pip_requirements=requirements,
-        metadata={"classes": classes},
+        pip_requirements=pinned,
+        metadata=dict(metadata),
     )
     return str(info.model_uri), str(info.model_id)
 

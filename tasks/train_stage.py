@@ -9,6 +9,7 @@ from typing import Any
 from prefect import task
 
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 from models.training.loop import Step, fit
 from models.training.schedules import cycle_ends
 from tasks import tracking
@@ -18,12 +19,12 @@ from tasks.plots import plot_schedule
 from tasks.precompute import as_views
 from tasks.progress import progress, say
 from tasks.report import keep_picture
-from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
+from tasks.stage import bind_any, checkpoint_of, learner_at, named_after_stage
 
 
 @task(name="train-stage", task_run_name=named_after_stage("train"))
 def train_stage(
-    params: TrainImages,
+    params: TrainImages | TrainTables,
     index_path: str,
     caches: dict[str, str],
     activations: dict[str, str],
@@ -43,7 +44,7 @@ def train_stage(
     """
     began = time.monotonic()
     stage = params.recipe[position]
-    recipe = bind(params, index_path, caches)
+    recipe = bind_any(params, index_path, caches)
     learner = learner_at(recipe, position, lr, checkpoint_of(run_id))
     train, valid = recipe.batches(position, as_views(activations))
     per_epoch = -(-len(train) // train.batch_size)

@@ -48,8 +48,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
 
     def probabilities(view: int) -> np.ndarray:
         logits, _ = learner.predict(views(view))
-        result: np.ndarray = logits.double().softmax(dim=1).numpy()
-        return result
+        return learner.outputs.predictions(logits)
 
     plain = probabilities(0)
     return plain, average_views(plain, [probabilities(view) for view in range(1, tta.n_aug + 1)], tta.beta)

@@ -5,6 +5,9 @@ from typing import Protocol
 
 import torch
 
+Inputs = torch.Tensor | tuple[torch.Tensor, ...]
+"""What a network takes: one tensor, or several with the same rows (a table's categories and numbers)."""
+
 
 class Batches(Protocol):
     """A set of rows that can be visited in any order; pictures, precomputed activations and tables are such sets."""
@@ -19,7 +22,7 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Number of rows."""
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[Inputs, torch.Tensor]:
         """Inputs and targets of `rows` (B,) int64 on the training device.
 
         Random views are drawn from `generator`; without one the plain view is returned.
@@ -35,7 +38,14 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
     return list(torch.tensor_split(order, count))
 
 
-def in_order(batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def in_order(batches: Batches) -> Iterator[tuple[Inputs, torch.Tensor]]:
     """Every row's plain view once, in the data set's order."""
     for rows in split_into_batches(torch.arange(len(batches)), batches.forward_size):
         yield batches.gather(rows, None)
+
+
+def split_inputs(inputs: Inputs, size: int) -> list[Inputs]:
+    """Cut inputs into parts of at most `size` rows."""
+    if isinstance(inputs, torch.Tensor):
+        return list(inputs.split(size))
+    return list(zip(*(tensor.split(size) for tensor in inputs), strict=True))

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
 from models.specs import OptimizerSpec, Stage
-from models.training.batches import Batches, in_order
+from models.training.batches import Batches, Inputs, in_order, split_inputs
 from models.training.layer_groups import (
     LayerGroup,
     freeze_all_but,
@@ -18,12 +17,12 @@ from models.training.layer_groups import (
     set_modes,
     trained_groups,
 )
-from models.training.losses import Loss
+from models.training.losses import CLASSES, Loss, Outputs
 from models.training.network import Network
 from models.training.precision import Precision
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""(probabilities (N, C) float64, targets (N,) int64) -> a number, computed on all rows at once."""
+"""(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)) -> a number over all rows."""
 
 
 @dataclass
@@ -64,6 +63,8 @@ class Learner:
         Seeds order, views and dropout.
     metrics
         Computed at every epoch's end on the whole validation set.
+    outputs
+        What the network's outputs mean there.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class Learner:
         precision: Precision,
         seed: int,
         metrics: dict[str, Metric],
+        outputs: Outputs = CLASSES,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
+        self.outputs = outputs
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self.progress = Progress()
@@ -103,7 +106,7 @@ class Learner:
             parameters["lr"] = rates[parameters["layer_group"]]
         return rates
 
-    def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor, train: Batches) -> torch.Tensor:
+    def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
         """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar."""
         with self.precision.autocast(learning=True):
             if train.precomputed:
@@ -112,7 +115,7 @@ class Learner:
                 logits = self.network(inputs)
             else:
                 with torch.no_grad(), self.precision.autocast(learning=False):
-                    parts = [self.network.body(part) for part in inputs.split(train.forward_size)]
+                    parts = [self.network.body(part) for part in split_inputs(inputs, train.forward_size)]
                 logits = self.network.head(torch.cat(parts))
             loss = self.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
@@ -137,11 +140,11 @@ class Learner:
         return torch.cat(logits), torch.cat(targets)
 
     def validate(self, batches: Batches) -> dict[str, float]:
-        """Cross entropy (``loss``, without smoothing or class weights) and the metrics, over all rows at once."""
-        logits, targets = self.predict(batches)
-        loss = nn.functional.cross_entropy(logits.double(), targets)
-        probabilities = logits.double().softmax(dim=1).numpy()
-        values = {name: metric(probabilities, targets.numpy()) for name, metric in self.metrics.items()}
+        """Validation ``loss`` and the metrics, over all rows at once; see `Outputs`."""
+        outputs, targets = self.predict(batches)
+        loss = self.outputs.score(outputs.double(), targets.double() if targets.is_floating_point() else targets)
+        predictions, actual = self.outputs.predictions(outputs), self.outputs.actual(targets)
+        values = {name: metric(predictions, actual) for name, metric in self.metrics.items()}
         return {"loss": float(loss), **values}
 
 

@@ -1,6 +1,7 @@
-"""The loss that follows from the targets."""
+"""The loss that follows from the targets, and what outputs mean once training is over."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,41 @@ from models.specs import OptimizerSpec
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, C) float, targets (B,) int64) -> mean loss, a scalar."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network's outputs (N, C) mean for whoever validates and predicts."""
+
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """Validation loss of (outputs, targets) over all rows, float64, without smoothing or class weights."""
+    predictions: Callable[[torch.Tensor], np.ndarray]
+    """Outputs as metrics and people want them: probabilities, or values in the target's own scale."""
+    actual: Callable[[torch.Tensor], np.ndarray]
+    """Targets in the same scale."""
+
+
+CLASSES = Outputs(
+    score=functional.cross_entropy,
+    predictions=lambda logits: logits.double().softmax(dim=1).numpy(),
+    actual=lambda targets: targets.numpy(),
+)
+"""Logits of classes, and class numbers as targets."""
+
+
+def values(log: bool) -> Outputs:
+    """Outputs that are numbers; with `log` those of log(1 + number)."""
+
+    def restore(tensor: torch.Tensor) -> np.ndarray:
+        restored: np.ndarray = (tensor.double().expm1() if log else tensor.double()).numpy()
+        return restored
+
+    return Outputs(score=functional.mse_loss, predictions=restore, actual=restore)
+
+
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of outputs (B, T) and targets (B, T): on a log target the error of ratios."""
+    return functional.mse_loss(outputs.float(), targets)
 
 
 def balanced_weights(targets: np.ndarray, classes: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Metrics by name, computed on all predictions at once, never averaged over batches."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from sklearn import metrics as sklearn_metrics
@@ -56,14 +56,26 @@ def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
         if name in METRICS:
             chosen[name] = METRICS[name]
             continue
-        module, _, function = name.partition(":")
-        try:
-            chosen[function] = getattr(importlib.import_module(module), function)
-            if not callable(chosen[function]):
-                raise TypeError(f"{function} cannot be called")
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            known = ", ".join(METRICS)
-            raise UserError(
-                f"metrics: {name!r} is none of {known}, nor an importable `module:function` ({error})"
-            ) from error
+        function, metric = own_metric(name, METRICS)
+        chosen[function] = metric
     return chosen
+
+
+def own_metric(name: str, known: Iterable[str]) -> tuple[str, Metric]:
+    """Import the metric that ``package.module:function`` names; returns the function's name and the function.
+
+    Raises
+    ------
+    UserError
+        If it cannot be imported or called; the message lists the `known` names.
+    """
+    module, _, function = name.partition(":")
+    try:
+        metric: Metric = getattr(importlib.import_module(module), function)
+        if not callable(metric):
+            raise TypeError(f"{function} cannot be called")
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"metrics: {name!r} is none of {', '.join(known)}, nor an importable `module:function` ({error})"
+        ) from error
+    return function, metric

@@ -1,0 +1,1 @@
+"""Tables: reading, features, encoding and the embedding network."""

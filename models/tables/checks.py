@@ -1,0 +1,240 @@
+"""What is wrong with a table: rows and columns that cannot be used, and warnings about those that should not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
+
+from models.errors import UserError
+from models.table_specs import TableDataSpec
+from models.tables.reading import unknown_column
+
+MIN_ROWS = 20
+"""Fewer usable rows are an error."""
+
+_SAMPLE_ROWS = 20_000
+_LEAK_CORRELATION = 0.98
+_LEAK_ACCURACY = 0.98
+_ROWS_PER_VALUE = 10  # categories with fewer rows each say nothing about whether they give the target away
+_BINS = 50
+_OWN_CATEGORY = 0.9
+
+
+def check_table(
+    frame: pd.DataFrame, targets: list[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
+) -> list[str]:
+    """Look for what makes a result too good to be true, or a column useless.
+
+    Looks at the training rows (for the target at a sample of them): columns that nearly give the target away,
+    constant and empty columns, and text of which nearly every row is a category of its own. Also: classes that occur
+    in validation only, and a random split of rows that have a date.
+
+    Parameters
+    ----------
+    frame
+        The rows, dates already parsed.
+    targets
+        Columns to predict.
+    train, valid
+        Positions of the rows of each part.
+    data
+        How the table is read and split.
+
+    Returns
+    -------
+    list of str
+        Warnings, each a sentence.
+    """
+    trained = frame.iloc[train]
+    not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
+    features = [column for column in frame.columns if column not in not_features]
+    sample = trained.sample(min(_SAMPLE_ROWS, len(trained)), random_state=0)
+    warnings = _split_warnings(frame, features, data)
+    for target in targets:
+        classes = _is_class(frame[target], data)
+        if classes:
+            warnings += _unseen_classes(frame[target], train, valid)
+        warnings += [
+            warning
+            for column in features
+            if (warning := _leak(sample[column], sample[target], classes=classes)) is not None
+        ]
+    return warnings + [
+        warning for column in features if (warning := _useless(trained[column], column in data.continuous)) is not None
+    ]
+
+
+def drop_unusable(
+    frame: pd.DataFrame, targets: list[str], keep: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Leave out what cannot be learned from: rows without a target, and columns that are constant or empty.
+
+    Infinite numbers count as missing. A column with one value and gaps stays: the gaps may mean something.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    targets
+        Columns to predict.
+    keep
+        Columns that stay even if constant, such as those that dates, groups or the split come from.
+
+    Returns
+    -------
+    tuple
+        The table, with the index of its rows, and what was left out: dicts of what (`rows`, or a column's name),
+        reason, and rows (how many it concerns).
+
+    Raises
+    ------
+    UserError
+        Where a target is absent or constant, or fewer than 20 rows are left.
+    """
+    for target in targets:
+        if target not in frame.columns:
+            raise unknown_column(target, frame.columns, "target")
+    frame, left_out = _without_infinities(frame)
+    for target in targets:
+        missing = frame[target].isna()
+        if missing.any():
+            left_out.append({"what": "rows", "reason": f"{target} is missing", "rows": int(missing.sum())})
+            frame = frame[~missing]
+    if len(frame) < MIN_ROWS:
+        raise UserError(
+            f"{len(frame)} usable rows with a value of {', '.join(targets)}; at least {MIN_ROWS} are needed"
+        )
+    for target in targets:
+        if frame[target].nunique() == 1:
+            raise UserError(f"target {target}: {frame[target].iloc[0]!r} in every row; there is nothing to learn")
+    reasons = {
+        column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
+        for column in frame.columns
+        if column not in targets and column not in keep and frame[column].nunique(dropna=False) == 1
+    }
+    left_out += [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
+    return frame.drop(columns=list(reasons)), left_out
+
+
+def _without_infinities(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    left_out = []
+    for column in frame.columns:
+        if not is_float_dtype(frame[column]):
+            continue
+        infinite = frame[column].isin([np.inf, -np.inf])
+        if infinite.any():
+            reason = "an infinite value counts as missing"
+            left_out.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
+            frame = frame.assign(**{column: frame[column].mask(infinite)})
+    return frame, left_out
+
+
+def _split_warnings(frame: pd.DataFrame, features: list[str], data: TableDataSpec) -> list[str]:
+    if data.split not in ("auto", "random") or (data.split == "auto" and data.date):
+        return []
+    dates = [column for column in features if column in data.date or _holds_dates(frame[column])]
+    if not dates:
+        return []
+    return [
+        f"Rows are split at random although {dates[0]} holds dates: if the future is to be predicted, validate the "
+        f"last days (date: [{dates[0]}], split: last_days), or the result is too good."
+    ]
+
+
+def _holds_dates(column: pd.Series) -> bool:
+    if is_datetime64_any_dtype(column):
+        return True
+    if is_numeric_dtype(column):
+        return False
+    first = column.dropna().head(100).astype(str)
+    return len(first) > 0 and bool(first.str.match(r"\d{4}-\d{2}-\d{2}(\D|$)").all())
+
+
+def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
+    if data.task != "auto":
+        return data.task == "classification"
+    return not is_numeric_dtype(target) or is_bool_dtype(target) or target.nunique() <= 20
+
+
+def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> list[str]:
+    unseen = sorted(set(map(str, target.iloc[valid].unique())) - set(map(str, target.iloc[train].unique())))
+    if not unseen:
+        return []
+    return [f"{', '.join(unseen[:3])} of {target.name} occurs in validation but never in training."]
+
+
+def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
+    both = column.notna() & target.notna()
+    if is_datetime64_any_dtype(column) or both.sum() < MIN_ROWS:
+        return None
+    column, target = column[both], target[both]
+    numbers = is_numeric_dtype(column) and not is_bool_dtype(column)
+    if classes:
+        accuracy = _accuracy_by_value(_bins(column) if numbers else column, target)
+        if accuracy is None:
+            return None
+        found = f"its value alone tells the class of {accuracy:.1%} of the rows"
+    else:
+        strength = _correlation(column, target) if numbers else _correlation_of_means(column, target)
+        if not strength > _LEAK_CORRELATION:
+            return None
+        found = f"correlation {strength:.3f}"
+    return (
+        f"{column.name} nearly gives {target.name} away ({found}): if it is known only afterwards, leave it out "
+        f"(drop: [{column.name}])."
+    )
+
+
+def _bins(column: pd.Series) -> pd.Series:
+    """Number of the quantile that a value is in; equal values share one."""
+    return column if column.nunique() <= _BINS else (column.rank(pct=True) * _BINS).astype(int)
+
+
+def _accuracy_by_value(column: pd.Series, target: pd.Series) -> float | None:
+    """How often the commonest class of a value is right; None where that is no suspicion.
+
+    A row is taken off every value, as one row alone always agrees with itself. Where nearly all rows are of one class
+    anyway, the column must make a tenth of the mistakes of the commonest class.
+    """
+    counts = pd.crosstab(column.to_numpy(), target.to_numpy()).to_numpy()
+    rows, values = counts.sum(), len(counts)
+    if values < 2 or values * _ROWS_PER_VALUE > rows:
+        return None
+    accuracy = float((counts.max(axis=1).sum() - values) / (rows - values))
+    commonest = float(counts.sum(axis=0).max() / rows)
+    suspicious = accuracy > _LEAK_ACCURACY and (1 - accuracy) <= (1 - commonest) / 10 and commonest < 1
+    return accuracy if suspicious else None
+
+
+def _correlation(column: pd.Series, target: pd.Series) -> float:
+    """The larger of Pearson's and Spearman's correlation, without sign."""
+    pairs = ((column, target), (column.rank(), target.rank()))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a constant has no correlation
+        found = [abs(float(np.corrcoef(one.astype(float), other.astype(float))[0, 1])) for one, other in pairs]
+    return max((value for value in found if np.isfinite(value)), default=0.0)
+
+
+def _correlation_of_means(column: pd.Series, target: pd.Series) -> float:
+    """Correlation of the target with its mean by value of the column (0 for too many values to tell)."""
+    if not 2 <= column.nunique() <= len(column) / _ROWS_PER_VALUE:
+        return 0.0
+    numbers = target.astype(float)
+    return _correlation(numbers.groupby(column.to_numpy()).transform("mean"), numbers)
+
+
+def _useless(column: pd.Series, continuous: bool) -> str | None:
+    present = column.dropna()
+    if present.empty:
+        return f"{column.name} has no value in any training row."
+    values = present.nunique()
+    if values == 1 and len(present) == len(column):
+        return f"{column.name} has the same value in every training row."
+    text = not is_numeric_dtype(column) and not is_datetime64_any_dtype(column)
+    if text and not continuous and len(present) >= MIN_ROWS and values > _OWN_CATEGORY * len(present):
+        return (
+            f"{column.name} is text with {values} values in {len(present)} rows: nearly every row is a category of its "
+            f"own, which teaches nothing (drop: [{column.name}])."
+        )
+    return None

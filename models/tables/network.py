@@ -1,0 +1,141 @@
+"""The network of a table: embeddings of categories, numbers beside them, hidden layers.
+
+After Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016, and fastai 0.7 (``MixedInputModel``).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.table_specs import TableModelSpec
+from models.training.network import Network
+
+
+class TableBody(nn.Module):
+    """Embeddings and hidden layers.
+
+    Parameters
+    ----------
+    sizes
+        (categories with the missing one, width) of every categorical column.
+    numbers
+        How many continuous columns there are.
+    model
+        Hidden layers and dropout.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], numbers: int, model: TableModelSpec) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(nn.Embedding(categories, width) for categories, width in sizes)
+        for embedding in self.embeddings:
+            # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
+            assert isinstance(embedding, nn.Embedding)
+            bound = 2 / (embedding.embedding_dim + 1)
+            nn.init.uniform_(embedding.weight, -bound, bound)
+        self.embedding_dropout = nn.Dropout(model.embedding_dropout)
+        self.continuous_norm = nn.BatchNorm1d(numbers) if numbers else None
+        inputs = sum(width for _, width in sizes) + numbers
+        layers: list[nn.Module] = []
+        for units, dropout in zip(model.layers, model.dropout, strict=True):
+            linear = nn.Linear(inputs, units)
+            nn.init.kaiming_normal_(linear.weight)
+            layers += [linear, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(dropout)]
+            inputs = units
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Activations (B, D) of categories (B, K) int64 and standardised numbers (B, M) float32."""
+        categories, numbers = inputs
+        parts = [embedding(categories[:, column]) for column, embedding in enumerate(self.embeddings)]
+        joined = [self.embedding_dropout(torch.cat(parts, dim=1))] if parts else []
+        if self.continuous_norm is not None:
+            joined.append(self.continuous_norm(numbers))
+        activations: torch.Tensor = self.layers(torch.cat(joined, dim=1))
+        return activations
+
+
+class TableHead(nn.Module):
+    """The last layer; with a range, a sigmoid squashes its outputs into it.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Width of the activations, and number of classes or targets.
+    y_range
+        Lowest and highest output.
+    """
+
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def __init__(self, inputs: int, outputs: int, y_range: tuple[float, float] | None) -> None:
+        super().__init__()
+        self.output = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(self.output.weight)
+        self.squashes = y_range is not None
+        low, high = y_range or (0.0, 1.0)
+        self.register_buffer("low", torch.tensor(low))
+        self.register_buffer("high", torch.tensor(high))
+
+    @torch.no_grad()
+    def start_at(self, means: torch.Tensor) -> None:
+        """Begin with predictions close to the targets' means (C,): the first steps need not find the scale."""
+        share = (means - self.low) / (self.high - self.low)
+        self.output.bias.copy_(torch.logit(share, eps=1e-3) if self.squashes else means)
+        self.output.weight.mul_(0.05)
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        """Logits or values (B, C)."""
+        outputs: torch.Tensor = self.output(activations)
+        return self.low + torch.sigmoid(outputs) * (self.high - self.low) if self.squashes else outputs
+
+
+def build_table_network(
+    sizes: Sequence[tuple[int, int]],
+    numbers: int,
+    outputs: int,
+    y_range: tuple[float, float] | None,
+    model: TableModelSpec,
+    seed: int,
+) -> Network:
+    """A new network, its layer groups being embeddings, hidden layers and output.
+
+    Parameters
+    ----------
+    sizes, numbers, model
+        See `TableBody`.
+    outputs, y_range
+        See `TableHead`.
+    seed
+        Of the initial weights.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = TableBody(sizes, numbers, model)
+        head = TableHead(model.layers[-1], outputs, y_range)
+    names = [name for name, _ in body.named_parameters()]
+    embeddings = [name for name in names if name.startswith("embeddings.")]
+    hidden = [name for name in names if not name.startswith("embeddings.")]
+    blocks = [embeddings, hidden] if embeddings else [hidden[:1], hidden[1:]]
+    return Network(body, head, blocks, early_blocks=1)
+
+
+def summarise_table(network: Network, columns: Sequence[str]) -> list[dict[str, object]]:
+    """The network layer by layer: ``layer``, ``layer_group``, ``shape`` and ``parameters``.
+
+    Parameters
+    ----------
+    network
+        From `build_table_network`.
+    columns
+        Names of the categorical columns, for the embeddings.
+    """
+    embeddings = {f"body.embeddings.{number}.weight": name for number, name in enumerate(columns)}
+    rows: list[dict[str, object]] = []
+    for name, parameter in network.named_parameters():
+        group = "early" if name in embeddings else "head" if name.startswith("head.") else "late"
+        layer = f"embedding of {embeddings[name]}" if name in embeddings else name
+        shape = " x ".join(str(length) for length in parameter.shape)
+        rows.append({"layer": layer, "layer_group": group, "shape": shape, "parameters": parameter.numel()})
+    return rows

@@ -1,0 +1,151 @@
+"""Which rows train and which validate."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from models.errors import UserError
+from models.table_specs import TableDataSpec
+from models.tables.reading import unknown_column
+
+_SAYS_VALID = {"valid", "val", "1", "true"}
+_SAYS_TRAIN = {"train", "0", "false"}
+
+
+def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Choose training and validation rows.
+
+    `last_days`: the calendar days up to the last of the first date column validate; rows without a date train.
+    `random`: a share of the rows. `group`: all rows of some values of `split_column`, chosen by a hash of the value,
+    so that more data never moves a value; rows without a value train. `column`: what `split_column` says of each row.
+
+    Parameters
+    ----------
+    frame
+        The rows, dates already parsed.
+    data
+        How to split.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        Positions of training and of validation rows, ascending: int64.
+
+    Raises
+    ------
+    UserError
+        Where a column is absent or says something else, or where nothing is left to train or to validate.
+    """
+    kind = data.split if data.split != "auto" else "last_days" if data.date else "random"
+    if kind == "last_days":
+        validates = _last_days(_column(frame, data.date[0], "date"), data.valid_days)
+        advice = f"valid_days is {data.valid_days}"
+    elif kind == "random":
+        validates = _random(len(frame), data.valid_fraction, data.split_seed)
+        advice = f"valid_fraction is {data.valid_fraction:g}"
+    elif kind == "group":
+        column = _column(frame, str(data.split_column), "split_column")
+        validates = _groups(column, data.valid_fraction, data.split_seed)
+        advice = f"{column.name} has {column.nunique()} values; change split_seed or valid_fraction"
+    else:
+        validates = _as_told(_column(frame, str(data.split_column), "split_column"))
+        advice = f"see column {data.split_column}"
+    for part, rows in (("train", ~validates), ("validate", validates)):
+        if not rows.any():
+            raise UserError(f"split {kind}: none of {len(frame)} rows is left to {part}; {advice}")
+    return _positions(~validates), _positions(validates)
+
+
+def time_folds(dates: pd.Series, folds: int, days: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split for cross-validation in the order of time: no fold trains on what comes after its validation.
+
+    Parameters
+    ----------
+    dates
+        Date of every row; a row without one is in no fold.
+    folds
+        How many.
+    days
+        Calendar days that each fold validates. The last fold validates the last days.
+
+    Returns
+    -------
+    list of tuple
+        Positions of training and of validation rows (int64, ascending) of each fold, the earliest first.
+
+    Raises
+    ------
+    UserError
+        Where a fold has nothing to train or to validate.
+    """
+    day = dates.dt.normalize()
+    last = _last_day(day)
+    result = []
+    for back in range(folds, 0, -1):
+        start, end = last - pd.Timedelta(days=back * days), last - pd.Timedelta(days=(back - 1) * days)
+        train, valid = _positions((day <= start).to_numpy()), _positions(((day > start) & (day <= end)).to_numpy())
+        if not (len(train) and len(valid)):
+            raise UserError(
+                f"fold {folds - back + 1} of {folds}: no rows to {'validate' if len(train) else 'train'} with {days} "
+                f"days each; the dates go from {day.min().date()} to {last.date()}: take fewer folds or days"
+            )
+        result.append((train, valid))
+    return result
+
+
+def _positions(chosen: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(chosen).astype(np.int64)
+
+
+def _column(frame: pd.DataFrame, name: str, where: str) -> pd.Series:
+    if name not in frame.columns:
+        raise unknown_column(name, frame.columns, where)
+    return frame[name]
+
+
+def _last_day(day: pd.Series) -> pd.Timestamp:
+    last = day.max()
+    if pd.isna(last):
+        raise UserError(f"column {day.name}: no row has a date, so rows cannot be split by time; check its format")
+    return last
+
+
+def _last_days(dates: pd.Series, days: int) -> np.ndarray:
+    day = dates.dt.normalize()
+    return (day > _last_day(day) - pd.Timedelta(days=days)).to_numpy()
+
+
+def _random(rows: int, fraction: float, seed: int) -> np.ndarray:
+    validates = np.zeros(rows, dtype=bool)
+    count = min(max(round(fraction * rows), 1), rows - 1)  # both parts get a row if there are two
+    validates[np.random.default_rng(seed).permutation(rows)[: max(count, 0)]] = True
+    return validates
+
+
+def _groups(column: pd.Series, fraction: float, seed: int) -> np.ndarray:
+    codes, values = pd.factorize(column)
+    chosen = np.array([_share(_text(value), seed) < fraction for value in values] + [False])  # code -1: missing
+    return chosen[codes]
+
+
+def _share(value: str, seed: int) -> float:
+    """Spread values evenly from 0 to 1, each always at the same place."""
+    digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _text(value: object) -> str:
+    # A missing value elsewhere in the column makes 7 into 7.0: that must not move its group.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _as_told(column: pd.Series) -> np.ndarray:
+    if column.isna().any():
+        raise UserError(f"split_column {column.name}: {int(column.isna().sum())} rows say nothing; fill them in")
+    codes, values = pd.factorize(column)
+    said = [_text(value).strip().lower() for value in values]
+    for value, word in zip(values, said, strict=True):
+        if word not in _SAYS_VALID | _SAYS_TRAIN:
+            raise UserError(f"split_column {column.name}: {value!r} is neither train, 0, false nor valid, 1, true")
+    return np.array([word in _SAYS_VALID for word in said], dtype=bool)[codes]

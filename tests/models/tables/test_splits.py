@@ -1,0 +1,145 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import UserError
+from models.table_specs import TableDataSpec
+from models.tables.splits import split_rows, time_folds
+
+DAYS = pd.DataFrame({"day": pd.date_range("2015-01-01", periods=100, freq="12h"), "value": range(100)})
+
+
+def spec(**fields: object) -> TableDataSpec:
+    return TableDataSpec.model_validate(fields)
+
+
+def test_the_last_calendar_days_validate() -> None:
+    train, valid = split_rows(DAYS, spec(date=["day"], valid_days=3))
+    assert valid.tolist() == [94, 95, 96, 97, 98, 99]
+    assert train.tolist() == list(range(94))
+    assert train.dtype == valid.dtype == np.int64
+
+
+def test_rows_without_a_date_train() -> None:
+    frame = DAYS.assign(day=DAYS["day"].where(DAYS.index != 99))
+    train, valid = split_rows(frame, spec(date=["day"], split="last_days", valid_days=1))
+    assert 99 in train
+    assert valid.tolist() == [98]
+
+
+def test_without_a_date_auto_is_random() -> None:
+    valid = split_rows(DAYS, spec(valid_fraction=0.3))[1]
+    assert len(valid) == 30
+    same = split_rows(DAYS, spec(valid_fraction=0.3, split="random"))[1]
+    other = split_rows(DAYS, spec(valid_fraction=0.3, split_seed=1))[1]
+    assert valid.tolist() == same.tolist() != other.tolist()
+    assert valid.tolist() == sorted(valid)
+
+
+@given(rows=st.integers(2, 50), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 100))
+def test_every_row_is_in_exactly_one_part(rows: int, fraction: float, seed: int) -> None:
+    frame = DAYS.head(rows)
+    train, valid = split_rows(frame, spec(valid_fraction=fraction, split_seed=seed))
+    assert len(train)
+    assert len(valid)
+    assert sorted([*train, *valid]) == list(range(rows))
+
+
+@given(
+    values=st.lists(st.integers(0, 200), min_size=150, max_size=300), more=st.lists(st.integers(0, 300), max_size=50)
+)
+def test_groups_stay_whole_and_where_they_are_when_rows_are_added(values: list[int], more: list[int]) -> None:
+    data = spec(split="group", split_column="store", valid_fraction=0.3)
+
+    def groups(stores: list[int | None]) -> tuple[set[float], set[float]]:
+        store = pd.Series(stores)
+        train, valid = split_rows(pd.DataFrame({"store": store}), data)
+        return set(store.iloc[train].dropna()), set(store.iloc[valid].dropna())
+
+    # All values of both lists once more, so that no part is ever empty; None makes the numbers floats.
+    train, valid = groups([*values, *range(200)])
+    train_later, valid_later = groups([*more, *values, *range(200), None])
+    assert not train & valid
+    assert not train_later & valid_later
+    assert train <= train_later
+    assert valid <= valid_later
+
+
+def test_rows_without_a_group_train() -> None:
+    frame = pd.DataFrame({"store": [*[f"s{number}" for number in range(50)], None]})
+    train, _ = split_rows(frame, spec(split="group", split_column="store"))
+    assert 50 in train
+
+
+def test_another_seed_gives_other_groups() -> None:
+    frame = pd.DataFrame({"store": range(100)})
+    first, second = (
+        split_rows(frame, spec(split="group", split_column="store", split_seed=seed))[1].tolist() for seed in (0, 1)
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "says",
+    [["valid", "train"], ["Val ", "TRAIN"], [1, 0], [1.0, 0.0], [True, False], ["1", "0"], ["true", "false"]],
+)
+def test_a_column_may_say_which_rows_validate(says: list[object]) -> None:
+    train, valid = split_rows(pd.DataFrame({"part": [says[0], says[1], says[1]]}), COLUMN)
+    assert (train.tolist(), valid.tolist()) == ([1, 2], [0])
+
+
+COLUMN = spec(split="column", split_column="part")
+
+
+@pytest.mark.parametrize(
+    ("frame", "data", "message"),
+    [
+        (DAYS, spec(date=["dya"]), "date: the table has no column 'dya'; did you mean day"),
+        (DAYS, spec(split="group", split_column="valeu"), "split_column: .* did you mean value"),
+        (DAYS, spec(date=["day"], valid_days=50), "split last_days: none of 100 rows is left to train; valid_days"),
+        (DAYS.assign(day=pd.NaT), spec(date=["day"]), "column day: no row has a date"),
+        (DAYS.head(1), spec(), "split random: none of 1 rows is left to validate"),
+        (DAYS.assign(g=1), spec(split="group", split_column="g"), "split group: none .* g has 1 values"),
+        (pd.DataFrame({"part": ["valid", "valid"]}), COLUMN, "split column: none of 2 rows is left to train"),
+        (pd.DataFrame({"part": ["train"]}), COLUMN, "none of 1 rows is left to validate"),
+        (pd.DataFrame({"part": ["train", "test"]}), COLUMN, "split_column part: 'test' is neither"),
+        (pd.DataFrame({"part": ["train", None]}), COLUMN, "split_column part: 1 rows say nothing"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_refused(frame: pd.DataFrame, data: TableDataSpec, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_rows(frame, data)
+
+
+@given(offsets=st.lists(st.integers(0, 60), min_size=1, max_size=80), folds=st.integers(1, 4), days=st.integers(1, 10))
+def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], folds: int, days: int) -> None:
+    dates = pd.Series(pd.Timestamp("2015-01-01") + pd.to_timedelta([*offsets, *range(61)], unit="D"), name="day")
+    dates = pd.concat([dates, pd.Series([pd.NaT])], ignore_index=True)
+    found = time_folds(dates, folds, days)
+    assert len(found) == folds
+    validated = np.concatenate([valid for _, valid in found])
+    assert len(set(validated)) == len(validated)
+    for train, valid in found:
+        assert dates.iloc[train].max() < dates.iloc[valid].min()
+        assert dates.iloc[valid].nunique() == days
+        assert (dates.iloc[train].max() + pd.Timedelta(days=1)) == dates.iloc[valid].min()
+    assert dates.iloc[found[-1][1]].max() == dates.max()
+
+
+@pytest.mark.parametrize(
+    ("dates", "folds", "message"),
+    [
+        (pd.Series(pd.date_range("2015-01-01", periods=20)), 3, "fold 1 of 3: no rows to train with 10 days"),
+        (
+            pd.Series(pd.to_datetime(["2015-01-01", "2015-03-01"])),
+            2,
+            "fold 1 of 2: no rows to validate .* from 2015-01-01 to 2015-03-01",
+        ),
+        (pd.Series([pd.NaT, pd.NaT], name="day"), 1, "column day: no row has a date"),
+    ],
+)
+def test_folds_without_rows_are_refused(dates: pd.Series, folds: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        time_folds(pd.Series(dates), folds, 10)
