@@ -23,6 +23,8 @@ STAGE_DIMENSIONS = {"body_ratio": "ratio", "early_ratio": "early_ratio", "head_f
 """Dimension -> the field that it sets in every stage that trains the body."""
 RULES_OF_THUMB = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0, "equal rates": 1.0}
 """What the course advises without a search, and the baseline without differential rates."""
+LOWER_IS_BETTER = frozenset({"loss", "seconds", "log_loss", "rmspe", "rmse", "mae"})
+"""Objectives to minimise; every other one is maximised."""
 GRID_POINTS = 4
 """Points of a range in a grid search."""
 
@@ -115,8 +117,8 @@ class SweepSpec(Spec):
         default=["loss"],
         min_length=1,
         max_length=4,
-        description="What is better: `loss` (validation, low), `seconds` (of training, low) or one of the training's "
-        "metrics (high). Several give a Pareto front, without pruning.",
+        description="What is better: `loss` (of validation), `seconds` (of training) or one of the training's metrics; "
+        "errors low, scores high. Several give a Pareto front, without pruning.",
     )
     repeats: int = Field(
         default=1, ge=1, le=50, description="Train each trial with this many seeds and judge it by the mean."

@@ -127,8 +127,8 @@ class TrainTables(Spec):
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(batch_size=256), description="Optimizer and loss.")
     metrics: list[str] = Field(
         default=[],
-        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or a function "
-        "of your own as `package.module:function`. Empty: those that fit the task.",
+        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
+        "`package.module:function`. Empty: those that fit the task.",
     )
     baselines: bool = Field(
         default=True,

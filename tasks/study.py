@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
-from models.search import Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
 
@@ -86,7 +86,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
         If the study was begun with another space, objectives, repeats or training.
     """
     lower, higher = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
-    directions = [lower if objective in ("loss", "seconds") else higher for objective in search.objectives]
+    directions = [lower if objective in LOWER_IS_BETTER else higher for objective in search.objectives]
     home().mkdir(parents=True, exist_ok=True)
     with FileLock(home() / "optuna.lock"), reachable(search.storage) as storage:
         study = optuna.create_study(

@@ -1,0 +1,186 @@
+"""Rossmann store sales, the last 48 days: our network, trees, the mean by group, and fastai's tabular learner.
+
+Medians of three seeds with deployments/configs/rossmann.yaml, whose settings were chosen on these very validation rows,
+as the course did: the network's figures are a little too good. fastai (for its install line see benchmarks.datepart)
+gets the same columns as the config makes them, and the course's settings (lesson3-rossmann, 2017): layers, dropout, lr
+and batch size 128; with one cycle of 5 epochs and weight decay 0.2 as the course of 2019 trained it. Trees are not
+tuned. Seconds are of the training alone: both networks validate after every epoch, and data are in memory.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._prepared import SHARED, median
+from models.overrides import build_spec
+from models.table_specs import TrainTables
+from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.baselines import gradient_boosting, group_mean
+from models.tables.batches import write_encoded
+from models.tables.checks import drop_unusable
+from models.tables.encoding import TableEncoder
+from models.tables.metrics import rmspe
+from models.tables.reading import open_table, parse_join, write_feather
+from models.tables.recipe import TableRecipe
+from models.tables.splits import split_rows
+from models.training.loop import fit
+
+ROSSMANN = SHARED / "data" / "rossmann"
+CONFIG = Path(__file__).parents[1] / "deployments" / "configs" / "rossmann.yaml"
+SEEDS = range(3)
+FASTAI_BATCH, FASTAI_EPOCHS, FASTAI_LR, FASTAI_DECAY = 128, 5, 1e-3, 0.2
+
+Result = tuple[np.ndarray, float]
+"""Predictions (N, 1) in the target's own scale, and seconds."""
+
+
+class Prepared:
+    """The table joined, split and encoded in a folder, by calling `models` directly."""
+
+    def __init__(self, params: TrainTables, folder: Path) -> None:
+        self.params, data = params, params.data
+        frame = _read(Path(data.source), folder)
+        joins = [
+            Joined(Path(path).stem, _read(Path(path), folder), on)
+            for path, on in (parse_join(text) for text in data.join)
+        ]
+        frame, _ = assemble(frame, joins, data, training=True)
+        frame = drop_unusable(frame, data.target, data.date)[0].reset_index(drop=True)
+        self.train, self.valid = split_rows(frame, data)
+        self.features = with_date_parts(frame, data)
+        self.encoder = TableEncoder.fit(self.features, self.train, data)
+        encoded, targets = self.encoder.transform(self.features), self.encoder.targets(self.features)
+        self.files = {"encoded": folder / "encoded.arrow", "split": folder / "split.npz"}
+        write_encoded(encoded, targets, self.files["encoded"])
+        np.savez(self.files["split"], train=self.train, valid=self.valid)
+        self._json = folder / "encoder.json"
+        self._json.write_text(self.encoder.to_json())
+        self.baseline_inputs = (self.encoder, encoded.rows(self.train), targets[self.train], encoded.rows(self.valid))
+        self.actual = self.encoder.predictions(targets[self.valid])
+
+    def bind(self, seed: int) -> TableRecipe:
+        return TableRecipe(self.params.model_copy(update={"seed": seed}), self._json, self.files)
+
+
+def _read(source: Path, folder: Path) -> pd.DataFrame:
+    write_feather(source, folder / f"{source.stem}.arrow")
+    return open_table(folder / f"{source.stem}.arrow").to_pandas()
+
+
+def train_ours(table: Prepared, seed: int) -> Result:
+    """The config's stages."""
+    recipe = table.bind(seed)
+    learner = recipe.learner()
+    seconds = 0.0
+    for position, stage in enumerate(recipe.params.recipe):
+        train, valid = recipe.batches(position, {})
+        learner.prepare(stage, position, stage.lr)
+        began = time.perf_counter()
+        for _ in fit(learner, stage, train, valid):
+            pass
+        seconds += time.perf_counter() - began
+    outputs, _ = learner.predict(valid)
+    return learner.outputs.predictions(outputs), seconds
+
+
+def train_trees(table: Prepared, seed: int) -> Result:
+    """What `unfreeze train-table` puts beside its network."""
+    began = time.perf_counter()
+    return gradient_boosting(*table.baseline_inputs, seed), time.perf_counter() - began
+
+
+def average_by_group(table: Prepared, seed: int) -> Result:
+    """Likewise."""
+    began = time.perf_counter()
+    return group_mean(*table.baseline_inputs, seed).predictions, time.perf_counter() - began
+
+
+def train_fastai(table: Prepared, seed: int) -> Result:
+    """fastai's tabular learner with the course's settings on the columns that our network gets.
+
+    Flags of missing numbers are made by its own FillMissing.
+    """
+    from fastai.tabular import all as fastai  # not at the top: it is no dependency of ours
+
+    encoder, target = table.encoder, table.encoder.target_names[0]
+    frame = table.features.assign(**{target: np.log1p(table.features[target]).astype(np.float32)})
+    categorical = [name for name in encoder.categorical if name not in encoder.flags]
+    torch.manual_seed(seed)
+    fastai.set_seed(seed)
+    rows = fastai.TabularPandas(
+        frame[[*categorical, *encoder.continuous, target]],
+        procs=[fastai.Categorify, fastai.FillMissing, fastai.Normalize],
+        cat_names=categorical,
+        cont_names=list(encoder.continuous),
+        y_names=target,
+        y_block=fastai.RegressionBlock(),
+        splits=(table.train.tolist(), table.valid.tolist()),
+    )
+    loaders = rows.dataloaders(bs=FASTAI_BATCH)
+    config = fastai.tabular_config(
+        ps=[0.001, 0.01], embed_p=0.04, y_range=(0, 1.2 * float(frame[target].iloc[table.train].max()))
+    )
+    learner = fastai.tabular_learner(loaders, layers=[1000, 500], config=config, n_out=1)
+    with learner.no_bar(), learner.no_logging():
+        began = time.perf_counter()
+        learner.fit_one_cycle(FASTAI_EPOCHS, FASTAI_LR, wd=FASTAI_DECAY)
+        seconds = time.perf_counter() - began
+        outputs, _ = learner.get_preds(dl=loaders.valid)
+    return np.expm1(outputs.double().numpy().reshape(-1, 1)), seconds
+
+
+def main() -> None:
+    """Train every model with every seed and print the table."""
+    if not (ROSSMANN / "train.csv").exists():
+        print(f"{ROSSMANN} is not there: nothing to measure")
+        sys.exit(1)
+    files = {"data.source": str(ROSSMANN / "train.csv"), "data.join": [str(ROSSMANN / "store.csv")]}
+    params = build_spec(TrainTables, yaml.safe_load(CONFIG.read_text()), files)
+    ways = {
+        "our network": train_ours,
+        "gradient-boosted trees (scikit-learn)": train_trees,
+        "mean by group": average_by_group,
+        "fastai's tabular learner": train_fastai,
+    }
+    results: dict[str, list[Result]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        table = Prepared(params, Path(folder))
+        print(
+            f"{len(table.train):,} training and {len(table.valid):,} validation rows, {torch.get_num_threads()} threads"
+        )
+        for name, train in ways.items():
+            try:
+                results[name] = [train(table, seed) for seed in SEEDS]
+            except ImportError as error:
+                print(f"fastai cannot be imported ({error}); benchmarks.datepart prints how to install it")
+                continue
+            print(name, [round(rmspe(each, table.actual), 4) for each, _ in results[name]], flush=True)
+        ours, trees, mean = list(ways)[:3]
+        results["network and trees averaged"] = [
+            ((network + tree) / 2, one + other)
+            for (network, one), (tree, other) in zip(results[ours], results[trees], strict=True)
+        ]
+        shown = Table("model", "RMSPE", "of each seed", "seconds", title="Medians of three seeds, last 48 days")
+        for name in (ours, trees, mean, "network and trees averaged", list(ways)[3]):
+            if name not in results:
+                shown.add_row(name, "not importable", "", "")
+                continue
+            errors = [rmspe(each, table.actual) for each, _ in results[name]]
+            seconds = median([each for _, each in results[name]])
+            shown.add_row(name, f"{median(errors):.4f}", ", ".join(f"{e:.4f}" for e in errors), f"{seconds:.1f}")
+    Console(width=110).print(shown)
+    if list(ways)[3] in results:
+        theirs, own = (median([each for _, each in results[name]]) for name in (list(ways)[3], ours))
+        print(f"fastai's seconds are {theirs / own:.1f} times ours")
+
+
+if __name__ == "__main__":
+    main()

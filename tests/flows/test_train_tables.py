@@ -1,0 +1,183 @@
+"""A whole training on a tiny table: which files, metrics and artifacts come out, and what the model says alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from models.errors import UserError
+from models.overrides import build_spec
+from models.table_specs import TrainTables
+from tasks import tracking
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture(scope="module")
+def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 days of sales in two shops, with a table of the shops; sales follow the shop, the weekday and a promotion."""
+    folder = tmp_path_factory.mktemp("sales")
+    generator = np.random.default_rng(0)
+    days = pd.date_range("2023-01-01", periods=300)
+    frame = pd.DataFrame({"shop": np.repeat([1, 2], 300), "day": np.tile(days.strftime("%Y-%m-%d"), 2)})
+    frame["promo"] = generator.integers(0, 2, 600)
+    weekday = np.tile(days.dayofweek, 2)
+    frame["sales"] = (100 + 80 * frame["shop"] + 20 * weekday + 60 * frame["promo"]) * generator.normal(1, 0.03, 600)
+    frame["open"] = 1
+    frame.loc[::50, "open"] = 0
+    frame.to_csv(folder / "sales.csv", index=False)
+    pd.DataFrame({"shop": [1, 2], "kind": ["small", "large"], "area": [80.5, 200.0]}).to_csv(
+        folder / "shops.csv", index=False
+    )
+    return folder
+
+
+def tiny_table(folder: Path, **overrides: object) -> TrainTables:
+    config = {
+        "data": {
+            "source": str(folder / "sales.csv"),
+            "join": [str(folder / "shops.csv")],
+            "target": ["sales"],
+            "log_target": True,
+            "date": ["day"],
+            "where": ["open == 1"],
+            "group": ["shop"],
+            "events": ["promo"],
+            "rolling": ["promo"],
+            "valid_days": 30,
+        },
+        "model": {"layers": [32, 16], "dropout": [0.0, 0.0]},
+        "finder": {"steps": 12},
+        "optimizer": {"batch_size": 32},
+        "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 2, "cycle_len": 5}],
+        "tracking": {"system_metrics": False},
+        "device": "cpu",
+    }
+    return build_spec(TrainTables, config, dict(overrides))
+
+
+@pytest.fixture(scope="module")
+def trained(sales: Path, prefect_api: None) -> dict[str, Any]:
+    from flows.train_tables import train_tables
+
+    result: dict[str, Any] = train_tables(tiny_table(sales, ensemble=True))
+    return result
+
+
+def artifacts(run_id: str, folder: str | None = None) -> set[str]:
+    found = set()
+    for item in MlflowClient().list_artifacts(run_id, folder):
+        found |= artifacts(run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_the_network_learns_and_stands_beside_its_baselines(trained: dict[str, Any]) -> None:
+    metrics = trained["metrics"]
+    assert metrics["valid/rmspe"] < metrics["baseline/mean_rmspe"]
+    assert metrics["valid/rmspe"] < 0.15
+    assert {"baseline/tree_rmspe", "ensemble/rmspe", "valid/rmse", "valid/mae", "valid/r2"} <= set(metrics)
+
+
+def test_every_picture_and_table_is_kept(trained: dict[str, Any]) -> None:
+    names = artifacts(trained["run_id"])
+    assert {
+        "data/columns.feather",
+        "data/left_out.feather",
+        "valid/predictions.feather",
+        "valid/models.txt",
+        "valid/importance.png",
+        "valid/residuals_sales.png",
+        "embeddings/dayDayofweek.png",
+        "schedule/all.png",
+        "model_summary.txt",
+    } <= names
+
+
+def test_rows_that_a_condition_leaves_out_are_counted(trained: dict[str, Any], tmp_path: Path) -> None:
+    path = MlflowClient().download_artifacts(trained["run_id"], "data/left_out.feather", str(tmp_path))
+    table = pd.read_feather(path)
+    assert table.loc[0, "rows"] == "12"
+
+
+def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], sales: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    from flows.train_tables import train_tables
+
+    state = train_tables(tiny_table(sales, ensemble=True), return_state=True)
+    assert state.is_completed()
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        states = {run.name: run.state_name for run in client.read_task_runs(flow_run_filter=wanted)}
+    assert states["prepare table"] == "Cached"
+    assert states[f"read {sales / 'sales.csv'}"] == "Cached"
+    result = state.result()
+    assert result["metrics"]["valid/rmspe"] == trained["metrics"]["valid/rmspe"]
+
+
+PREDICT_ALONE = """
+import json, sys
+import mlflow
+import pandas as pd
+assert "prefect" not in sys.modules
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = pd.read_csv(sys.argv[2]).drop(columns="sales")
+print(json.dumps(model.predict(rows)["sales"].tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
+    trained: dict[str, Any], sales: Path, tmp_path: Path
+) -> None:
+    path = MlflowClient().download_artifacts(trained["run_id"], "valid/predictions.feather", str(tmp_path))
+    evaluated = pd.read_feather(path)
+    source = MlflowClient().get_model_version("sales-table", trained["model"]["version"]).source
+    command = [sys.executable, "-c", PREDICT_ALONE, source, str(sales / "sales.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    raw = pd.read_csv(sales / "sales.csv").assign(predicted=json.loads(done.stdout.splitlines()[-1]))
+    raw["day"] = pd.to_datetime(raw["day"])
+    both = evaluated.merge(raw, on=["shop", "day"], suffixes=("", "_raw"))
+    assert len(both) == len(evaluated)
+    # Rows that were left out take part in what events and rolling means say, in training and here alike.
+    assert np.allclose(both["network_sales"], both["predicted"], rtol=1e-4)
+
+
+def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: Path) -> None:
+    from flows.train_tables import train_tables
+
+    frame = pd.read_csv(sales / "sales.csv")
+    frame["level"] = np.where(frame["sales"] > frame["sales"].median(), "high", "low")
+    frame.drop(columns="sales").to_csv(tmp_path / "levels.csv", index=False)
+    overrides = {"data.source": str(tmp_path / "levels.csv"), "data.target": ["level"], "data.log_target": False}
+    result = train_tables(tiny_table(sales, **overrides))
+    assert result["metrics"]["valid/accuracy"] > 0.8
+    assert {"valid/auc", "valid/log_loss", "baseline/tree_accuracy"} <= set(result["metrics"])
+
+
+def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sales: Path) -> None:
+    from flows.train_tables import train_tables
+
+    with pytest.raises(UserError, match=r"nowhere\.csv"):
+        train_tables(tiny_table(sales, **{"data.source": "nowhere.csv"}))
+    with pytest.raises(UserError, match="turnover"):
+        train_tables(tiny_table(sales, **{"data.target": ["turnover"]}))
+
+
+def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
+    from flows.sweep import sweep_tables
+    from models.search import Dimension, SweepSpec
+
+    space = [Dimension(name="recipe.all.lr", low=0.001, high=0.03, log=True)]
+    search = SweepSpec(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")
+    result = sweep_tables(search, tiny_table(sales, metrics=["rmspe"], baselines=False))
+    assert result["trials"]["complete"] == 3
+    assert tracking.get_run(result["run_id"]).info.status == "FINISHED"
