@@ -67,6 +67,7 @@ class Prepared:
         self.actual = self.encoder.predictions(targets[self.valid])
 
     def bind(self, seed: int) -> TableRecipe:
+        """The recipe with another seed."""
         return TableRecipe(self.params.model_copy(update={"seed": seed}), self._json, self.files)
 
 
@@ -104,7 +105,7 @@ def average_by_group(table: Prepared, seed: int) -> Result:
 
 
 def train_fastai(table: Prepared, seed: int) -> Result:
-    """fastai's tabular learner with the course's settings on the columns that our network gets.
+    """The tabular learner of fastai with the course's settings on the columns that our network gets.
 
     Flags of missing numbers are made by its own FillMissing.
     """

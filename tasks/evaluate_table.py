@@ -21,7 +21,7 @@ from tasks.report import keep_picture, show_table
 from tasks.stage import bind_table, checkpoint_of, learner_at
 from tasks.table_plots import plot_embedding, plot_importance, plot_residuals
 
-MOST_EMBEDDINGS = 12
+MOST_EMBEDDINGS = 16
 """Categorical columns whose embeddings are drawn."""
 IMPORTANCE_ROWS = 20_000
 """Validation rows, at most, that permutation importance is measured on."""
@@ -135,9 +135,8 @@ def _draw_errors(
 def _draw_embeddings(recipe: TableRecipe, learner: Learner, run_id: str) -> None:
     """The learned vectors of every category, as a picture per column and a feather file."""
     embeddings: Any = learner.network.body.embeddings
+    drawn = 0
     for place, (name, categories) in enumerate(recipe.encoder.categorical.items()):
-        if place == MOST_EMBEDDINGS:
-            return
         weights = embeddings[place].weight.detach().cpu().numpy()
         labels = ["missing", *(str(category) for category in categories)]
         file = "".join(letter if letter.isalnum() else "_" for letter in name)
@@ -145,7 +144,8 @@ def _draw_embeddings(recipe: TableRecipe, learner: Learner, run_id: str) -> None
         table.insert(0, "category", labels)
         tracking.log_frame(run_id, table, f"embeddings/{file}.feather")
         # The vector of "missing" is random where nothing was: it would only stretch the picture.
-        if len(categories) > 2:
+        if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
+            drawn += 1
             figure = plot_embedding(weights[1:], labels[1:], name)
             keep_picture(run_id, figure, f"embeddings/{file}.png", f"Learned embedding of {name}")
 

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.deployments.service import Service, running_service, until
@@ -45,3 +46,14 @@ def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Ser
     resumed = service.start("train-images/local", {"params": {}, "resume_run_id": run_id})
     service.wait(resumed, "COMPLETED")
     assert asked(service, "select status from runs") == [("FINISHED",)]
+
+
+def test_a_sweep_runs_from_its_deployment_and_shows_its_trials(service: Service, stripes: Path) -> None:
+    training = tiny_training(stripes).model_dump(mode="json")
+    flow_run = service.start("sweep/local", {"params": {"trials": 3, "study": "deployed"}, "training": training})
+    service.wait(flow_run, "COMPLETED")
+    wanted = {"task_runs": {"flow_run_id": {"any_": [flow_run]}}}
+    names = [run["name"] for run in httpx.post(f"{service.api}/task_runs/filter", json=wanted).json()]
+    assert sum(name.startswith("trial ") for name in names) == 3
+    artifacts = httpx.post(f"{service.api}/artifacts/filter", json={}).json()
+    assert {"best-so-far", "search-vs-rule-of-thumb"} <= {artifact["key"] for artifact in artifacts}
