@@ -18,9 +18,9 @@ import yaml
 
 from benchmarks._prepared import PHOTOS
 
-TRIALS = 12
-ALONE = 2
-"""Trials that are trained alone as well: the first ones of the search."""
+TRIALS = 20
+ALONE = 1
+"""Trials that are trained alone as well: the first of the search."""
 SEARCHED = {
     "data": {"source": str(PHOTOS), "size": 96},
     "recipe": [
