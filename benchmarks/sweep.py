@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks._prepared import PHOTOS
 
-TRIALS = 20
+TRIALS = 15
 ALONE = 1
 """Trials that are trained alone as well: the first of the search."""
 SEARCHED = {

@@ -59,6 +59,12 @@ class TableDataSpec(Spec):
         description="Columns that mark days of events, such as Promo: days since the last and until the next are added "
         "per group. Until needs a calendar known in advance.",
     )
+    event_horizon: int = Field(
+        default=30,
+        ge=1,
+        le=10_000,
+        description="Days: an event further away than this, or none that is known, counts as this far.",
+    )
     rolling: list[str] = Field(
         default=[], description="Columns known in advance whose mean over the last 7 days is added per group."
     )

@@ -72,8 +72,10 @@ def _with_events(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     added: dict[str, np.ndarray] = {}
     for name in data.events:
         event = _is_event(frame[name])
-        added[f"days_since_{name}"] = days_since(dates, event, groups)
-        added[f"days_until_{name}"] = days_until(dates, event, groups)
+        for direction, days in (("since", days_since), ("until", days_until)):
+            # Without an end, the rows near the end of the table would differ from all before: no event is known yet.
+            distance = np.nan_to_num(days(dates, event, groups), nan=data.event_horizon)
+            added[f"days_{direction}_{name}"] = np.minimum(distance, data.event_horizon)
     for name in data.rolling:
         values = frame[name] if pd.api.types.is_numeric_dtype(frame[name]) else _is_event(frame[name])
         added[f"{name}_last_7_days"] = rolling_mean(np.asarray(values, dtype=np.float64), dates, groups, 7)
