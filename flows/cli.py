@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from flows import show
-from flows.flags import FlagParser, add_flags, space_from, spec_from
+from flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from models.errors import UserError
 from models.search import SweepSpec
 from models.specs import TrainImages
@@ -184,12 +184,26 @@ def _sweep(options: argparse.Namespace) -> int:
         state = register_best(study.study_name, search.storage, return_state=True)
         return _finish(state, options.json, show.registered)
     if params is None:
+        _refuse_changes(options)
         search, stored_params = stored(load_study(str(search.study), search.storage), search)
         params = cast("TrainImages | TrainTables", stored_params)
     if WORKER in os.environ:
         return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep
     return _finish(searched(search, params, return_state=True), options.json, show.sweep)
+
+
+def _refuse_changes(options: argparse.Namespace) -> None:
+    """A study goes on with the settings it was begun with: a flag that would change them must not be ignored."""
+    given = {name.removeprefix(SETTING) for name in vars(options) if name.startswith(SETTING)}
+    changing = given - set(SweepSpec.model_fields) | given & {"objectives", "repeats"}
+    if options.space:
+        changing.add("space")
+    if changing:
+        raise UserError(
+            f"--{', --'.join(sorted(changing))}: study {vars(options)[f'{SETTING}study']!r} goes on with the settings "
+            "it was begun with; leave them out, or give SOURCE and another --study"
+        )
 
 
 @contextlib.contextmanager

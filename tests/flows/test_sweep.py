@@ -150,6 +150,15 @@ def test_a_wrong_space_is_refused_before_the_first_trial(stripes: Path) -> None:
         sweep(SweepSpec(study="wrong", space=space), short_training(stripes))
 
 
+def test_a_study_that_goes_on_refuses_flags_that_would_change_it(
+    swept: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import main
+
+    assert main(["sweep", "--study", "swept", "--data.size", "64", "--space", "seed=1,2"]) == 2
+    assert "--data.size, --space: study 'swept' goes on with the settings" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_goes_on(stripes: Path, own_home: Path) -> None:
     own_home.mkdir()
