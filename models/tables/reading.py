@@ -264,20 +264,37 @@ def _csv_header(source: Path) -> list[str]:
 
 def _csv_batches(source: Path, header: list[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Yield blocks of rows, all columns as text, with the bytes read so far."""
+    try:
+        yield from _csv_blocks(source, header, use_threads=True)
+    except pa.ArrowInvalid as error:
+        message = str(error)
+        if "Row #" not in message:  # several threads do not know the row
+            message = _csv_message(source, header) or message
+        raise _csv_error(source, header, message) from error
+
+
+def _csv_blocks(source: Path, header: list[str], use_threads: bool) -> Iterator[tuple[pa.RecordBatch, int]]:
     with pa.OSFile(str(source)) as file:
-        try:
-            reader = pa.csv.open_csv(
-                file,
-                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True
-                ),
-            )
-            for batch in reader:
-                yield batch, file.tell()
-        except pa.ArrowInvalid as error:
-            raise _csv_error(source, header, str(error)) from error
+        reader = pa.csv.open_csv(
+            file,
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=use_threads),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True
+            ),
+        )
+        for batch in reader:
+            yield batch, file.tell()
+
+
+def _csv_message(source: Path, header: list[str]) -> str | None:
+    """What one thread says is wrong."""
+    try:
+        for _ in _csv_blocks(source, header, use_threads=False):
+            pass
+    except pa.ArrowInvalid as error:
+        return str(error)
+    return None
 
 
 def _csv_error(source: Path, header: list[str], message: str) -> UserError:
