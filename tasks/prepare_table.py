@@ -20,7 +20,7 @@ from models.tables.reading import column_types, flights_frame, open_table, parse
 from models.tables.splits import split_rows
 from tasks.derived import derived_task
 from tasks.progress import progress, say
-from tasks.storage import build, cache_path, key_of
+from tasks.storage import build, cache_path, key_of, missing
 
 TABLE_VERSION = 1
 """Raise it when the same files and settings would give other rows; it is part of the key."""
@@ -90,16 +90,19 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
     paths = _prepared(tables, data)
 
     def prepare(temporary: list[Path]) -> None:
-        # Published together: built anew as one even if only one of them was deleted.
-        targets = dict(zip(paths, temporary, strict=True))
+        # All are made, which gives the same bytes again, even if only one of them was deleted.
+        wanted = dict(zip(missing(list(paths.values())), temporary, strict=True))
+        targets = {
+            name: wanted.get(path, path.with_name(f"{temporary[0].name}-{name}")) for name, path in paths.items()
+        }
         frame = open_table(Path(tables[data.source])).to_pandas()
         types = column_types(open_table(Path(tables[data.source])))
         frame, left_out = assemble(frame, joined_tables(tables, data), data, training=True)
         keep = [*data.date, *([data.split_column] if data.split_column else [])]
-        missing = [name for name in data.target if name not in frame]
-        if missing:
+        absent = [name for name in data.target if name not in frame]
+        if absent:
             raise UserError(
-                f"data.target: there is no column {', '.join(missing)}; there are {', '.join(map(str, frame.columns))}"
+                f"data.target: there is no column {', '.join(absent)}; there are {', '.join(map(str, frame.columns))}"
             )
         frame, unusable = drop_unusable(frame, data.target, keep)
         frame = frame.reset_index(drop=True)
@@ -114,11 +117,10 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
             np.savez(file, train=train, valid=valid)
         notes: dict[str, Any] = {"types": types, "left_out": [*left_out, *unusable], "warnings": warnings}
         targets["notes"].write_text(json.dumps(notes, default=str))
+        for target in set(targets.values()) - set(temporary):
+            target.unlink()
         say(f"{len(train):,} training and {len(valid):,} validation rows, {features.shape[1]} columns")
 
-    for path in paths.values():
-        if not all(each.exists() for each in paths.values()):
-            path.unlink(missing_ok=True)
     build(list(paths.values()), prepare)
     return {name: str(path) for name, path in paths.items()}
 

@@ -122,6 +122,20 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
     assert result["metrics"]["valid/rmspe"] == trained["metrics"]["valid/rmspe"]
 
 
+def test_one_deleted_file_of_a_prepared_table_is_made_again(trained: dict[str, Any], sales: Path) -> None:
+    from tasks.environment import home
+    from tasks.prepare_table import list_tables, prepare_table, read_table
+
+    data = tiny_table(sales).data
+    tables = {path: read_table(path, content) for path, content in list_tables(data).items()}
+    files = {name: Path(path) for name, path in prepare_table(tables, data).items()}
+    before = {name: path.read_bytes() for name, path in files.items()}
+    files["encoded"].unlink()
+    assert prepare_table(tables, data) == {name: str(path) for name, path in files.items()}
+    assert {name: path.read_bytes() for name, path in files.items()} == before
+    assert not list((home() / "cache" / "prepared").glob("*partial*"))
+
+
 PREDICT_ALONE = """
 import json, sys
 import mlflow
