@@ -1,0 +1,27 @@
+"""The spec of a training on a table: its default works, and what does not fit together is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from models.overrides import build_spec
+from models.table_specs import TrainTables
+
+
+def test_the_embedded_default_has_its_date() -> None:
+    assert TrainTables().data.date == ["date"]
+    assert build_spec(TrainTables).data.date == ["date"]
+    assert build_spec(TrainTables, {"data": {"source": "sales.csv"}}).data.date == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": {"source": "a.csv", "split": "last_days"}}, "needs a date column"),
+        ({"data": {"split": "group"}}, "needs split_column"),
+        ({"model": {"layers": [10], "dropout": [0.1, 0.2]}}, "2 values for 1 layers"),
+        ({"recipe": [{"name": "head", "precompute": True, "lr": 0.1}]}, "precompute is for pictures"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainTables(**settings)
