@@ -7,7 +7,7 @@ from prefect.states import Cancelled, State
 
 from models.search import SweepSpec
 from models.specs import TrainImages
-from models.table_specs import TrainTables
+from models.table_specs import TrainTables, completed
 from tasks import sweep as sweeps
 from tasks.study import load_study
 
@@ -35,7 +35,7 @@ def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) ->
         params: What varies, for how many trials, and how they are judged.
         training: The training that is varied; what trials share of it is computed once.
     """
-    return search(params, training)
+    return search(params, completed(training))
 
 
 def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Cancelled, State
 
-from models.table_specs import TrainTables
+from models.table_specs import TrainTables, completed
 from tasks.describe_table import describe_table
 from tasks.evaluate_table import evaluate_table
 from tasks.find_lr import find_lr
@@ -26,7 +26,7 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
         resume_run_id: Id of an MLflow run that was stopped: go on where it was, with the params it was started with.
     """
     try:
-        with open_run(params, resume_run_id, kind="train-tables") as run:
+        with open_run(completed(params), resume_run_id, kind="train-tables") as run:
             return follow_recipe(run)
     except KeyboardInterrupt as stopped:
         return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))

@@ -1,6 +1,6 @@
 """Every knob of a training on a table, once; see `models.specs` for what a spec is."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -77,14 +77,6 @@ class TableDataSpec(Spec):
     valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
     split_column: str | None = Field(default=None, description="Column for split `group` or `column`.")
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _flights_have_a_date(cls, settings: Any) -> Any:
-        """The embedded default works as it is: its tables come with one column of dates."""
-        if isinstance(settings, dict) and settings.get("source", "flights") == "flights" and not settings.get("date"):
-            return {**settings, "date": ["date"]}
-        return settings
 
     @model_validator(mode="after")
     def _split_has_its_column(self) -> Self:
@@ -164,3 +156,10 @@ class TrainTables(Spec):
             if wrong:
                 raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for pictures")
         return self
+
+
+def completed(params: TrainTables) -> TrainTables:
+    """The training with what its source brings along: the flights have a column of dates, named ``date``."""
+    if params.data.source != "flights" or params.data.date:
+        return params
+    return params.model_copy(update={"data": params.data.model_copy(update={"date": ["date"]})})

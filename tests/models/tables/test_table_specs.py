@@ -4,13 +4,13 @@ import pytest
 from pydantic import ValidationError
 
 from models.overrides import build_spec
-from models.table_specs import TrainTables
+from models.table_specs import TrainTables, completed
 
 
 def test_the_embedded_default_has_its_date() -> None:
-    assert TrainTables().data.date == ["date"]
-    assert build_spec(TrainTables).data.date == ["date"]
-    assert build_spec(TrainTables, {"data": {"source": "sales.csv"}}).data.date == []
+    assert completed(TrainTables()).data.date == ["date"]
+    assert completed(build_spec(TrainTables, {"data": {"date": ["time_hour"]}})).data.date == ["time_hour"]
+    assert completed(build_spec(TrainTables, {"data": {"source": "sales.csv"}})).data.date == []
 
 
 @pytest.mark.parametrize(
