@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from flows import show
-from flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
+from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
 from models.errors import UserError
 from models.search import SweepSpec
-from models.specs import TrainImages
+from models.specs import Spec, TrainImages
 from models.table_specs import TrainTables
 
 
@@ -28,11 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="fine-tune an image classifier and register it")
-    _add_source(train)
+    _add_source(train, TrainImages)
     train.set_defaults(run=_train)
 
     table = commands.add_parser("train-table", help="train an entity-embedding network on a table and register it")
-    _add_table(table)
+    _add_source(table, TrainTables)
     table.set_defaults(run=_train_table)
 
     datepart = commands.add_parser("add-datepart", help="replace a column of dates in a file by its parts")
@@ -48,17 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     resume.set_defaults(run=_resume)
 
     finder = commands.add_parser("find-lr", help="plot loss against learning rate and suggest one")
-    _add_source(finder)
+    _add_source(finder, TrainImages)
     finder.add_argument("--stage", help="stage of the recipe (default: the first)")
     finder.set_defaults(run=_find_lr)
 
     sweep = commands.add_parser("sweep", help="search for better settings; go on with a study; register its best")
     sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
     # Which settings there are depends on the kind, so it is looked for before everything else.
-    if "--table" in (sys.argv[1:] if arguments is None else arguments):
-        _add_table(sweep)
-    else:
-        _add_source(sweep)
+    is_table = "--table" in (sys.argv[1:] if arguments is None else arguments)
+    _add_source(sweep, TrainTables if is_table else TrainImages)
     add_flags(sweep, SweepSpec, without=("space",))
     sweep.add_argument(
         "--space",
@@ -87,38 +85,26 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _add_source(parser: FlagParser) -> None:
-    parser.add_argument(
-        "source",
-        nargs="?",
-        metavar="SOURCE",
-        help="`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set (default: digits)",
-    )
-    add_flags(parser, TrainImages)
+SOURCES: dict[type[Spec], str] = {
+    TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
+    "(default: digits)",
+    TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
+}
+"""What each kind of training can be given as SOURCE."""
 
 
-def _add_table(parser: FlagParser) -> None:
-    parser.add_argument(
-        "source",
-        nargs="?",
-        metavar="SOURCE",
-        help="a CSV, Parquet or feather file, or `flights` (default: flights)",
-    )
-    add_flags(parser, TrainTables)
+def _add_source(parser: FlagParser, spec_class: type[Spec]) -> None:
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCES[spec_class])
+    add_flags(parser, spec_class)
 
 
-def _params(options: argparse.Namespace) -> TrainImages:
+def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType:
     fixed = {"data.source": options.source} if options.source is not None else {}
-    return spec_from(options, TrainImages, **fixed)
-
-
-def _table_params(options: argparse.Namespace) -> TrainTables:
-    fixed = {"data.source": options.source} if options.source is not None else {}
-    return spec_from(options, TrainTables, **fixed)
+    return spec_from(options, spec_class, **fixed)
 
 
 def _train(options: argparse.Namespace) -> int:
-    params = _params(options)
+    params = _params(options, TrainImages)
     with _prefect_starting():
         from flows.train_images import train_images
 
@@ -126,7 +112,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_table(options: argparse.Namespace) -> int:
-    params = _table_params(options)
+    params = _params(options, TrainTables)
     with _prefect_starting():
         from flows.train_tables import train_tables
 
@@ -156,7 +142,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    params = _params(options)
+    params = _params(options, TrainImages)
     with _prefect_starting():
         from flows.find_lr import find_lr
 
@@ -171,7 +157,7 @@ def _sweep(options: argparse.Namespace) -> int:
     fresh = options.source is not None or options.config is not None
     params: TrainImages | TrainTables | None = None
     if fresh or search.study is None:
-        params = _table_params(options) if options.table else _params(options)
+        params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with _prefect_starting():
         from flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from tasks.study import load_study

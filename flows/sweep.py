@@ -3,12 +3,13 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Cancelled, State
+from prefect.states import State
 
 from models.search import SweepSpec
 from models.specs import TrainImages
 from models.table_specs import TrainTables, completed
 from tasks import sweep as sweeps
+from tasks.interruption import cancelled
 from tasks.study import load_study
 
 DEFAULTS = SweepSpec()
@@ -46,7 +47,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
                 under_way.run_trials()
             return under_way.finish()
     except KeyboardInterrupt as stopped:
-        return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
+        return cancelled(stopped)
 
 
 @flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}")

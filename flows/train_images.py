@@ -3,13 +3,14 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Cancelled, State
+from prefect.states import State
 
 from models.specs import TrainImages
 from tasks.describe import describe
 from tasks.evaluate import evaluate
 from tasks.find_lr import find_lr
 from tasks.index_images import index_images, list_pictures
+from tasks.interruption import cancelled
 from tasks.precompute import precompute_activations
 from tasks.register import register_model
 from tasks.resize_images import resize_images
@@ -31,7 +32,7 @@ def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = Non
         with open_run(params, resume_run_id) as run:
             return follow_recipe(run)
     except KeyboardInterrupt as stopped:
-        return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
+        return cancelled(stopped)
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Cancelled, State
+from prefect.states import State
 
 from models.table_specs import TrainTables, completed
 from tasks.describe_table import describe_table
 from tasks.evaluate_table import evaluate_table
 from tasks.find_lr import find_lr
+from tasks.interruption import cancelled
 from tasks.prepare_table import list_tables, prepare_table, read_table
 from tasks.register_table import register_table
 from tasks.run import Run, open_run
@@ -29,7 +30,7 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
         with open_run(completed(params), resume_run_id, kind="train-tables") as run:
             return follow_recipe(run)
     except KeyboardInterrupt as stopped:
-        return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
+        return cancelled(stopped)
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:

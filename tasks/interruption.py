@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from prefect.states import Cancelled, State
+
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
@@ -36,3 +38,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
+
+
+def cancelled(stopped: KeyboardInterrupt) -> State[Any]:
+    """The state of a flow that was stopped with Ctrl-C; its message says how to go on, if a note of `stopped` does."""
+    return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))

@@ -138,17 +138,11 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
         say(f"MLflow run {run.id} ({name})")
     show_mlflow_link(run.id)
-    try:
-        with tracking.system_metrics(run.id, params.tracking.system_metrics):
-            yield run
-    except Exception:
-        tracking.close_run(run.id, "FAILED")
-        raise
-    except BaseException as stopped:
-        tracking.close_run(run.id, "KILLED")
-        stopped.add_note(f"go on with: unfreeze resume {run.id}")
-        raise
-    tracking.close_run(run.id, "FINISHED")
+    with (
+        tracking.closing_run(run.id, f"unfreeze resume {run.id}"),
+        tracking.system_metrics(run.id, params.tracking.system_metrics),
+    ):
+        yield run
 
 
 def model_name(params: Any) -> str:

@@ -151,16 +151,8 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     announce(f"study {study.study_name}, MLflow run {run_id}")
     show_mlflow_link(run_id)
     sweep = Sweep(search, training, study, run_id)
-    try:
+    with tracking.closing_run(run_id, f"unfreeze sweep --study {study.study_name} --trials {search.trials}"):
         yield sweep
-    except Exception:
-        tracking.close_run(run_id, "FAILED")
-        raise
-    except BaseException as stopped:
-        tracking.close_run(run_id, "KILLED")
-        stopped.add_note(f"go on with: unfreeze sweep --study {study.study_name} --trials {search.trials}")
-        raise
-    tracking.close_run(run_id, "FINISHED")
 
 
 @contextmanager

@@ -149,6 +149,27 @@ def close_run(run_id: str, status: RunStatus) -> None:
     client().set_terminated(run_id, status)
 
 
+@contextmanager
+def closing_run(run_id: str, go_on: str) -> Iterator[None]:
+    """End a run as the block ends: FINISHED, FAILED after an error, KILLED after a signal, Ctrl-C or a cancellation.
+
+    Parameters
+    ----------
+    go_on
+        The command that goes on with it; noted on what stopped the block.
+    """
+    try:
+        yield
+    except Exception:
+        close_run(run_id, "FAILED")
+        raise
+    except BaseException as stopped:
+        close_run(run_id, "KILLED")
+        stopped.add_note(f"go on with: {go_on}")
+        raise
+    close_run(run_id, "FINISHED")
+
+
 def close_stale_runs(experiment: str) -> None:
     """Mark runs as KILLED whose process on this machine is gone: a killed process cannot say so itself."""
     host = socket.gethostname()
