@@ -105,9 +105,10 @@ def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> 
         If there is no such run, or it is finished and may not be.
     """
     mlflow_client = client()
-    status = get_run(run_id).info.status
-    if status == "FINISHED" and not finished:
+    run = get_run(run_id)
+    if run.info.status == "FINISHED" and not finished:
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
+    close_stale_runs(run.info.experiment_id)
     mlflow_client.update_run(run_id, status="RUNNING")
     mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **this_process()}.items()])
 

@@ -22,6 +22,9 @@ os.environ.update(
     }
 )
 os.environ.pop("PREFECT_API_URL", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process per core: threads of their own would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 (_HOME / "home").mkdir()
 
 SHARED = Path(__file__).parents[1].parent / "shared"
