@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from prefect import task
@@ -10,7 +9,7 @@ from prefect import task
 from models.images.serving import save_classifier
 from models.specs import TrainImages
 from tasks import tracking
-from tasks.progress import say
+from tasks.log_model import IMAGE_LOADER, log_and_register
 from tasks.stage import bind, checkpoint_of, learner_at
 
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow")
@@ -37,32 +36,19 @@ def register_model(
     recipe = bind(params, index_path, caches)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
     example = Path(recipe.index.rows["path"][int(recipe.rows["valid"][0])].as_py()).read_bytes()
-    with tempfile.TemporaryDirectory() as folder:
-        save_classifier(
-            Path(folder) / "classifier",
-            learner.network,
-            params.model,
-            recipe.preprocessing,
-            recipe.index.classes,
-            recipe.sizes[position],
-            params.data.fit,
-            params.data.max_megapixels,
-            params.precision,
-        )
-        uri, model_id = tracking.log_model(
+    classes = list(recipe.index.classes)
+    accuracy = metrics["valid/accuracy_tta"]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "classifier"
+        save_classifier(folder, learner.network, params, recipe.preprocessing, classes, recipe.sizes[position])
+        return log_and_register(
             run_id,
-            Path(folder) / "classifier",
-            "models.images.serving",
+            folder,
+            IMAGE_LOADER,
             (tracking.PICTURES_IN, tracking.CLASSES_OUT),
             pd.DataFrame({"image": [example]}),
             REQUIREMENTS,
-            {"classes": list(recipe.index.classes)},
+            {"classes": classes},
+            name,
+            f"{len(classes)} classes of {params.data.source}; validation accuracy with TTA {accuracy:.4f}",
         )
-    accuracy = metrics["valid/accuracy_tta"]
-    description = (
-        f"{len(recipe.index.classes)} classes of {params.data.source}; validation accuracy with TTA {accuracy:.4f}"
-    )
-    number, alias = tracking.register_model(name, run_id, uri, model_id, description)
-    say(f"registered {name} version {number} as {alias}")
-    result: dict[str, Any] = {"model_uri": uri, "name": name, "version": number, "alias": alias}
-    return result

@@ -9,8 +9,8 @@ from models.table_specs import TrainTables
 from models.tables.reading import open_table
 from models.tables.serving import save_table_model
 from tasks import tracking
+from tasks.log_model import TABLE_LOADER, log_and_register
 from tasks.prepare_table import joined_tables
-from tasks.progress import say
 from tasks.stage import bind_table, checkpoint_of, learner_at
 
 REQUIREMENTS = ("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn")
@@ -41,18 +41,18 @@ def register_table(
     raw = raw.drop(columns=[column for column in params.data.target if column in raw])
     is_regression = encoder.task == "regression"
     outputs = tracking.values_out(encoder.target_names) if is_regression else tracking.CLASSES_OUT
-    with tempfile.TemporaryDirectory() as folder:
-        save_table_model(Path(folder) / "table", learner.network, params, encoder, joined_tables(tables, params.data))
-        uri, model_id = tracking.log_model(
+    shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "table"
+        save_table_model(folder, learner.network, params, encoder, joined_tables(tables, params.data))
+        return log_and_register(
             run_id,
-            Path(folder) / "table",
-            "models.tables.serving",
+            folder,
+            TABLE_LOADER,
             (tracking.columns_in(raw), outputs),
             raw.head(3),
             REQUIREMENTS,
             {"targets": encoder.target_names, "classes": [str(each) for each in encoder.classes]},
+            name,
+            f"{params.data.source}: {shown}",
         )
-    shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
-    number, alias = tracking.register_model(name, run_id, uri, model_id, f"{params.data.source}: {shown}")
-    say(f"registered {name} version {number} as {alias}")
-    return {"model_uri": uri, "name": name, "version": number, "alias": alias}

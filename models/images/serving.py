@@ -4,60 +4,64 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
 from models.errors import UserError
 from models.images.backbones import Preprocessing, load_body
 from models.images.batches import CPU_FORWARD_SIZE
 from models.images.classifier import build_head, normalise
 from models.images.decode import UnreadablePicture, make_square, read_picture
-from models.specs import ModelSpec
+from models.model_folder import class_frame, load_weights, read_description, save_model_folder
+from models.specs import ModelSpec, TrainImages
 from models.training.allocator import reuse_freed_memory
 from models.training.network import Network
 from models.training.precision import pick_device, pick_precision
-
-FORMAT_VERSION = 1
 
 
 def save_classifier(
     folder: Path,
     network: Network,
-    model: ModelSpec,
+    params: TrainImages,
     preprocessing: Preprocessing,
     classes: Sequence[str],
     size: int,
-    fit: str,
-    max_megapixels: float,
-    precision: str,
 ) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if need be.
+    network
+        The trained network.
+    params
+        What it was trained with.
+    preprocessing
+        How its pictures are normalised and resized.
+    classes
+        Names of the C classes, in the order of its logits.
+    size
+        Side of the pictures that it ends with, in pixels.
+    """
     description = {
-        "format": FORMAT_VERSION,
-        "model": {**model.model_dump(), "weights": "none"},
-        "preprocessing": {
-            "mean": preprocessing.mean,
-            "std": preprocessing.std,
-            "interpolation": preprocessing.interpolation,
-            "size": preprocessing.size,
-        },
+        "model": {**params.model.model_dump(), "weights": "none"},
+        "preprocessing": asdict(preprocessing),
         "classes": list(classes),
         "size": size,
-        "fit": fit,
-        "max_megapixels": max_megapixels,
-        "precision": precision,
+        "fit": params.data.fit,
+        "max_megapixels": params.data.max_megapixels,
+        "precision": params.precision,
+        "augment": params.augment.model_dump(),
+        "tta": params.tta.model_dump(),
     }
-    (folder / "model.json").write_text(json.dumps(description, indent=1))
+    save_model_folder(folder, network, description)
 
 
 class ImagePredictor:
@@ -72,9 +76,7 @@ class ImagePredictor:
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        about = json.loads((folder / "model.json").read_text())
-        if about["format"] != FORMAT_VERSION:
-            raise UserError(f"{folder}: model format {about['format']}, but this release reads {FORMAT_VERSION}")
+        about = read_description(folder)
         self.classes: list[str] = about["classes"]
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
@@ -86,7 +88,7 @@ class ImagePredictor:
         body = load_body(model, self.size)
         head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
         network = Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        load_weights(folder, network)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
 
     def probabilities(self, pictures: Sequence[bytes | str | Path]) -> np.ndarray:
@@ -114,14 +116,7 @@ class ImagePredictor:
         )
         if column is None:
             raise UserError("predict: give every row a picture, in a column `image` (encoded bytes) or `path` (file)")
-        probabilities = self.probabilities(model_input[column].tolist())
-        return pd.DataFrame(
-            {
-                "class": [self.classes[number] for number in probabilities.argmax(1)],
-                "probability": probabilities.max(1),
-                "probabilities": probabilities.tolist(),
-            }
-        )
+        return class_frame(self.classes, self.probabilities(model_input[column].tolist()))
 
     def _square(self, picture: bytes | str | Path, row: int) -> np.ndarray:
         source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)

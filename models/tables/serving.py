@@ -3,27 +3,24 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
-from models.errors import UserError
+from models.model_folder import class_frame, load_weights, read_description, save_model_folder
 from models.table_specs import TrainTables
 from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.batches import FORWARD_SIZE
 from models.tables.encoding import Encoded, TableEncoder
 from models.tables.recipe import network_of
 from models.training.losses import CLASSES, values
 from models.training.network import Network
-from models.training.precision import pick_device
-
-FORMAT_VERSION = 1
-ROWS_AT_ONCE = 8192
+from models.training.precision import Precision, pick_device, pick_precision
 
 
 def save_table_model(
@@ -31,25 +28,24 @@ def save_table_model(
 ) -> None:
     """Write weights, encoder, spec and the joined tables into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
     (folder / "encoder.json").write_text(encoder.to_json())
     described = []
     for number, joined in enumerate(joins):
         file = f"join-{number}.feather"
         joined.frame.to_feather(folder / file)
         described.append({"name": joined.name, "on": joined.on, "file": file})
-    about = {"format": FORMAT_VERSION, "params": params.model_dump(mode="json"), "joins": described}
-    (folder / "model.json").write_text(json.dumps(about, indent=1))
+    save_model_folder(folder, network, {"params": params.model_dump(mode="json"), "joins": described})
 
 
-def predict_encoded(network: Network, encoded: Encoded, device: torch.device) -> torch.Tensor:
-    """Outputs (N, C) float32 on the CPU of encoded rows."""
+def predict_encoded(
+    network: Network, encoded: Encoded, device: torch.device, precision: Precision | None = None
+) -> torch.Tensor:
+    """Outputs (N, C) float32 on the CPU of encoded rows, computed in float32 unless a precision is given."""
     network.eval()
     results = []
-    with torch.inference_mode():
-        for start in range(0, len(encoded.categorical), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+    with torch.inference_mode(), precision.autocast(learning=False) if precision else nullcontext():
+        for start in range(0, max(len(encoded), 1), FORWARD_SIZE):  # no rows give no outputs, but of the right width
+            part = slice(start, start + FORWARD_SIZE)
             categories = torch.from_numpy(encoded.categorical[part].astype(np.int64)).to(device)
             numbers = torch.from_numpy(encoded.continuous[part]).to(device)
             results.append(network((categories, numbers)).float().cpu())
@@ -68,17 +64,16 @@ class TablePredictor:
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        about = json.loads((folder / "model.json").read_text())
-        if about["format"] != FORMAT_VERSION:
-            raise UserError(f"{folder}: model format {about['format']}, but this release reads {FORMAT_VERSION}")
+        about = read_description(folder)
         self.params = TrainTables(**about["params"])
         self.encoder = TableEncoder.from_json((folder / "encoder.json").read_text())
         self.joins = [
             Joined(each["name"], pd.read_feather(folder / each["file"]), each["on"]) for each in about["joins"]
         ]
         self.device = pick_device(device)
+        self.precision = pick_precision(self.params.precision, self.device)
         network = network_of(self.params, self.encoder)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        load_weights(folder, network)
         self.network = network.eval().to(self.device)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -96,18 +91,12 @@ class TablePredictor:
         """
         data = self.params.data
         frame, _ = assemble(model_input.reset_index(drop=True), self.joins, data, training=False)
-        outputs = predict_encoded(self.network, self.encoder.transform(with_date_parts(frame, data)), self.device)
+        encoded = self.encoder.transform(with_date_parts(frame, data))
+        outputs = predict_encoded(self.network, encoded, self.device, self.precision)
         if self.encoder.task == "regression":
             predictions = values(data.log_target).predictions(outputs)
             return pd.DataFrame(predictions, columns=self.encoder.target_names)
-        probabilities = CLASSES.predictions(outputs)
-        return pd.DataFrame(
-            {
-                "class": [self.encoder.classes[number] for number in probabilities.argmax(1)],
-                "probability": probabilities.max(1),
-                "probabilities": probabilities.tolist(),
-            }
-        )
+        return class_frame(self.encoder.classes, CLASSES.predictions(outputs))
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:

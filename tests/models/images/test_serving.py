@@ -12,7 +12,8 @@ from models.images import serving
 from models.images.evaluation import predict_views
 from models.images.recipe import ImageRecipe
 from models.images.serving import ImagePredictor, save_classifier
-from models.specs import TtaSpec
+from models.overrides import build_spec
+from models.specs import TrainImages, TtaSpec
 from models.training.loop import fit
 
 POSITION = 3
@@ -37,13 +38,10 @@ def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) ->
     save_classifier(
         folder,
         learner.network,
-        params.model,
+        build_spec(TrainImages, params, {"data.max_megapixels": 1, "tta.n_aug": 2}),
         tiny_recipe.preprocessing,
         tiny_recipe.index.classes,
-        size=tiny_recipe.sizes[POSITION],
-        fit="crop",
-        max_megapixels=1,
-        precision="fp32",
+        tiny_recipe.sizes[POSITION],
     )
     paths = [tiny_recipe.index.rows["path"][int(row)].as_py() for row in tiny_recipe.rows["valid"]]
     return Saved(folder, paths, expected)
@@ -105,6 +103,8 @@ def test_the_folder_is_plain_files_that_need_no_weights(saved):
     assert about["classes"] == ["blue", "green", "red"]
     assert about["model"]["weights"] == "none"
     assert about["size"] == 48
+    assert about["tta"]["n_aug"] == 2
+    assert about["augment"]["preset"] == "side_on"
 
 
 def test_a_predictor_leaves_the_network_in_evaluation_mode(saved):
@@ -118,5 +118,10 @@ def test_a_predictor_leaves_the_network_in_evaluation_mode(saved):
 def test_a_model_of_another_format_is_refused(saved, tmp_path):
     about = json.loads((saved.folder / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**about, "format": 99}))
-    with pytest.raises(UserError, match="model format 99"):
+    with pytest.raises(UserError, match=r"model format 99, but this release reads \d+; train and register"):
+        ImagePredictor(tmp_path, "cpu")
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(UserError, match="does not describe a model"):
         ImagePredictor(tmp_path, "cpu")
