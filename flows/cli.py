@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from flows import show
 from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
+from flows.service_commands import add_service_commands
 from models.errors import UserError
 from models.search import SweepSpec
 from models.specs import Spec, TrainImages
@@ -69,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     sweep.add_argument("--best", action="store_true", help="only show the best trial of --study")
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
     sweep.set_defaults(run=_sweep)
+
+    add_service_commands(commands)
 
     for command in (train, table, resume, finder, sweep):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")

@@ -57,6 +57,11 @@ class DataSpec(Spec):
         le=2**31 - 1,
         description="Seed of the split; kept apart from `seed`, so runs with other seeds share validation rows.",
     )
+    split_like: str | None = Field(
+        default=None,
+        description="Id of an earlier MLflow run: pictures that it had stay on their side, and only new ones are split. "
+        "Unused where the source has a split.",
+    )
     path_column: str = Field(default="path", description="Column of picture paths in a CSV or feather source.")
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
@@ -83,7 +88,8 @@ class ModelSpec(Spec):
     weights: str = Field(
         default="imagenet",
         min_length=1,
-        description="`imagenet`, `none` (random), or the path of a local .pth or .safetensors file.",
+        description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
+        "model that unfreeze trained.",
     )
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(

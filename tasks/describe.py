@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from prefect import task
 
+from models.drift import picture_statistics
 from models.errors import UserError
 from models.images.augmentation import apply_views, draw_views
 from models.images.classifier import summarise
@@ -13,6 +14,7 @@ from models.images.index import Index
 from models.images.recipe import ImageRecipe
 from models.specs import TrainImages
 from tasks import tracking
+from tasks.drift import REFERENCE, sample_rows
 from tasks.plots import plot_pictures
 from tasks.progress import say
 from tasks.report import keep_picture, show_table
@@ -45,10 +47,12 @@ def describe(params: TrainImages, index_path: str, caches: dict[str, str], run_i
     _log_data(params.data.source, index, index_path, run_id)
     _log_left_out(index, run_id)
     _log_augmentation(params, recipe, run_id)
+    _log_reference(recipe, run_id)
     summary = pd.DataFrame(summarise(recipe.learner().network))
     tracking.log_text(run_id, f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n", "model_summary.txt")
     # Last: a run that was killed within this step does it again.
-    tracking.log_tags(run_id, {"data.digest": index.digest, "data.rows": str(len(index))})
+    digests = {"data.digest": index.digest, tracking.FINGERPRINT: index.fingerprint()}
+    tracking.log_tags(run_id, {**digests, "data.rows": str(len(index))})
 
 
 def _log_data(source: str, index: Index, index_path: str, run_id: str) -> None:
@@ -69,6 +73,14 @@ def _log_left_out(index: Index, run_id: str) -> None:
         note += f"; the first {MOST_ROWS_SHOWN} are shown, all are in data/left_out.feather of the MLflow run"
     show_table(rows[:MOST_ROWS_SHOWN], "left-out", note)
     say(f"{note}, such as {rows[0]['path']}: {rows[0]['reason']}")
+
+
+def _log_reference(recipe: ImageRecipe, run_id: str) -> None:
+    """Keep how a sample of the training pictures looks: what later data are compared with."""
+    rows = sample_rows(recipe.rows["train"])
+    statistics = picture_statistics(recipe.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
+    labels = recipe.index.rows["label"].take(rows).to_pylist()
+    tracking.log_frame(run_id, statistics.assign(label=labels), REFERENCE)
 
 
 def _log_augmentation(params: TrainImages, recipe: ImageRecipe, run_id: str) -> None:

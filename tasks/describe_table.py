@@ -10,6 +10,8 @@ from models.errors import UserError
 from models.table_specs import TrainTables
 from models.tables.network import summarise_table
 from tasks import tracking
+from tasks.drift import MOST_TABLE_ROWS, REFERENCE, sample_rows
+from tasks.prepare_table import digest_of, prepared_frame
 from tasks.progress import announce, say
 from tasks.report import show_table
 from tasks.stage import bind_table
@@ -24,7 +26,7 @@ def describe_table(params: TrainTables, files: dict[str, str], run_id: str) -> N
     UserError
         If the run is resumed and its table is no longer the one it was started with.
     """
-    digest = Path(files["encoded"]).stem.split("-")[0]
+    digest = digest_of(files)
     known = tracking.tags_of(run_id).get("data.digest")
     if known == digest:
         return
@@ -54,4 +56,9 @@ def describe_table(params: TrainTables, files: dict[str, str], run_id: str) -> N
     summary = pd.DataFrame(summarise_table(recipe.learner().network, list(recipe.encoder.categorical)))
     tracking.log_text(run_id, f"{summary.to_string(index=False)}\n", "model_summary.txt")
     # Last: a run that was killed within this step does it again.
-    tracking.log_tags(run_id, {"data.digest": digest, "data.rows": str(sum(splits.values()))})
+    tags = {"data.digest": digest, tracking.FINGERPRINT: digest, "data.rows": str(sum(splits.values()))}
+    frame, train = prepared_frame(files), recipe.rows["train"]
+    tracking.log_frame(run_id, frame.iloc[sample_rows(train, MOST_TABLE_ROWS)].reset_index(drop=True), REFERENCE)
+    if params.data.date:
+        tags[tracking.TRAINED_UNTIL] = str(frame[params.data.date[0]].iloc[train].max())
+    tracking.log_tags(run_id, tags)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from prefect import task
 
-from models.images.index import build_index, hash_files
+from models.errors import UserError
+from models.images.index import Index, build_index, hash_files
 from models.images.sources import ListedFile, Listing, resolve_source
 from models.specs import DataSpec
+from tasks import tracking
 from tasks.derived import derived_task
 from tasks.environment import home
 from tasks.progress import progress, say
@@ -43,7 +45,7 @@ def _write(path: Path, content: object) -> None:
 
 def index_targets(listing: str, data: DataSpec) -> list[Path]:
     """Where the index of a listing is kept; only what changes the index is in its key."""
-    settings = data.model_dump(include={"valid_fraction", "split_seed", "max_megapixels"})
+    settings = data.model_dump(include={"valid_fraction", "split_seed", "split_like", "max_megapixels"})
     return [cache_path("indexes", key_of(Path(listing).stem, settings, INDEX_VERSION))]
 
 
@@ -56,8 +58,25 @@ def index_images(listing: str, data: DataSpec) -> str:
         listed = json.loads(Path(listing).read_text())
         files = tuple(ListedFile(Path(path), label, split) for path, label, split, _ in listed["files"])
         hashes = [content for *_, content in listed["files"]]
+        earlier = index_of(data.split_like).sides() if data.split_like is not None else {}
         with progress("Verifying pictures") as advance:
-            build_index(Listing(listed["name"], files), hashes, data, advance).save(temporary[0])
+            build_index(Listing(listed["name"], files), hashes, data, advance, earlier=earlier).save(temporary[0])
 
     build(paths, build_one)
     return str(paths[0])
+
+
+def index_of(run_id: str) -> Index:
+    """The index that an earlier run was trained with.
+
+    Raises
+    ------
+    UserError
+        If the run is unknown or has none.
+    """
+    tracking.get_run(run_id)
+    names = tracking.artifacts(run_id, "data")
+    path = next((tracking.fetch(run_id, name) for name in names if name.endswith(".arrow")), None)
+    if path is None:
+        raise UserError(f"run {run_id} has no index of pictures: it did not get as far, or it is not of pictures")
+    return Index.load(path)

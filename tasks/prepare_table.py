@@ -125,6 +125,11 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
     return {name: str(path) for name, path in paths.items()}
 
 
+def digest_of(files: dict[str, str]) -> str:
+    """Hash of the tables' contents and of what was done with them."""
+    return Path(files["encoded"]).stem.split("-")[0]
+
+
 def joined_tables(tables: dict[str, str], data: TableDataSpec) -> list[Joined]:
     """The tables to look rows up in."""
     joined = []

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
@@ -17,6 +18,9 @@ from tasks import tracking
 from tasks.progress import say
 from tasks.report import show_mlflow_link, show_table
 from tasks.train_stage import result_tag
+
+PARENT = "prefect.parent_flow_run_id"
+"""Tag of a training that is part of another flow run, such as a retraining."""
 
 
 class Run:
@@ -145,6 +149,15 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         yield run
 
 
+def unfinished_training(experiment: str) -> str | None:
+    """The MLflow run that an earlier attempt of the flow run under way began and did not finish, if there is one."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.run_count < 2:
+        return None
+    run_id = tracking.run_with_tag(experiment, PARENT, str(context.flow_run.id))
+    return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
+
+
 def model_name(params: Any) -> str:
     """Name in the model registry of what a training makes."""
     kind = "classifier" if isinstance(params, TrainImages) else "table"
@@ -163,6 +176,8 @@ def prefect_tags() -> dict[str, str]:
     if context is None or context.flow_run is None:
         return {}
     tags = {"prefect.flow_run_id": str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
+    if context.flow_run.parent_task_run_id is not None:
+        tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
     address = PREFECT_UI_URL.value()
     if address:
         link = f"{address}/runs/flow-run/{context.flow_run.id}"

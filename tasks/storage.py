@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ def build(paths: Sequence[Path], builder: Callable[[list[Path]], None]) -> list[
                 os.replace(source, path)
         finally:
             for source in temporary:
+                if source.is_dir():
+                    shutil.rmtree(source)
                 source.unlink(missing_ok=True)
     finally:
         for lock in locks:

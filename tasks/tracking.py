@@ -33,6 +33,10 @@ from tasks.processes import is_gone, this_process
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder of a run's checkpoints."""
+FINGERPRINT = "data.fingerprint"
+"""Tag of a run: which pictures with which labels, or which tables, whatever their split."""
+TRAINED_UNTIL = "data.trained_until"
+"""Tag of a run on a table with dates: the last date among the training rows."""
 BUFFERED_METRICS = 500
 """Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
 
@@ -69,6 +73,11 @@ def experiment_id(name: str) -> str:
     if experiment.lifecycle_stage == "deleted":
         raise UserError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it there or choose another name")
     return str(experiment.experiment_id)
+
+
+def experiments() -> dict[str, str]:
+    """Name -> id of every experiment that is not deleted."""
+    return {each.name: str(each.experiment_id) for each in client().search_experiments(max_results=1000)}
 
 
 def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -279,13 +288,16 @@ def log_text(run_id: str, text: str, name: str) -> None:
     client().log_text(run_id, text, name)
 
 
+def artifacts(run_id: str, folder: str | None = None) -> list[str]:
+    """Paths of the run's artifacts in a folder."""
+    return [item.path for item in client().list_artifacts(run_id, folder)]
+
+
 def fetch(run_id: str, name: str) -> Path | None:
     """A local copy of one of the run's artifacts (the file itself where artifacts are local); None if missing."""
-    mlflow_client = client()
-    folder = str(Path(name).parent) if "/" in name else None
-    if name not in [item.path for item in mlflow_client.list_artifacts(run_id, folder)]:
+    if name not in artifacts(run_id, str(Path(name).parent) if "/" in name else None):
         return None
-    return Path(mlflow_client.download_artifacts(run_id, name))
+    return Path(client().download_artifacts(run_id, name))
 
 
 PICTURES_IN = Schema(

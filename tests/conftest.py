@@ -49,16 +49,21 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
-def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 little pictures in two classes that a tiny network can tell apart: stripes across and stripes down."""
-    folder = tmp_path_factory.mktemp("stripes")
-    generator = np.random.default_rng(0)
+def draw_stripes(folder: Path, count: int, seed: int) -> None:
+    """Draw so many little pictures per class: stripes across and stripes down."""
+    generator = np.random.default_rng(seed)
     for label, axis in (("across", 0), ("down", 1)):
-        (folder / label).mkdir()
-        for number in range(24):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
             wave = 110 * np.sin(np.arange(40) * generator.uniform(0.6, 1.2) + generator.uniform(0, 6))
             pixels = 128 + np.expand_dims(wave, 1 - axis) + generator.normal(0, 20, (40, 40))
             grey = np.broadcast_to(pixels[..., None], (40, 40, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(grey).save(folder / label / f"{number}.png")
+            Image.fromarray(grey).save(folder / label / f"{seed}-{number}.png")
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 little pictures in two classes that a tiny network can tell apart."""
+    folder = tmp_path_factory.mktemp("stripes")
+    draw_stripes(folder, 24, seed=0)
     return folder

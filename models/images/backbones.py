@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 import torch
@@ -17,6 +18,7 @@ from models.errors import UserError
 from models.images import timm_bodies, torchvision_bodies, tracing
 from models.images import weights as pretrained
 from models.images.preprocessing import Preprocessing, SizeError
+from models.model_folder import read_description
 from models.specs import ModelSpec
 
 EARLY_STRIDE = 8
@@ -160,7 +162,8 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
     ----------
     model : ModelSpec
         ``backbone`` is a torchvision classifier (``resnet34``) or ``timm/NAME``; ``weights`` is ``imagenet``,
-        ``none`` (random, drawn from the caller's torch generator) or the path of a file.
+        ``none`` (random, drawn from the caller's torch generator), the path of a file, or the folder of a model that
+        `models.images.serving.save_classifier` wrote, whose body and preprocessing are then taken over.
     size : int, optional
         Side of the images in pixels, for networks that are built for one size (ViT and relatives): their position
         embeddings are interpolated to it. By default the size of the weights' training. Other networks take any size.
@@ -176,14 +179,20 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
         If the backbone is unknown or cannot take `size`, or its weights are missing, damaged or of another model.
     """
     library = _library(model.backbone)
-    preprocessing = library.preprocessing_of(model)
+    preprocessing = preprocessing_of(model)
     side = size or preprocessing.size
+    trained = _trained_folder(model)
+    if trained is not None:
+        model = model.model_copy(update={"weights": "none"})
     try:
         network = library.network_of(model, side)
     except SizeError as error:
         raise _wrong_size(model.backbone, side, preprocessing.size, error) from error
     try:
-        return Body(network, preprocessing, side, library.takes_one_size(model.backbone)).eval()
+        body = Body(network, preprocessing, side, library.takes_one_size(model.backbone)).eval()
+        if trained is not None:
+            pretrained.load_strictly(body, pretrained.trained_body(trained), str(trained))
+        return body
     except UserError as error:
         raise UserError(f"backbone {model.backbone!r}: {error}") from error
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -205,9 +214,17 @@ def preprocessing_of(model: ModelSpec) -> Preprocessing:
     Raises
     ------
     UserError
-        If the backbone is unknown.
+        If the backbone is unknown, or the weights are a folder that holds no model.
     """
+    trained = _trained_folder(model)
+    if trained is not None:
+        return Preprocessing(**read_description(trained)["preprocessing"])
     return _library(model.backbone).preprocessing_of(model)
+
+
+def _trained_folder(model: ModelSpec) -> Path | None:
+    folder = Path(model.weights).expanduser()
+    return folder if model.weights not in ("imagenet", "none") and folder.is_dir() else None
 
 
 def _library(backbone: str) -> _Library:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -74,6 +74,15 @@ class Index:
     def _positions(self, split: str) -> np.ndarray:
         return np.flatnonzero(np.array(self.rows["split"].to_pylist()) == split).astype(np.int64)
 
+    def sides(self) -> dict[str, str]:
+        """Content of every picture -> `train` or `valid`."""
+        return dict(zip(self.rows["content"].to_pylist(), self.rows["split"].to_pylist(), strict=True))
+
+    def fingerprint(self) -> str:
+        """Hash of the distinct (content, label), whatever their order, paths and split."""
+        pairs = set(zip(self.rows["content"].to_pylist(), self.rows["label"].to_pylist(), strict=True))
+        return hashlib.blake2b(json.dumps(sorted(pairs)).encode(), digest_size=16).hexdigest()
+
     def save(self, path: Path) -> None:
         """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
         metadata = {
@@ -123,6 +132,7 @@ def build_index(
     data: DataSpec,
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> Index:
     """Verify every picture by decoding it, leave out what cannot be used, and split the rest.
 
@@ -131,7 +141,7 @@ def build_index(
 
     Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
     contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
-    stay together, and adding pictures hardly moves the others.
+    stay together, and adding pictures hardly moves the others; with an `earlier` split they do not move at all.
 
     Parameters
     ----------
@@ -145,6 +155,8 @@ def build_index(
         Called with (contents verified, contents in all).
     threads
         Decoding threads; all cores if not given. At most this many pictures are in memory.
+    earlier
+        Content -> `train` or `valid` of a split to go on with: new contents fill up what a class lacks.
 
     Returns
     -------
@@ -166,7 +178,7 @@ def build_index(
         _leave_out_leaks(listing, hashes, reasons)
     kept = [position for position, reason in enumerate(reasons) if reason is None]
     _check_classes(listing, hashes, reasons, kept, own_split)
-    valid = set() if own_split else _draw_valid(listing, hashes, kept, data)
+    valid = set() if own_split else _draw_valid(listing, hashes, kept, data, earlier or {})
 
     classes = tuple(sorted({listing.files[position].label for position in kept}))
     target_of = {label: target for target, label in enumerate(classes)}
@@ -289,17 +301,25 @@ def _check_classes(
     raise UserError(f"{message}. Add pictures, or remove or merge these classes.")
 
 
-def _draw_valid(listing: Listing, hashes: Sequence[str], kept: list[int], data: DataSpec) -> set[str]:
+def _draw_valid(
+    listing: Listing, hashes: Sequence[str], kept: list[int], data: DataSpec, earlier: Mapping[str, str]
+) -> set[str]:
     contents: dict[str, set[str]] = defaultdict(set)
     for position in kept:
         contents[listing.files[position].label].add(hashes[position])
 
-    def draw(content: str) -> bytes:
-        return hashlib.blake2b(f"{data.split_seed}:{content}".encode(), digest_size=16).digest()
+    def draw(content: str) -> tuple[int, bytes]:
+        # Known ones come where they have been: those that validated first, those that trained last.
+        known = {"valid": 0, "train": 2}.get(earlier.get(content, ""), 1)
+        return known, hashlib.blake2b(f"{data.split_seed}:{content}".encode(), digest_size=16).digest()
 
     valid: set[str] = set()
     for distinct in contents.values():
-        count = min(max(1, round(data.valid_fraction * len(distinct))), len(distinct) - 1)
+        wanted = max(1, round(data.valid_fraction * len(distinct)))
+        validated = sum(earlier.get(content) == "valid" for content in distinct)
+        trained = sum(earlier.get(content) == "train" for content in distinct)
+        # At least one on either side comes before anything else.
+        count = min(max(wanted, validated), max(len(distinct) - trained, 1), len(distinct) - 1)
         valid.update(sorted(distinct, key=draw)[:count])
     return valid
 

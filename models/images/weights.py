@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from models.errors import UserError
+from models.model_folder import WEIGHTS
 
 PROBE_SECONDS = 5.0
 """How long a download may take to give its first answer before we say that it is out of reach."""
@@ -185,6 +186,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights: {path} is damaged or not a weights file ({path.stat().st_size:,} bytes; {first_line(error)}); "
             f"download or save it again"
         ) from error
+
+
+def trained_body(folder: Path) -> dict[str, Tensor]:
+    """The body's tensors, named as in it, of a trained model's folder."""
+    state = read_weights(folder / WEIGHTS)
+    return {name.removeprefix("body."): tensor for name, tensor in state.items() if name.startswith("body.")}
 
 
 def renamed_by_order(state: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -12,54 +12,15 @@ import pytest
 from mlflow import MlflowClient
 
 from models.errors import UserError
-from models.overrides import build_spec
-from models.table_specs import TrainTables
 from tasks import tracking
+from tests.flows.tiny import tiny_table, write_sales
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
 @pytest.fixture(scope="module")
 def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 days of sales in two shops, with a table of the shops; sales follow the shop, the weekday and a promotion."""
-    folder = tmp_path_factory.mktemp("sales")
-    generator = np.random.default_rng(0)
-    days = pd.date_range("2023-01-01", periods=300)
-    frame = pd.DataFrame({"shop": np.repeat([1, 2], 300), "day": np.tile(days.strftime("%Y-%m-%d"), 2)})
-    frame["promo"] = generator.integers(0, 2, 600)
-    weekday = np.tile(days.dayofweek, 2)
-    frame["sales"] = (100 + 80 * frame["shop"] + 20 * weekday + 60 * frame["promo"]) * generator.normal(1, 0.03, 600)
-    frame["open"] = 1
-    frame.loc[::50, "open"] = 0
-    frame.to_csv(folder / "sales.csv", index=False)
-    pd.DataFrame({"shop": [1, 2], "kind": ["small", "large"], "area": [80.5, 200.0]}).to_csv(
-        folder / "shops.csv", index=False
-    )
-    return folder
-
-
-def tiny_table(folder: Path, **overrides: object) -> TrainTables:
-    config = {
-        "data": {
-            "source": str(folder / "sales.csv"),
-            "join": [str(folder / "shops.csv")],
-            "target": ["sales"],
-            "log_target": True,
-            "date": ["day"],
-            "where": ["open == 1"],
-            "group": ["shop"],
-            "events": ["promo"],
-            "rolling": ["promo"],
-            "valid_days": 30,
-        },
-        "model": {"layers": [32, 16], "dropout": [0.0, 0.0]},
-        "finder": {"steps": 12},
-        "optimizer": {"batch_size": 32},
-        "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 2, "cycle_len": 5}],
-        "tracking": {"system_metrics": False},
-        "device": "cpu",
-    }
-    return build_spec(TrainTables, config, dict(overrides))
+    return write_sales(tmp_path_factory.mktemp("sales"))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,13 @@
-"""The smallest training that goes through every step."""
+"""The smallest trainings that go through every step."""
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from models.overrides import build_spec
 from models.specs import TrainImages
+from models.table_specs import TrainTables
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:
@@ -25,3 +29,44 @@ def tiny_training(source: Path, **overrides: object) -> TrainImages:
         "precision": "fp32",
     }
     return build_spec(TrainImages, config, dict(overrides))
+
+
+def write_sales(folder: Path, days: int = 300) -> Path:
+    """Days of sales in two shops, with a table of the shops; sales follow the shop, the weekday and a promotion."""
+    generator = np.random.default_rng(0)
+    dates = pd.date_range("2023-01-01", periods=300)
+    frame = pd.DataFrame({"shop": np.repeat([1, 2], 300), "day": np.tile(dates.strftime("%Y-%m-%d"), 2)})
+    frame["promo"] = generator.integers(0, 2, 600)
+    weekday = np.tile(dates.day_of_week, 2)
+    frame["sales"] = (100 + 80 * frame["shop"] + 20 * weekday + 60 * frame["promo"]) * generator.normal(1, 0.03, 600)
+    frame["open"] = 1
+    frame.loc[::50, "open"] = 0
+    frame[frame["day"] <= f"{dates[days - 1]:%Y-%m-%d}"].to_csv(folder / "sales.csv", index=False)
+    pd.DataFrame({"shop": [1, 2], "kind": ["small", "large"], "area": [80.5, 200.0]}).to_csv(
+        folder / "shops.csv", index=False
+    )
+    return folder
+
+
+def tiny_table(folder: Path, **overrides: object) -> TrainTables:
+    config = {
+        "data": {
+            "source": str(folder / "sales.csv"),
+            "join": [str(folder / "shops.csv")],
+            "target": ["sales"],
+            "log_target": True,
+            "date": ["day"],
+            "where": ["open == 1"],
+            "group": ["shop"],
+            "events": ["promo"],
+            "rolling": ["promo"],
+            "valid_days": 30,
+        },
+        "model": {"layers": [32, 16], "dropout": [0.0, 0.0]},
+        "finder": {"steps": 12},
+        "optimizer": {"batch_size": 32},
+        "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 2, "cycle_len": 5}],
+        "tracking": {"system_metrics": False},
+        "device": "cpu",
+    }
+    return build_spec(TrainTables, config, dict(overrides))

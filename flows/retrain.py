@@ -1,0 +1,93 @@
+"""Train a registered model anew: is there new data? train, compare with the champion, promote if better."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from flows.train_images import train_images
+from flows.train_tables import train_tables
+from models.comparison import decide
+from models.retrain_spec import Retrain
+from models.specs import TrainImages
+from tasks import registry, retraining
+from tasks.compare import compare_models
+from tasks.drift import report_drift
+from tasks.interruption import cancelled
+from tasks.progress import announce
+from tasks.promotion import approved, carry_out, notify, require_blocks, show_decision
+from tasks.run import unfinished_training
+from tasks.turns import NotNow, leave_to_later_run, turn
+
+DEFAULTS = Retrain()
+
+
+@flow(name="retrain", flow_run_name="retrain {params.model}")
+def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
+    """Train a registered model anew if its data changed, and promote it if it beats the champion.
+
+    Args:
+        params: Which model, from which weights, and what it takes to be promoted.
+    """
+    try:
+        leave_to_later_run()
+        require_blocks(params)
+        with turn(f"retrain {params.model}"):
+            return retrain_model(params)
+    except NotNow as reason:
+        announce(f"skipped: {reason}")
+        return Completed(name="Skipped", message=str(reason), data={"decision": "skipped", "why": str(reason)})
+    except KeyboardInterrupt as stopped:
+        return cancelled(stopped)
+    except Exception as error:
+        notify(params, f"unfreeze: retraining {params.model} failed", f"{type(error).__name__}: {error}")
+        raise
+
+
+def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
+    """Look for new data, train, compare, decide, and keep what was decided."""
+    champion = retraining.champion_of(params)
+    if champion is None:
+        return first_champion(params)
+    training = retraining.training_like(champion, params)
+    data = retraining.read_data(training)
+    if not retraining.is_new(data["fingerprint"], champion) and not params.even_if_unchanged:
+        line = f"no new data since version {champion.number} and the latest retraining"
+        show_decision(champion.name, line, [], {})
+        announce(f"{champion.name}: {line}")
+        return Completed(message=line, data={"decision": "no new data", "champion": champion.number})
+
+    trained = train(training)
+    retraining.mark_challenger(trained["run_id"], champion)
+    challenger = registry.version_of(champion.name, trained["model"]["version"])
+    drift = report_drift(training, data, champion, challenger.run_id)
+    comparison = compare_models(training, data, champion, challenger)
+    decision = decide(comparison, params.promotion)
+    if decision.promote and params.approval:
+        decision = approved(decision, params.approval_hours)
+    line = carry_out(decision, comparison, champion, challenger)
+    registry.keep_retraining(champion.name, line, challenger.number, data["fingerprint"])
+    if decision.promote:
+        notify(params, f"unfreeze: {champion.name} has a new champion", f"{line}: {'; '.join(decision.reasons)}")
+    return retraining.summary(trained, champion, challenger, decision, comparison, drift)
+
+
+def first_champion(params: Retrain) -> dict[str, Any]:
+    """Train the default model for the first time: there is nothing to compare it with."""
+    trained = train(retraining.first_training(params))
+    line = f"version {trained['model']['version']} is the first champion"
+    show_decision(params.model, line, [], trained["metrics"])
+    return {"decision": "first champion", "champion": trained["model"]["version"], **trained}
+
+
+def train(training: retraining.Training) -> dict[str, Any]:
+    """The training as a flow inside this one; a retraining that crashed and is run again goes on with it."""
+    unfinished = unfinished_training(training.tracking.experiment)
+    kind: Any = train_images if isinstance(training, TrainImages) else train_tables
+    state: State[Any] = kind(training, unfinished, return_state=True)
+    if state.is_cancelled():
+        stopped = KeyboardInterrupt()
+        stopped.add_note(str(state.message))
+        raise stopped
+    trained: dict[str, Any] = state.result()
+    return trained

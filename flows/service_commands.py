@@ -1,0 +1,110 @@
+"""Commands about the service and its models: up, open, status, promote."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.flags import FlagParser, add_flags, spec_from
+from models.service_spec import Service
+from tasks.environment import home, move_home
+
+
+def add_service_commands(commands: Any) -> None:
+    """Add the commands to the parser of `unfreeze`."""
+    up: FlagParser = commands.add_parser("up", help="run Prefect, MLflow, a worker and all deployments on this machine")
+    add_flags(up, Service)
+    up.set_defaults(run=_up)
+
+    pages = commands.add_parser("open", help="print and open the pages that matter")
+    pages.add_argument("--print", action="store_true", help="only print them")
+    pages.set_defaults(run=_open)
+
+    status = commands.add_parser("status", help="servers, workers, runs in flight, champions, latest retraining")
+    status.add_argument("--json", action="store_true", help="print one JSON object instead")
+    status.set_defaults(run=_status)
+
+    promote = commands.add_parser("promote", help="make a version of a model the champion; and back")
+    promote.add_argument("model", metavar="MODEL", help="name in the model registry, such as cats-dogs")
+    promote.add_argument(
+        "version", metavar="VERSION", help="a number, an alias such as challenger, or `back`: the champion before"
+    )
+    promote.set_defaults(run=_promote)
+
+
+def _up(options: argparse.Namespace) -> int:
+    settings = spec_from(options, Service)
+    if settings.data is not None:
+        move_home(Path(settings.data).expanduser().resolve())
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    from tasks.service import Stack
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    # What a service manager or `kill` sends ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    stack = Stack(settings, say)
+    try:
+        stack.start()
+        say(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
+        say(f"  Prefect  {stack.prefect.removesuffix('/api')}")
+        say(f"  MLflow   {stack.mlflow}")
+        say(f"  data     {home()}")
+        stack.watch()
+    except KeyboardInterrupt:
+        say("stopping")
+        return 0
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stack.stop()
+        say("stopped")
+    return 0
+
+
+def _open(options: argparse.Namespace) -> int:
+    from tasks.overview import pages
+
+    for title, address in pages().items():
+        print(f"{title:22} {address}")
+        if not options.print:
+            # Without a display there is nothing to open; the line is enough.
+            webbrowser.open(address)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from tasks.overview import overview
+
+    state = overview()
+    if options.json:
+        print(json.dumps(state))
+        return 0
+    console = Console()
+    for title, rows in state.items():
+        shown = Table(title=title.replace("_", " ").capitalize(), title_justify="left")
+        for name in rows[0] if rows else ("",):
+            shown.add_column(name)
+        for row in rows:
+            shown.add_row(*("" if value is None else str(value) for value in row.values()))
+        console.print(shown if rows else f"{title.replace('_', ' ').capitalize()}: none")
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from tasks.champion import promote
+
+    line = promote(options.model, options.version)
+    print(line, file=sys.stderr)
+    return 0

@@ -1,0 +1,52 @@
+"""Every knob of a retraining, once; see `models.specs` for what a spec is."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.comparison import PromotionSpec
+from models.specs import Spec
+
+
+class Retrain(Spec):
+    """Which model is trained anew, from what, and what it takes to become the champion."""
+
+    model: str = Field(
+        default="digits-classifier",
+        min_length=1,
+        description="Registered model. Its champion's settings and source are used again; without `-classifier` or "
+        "`-table` the name may be short. The digits are trained for the first time if they have no champion.",
+    )
+    warm_start: Literal["champion", "fresh"] = Field(
+        default="champion",
+        description="Weights to start from: the `champion`'s body (pictures), or `fresh`: those that its own training "
+        "started from, such as ImageNet's. Tables always start fresh.",
+    )
+    changes: dict[str, str] = Field(
+        default={},
+        description="Settings that differ from the champion's, by dotted name as on the command line: "
+        '{"recipe.full.cycles": "2"}.',
+    )
+    even_if_unchanged: bool = Field(default=False, description="Train although the data are those of the last time.")
+    promotion: PromotionSpec = Field(
+        default=PromotionSpec(), description="What the challenger must show on validation rows that neither has seen."
+    )
+    approval: bool = Field(
+        default=False,
+        description="Ask a person on the Prefect page before a challenger that won is promoted.",
+    )
+    approval_hours: float = Field(
+        default=24, gt=0, le=24 * 30, description="Hours to wait for the answer; without one nothing is promoted."
+    )
+    notify: list[str] = Field(
+        default=[],
+        description="Prefect notification blocks to tell of a promotion or a failure, such as `slack-webhook/team`.",
+    )
+
+
+class Watch(Spec):
+    """Which models' sources are looked at for new data."""
+
+    models: list[str] = Field(
+        default=[], description="Registered models. Empty: every model that has a champion trained by unfreeze."
+    )

@@ -1,0 +1,237 @@
+"""One machine as a service: Prefect's server, MLflow's, a worker and every deployment, started and kept running."""
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from models.errors import UserError
+from models.service_spec import Service
+from tasks.environment import SERVICE_RECORD, home, live_service
+from tasks.processes import this_process
+from tasks.supervise import Part, stop_process_tree
+
+PROJECT = Path(__file__).parents[1]
+"""Where `prefect.yaml` and the flows are: the worker runs them from here."""
+SECONDS_TO_START = 120
+SECONDS_TO_CHECKPOINT = 45
+"""A flow run that is cancelled gets 30 s for its last checkpoint; some more for the worker to notice."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Stack:
+    """What runs: parts of ours, and the addresses of all, whoever started them.
+
+    Parameters
+    ----------
+    settings
+        Ports, pool and limit.
+    say
+        Called with a line of news.
+    """
+
+    settings: Service
+    say: Say
+    parts: list[Part] = field(default_factory=list)
+    prefect: str = ""
+    """Address of the API, ending in /api."""
+    mlflow: str = ""
+
+    def start(self) -> None:
+        """Start what is not there yet, register the deployments, and wait until a worker is online.
+
+        Raises
+        ------
+        UserError
+            If a service runs already in this folder, a port is taken, or a part does not come up.
+        """
+        _refuse_second(self.say)
+        if not (PROJECT / "prefect.yaml").exists():
+            raise UserError(f"no prefect.yaml in {PROJECT}: install unfreeze from its clone (pip install -e .)")
+        host = self.settings.host
+        given_api, given_mlflow = os.environ.get("PREFECT_API_URL"), os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.prefect = given_api or f"http://{host}:{self.settings.prefect_port}/api"
+        self.mlflow = given_mlflow if given_mlflow.startswith("http") else f"http://{host}:{self.settings.mlflow_port}"
+        home().mkdir(parents=True, exist_ok=True)
+        environment = self.environment()
+        if given_api is None:
+            self._start("Prefect", self.prefect, "/health", self._prefect_command(), environment, "--prefect-port")
+        if not given_mlflow.startswith("http"):
+            self._start("MLflow", self.mlflow, "/health", self._mlflow_command(), environment, "--mlflow-port")
+        self._wait("Prefect", self.prefect)
+        os.environ.update({name: environment[name] for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")})
+        worker = Part("worker", self._worker_command(), environment, PROJECT, _log("worker"), self._worker_is_online)
+        worker.start()
+        self.parts.append(worker)
+        self._record()
+        from tasks.deployments import register_deployments  # prefect, which takes seconds, meanwhile
+
+        count = register_deployments(PROJECT, self.settings.pool, environment)
+        self.say(f"{count} deployments in work pool {self.settings.pool}")
+        self._wait("MLflow", self.mlflow)
+        worker.wait_until_it_answers(SECONDS_TO_START)
+
+    def environment(self) -> dict[str, str]:
+        """Variables of every part, and of whoever wants to use them."""
+        ui = self.prefect.removesuffix("/api")
+        return {
+            **os.environ,
+            "UNFREEZE_HOME": str(home()),
+            "PREFECT_API_URL": self.prefect,
+            "PREFECT_UI_API_URL": self.prefect,
+            "PREFECT_UI_URL": ui,
+            "MLFLOW_TRACKING_URI": self.mlflow,
+            # A run whose process vanished would stay Running: the heartbeat lets an automation see it.
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"),
+            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
+            "PYTHONUNBUFFERED": "1",
+            # Seven processes that serve what unfreeze does not use.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+
+    def watch(self) -> None:
+        """Restart parts that die, until interrupted."""
+        while True:
+            for part in self.parts:
+                if part.restart_if_dead():
+                    self.say(f"{part.name} ended and was started again; its log: {part.log}")
+                    self._record()
+            time.sleep(1)
+
+    def stop(self) -> None:
+        """Stop flow runs with a checkpoint, then every part, the last started first."""
+        if any(part.name == "worker" for part in self.parts):
+            from tasks.deployments import cancel_running
+
+            try:
+                stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.say)
+                if stopping:
+                    self.say(f"{stopping} flow runs were cancelled; `unfreeze resume` goes on with a training")
+            except Exception as error:  # the API may be what failed; the parts are to be stopped all the same
+                self.say(f"flow runs could not be cancelled: {error}")
+        for part in reversed(self.parts):
+            part.stop()
+        if self.parts:  # without any, the record is another service's
+            (home() / SERVICE_RECORD).unlink(missing_ok=True)
+
+    def _start(
+        self, name: str, address: str, health: str, command: list[str], environment: dict[str, str], flag: str
+    ) -> None:
+        def answers() -> bool:
+            return responds(f"{address}{health}")
+
+        if answers():
+            self.say(f"{name} is already there: {address.removesuffix('/api')}")
+            return
+        _require_free_port(address, flag)
+        part = Part(name, command, environment, PROJECT, _log(name.lower()), answers)
+        part.start()
+        self.parts.append(part)
+
+    def _wait(self, name: str, address: str) -> None:
+        part = next((part for part in self.parts if part.name == name), None)
+        if part is not None:
+            part.wait_until_it_answers(SECONDS_TO_START)
+        elif not responds(f"{address}/health"):
+            variable = "PREFECT_API_URL" if name == "Prefect" else "MLFLOW_TRACKING_URI"
+            raise UserError(f"{name} does not answer at {address}; start it, or unset {variable}")
+
+    def _prefect_command(self) -> list[str]:
+        host, port = self.settings.host, str(self.settings.prefect_port)
+        return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", port]
+
+    def _mlflow_command(self) -> list[str]:
+        store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
+        return [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", self.settings.host, "--port", str(self.settings.mlflow_port)),
+            *("--backend-store-uri", store),
+            # Runs without this server write to the same folder, so both see all artifacts.
+            *("--default-artifact-root", (home() / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"),
+            *("--workers", "1"),  # four processes would each take seconds to start
+        ]
+
+    def _worker_command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", self.settings.pool, "--type", "process"),
+            *("--limit", str(self.settings.limit), "--name", self.worker_name),
+        ]
+
+    @property
+    def worker_name(self) -> str:
+        """The worker's name on the Prefect page."""
+        return f"unfreeze on {socket.gethostname()}"
+
+    def _worker_is_online(self) -> bool:
+        from tasks.deployments import online_workers
+
+        return self.worker_name in online_workers(self.settings.pool)
+
+    def _record(self) -> None:
+        """Note what runs, so that other commands find it, and a later `up` what this one may leave behind."""
+        processes = {part.name: part.process.pid for part in self.parts if part.process is not None}
+        record = {
+            **this_process(),
+            "prefect": self.prefect,
+            "mlflow": self.mlflow,
+            "pool": self.settings.pool,
+            "parts": {
+                name: f"{pid}:{psutil.Process(pid).create_time():.0f}"
+                for name, pid in processes.items()
+                if psutil.pid_exists(pid)
+            },
+        }
+        temporary = home() / f"{SERVICE_RECORD}.tmp"
+        temporary.write_text(json.dumps(record, indent=1))
+        os.replace(temporary, home() / SERVICE_RECORD)
+
+
+def responds(address: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return 200 <= answer.status < 300
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _log(name: str) -> Path:
+    return home() / "logs" / f"{name}.log"
+
+
+def _refuse_second(say: Say) -> None:
+    """One service a folder; the parts of one that was killed are stopped first."""
+    if live_service() is not None:
+        raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
+    path = home() / SERVICE_RECORD
+    if not path.exists():
+        return
+    for name, text in json.loads(path.read_text()).get("parts", {}).items():
+        pid, _, created = text.partition(":")
+        try:
+            if abs(psutil.Process(int(pid)).create_time() - float(created)) < 2:
+                say(f"stopping {name} (process {pid}), which a service that was killed left behind")
+                stop_process_tree(int(pid))
+        except psutil.NoSuchProcess:
+            continue
+    path.unlink()
+
+
+def _require_free_port(address: str, flag: str) -> None:
+    host, port = address.removesuffix("/api").removeprefix("http://").rsplit(":", 1)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, int(port)))
+        except OSError as error:
+            raise UserError(f"{flag}: {host}:{port} cannot be used ({error.strerror}); choose another port") from error

@@ -1,0 +1,136 @@
+"""Retraining with a champion, through a real Prefect API and a real MLflow store."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.artifacts import Artifact
+
+from models.comparison import PromotionSpec
+from models.errors import UserError
+from models.retrain_spec import Retrain
+from tasks import registry, tracking
+from tasks.index_images import index_of
+from tests.conftest import draw_stripes
+from tests.flows.tiny import tiny_table, tiny_training, write_sales
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+ANYTHING_BETTER = PromotionSpec(significance=1)
+
+
+@pytest.fixture
+def champion(stripes: Path, own_home: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A folder of pictures of its own, and what training on it came to: the champion of `lines`."""
+    from flows.train_images import train_images
+
+    source = tmp_path / "pictures"
+    shutil.copytree(stripes, source)
+    poor = {"tracking.model_name": "lines-classifier", "recipe.full.lr": 1e-6, "recipe.head.lr": 1e-6}
+    return source, train_images(tiny_training(source, **poor, **{"recipe.augmented.lr": 1e-6}))
+
+
+def rate(value: float) -> dict[str, str]:
+    return {f"recipe.{stage}.lr": str(value) for stage in ("head", "augmented", "full")}
+
+
+def test_unchanged_data_are_not_trained_on_again(champion: tuple[Path, dict[str, Any]]) -> None:
+    from flows.retrain import retrain
+
+    state = retrain(Retrain(model="lines"), return_state=True)
+    assert state.is_completed()
+    assert "no new data" in str(state.message)
+    assert state.result()["decision"] == "no new data"
+    assert len(tracking.client().search_model_versions("name = 'lines-classifier'")) == 1
+
+
+def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_down(
+    champion: tuple[Path, dict[str, Any]],
+) -> None:
+    from flows.retrain import retrain
+
+    source, trained = champion
+    before = index_of(trained["run_id"]).sides()
+    draw_stripes(source, 30, seed=7)
+    # Random weights fine-tuned at a rate that learns, against a champion that could not.
+    result = retrain(Retrain(model="lines", warm_start="fresh", changes=rate(0.01), promotion=ANYTHING_BETTER))
+
+    assert result["decision"] == "promoted", result["reasons"]
+    assert registry.version_of("lines-classifier", "champion").number == "2"
+    assert registry.version_of("lines-classifier", "previous").number == "1"
+    version = tracking.client().get_model_version("lines-classifier", "2")
+    assert "Version 2 was promoted over version 1: accuracy" in version.description
+    assert version.tags["unfreeze.decision"] == "promoted"
+    assert json.loads(tracking.tags_of(result["run_id"])["unfreeze.decision.numbers"])["rows"] > 0
+    artifact = Artifact.get("retrain-lines-classifier")
+    assert artifact is not None
+    assert "was promoted" in str(artifact.data)
+    after = index_of(result["run_id"]).sides()
+    assert {content: after[content] for content in before} == before
+    assert result["comparison"]["rows"] == sum(side == "valid" for side in after.values())
+    assert {row["what"] for row in result["drift"]} >= {"class balance", "brightness", "feature space"}
+
+
+def test_a_challenger_that_does_not_win_leaves_the_champion_and_is_not_tried_again(
+    champion: tuple[Path, dict[str, Any]],
+) -> None:
+    from flows.retrain import retrain
+
+    source, _ = champion
+    draw_stripes(source, 3, seed=8)
+    hopeless = Retrain(model="lines-classifier", promotion=PromotionSpec(margin=2))
+    result = retrain(hopeless)
+    assert result["decision"] == "kept champion"
+    assert any(reason.startswith("accuracy") for reason in result["reasons"])
+    assert registry.version_of("lines-classifier", "champion").number == "1"
+    assert registry.version_of("lines-classifier", "challenger").number == "2"
+    assert retrain(hopeless)["decision"] == "no new data"
+
+
+def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[str, Any]]) -> None:
+    from flows.retrain import retrain
+
+    result = retrain(Retrain(model="lines", even_if_unchanged=True, promotion=PromotionSpec(margin=2)))
+    weights = Path(tracking.spec_of(result["run_id"])["model"]["weights"])
+    assert (weights / "model.safetensors").exists()
+    assert tracking.tags_of(result["run_id"])["unfreeze.fresh_weights"] == "none"
+    assert tracking.tags_of(result["run_id"])["unfreeze.challenges"] == "lines-classifier/1"
+
+
+def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, dict[str, Any]]) -> None:
+    from flows.retrain import retrain
+    from tasks.turns import turn
+
+    with turn("retrain lines"):
+        state = retrain(Retrain(model="lines"), return_state=True)
+    assert state.name == "Skipped"
+    assert "another run" in str(state.message)
+    assert retrain(Retrain(model="lines"))["decision"] == "no new data"
+
+
+def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_home: Path) -> None:
+    from flows.retrain import retrain
+
+    with pytest.raises(UserError, match="no registered model 'cats'"):
+        retrain(Retrain(model="cats"))
+    with pytest.raises(UserError, match="no block 'slack-webhook/none'"):
+        retrain(Retrain(model="cats", notify=["slack-webhook/none"]))
+
+
+def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(own_home: Path, tmp_path: Path) -> None:
+    from flows.retrain import retrain
+    from flows.train_tables import train_tables
+
+    write_sales(tmp_path, days=260)
+    training = tiny_table(tmp_path)
+    train_tables(training)
+    assert retrain(Retrain(model="sales"))["decision"] == "no new data"
+    write_sales(tmp_path)
+    result = retrain(Retrain(model="sales", promotion=PromotionSpec(margin=10)))
+    assert result["decision"] == "kept champion"
+    assert result["comparison"]["metric"] == "rmspe"
+    assert result["comparison"]["rows"] in range(50, 61)
+    assert {"sales", "promo", "shop"} <= {row["column"] for row in result["drift"]}
+    assert tracking.tags_of(result["run_id"])[tracking.TRAINED_UNTIL].startswith("2023-09-27")
