@@ -15,6 +15,7 @@ from flows import show
 from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
 from flows.service_commands import add_service_commands
 from models.errors import UserError
+from models.retrain_spec import Retrain
 from models.search import SweepSpec
 from models.specs import Spec, TrainImages
 from models.table_specs import TrainTables
@@ -71,9 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
     sweep.set_defaults(run=_sweep)
 
+    retrain = commands.add_parser("retrain", help="train a registered model anew on new data; promote if better")
+    retrain.add_argument("model", nargs="?", metavar="MODEL", help="name in the model registry, such as cats-dogs")
+    add_flags(retrain, Retrain, without=("model",))
+    retrain.set_defaults(run=_retrain)
+
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep):
+    for command in (train, table, resume, finder, sweep, retrain):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -152,6 +158,14 @@ def _find_lr(options: argparse.Namespace) -> int:
     return _finish(find_lr(params, options.stage, return_state=True), options.json, show.rates)
 
 
+def _retrain(options: argparse.Namespace) -> int:
+    params = spec_from(options, Retrain, **({"model": options.model} if options.model is not None else {}))
+    with _prefect_starting():
+        from flows.retrain import retrain
+
+    return _finish(retrain(params, return_state=True), options.json, show.retraining)
+
+
 def _sweep(options: argparse.Namespace) -> int:
     search = spec_from(options, SweepSpec, section="sweep")
     search = search.model_copy(update={"space": space_from(options.space, search.space)})
@@ -206,8 +220,9 @@ def _prefect_starting() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # The client's own imports come first: beside torch's they would hold the server's start back for seconds.
-    import prefect.server.api.server  # noqa: F401
+    if "PREFECT_API_URL" not in os.environ:
+        # The server's imports come first: beside torch's they would hold its start back for seconds.
+        import prefect.server.api.server  # noqa: F401
     from prefect.client.orchestration import get_client
 
     def reach_prefect() -> None:

@@ -1,4 +1,4 @@
-"""Commands about the service and its models: up, open, status, promote."""
+"""Commands about the service and its models: up, open, status, promote, retrain."""
 
 import argparse
 import json

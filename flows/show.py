@@ -28,6 +28,20 @@ def training(result: dict[str, Any]) -> None:
     pages(result)
 
 
+def retraining(result: dict[str, Any]) -> None:
+    """What was decided about a challenger, and by which numbers."""
+    console = Console(stderr=True)
+    comparison = result.get("comparison")
+    if comparison is not None:
+        shown = Table(comparison["metric"], "value", title=f"On {comparison['rows']:,} rows that neither trained on")
+        shown.add_row(f"champion (version {result['champion_before']})", f"{comparison['champion']:.4f}")
+        shown.add_row(f"challenger (version {result['challenger']})", f"{comparison['challenger']:.4f}")
+        console.print(shown)
+    console.print(f"{result['decision']}: champion is version {result.get('champion', '?')}", highlight=False)
+    for reason in result.get("reasons", []):
+        console.print(f"  {reason}", highlight=False)
+
+
 def rates(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
     table = Table("method", "learning rate", title=f"Stage {result['stage']}")

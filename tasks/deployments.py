@@ -6,19 +6,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
+from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelling
 
 from models.errors import UserError
+from tasks.automations import apply_automations, recovery_automations
 
+NEW_DATA = "unfreeze.new-data"
+"""Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
+RESOURCE = "unfreeze.model"
 IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -49,7 +57,29 @@ def register_deployments(project: Path, pool: str, environment: Mapping[str, str
         done = subprocess.run(command, cwd=project, env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"`prefect deploy` failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+    with get_client(sync_client=True) as client:
+        retrain = client.read_deployment_by_name("retrain/local")
+    apply_automations([*recovery_automations(), new_data_automation(retrain.id)])
     return len(settings["deployments"])
+
+
+def new_data_automation(deployment_id: UUID) -> Automation:
+    """Start a retraining whenever the sensor flow has seen new data of a model."""
+    return Automation(
+        name="unfreeze: new data start a retraining",
+        description="The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
+        trigger=EventTrigger(
+            expect={NEW_DATA},
+            match=ResourceSpecification({"prefect.resource.id": f"{RESOURCE}.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            RunDeployment(deployment_id=deployment_id, parameters={"params": {"model": "{{ event.payload.model }}"}})
+        ],
+    )
 
 
 def online_workers(pool: str) -> list[str]:
