@@ -1,7 +1,9 @@
-"""Random views: one fused affine warp and a change of light per picture, on the training device."""
+"""Random views: one fused affine warp and a change of light per picture, on the training device; and their average."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -88,3 +90,26 @@ def apply_views(pictures: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     offset = warped.mean(dim=(1, 2, 3), keepdim=True) * (1 - factor) + brightness.view(-1, 1, 1, 1)
     # One pass over the pixels: written out as (x - mean) * c + mean + b it takes nine times as long on a CPU.
     return torch.addcmul(offset, warped, factor).clamp_(0, 1)
+
+
+def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
+    """Average the probabilities of views, not their logits.
+
+    Parameters
+    ----------
+    plain
+        Probabilities of the plain view, (N, C).
+    augmented
+        Probabilities of the augmented views, each (N, C).
+    beta
+        Weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C) float64, rows as they came.
+    """
+    if not len(augmented):
+        return np.asarray(plain, dtype=np.float64)
+    weight = 1 / (len(augmented) + 1) if beta is None else beta
+    return weight * np.asarray(plain, dtype=np.float64) + (1 - weight) * np.mean(augmented, axis=0, dtype=np.float64)

@@ -68,6 +68,14 @@ def normalise(pictures: torch.Tensor, preprocessing: Preprocessing) -> torch.Ten
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """`normalise` of pixels (B, 3, S, S) uint8 from 0 to 255, in one pass over them instead of four."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
+    normalised = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
 def summarise(network: Network) -> list[dict[str, object]]:
     """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, what learns.
 

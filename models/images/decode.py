@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,7 +163,7 @@ def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpol
 
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, in_flight: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Call `function` on threads and yield its results in the order of `items`.
 
     At most `in_flight` items are submitted and not yet yielded, so memory stays bounded however many there are.

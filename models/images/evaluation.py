@@ -6,35 +6,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
+from models.images.augmentation import average_views
 from models.specs import TtaSpec
 from models.training.batches import Batches
 from models.training.learner import Learner
 
 Views = Callable[[int], Batches]
 """Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""
-
-
-def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
-    """Average the probabilities of views, not their logits.
-
-    Parameters
-    ----------
-    plain
-        Probabilities of the plain view, (N, C).
-    augmented
-        Probabilities of the augmented views, each (N, C).
-    beta
-        Weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, C) float64, rows as they came.
-    """
-    if not len(augmented):
-        return np.asarray(plain, dtype=np.float64)
-    weight = 1 / (len(augmented) + 1) if beta is None else beta
-    return weight * np.asarray(plain, dtype=np.float64) + (1 - weight) * np.mean(augmented, axis=0, dtype=np.float64)
 
 
 def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import pandas as pd
 import torch
 
 from models.errors import UserError
+from models.images.augmentation import apply_views, average_views, numbered_view
 from models.images.backbones import Preprocessing, load_body
 from models.images.batches import CPU_FORWARD_SIZE
-from models.images.classifier import build_head, normalise
-from models.images.decode import UnreadablePicture, make_square, read_picture
+from models.images.classifier import build_head, normalise, normalise_bytes
+from models.images.decode import make_square, read_picture
+from models.images.folding import fold_batch_norms
+from models.images.streaming import Chunk, Picture, stream
 from models.model_folder import class_frame, load_weights, read_description, save_model_folder
-from models.specs import ModelSpec, TrainImages
+from models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
 from models.training.allocator import reuse_freed_memory
 from models.training.network import Network
 from models.training.precision import pick_device, pick_precision
@@ -65,7 +69,7 @@ def save_classifier(
 
 
 class ImagePredictor:
-    """Predicts the class of encoded pictures exactly as the evaluation did.
+    """Predicts the class of encoded pictures exactly as the evaluation did, except for rounding.
 
     Parameters
     ----------
@@ -73,6 +77,17 @@ class ImagePredictor:
         What `save_classifier` wrote.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the C classes, in the order of the probabilities.
+    size : int
+        Side of the squares that pictures are made, in pixels.
+    features_width : int
+        Numbers D that the body makes of a picture.
+    tta : TtaSpec
+        Test-time augmentation as the model was evaluated with.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -80,6 +95,7 @@ class ImagePredictor:
         self.classes: list[str] = about["classes"]
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
+        self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
         self.device = pick_device(device)
         if self.device.type == "cpu":
             reuse_freed_memory()
@@ -89,25 +105,95 @@ class ImagePredictor:
         head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
         network = Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
         load_weights(folder, network)
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        network.eval()
+        fold_batch_norms(body, self.size)
+        self.features_width = body.features
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
 
-    def probabilities(self, pictures: Sequence[bytes | str | Path]) -> np.ndarray:
+    @property
+    def batch_size(self) -> int:
+        """Pictures in a forward pass."""
+        return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
+
+    def probabilities(self, pictures: Sequence[Picture], tta: bool = False) -> np.ndarray:
         """Probabilities (N, C) float64 of encoded pictures (bytes) or picture files (paths).
+
+        Parameters
+        ----------
+        pictures
+            All of them: the random views of test-time augmentation go by position, and by how many there are.
+        tta
+            Whether to average the plain view with random ones, as the evaluation did: `evaluation.predict_views`.
 
         Raises
         ------
         UserError
             For a picture that cannot be read; says which row.
         """
-        size = CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
-        results = [np.empty((0, len(self.classes)))]
-        for start in range(0, len(pictures), size):
-            squares = [self._square(picture, start + row) for row, picture in enumerate(pictures[start : start + size])]
-            pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(self.device).float().div_(255)
+        chunks = self.stream(pictures, self.batch_size, tta)
+        return _strictly(chunks, np.empty((0, len(self.classes))))
+
+    def features(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """What the head takes: the body's pooled features (N, D) float32.
+
+        Raises
+        ------
+        UserError
+            For a picture that cannot be read; says which row.
+        """
+        chunks = self.stream_features(pictures, self.batch_size)
+        return _strictly(chunks, np.empty((0, self.features_width), np.float32))
+
+    def stream(
+        self, pictures: Sequence[Picture], chunk: int = 1024, tta: bool = False, start: int = 0
+    ) -> Generator[Chunk, None, None]:
+        """Probabilities chunk by chunk; pictures that cannot be read are reported, with the reason.
+
+        Parameters
+        ----------
+        pictures, tta
+            See `probabilities`.
+        chunk, start
+            See `streaming.stream`.
+
+        Yields
+        ------
+        Chunk
+            With probabilities (n, C) float64.
+        """
+        numbers = range(1, self.tta.n_aug + 1) if tta else ()
+        views = [numbered_view(number, len(pictures), self.augment) for number in numbers]
+
+        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
+            pixels = self._pixels(squares)
+            plain = self._classify(normalise_bytes(pixels, self.preprocessing))
+            if not views:
+                return plain
+            pictures = pixels.float().div_(255)
+            augmented = [apply_views(pictures, view[torch.from_numpy(positions)]) for view in views]
+            others = [self._classify(normalise(view, self.preprocessing)) for view in augmented]
+            return average_views(plain, others, self.tta.beta)
+
+        return stream(pictures, self.square, compute, self.batch_size, chunk, start)
+
+    def stream_features(
+        self, pictures: Sequence[Picture], chunk: int = 1024, start: int = 0
+    ) -> Generator[Chunk, None, None]:
+        """The body's features chunk by chunk, as `stream`.
+
+        Yields
+        ------
+        Chunk
+            With features (n, D) float32.
+        """
+
+        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self.precision.autocast(learning=False):
-                logits = self.network(normalise(pixels, self.preprocessing))
-            results.append(logits.double().softmax(dim=1).cpu().numpy())
-        return np.concatenate(results)
+                features = self.network.body(normalise_bytes(self._pixels(squares), self.preprocessing))
+            in_memory: np.ndarray = features.float().cpu().numpy()
+            return in_memory
+
+        return stream(pictures, self.square, compute, self.batch_size, chunk, start)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Class, probability and all probabilities for a frame with a column ``image`` (bytes) or ``path`` (text)."""
@@ -118,17 +204,33 @@ class ImagePredictor:
             raise UserError("predict: give every row a picture, in a column `image` (encoded bytes) or `path` (file)")
         return class_frame(self.classes, self.probabilities(model_input[column].tolist()))
 
-    def _square(self, picture: bytes | str | Path, row: int) -> np.ndarray:
+    def square(self, picture: Picture) -> np.ndarray:
+        """The picture as the network takes it, uint8 (S, S, 3)."""
         source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
-        try:
-            return make_square(
-                read_picture(source, self.max_megapixels, at_least=self.size),
-                self.size,
-                self.fit,
-                self.preprocessing.interpolation,
-            )
-        except UnreadablePicture as error:
-            raise UserError(f"row {row}: the picture cannot be read: {error}") from error
+        image = read_picture(source, self.max_megapixels, at_least=self.size)
+        return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
+
+    def _pixels(self, squares: np.ndarray) -> torch.Tensor:
+        """Squares (B, S, S, 3) uint8 as a batch (B, 3, S, S) on the device."""
+        return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
+
+    def _classify(self, inputs: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode(), self.precision.autocast(learning=False):
+            logits = self.network(inputs)
+        probabilities: np.ndarray = logits.double().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+
+def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:
+    """All results, or an error for the first picture that cannot be read."""
+    results = [nothing]
+    with closing(chunks):
+        for chunk in chunks:
+            if chunk.unreadable:
+                row, reason = min(chunk.unreadable.items())
+                raise UserError(f"row {row}: the picture cannot be read: {reason}")
+            results.append(chunk.results)
+    return np.concatenate(results)
 
 
 def _load_pyfunc(data_path: str) -> ImagePredictor:

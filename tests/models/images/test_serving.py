@@ -14,6 +14,7 @@ from models.images.recipe import ImageRecipe
 from models.images.serving import ImagePredictor, save_classifier
 from models.overrides import build_spec
 from models.specs import TrainImages, TtaSpec
+from models.training.batches import in_order
 from models.training.loop import fit
 
 POSITION = 3
@@ -24,6 +25,10 @@ class Saved(NamedTuple):
     folder: Path
     paths: list[str]
     expected: np.ndarray
+    features: np.ndarray
+    all_paths: list[str]
+    averaged: np.ndarray
+    valid: np.ndarray
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,9 @@ def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) ->
     learner.prepare(stage, POSITION, 0.01)
     for _ in fit(learner, stage, *tiny_recipe.batches(POSITION, {})):
         pass
-    expected, _ = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=0))
+    expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=2))
+    with torch.no_grad():
+        features = torch.cat([learner.network.body(inputs) for inputs, _ in in_order(tiny_recipe.pictures(3, "valid"))])
     folder = tmp_path_factory.mktemp("served") / "model"
     save_classifier(
         folder,
@@ -44,13 +51,47 @@ def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) ->
         tiny_recipe.sizes[POSITION],
     )
     paths = [tiny_recipe.index.rows["path"][int(row)].as_py() for row in tiny_recipe.rows["valid"]]
-    return Saved(folder, paths, expected)
+    every = tiny_recipe.index.rows["path"].to_pylist()
+    return Saved(folder, paths, expected, features.numpy(), every, averaged, tiny_recipe.rows["valid"])
 
 
 def test_a_served_model_predicts_what_evaluation_did(saved):
     probabilities = ImagePredictor(saved.folder, "cpu").probabilities(saved.paths)
     np.testing.assert_allclose(probabilities, saved.expected, atol=1e-5)
     assert np.ptp(probabilities, axis=0).max() > 0.01  # it tells pictures apart
+
+
+def test_test_time_augmentation_is_that_of_the_evaluation(saved):
+    # The views go by the position among all pictures, as they do in the evaluation's index.
+    averaged = ImagePredictor(saved.folder, "cpu").probabilities(saved.all_paths, tta=True)
+    np.testing.assert_allclose(averaged[saved.valid], saved.averaged, atol=1e-5)
+    assert np.abs(saved.averaged - saved.expected).max() > 1e-3
+
+
+def test_features_are_what_the_head_takes(saved):
+    predictor = ImagePredictor(saved.folder, "cpu")
+    features = predictor.features(saved.paths)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, saved.features, atol=1e-4)
+    assert predictor.features([]).shape == (0, features.shape[1])
+    with torch.inference_mode():
+        logits = predictor.network.head(torch.from_numpy(features))
+    np.testing.assert_allclose(logits.double().softmax(1), saved.expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_a_stream_reports_what_cannot_be_read_and_predicts_the_rest(saved, tta, tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(Path(saved.paths[1]).read_bytes()[:50])
+    pictures = [*saved.paths[:2], tmp_path / "cut.jpg", *saved.paths[2:], "/nowhere/at/all.png"]
+    predictor = ImagePredictor(saved.folder, "cpu")
+    chunks = list(predictor.stream(pictures, chunk=4, tta=tta))
+    reasons = {position: reason for each in chunks for position, reason in each.unreadable.items()}
+    assert list(reasons) == [2, len(pictures) - 1]
+    assert reasons[2].startswith("truncated or damaged")
+    together = np.concatenate([each.results for each in chunks])
+    assert together.shape == saved.expected.shape
+    if not tta:
+        np.testing.assert_allclose(together, saved.expected, atol=1e-5)
 
 
 def test_bytes_and_paths_give_the_same(saved):

@@ -1,0 +1,104 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from models.images.decode import UnreadablePicture
+from models.images.streaming import BATCHES_AHEAD, stream
+
+
+def decode(picture):
+    """A picture is its number, as text; anything else cannot be read."""
+    if not picture.isdigit():
+        raise UnreadablePicture("not a picture")
+    return np.full((2, 2), int(picture), np.uint8)
+
+
+def double(batch, positions):
+    return np.stack([batch[:, 0, 0].astype(float) * 2, positions.astype(float)], axis=1)
+
+
+PICTURES = ["0", "1", "broken", "3", "4", "5", "6", "bad", "also bad", "9", "10"]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_every_picture_comes_once_in_order_with_its_result_or_its_reason(chunk, batch_size):
+    chunks = list(stream(PICTURES, decode, double, batch_size, chunk, threads=3))
+    assert len(chunks) == -(-len(PICTURES) // chunk)
+    results = {
+        position: row
+        for each in chunks
+        for position, row in zip(each.positions.tolist(), each.results.tolist(), strict=True)
+    }
+    assert results == {number: [2.0 * number, float(number)] for number in (0, 1, 3, 4, 5, 6, 9, 10)}
+    reasons = {position: reason for each in chunks for position, reason in each.unreadable.items()}
+    assert reasons == dict.fromkeys((2, 7, 8), "not a picture")
+    for number, each in enumerate(chunks):
+        assert all(
+            number * chunk <= position < (number + 1) * chunk for position in [*each.positions, *each.unreadable]
+        )
+
+
+def test_batches_end_with_their_chunk():
+    sizes = []
+    compute = lambda batch, positions: sizes.append(len(batch)) or double(batch, positions)  # noqa: E731
+    list(stream([str(number) for number in range(10)], decode, compute, batch_size=4, chunk=5))
+    assert sizes == [4, 1, 4, 1]
+
+
+def test_a_stream_that_starts_later_gives_what_is_left():
+    whole, rest = (list(stream(PICTURES, decode, double, 2, 3, start)) for start in (0, 6))
+    for one, other in zip(whole[2:], rest, strict=True):
+        assert one.positions.tolist() == other.positions.tolist()
+        assert one.unreadable == other.unreadable
+        np.testing.assert_array_equal(one.results, other.results)
+
+
+def test_pictures_are_decoded_while_a_batch_is_computed_but_only_a_few_batches_ahead():
+    decoded, seen, lock = 0, [], threading.Lock()
+
+    def counted(picture):
+        nonlocal decoded
+        with lock:
+            decoded += 1
+        return decode(picture)
+
+    def slow(batch, positions):
+        time.sleep(0.02)
+        seen.append((decoded, int(positions[-1]) + 1))
+        return double(batch, positions)
+
+    batch_size = 4
+    list(stream([str(number % 200) for number in range(100)], counted, slow, batch_size, chunk=20))
+    ahead = [done - taken for done, taken in seen]
+    assert max(ahead) >= batch_size
+    assert max(ahead) <= BATCHES_AHEAD * batch_size
+
+
+def test_a_stream_that_is_not_read_to_its_end_stops_decoding():
+    decoded = []
+
+    def noted(picture):
+        decoded.append(picture)
+        return decode(picture)
+
+    chunks = stream([str(number % 200) for number in range(1000)], noted, double, 2, 4, threads=2)
+    next(chunks)
+    chunks.close()
+    done = len(decoded)
+    time.sleep(0.05)
+    assert len(decoded) == done < 100
+
+
+def test_an_error_of_the_computation_is_not_taken_for_a_picture_s():
+    def fails(batch, positions):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(stream(PICTURES, decode, fails, 2, 3))
+
+
+def test_no_pictures_give_no_chunks():
+    assert list(stream([], decode, double, 2, 3)) == []
