@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from models.errors import UserError
-from tasks import tracking
+from tasks import runs_view, tracking
 from tasks.deployments import online_workers, runs_in_flight
 from tasks.environment import live_service
 from tasks.registry import champions
@@ -42,8 +42,7 @@ def pages() -> dict[str, str]:
         }
     if "MLflow" in known:
         for name, number in tracking.experiments().items():
-            address = f"{known['MLflow'].rstrip('/')}/#/experiments/{number}/runs?workflowType=machine_learning"
-            found[f"MLflow, {name}"] = address
+            found[f"MLflow, {name}"] = runs_view.address(known["MLflow"], number)
         found["MLflow, models"] = f"{known['MLflow'].rstrip('/')}/#/models"
     return found
 

@@ -30,6 +30,7 @@ import models
 from models.errors import UserError
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
+from tasks.runs_view import TAG, view
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder of a run's checkpoints."""
@@ -65,7 +66,8 @@ def experiment_id(name: str) -> str:
         local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
         location = (home() / "mlflow-artifacts" / name).as_uri() if local else None
         try:
-            return str(mlflow_client.create_experiment(name, artifact_location=location))
+            number = mlflow_client.create_experiment(name, artifact_location=location, tags={TAG: view()})
+            return str(number)
         except MlflowException:  # created by another process meanwhile
             experiment = mlflow_client.get_experiment_by_name(name)
             if experiment is None:
@@ -246,7 +248,7 @@ def system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
 
 def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
     """Log the data set as the run's input; `digest` identifies pictures, labels and split."""
-    data_set = Dataset(name, digest[:36], "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
+    data_set = Dataset(name, digest[:8], "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
     client().log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 

@@ -89,8 +89,12 @@ class TablePredictor:
         UserError
             For missing columns and dates that cannot be read.
         """
+        frame, _ = assemble(model_input.reset_index(drop=True), self.joins, self.params.data, training=False)
+        return self.predict_assembled(frame)
+
+    def predict_assembled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Predictions for rows that are joined already and have their events; see `predict`."""
         data = self.params.data
-        frame, _ = assemble(model_input.reset_index(drop=True), self.joins, data, training=False)
         encoded = self.encoder.transform(with_date_parts(frame, data))
         outputs = predict_encoded(self.network, encoded, self.device, self.precision)
         if self.encoder.task == "regression":
