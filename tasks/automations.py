@@ -110,7 +110,7 @@ def apply_automations(automations: Iterable[Automation]) -> None:
     """Create the automations on the server, or update those of the same name; one that was paused stays so."""
     with get_client(sync_client=True) as client:
         for automation in automations:
-            wanted = AutomationCore(**automation.model_dump(exclude={"id"}))
+            wanted = AutomationCore(**automation.model_dump(exclude={"id", "owner_resource"}))
             known = client.read_automations_by_name(automation.name)
             if not known:
                 client.create_automation(wanted)
