@@ -393,8 +393,11 @@ def register_model(name: str, run_id: str, model_uri: str, model_id: str, descri
 
 
 def page(run_id: str) -> str | None:
-    """Address of the run's page; None where the store has no server of its own."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
+    """Address of the run's page; None where the store has no server of its own.
+
+    People may reach the server by another name than we do: ``UNFREEZE_MLFLOW_PAGE``.
+    """
+    uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith("http"):
         return None
     return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}"
