@@ -50,8 +50,9 @@ def _up(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    # What a service manager or `kill` sends ends it as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What a service manager or `kill` sends ends it as Ctrl-C does; a shell's background jobs ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     stack = Stack(settings, say)
     try:
@@ -68,8 +69,9 @@ def _up(options: argparse.Namespace) -> int:
         # A second Ctrl-C must not leave half of it running.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stack.stop()
-        say("stopped")
+        if stack.parts:
+            stack.stop()
+            say("stopped")
     return 0
 
 

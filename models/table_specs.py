@@ -74,6 +74,13 @@ class TableDataSpec(Spec):
         "(`group`), or where `split_column` says valid (`column`). auto: last_days with a date, else random.",
     )
     valid_days: int = Field(default=48, ge=1, le=3650, description="Days that validate with last_days.")
+    fold: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="With last_days: validate this many times valid_days before the end, without any later row; 0, 1, "
+        "2 ... are the folds of a cross-validation in the order of time.",
+    )
     valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
     split_column: str | None = Field(default=None, description="Column for split `group` or `column`.")
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")

@@ -65,12 +65,13 @@ class Stack:
         home().mkdir(parents=True, exist_ok=True)
         environment = self.environment()
         if given_api is None:
-            self._start("Prefect", self.prefect, "/health", self._prefect_command(), environment, "--prefect-port")
+            self._start("Prefect", self.prefect, "/health", self._prefect_command(), environment, "--prefect_port")
         if not given_mlflow.startswith("http"):
-            self._start("MLflow", self.mlflow, "/health", self._mlflow_command(), environment, "--mlflow-port")
+            self._start("MLflow", self.mlflow, "/health", self._mlflow_command(), environment, "--mlflow_port")
         self._wait("Prefect", self.prefect)
         os.environ.update({name: environment[name] for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")})
-        worker = Part("worker", self._worker_command(), environment, PROJECT, _log("worker"), self._worker_is_online)
+        command, log = self._worker_command(), _log("worker")
+        worker = Part("worker", command, environment, PROJECT, log, self._worker_is_online, children_outlive_it=True)
         worker.start()
         self.parts.append(worker)
         self._record()
@@ -109,7 +110,7 @@ class Stack:
             time.sleep(1)
 
     def stop(self) -> None:
-        """Stop flow runs with a checkpoint, then every part, the last started first."""
+        """Stop flow runs with a checkpoint, then every part, the last started first; the stack must have started some."""
         if any(part.name == "worker" for part in self.parts):
             from tasks.deployments import cancel_running
 
@@ -121,8 +122,7 @@ class Stack:
                 self.say(f"flow runs could not be cancelled: {error}")
         for part in reversed(self.parts):
             part.stop()
-        if self.parts:  # without any, the record is another service's
-            (home() / SERVICE_RECORD).unlink(missing_ok=True)
+        (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
     def _start(
         self, name: str, address: str, health: str, command: list[str], environment: dict[str, str], flag: str

@@ -1,5 +1,8 @@
 """Processes that belong together: started, restarted when they die, stopped without leaving one behind."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +35,9 @@ class Part:
         File that its output is appended to.
     answers
         Whether it can be used; asked until it is, and never failing.
+    children_outlive_it
+        Whether processes that it started go on when it dies: the flow runs of a worker do. Those of a server are
+        stopped before it is started again, because they may hold its port.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Part:
     folder: Path
     log: Path
     answers: Callable[[], bool]
+    children_outlive_it: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     failures: int = 0
     _started: float = 0.0
@@ -92,6 +99,8 @@ class Part:
         self.failures = self.failures + 1 if time.monotonic() - self._started < SOON else 1
         if self.failures > MOST_FAILURES:
             raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{self.last_lines()}")
+        if not self.children_outlive_it:
+            self._stop_orphans()
         self.start()
         return True
 
@@ -104,6 +113,13 @@ class Part:
         if self.process is not None:
             stop_process_tree(self.process.pid)
             self.process.wait()
+            self._stop_orphans()
+
+    def _stop_orphans(self) -> None:
+        """Kill what is left of its process group; each part leads one of its own."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def stop_process_tree(pid: int) -> None:

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype as is_number
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
@@ -16,9 +17,11 @@ _SAYS_TRAIN = {"train", "0", "false"}
 def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np.ndarray]:
     """Choose training and validation rows.
 
-    `last_days`: the calendar days up to the last of the first date column validate; rows without a date train.
-    `random`: a share of the rows. `group`: all rows of some values of `split_column`, chosen by a hash of the value,
-    so that more data never moves a value; rows without a value train. `column`: what `split_column` says of each row.
+    `last_days`: the calendar days up to the last of the first date column validate; rows without a date train. With
+    `fold` the validation ends that many times `valid_days` earlier, and no later row is used. `random`: a share of the
+    rows, chosen by a hash of what they hold, so that more data never moves a row, and equal rows stay together.
+    `group`: all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value
+    train. `column`: what `split_column` says of each row.
 
     Parameters
     ----------
@@ -38,11 +41,13 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np
         Where a column is absent or says something else, or where nothing is left to train or to validate.
     """
     kind = data.split if data.split != "auto" else "last_days" if data.date else "random"
+    if kind == "last_days" and data.fold:
+        return time_folds(_column(frame, data.date[0], "date"), data.fold + 1, data.valid_days)[0]
     if kind == "last_days":
         validates = _last_days(_column(frame, data.date[0], "date"), data.valid_days)
         advice = f"valid_days is {data.valid_days}"
     elif kind == "random":
-        validates = _random(len(frame), data.valid_fraction, data.split_seed)
+        validates = _random(frame, data.valid_fraction, data.split_seed)
         advice = f"valid_fraction is {data.valid_fraction:g}"
     elif kind == "group":
         column = _column(frame, str(data.split_column), "split_column")
@@ -116,11 +121,24 @@ def _last_days(dates: pd.Series, days: int) -> np.ndarray:
     return (day > _last_day(day) - pd.Timedelta(days=days)).to_numpy()
 
 
-def _random(rows: int, fraction: float, seed: int) -> np.ndarray:
-    validates = np.zeros(rows, dtype=bool)
-    count = min(max(round(fraction * rows), 1), rows - 1)  # both parts get a row if there are two
-    validates[np.random.default_rng(seed).permutation(rows)[: max(count, 0)]] = True
+def _random(frame: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    # As numbers or as text, so that a value missing elsewhere, which makes 7 into 7.0, moves no row.
+    plain = frame.apply(lambda column: column.astype("float64" if is_number(column) else "str"))
+    hashes = pd.util.hash_pandas_object(plain, index=False).to_numpy()
+    shares = _mixed(hashes ^ np.uint64(_share(str(seed), seed) * 2**64)) / 2**64
+    validates = shares < fraction
+    if len(frame) > 1 and validates.all() | ~validates.any():
+        # Both parts get a row if there are two; copies of that row go with it.
+        validates ^= shares == (shares.max() if validates.all() else shares.min())
     return validates
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Spread uint64 evenly, each to its own place (the finalizer of splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _groups(column: pd.Series, fraction: float, seed: int) -> np.ndarray:

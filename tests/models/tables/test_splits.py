@@ -31,11 +31,28 @@ def test_rows_without_a_date_train() -> None:
 
 def test_without_a_date_auto_is_random() -> None:
     valid = split_rows(DAYS, spec(valid_fraction=0.3))[1]
-    assert len(valid) == 30
+    assert 20 <= len(valid) <= 40
     same = split_rows(DAYS, spec(valid_fraction=0.3, split="random"))[1]
     other = split_rows(DAYS, spec(valid_fraction=0.3, split_seed=1))[1]
     assert valid.tolist() == same.tolist() != other.tolist()
     assert valid.tolist() == sorted(valid)
+
+
+@given(added=st.integers(0, 40), seed=st.integers(0, 100))
+def test_a_random_split_moves_no_row_when_rows_are_added_or_a_value_is_missing(added: int, seed: int) -> None:
+    before, after = DAYS.head(50), DAYS.head(50 + added).sample(frac=1, random_state=seed)
+    valid = set(before["value"].iloc[split_rows(before, spec(split_seed=seed))[1]])
+    later = after["value"].iloc[split_rows(after, spec(split_seed=seed))[1]]
+    assert valid == {value for value in later if value < 50}
+    extra = pd.DataFrame({"day": [pd.NaT], "value": [np.nan]})
+    holes = pd.concat([before, extra], ignore_index=True)
+    assert valid == set(holes["value"].iloc[split_rows(holes, spec(split_seed=seed))[1]].dropna())
+
+
+def test_a_fold_validates_earlier_days_and_uses_none_that_follow() -> None:
+    train, valid = split_rows(DAYS, spec(date=["day"], valid_days=3, fold=2))
+    assert valid.tolist() == [82, 83, 84, 85, 86, 87]
+    assert train.tolist() == list(range(82))
 
 
 @given(rows=st.integers(2, 50), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 100))

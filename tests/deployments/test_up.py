@@ -1,0 +1,282 @@
+"""`unfreeze up` as a person uses it: ready, restarted, looked at in a browser, stopped without a trace."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import draw_stripes
+from tests.deployments.service import PROJECT, Service, free_port, until
+from tests.flows.tiny import tiny_training
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+DEPLOYMENTS = ("train-images", "train-tables", "find-lr", "sweep", "sweep-tables", "retrain", "watch")
+
+
+@dataclass
+class Up(Service):
+    """The service, its process and the address of MLflow."""
+
+    process: subprocess.Popen[bytes]
+    mlflow: str
+
+    @property
+    def log(self) -> str:
+        return (self.home / "up.log").read_text()
+
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.home / "data" / "service.json").read_text())
+        return record
+
+    def unfreeze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command from another terminal: it finds the service by the data folder."""
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    home = tmp_path_factory.mktemp("up")
+    data = home / "data"
+    environment = {**os.environ, "UNFREEZE_HOME": str(data), "PREFECT_HOME": str(data / "prefect")}
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_LOCAL_STORAGE_PATH"):
+        environment.pop(name, None)
+    ports = free_port(), free_port()
+    flags = ["--prefect_port", str(ports[0]), "--mlflow_port", str(ports[1]), "--data", str(data)]
+    with (home / "up.log").open("wb") as log:
+        command = [sys.executable, "-m", "flows.cli", "up", *flags]
+        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+    service = Up(f"http://127.0.0.1:{ports[0]}/api", home, environment, process, f"http://127.0.0.1:{ports[1]}")
+    try:
+        assert until(lambda: "ready after" in service.log or process.poll() is not None, 180), service.log
+        assert process.poll() is None, service.log
+        yield service
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(90)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources") / "lines"
+    draw_stripes(folder, 24, seed=0)
+    return folder
+
+
+def test_everything_is_there_and_other_commands_find_it(up: Up) -> None:
+    state = json.loads(up.unfreeze("status", "--json").stdout)
+    assert {server["server"]: server["state"] for server in state["servers"]} == {"Prefect": "up", "MLflow": "up"}
+    assert len(state["workers"]) == 1
+    names = {each["entrypoint"].split(":")[1] for each in up.request("POST", "/deployments/filter", {})}
+    assert names == {name.replace("-", "_") for name in DEPLOYMENTS}
+    assert f"{up.mlflow}/#/models" in up.unfreeze("open", "--print").stdout
+
+
+def test_a_second_service_in_the_same_folder_and_a_taken_port_are_refused(up: Up, tmp_path: Path) -> None:
+    second = up.unfreeze("up")
+    assert (second.returncode, "is running already" in second.stderr) == (2, True)
+    environment = {**up.environment, "UNFREEZE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "flows.cli", "up", "--prefect_port", up.mlflow.rsplit(":", 1)[1]]
+    taken = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert taken.returncode == 2
+    assert "--prefect_port" in taken.stderr
+    assert "Traceback" not in taken.stderr
+
+
+def test_a_part_that_dies_is_started_again(up: Up) -> None:
+    pid = int(up.record()["parts"]["MLflow"].split(":")[0])
+    psutil.Process(pid).kill()
+    assert until(lambda: "MLflow ended and was started again" in up.log, 20), up.log
+    assert until(lambda: _answers(f"{up.mlflow}/health"), 60)
+
+
+def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registered_again(up: Up) -> None:
+    def weekly() -> dict[str, Any]:
+        found = up.request("GET", "/deployments/name/retrain/local")
+        (schedule,) = found["schedules"]
+        return {"deployment": found["id"], **schedule}
+
+    assert weekly()["active"] is False
+    path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
+    httpx.patch(f"{up.api}{path}", json={"active": True}).raise_for_status()
+    script = (
+        "import os; from pathlib import Path; from tasks.deployments import register_deployments; "
+        "register_deployments(Path.cwd(), 'local', os.environ)"
+    )
+    environment = {**up.environment, "PREFECT_API_URL": up.api}
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert weekly()["active"] is True
+    httpx.patch(f"{up.api}{path}", json={"active": False}).raise_for_status()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
+    up: Up, lines: Path, tmp_path: Path
+) -> None:
+    from playwright.sync_api import Page, expect, sync_playwright
+
+    pictures = Path(os.environ.get("UNFREEZE_SCREENSHOTS", tmp_path))
+    pictures.mkdir(parents=True, exist_ok=True)
+    prefect = up.api.removesuffix("/api")
+    ids = {each["entrypoint"].split(":")[1]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
+
+    def form(page: Page, deployment: str) -> None:
+        page.goto(f"{prefect}/deployments/deployment/{ids[deployment]}/run")
+        expect(page.get_by_role("button", name="Submit")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("Parameters", exact=True)).to_be_visible()
+
+    def field(page: Page, label: str) -> Any:
+        found = f"//span[contains(@class, 'schema-form-property__label') and normalize-space() = '{label} (Optional)']"
+        return page.locator(f"{found}/ancestor::div[contains(@class, 'p-label')][1]").first
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(30_000)
+
+        for deployment in (name.replace("-", "_") for name in DEPLOYMENTS):
+            form(page, deployment)
+            labels = page.locator(".schema-form-property__label").all_inner_texts()
+            described = page.locator(".schema-form-property__description").count()
+            assert len(labels) > 1, deployment
+            assert described >= len(labels) - 1, f"{deployment}: {len(labels)} fields, {described} descriptions"
+            page.screenshot(path=pictures / f"form-{deployment}.png")
+
+        # A bad value is refused on the spot, by the field's name.
+        form(page, "train_images")
+        field(page, "Valid Fraction").locator("input").fill("7")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_text(re.compile("valid_fraction|less than|exclusiveMaximum", re.I)).first).to_be_visible()
+        page.screenshot(path=pictures / "refused.png")
+
+        form(page, "train_images")
+        field(page, "Source").locator("textarea").fill(str(lines))
+        field(page, "Backbone").locator("textarea").fill("timm/test_resnet")
+        field(page, "Weights").locator("textarea").fill("none")
+        field(page, "Steps").locator("input").fill("12")
+        page.screenshot(path=pictures / "filled-in.png")
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url(re.compile("/runs/flow-run/"))
+        run = page.url.rsplit("/", 1)[1].split("?")[0]
+        up.wait(run, "COMPLETED", seconds=240)
+        page.reload()
+        expect(page.get_by_text("Completed").first).to_be_visible()
+        expect(page.get_by_text(re.compile(r"train .*lines")).first).to_be_visible()
+        page.screenshot(path=pictures / "run.png")
+
+        page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
+        page.get_by_text("mlflow-run").first.click()
+        link = page.get_by_role("link", name="Open the run in MLflow")
+        page.screenshot(path=pictures / "artifact.png")
+        page.goto(str(link.get_attribute("href")))
+        expect(page.get_by_text("valid/accuracy_tta").first).to_be_visible()
+        page.screenshot(path=pictures / "mlflow-run.png")
+
+        again = up.start("train-images/local", {"params": tiny_training(lines, seed=1).model_dump(mode="json")})
+        sweep = {"params": {"trials": 3, "study": "seen"}, "training": tiny_training(lines).model_dump(mode="json")}
+        swept = up.start("sweep/local", sweep)
+        up.wait(again, "COMPLETED")
+        up.wait(swept, "COMPLETED")
+        address = next(
+            line.split()[-1] for line in up.unfreeze("open", "--print").stdout.splitlines() if ", unfreeze " in line
+        )
+        page.goto(address)
+        for text in ("sweep seen", "valid/accuracy_tta", "lines-classifier"):
+            expect(page.get_by_text(text).first).to_be_visible()
+        expect(page.get_by_text(re.compile(r"lines \([0-9a-f]{8}\)")).first).to_be_visible()
+        page.screenshot(path=pictures / "mlflow-runs.png")
+        # The trials are folded away below their sweep.
+        assert page.get_by_text(re.compile(r"^trial 0")).count() == 0
+        page.goto(f"{address}&compareRunsMode=CHART")
+        for section in ("train", "valid", "rate"):
+            expect(page.get_by_text(re.compile(rf"^{section} \(\d+\)$")).first).to_be_visible()
+        page.screenshot(path=pictures / "mlflow-charts.png")
+        runs = _runs(up, "train-images")
+        experiment = re.search(r"experiments/(\d+)", address)
+        assert experiment is not None
+        page.goto(f'{up.mlflow}/#/compare-runs?runs=["{runs[0]}","{runs[1]}"]&experiments=["{experiment[1]}"]')
+        expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
+        expect(page.get_by_text("seed", exact=True).first).to_be_visible()
+        page.screenshot(path=pictures / "mlflow-compare.png", full_page=True)
+        browser.close()
+
+
+def test_new_data_are_seen_by_the_sensor_and_retrained_on_by_the_automation(up: Up, lines: Path) -> None:
+    if not _runs(up, "train-images"):
+        trained = up.start("train-images/local", {"params": tiny_training(lines).model_dump(mode="json")})
+        up.wait(trained, "COMPLETED")
+    watch = up.start("watch/local", {})
+    up.wait(watch, "COMPLETED")
+    assert _flow_runs(up, "retrain") == []  # nothing is new yet
+    draw_stripes(lines, 6, seed=5)
+    watch = up.start("watch/local", {})
+    up.wait(watch, "COMPLETED")
+    assert until(lambda: len(_flow_runs(up, "retrain")) == 1, 60), up.request("POST", "/events/filter", {})
+    (run,) = _flow_runs(up, "retrain")
+    assert run["parameters"]["params"]["model"] == "lines-classifier"
+    up.wait(run["id"], "COMPLETED", seconds=240)
+    (model,) = json.loads(up.unfreeze("status", "--json").stdout)["models"]
+    assert model["latest retraining"]
+
+
+def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
+    assert "version 2 is champion instead of version 1" in up.unfreeze("promote", "lines", "2").stderr
+    assert "version 1 is champion instead of version 2" in up.unfreeze("promote", "lines", "back").stderr
+    unknown = up.unfreeze("promote", "lines", "99")
+    assert unknown.returncode == 2
+    assert "no version '99'" in unknown.stderr
+
+
+def test_ctrl_c_cancels_what_runs_and_leaves_no_process(up: Up, lines: Path) -> None:
+    family = psutil.Process(up.process.pid).children(recursive=True)
+    long = tiny_training(lines, **{"recipe.full.cycles": 12}).model_dump(mode="json")
+    run = up.start("train-images/local", {"params": long})
+    up.wait(run, "RUNNING")
+    time.sleep(5)
+    family += psutil.Process(up.process.pid).children(recursive=True)
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(120) == 0, up.log
+    assert [process for process in family if process.is_running()] == []
+    assert not (up.home / "data" / "service.json").exists()
+    assert "was cancelled" in up.log or "were cancelled" in up.log
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _flow_runs(up: Up, flow: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = up.request("POST", "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
+    return found
+
+
+def _runs(up: Up, kind: str) -> list[str]:
+    api = f"{up.mlflow}/api/2.0/mlflow"
+    experiments = httpx.post(f"{api}/experiments/search", json={"max_results": 50}).json()["experiments"]
+    body = {
+        "experiment_ids": [each["experiment_id"] for each in experiments],
+        "filter": f"tags.`unfreeze.kind` = '{kind}'",
+    }
+    return [run["info"]["run_id"] for run in httpx.post(f"{api}/runs/search", json=body).json().get("runs", [])]
