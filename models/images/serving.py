@@ -4,7 +4,7 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -174,7 +174,7 @@ class ImagePredictor:
             others = [self._classify(normalise(view, self.preprocessing)) for view in augmented]
             return average_views(plain, others, self.tta.beta)
 
-        return stream(pictures, self.square, compute, self.batch_size, chunk, start)
+        return self._stream(pictures, compute, chunk, start)
 
     def stream_features(
         self, pictures: Sequence[Picture], chunk: int = 1024, start: int = 0
@@ -193,7 +193,7 @@ class ImagePredictor:
             in_memory: np.ndarray = features.float().cpu().numpy()
             return in_memory
 
-        return stream(pictures, self.square, compute, self.batch_size, chunk, start)
+        return self._stream(pictures, compute, chunk, start)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Class, probability and all probabilities for a frame with a column ``image`` (bytes) or ``path`` (text)."""
@@ -209,6 +209,16 @@ class ImagePredictor:
         source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
         image = read_picture(source, self.max_megapixels, at_least=self.size)
         return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
+
+    def _stream(
+        self,
+        pictures: Sequence[Picture],
+        compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        chunk: int,
+        start: int,
+    ) -> Generator[Chunk, None, None]:
+        overlap = self.device.type != "cpu"
+        return stream(pictures, self.square, compute, self.batch_size, chunk, start, overlap)
 
     def _pixels(self, squares: np.ndarray) -> torch.Tensor:
         """Squares (B, S, S, 3) uint8 as a batch (B, 3, S, S) on the device."""

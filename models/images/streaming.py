@@ -1,7 +1,13 @@
-"""Pictures in at one end, numbers out at the other: threads decode ahead of the forward pass, in bounded memory."""
+"""Pictures in at one end, numbers out at the other: threads decode ahead of the forward pass, in bounded memory.
+
+Where the forward pass has a device of its own, threads decode meanwhile. On a CPU both want the same cores, and a pass
+waits for the slowest of its threads: there a few batches are decoded on all cores, and then computed on all cores. That
+was a sixth faster than decoding beside the pass (185 against 161 pictures a second on two cores, efficientnet-lite0).
+"""
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -13,11 +19,13 @@ from models.images.decode import UnreadablePicture, map_in_order
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that decode; PIL leaves the interpreter free meanwhile, and so does the forward pass."""
-BATCHES_AHEAD = 3
+BATCHES_AHEAD = 4
 """Batches that are decoded, at most, before the forward pass takes them."""
 
 Picture = bytes | str | Path
 """Encoded bytes, or a file."""
+Decoded = tuple[int, np.ndarray | str]
+"""Position, and pixels or the reason why there are none."""
 
 
 class Chunk(NamedTuple):
@@ -45,6 +53,7 @@ def stream(
     batch_size: int,
     chunk: int,
     start: int = 0,
+    overlap: bool = True,
     threads: int = THREADS,
 ) -> Generator[Chunk, None, None]:
     """Decode and compute, chunk by chunk, in order.
@@ -67,24 +76,36 @@ def stream(
         Pictures per chunk; the last may have fewer.
     start
         Position of the first picture to read; chunks are counted from there.
+    overlap
+        Whether to decode while `compute` runs, or in turns with it.
     threads
         That decode.
     """
 
-    def decoded(position: int) -> tuple[int, np.ndarray | str]:
+    def decoded(position: int) -> Decoded:
         try:
             return position, decode(pictures[position])
         except UnreadablePicture as error:
             return position, str(error)
 
-    ahead = map_in_order(decoded, range(start, len(pictures)), threads, in_flight=BATCHES_AHEAD * batch_size)
+    in_turn = map_in_order if overlap else _lot_by_lot
+    ahead = in_turn(decoded, range(start, len(pictures)), threads, BATCHES_AHEAD * batch_size)
     with closing(ahead):  # stopped in the middle, the threads must not go on decoding
         for first in range(start, len(pictures), chunk):
             yield _one_chunk(islice(ahead, min(chunk, len(pictures) - first)), compute, batch_size)
 
 
+def _lot_by_lot(
+    function: Callable[[int], Decoded], items: Sequence[int], threads: int, lot: int
+) -> Generator[Decoded, None, None]:
+    """As `map_in_order`, but the threads rest while the results of a lot are taken."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+        for first in range(0, len(items), lot):
+            yield from list(pool.map(function, items[first : first + lot]))
+
+
 def _one_chunk(
-    decoded: Iterator[tuple[int, np.ndarray | str]],
+    decoded: Iterator[Decoded],
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
     batch_size: int,
 ) -> Chunk:

@@ -24,8 +24,9 @@ PICTURES = ["0", "1", "broken", "3", "4", "5", "6", "bad", "also bad", "9", "10"
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_every_picture_comes_once_in_order_with_its_result_or_its_reason(chunk, batch_size):
-    chunks = list(stream(PICTURES, decode, double, batch_size, chunk, threads=3))
+@pytest.mark.parametrize("overlap", [True, False])
+def test_every_picture_comes_once_in_order_with_its_result_or_its_reason(chunk, batch_size, overlap):
+    chunks = list(stream(PICTURES, decode, double, batch_size, chunk, overlap=overlap, threads=3))
     assert len(chunks) == -(-len(PICTURES) // chunk)
     results = {
         position: row
@@ -56,8 +57,9 @@ def test_a_stream_that_starts_later_gives_what_is_left():
         np.testing.assert_array_equal(one.results, other.results)
 
 
-def test_pictures_are_decoded_while_a_batch_is_computed_but_only_a_few_batches_ahead():
-    decoded, seen, lock = 0, [], threading.Lock()
+@pytest.mark.parametrize("overlap", [True, False])
+def test_pictures_are_decoded_only_a_few_batches_ahead_and_during_a_computation_only_if_they_may(overlap):
+    decoded, meanwhile, seen, lock = 0, [], [], threading.Lock()
 
     def counted(picture):
         nonlocal decoded
@@ -66,15 +68,18 @@ def test_pictures_are_decoded_while_a_batch_is_computed_but_only_a_few_batches_a
         return decode(picture)
 
     def slow(batch, positions):
+        before = decoded
         time.sleep(0.02)
+        meanwhile.append(decoded - before)
         seen.append((decoded, int(positions[-1]) + 1))
         return double(batch, positions)
 
     batch_size = 4
-    list(stream([str(number % 200) for number in range(100)], counted, slow, batch_size, chunk=20))
+    list(stream([str(number % 200) for number in range(100)], counted, slow, batch_size, chunk=20, overlap=overlap))
     ahead = [done - taken for done, taken in seen]
     assert max(ahead) >= batch_size
     assert max(ahead) <= BATCHES_AHEAD * batch_size
+    assert (sum(meanwhile) > 0) == overlap
 
 
 def test_a_stream_that_is_not_read_to_its_end_stops_decoding():
