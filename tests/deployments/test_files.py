@@ -287,11 +287,13 @@ def test_no_file_holds_a_secret() -> None:
     paths = [path for path in DEPLOYMENTS.rglob("*") if path.is_file() and path.name != ".env"]
     paths = [path for path in paths if "__pycache__" not in path.parts and "data" not in path.parts]
     assert len(paths) > 15
-    named = re.compile(r"""(?:PASSWORD|SECRET_KEY|ACCESS_KEY|AUTH_STRING|TOKEN)["']?[:=]\s*["']?([^\s"']+)""")
+    named = re.compile(r"""(?:PASSWORD|SECRET_KEY|ACCESS_KEY|AUTH_STRING|TOKEN)["']?[:=][ \t]*["']?([^\s"']+)""")
     in_address = re.compile(r"://[^\s/:@]+:([^\s/@]+)@")
     for path in [*paths, PROJECT / "docs" / "team-server.md", PROJECT / "prefect.yaml"]:
         for value in [*named.findall(path.read_text()), *in_address.findall(path.read_text())]:
-            assert value.startswith(("$", "?set", "PASSWORD", "...", "team:...", "setting[")), f"{path}: {value}"
+            assert value.startswith(("$", "?set", "PASSWORD", "...", "team:...", "setting[", "true")), (
+                f"{path}: {value}"
+            )
 
 
 def test_the_guide_shows_a_pull_step_that_prefect_knows_and_files_that_exist() -> None:
