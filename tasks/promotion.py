@@ -19,6 +19,9 @@ from tasks import registry
 from tasks.progress import announce
 from tasks.report import artifact_key
 
+POLL_SECONDS = 3
+"""How often a paused retraining looks for its answer."""
+
 
 class Approval(RunInput):
     """The form that a person fills in on the page of a paused retraining."""
@@ -31,7 +34,7 @@ def approved(decision: Decision, hours: float) -> Decision:
     """Ask a person; without an answer, or with a no, nothing is promoted."""
     announce("waiting for approval: the flow run's page has a form")
     try:
-        answer = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600))
+        answer = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600), poll_interval=POLL_SECONDS)
     except FlowPauseTimeout:
         return Decision(False, [*decision.reasons, f"nobody approved it within {hours:g} hours"])
     said = f"a person {'approved' if answer.promote else 'declined'}"

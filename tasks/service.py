@@ -110,7 +110,7 @@ class Stack:
             time.sleep(1)
 
     def stop(self) -> None:
-        """Stop flow runs with a checkpoint, then every part, the last started first; the stack must have started some."""
+        """Stop flow runs with a checkpoint, then every part, the last started first; for a stack that has parts."""
         if any(part.name == "worker" for part in self.parts):
             from tasks.deployments import cancel_running
 

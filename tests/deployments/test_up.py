@@ -146,7 +146,7 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
 
     def field(page: Page, label: str) -> Any:
         found = f"//span[contains(@class, 'schema-form-property__label') and normalize-space() = '{label} (Optional)']"
-        return page.locator(f"{found}/ancestor::div[contains(@class, 'p-label')][1]").first
+        return page.locator(f"{found}/ancestor::div[contains(concat(' ', @class, ' '), ' p-label ')][1]").first
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -239,7 +239,9 @@ def test_new_data_are_seen_by_the_sensor_and_retrained_on_by_the_automation(up: 
 
 
 def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
+    up.unfreeze("promote", "lines", "1")
     assert "version 2 is champion instead of version 1" in up.unfreeze("promote", "lines", "2").stderr
+    assert "version 2 is champion already" in up.unfreeze("promote", "lines", "2").stderr
     assert "version 1 is champion instead of version 2" in up.unfreeze("promote", "lines", "back").stderr
     unknown = up.unfreeze("promote", "lines", "99")
     assert unknown.returncode == 2

@@ -2,11 +2,17 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
+from prefect.blocks.notifications import NotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 
 from models.comparison import PromotionSpec
 from models.errors import UserError
@@ -30,6 +36,16 @@ def champion(stripes: Path, own_home: Path, tmp_path: Path) -> tuple[Path, dict[
     shutil.copytree(stripes, source)
     poor = {"tracking.model_name": "lines-classifier", "recipe.full.lr": 1e-6, "recipe.head.lr": 1e-6}
     return source, train_images(tiny_training(source, **poor, **{"recipe.augmented.lr": 1e-6}))
+
+
+class FileNotification(NotificationBlock):
+    """Writes what people would be told into a file."""
+
+    path: str
+
+    async def notify(self, body: str, subject: str | None = None) -> None:
+        with open(self.path, "a") as file:
+            file.write(f"{subject}: {body}\n")
 
 
 def rate(value: float) -> dict[str, str]:
@@ -108,6 +124,51 @@ def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, d
     assert state.name == "Skipped"
     assert "another run" in str(state.message)
     assert retrain(Retrain(model="lines"))["decision"] == "no new data"
+
+
+def answer(run_input: dict[str, Any], answered: list[str]) -> None:
+    """Wait for a paused flow run, as a person would on its page, and fill in its form."""
+    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    for _ in range(600):
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_runs(flow_run_filter=paused)
+            if found:
+                client.resume_flow_run(found[0].id, run_input=run_input)
+                answered.append(found[0].name)
+                return
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_a_person_has_the_last_word_where_approval_is_asked_for_and_blocks_are_told(
+    champion: tuple[Path, dict[str, Any]], tmp_path: Path, promote: bool
+) -> None:
+    from flows.retrain import retrain
+
+    log = tmp_path / "told.txt"
+    FileNotification(path=str(log)).save("team", overwrite=True)
+    draw_stripes(champion[0], 6, seed=9)
+    answered: list[str] = []
+    person = threading.Thread(target=answer, args=({"promote": promote, "comment": "seen by Ada"}, answered))
+    person.start()
+    settings = {"warm_start": "fresh", "changes": rate(0.01), "promotion": ANYTHING_BETTER, "approval": True}
+    result = retrain(Retrain(model="lines", notify=["filenotification/team"], **settings))
+    person.join()
+    assert answered == ["retrain lines"]
+    assert result["decision"] == ("promoted" if promote else "kept champion")
+    assert result["reasons"][-1] == f"a person {'approved' if promote else 'declined'}: seen by Ada"
+    assert registry.version_of("lines-classifier", "champion").number == ("2" if promote else "1")
+    assert ("has a new champion" in log.read_text()) if promote else not log.exists()
+
+
+def test_a_failure_is_told(champion: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    from flows.retrain import retrain
+
+    FileNotification(path=str(tmp_path / "told.txt")).save("team", overwrite=True)
+    shutil.rmtree(champion[0])
+    with pytest.raises(UserError):
+        retrain(Retrain(model="lines", notify=["filenotification/team"]))
+    assert "retraining lines failed" in (tmp_path / "told.txt").read_text()
 
 
 def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_home: Path) -> None:
