@@ -177,8 +177,8 @@ def _sweep(options: argparse.Namespace) -> int:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with _prefect_starting():
         from flows.sweep import join_sweep, register_best, sweep, sweep_tables
-        from tasks.study import load_study
-        from tasks.sweep import WORKER, best_of, stored
+        from tasks.study import WORKER, load_study
+        from tasks.sweep import best_of, stored
 
     if options.best or options.register:
         study = load_study(str(search.study), search.storage)

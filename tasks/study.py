@@ -26,6 +26,8 @@ from models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
 
+WORKER = "UNFREEZE_WORKER"
+"""Environment variable with the number of a worker that was started beside the first, which reports."""
 HEARTBEAT_SECONDS = 20
 """How often a worker tells a database that it lives; after three times as long its trial is retried elsewhere."""
 MOST_RETRIES = 2
@@ -237,7 +239,7 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
 
 def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samplers.BaseSampler:
     # Workers that all began with the same seed, or a study that goes on, would propose the same values again.
-    seed = search.sampler_seed + 1000 * int(os.environ.get("UNFREEZE_WORKER", "0")) + trials
+    seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
     if search.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed)
     if search.sampler == "cmaes":

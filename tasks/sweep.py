@@ -23,12 +23,10 @@ from tasks.kinds import KINDS, kind_of, name_of
 from tasks.progress import announce
 from tasks.report import show_mlflow_link
 from tasks.run import prefect_tags
-from tasks.study import best_trial, counts, open_study, run_next, settings_of
+from tasks.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from tasks.sweep_report import compare_with_rules, keep_report
 from tasks.trial import TrialRunner
 
-WORKER = "UNFREEZE_WORKER"
-"""Environment variable with the number of a worker that was started beside the first, which reports."""
 MOST_FAILURES = 3
 """Trials in a row that may fail; after that it is not their values that are wrong."""
 
@@ -50,7 +48,9 @@ class Sweep:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
         experiment = tracking.get_run(run_id).info.experiment_id
         self._runner = TrialRunner(search, training, experiment, run_id)
-        self._began, self._artifact = time.monotonic(), cast("UUID | None", None)
+        self._began = time.monotonic()
+        self._artifact: UUID | None = None
+        self._shown_best: int | None = None
 
     def run_trials(self) -> None:
         """Run trials until the study has as many as asked for.
@@ -91,7 +91,6 @@ class Sweep:
         }
 
     def _report_progress(self) -> None:
-        trial = self.study.get_trials(deepcopy=False)[-1]
         done = counts(self.study)
         over = done["complete"] + done["pruned"]
         line = f"{over} of {self.search.trials} trials ({done['pruned']} pruned, {done['failed']} failed)"
@@ -110,7 +109,8 @@ class Sweep:
         if self._artifact is None:
             self._artifact = cast(UUID, create_progress_artifact(0.0, description=line))
         update_progress_artifact(self._artifact, min(100.0, 100 * over / self.search.trials), description=line)
-        if best is not None and best.number == trial.number:
+        if best is not None and best.number != self._shown_best:
+            self._shown_best = best.number
             create_markdown_artifact(f"## Best so far\n\n{line}", key="best-so-far", description=line)
 
     def _log_best(self, best: FrozenTrial, over: int) -> None:
