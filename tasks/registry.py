@@ -87,8 +87,10 @@ def folder_of(version: Version) -> Path:
     def download(temporary: list[Path]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
-            (description,) = Path(local).rglob("model.json")
-            shutil.copytree(description.parent, temporary[0])
+            descriptions = list(Path(local).rglob("model.json"))
+            if len(descriptions) != 1:
+                raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
+            shutil.copytree(descriptions[0].parent, temporary[0])
 
     return build([target], download)[0]
 

@@ -69,18 +69,39 @@ def parse_dates(values: pd.Series, name: str) -> pd.Series:
     UserError
         If a value is no date, or if nothing in the column tells whether the month or the day comes first.
     """
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
+    times, wrong = read_dates(values, name)
+    if wrong.any():
+        raise _no_dates(_as_texts(_without_categories(values), name), wrong, name)
+    return times
+
+
+def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
+    """Read a column as `parse_dates` does, but say which values are no dates instead of failing.
+
+    Parameters
+    ----------
+    values, name
+        See `parse_dates`.
+
+    Returns
+    -------
+    tuple
+        The dates, NaT where there is none, and which values are no dates although there is one, (n,) bool.
+
+    Raises
+    ------
+    UserError
+        If nothing in the column tells whether the month or the day comes first.
+    """
+    values = _without_categories(values)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return _without_zone(values)
+        return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
     codes, distinct = pd.factorize(texts)
     parsed = _parse_texts(pd.Series(distinct, dtype="str"), name)
     # One more entry, NaT, which the code -1 of a missing text finds.
     times = np.append(parsed.to_numpy(), np.datetime64("NaT"))[codes]
-    if (wrong := np.isnat(times) & texts.notna().to_numpy()).any():
-        raise _no_dates(texts, wrong, name)
-    return pd.Series(times, index=values.index, name=values.name)
+    return pd.Series(times, index=values.index, name=values.name), np.isnat(times) & texts.notna().to_numpy()
 
 
 def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool = False) -> dict[str, np.ndarray]:
@@ -224,6 +245,11 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
 
 
 # --- reading dates ----------------------------------------------------------------------------------------------------
+
+
+def _without_categories(values: pd.Series) -> pd.Series:
+    is_categorical = isinstance(values.dtype, pd.CategoricalDtype)
+    return values.astype(values.cat.categories.dtype) if is_categorical else values
 
 
 def _without_zone(values: pd.Series) -> pd.Series:

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError
 # Files
 
 
-def write_feather(source: Path, target: Path, progress: Progress | None = None) -> None:
+def write_feather(source: Path, target: Path, progress: Progress | None = None, text: Collection[str] = ()) -> None:
     """Write a table as an uncompressed feather file, which can be memory-mapped.
 
     A CSV file is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all
@@ -89,6 +89,8 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None) 
         The file to write (in place: publish by renaming).
     progress
         Called with work done and work in all: bytes of a CSV file (twice its size), rows of other files.
+    text
+        Columns of a CSV file that are text whatever they hold: 007 must not become a number where it is a name.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None) 
         raise UserError(f"{source} is empty; give a file with a header and rows")
     report = progress or (lambda done, total: None)
     if source.suffix.lower() == ".csv":
-        _convert_csv(source, target, report)
+        _convert_csv(source, target, report, text)
     else:
         _convert_columnar(source, target, report)
 
@@ -213,12 +215,12 @@ def _cast_text(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
         return None
 
 
-def _convert_csv(source: Path, target: Path, report: Progress) -> None:
+def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[str]) -> None:
     header = _csv_header(source)
     names = [name.strip() or f"column {position}" for position, name in enumerate(header, start=1)]
     _check_names(source, names)
     size = source.stat().st_size
-    columns = [_CsvColumn() for _ in names]
+    columns = [_CsvColumn(pa.string() if name in text else None) for name in names]
     rows = 0
     for batch, done in _csv_batches(source, header):
         for column, values in zip(columns, batch.columns, strict=True):

@@ -94,13 +94,18 @@ class TablePredictor:
 
     def predict_assembled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Predictions for rows that are joined already and have their events; see `predict`."""
+        results = self.results(frame)
+        if self.encoder.task == "regression":
+            return pd.DataFrame(results, columns=self.encoder.target_names)
+        return class_frame(self.encoder.classes, results)
+
+    def results(self, frame: pd.DataFrame) -> np.ndarray:
+        """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
         data = self.params.data
         encoded = self.encoder.transform(with_date_parts(frame, data))
         outputs = predict_encoded(self.network, encoded, self.device, self.precision)
-        if self.encoder.task == "regression":
-            predictions = values(data.log_target).predictions(outputs)
-            return pd.DataFrame(predictions, columns=self.encoder.target_names)
-        return class_frame(self.encoder.classes, CLASSES.predictions(outputs))
+        kind = values(data.log_target) if self.encoder.task == "regression" else CLASSES
+        return kind.predictions(outputs)
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:
