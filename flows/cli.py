@@ -15,6 +15,7 @@ from flows import show
 from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
 from flows.service_commands import add_service_commands
 from models.errors import UserError
+from models.predict_spec import Predict
 from models.retrain_spec import Retrain
 from models.search import SweepSpec
 from models.specs import Spec, TrainImages
@@ -77,9 +78,15 @@ def main(arguments: list[str] | None = None) -> int:
     add_flags(retrain, Retrain, without=("model",))
     retrain.set_defaults(run=_retrain)
 
+    predict = commands.add_parser("predict", help="predict pictures or rows of a table with a registered model")
+    predict.add_argument("model", nargs="?", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion")
+    predict.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCES[Predict])
+    add_flags(predict, Predict, without=("model", "source"))
+    predict.set_defaults(run=_predict)
+
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, retrain):
+    for command in (train, table, resume, finder, sweep, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -98,8 +105,9 @@ SOURCES: dict[type[Spec], str] = {
     TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
     "(default: digits)",
     TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
+    Predict: "a folder of pictures, a picture, a file of picture paths, a table's file, or `digits` (default: digits)",
 }
-"""What each kind of training can be given as SOURCE."""
+"""What can be given as SOURCE."""
 
 
 def _add_source(parser: FlagParser, spec_class: type[Spec]) -> None:
@@ -164,6 +172,15 @@ def _retrain(options: argparse.Namespace) -> int:
         from flows.retrain import retrain
 
     return _finish(retrain(params, return_state=True), options.json, show.retraining)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    given = {"model": options.model, "source": options.source}
+    params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
+    with _prefect_starting():
+        from flows.predict import predict
+
+    return _finish(predict(params, return_state=True), options.json, show.predictions)
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -52,6 +52,22 @@ def rates(result: dict[str, Any]) -> None:
     pages(result)
 
 
+def predictions(result: dict[str, Any]) -> None:
+    """What a prediction came to."""
+    names = list(result["table"][0]) if result["table"] else []
+    table = Table(*names)
+    for row in result["table"]:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    if names:
+        Console(stderr=True).print(table)
+    speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
+    print(
+        f"{result['out']}: {result['rows']:,} rows by {result['model']} version {result['version']}, "
+        f"{result['unreadable']:,} unreadable; {result['seconds']:.1f} s{speed}",
+        file=sys.stderr,
+    )
+
+
 def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
     from tasks.report import pages as pages_of

@@ -1,0 +1,33 @@
+"""Predict with a registered model: from a folder of pictures, or a table, to one file of predictions."""
+
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.states import State
+
+from models.predict_spec import Predict
+from tasks.interruption import cancelled
+from tasks.predict import predict_parts, publish_predictions, writing
+from tasks.predict_source import find_model, list_source
+
+DEFAULTS = Predict()
+
+
+@flow(name="predict", flow_run_name="predict {params.source}")
+def predict(params: Predict = DEFAULTS) -> dict[str, Any] | State[Any]:
+    """Predict pictures or rows with a registered model; a run that was stopped goes on when it is started again.
+
+    Args:
+        params: Which model, what it predicts, and where the predictions go; every field has a default.
+    """
+    began = time.monotonic()
+    try:
+        with writing(params):
+            model = find_model(params.model)
+            source = list_source(params, model)
+            predicted = predict_parts(params, model, source)
+            result = publish_predictions(params, model, source, predicted)
+            return {**result, "seconds": round(time.monotonic() - began, 2)}
+    except KeyboardInterrupt as stopped:
+        return cancelled(stopped)
