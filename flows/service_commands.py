@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -44,7 +43,6 @@ def _up(options: argparse.Namespace) -> int:
     settings = spec_from(options, Service)
     if settings.data is not None:
         move_home(Path(settings.data).expanduser().resolve())
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from tasks.service import Stack
 
     def say(line: str) -> None:

@@ -70,7 +70,9 @@ def read_table(path: str, content: str) -> str:
 
 
 def _prepared(tables: dict[str, str], data: TableDataSpec) -> dict[str, Path]:
-    key = key_of(sorted(Path(path).stem for path in tables.values()), data.model_dump(), TABLE_VERSION)
+    joins = [(Path(tables[path]).stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
+    settings = data.model_dump(exclude={"source", "join"})  # moved files are the same files
+    key = key_of(Path(tables[data.source]).stem, joins, settings, TABLE_VERSION)
     return {name: cache_path("prepared", f"{key}-{name}", suffix) for name, suffix in FILES.items()}
 
 
