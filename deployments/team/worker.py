@@ -54,7 +54,7 @@ def end(runs: list[psutil.Process]) -> None:
     """Let flow runs save their checkpoints, and wait for it."""
     runs = [run for run in runs if run.is_running()]
     if runs:
-        print(f"{len(runs)} processes of flow runs: saving checkpoints", file=sys.stderr, flush=True)
+        print(f"stopping {len(runs)} processes of flow runs: they save checkpoints", file=sys.stderr, flush=True)
     for run in runs:
         try:
             run.send_signal(signal.SIGTERM)

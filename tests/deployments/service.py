@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -33,24 +34,83 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the Prefect API with the environment's credentials; returns its JSON."""
+        user, _, password = self.environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        credentials = (user, password) if user else None
+        for _ in range(5):
+            answer = httpx.request(method, f"{self.api}{path}", json=body, auth=credentials, timeout=60)
+            if answer.status_code != 503:  # a database that is busy for too long; Prefect's own client asks again, too
+                break
+            time.sleep(1)
+        return answer.raise_for_status().json()
+
     def start(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a deployment's flow; returns the flow run's id."""
-        found = httpx.get(f"{self.api}/deployments/name/{deployment}").raise_for_status().json()
+        found = self.request("GET", f"/deployments/name/{deployment}")
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        created = httpx.post(f"{self.api}/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
-        return str(created.json()["id"])
+        return str(self.request("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
 
     def flow_run(self, flow_run_id: str) -> dict[str, Any]:
         """A flow run as the server knows it."""
-        run: dict[str, Any] = httpx.get(f"{self.api}/flow_runs/{flow_run_id}").raise_for_status().json()
+        run: dict[str, Any] = self.request("GET", f"/flow_runs/{flow_run_id}")
         return run
+
+    def log(self, flow_run_id: str) -> list[str]:
+        """Lines that a flow run has logged so far."""
+        wanted = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"}
+        return [str(each["message"]) for each in self.request("POST", "/logs/filter", wanted)]
 
     def wait(self, flow_run_id: str, *states: str, seconds: float = 180) -> dict[str, Any]:
         """Wait until a flow run is in one of `states`."""
         found = until(lambda: self.flow_run(flow_run_id)["state_type"] in states, seconds)
-        run, log = self.flow_run(flow_run_id), (self.home / "worker.log").read_text()
-        assert found, f"{json.dumps(run['state'])}\n{log[-3000:]}"
+        run, logs = self.flow_run(flow_run_id), sorted(self.home.glob("worker*.log"))
+        assert found, "\n".join([json.dumps(run["state"]), *(log.read_text()[-3000:] for log in logs)])
         return run
+
+
+class Processes:
+    """Processes of one's own, each with a log file in `home`; stopped in the reverse order."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self._running: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
+
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        stop_with: signal.Signals = signal.SIGTERM,
+        user: str | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in the project's folder."""
+        with (self.home / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log, user=user)
+        self._running.append((process, stop_with))
+        return process
+
+    def wait_for(self, name: str, address: str, seconds: float = 120) -> None:
+        """Wait until what was started as `name` answers a GET of `address`."""
+
+        def answers() -> bool:
+            try:
+                return httpx.get(address).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        assert until(answers, seconds), (self.home / f"{name}.log").read_text()[-3000:]
+
+    def stop(self) -> None:
+        """Stop all."""
+        for process, stop_with in reversed(self._running):
+            process.send_signal(stop_with)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def until(is_true: Callable[[], bool], seconds: float) -> bool:
@@ -70,10 +130,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def prefect(*arguments: str) -> list[str]:
+    """The command line of a Prefect command."""
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
 @contextmanager
 def running_service(home: Path) -> Iterator[Service]:
     """Start a server and a worker with every deployment of `prefect.yaml`, and stop them as the block ends."""
-    home.mkdir(parents=True)
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     environment = {
@@ -85,29 +149,15 @@ def running_service(home: Path) -> Iterator[Service]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
     }
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *arguments: str) -> None:
-        with (home / f"{name}.log").open("w") as log:
-            command = [sys.executable, "-m", "prefect", *arguments]
-            started.append(subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log))
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{api}/health").status_code == 200
-        except httpx.HTTPError:
-            return False
-
+    processes = Processes(home)
     try:
-        start("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-        assert until(answers, 120), (home / "server.log").read_text()
+        processes.start("server", prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)), environment)
+        processes.wait_for("server", f"{api}/health")
         environment["PREFECT_API_URL"] = api
         service = Service(api, home, environment)
         service.command("prefect", "work-pool", "create", "local", "--type", "process")
         service.command("prefect", "deploy", "--all", "--no-prompt")
-        start("worker", "worker", "start", "--pool", "local", "--limit", "1")
+        processes.start("worker", prefect("worker", "start", "--pool", "local", "--limit", "1"), environment)
         yield service
     finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait(30)
+        processes.stop()
