@@ -59,8 +59,8 @@ class DataSpec(Spec):
     )
     split_like: str | None = Field(
         default=None,
-        description="Id of an earlier MLflow run: pictures that it had stay on their side, and only new ones are split. "
-        "Unused where the source has a split.",
+        description="Id of an earlier MLflow run: its pictures stay on the side that they were on, and only new ones "
+        "are split. Unused where the source has a split.",
     )
     path_column: str = Field(default="path", description="Column of picture paths in a CSV or feather source.")
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
@@ -328,6 +328,13 @@ class TrainImages(Spec):
         "rate again, train all layers with growing cycles until over-fitting.",
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer and loss.")
+    snapshots: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="Snapshot ensemble: average the predictions of the weights at the ends of the last so many cycles "
+        "of the last stage. 1: the final weights alone.",
+    )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     metrics: list[str] = Field(
         default=["accuracy"],
@@ -348,6 +355,7 @@ class TrainImages(Spec):
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
         check_recipe(self.recipe)
+        check_snapshots(self.snapshots, self.recipe, self.tracking)
         return self
 
 
@@ -369,3 +377,24 @@ def check_recipe(recipe: list[Stage]) -> None:
             raise ValueError(
                 f"recipe.{position} ({stage.name}): no learning rate; set lr or lrs, or find_lr here or earlier"
             )
+
+
+def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec) -> None:
+    """Refuse a snapshot ensemble of cycles that there are not, or that are not kept.
+
+    Raises
+    ------
+    ValueError
+        Says what to change.
+    """
+    stage = recipe[-1]
+    if snapshots == 1:
+        return
+    if stage.cycles < snapshots:
+        raise ValueError(f"snapshots: {snapshots} need as many cycles, but stage {stage.name!r} has {stage.cycles}")
+    if stage.patience is not None:
+        raise ValueError(
+            f"snapshots: stage {stage.name!r} has patience, which keeps one cycle's weights; set it to none"
+        )
+    if not tracking.cycle_checkpoints:
+        raise ValueError("snapshots: tracking.cycle_checkpoints must be true, or no cycle's weights are kept")

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.specs import FinderSpec, OptimizerSpec, Spec, Stage, TrackingSpec, check_recipe
+from models.specs import FinderSpec, OptimizerSpec, Spec, Stage, TrackingSpec, check_recipe, check_snapshots
 
 
 class TableDataSpec(Spec):
@@ -143,6 +143,13 @@ class TrainTables(Spec):
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
         "`package.module:function`. Empty: those that fit the task.",
     )
+    snapshots: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="Snapshot ensemble: average the predictions of the weights at the ends of the last so many cycles "
+        "of the last stage. 1: the final weights alone.",
+    )
     baselines: bool = Field(
         default=True,
         description="Fit a mean by group and gradient-boosted trees on the same rows, and log them beside.",
@@ -158,6 +165,7 @@ class TrainTables(Spec):
     @model_validator(mode="after")
     def _stages_fit_a_table(self) -> Self:
         check_recipe(self.recipe)
+        check_snapshots(self.snapshots, self.recipe, self.tracking)
         for position, stage in enumerate(self.recipe):
             wrong = [name for name in ("precompute", "views", "size") if getattr(stage, name)]
             if wrong:

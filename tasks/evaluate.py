@@ -15,7 +15,7 @@ from tasks.plots import plot_confusion, plot_pictures
 from tasks.precompute import as_views
 from tasks.progress import say
 from tasks.report import keep_picture, show_table
-from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
 
 
 @task(name="evaluate", task_run_name="evaluate {section}")
@@ -41,13 +41,23 @@ def evaluate(
     -------
     dict
         ``SECTION/loss``, ``SECTION/accuracy``, every metric also as ``..._tta``, ``SECTION/error_reduction_tta`` and
-        ``SECTION/majority`` (the accuracy of always answering the commonest class).
+        ``SECTION/majority`` (the accuracy of always answering the commonest class). With a snapshot ensemble they are
+        its own, and ``..._tta_single`` those of the final weights alone.
     """
     recipe = bind(params, index_path, caches)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
     targets = recipe.targets["valid"]
-    plain, averaged = predict_views(learner, recipe.evaluation_views(position, as_views(activations)), params.tta)
+    views = recipe.evaluation_views(position, as_views(activations))
+    plain, averaged = predict_views(learner, views, params.tta)
     values: dict[str, float] = {}
+    if section == "valid" and params.snapshots > 1:
+        single = {name: metric(averaged, targets) for name, metric in pick_metrics(params.metrics).items()}
+        members = [(plain, averaged)]
+        for state in snapshots_of(run_id, params):
+            learner.network.load_state_dict(state)
+            members.append(predict_views(learner, views, params.tta))
+        plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
+        values |= {f"{name}_tta_single": value for name, value in single.items()}
     for suffix, probabilities in (("", plain), ("_tta", averaged)):
         values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())
         for name, metric in pick_metrics(params.metrics).items():

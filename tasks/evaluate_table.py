@@ -12,13 +12,14 @@ from models.tables.baselines import gradient_boosting, group_mean
 from models.tables.encoding import Encoded
 from models.tables.recipe import TableRecipe
 from models.tables.serving import predict_encoded
+from models.training.batches import Batches
 from models.training.learner import Learner
 from tasks import tracking
 from tasks.plots import plot_confusion
 from tasks.prepare_table import prepared_frame
 from tasks.progress import say
 from tasks.report import keep_picture, show_table
-from tasks.stage import bind_table, checkpoint_of, learner_at
+from tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
 from tasks.table_plots import plot_embedding, plot_importance, plot_residuals
 
 MOST_EMBEDDINGS = 16
@@ -35,7 +36,8 @@ def evaluate_table(params: TrainTables, files: dict[str, str], run_id: str, posi
     -------
     dict
         ``valid/METRIC`` of the network (of the average with the trees as ``ensemble/METRIC``), ``baseline/tree_METRIC``
-        and ``baseline/mean_METRIC``.
+        and ``baseline/mean_METRIC``. With a snapshot ensemble, ``valid/METRIC`` is its own, and ``single/METRIC`` that
+        of the final weights alone, as is ``valid/loss``.
     """
     recipe = bind_table(params, files)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
@@ -44,6 +46,10 @@ def evaluate_table(params: TrainTables, files: dict[str, str], run_id: str, posi
     actual = learner.outputs.actual(targets)
     predictions = {"network": learner.outputs.predictions(outputs)}
     values = {f"valid/{name}": value for name, value in learner.validate(valid).items()}
+    if params.snapshots > 1:
+        values |= {f"single/{name}": values[f"valid/{name}"] for name in learner.metrics}
+        predictions["network"] = _with_snapshots(params, learner, valid, predictions["network"], run_id)
+        values |= {f"valid/{name}": metric(predictions["network"], actual) for name, metric in learner.metrics.items()}
     if params.baselines or params.ensemble:
         train, train_targets = recipe.encoded("train")
         rows, _ = recipe.encoded("valid")
@@ -69,6 +75,19 @@ def evaluate_table(params: TrainTables, files: dict[str, str], run_id: str, posi
     _draw_embeddings(recipe, learner, run_id)
     _draw_importance(recipe, learner, run_id)
     return metrics
+
+
+def _with_snapshots(
+    params: TrainTables, learner: Learner, valid: Batches, final: np.ndarray, run_id: str
+) -> np.ndarray:
+    """The final weights' predictions averaged with those of the snapshots; the learner is left as it was."""
+    weights = {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
+    members = [final]
+    for state in snapshots_of(run_id, params):
+        learner.network.load_state_dict(state)
+        members.append(learner.outputs.predictions(learner.predict(valid)[0]))
+    learner.network.load_state_dict(weights)
+    return np.asarray(np.mean(members, axis=0))
 
 
 def _table(

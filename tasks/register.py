@@ -10,7 +10,7 @@ from models.images.serving import save_classifier
 from models.specs import TrainImages
 from tasks import tracking
 from tasks.log_model import IMAGE_LOADER, log_and_register
-from tasks.stage import bind, checkpoint_of, learner_at
+from tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
 
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow")
 """What a served model needs, besides MLflow."""
@@ -37,10 +37,12 @@ def register_model(
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
     example = Path(recipe.index.rows["path"][int(recipe.rows["valid"][0])].as_py()).read_bytes()
     classes = list(recipe.index.classes)
-    accuracy = metrics["valid/accuracy_tta"]
+    accuracy, snapshots = metrics["valid/accuracy_tta"], snapshots_of(run_id, params)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "classifier"
-        save_classifier(folder, learner.network, params, recipe.preprocessing, classes, recipe.sizes[position])
+        save_classifier(
+            folder, learner.network, params, recipe.preprocessing, classes, recipe.sizes[position], snapshots
+        )
         return log_and_register(
             run_id,
             folder,

@@ -11,7 +11,7 @@ from models.tables.serving import save_table_model
 from tasks import tracking
 from tasks.log_model import TABLE_LOADER, log_and_register
 from tasks.prepare_table import joined_tables
-from tasks.stage import bind_table, checkpoint_of, learner_at
+from tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
 
 REQUIREMENTS = ("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn")
 """What a served model needs, besides MLflow."""
@@ -44,7 +44,9 @@ def register_table(
     shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "table"
-        save_table_model(folder, learner.network, params, encoder, joined_tables(tables, params.data))
+        save_table_model(
+            folder, learner.network, params, encoder, joined_tables(tables, params.data), snapshots_of(run_id, params)
+        )
         return log_and_register(
             run_id,
             folder,

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from prefect.runtime import task_run
 
+from models.errors import UserError
 from models.images.index import Index
 from models.images.recipe import ImageRecipe
 from models.specs import TrainImages
@@ -58,6 +60,30 @@ def checkpoint_of(run_id: str) -> Checkpoint | None:
     """The run's latest checkpoint, or None before the first."""
     path = tracking.latest_checkpoint(run_id)
     return load_checkpoint(path) if path else None
+
+
+def snapshots_of(run_id: str, params: TrainImages | TrainTables) -> list[dict[str, torch.Tensor]]:
+    """Weights and buffers at the ends of the cycles that the spec's snapshot ensemble has besides the last.
+
+    Raises
+    ------
+    UserError
+        If the run kept no checkpoint of one of them.
+    """
+    stage = params.recipe[-1]
+    states = []
+    for cycle in range(stage.cycles - params.snapshots + 1, stage.cycles):
+        name = f"{tracking.CHECKPOINTS}/{cycle_checkpoint(stage.name, cycle)}"
+        path = tracking.fetch(run_id, name)
+        if path is None:
+            raise UserError(f"snapshots: run {run_id} has no {name}; train it with tracking.cycle_checkpoints")
+        states.append(load_checkpoint(path).part("network"))
+    return states
+
+
+def cycle_checkpoint(stage: str, cycle: int) -> str:
+    """Name of the checkpoint at a cycle's end, counted from 1."""
+    return f"{stage}-cycle-{cycle}.safetensors"
 
 
 def learner_at(recipe: Recipe, position: int, lr: float, checkpoint: Checkpoint | None) -> Learner:

@@ -216,7 +216,8 @@ def register_best(study: Study) -> dict[str, Any]:
     run_id = best["run_id"]
     _, training = stored(study, SweepSpec())
     kind = kind_of(training)
-    return {**best, **kind.register(kind.spec(**tracking.spec_of(run_id)), run_id)}
+    # A trial keeps no weights of earlier cycles.
+    return {**best, **kind.register(kind.spec(**{**tracking.spec_of(run_id), "snapshots": 1}), run_id)}
 
 
 def best_of(study: Study) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tasks.plots import plot_schedule
 from tasks.precompute import as_views
 from tasks.progress import progress, say
 from tasks.report import keep_picture
-from tasks.stage import bind_any, checkpoint_of, learner_at, named_after_stage
+from tasks.stage import bind_any, checkpoint_of, cycle_checkpoint, learner_at, named_after_stage
 
 
 @task(name="train-stage", task_run_name=named_after_stage("train"))
@@ -79,7 +79,7 @@ def train_stage(
                 if not (params.tracking.cycle_checkpoints and step.epoch in ends):
                     writer.save()
             elif params.tracking.cycle_checkpoints:
-                writer.save(f"{stage.name}-cycle-{step.cycle}.safetensors")
+                writer.save(cycle_checkpoint(stage.name, step.cycle))
             if stop_asked():
                 break
         else:

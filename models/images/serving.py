@@ -4,11 +4,11 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,13 @@ import torch
 
 from models.errors import UserError
 from models.images.augmentation import apply_views, average_views, numbered_view
-from models.images.backbones import Preprocessing, load_body
+from models.images.backbones import Body, Preprocessing, load_body
 from models.images.batches import CPU_FORWARD_SIZE
 from models.images.classifier import build_head, normalise, normalise_bytes
 from models.images.decode import make_square, read_picture
 from models.images.folding import fold_batch_norms
 from models.images.streaming import Chunk, Picture, stream
-from models.model_folder import class_frame, load_weights, read_description, save_model_folder
+from models.model_folder import class_frame, load_networks, read_description, save_model_folder
 from models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
 from models.training.allocator import reuse_freed_memory
 from models.training.network import Network
@@ -36,6 +36,7 @@ def save_classifier(
     preprocessing: Preprocessing,
     classes: Sequence[str],
     size: int,
+    snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
 
@@ -53,6 +54,8 @@ def save_classifier(
         Names of the C classes, in the order of its logits.
     size
         Side of the pictures that it ends with, in pixels.
+    snapshots
+        See `save_model_folder`.
     """
     description = {
         "model": {**params.model.model_dump(), "weights": "none"},
@@ -65,7 +68,7 @@ def save_classifier(
         "augment": params.augment.model_dump(),
         "tta": params.tta.model_dump(),
     }
-    save_model_folder(folder, network, description)
+    save_model_folder(folder, network, description, snapshots)
 
 
 class ImagePredictor:
@@ -101,14 +104,17 @@ class ImagePredictor:
             reuse_freed_memory()
         self.precision = pick_precision(about["precision"], self.device)
         model = ModelSpec(**about["model"])
-        body = load_body(model, self.size)
-        head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
-        network = Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
-        load_weights(folder, network)
-        network.eval()
-        fold_batch_norms(body, self.size)
-        self.features_width = body.features
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+
+        def make() -> Network:
+            body = load_body(model, self.size)
+            self.features_width = body.features
+            head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
+            return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+
+        self.networks = []
+        for network in load_networks(folder, make):
+            fold_batch_norms(cast(Body, network.body), self.size)
+            self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
 
     @property
     def batch_size(self) -> int:
@@ -189,7 +195,7 @@ class ImagePredictor:
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self.precision.autocast(learning=False):
-                features = self.network.body(normalise_bytes(self._pixels(squares), self.preprocessing))
+                features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
             in_memory: np.ndarray = features.float().cpu().numpy()
             return in_memory
 
@@ -226,8 +232,8 @@ class ImagePredictor:
 
     def _classify(self, inputs: torch.Tensor) -> np.ndarray:
         with torch.inference_mode(), self.precision.autocast(learning=False):
-            logits = self.network(inputs)
-        probabilities: np.ndarray = logits.double().softmax(dim=1).cpu().numpy()
+            logits = torch.stack([network(inputs) for network in self.networks])
+        probabilities: np.ndarray = logits.double().softmax(dim=2).mean(dim=0).cpu().numpy()
         return probabilities
 
 

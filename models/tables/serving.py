@@ -3,7 +3,7 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.model_folder import class_frame, load_weights, read_description, save_model_folder
+from models.model_folder import class_frame, load_networks, read_description, save_model_folder
 from models.table_specs import TrainTables
 from models.tables.assemble import Joined, assemble, with_date_parts
 from models.tables.batches import FORWARD_SIZE
@@ -24,7 +24,12 @@ from models.training.precision import Precision, pick_device, pick_precision
 
 
 def save_table_model(
-    folder: Path, network: Network, params: TrainTables, encoder: TableEncoder, joins: Sequence[Joined]
+    folder: Path,
+    network: Network,
+    params: TrainTables,
+    encoder: TableEncoder,
+    joins: Sequence[Joined],
+    snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
     """Write weights, encoder, spec and the joined tables into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +39,8 @@ def save_table_model(
         file = f"join-{number}.feather"
         joined.frame.to_feather(folder / file)
         described.append({"name": joined.name, "on": joined.on, "file": file})
-    save_model_folder(folder, network, {"params": params.model_dump(mode="json"), "joins": described})
+    description = {"params": params.model_dump(mode="json"), "joins": described}
+    save_model_folder(folder, network, description, snapshots)
 
 
 def predict_encoded(
@@ -72,9 +78,8 @@ class TablePredictor:
         ]
         self.device = pick_device(device)
         self.precision = pick_precision(self.params.precision, self.device)
-        network = network_of(self.params, self.encoder)
-        load_weights(folder, network)
-        self.network = network.eval().to(self.device)
+        networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
+        self.networks = [network.to(self.device) for network in networks]
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions for rows with the raw columns of the main table, in their order.
@@ -103,9 +108,12 @@ class TablePredictor:
         """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
         data = self.params.data
         encoded = self.encoder.transform(with_date_parts(frame, data))
-        outputs = predict_encoded(self.network, encoded, self.device, self.precision)
         kind = values(data.log_target) if self.encoder.task == "regression" else CLASSES
-        return kind.predictions(outputs)
+        results = [
+            kind.predictions(predict_encoded(network, encoded, self.device, self.precision))
+            for network in self.networks
+        ]
+        return np.asarray(np.mean(results, axis=0))
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:

@@ -214,7 +214,9 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         page.goto(f"{address}&compareRunsMode=CHART")
         for section, metric in (("train", "train/loss"), ("valid", "valid/accuracy"), ("rate", "rate/head")):
             page.get_by_placeholder("Search metric charts").fill(metric)
-            expect(page.get_by_text(re.compile(rf"^{section} \(\d+\)$")).first).to_be_visible()
+            expect(
+                page.get_by_role("figure").filter(has_text=re.compile(rf"{section}\s*\(\d+\)")).first
+            ).to_be_visible()
         page.screenshot(path=pictures / "mlflow-charts.png")
         runs = _runs(up, "train-images")
         experiment = re.search(r"experiments/(\d+)", address)

@@ -201,3 +201,28 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
     assert "is empty" in str(state.message)
     (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
     assert run.info.status == "FAILED"
+
+
+def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
+    from flows.train_images import train_images
+    from models.images.serving import ImagePredictor
+    from tasks import registry
+
+    changes = {"recipe.full.patience": "none", "recipe.full.cycles": 3, "recipe.full.cycle_mult": 1}
+    name = {"tracking.model_name": "snapshots", "snapshots": 2}
+    result = train_images(tiny_training(stripes, **changes, **name))
+    assert "valid/accuracy_tta_single" in result["metrics"]
+    folder = registry.folder_of(registry.version_of("snapshots", "champion"))
+    predictor = ImagePredictor(folder, "cpu")
+    assert len(predictor.networks) == 2
+    path = tracking.fetch(result["run_id"], "valid/predictions.feather")
+    assert path is not None
+    said = pd.read_feather(path)
+    probabilities = predictor.probabilities(said["path"].tolist())
+    assert probabilities == pytest.approx(said[["p(across)", "p(down)"]].to_numpy(), abs=1e-4)
+    alone = [ImagePredictor(folder, "cpu") for _ in range(2)]
+    for number, each in enumerate(alone):
+        each.networks = [each.networks[number]]
+    members = [each.probabilities(said["path"].tolist()) for each in alone]
+    assert np.abs(members[0] - members[1]).max() > 1e-4
+    assert np.mean(members, axis=0) == pytest.approx(probabilities)

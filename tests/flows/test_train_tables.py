@@ -156,3 +156,21 @@ def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
     result = sweep_tables(search, tiny_table(sales, metrics=["rmspe"], baselines=False))
     assert result["trials"]["complete"] == 3
     assert tracking.get_run(result["run_id"]).info.status == "FINISHED"
+
+
+def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sales: Path) -> None:
+    from flows.train_tables import train_tables
+    from models.tables.serving import TablePredictor
+    from tasks import registry
+
+    result = train_tables(tiny_table(sales, snapshots=2, **{"tracking.model_name": "snapshots-table"}))
+    assert result["metrics"]["valid/rmspe"] != result["metrics"]["single/rmspe"]
+    predictor = TablePredictor(registry.folder_of(registry.version_of("snapshots-table", "champion")), "cpu")
+    raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
+    averaged, networks = predictor.predict(raw)["sales"], predictor.networks
+    alone = []
+    for network in networks:
+        predictor.networks = [network]
+        alone.append(predictor.predict(raw)["sales"])
+    assert len(alone) == 2
+    assert np.mean(alone, axis=0) == pytest.approx(averaged)

@@ -3,6 +3,8 @@ import json
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from models.errors import UserError
+from models.overrides import build_spec
 from models.specs import (
     AugmentSpec,
     DataSpec,
@@ -150,3 +152,16 @@ def test_a_spec_survives_json():
 def test_cycles_that_grow_without_end_are_refused():
     with pytest.raises(ValidationError, match="at most 10,000"):
         Stage(name="a", cycles=60, cycle_mult=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"snapshots": 4}, "as many cycles"),
+        ({"snapshots": 2}, "patience"),
+        ({"snapshots": 2, "recipe.full.patience": "none", "tracking.cycle_checkpoints": False}, "cycle_checkpoints"),
+    ],
+)
+def test_a_snapshot_ensemble_of_cycles_that_are_not_kept_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_spec(TrainImages, {}, changes)

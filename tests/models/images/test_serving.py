@@ -75,7 +75,7 @@ def test_features_are_what_the_head_takes(saved):
     np.testing.assert_allclose(features, saved.features, atol=1e-4)
     assert predictor.features([]).shape == (0, features.shape[1])
     with torch.inference_mode():
-        logits = predictor.network.head(torch.from_numpy(features))
+        logits = predictor.networks[0].head(torch.from_numpy(features))
     np.testing.assert_allclose(logits.double().softmax(1), saved.expected, atol=1e-5)
 
 
@@ -150,10 +150,10 @@ def test_the_folder_is_plain_files_that_need_no_weights(saved):
 
 def test_a_predictor_leaves_the_network_in_evaluation_mode(saved):
     predictor = ImagePredictor(saved.folder, "cpu")
-    before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in predictor.networks[0].state_dict().items()}
     predictor.probabilities(saved.paths)
-    assert not predictor.network.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.network.state_dict().items())
+    assert not predictor.networks[0].training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.networks[0].state_dict().items())
 
 
 def test_a_model_of_another_format_is_refused(saved, tmp_path):
