@@ -106,7 +106,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
             study.set_metric_names(search.objectives)
             for rule, values in rules_of_thumb(search, training).items():
                 study.enqueue_trial(values, user_attrs={"rule": rule}, skip_if_exists=True)
-        elif differences := _differences(known, begun_with):
+        elif differences := _differences(_completed(known, training), begun_with):
             raise UserError(
                 f"study {name!r} was begun with other settings: {differences}; give the same, or another --study"
             )
@@ -288,6 +288,13 @@ def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
     chosen = search.model_dump(mode="json", include={"objectives", "repeats"})
     chosen["space"] = {dimension.name: dimension.model_dump(mode="json") for dimension in search.space}
     return {"kind": type(training).__name__, "training": training.model_dump(mode="json"), **chosen}
+
+
+def _completed(known: Mapping[str, Any], training: BaseModel) -> Mapping[str, Any]:
+    """Settings of a study of an earlier release with the defaults of fields that came later."""
+    if known["kind"] != type(training).__name__:
+        return known
+    return {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
 
 
 def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> str:

@@ -139,6 +139,14 @@ def test_other_settings_for_the_same_name_are_refused_with_what_differs(
     assert difference in str(refused.value)
 
 
+def test_a_study_of_a_release_that_lacked_a_setting_goes_on() -> None:
+    study = opened()
+    settings = settings_of(study)
+    del settings["training"]["snapshots"]
+    study.set_user_attr("settings", settings)
+    opened()
+
+
 def test_budget_sampler_and_workers_may_change_from_call_to_call() -> None:
     opened()
     opened(SweepSpec(trials=50, sampler="random", pruner="none", workers=4, sampler_seed=3))
