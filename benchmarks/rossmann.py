@@ -22,15 +22,13 @@ from rich.table import Table
 from benchmarks._prepared import SHARED, median
 from models.overrides import build_spec
 from models.table_specs import TrainTables
-from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.assemble import Joined
 from models.tables.baselines import gradient_boosting, group_mean
 from models.tables.batches import write_encoded
-from models.tables.checks import drop_unusable
-from models.tables.encoding import TableEncoder
 from models.tables.metrics import rmspe
+from models.tables.prepare import prepare
 from models.tables.reading import open_table, parse_join, write_feather
 from models.tables.recipe import TableRecipe
-from models.tables.splits import split_rows
 from models.training.loop import fit
 
 ROSSMANN = SHARED / "data" / "rossmann"
@@ -42,29 +40,25 @@ Result = tuple[np.ndarray, float]
 """Predictions (N, 1) in the target's own scale, and seconds."""
 
 
-class Prepared:
-    """The table joined, split and encoded in a folder, by calling `models` directly."""
+class Bound:
+    """The table prepared in a folder, by calling `models` directly."""
 
     def __init__(self, params: TrainTables, folder: Path) -> None:
         self.params, data = params, params.data
-        frame = _read(Path(data.source), folder)
         joins = [
             Joined(Path(path).stem, _read(Path(path), folder), on)
             for path, on in (parse_join(text) for text in data.join)
         ]
-        frame, _ = assemble(frame, joins, data, training=True)
-        frame = drop_unusable(frame, data.target, data.date)[0].reset_index(drop=True)
-        self.train, self.valid = split_rows(frame, data)
-        self.features = with_date_parts(frame, data)
-        self.encoder = TableEncoder.fit(self.features, self.train, data)
-        encoded, targets = self.encoder.transform(self.features), self.encoder.targets(self.features)
+        table = prepare(_read(Path(data.source), folder), joins, data)
+        self.train, self.valid, self.features, self.encoder = table.train, table.valid, table.features, table.encoder
         self.files = {"encoded": folder / "encoded.arrow", "split": folder / "split.npz"}
-        write_encoded(encoded, targets, self.files["encoded"])
-        np.savez(self.files["split"], train=self.train, valid=self.valid)
+        write_encoded(table.encoded, table.targets, self.files["encoded"])
+        np.savez(self.files["split"], train=table.train, valid=table.valid)
         self._json = folder / "encoder.json"
-        self._json.write_text(self.encoder.to_json())
-        self.baseline_inputs = (self.encoder, encoded.rows(self.train), targets[self.train], encoded.rows(self.valid))
-        self.actual = self.encoder.predictions(targets[self.valid])
+        self._json.write_text(table.encoder.to_json())
+        rows = table.encoded.rows
+        self.baseline_inputs = (table.encoder, rows(table.train), table.targets[table.train], rows(table.valid))
+        self.actual = table.encoder.predictions(table.targets[table.valid])
 
     def bind(self, seed: int) -> TableRecipe:
         """The recipe with another seed."""
@@ -76,7 +70,7 @@ def _read(source: Path, folder: Path) -> pd.DataFrame:
     return open_table(folder / f"{source.stem}.arrow").to_pandas()
 
 
-def train_ours(table: Prepared, seed: int) -> Result:
+def train_ours(table: Bound, seed: int) -> Result:
     """The config's stages."""
     recipe = table.bind(seed)
     learner = recipe.learner()
@@ -92,19 +86,19 @@ def train_ours(table: Prepared, seed: int) -> Result:
     return learner.outputs.predictions(outputs), seconds
 
 
-def train_trees(table: Prepared, seed: int) -> Result:
+def train_trees(table: Bound, seed: int) -> Result:
     """What `unfreeze train-table` puts beside its network."""
     began = time.perf_counter()
     return gradient_boosting(*table.baseline_inputs, seed), time.perf_counter() - began
 
 
-def average_by_group(table: Prepared, seed: int) -> Result:
+def average_by_group(table: Bound, seed: int) -> Result:
     """Likewise."""
     began = time.perf_counter()
     return group_mean(*table.baseline_inputs, seed).predictions, time.perf_counter() - began
 
 
-def train_fastai(table: Prepared, seed: int) -> Result:
+def train_fastai(table: Bound, seed: int) -> Result:
     """The tabular learner of fastai with the course's settings on the columns that our network gets.
 
     Flags of missing numbers are made by its own FillMissing.
@@ -153,7 +147,7 @@ def main() -> None:
     }
     results: dict[str, list[Result]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        table = Prepared(params, Path(folder))
+        table = Bound(params, Path(folder))
         print(
             f"{len(table.train):,} training and {len(table.valid):,} validation rows, {torch.get_num_threads()} threads"
         )

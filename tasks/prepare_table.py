@@ -3,7 +3,6 @@
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +11,10 @@ from prefect import task
 from models.errors import UserError
 from models.images.index import hash_files
 from models.table_specs import TableDataSpec
-from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.assemble import Joined
 from models.tables.batches import write_encoded
-from models.tables.checks import check_table, drop_unusable
-from models.tables.encoding import TableEncoder
+from models.tables.prepare import prepare
 from models.tables.reading import column_types, flights_frame, open_table, parse_join, write_feather
-from models.tables.splits import split_rows
 from tasks.derived import derived_task
 from tasks.progress import progress, say
 from tasks.storage import build, cache_path, key_of, missing
@@ -91,39 +88,27 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
     """
     paths = _prepared(tables, data)
 
-    def prepare(temporary: list[Path]) -> None:
+    def write(temporary: list[Path]) -> None:
         # All are made, which gives the same bytes again, even if only one of them was deleted.
         wanted = dict(zip(missing(list(paths.values())), temporary, strict=True))
         targets = {
             name: wanted.get(path, path.with_name(f"{temporary[0].name}-{name}")) for name, path in paths.items()
         }
-        frame = open_table(Path(tables[data.source])).to_pandas()
-        types = column_types(open_table(Path(tables[data.source])))
-        frame, left_out = assemble(frame, joined_tables(tables, data), data, training=True)
-        keep = [*data.date, *([data.split_column] if data.split_column else [])]
-        absent = [name for name in data.target if name not in frame]
-        if absent:
-            raise UserError(
-                f"data.target: there is no column {', '.join(absent)}; there are {', '.join(map(str, frame.columns))}"
-            )
-        frame, unusable = drop_unusable(frame, data.target, keep)
-        frame = frame.reset_index(drop=True)
-        train, valid = split_rows(frame, data)
-        warnings = check_table(frame, data.target, train, valid, data)
-        features = with_date_parts(frame, data)
-        encoder = TableEncoder.fit(features, train, data)
-        frame.to_feather(targets["frame"], compression="uncompressed")
-        write_encoded(encoder.transform(features), encoder.targets(features), targets["encoded"])
-        targets["encoder"].write_text(encoder.to_json())
+        table = open_table(Path(tables[data.source]))
+        prepared = prepare(table.to_pandas(), joined_tables(tables, data), data)
+        prepared.frame.to_feather(targets["frame"], compression="uncompressed")
+        write_encoded(prepared.encoded, prepared.targets, targets["encoded"])
+        targets["encoder"].write_text(prepared.encoder.to_json())
         with targets["split"].open("wb") as file:
-            np.savez(file, train=train, valid=valid)
-        notes: dict[str, Any] = {"types": types, "left_out": [*left_out, *unusable], "warnings": warnings}
+            np.savez(file, train=prepared.train, valid=prepared.valid)
+        notes = {"types": column_types(table), "left_out": prepared.left_out, "warnings": prepared.warnings}
         targets["notes"].write_text(json.dumps(notes, default=str))
         for target in set(targets.values()) - set(temporary):
             target.unlink()
-        say(f"{len(train):,} training and {len(valid):,} validation rows, {features.shape[1]} columns")
+        sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
+        say(f"{sizes}, {prepared.features.shape[1]} columns")
 
-    build(list(paths.values()), prepare)
+    build(list(paths.values()), write)
     return {name: str(path) for name, path in paths.items()}
 
 

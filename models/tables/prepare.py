@@ -1,0 +1,80 @@
+"""From raw tables to encoded rows: joined, cleaned, split, encoded by the training rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.table_specs import TableDataSpec
+from models.tables.assemble import Joined, assemble, with_date_parts
+from models.tables.checks import check_table, drop_unusable
+from models.tables.encoding import Encoded, TableEncoder
+from models.tables.reading import unknown_column
+from models.tables.splits import split_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A table that can be trained on.
+
+    Attributes
+    ----------
+    frame
+        All rows that are used, joined, with targets and dates.
+    features
+        The same with the parts of dates.
+    train, valid
+        Positions of training and of validation rows, int64.
+    encoder
+        Fitted on the training rows.
+    encoded, targets
+        All rows as the network takes them.
+    left_out
+        What is not used, and why.
+    warnings
+        For people: leaks, splits that flatter, columns without meaning.
+    """
+
+    frame: pd.DataFrame
+    features: pd.DataFrame
+    train: np.ndarray
+    valid: np.ndarray
+    encoder: TableEncoder
+    encoded: Encoded
+    targets: np.ndarray
+    left_out: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -> Prepared:
+    """Join, add features, leave out what cannot be used, split, and encode.
+
+    Parameters
+    ----------
+    frame
+        Rows of the main table.
+    joins
+        Tables to look up.
+    data
+        What to do.
+
+    Raises
+    ------
+    UserError
+        For what is wrong with the tables or does not fit them.
+    """
+    frame, left_out = assemble(frame, joins, data, training=True)
+    for name in data.target:
+        if name not in frame:
+            raise unknown_column(name, frame.columns, "data.target")
+    keep = [*data.date, *([data.split_column] if data.split_column else [])]
+    frame, unusable = drop_unusable(frame, data.target, keep)
+    frame = frame.reset_index(drop=True)
+    train, valid = split_rows(frame, data)
+    warnings = check_table(frame, data.target, train, valid, data)
+    features = with_date_parts(frame, data)
+    encoder = TableEncoder.fit(features, train, data)
+    encoded, targets = encoder.transform(features), encoder.targets(features)
+    return Prepared(frame, features, train, valid, encoder, encoded, targets, [*left_out, *unusable], warnings)
