@@ -16,12 +16,12 @@ from models.images.classifier import build_classifier
 from models.images.index import Index
 from models.images.row_file import RowFile
 from models.specs import Stage, TrainImages
-from models.training.allocator import reuse_freed_memory
+from models.training.allocator import ready_device
 from models.training.batches import Batches
 from models.training.learner import Learner
 from models.training.losses import cross_entropy
 from models.training.metrics import pick_metrics
-from models.training.precision import pick_device, pick_precision
+from models.training.precision import pick_precision
 
 View = tuple[str, int]
 """A split (``train`` or ``valid``) and the number of a view: 0 is plain, others are random but fixed."""
@@ -61,9 +61,7 @@ class ImageRecipe:
 
     def __init__(self, params: TrainImages, index: Index, caches: Mapping[int, Path]) -> None:
         self.params, self.index = params, index
-        self.device = pick_device(params.device)
-        if self.device.type == "cpu":
-            reuse_freed_memory()
+        self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
         self.sizes = picture_sizes(params, index, self.preprocessing)

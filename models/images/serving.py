@@ -24,9 +24,9 @@ from models.images.folding import fold_batch_norms
 from models.images.streaming import Chunk, Picture, stream
 from models.model_folder import class_frame, load_networks, read_description, save_model_folder
 from models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
-from models.training.allocator import reuse_freed_memory
+from models.training.allocator import ready_device
 from models.training.network import Network
-from models.training.precision import pick_device, pick_precision
+from models.training.precision import pick_precision
 
 
 def save_classifier(
@@ -99,9 +99,7 @@ class ImagePredictor:
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
         self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
-        self.device = pick_device(device)
-        if self.device.type == "cpu":
-            reuse_freed_memory()
+        self.device = ready_device(device)
         self.precision = pick_precision(about["precision"], self.device)
         model = ModelSpec(**about["model"])
 

@@ -11,12 +11,12 @@ from models.tables.batches import TableBatches, read_encoded
 from models.tables.encoding import Encoded, TableEncoder, embedding_width
 from models.tables.metrics import table_metrics
 from models.tables.network import TableHead, build_table_network
-from models.training.allocator import reuse_freed_memory
+from models.training.allocator import ready_device
 from models.training.batches import Batches
 from models.training.learner import Learner
 from models.training.losses import CLASSES, cross_entropy, squared_error, values
 from models.training.network import Network
-from models.training.precision import pick_device, pick_precision
+from models.training.precision import pick_precision
 
 
 class TableRecipe:
@@ -34,9 +34,7 @@ class TableRecipe:
 
     def __init__(self, params: TrainTables, encoder: Path, files: Mapping[str, Path]) -> None:
         self.params, self.encoder = params, TableEncoder.from_json(encoder.read_text())
-        self.device = pick_device(params.device)
-        if self.device.type == "cpu":
-            reuse_freed_memory()
+        self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         self._encoded = files["encoded"]
         with np.load(files["split"]) as split:

@@ -3,8 +3,20 @@
 import ctypes
 import sys
 
+import torch
+
+from models.training.precision import pick_device
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt``, from glibc's ``malloc.h``."""
+
+
+def ready_device(name: str) -> torch.device:
+    """The device of `precision.pick_device`, ready for many passes: on a CPU freed memory is kept."""
+    device = pick_device(name)
+    if device.type == "cpu":
+        reuse_freed_memory()
+    return device
 
 
 def reuse_freed_memory() -> bool:
