@@ -18,7 +18,6 @@ from torch import nn
 from benchmarks._prepared import PHOTOS, median
 from models.images.backbones import load_body
 from models.images.classifier import build_classifier
-from models.images.folding import fold_batch_norms
 from models.images.serving import ImagePredictor, save_classifier
 from models.specs import ModelSpec, TrainImages
 
@@ -43,10 +42,7 @@ def main() -> None:
     model = ModelSpec()
     with tempfile.TemporaryDirectory() as folder:
         predictor = predictor_of(TrainImages(model=model), Path(folder))
-    backbone, folded = load_body(model, SIZE), load_body(model, SIZE)
-    fold_batch_norms(folded, SIZE)
-    for body in (backbone, folded):
-        body.to(predictor.device).to(memory_format=torch.channels_last)
+    backbone = load_body(model, SIZE).to(predictor.device).to(memory_format=torch.channels_last)
     size = predictor.batch_size
     inputs = torch.randn(size, 3, SIZE, SIZE, device=predictor.device).contiguous(memory_format=torch.channels_last)
 
