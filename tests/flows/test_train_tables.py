@@ -174,3 +174,22 @@ def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sale
         alone.append(predictor.predict(raw)["sales"])
     assert len(alone) == 2
     assert np.mean(alone, axis=0) == pytest.approx(averaged)
+
+
+def test_several_targets_are_learned_and_served_together(sales: Path, tmp_path: Path) -> None:
+    from flows.train_tables import train_tables
+    from models.tables.serving import TablePredictor
+    from tasks import registry
+
+    table = pd.read_csv(sales / "sales.csv")
+    table["visitors"] = table["sales"] * np.where(table["shop"] == 1, 0.2, 0.1)
+    table.to_csv(tmp_path / "sales.csv", index=False)
+    (tmp_path / "shops.csv").write_text((sales / "shops.csv").read_text())
+    two = {"data.target": ["sales", "visitors"], "tracking.model_name": "two-table", "recipe.all.cycle_len": 10}
+    result = train_tables(tiny_table(tmp_path, **two))
+    said = pd.read_feather(tracking.fetch(result["run_id"], "valid/predictions.feather"))
+    assert {"sales", "visitors"} <= set(said.columns)
+    predictor = TablePredictor(registry.folder_of(registry.version_of("two-table", "champion")), "cpu")
+    predicted = predictor.predict(table.drop(columns=["sales", "visitors"]))
+    assert predicted.columns.tolist() == ["sales", "visitors"]
+    assert np.median(np.abs(predicted / table[["sales", "visitors"]] - 1)) < 0.2
