@@ -8,6 +8,8 @@ from models.specs import Spec
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""
+CHUNKS = {"pictures": 1024, "table": 65_536}
+"""Rows at a time: a table in parts of 1,024 rows would take twelve times as long."""
 
 
 class Predict(Spec):
@@ -41,12 +43,12 @@ class Predict(Spec):
         min_length=1,
         description="Column of picture paths in a CSV, feather or Parquet source; relative ones start at its folder.",
     )
-    chunk: int = Field(
-        default=1024,
+    chunk: int | None = Field(
+        default=None,
         ge=1,
         le=1_000_000,
-        description="Rows predicted and kept at a time: what is lost when a run is stopped. Raise it for a table of "
-        "millions of rows.",
+        description="Rows predicted and kept at a time: what is lost when a run is stopped. Empty: 1,024 pictures, or "
+        "65,536 rows of a table.",
     )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."

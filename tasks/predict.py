@@ -16,7 +16,7 @@ from prefect import task
 from models.errors import UserError
 from models.images.serving import ImagePredictor
 from models.part_files import PartFiles, flush_to_disk
-from models.predict_spec import Predict
+from models.predict_spec import CHUNKS, Predict
 from models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
 from models.tables.reading import open_table
 from models.tables.serving import TablePredictor
@@ -44,13 +44,13 @@ class Prediction:
 
     def __init__(self, params: Predict, model: dict[str, str], source: dict[str, Any]) -> None:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
-        options = params.model_dump(include={"tta", "top_k", "chunk"})
-        # Everything that the rows depend on.
-        self.key = key_of(
-            PREDICTION_VERSION, model["name"], model["version"], model["run_id"], options, source["content"]
-        )
+        self.chunk = params.chunk or CHUNKS[model["kind"]]
+        # Everything that the rows, and the parts that they come in, depend on.
+        options = [self.chunk, params.tta, params.top_k]
+        version = [model["name"], model["version"], model["run_id"]]
+        self.key = key_of(PREDICTION_VERSION, version, options, source["content"])
         folder = self.out.with_name(f"{self.out.name}.{self.key[:8]}.partial")
-        self.parts = PartFiles(folder, source["rows"], params.chunk)
+        self.parts = PartFiles(folder, source["rows"], self.chunk)
 
     def is_there(self) -> bool:
         """Whether the output holds this very prediction.
@@ -95,9 +95,9 @@ class Prediction:
         predictor = ImagePredictor(Path(self.model["folder"]), self.params.device)
         layout = self._layout(pa.field("path", pa.string()), predictor.classes, [])
         listed = json.loads(Path(self.source["path"]).read_text())
-        with closing(predictor.stream(listed["files"], self.params.chunk, self.params.tta, first)) as chunks:
+        with closing(predictor.stream(listed["files"], self.chunk, self.params.tta, first)) as chunks:
             for chunk in chunks:
-                names = pa.array(listed["names"][first : first + self.params.chunk], pa.string())
+                names = pa.array(listed["names"][first : first + self.chunk], pa.string())
                 errors = {
                     position - first: reason if listed["files"][position] else "there is no path in this row"
                     for position, reason in chunk.unreadable.items()
@@ -110,7 +110,7 @@ class Prediction:
         encoder = predictor.encoder
         layout = self._layout(pa.field("row", pa.int64()), encoder.classes, encoder.target_names)
         stream = TableStream(predictor, open_table(Path(self.source["path"])))
-        for chunk in stream.chunks(self.params.chunk, first):
+        for chunk in stream.chunks(self.chunk, first):
             count = len(chunk.results)
             rows = np.array([row for row in range(count) if row not in chunk.unreadable], dtype=np.int64)
             yield layout.batch(pa.array(np.arange(first, first + count)), rows, chunk.results[rows], chunk.unreadable)
@@ -119,13 +119,20 @@ class Prediction:
 
 @contextmanager
 def writing(params: Predict) -> Iterator[None]:
-    """Be the only run that writes `params.out`; a Ctrl-C is noted how to go on with.
+    """Make the output's folder and be the only run that writes there; a Ctrl-C is noted how to go on with.
 
     Raises
     ------
     UserError
-        If another process writes it.
+        If it cannot be written, or another process writes it.
     """
+    folder = out_of(params).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot make {folder}: {error.strerror}; choose another --out") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"out: no right to write in {folder}; choose another --out")
     path = cache_path("predictions", key_of(str(out_of(params))), ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

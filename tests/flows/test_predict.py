@@ -220,6 +220,15 @@ def test_new_pictures_are_another_prediction_but_the_output_in_their_folder_is_n
     assert predicted(params.model_copy(update={"overwrite": True}))["rows"] == 14
 
 
+def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="out: cannot make"):
+        predicted(lines(mixed, tmp_path / "file" / "out.csv"))
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        predicted(lines(mixed, tmp_path / "out.csv"))
+
+
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
