@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-DEPLOYMENTS = ("train-images", "train-tables", "find-lr", "sweep", "sweep-tables", "retrain", "watch")
+DEPLOYMENTS = ("train-images", "train-tables", "find-lr", "sweep", "sweep-tables", "retrain", "watch", "predict")
 
 
 @dataclass

@@ -30,6 +30,18 @@ def test_an_unknown_setting_is_answered_with_the_nearest(capsys: pytest.CaptureF
     assert "--model.backbone" in capsys.readouterr().err
 
 
+def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_flags(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", "photos", "incoming/", "--out", "predictions.xlsx"]) == 2
+    assert "must end in .feather, .parquet or .csv" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("[MODEL] [SOURCE]", "--tta", "--top_k", "--overwrite", "--json"))
+
+
 @pytest.mark.slow
 def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_home: Path) -> None:
     small = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
