@@ -32,7 +32,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     try:
         leave_to_later_run()
         require_blocks(params)
-        with turn(f"retrain {params.model}"):
+        with turn(f"retrain {retraining.name_of(params)}"):
             return retrain_model(params)
     except NotNow as reason:
         announce(f"skipped: {reason}")

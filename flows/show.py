@@ -37,7 +37,9 @@ def retraining(result: dict[str, Any]) -> None:
         shown.add_row(f"champion (version {result['champion_before']})", f"{comparison['champion']:.4f}")
         shown.add_row(f"challenger (version {result['challenger']})", f"{comparison['challenger']:.4f}")
         console.print(shown)
-    console.print(f"{result['decision']}: champion is version {result.get('champion', '?')}", highlight=False)
+    line = str(result["decision"])
+    line += f": champion is version {result['champion']}" if "champion" in result else f": {result['why']}"
+    console.print(line, highlight=False)
     for reason in result.get("reasons", []):
         console.print(f"  {reason}", highlight=False)
 

@@ -21,6 +21,18 @@ FRESH_WEIGHTS = "unfreeze.fresh_weights"
 Training = TrainImages | TrainTables
 
 
+def name_of(params: Retrain) -> str:
+    """The model's full name; that of the default one even before it exists.
+
+    Raises
+    ------
+    UserError
+        If there is no such model.
+    """
+    default = model_name(TrainImages())
+    return default if params.model == default else registry.full_name(params.model)
+
+
 def champion_of(params: Retrain) -> registry.Version | None:
     """The champion to beat; None if the model is the default one and was never trained.
 
@@ -29,10 +41,10 @@ def champion_of(params: Retrain) -> registry.Version | None:
     UserError
         If there is no such model, or it has no champion.
     """
-    default = TrainImages()
-    if params.model == model_name(default) and registry.champion_of(params.model) is None:
+    name = name_of(params)
+    if name == model_name(TrainImages()) and registry.champion_of(name) is None:
         return None
-    return registry.version_of(registry.full_name(params.model), registry.CHAMPION)
+    return registry.version_of(name, registry.CHAMPION)
 
 
 def first_training(params: Retrain) -> TrainImages:

@@ -58,10 +58,10 @@ class Stack:
         _refuse_second(self.say)
         if not (PROJECT / "prefect.yaml").exists():
             raise UserError(f"no prefect.yaml in {PROJECT}: install unfreeze from its clone (pip install -e .)")
-        host = self.settings.host
         given_api, given_mlflow = os.environ.get("PREFECT_API_URL"), os.environ.get("MLFLOW_TRACKING_URI", "")
-        self.prefect = given_api or f"http://{host}:{self.settings.prefect_port}/api"
-        self.mlflow = given_mlflow if given_mlflow.startswith("http") else f"http://{host}:{self.settings.mlflow_port}"
+        self.prefect = given_api or f"http://{self.host}:{self.settings.prefect_port}/api"
+        own_mlflow = f"http://{self.host}:{self.settings.mlflow_port}"
+        self.mlflow = given_mlflow if given_mlflow.startswith("http") else own_mlflow
         home().mkdir(parents=True, exist_ok=True)
         environment = self.environment()
         if given_api is None:
@@ -81,6 +81,11 @@ class Stack:
         self.say(f"{count} deployments in work pool {self.settings.pool}")
         self._wait("MLflow", self.mlflow)
         worker.wait_until_it_answers(SECONDS_TO_START)
+
+    @property
+    def host(self) -> str:
+        """The name that browsers and workers use: a server that listens everywhere has no address of its own."""
+        return socket.gethostname() if self.settings.host in ("0.0.0.0", "::") else self.settings.host
 
     def environment(self) -> dict[str, str]:
         """Variables of every part, and of whoever wants to use them."""
@@ -133,7 +138,7 @@ class Stack:
         if answers():
             self.say(f"{name} is already there: {address.removesuffix('/api')}")
             return
-        _require_free_port(address, flag)
+        _require_free_port(self.settings.host, int(address.removesuffix("/api").rsplit(":", 1)[1]), flag)
         part = Part(name, command, environment, PROJECT, _log(name.lower()), answers)
         part.start()
         self.parts.append(part)
@@ -159,6 +164,8 @@ class Stack:
             # Runs without this server write to the same folder, so both see all artifacts.
             *("--default-artifact-root", (home() / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"),
             *("--workers", "1"),  # four processes would each take seconds to start
+            # Without it MLflow refuses requests that name any host but the loopback.
+            *("--allowed-hosts", f"{self.host}:*,{self.host},localhost:*,127.0.0.1:*"),
         ]
 
     def _worker_command(self) -> list[str]:
@@ -227,11 +234,10 @@ def _refuse_second(say: Say) -> None:
     path.unlink()
 
 
-def _require_free_port(address: str, flag: str) -> None:
-    host, port = address.removesuffix("/api").removeprefix("http://").rsplit(":", 1)
+def _require_free_port(host: str, port: int, flag: str) -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, int(port)))
+            listener.bind((host, port))
         except OSError as error:
             raise UserError(f"{flag}: {host}:{port} cannot be used ({error.strerror}); choose another port") from error

@@ -119,7 +119,7 @@ def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, d
     from flows.retrain import retrain
     from tasks.turns import turn
 
-    with turn("retrain lines"):
+    with turn("retrain lines-classifier"):
         state = retrain(Retrain(model="lines"), return_state=True)
     assert state.name == "Skipped"
     assert "another run" in str(state.message)
