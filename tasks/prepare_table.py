@@ -14,7 +14,7 @@ from models.table_specs import TableDataSpec
 from models.tables.assemble import Joined
 from models.tables.batches import write_encoded
 from models.tables.prepare import prepare
-from models.tables.reading import column_types, flights_frame, open_table, parse_join, write_feather
+from models.tables.reading import column_types, flights_frame, open_table, parse_join, to_frame, write_feather
 from tasks.derived import derived_task
 from tasks.progress import progress, say
 from tasks.storage import build, cache_path, key_of, missing
@@ -56,7 +56,7 @@ def read_table(path: str, content: str) -> str:
     def read(temporary: list[Path]) -> None:
         if path == FLIGHTS and not Path(FLIGHTS).exists():
             frame, left_out = flights_frame()
-            frame.to_feather(temporary[0], compression="uncompressed")
+            frame.to_feather(temporary[0], compression="uncompressed", chunksize=len(frame))
             for entry in left_out:
                 say(f"left out: {entry['reason']}: {entry['rows']:,} rows")
             return
@@ -95,8 +95,9 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
             name: wanted.get(path, path.with_name(f"{temporary[0].name}-{name}")) for name, path in paths.items()
         }
         table = open_table(Path(tables[data.source]))
-        prepared = prepare(table.to_pandas(), joined_tables(tables, data), data)
-        prepared.frame.to_feather(targets["frame"], compression="uncompressed")
+        prepared = prepare(to_frame(table, temporary[0].parent), joined_tables(tables, data), data)
+        # In one piece, because only then its columns can be used where they are mapped.
+        prepared.frame.to_feather(targets["frame"], compression="uncompressed", chunksize=len(prepared.frame))
         write_encoded(prepared.encoded, prepared.targets, targets["encoded"])
         targets["encoder"].write_text(prepared.encoder.to_json())
         with targets["split"].open("wb") as file:
@@ -127,5 +128,5 @@ def joined_tables(tables: dict[str, str], data: TableDataSpec) -> list[Joined]:
 
 
 def prepared_frame(files: dict[str, str]) -> pd.DataFrame:
-    """All rows as they were split and encoded, with targets and dates."""
-    return open_table(Path(files["frame"])).to_pandas()
+    """All rows as they were split and encoded, with targets and dates; numbers stay in the mapped file, read-only."""
+    return to_frame(open_table(Path(files["frame"])))

@@ -9,7 +9,7 @@ from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dt
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
-from models.tables.reading import unknown_column
+from models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20
 """Fewer usable rows are an error."""
@@ -47,10 +47,9 @@ def check_table(
     list of str
         Warnings, each a sentence.
     """
-    trained = frame.iloc[train]
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
     features = [column for column in frame.columns if column not in not_features]
-    sample = trained.sample(min(_SAMPLE_ROWS, len(trained)), random_state=0)
+    sample = frame.iloc[pd.Series(train).sample(min(_SAMPLE_ROWS, len(train)), random_state=0)]
     warnings = _split_warnings(frame, features, data)
     for target in targets:
         classes = _is_class(frame[target], data)
@@ -61,8 +60,11 @@ def check_table(
             for column in features
             if (warning := _leak(sample[column], sample[target], classes=classes)) is not None
         ]
+    # A column at a time: all training rows at once would be a second table.
     return warnings + [
-        warning for column in features if (warning := _useless(trained[column], column in data.continuous)) is not None
+        warning
+        for column in features
+        if (warning := _useless(frame[column].iloc[train], column in data.continuous)) is not None
     ]
 
 
@@ -107,12 +109,12 @@ def drop_unusable(
             f"{len(frame)} usable rows with a value of {', '.join(targets)}; at least {MIN_ROWS} are needed"
         )
     for target in targets:
-        if frame[target].nunique() == 1:
+        if count_up_to(frame[target], 2) == 1:
             raise UserError(f"target {target}: {frame[target].iloc[0]!r} in every row; there is nothing to learn")
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
         for column in frame.columns
-        if column not in targets and column not in keep and frame[column].nunique(dropna=False) == 1
+        if column not in targets and column not in keep and count_up_to(frame[column], 2, missing=True) == 1
     }
     left_out += [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
     return frame.drop(columns=list(reasons)), left_out
@@ -123,7 +125,7 @@ def _without_infinities(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[st
     for column in frame.columns:
         if not is_float_dtype(frame[column]):
             continue
-        infinite = frame[column].isin([np.inf, -np.inf])
+        infinite = np.concatenate([part.isin([np.inf, -np.inf]).to_numpy() for part in in_chunks(frame[column])])
         if infinite.any():
             reason = "an infinite value counts as missing"
             left_out.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
@@ -155,7 +157,7 @@ def _holds_dates(column: pd.Series) -> bool:
 def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
     if data.task != "auto":
         return data.task == "classification"
-    return not is_numeric_dtype(target) or is_bool_dtype(target) or target.nunique() <= 20
+    return not is_numeric_dtype(target) or is_bool_dtype(target) or count_up_to(target, 21) <= 20
 
 
 def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> list[str]:
@@ -225,16 +227,18 @@ def _correlation_of_means(column: pd.Series, target: pd.Series) -> float:
 
 
 def _useless(column: pd.Series, continuous: bool) -> str | None:
-    present = column.dropna()
-    if present.empty:
+    present = int(column.count())
+    if not present:
         return f"{column.name} has no value in any training row."
-    values = present.nunique()
-    if values == 1 and len(present) == len(column):
+    if present == len(column) and count_up_to(column, 2) == 1:
         return f"{column.name} has the same value in every training row."
     text = not is_numeric_dtype(column) and not is_datetime64_any_dtype(column)
-    if text and not continuous and len(present) >= MIN_ROWS and values > _OWN_CATEGORY * len(present):
+    if not text or continuous or present < MIN_ROWS:
+        return None
+    values = column.nunique()
+    if values > _OWN_CATEGORY * present:
         return (
-            f"{column.name} is text with {values} values in {len(present)} rows: nearly every row is a category of its "
+            f"{column.name} is text with {values} values in {present} rows: nearly every row is a category of its "
             f"own, which teaches nothing (drop: [{column.name}])."
         )
     return None

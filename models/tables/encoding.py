@@ -5,7 +5,7 @@ embeddings. After Guo and Berkhahn, "Entity Embeddings of Categorical Variables"
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
+from models.tables.reading import CHUNK_ROWS, count_up_to, in_chunks
 
 Task = Literal["regression", "classification"]
 Kind = Literal["text", "bool", "number", "empty"]
@@ -115,17 +116,16 @@ class TableEncoder:
             If a column named in `data` is not there, a column is neither text nor numbers, or the targets do not fit
             the task.
         """
-        rows = frame.iloc[train]
-        _check_names(rows, data)
+        _check_names(frame, train, data)
         fitted = _Columns({}, {}, {}, {}, {})
-        for name in _features(rows, data):
-            fitted.add(_plain(rows[name]), data)
+        for name in _features(frame, data):  # a column at a time: all training rows would be a second table
+            fitted.add(_plain(frame[name].iloc[train]), data)
         if taken := sorted(set(fitted.flags) & set(frame.columns)):
             raise UserError(f"column {', '.join(taken)}: the name is wanted for a flag of missing values; rename it")
         fitted.categorical.update((flag, [False, True]) for flag in fitted.flags)
         if not fitted.categorical and not fitted.continuous:
             raise UserError("no column is left to predict from: all are targets, dropped, empty or constant")
-        task, classes, extremes = _fit_targets(rows, data)
+        task, classes, extremes = _fit_targets(frame[data.target].iloc[train], data)
         return cls(
             **vars(fitted),
             task=task,
@@ -148,19 +148,24 @@ class TableEncoder:
         UserError
             If columns are missing, or a column holds text where the training rows held numbers or the reverse.
         """
-        self._check(frame)
         codes = np.empty((len(frame), len(self.categorical)), np.int32)
+        numbers = np.empty((len(frame), len(self.continuous)), np.float32)
+        for start, part in _numbered_chunks(frame):
+            self._check(part)
+            self._encode(part, codes[start : start + len(part)], numbers[start : start + len(part)])
+        return Encoded(codes, numbers)
+
+    def _encode(self, frame: pd.DataFrame, codes: np.ndarray, numbers: np.ndarray) -> None:
+        """Write rows' codes (n, K) and numbers (n, M) into their places."""
         for position, (name, categories) in enumerate(self.categorical.items()):
             if name in self.flags:
                 codes[:, position] = 1 + np.isnan(_numbers(_plain(frame[self.flags[name]])))
             else:
                 codes[:, position] = _codes(_plain(frame[name]), categories)
-        numbers = np.empty((len(frame), len(self.continuous)), np.float32)
         for position, (name, statistics) in enumerate(self.continuous.items()):
             values = _numbers(_plain(frame[name]))
             values[np.isnan(values)] = statistics["median"]
             numbers[:, position] = (values - statistics["mean"]) / statistics["std"]
-        return Encoded(codes, numbers)
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
         """Targets as the network learns them.
@@ -182,7 +187,10 @@ class TableEncoder:
         """
         _require(frame, self.target_names)
         if self.task == "regression":
-            return _regressed(frame, self.target_names, self.log_target).astype(np.float32)
+            values = np.empty((len(frame), len(self.target_names)), np.float32)
+            for start, part in _numbered_chunks(frame[self.target_names]):
+                values[start : start + len(part)] = _regressed(part, self.target_names, self.log_target)
+            return values
         column = _plain(frame[self.target_names[0]])
         _check_present(column)
         if (_kind(column) == "text") != isinstance(self.classes[0], str):
@@ -258,7 +266,7 @@ class _Columns:
 
     def add(self, column: pd.Series, data: TableDataSpec) -> None:
         name, kind = str(column.name), _kind(column)
-        if kind == "empty" or (kind == "number" and np.isnan(_numbers(column)).all()):
+        if kind == "empty" or (kind == "number" and all(np.isnan(_numbers(part)).all() for part in in_chunks(column))):
             self.left_out[name] = "no value in the training rows"
             return
         self.kinds[name] = kind
@@ -294,7 +302,12 @@ def embedding_width(categories: int, rule: str) -> int:
     return min(600, round(1.6 * categories**0.56))
 
 
-def _check_names(rows: pd.DataFrame, data: TableDataSpec) -> None:
+def _numbered_chunks(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Chunks of rows, each with the position of its first row."""
+    return zip(range(0, max(len(frame), 1), CHUNK_ROWS), in_chunks(frame), strict=True)
+
+
+def _check_names(rows: pd.DataFrame, train: np.ndarray, data: TableDataSpec) -> None:
     _require(rows, data.target)
     if doubled := sorted({str(name) for name in rows.columns[rows.columns.duplicated()]}):
         raise UserError(f"column {', '.join(doubled)}: there are several of that name; rename all but one")
@@ -304,7 +317,7 @@ def _check_names(rows: pd.DataFrame, data: TableDataSpec) -> None:
         if unknown := [name for name in names if name not in rows]:
             there = ", ".join(map(str, rows.columns))
             raise UserError(f"data.{field}: there is no column {', '.join(unknown)}; there are {there}")
-    if not len(rows):
+    if not (train.any() if train.dtype == bool else len(train)):
         raise UserError("there is no training row; check data.where and data.split")
 
 
@@ -367,14 +380,18 @@ def _is_category(column: pd.Series, kind: Kind, data: TableDataSpec) -> bool:
         return True
     if str(column.name).endswith("Elapsed"):  # seconds since 1970: few days in a table make it no category
         return False
-    values, is_whole = _whole(column)
-    whole = np.unique(values[is_whole])
-    return 0 < len(whole) <= data.max_category_values and bool(np.isnan(_numbers(column)[~is_whole]).all())
+    whole = np.array([], np.int64)
+    for part in in_chunks(column):
+        values, is_whole = _whole(part)
+        whole = np.union1d(whole, values[is_whole])
+        if len(whole) > data.max_category_values or not np.isnan(_numbers(part)[~is_whole]).all():
+            return False
+    return len(whole) > 0
 
 
 def _categories(column: pd.Series, data: TableDataSpec) -> list[Category]:
     """Categories that are frequent enough, sorted; of too many the most frequent, and of equally frequent the first."""
-    counts = _category_values(column).value_counts().sort_index()
+    counts = _count_values(column)
     counts = counts[counts >= data.min_count]
     if len(counts) > data.max_categories:
         counts = counts.sort_values(ascending=False, kind="stable")[: data.max_categories].sort_index()
@@ -382,17 +399,30 @@ def _categories(column: pd.Series, data: TableDataSpec) -> list[Category]:
     return values
 
 
-def _category_values(column: pd.Series) -> pd.Series:
-    """Values without missing ones, in the type in which categories are kept: 1.0 becomes 1, but not beside 0.5."""
+def _count_values(column: pd.Series) -> pd.Series:
+    """Rows of every value as categories are kept, sorted by value; counted chunk by chunk."""
     kind = _kind(column)
+    # Whether numbers are whole is for the column to say, not for a chunk of it.
+    fractions = kind == "number" and any(_has_fractions(part) for part in in_chunks(column))
+    counts = [_category_values(part, kind, fractions).value_counts() for part in in_chunks(column)]
+    together = counts[0] if len(counts) == 1 else pd.concat(counts).groupby(level=0).sum()
+    return together.sort_index()
+
+
+def _has_fractions(column: pd.Series) -> bool:
+    return not np.isnan(_numbers(column)[~_whole(column)[1]]).all()
+
+
+def _category_values(column: pd.Series, kind: Kind, fractions: bool) -> pd.Series:
+    """Values without missing ones, in the type in which categories are kept: 1.0 becomes 1, but not beside 0.5."""
     if kind in ("text", "empty"):
         return column.dropna().astype(object)
     if kind == "bool":
         return column.dropna().astype(bool)
-    values, is_whole = _whole(column)
-    numbers = _numbers(column)
-    if np.isnan(numbers[~is_whole]).all():
+    if not fractions:
+        values, is_whole = _whole(column)
         return pd.Series(values[is_whole])
+    numbers = _numbers(column)
     return pd.Series(numbers[~np.isnan(numbers)] + 0.0)  # + 0.0: -0.0 is 0
 
 
@@ -410,18 +440,26 @@ def _codes(column: pd.Series, categories: Sequence[Category]) -> np.ndarray:
 
 
 def _statistics(numbers: np.ndarray, missing: np.ndarray) -> dict[str, float]:
-    median = float(np.median(numbers[~missing]))
-    filled = np.where(missing, median, numbers)
+    """Median, mean and deviation of numbers (N,) float64, which are used up: copies of millions would add up."""
+    if missing.any():
+        median = float(np.median(numbers[~missing], overwrite_input=True))
+        numbers[missing] = median
     # The deviation of equal numbers need not come out as exactly 0.
-    std = float(filled.std()) if filled.min() < filled.max() else 0.0
-    return {"median": median, "mean": float(filled.mean()), "std": std}
+    std = float(numbers.std()) if numbers.min() < numbers.max() else 0.0
+    mean = float(numbers.mean())
+    if not missing.any():  # last, because it reorders them
+        median = float(np.median(numbers, overwrite_input=True))
+    return {"median": median, "mean": mean, "std": std}
 
 
 def _fit_targets(rows: pd.DataFrame, data: TableDataSpec) -> tuple[Task, list[Category], tuple[float, float]]:
     """The task, its classes, and the extremes of regressed targets."""
     if _task(rows, data) == "regression":
-        values = _regressed(rows, data.target, data.log_target)
-        return "regression", [], (float(values.min()), float(values.max()))
+        ends = [
+            (values.min(), values.max())
+            for values in (_regressed(part, data.target, data.log_target) for part in in_chunks(rows))
+        ]
+        return "regression", [], (float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
     if len(data.target) > 1:
         raise UserError(f"data.target: {', '.join(data.target)} cannot be classified together; name one target")
     if data.log_target:
@@ -431,7 +469,7 @@ def _fit_targets(rows: pd.DataFrame, data: TableDataSpec) -> tuple[Task, list[Ca
         )
     column = _plain(rows[data.target[0]])
     _check_present(column)
-    classes: list[Category] = sorted(_category_values(column).unique().tolist())
+    classes: list[Category] = sorted(_count_values(column).index.tolist())
     if len(classes) < 2:
         raise UserError(f"target {column.name!r} is {classes[0]!r} in every training row; it cannot be learnt")
     return "classification", classes, (0.0, 0.0)
@@ -443,7 +481,7 @@ def _task(rows: pd.DataFrame, data: TableDataSpec) -> Task:
     columns = [_plain(rows[name]) for name in data.target]
     if len(columns) > 1:
         return "regression"
-    if _kind(columns[0]) != "number" or columns[0].nunique() <= REGRESSION_VALUES:
+    if _kind(columns[0]) != "number" or count_up_to(columns[0], REGRESSION_VALUES + 1) <= REGRESSION_VALUES:
         return "classification"
     return "regression"
 

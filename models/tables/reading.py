@@ -6,11 +6,13 @@ import importlib.util
 import math
 import operator
 import re
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +28,14 @@ DISTINCT_CAP = 10_000
 FLIGHT_LATE_MINUTES = 15
 """A flight is late when it arrives more minutes than this after its time."""
 
-Progress = Callable[[int, int], None]
+CHUNK_ROWS = 1_000_000
+"""Rows that are worked on at once where a step would else need several times the table's memory."""
 
+Progress = Callable[[int, int], None]
+_Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
+
+_SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
+_FIRST_ROWS = 1_000
 _BLOCK_BYTES = 16 * 2**20
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CONDITION = re.compile(r"\s*(?P<column>.*?[^\s=<>!])\s*(?P<comparison>==|!=|<=|>=|<|>)\s*(?P<value>[^=<>].*?)\s*")
@@ -132,6 +140,69 @@ def open_table(path: Path) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} is not a readable feather file ({_one_line(error)}); make it again") from error
+
+
+def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
+    """The rows as a pandas frame that takes as little memory as it can.
+
+    Columns of one piece without gaps stay in the mapped file, read-only. Other large columns of numbers without gaps
+    are put together in a file without a name, so that the system can take their pages back too; the rest is copied.
+
+    Parameters
+    ----------
+    table
+        What `open_table` returned.
+    scratch
+        Folder of a file system with room for that file; None: the system's folder of temporary files.
+
+    Returns
+    -------
+    pd.DataFrame
+        As `table.to_pandas()` makes it.
+    """
+    if table.schema.pandas_metadata or table.num_columns != len(set(table.column_names)):
+        return table.to_pandas(split_blocks=True)
+    columns = {
+        name: _joined_pieces(column, scratch) if _is_large(column) else column.to_pandas(split_blocks=True)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows), copy=False)
+
+
+def _is_large(column: pa.ChunkedArray) -> bool:
+    numbers = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return numbers and column.num_chunks > 1 and not column.null_count and column.nbytes >= _SCRATCH_BYTES
+
+
+def _joined_pieces(column: pa.ChunkedArray, scratch: Path | None) -> np.ndarray:
+    """The values (N,) in a mapped file that has no name any more."""
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        joined = np.memmap(file, dtype=column.type.to_pandas_dtype(), mode="w+", shape=(len(column),))
+    start = 0
+    for chunk in column.chunks:
+        joined[start : start + len(chunk)] = chunk.to_numpy()
+        start += len(chunk)
+    return np.asarray(joined)
+
+
+def in_chunks(rows: _Rows) -> Iterator[_Rows]:
+    """Views of at most `CHUNK_ROWS` rows, in order; of no rows one that is empty."""
+    for start in range(0, max(len(rows), 1), CHUNK_ROWS):
+        yield rows.iloc[start : start + CHUNK_ROWS]
+
+
+def count_up_to(column: pd.Series, most: int, missing: bool = False) -> int:
+    """How many values a column has, or `most` where it has more; with `missing`, gaps count as a value.
+
+    It stops where that is known: a hash table of all values of a column of numbers is larger than the column.
+    """
+    seen = column.iloc[:0]
+    for part in in_chunks(column):
+        for rows in (part.iloc[:_FIRST_ROWS], part):
+            seen = pd.concat([seen, rows]).drop_duplicates()
+            if seen.nunique(dropna=not missing) >= most:
+                return most
+    return int(seen.nunique(dropna=not missing))
 
 
 def column_types(table: pa.Table) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Which rows train and which validate."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from pandas.api.types import is_numeric_dtype as is_number
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
-from models.tables.reading import unknown_column
+from models.tables.reading import in_chunks, unknown_column
 
 _SAYS_VALID = {"valid", "val", "1", "true"}
 _SAYS_TRAIN = {"train", "0", "false"}
@@ -122,15 +123,21 @@ def _last_days(dates: pd.Series, days: int) -> np.ndarray:
 
 
 def _random(frame: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    # As numbers or as text, so that a value missing elsewhere, which makes 7 into 7.0, moves no row.
-    plain = frame.apply(lambda column: column.astype("float64" if is_number(column) else "str"))
-    hashes = pd.util.hash_pandas_object(plain, index=False).to_numpy()
-    shares = _mixed(hashes ^ np.uint64(_share(str(seed), seed) * 2**64)) / 2**64
-    validates = shares < fraction
+    validates = np.concatenate([shares < fraction for shares in _shares(frame, seed)])
     if len(frame) > 1 and validates.all() | ~validates.any():
         # Both parts get a row if there are two; copies of that row go with it.
+        shares = np.concatenate(list(_shares(frame, seed)))
         validates ^= shares == (shares.max() if validates.all() else shares.min())
     return validates
+
+
+def _shares(frame: pd.DataFrame, seed: int) -> Iterator[np.ndarray]:
+    """Place of every row between 0 and 1, chunk by chunk: what is hashed takes many times the table's memory."""
+    key = np.uint64(_share(str(seed), seed) * 2**64)
+    for part in in_chunks(frame):
+        # As numbers or as text, so that a value missing elsewhere, which makes 7 into 7.0, moves no row.
+        plain = part.apply(lambda column: column.astype("float64" if is_number(column) else "str"))
+        yield _mixed(pd.util.hash_pandas_object(plain, index=False).to_numpy() ^ key) / 2**64
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
