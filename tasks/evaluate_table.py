@@ -8,13 +8,14 @@ import torch
 from prefect import task
 
 from models.table_specs import TrainTables
-from models.tables.baselines import gradient_boosting, group_mean
+from models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from models.tables.encoding import Encoded
 from models.tables.recipe import TableRecipe
 from models.tables.serving import predict_encoded
 from models.training.batches import Batches
 from models.training.learner import Learner
 from tasks import tracking
+from tasks.drift import sample_rows
 from tasks.plots import plot_confusion
 from tasks.prepare_table import prepared_frame
 from tasks.progress import say
@@ -24,6 +25,8 @@ from tasks.table_plots import plot_embedding, plot_importance, plot_residuals
 
 MOST_EMBEDDINGS = 16
 """Categorical columns whose embeddings are drawn."""
+MOST_DRAWN = 100_000
+"""Validation rows whose residuals are drawn, at most: a random part of more."""
 IMPORTANCE_ROWS = 20_000
 """Validation rows, at most, that permutation importance is measured on."""
 
@@ -57,6 +60,9 @@ def evaluate_table(params: TrainTables, files: dict[str, str], run_id: str, posi
         predictions["tree"] = gradient_boosting(*inputs)
         mean = group_mean(*inputs)
         predictions["mean"] = mean.predictions
+        fitted = len(rows_to_fit(train_targets, params.seed))
+        if fitted < len(train):
+            say(f"the trees are fitted on {fitted:,} of {len(train):,} training rows, drawn with the seed")
         say(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
     if params.ensemble:
         predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
@@ -137,9 +143,10 @@ def _draw_errors(
         keep_picture(run_id, figure, "valid/confusion.png", "Confusion matrix")
         errors = 1 - predicted[np.arange(len(actual)), actual]
     else:
-        dates = frame[params.data.date[0]] if params.data.date and params.data.date[0] in frame else None
+        drawn = sample_rows(np.arange(len(actual)), MOST_DRAWN)
+        dates = frame[params.data.date[0]].iloc[drawn] if params.data.date and params.data.date[0] in frame else None
         for place, name in enumerate(encoder.target_names):
-            figure = plot_residuals(dates, actual[:, place], predicted[:, place], name)
+            figure = plot_residuals(dates, actual[drawn, place], predicted[drawn, place], name)
             keep_picture(run_id, figure, f"valid/residuals_{name}.png", f"Residuals of {name}")
         errors = np.abs(predicted - actual).max(1)
     if params.tracking.top_losses:

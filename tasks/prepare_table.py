@@ -14,7 +14,15 @@ from models.table_specs import TableDataSpec
 from models.tables.assemble import Joined
 from models.tables.batches import write_encoded
 from models.tables.prepare import prepare
-from models.tables.reading import column_types, flights_frame, open_table, parse_join, to_frame, write_feather
+from models.tables.reading import (
+    column_types,
+    flights_frame,
+    open_table,
+    parse_join,
+    to_frame,
+    write_feather,
+    write_frame,
+)
 from tasks.derived import derived_task
 from tasks.progress import progress, say
 from tasks.storage import build, cache_path, key_of, missing
@@ -56,7 +64,7 @@ def read_table(path: str, content: str) -> str:
     def read(temporary: list[Path]) -> None:
         if path == FLIGHTS and not Path(FLIGHTS).exists():
             frame, left_out = flights_frame()
-            frame.to_feather(temporary[0], compression="uncompressed", chunksize=len(frame))
+            write_frame(frame, temporary[0])
             for entry in left_out:
                 say(f"left out: {entry['reason']}: {entry['rows']:,} rows")
             return
@@ -96,8 +104,7 @@ def prepare_table(tables: dict[str, str], data: TableDataSpec) -> dict[str, str]
         }
         table = open_table(Path(tables[data.source]))
         prepared = prepare(to_frame(table, temporary[0].parent), joined_tables(tables, data), data)
-        # In one piece, because only then its columns can be used where they are mapped.
-        prepared.frame.to_feather(targets["frame"], compression="uncompressed", chunksize=len(prepared.frame))
+        write_frame(prepared.frame, targets["frame"])
         write_encoded(prepared.encoded, prepared.targets, targets["encoded"])
         targets["encoder"].write_text(prepared.encoder.to_json())
         with targets["split"].open("wb") as file:

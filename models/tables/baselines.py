@@ -1,6 +1,7 @@
 """What the network has to beat: means by group and gradient-boosted trees, on the rows and features it gets."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -8,6 +9,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from models.tables.encoding import Encoded, TableEncoder
+from models.tables.reading import CHUNK_ROWS
 
 JUDGED_SHARE = 0.2
 """Share of the training rows on which the columns to group by are chosen."""
@@ -21,6 +23,8 @@ MOST_ENTRIES = 50_000_000
 """Groups times classes in a table of frequencies, at most (400 MB)."""
 BOOSTED_CODES = 255
 """What scikit-learn's trees take as categories at most; a column with more codes is a number to them."""
+MOST_FITTED = 2_000_000
+"""Training rows that trees are fitted on, and columns to group by are chosen with, at most: a random part of more."""
 SET_ASIDE = 0.1
 """Share of the training rows on which trees are judged while they are added."""
 PATIENCE = 20
@@ -41,9 +45,10 @@ class GroupMean:
 def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid: Encoded, seed: int) -> GroupMean:
     """Mean of the target, or frequency of each class, by the one or two columns that predict it best.
 
-    Columns are chosen on a random fifth of the training rows by the squared error (of classes: the Brier score). A
-    group without training rows gets the mean of all. So that no frequency is 0, a classification counts in every group
-    one more row, which has the frequencies of all. Of a target trained as a logarithm, the logarithm is averaged.
+    Columns are chosen on a random fifth of the training rows by the squared error (of classes: the Brier score), with
+    means of at most `MOST_FITTED` of the others; the means by the chosen columns are of all training rows. A group
+    without training rows gets the mean of all. So that no frequency is 0, a classification counts in every group one
+    more row, which has the frequencies of all. Of a target trained as a logarithm, the logarithm is averaged.
 
     Parameters
     ----------
@@ -60,7 +65,7 @@ def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid
     classes = len(encoder.classes)
     columns = _best_columns(sizes, classes, train.categorical, targets, valid.categorical, seed)
     table = _table(train.categorical, targets, columns, sizes, classes)
-    predictions = table.means[_keys(valid.categorical, columns, sizes)]
+    predictions = np.concatenate([table.means[_keys(part, columns, sizes)] for part in _parts(valid.categorical)])
     return GroupMean([names[column] for column in columns], encoder.predictions(predictions))
 
 
@@ -68,6 +73,8 @@ def gradient_boosting(
     encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid: Encoded, seed: int, rounds: int = 600
 ) -> np.ndarray:
     """Predictions of scikit-learn's histogram gradient boosting.
+
+    Of more than `MOST_FITTED` training rows a random part of so many is fitted on, with a row of every class.
 
     Parameters
     ----------
@@ -78,7 +85,7 @@ def gradient_boosting(
     valid
         Rows to predict.
     seed
-        Chooses the rows set aside to stop early.
+        Chooses the rows to fit on, and those set aside to stop early.
     rounds
         Trees (per class) at most.
 
@@ -87,6 +94,9 @@ def gradient_boosting(
     numpy.ndarray
         Values (N, T) in the target's own scale, or probabilities (N, C); float64.
     """
+    fitted = rows_to_fit(targets, seed)
+    if len(fitted) < len(targets):
+        train, targets = train.rows(fitted), targets[fitted]
     # Without ten rows of every class there might be none of one among those set aside.
     fewest = int(np.unique(targets, return_counts=True)[1].min()) if encoder.classes else len(targets)
     settings = {
@@ -97,14 +107,37 @@ def gradient_boosting(
         "n_iter_no_change": PATIENCE,
         "random_state": seed,
     }
-    rows, wanted = _features(train), _features(valid)
+    rows = _features(train)
     if encoder.classes:
         classifier = HistGradientBoostingClassifier(**settings).fit(rows, targets)
         probabilities = np.zeros((len(valid), len(encoder.classes)))
-        probabilities[:, classifier.classes_] = classifier.predict_proba(wanted)
+        probabilities[:, classifier.classes_] = _in_parts(classifier.predict_proba, valid)
         return probabilities
     models = [HistGradientBoostingRegressor(**settings).fit(rows, target) for target in targets.T]
-    return encoder.predictions(np.stack([model.predict(wanted) for model in models], axis=1))
+    return encoder.predictions(np.stack([_in_parts(model.predict, valid) for model in models], axis=1))
+
+
+def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Which training rows the trees are fitted on, (n,) int64: all of them up to `MOST_FITTED`.
+
+    Of more, so many at random, and the first row of each class so that none is unknown to the trees.
+    """
+    if len(targets) <= MOST_FITTED:
+        return np.arange(len(targets))
+    drawn = np.random.default_rng(seed).choice(len(targets), MOST_FITTED, replace=False, shuffle=False)
+    firsts = np.unique(targets, return_index=True)[1] if targets.ndim == 1 else np.array([], np.int64)
+    return np.union1d(drawn, firsts)
+
+
+def _in_parts(predict: Callable[[np.ndarray], np.ndarray], encoded: Encoded) -> np.ndarray:
+    """Predictions of all rows, chunk by chunk: as features they take several times their memory."""
+    starts = range(0, max(len(encoded), 1), CHUNK_ROWS)
+    return np.concatenate([predict(_features(_slice(encoded, start))) for start in starts])
+
+
+def _slice(encoded: Encoded, start: int) -> Encoded:
+    rows = slice(start, start + CHUNK_ROWS)
+    return Encoded(encoded.categorical[rows], encoded.continuous[rows])
 
 
 def _features(encoded: Encoded) -> np.ndarray:
@@ -137,14 +170,26 @@ def _groups(columns: Columns, sizes: list[int]) -> int:
     return int(np.prod([sizes[column] for column in columns], dtype=np.int64))
 
 
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    """Views of at most `CHUNK_ROWS` rows; of no rows one that is empty."""
+    return [rows[start : start + CHUNK_ROWS] for start in range(0, max(len(rows), 1), CHUNK_ROWS)]
+
+
 def _table(codes: np.ndarray, targets: np.ndarray, columns: Columns, sizes: list[int], classes: int) -> _Table:
-    groups, keys = _groups(columns, sizes), _keys(codes, columns, sizes)
-    counts = np.bincount(keys, minlength=groups)
+    """Means or frequencies of all groups, summed chunk by chunk."""
+    groups = _groups(columns, sizes)
+    counts = np.zeros(groups, np.int64)
+    sums = np.zeros((groups, classes), np.int64) if classes else np.zeros((groups, targets.shape[1]))
+    for part, wanted in zip(_parts(codes), _parts(targets), strict=True):
+        keys = _keys(part, columns, sizes)
+        counts += np.bincount(keys, minlength=groups)
+        if classes:
+            sums += np.bincount(keys * classes + wanted, minlength=groups * classes).reshape(groups, classes)
+        else:
+            sums += np.stack([np.bincount(keys, weights=each, minlength=groups) for each in wanted.T], axis=1)
     if classes:
-        sums = np.bincount(keys * classes + targets, minlength=groups * classes).reshape(groups, classes)
         overall = np.bincount(targets, minlength=classes) / len(targets)
         return _Table((sums + overall) / (counts + 1)[:, None], counts)
-    sums = np.stack([np.bincount(keys, weights=target, minlength=groups) for target in targets.T], axis=1)
     overall = targets.mean(axis=0, dtype=np.float64)
     return _Table(np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], overall), counts)
 
@@ -154,6 +199,7 @@ def _best_columns(
 ) -> Columns:
     order = np.random.default_rng(seed).permutation(len(codes))
     judged, fitted = np.split(order, [min(int(JUDGED_SHARE * len(codes)), MOST_JUDGED)])
+    fitted = fitted[:MOST_FITTED]
     if not len(judged):
         return ()
     codes, judged_codes, targets, judged_targets = codes[fitted], codes[judged], targets[fitted], targets[judged]
@@ -164,7 +210,8 @@ def _best_columns(
         error_of_groups = _error(table.means[_keys(judged_codes, columns, sizes)], judged_targets)
         # The random fifth shares days and groups with the other rows, the validation rows may not: what those cannot
         # be looked up by must not seem good.
-        unseen = float((table.counts[_keys(valid_codes, columns, sizes)] == 0).mean()) if len(valid_codes) else 0.0
+        missing = sum(int((table.counts[_keys(part, columns, sizes)] == 0).sum()) for part in _parts(valid_codes))
+        unseen = missing / max(len(valid_codes), 1)
         return error_of_groups if unseen == 0 else (1 - unseen) * error_of_groups + unseen * error(())
 
     singles: list[Columns] = [(column,) for column, size in enumerate(sizes) if size < MOST_CODES]

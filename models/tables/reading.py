@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.feather
 import pyarrow.parquet
 
 from models.errors import UserError
@@ -167,6 +168,21 @@ def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     return pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows), copy=False)
+
+
+def write_frame(frame: pd.DataFrame, target: Path) -> None:
+    """Write a frame as an uncompressed feather file of one piece: only then `to_frame` can use its columns as they are.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    target
+        The file to write, in place.
+    """
+    # A text in several pieces would cut all columns where it is cut.
+    table = pa.Table.from_pandas(frame).combine_chunks()
+    pa.feather.write_feather(table, str(target), compression="uncompressed", chunksize=max(len(frame), 1))
 
 
 def _is_large(column: pa.ChunkedArray) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from models.table_specs import TableDataSpec
 from models.tables import baselines
-from models.tables.baselines import gradient_boosting, group_mean
+from models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from models.tables.encoding import Encoded, TableEncoder
 from models.tables.metrics import accuracy, rmse
 
@@ -122,3 +122,33 @@ def test_columns_of_many_codes_are_numbers_to_the_trees():
     encoder, train, targets, valid, _ = prepare(frame)
     assert len(encoder.categorical["shop"]) == 700
     assert np.isfinite(gradient_boosting(encoder, train, targets, valid, seed=0, rounds=3)).all()
+
+
+def test_trees_see_a_sample_of_many_rows_with_every_class(monkeypatch):
+    frame = table()
+    frame.loc[3, "large"] = "huge"
+    encoder, train, targets, valid, actual = prepare(frame, target=["large"], drop=["sales"])
+    monkeypatch.setattr(baselines, "MOST_FITTED", 500)
+    rows = rows_to_fit(targets, seed=0)
+    assert 500 <= len(rows) <= 503
+    assert len(set(rows)) == len(rows)
+    assert set(targets[rows]) == {0, 1, 2}
+    assert rows.tolist() == rows_to_fit(targets, seed=0).tolist() != rows_to_fit(targets, seed=1).tolist()
+    assert accuracy(gradient_boosting(encoder, train, targets, valid, seed=0, rounds=30), actual) > 0.85
+
+
+def test_few_rows_are_all_fitted():
+    assert rows_to_fit(np.zeros((5, 1)), seed=0).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("target", ["sales", "large"])
+def test_baselines_in_chunks_are_the_same(monkeypatch, target):
+    frame = table()
+    encoder, train, targets, valid, _ = prepare(frame, target=[target], drop=[{"sales": "large"}.get(target, "sales")])
+    means = group_mean(encoder, train, targets, valid, seed=0)
+    trees = gradient_boosting(encoder, train, targets, valid, seed=0, rounds=3)
+    monkeypatch.setattr(baselines, "CHUNK_ROWS", 130)
+    chunked = group_mean(encoder, train, targets, valid, seed=0)
+    assert chunked.columns == means.columns
+    np.testing.assert_allclose(chunked.predictions, means.predictions, rtol=1e-12)
+    np.testing.assert_array_equal(gradient_boosting(encoder, train, targets, valid, seed=0, rounds=3), trees)

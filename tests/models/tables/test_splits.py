@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from models.table_specs import TableDataSpec
+from models.tables import reading
 from models.tables.splits import split_rows, time_folds
 
 DAYS = pd.DataFrame({"day": pd.date_range("2015-01-01", periods=100, freq="12h"), "value": range(100)})
@@ -160,3 +161,12 @@ def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], f
 def test_folds_without_rows_are_refused(dates: pd.Series, folds: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         time_folds(pd.Series(dates), folds, 10)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.9999])
+def test_a_random_split_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch, fraction: float) -> None:
+    frame = DAYS.assign(text=[f"t{number % 7}" for number in range(100)], gap=[None, 1.0] * 50)
+    whole = split_rows(frame, spec(valid_fraction=fraction))
+    monkeypatch.setattr(reading, "CHUNK_ROWS", 7)
+    for one, other in zip(whole, split_rows(frame, spec(valid_fraction=fraction)), strict=True):
+        assert one.tolist() == other.tolist()
