@@ -427,7 +427,13 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
 
 def _open_parquet(source: Path) -> tuple[pa.Schema, int, Iterator[pa.RecordBatch]]:
     file = pa.parquet.ParquetFile(str(source))
-    return file.schema_arrow, file.metadata.num_rows, file.iter_batches()
+    # One row group after the other: read in one go, what was read of earlier ones is kept in memory until the end.
+    groups = range(file.num_row_groups)
+    return (
+        file.schema_arrow,
+        file.metadata.num_rows,
+        (batch for group in groups for batch in file.iter_batches(row_groups=[group])),
+    )
 
 
 def _open_arrow(source: Path) -> tuple[pa.Schema, int, Iterator[pa.RecordBatch]]:
