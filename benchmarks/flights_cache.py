@@ -23,7 +23,7 @@ from benchmarks._prepared import median
 from models.errors import UserError
 from models.tables.reading import flights_frame, open_table, to_frame, write_frame
 
-REPEATS, MANY = 5, 51
+REPEATS = 11
 
 
 def touch(table: pa.Table) -> None:
@@ -35,14 +35,15 @@ def touch(table: pa.Table) -> None:
         pc.sum(column.cast(pa.int64()) if pa.types.is_timestamp(kind) else column)
 
 
-def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of doing it so often."""
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return median(seconds)
+def median_seconds(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each way; they take turns, so that other work on the machine disturbs all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(REPEATS):
+        for name, work in ways.items():
+            began = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(values) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -55,14 +56,14 @@ def main() -> None:
         cached, parsed = Path(folder) / "flights.arrow", Path(folder) / "flights.csv"
         write_frame(frame, cached)
         frame.to_csv(parsed, index=False)
-        ways: dict[str, tuple[Callable[[], object], int]] = {
-            "parse, join and make the target (a first run)": (flights_frame, REPEATS),
-            "parse the joined table's CSV alone, with pandas": (lambda: pd.read_csv(parsed), REPEATS),
-            "open the cache": (lambda: open_table(cached), MANY),
-            "open the cache and touch every value": (lambda: touch(open_table(cached)), MANY),
-            "open the cache as a pandas frame": (lambda: to_frame(open_table(cached)), MANY),
+        ways: dict[str, Callable[[], object]] = {
+            "parse, join and make the target (a first run)": flights_frame,
+            "parse the joined table's CSV alone, with pandas": lambda: pd.read_csv(parsed),
+            "open the cache": lambda: open_table(cached),
+            "open the cache and touch every value": lambda: touch(open_table(cached)),
+            "open the cache as a pandas frame": lambda: to_frame(open_table(cached)),
         }
-        seconds = {name: median_seconds(*way) for name, way in ways.items()}
+        seconds = median_seconds(ways)
     first, alone = list(seconds.values())[:2]
     shown = Table(
         "what", "milliseconds", "first run / this", "CSV alone / this", title=f"{len(frame):,} flights, medians"
