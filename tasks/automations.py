@@ -12,7 +12,7 @@ HEARTBEAT_SECONDS = 30
 """What ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` has to be for workers; Prefect allows no less."""
 SILENT_SECONDS = 120
 """A run that was not heard of for so long is dead: four heartbeats, so that three may get lost."""
-WAITING_SECONDS = 300
+WAITING_SECONDS = 180
 """A run that a worker claimed but did not start by then is given to another."""
 MOST_ATTEMPTS = 3
 """A run that crashed this often stays Crashed: it is the cause."""

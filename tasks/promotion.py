@@ -1,5 +1,6 @@
 """What becomes of a challenger: decided, perhaps approved by a person, carried out, and told."""
 
+import inspect
 import json
 from dataclasses import asdict
 from typing import Any, cast
@@ -10,6 +11,7 @@ from prefect.blocks.notifications import NotificationBlock
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field
 
 from models.comparison import Comparison, Decision
@@ -83,7 +85,9 @@ def notify(params: Retrain, subject: str, body: str) -> None:
     """Tell every notification block of the spec; one that cannot be reached does not fail the retraining."""
     for name in params.notify:
         try:
-            cast(Any, notification_block(name)).notify(body, subject=subject)
+            told: Any = notification_block(name).notify(body, subject=subject)
+            if inspect.isawaitable(told):  # a block of one's own need not know Prefect's way to be called from here
+                run_coro_as_sync(cast(Any, told))
         except Exception as error:
             announce(f"notify: {name} could not be told: {error}")
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     FlowRunFilter,
@@ -36,8 +35,9 @@ def turn(name: str) -> Iterator[None]:
         If another flow run holds it.
     """
     limit = f"unfreeze: {name}"
+    # Two that find none at the same moment both try to make it.
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit, limit=1))
+        client.upsert_global_concurrency_limit_by_name(limit, 1)
     slot = concurrency(limit, timeout_seconds=1, lease_duration=LEASE_SECONDS, strict=True)
     try:
         slot.__enter__()
