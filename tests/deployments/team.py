@@ -84,6 +84,8 @@ def running_team(home: Path, workers: int = 2, limit: int = 1) -> Iterator[Team]
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(home / "prefect"),
     }
+    # Where the scripts write what they make of the secrets.
+    scripts = common | {"TMPDIR": str(home)}
     s3 = {
         "AWS_ACCESS_KEY_ID": "mlflow",
         "AWS_SECRET_ACCESS_KEY": random(),
@@ -97,7 +99,7 @@ def running_team(home: Path, workers: int = 2, limit: int = 1) -> Iterator[Team]
         "PREFECT_API_URL": api,
         "PREFECT_API_AUTH_STRING": auth,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "MLFLOW_TRACKING_URI": mlflow,
         "MLFLOW_TRACKING_USERNAME": WORKER,
         "MLFLOW_TRACKING_PASSWORD": random(),
@@ -107,7 +109,7 @@ def running_team(home: Path, workers: int = 2, limit: int = 1) -> Iterator[Team]
         try:
             bucket = [str(TEAM / "bucket.sh"), *weed_options(home / "bucket", s3_port)]
             # Its own way to stop takes 15 s, and nothing has to be kept.
-            processes.start("bucket", bucket, common | s3, stop_with=signal.SIGKILL)
+            processes.start("bucket", bucket, scripts | s3, stop_with=signal.SIGKILL)
             port = start_postgresql(processes, Path(database), common | passwords)
             prefect_server = common | {
                 "PREFECT_SERVER_API_AUTH_STRING": auth,
@@ -116,7 +118,7 @@ def running_team(home: Path, workers: int = 2, limit: int = 1) -> Iterator[Team]
             command = prefect("server", "start", "--host", "127.0.0.1", "--port", str(prefect_port))
             processes.start("server", command, prefect_server)
             mlflow_server = {
-                **(common | s3 | accounts),
+                **(scripts | s3 | accounts),
                 "MLFLOW_BACKEND_STORE_URI": address("postgresql+psycopg", "mlflow", passwords, port),
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": random(),
                 "MLFLOW_PORT": str(mlflow_port),

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 
+from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.deployments.team import PROJECT, WORKER, Team, postgresql_programs, running_team
 from tests.flows.tiny import tiny_training
@@ -131,3 +133,32 @@ def test_the_run_of_a_stopped_worker_goes_on_at_the_other(team: Team, stripes: P
 
 
 # --- retraining, promotion, prediction: the steps after a training ----------------------------------------------------
+
+
+def test_a_model_is_retrained_promoted_and_predicts_through_the_team_s_servers(
+    team: Team, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = tmp_path_factory.mktemp("team-sources") / "lines"
+    draw_stripes(source, 24, seed=0)
+    first = team.start("train-images/local", {"params": tiny_training(source).model_dump(mode="json")})
+    team.wait(first, "COMPLETED")
+    draw_stripes(source, 8, seed=3)
+    retrain = {"model": "lines", "warm_start": "champion", "promotion": {"significance": 1}}
+    retrained = team.start("retrain/local", {"params": retrain})
+    team.wait(retrained, "COMPLETED", seconds=240)
+    version = team.ask_mlflow("model-versions/get", name="lines-classifier", version="2")["model_version"]
+    decided = {tag["key"]: tag["value"] for tag in version["tags"]}
+    assert decided["unfreeze.decision"] in ("promoted", "kept champion")
+
+    for number in ("1", "2"):
+        team.command("flows.cli", "promote", "lines", number)
+    champion = team.ask_mlflow("registered-models/alias", name="lines-classifier", alias="champion")["model_version"]
+    assert champion["version"] == "2"
+
+    out = source.parent / "predictions.feather"
+    params = {"model": "lines@champion", "source": str(source), "out": str(out)}
+    team.wait(team.start("predict/local", {"params": params}), "COMPLETED")
+    predictions = pd.read_feather(out)
+    assert len(predictions) == 64
+    assert set(predictions["version"].astype(str)) == {"2"}
+    assert set(predictions["class"]) <= {"across", "down"}

@@ -78,7 +78,7 @@ def test_automations_are_created_once_and_then_updated(client: SyncPrefectClient
     apply_automations([zombie_automation(seconds=77), *recovery_automations()[1:]])
     found = on_server(client)
     assert len(found) == len(recovery_automations()) == 3
-    assert sorted(float(each["trigger"]["within"]) for each in found) == [0, 77, 300]
+    assert sorted(float(each["trigger"]["within"]) for each in found) == [0, 77, 180]
 
 
 def test_an_automation_that_was_paused_stays_paused(client: SyncPrefectClient) -> None:
