@@ -110,7 +110,9 @@ def test_silent_runs_crash_and_unstarted_ones_are_queued_again_and_others_left_a
         client.set_flow_run_state(run, Running())
         heartbeat(run)
     client.set_flow_run_state(done, Completed())
+    deadline = time.monotonic() + 120
     while client.read_flow_run(silent).state_type != StateType.CRASHED:
+        assert time.monotonic() < deadline, client.read_flow_run(silent).state
         time.sleep(2)
         heartbeat(alive)
     assert "No heartbeat for 10 s" in str(becomes(client, silent, StateType.CRASHED).message)
