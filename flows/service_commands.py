@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from flows.flags import FlagParser, add_flags, spec_from
+from flows.show import folded
 from models.service_spec import Service
 from tasks.environment import home, move_home
 
@@ -92,13 +92,15 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps(state))
         return 0
     console = Console()
-    for title, rows in state.items():
-        shown = Table(title=title.replace("_", " ").capitalize(), title_justify="left")
-        for name in rows[0] if rows else ("",):
-            shown.add_column(name)
+    for name, rows in state.items():
+        title = name.replace("_", " ").capitalize()
+        if not rows:
+            console.print(f"{title}: none")
+            continue
+        shown = folded(*rows[0], title=title)
         for row in rows:
             shown.add_row(*("" if value is None else str(value) for value in row.values()))
-        console.print(shown if rows else f"{title.replace('_', ' ').capitalize()}: none")
+        console.print(shown)
     return 0
 
 

@@ -4,14 +4,20 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+
+def folded(first: str, *names: str, title: str | None = None) -> Table:
+    """A table that cuts nothing where a terminal is narrow: the first column stays whole, the others fold."""
+    columns = (Column(name, overflow="fold") for name in names)
+    return Table(Column(first, no_wrap=True), *columns, title=title, title_justify="left")
 
 
 def training(result: dict[str, Any]) -> None:
     """A training's stages, metrics and model."""
     console = Console(stderr=True)
     names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
-    table = Table("stage", "rate", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
+    table = folded("stage", "rate", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
     for stage in result["stages"]:
         loss = "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}"
         values = [f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names]
@@ -19,7 +25,7 @@ def training(result: dict[str, Any]) -> None:
             stage["name"], f"{stage['lr']:.2g}", str(stage["epochs"]), f"{stage['seconds']:.1f}", loss, *values
         )
     console.print(table)
-    metrics = Table("metric", "value")
+    metrics = folded("metric", "value")
     for name, value in result["metrics"].items():
         metrics.add_row(name, f"{value:.4f}")
     console.print(metrics)
@@ -33,7 +39,7 @@ def retraining(result: dict[str, Any]) -> None:
     console = Console(stderr=True)
     comparison = result.get("comparison")
     if comparison is not None:
-        shown = Table(comparison["metric"], "value", title=f"On {comparison['rows']:,} rows that neither trained on")
+        shown = folded(comparison["metric"], "value", title=f"On {comparison['rows']:,} rows that neither trained on")
         shown.add_row(f"champion (version {result['champion_before']})", f"{comparison['champion']:.4f}")
         shown.add_row(f"challenger (version {result['challenger']})", f"{comparison['challenger']:.4f}")
         console.print(shown)
@@ -46,7 +52,7 @@ def retraining(result: dict[str, Any]) -> None:
 
 def rates(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
-    table = Table("method", "learning rate", title=f"Stage {result['stage']}")
+    table = folded("method", "learning rate", title=f"Stage {result['stage']}")
     for method, rate in result["suggestions"].items():
         table.add_row(f"{method} (used)" if method == result["method"] else method, f"{rate:.2g}")
     Console(stderr=True).print(table)
@@ -56,11 +62,10 @@ def rates(result: dict[str, Any]) -> None:
 
 def predictions(result: dict[str, Any]) -> None:
     """What a prediction came to."""
-    names = list(result["table"][0]) if result["table"] else []
-    table = Table(*names)
-    for row in result["table"]:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    if names:
+    if result["table"]:
+        table = folded(*result["table"][0])
+        for row in result["table"]:
+            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
         Console(stderr=True).print(table)
     speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
     print(
@@ -94,7 +99,7 @@ def comparison(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row if name != "what"))
-    table = Table("", *(str(row["what"]) for row in rows))
+    table = folded("", *(str(row["what"]) for row in rows))
     for name in names:
         values = [row.get(name) for row in rows]
         table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
