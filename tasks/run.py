@@ -137,7 +137,8 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         say(f"going on with MLflow run {run.id}")
     else:
         network = getattr(params.model, "backbone", "embeddings")
-        name = params.tracking.run_name or f"{source_name(params.data.source)} {network} seed {params.seed}"
+        title = f"{source_name(params.data.source)} {network} seed {params.seed}"
+        name = params.tracking.run_name or (title if kind.startswith("train") else f"{kind} {title}")
         tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
         run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
         say(f"MLflow run {run.id} ({name})")

@@ -8,18 +8,21 @@ import json
 
 KEY = "unfreeze"
 TAG = f"mlflow.sharedViewState.{KEY}"
-SHOWN = [
+NAME, CREATED, DATASET, MODELS = (
+    "attributes.`Run Name`",
+    "runDateAndNestInfo",
     "attributes.`Dataset`",
-    "metrics.`valid/accuracy_tta`",
-    "metrics.`valid/accuracy`",
-    "metrics.`valid/rmspe`",
-    "metrics.`valid/loss`",
-    "metrics.`baseline/accuracy`",
     "attributes.`Models`",
-    "tags.`unfreeze.kind`",
-    "tags.`unfreeze.decision`",
+)
+METRICS = [
+    f"metrics.`{name}`"
+    for name in ("valid/accuracy_tta", "valid/accuracy", "valid/rmspe", "valid/loss", "baseline/accuracy")
 ]
-"""Columns beside name, time and duration."""
+TAGS = [f"tags.`unfreeze.{name}`" for name in ("kind", "decision")]
+ORDER = [NAME, CREATED, *METRICS, DATASET, MODELS, *TAGS, "duration"]
+"""From the left: what a laptop's window shows comes first."""
+WIDTHS = {NAME: 300, CREATED: 140, **dict.fromkeys(METRICS, 125), DATASET: 220, MODELS: 170, **dict.fromkeys(TAGS, 120)}
+"""In pixels; the page would cut names at 190."""
 
 
 def view() -> str:
@@ -33,9 +36,9 @@ def view() -> str:
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": SHOWN,
-            "columnOrder": [],
-            "columnWidths": {},
+            "selectedColumns": [*METRICS, DATASET, MODELS, *TAGS],
+            "columnOrder": ORDER,
+            "columnWidths": WIDTHS,
             "runsExpanded": {},
             "runsPinned": [],
             "runsHidden": [],

@@ -209,6 +209,9 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
             expect(page.get_by_text(text).first).to_be_visible()
         expect(page.get_by_text(re.compile(r"lines \([0-9a-f]{8}\)")).first).to_be_visible()
         page.screenshot(path=pictures / "mlflow-runs.png")
+        cells = page.locator(".ag-header-cell")
+        columns = cells.evaluate_all("found => found.map(cell => cell.getAttribute('col-id'))")
+        assert columns[1:4] == ["attributes.`Run Name`", "runDateAndNestInfo", "metrics.`valid/accuracy_tta`"]
         # The trials are folded away below their sweep.
         assert page.get_by_text(re.compile(r"^trial 0")).count() == 0
         page.goto(f"{address}&compareRunsMode=CHART")
