@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 # Before anything imports prefect or mlflow: both read their settings once.
@@ -26,6 +27,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # A process per core: threads of their own would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 (_HOME / "home").mkdir()
+
+# A first example that imports something, or a busy machine, says nothing about what is tested.
+settings.register_profile("unfreeze", deadline=None)
+settings.load_profile("unfreeze")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 """Real photos and weights beside the project, where there are any."""

@@ -192,7 +192,7 @@ def test_the_flags_of_the_real_spec_work() -> None:
     assert (spec.recipe[2].cycle_mult, spec.augment.preset) == (3, "none")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     size=st.none() | st.integers(16, 1024),

@@ -176,7 +176,7 @@ def test_fields_say_everything_a_help_text_needs() -> None:
     assert {name for name, field in fields.items() if field.is_structured} == {"recipe", "recipe.N.rates", "shares"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.none() | st.integers(16, 1024), entry=st.integers(0, 2), rate=st.floats(1e-8, 100))
 def test_any_valid_value_lands_in_its_field_and_nowhere_else(size: int | None, entry: int, rate: float) -> None:
     spec = build_spec(Training, None, {"picture.size": size, f"recipe.{entry}.rate": rate})
@@ -189,7 +189,7 @@ names = st.text("ab", min_size=1, max_size=2)
 trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tree=st.dictionaries(names, trees, max_size=3), value=st.integers())
 def test_setting_a_field_leaves_the_original_alone(tree: dict[str, Any], value: int) -> None:
     before = repr(tree)

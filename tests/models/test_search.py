@@ -134,7 +134,6 @@ def test_whole_numbers_are_rounded_and_come_once() -> None:
 BOUNDS = st.tuples(st.floats(1e-6, 1e4), st.floats(1e-6, 1e4)).filter(lambda ends: ends[1] > 1.001 * ends[0])
 
 
-@settings(deadline=None)
 @given(ends=BOUNDS, log=st.booleans())
 def test_grid_points_rise_from_one_end_to_the_other_in_equal_steps(ends: tuple[float, float], log: bool) -> None:
     dimension = range_of("a", *ends, log=log)
@@ -202,7 +201,6 @@ def test_a_text_that_cannot_be_read_is_refused_by_name(text: str) -> None:
     assert repr(text) in str(refused.value)
 
 
-@settings(deadline=None)
 @given(ends=st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2).filter(lambda ends: ends[0] < ends[1]))
 def test_a_range_that_was_written_down_reads_back(ends: tuple[float, float]) -> None:
     low, high = ends
@@ -217,7 +215,6 @@ NUMBERS = st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infini
 WORDS = st.sampled_from(["adamw", "sgd", "top_down", "no", "on", "timm/resnet18", "./a.pth"])
 
 
-@settings(deadline=None)
 @given(choices=st.lists(st.booleans() | NUMBERS | WORDS, min_size=1, max_size=5))
 def test_choices_that_were_written_down_read_back_with_their_types(choices: list[Value]) -> None:
     _, dimension = parse_dimension("a=" + ",".join(str(choice) for choice in choices))
@@ -225,7 +222,7 @@ def test_choices_that_were_written_down_read_back_with_their_types(choices: list
     assert typed(dimension.choices) == typed(choices)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text("a1.=, log-", max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -504,7 +501,6 @@ def test_explicit_rates_can_be_searched_one_by_one() -> None:
 RATIO_RANGES = st.tuples(st.floats(1, 20), st.floats(1, 20)).filter(lambda ends: ends[0] < ends[1])
 
 
-@settings(deadline=None)
 @given(body=RATIO_RANGES, early=RATIO_RANGES, factor=st.tuples(st.floats(0.1, 1.5), st.floats(1.6, 3)))
 def test_every_rule_is_inside_the_space_and_none_that_fits_is_missing(
     body: tuple[float, float], early: tuple[float, float], factor: tuple[float, float]

@@ -96,7 +96,7 @@ def test_every_picture_has_a_view_of_its_own():
     assert all((same[one] - same[two]).abs().max() > 0.05 for one in range(4) for two in range(one))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     preset=st.sampled_from(["side_on", "top_down", "basic", "none"]),
     rotate=st.floats(0, 180),

@@ -210,7 +210,7 @@ def split_of(classes: dict[str, list[int]], split: Split | None = None, **spec: 
         return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(classes=contents_of_classes, fraction=st.floats(0.05, 0.95), seed=st.integers(0, 5))
 def test_the_split_is_stratified_and_keeps_copies_together(classes, fraction, seed):
     index = split_of(classes, valid_fraction=fraction, split_seed=seed)
@@ -224,7 +224,7 @@ def test_the_split_is_stratified_and_keeps_copies_together(classes, fraction, se
         assert valid[label] == min(max(1, round(fraction * distinct)), distinct - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(classes=contents_of_classes, shuffle=st.randoms(use_true_random=False))
 def test_the_split_depends_on_contents_and_not_on_their_order(classes: dict[str, list[int]], shuffle: random.Random):
     index = split_of(classes)
@@ -234,7 +234,7 @@ def test_the_split_depends_on_contents_and_not_on_their_order(classes: dict[str,
     assert sides == {row["content"]: row["split"] for row in split_of(shuffled).rows.to_pylist()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(classes=contents_of_classes, added=st.integers(100, 200))
 def test_one_more_picture_moves_at_most_one_other(classes: dict[str, list[int]], added: int):
     label = min(classes)

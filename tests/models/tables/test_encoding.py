@@ -79,7 +79,7 @@ def test_numbers_missing_only_later_take_the_median_without_a_flag():
     assert numbers[1] == pytest.approx((3.5 - values["mean"]) / values["std"], abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_what_is_learnt_does_not_depend_on_the_other_rows(drawn):
     numbers = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("inf")))
@@ -111,7 +111,7 @@ CATEGORIES = {
 }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_json_keeps_the_encoder_and_the_types_of_its_categories(drawn):
     frame = pd.DataFrame(

@@ -58,7 +58,7 @@ def test_too_short_a_curve_suggests_the_first_rate(count):
     assert suggest(RATES[:count], descent()[:count]) == dict.fromkeys(METHODS, RATES[0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(losses=st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
 def test_suggestions_lie_within_the_swept_range(losses):
     rates = np.geomspace(1e-5, 10, len(losses))
@@ -68,7 +68,7 @@ def test_suggestions_lie_within_the_swept_range(losses):
     assert picks["falling"] >= picks["steepest"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=st.lists(st.integers(0, 8), min_size=1, max_size=9))
 def test_the_longest_descent_is_the_longest_of_all(values):
     start, end = longest_descent(np.array(values))
