@@ -68,12 +68,8 @@ def check_table(
     ]
 
 
-def drop_unusable(
-    frame: pd.DataFrame, targets: list[str], keep: Sequence[str] = ()
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Leave out what cannot be learned from: rows without a target, and columns that are constant or empty.
-
-    Infinite numbers count as missing. A column with one value and gaps stays: the gaps may mean something.
+def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Leave out rows without a target. Infinite numbers count as missing.
 
     Parameters
     ----------
@@ -81,8 +77,6 @@ def drop_unusable(
         The rows.
     targets
         Columns to predict.
-    keep
-        Columns that stay even if constant, such as those that dates, groups or the split come from.
 
     Returns
     -------
@@ -111,12 +105,30 @@ def drop_unusable(
     for target in targets:
         if count_up_to(frame[target], 2) == 1:
             raise UserError(f"target {target}: {frame[target].iloc[0]!r} in every row; there is nothing to learn")
+    return frame, left_out
+
+
+def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Leave out columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
+
+    Parameters
+    ----------
+    frame
+        The usable rows.
+    keep
+        Columns that stay even if constant: targets, and those that dates, groups or the split come from.
+
+    Returns
+    -------
+    tuple
+        The table, and what was left out, as `drop_unusable_rows` says it.
+    """
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
         for column in frame.columns
-        if column not in targets and column not in keep and count_up_to(frame[column], 2, missing=True) == 1
+        if column not in keep and count_up_to(frame[column], 2, missing=True) == 1
     }
-    left_out += [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
+    left_out = [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
     return frame.drop(columns=list(reasons)), left_out
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from models.table_specs import TableDataSpec
 from models.tables.assemble import Joined, assemble, with_date_parts
-from models.tables.checks import check_table, drop_unusable
+from models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
 from models.tables.encoding import Encoded, TableEncoder
 from models.tables.reading import unknown_column
 from models.tables.splits import split_rows
@@ -65,16 +65,22 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     UserError
         For what is wrong with the tables or does not fit them.
     """
+    own = frame.columns
     frame, left_out = assemble(frame, joins, data, training=True)
     for name in data.target:
         if name not in frame:
             raise unknown_column(name, frame.columns, "data.target")
-    keep = [*data.date, *([data.split_column] if data.split_column else [])]
-    frame, unusable = drop_unusable(frame, data.target, keep)
+    frame, rows_out = drop_unusable_rows(frame, data.target)
     frame = frame.reset_index(drop=True)
-    train, valid = split_rows(frame, data)
+    # By what the main table's rows hold: what is joined to them, computed from others, or constant so far can change
+    # as data are added, and a row that moved would be compared on after it was trained on.
+    train, valid = split_rows(frame, data, [name for name in own if name in frame])
+    keep = [*data.target, *data.date, *([data.split_column] if data.split_column else [])]
+    frame, columns_out = drop_unusable_columns(frame, keep)
     warnings = check_table(frame, data.target, train, valid, data)
     features = with_date_parts(frame, data)
     encoder = TableEncoder.fit(features, train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
-    return Prepared(frame, features, train, valid, encoder, encoded, targets, [*left_out, *unusable], warnings)
+    return Prepared(
+        frame, features, train, valid, encoder, encoded, targets, [*left_out, *rows_out, *columns_out], warnings
+    )

@@ -1,7 +1,7 @@
 """Which rows train and which validate."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ _SAYS_VALID = {"valid", "val", "1", "true"}
 _SAYS_TRAIN = {"train", "0", "false"}
 
 
-def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Choose training and validation rows.
 
     `last_days`: the calendar days up to the last of the first date column validate; rows without a date train. With
@@ -30,6 +30,8 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np
         The rows, dates already parsed.
     data
         How to split.
+    identity
+        Columns that a random split goes by; none: all.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec) -> tuple[np.ndarray, np
         validates = _last_days(_column(frame, data.date[0], "date"), data.valid_days)
         advice = f"valid_days is {data.valid_days}"
     elif kind == "random":
-        validates = _random(frame, data.valid_fraction, data.split_seed)
+        validates = _random(frame, list(identity or frame.columns), data.valid_fraction, data.split_seed)
         advice = f"valid_fraction is {data.valid_fraction:g}"
     elif kind == "group":
         column = _column(frame, str(data.split_column), "split_column")
@@ -122,22 +124,27 @@ def _last_days(dates: pd.Series, days: int) -> np.ndarray:
     return (day > _last_day(day) - pd.Timedelta(days=days)).to_numpy()
 
 
-def _random(frame: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    validates = np.concatenate([shares < fraction for shares in _shares(frame, seed)])
+def _random(frame: pd.DataFrame, identity: list[str], fraction: float, seed: int) -> np.ndarray:
+    validates = np.concatenate([shares < fraction for shares in _shares(frame, identity, seed)])
     if len(frame) > 1 and validates.all() | ~validates.any():
         # Both parts get a row if there are two; copies of that row go with it.
-        shares = np.concatenate(list(_shares(frame, seed)))
+        shares = np.concatenate(list(_shares(frame, identity, seed)))
         validates ^= shares == (shares.max() if validates.all() else shares.min())
     return validates
 
 
-def _shares(frame: pd.DataFrame, seed: int) -> Iterator[np.ndarray]:
+def _shares(frame: pd.DataFrame, identity: list[str], seed: int) -> Iterator[np.ndarray]:
     """Place of every row between 0 and 1, chunk by chunk: what is hashed takes many times the table's memory."""
     key = np.uint64(_share(str(seed), seed) * 2**64)
     for part in in_chunks(frame):
-        # As numbers or as text, so that a value missing elsewhere, which makes 7 into 7.0, moves no row.
-        plain = part.apply(lambda column: column.astype("float64" if is_number(column) else "str"))
-        yield _mixed(pd.util.hash_pandas_object(plain, index=False).to_numpy() ^ key) / 2**64
+        places = np.full(len(part), key)
+        for name in identity:
+            # As numbers or as text, and a missing value as nothing: one that is missing elsewhere, which makes 7 into
+            # 7.0, and a column that is empty so far, whose kind is not known, move no row.
+            column = part[name].astype("float64" if is_number(part[name]) else "str")
+            hashed = pd.util.hash_pandas_object(column, index=False).to_numpy()
+            places = _mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
+        yield places / 2**64
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from models.table_specs import TableDataSpec
 from models.tables import reading
-from models.tables.checks import check_table, drop_unusable
+from models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
 
 ROWS = 1000
 RANDOM = np.random.default_rng(0)
@@ -109,12 +109,13 @@ def test_rows_and_columns_that_cannot_be_used_are_left_out_and_stated() -> None:
         same="x", none=None, gaps=["x", None] * 500, fixed=1, number=CLEAN["number"].where(CLEAN.index > 1, np.inf)
     )
     frame["sales"] = frame["sales"].where(frame.index != 5).where(frame.index != 6, -np.inf)
-    usable, left_out = drop_unusable(frame, ["sales"], keep=["fixed"])
+    usable, rows_out = drop_unusable_rows(frame, ["sales"])
+    usable, columns_out = drop_unusable_columns(usable, ["sales", "fixed"])
     assert list(usable.columns) == ["number", "kind", "sales", "late", "id", "gaps", "fixed"]
     assert len(usable) == 998
     assert not {5, 6} & set(usable.index)
     assert usable["number"].isna().sum() == 2
-    assert left_out == [
+    assert rows_out + columns_out == [
         {"what": "number", "reason": "an infinite value counts as missing", "rows": 2},
         {"what": "sales", "reason": "an infinite value counts as missing", "rows": 1},
         {"what": "rows", "reason": "sales is missing", "rows": 2},
@@ -128,7 +129,7 @@ def test_rows_and_columns_that_cannot_be_used_are_left_out_and_stated() -> None:
 def test_what_is_left_has_no_infinite_number_and_every_target(values: list[float | None]) -> None:
     frame = pd.DataFrame({"target": [float(number) for number in range(len(values))]})
     frame["value"] = np.array([np.nan if value is None else value for value in values])
-    usable, left_out = drop_unusable(frame, ["target"])
+    usable, left_out = drop_unusable_columns(drop_unusable_rows(frame, ["target"])[0], ["target"])
     assert not np.isinf(usable.to_numpy()).any()
     assert usable["target"].notna().all()
     assert ("value" in usable.columns) != any(
@@ -147,7 +148,7 @@ def test_what_is_left_has_no_infinite_number_and_every_target(values: list[float
 )
 def test_a_table_that_teaches_nothing_is_refused(frame: pd.DataFrame, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        drop_unusable(frame, ["sales"])
+        drop_unusable_rows(frame, ["sales"])
 
 
 def test_in_chunks_the_same_columns_are_left_out(monkeypatch):
@@ -161,9 +162,13 @@ def test_in_chunks_the_same_columns_are_left_out(monkeypatch):
             "infinite": [*range(39), np.inf],
         }
     )
-    kept, left_out = drop_unusable(frame, ["sales"])
+
+    def drop():
+        return drop_unusable_columns(drop_unusable_rows(frame, ["sales"])[0], ["sales"])
+
+    kept, left_out = drop()
     monkeypatch.setattr(reading, "CHUNK_ROWS", 7)
     monkeypatch.setattr(reading, "_FIRST_ROWS", 2)
-    pd.testing.assert_frame_equal(drop_unusable(frame, ["sales"])[0], kept)
-    assert drop_unusable(frame, ["sales"])[1] == left_out
+    pd.testing.assert_frame_equal(drop()[0], kept)
+    assert drop()[1] == left_out
     assert list(kept.columns) == ["sales", "late", "gap", "infinite"]

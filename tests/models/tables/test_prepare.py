@@ -1,0 +1,63 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.table_specs import TableDataSpec
+from models.tables.assemble import Joined
+from models.tables.prepare import prepare
+
+NUMBERS = np.random.default_rng(0)
+SALES = pd.DataFrame(
+    {
+        "row": range(120),
+        "store": [f"store {number % 6}" for number in range(120)],
+        "day": pd.date_range("2015-01-01", periods=120).strftime("%Y-%m-%d"),
+        "promo": NUMBERS.integers(0, 2, 120),
+        "open": [1] * 120,
+        "note": [None] * 120,
+        "sales": NUMBERS.normal(100, 10, 120),
+    }
+)
+STORES = pd.DataFrame({"store": [f"store {number}" for number in range(6)], "size": range(6)})
+MORE = SALES.tail(20).assign(row=range(120, 140), store="store 0")
+
+
+def validated(frame: pd.DataFrame, stores: pd.DataFrame = STORES, **data: Any) -> set[int]:
+    """Which of the first 120 rows validate."""
+    spec = TableDataSpec(source="sales.csv", target=["sales"], split="random", **data)
+    table = prepare(frame, [Joined("stores", stores, ["store"])], spec)
+    return {row for row in table.frame["row"].iloc[table.valid] if row < 120}
+
+
+@pytest.mark.parametrize(
+    ("later", "stores"),
+    [
+        (MORE, STORES),
+        (MORE.assign(open=0), STORES),
+        (MORE.assign(note="sold out"), STORES),
+        (MORE.assign(note=7), STORES),
+        (MORE, STORES.assign(size=STORES["size"] + 1)),
+        (MORE, STORES.assign(town="Berlin")),
+    ],
+    ids=["rows", "no longer constant", "first texts", "first numbers", "other values joined", "another column joined"],
+)
+def test_added_data_move_no_row_of_a_random_split(later: pd.DataFrame, stores: pd.DataFrame) -> None:
+    before = validated(SALES)
+    assert 10 < len(before) < 40
+    assert validated(pd.concat([SALES, later], ignore_index=True), stores) == before
+
+
+def test_features_computed_from_other_rows_move_no_row_of_a_random_split() -> None:
+    events = {"date": ["day"], "group": ["store"], "events": ["promo"], "rolling": ["promo"]}
+    before = validated(SALES, **events)
+    assert validated(pd.concat([SALES, MORE.assign(promo=1)], ignore_index=True), **events) == before
+
+
+def test_rows_without_a_target_and_constant_columns_are_left_out_and_stated() -> None:
+    frame = SALES.assign(sales=SALES["sales"].where(SALES["row"] != 3))
+    table = prepare(frame, [], TableDataSpec(source="sales.csv", target=["sales"]))
+    assert len(table.frame) == 119
+    assert not {"open", "note"} & set(table.frame.columns)
+    assert [(entry["what"], entry["rows"]) for entry in table.left_out] == [("rows", 1), ("open", 119), ("note", 119)]
