@@ -176,10 +176,10 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         field(page, "Steps").locator("input").fill("12")
         page.screenshot(path=pictures / "filled-in.png")
         page.get_by_role("button", name="Submit").click()
-        # The deployment's own page lists the new run.
-        started = page.locator("a[href*='/runs/flow-run/']").first
-        expect(started).to_be_visible()
-        run = str(started.get_attribute("href")).rsplit("/", 1)[1].split("?")[0]
+        # Not read off the deployment's page: that leaves out runs that are only scheduled, and looks again much later.
+        of_form = {"deployments": {"id": {"any_": [ids["train_images"]]}}}
+        assert until(lambda: bool(up.request("POST", "/flow_runs/filter", of_form)), 30)
+        run = up.request("POST", "/flow_runs/filter", of_form)[0]["id"]
         up.wait(run, "COMPLETED", seconds=240)
         page.goto(f"{prefect}/runs/flow-run/{run}")
         expect(page.get_by_text("Completed").first).to_be_visible()
