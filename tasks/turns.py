@@ -17,6 +17,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectAlreadyExists
 
+WAIT_SECONDS = 15
+"""How long to ask for a turn: a busy server takes seconds to answer, and a free turn must not pass for a held one."""
 LEASE_SECONDS = 60
 """A retraining that died gives its turn back after so long; one that lives renews it."""
 
@@ -38,7 +40,7 @@ def turn(name: str) -> Iterator[None]:
     # Two that find none at the same moment both try to make it.
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.upsert_global_concurrency_limit_by_name(limit, 1)
-    slot = concurrency(limit, timeout_seconds=1, lease_duration=LEASE_SECONDS, strict=True)
+    slot = concurrency(limit, timeout_seconds=WAIT_SECONDS, lease_duration=LEASE_SECONDS, strict=True)
     try:
         slot.__enter__()
     except TimeoutError:

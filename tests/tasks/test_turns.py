@@ -58,8 +58,9 @@ def test_a_later_run_of_another_model_or_one_that_a_person_started_changes_nothi
     begin(cats, monkeypatch)
 
 
-def test_a_turn_is_held_by_one_and_free_again_even_after_an_error() -> None:
+def test_a_turn_is_held_by_one_and_free_again_even_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError), turn("retrain birds"):
+        monkeypatch.setattr(tasks.turns, "WAIT_SECONDS", 3)
         with pytest.raises(NotNow, match="retrain birds is under way"), turn("retrain birds"):
             pass
         with turn("retrain cats"):
