@@ -8,21 +8,20 @@ import json
 
 KEY = "unfreeze"
 TAG = f"mlflow.sharedViewState.{KEY}"
-NAME, CREATED, DATASET, MODELS = (
-    "attributes.`Run Name`",
-    "runDateAndNestInfo",
-    "attributes.`Dataset`",
-    "attributes.`Models`",
-)
-METRICS = [
-    f"metrics.`{name}`"
-    for name in ("valid/accuracy_tta", "valid/accuracy", "valid/rmspe", "valid/loss", "baseline/accuracy")
-]
-TAGS = [f"tags.`unfreeze.{name}`" for name in ("kind", "decision")]
-ORDER = [NAME, CREATED, *METRICS, DATASET, MODELS, *TAGS, "duration"]
-"""From the left: what a laptop's window shows comes first."""
-WIDTHS = {NAME: 300, CREATED: 140, **dict.fromkeys(METRICS, 125), DATASET: 220, MODELS: 170, **dict.fromkeys(TAGS, 120)}
-"""In pixels; the page would cut names at 190."""
+NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
+"""The page shows these without being asked."""
+METRICS = ("valid/accuracy_tta", "valid/accuracy", "valid/rmspe", "valid/loss", "baseline/accuracy")
+WIDTHS = {
+    NAME: 300,  # the page would cut names at 190
+    CREATED: 140,
+    **{f"metrics.`{name}`": 125 for name in METRICS},
+    "attributes.`Dataset`": 220,
+    "attributes.`Models`": 170,
+    "tags.`unfreeze.kind`": 120,
+    "tags.`unfreeze.decision`": 120,
+    DURATION: 80,
+}
+"""Columns from the left, what a laptop's window shows first, and their widths in pixels."""
 
 
 def view() -> str:
@@ -36,8 +35,8 @@ def view() -> str:
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": [*METRICS, DATASET, MODELS, *TAGS],
-            "columnOrder": ORDER,
+            "selectedColumns": [column for column in WIDTHS if column not in (NAME, CREATED, DURATION)],
+            "columnOrder": list(WIDTHS),
             "columnWidths": WIDTHS,
             "runsExpanded": {},
             "runsPinned": [],

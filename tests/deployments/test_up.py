@@ -177,9 +177,8 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         page.screenshot(path=pictures / "filled-in.png")
         page.get_by_role("button", name="Submit").click()
         # Not read off the deployment's page: that leaves out runs that are only scheduled, and looks again much later.
-        of_form = {"deployments": {"id": {"any_": [ids["train_images"]]}}}
-        assert until(lambda: bool(up.request("POST", "/flow_runs/filter", of_form)), 30)
-        run = up.request("POST", "/flow_runs/filter", of_form)[0]["id"]
+        assert until(lambda: len(_flow_runs(up, "train-images")) == 1, 30)
+        run = _flow_runs(up, "train-images")[0]["id"]
         up.wait(run, "COMPLETED", seconds=240)
         page.goto(f"{prefect}/runs/flow-run/{run}")
         expect(page.get_by_text("Completed").first).to_be_visible()
