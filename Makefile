@@ -35,7 +35,7 @@ bench: $(VENV)/.installed  ## Run every benchmark in order; one whose data are n
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m $$(echo $${script%.py} | tr / .); done
 
 lock: $(BIN)/uv  ## Resolve pyproject.toml into requirements.lock; ARGS=--upgrade takes the newest versions
-	$(BIN)/uv pip compile -q --universal --no-emit-index-url --no-emit-find-links --all-extras \
+	$(BIN)/uv pip compile -q --universal --no-emit-index-url --no-emit-find-links --all-extras --generate-hashes \
 		--custom-compile-command "make lock" $(ARGS) pyproject.toml -o requirements.lock
 
 $(BIN)/uv:
