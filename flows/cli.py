@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,8 @@ from models.retrain_spec import Retrain
 from models.search import SweepSpec
 from models.specs import Spec, TrainImages
 from models.table_specs import TrainTables
+from tasks.environment import make_home
+from tasks.prefect_server import knows_a_server, start_embedded
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,29 +229,22 @@ def _refuse_changes(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _prefect_starting() -> Iterator[None]:
-    """Quiet the libraries, and let Prefect's embedded API start while the block imports torch: each takes seconds.
+    """Quiet the libraries, and let Prefect's embedded server start while the block imports torch: each takes seconds.
 
-    The block ends when the API answers: a flow that met it half started would not wait for it.
+    The block ends when the server answers: a flow that met it half started would not wait for it.
     """
+    make_home()
     # In a terminal the bars say it all; elsewhere the steps' own lines do.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if "PREFECT_API_URL" not in os.environ:
-        # The server's imports come first: beside torch's they would hold its start back for seconds.
-        import prefect.server.api.server  # noqa: F401
-    from prefect.client.orchestration import get_client
-
-    def reach_prefect() -> None:
-        # A failure is reported by the flow itself, which tries again.
-        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-            client.hello()
-
-    reaching = threading.Thread(target=reach_prefect, daemon=True)
-    reaching.start()
+    if knows_a_server():
+        yield
+        return
+    wait_for_server = start_embedded()
     yield
-    reaching.join()
+    wait_for_server()
 
 
 def _finish(state: Any, as_json: bool, shown_by: Callable[[dict[str, Any]], None]) -> int:

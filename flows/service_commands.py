@@ -14,7 +14,7 @@ from rich.console import Console
 from flows.flags import FlagParser, add_flags, spec_from
 from flows.show import folded
 from models.service_spec import Service
-from tasks.environment import home, move_home
+from tasks.environment import credentials, home, move_home
 
 
 def add_service_commands(commands: Any) -> None:
@@ -57,6 +57,8 @@ def _up(options: argparse.Namespace) -> int:
         stack.start()
         say(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
         say(f"  Prefect  {stack.prefect.removesuffix('/api')}")
+        if stack.own_prefect:
+            say(f"           the page asks once for {credentials()}")
         say(f"  MLflow   {stack.mlflow}")
         say(f"  data     {home()}")
         stack.watch()

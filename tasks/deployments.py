@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,19 @@ def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
         return list(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=of_pool))
 
 
-def cancel_running(pool: str, seconds: float, say: Callable[[str], None]) -> int:
-    """Cancel the pool's flow runs under way and wait until they have saved their checkpoints; returns how many."""
-    running = [run for run in runs_in_flight(pool) if run.state_type in (StateType.RUNNING, StateType.PENDING)]
+def cancel_running(pool: str, seconds: float, say: Callable[[str], None], only: Collection[str] | None = None) -> int:
+    """Cancel the pool's flow runs under way and wait until they have saved their checkpoints; returns how many.
+
+    Parameters
+    ----------
+    only
+        Ids of flow runs to cancel, where the server has workers besides ours.
+    """
+    running = [
+        run
+        for run in runs_in_flight(pool)
+        if run.state_type in (StateType.RUNNING, StateType.PENDING) and (only is None or str(run.id) in only)
+    ]
     if not running:
         return 0
     say(f"stopping {', '.join(run.name for run in running)}: the batch under way ends, a checkpoint is saved")

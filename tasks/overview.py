@@ -7,8 +7,9 @@ from models.errors import UserError
 from tasks import runs_view, tracking
 from tasks.deployments import online_workers, runs_in_flight
 from tasks.environment import live_service
+from tasks.health import health
+from tasks.prefect_server import responds
 from tasks.registry import champions
-from tasks.service import responds
 
 MOST_SHOWN = 20
 
@@ -43,12 +44,12 @@ def pages() -> dict[str, str]:
     if "MLflow" in known:
         for name, number in tracking.experiments().items():
             found[f"MLflow, {name}"] = runs_view.address(known["MLflow"], number)
-        found["MLflow, models"] = f"{known['MLflow'].rstrip('/')}/#/models"
+        found["MLflow, models"] = f"{known['MLflow'].rstrip('/')}/#/models?{runs_view.WORKFLOW}"
     return found
 
 
 def overview() -> dict[str, list[dict[str, Any]]]:
-    """Tables by title: ``servers``, ``workers``, ``runs_in_flight`` and ``models`` (champions, latest retrainings)."""
+    """Tables by title: ``servers``, ``workers``, ``runs_in_flight``, ``health`` and ``models`` (with retrainings)."""
     known = addresses()
     servers = [
         {"server": name, "address": address, "state": "up" if responds(f"{address}/health") else "down"}
@@ -61,7 +62,8 @@ def overview() -> dict[str, list[dict[str, Any]]]:
         servers.append(
             {"server": "MLflow", "address": os.environ["MLFLOW_TRACKING_URI"], "state": "store without a server"}
         )
-    pool = (live_service() or {}).get("pool", "local")
+    service = live_service() or {}
+    pool = service.get("pool", "local")
     state: dict[str, list[dict[str, Any]]] = {"servers": servers, "workers": [], "runs_in_flight": []}
     if "Prefect" in up:
         state["workers"] = [{"worker": name, "pool": pool, "state": "online"} for name in online_workers(pool)]
@@ -69,6 +71,8 @@ def overview() -> dict[str, list[dict[str, Any]]]:
             {"run": run.name, "state": run.state_name, "since": _time(run.start_time or run.expected_start_time)}
             for run in runs_in_flight()[:MOST_SHOWN]
         ]
+        if service:
+            state["health"] = health(service)
     if "MLflow" in up or "MLflow" not in known:
         state["models"] = champions()
     return state

@@ -64,5 +64,5 @@ def pages(run_id: str) -> dict[str, str]:
     prefect_address = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
     return {
         "MLflow": tracking.page(run_id) or mlflow_command(),
-        "Prefect": prefect_address or "prefect server start",
+        "Prefect": prefect_address or "unfreeze up",
     }

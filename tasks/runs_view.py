@@ -6,6 +6,8 @@ format is that of its page (3.17), which has no other way to choose the columns 
 
 import json
 
+WORKFLOW = "workflowType=machine_learning"
+"""Without it MLflow's page asks first whether one trains models or builds agents."""
 KEY = "unfreeze"
 TAG = f"mlflow.sharedViewState.{KEY}"
 NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
@@ -58,4 +60,4 @@ def view() -> str:
 def address(server: str, experiment_id: str) -> str:
     """Address of an experiment's table of runs."""
     page = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?workflowType=machine_learning&viewStateShareKey={KEY}"
+    return f"{page}?{WORKFLOW}&viewStateShareKey={KEY}"

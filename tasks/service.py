@@ -1,12 +1,12 @@
 """One machine as a service: Prefect's server, MLflow's, a worker and every deployment, started and kept running."""
 
+import hashlib
+import ipaddress
 import json
 import os
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,11 @@ import psutil
 
 from models.errors import UserError
 from models.service_spec import Service
-from tasks.environment import SERVICE_RECORD, home, live_service
-from tasks.processes import this_process
-from tasks.supervise import Part, stop_process_tree
+from tasks.environment import SERVICE_RECORD, credentials, home, live_service, make_home, service_record
+from tasks.prefect_server import protections, responds
+from tasks.processes import ROOT, data_folder_of, flow_runs_here, listener, own_module, this_process
+from tasks.supervise import Part, now, stop_process_tree
 
-PROJECT = Path(__file__).parents[1]
-"""Where `prefect.yaml` and the flows are: the worker runs them from here."""
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
 """A flow run that is cancelled gets 30 s for its last checkpoint; some more for the worker to notice."""
@@ -31,6 +30,8 @@ Say = Callable[[str], None]
 @dataclass
 class Stack:
     """What runs: parts of ours, and the addresses of all, whoever started them.
+
+    A server is ours unless its address is given in the environment.
 
     Parameters
     ----------
@@ -46,6 +47,10 @@ class Stack:
     prefect: str = ""
     """Address of the API, ending in /api."""
     mlflow: str = ""
+    own_prefect: bool = True
+    own_mlflow: bool = True
+    since: str = ""
+    """When it began, ISO 8601 with the time zone."""
 
     def start(self) -> None:
         """Start what is not there yet, register the deployments, and wait until a worker is online.
@@ -56,28 +61,35 @@ class Stack:
             If a service runs already in this folder, a port is taken, or a part does not come up.
         """
         _refuse_second(self.say)
-        if not (PROJECT / "prefect.yaml").exists():
-            raise UserError(f"no prefect.yaml in {PROJECT}: install unfreeze from its clone (pip install -e .)")
+        if not (ROOT / "prefect.yaml").exists():
+            raise UserError(f"no prefect.yaml in {ROOT}: install unfreeze from its clone (pip install -e .)")
         given_api, given_mlflow = os.environ.get("PREFECT_API_URL"), os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.own_prefect, self.own_mlflow = given_api is None, not given_mlflow.startswith("http")
+        _refuse_open_server(self.settings.host, self.own_mlflow)
         self.prefect = given_api or f"http://{self.host}:{self.settings.prefect_port}/api"
-        own_mlflow = f"http://{self.host}:{self.settings.mlflow_port}"
-        self.mlflow = given_mlflow if given_mlflow.startswith("http") else own_mlflow
-        home().mkdir(parents=True, exist_ok=True)
+        self.mlflow = f"http://{self.host}:{self.settings.mlflow_port}" if self.own_mlflow else given_mlflow
+        make_home()
+        self.since = now()
         environment = self.environment()
-        if given_api is None:
-            self._start("Prefect", self.prefect, "/health", self._prefect_command(), environment, "--prefect_port")
-        if not given_mlflow.startswith("http"):
-            self._start("MLflow", self.mlflow, "/health", self._mlflow_command(), environment, "--mlflow_port")
+        if self.own_prefect:
+            command = self._prefect_command()
+            protected = {**environment, **protections(self.host, self.settings.prefect_port)}
+            # The page asks for credentials; a token besides, so that no other page can use what the browser has saved.
+            protected["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] = "true"
+            self._start("Prefect", self.prefect, command, protected, "--prefect_port")
+        if self.own_mlflow:
+            self._start("MLflow", self.mlflow, self._mlflow_command(), environment, "--mlflow_port")
         self._wait("Prefect", self.prefect)
-        os.environ.update({name: environment[name] for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")})
+        shared = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI")
+        os.environ.update({name: environment[name] for name in shared if name in environment})
         command, log = self._worker_command(), _log("worker")
-        worker = Part("worker", command, environment, PROJECT, log, self._worker_is_online, children_outlive_it=True)
+        worker = Part("worker", command, environment, ROOT, log, self._worker_is_online, children_outlive_it=True)
         worker.start()
         self.parts.append(worker)
         self._record()
         from tasks.deployments import register_deployments  # prefect, which takes seconds, meanwhile
 
-        count = register_deployments(PROJECT, self.settings.pool, environment)
+        count = register_deployments(ROOT, self.settings.pool, environment)
         self.say(f"{count} deployments in work pool {self.settings.pool}")
         self._wait("MLflow", self.mlflow)
         worker.wait_until_it_answers(SECONDS_TO_START)
@@ -90,8 +102,10 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """Variables of every part, and of whoever wants to use them."""
         ui = self.prefect.removesuffix("/api")
+        account = {"PREFECT_API_AUTH_STRING": credentials()} if self.own_prefect else {}
         return {
             **os.environ,
+            **account,
             "UNFREEZE_HOME": str(home()),
             "PREFECT_API_URL": self.prefect,
             "PREFECT_UI_API_URL": self.prefect,
@@ -120,7 +134,9 @@ class Stack:
             from tasks.deployments import cancel_running
 
             try:
-                stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.say)
+                # A server that others use as well has runs of their workers in the same pool.
+                ours = None if self.own_prefect else flow_runs_here(home())
+                stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.say, ours)
                 if stopping:
                     self.say(f"{stopping} flow runs were cancelled; `unfreeze resume` goes on with a training")
             except Exception as error:  # the API may be what failed; the parts are to be stopped all the same
@@ -129,17 +145,12 @@ class Stack:
             part.stop()
         (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
-    def _start(
-        self, name: str, address: str, health: str, command: list[str], environment: dict[str, str], flag: str
-    ) -> None:
+    def _start(self, name: str, address: str, command: list[str], environment: dict[str, str], flag: str) -> None:
         def answers() -> bool:
-            return responds(f"{address}{health}")
+            return responds(f"{address}/health")
 
-        if answers():
-            self.say(f"{name} is already there: {address.removesuffix('/api')}")
-            return
         _require_free_port(self.settings.host, int(address.removesuffix("/api").rsplit(":", 1)[1]), flag)
-        part = Part(name, command, environment, PROJECT, _log(name.lower()), answers)
+        part = Part(name, command, environment, ROOT, _log(name.lower()), answers)
         part.start()
         self.parts.append(part)
 
@@ -153,7 +164,7 @@ class Stack:
 
     def _prefect_command(self) -> list[str]:
         host, port = self.settings.host, str(self.settings.prefect_port)
-        return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", port]
+        return own_module("tasks.prefect_server", "--host", host, "--port", port)
 
     def _mlflow_command(self) -> list[str]:
         store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
@@ -176,8 +187,9 @@ class Stack:
 
     @property
     def worker_name(self) -> str:
-        """The worker's name on the Prefect page."""
-        return f"unfreeze on {socket.gethostname()}"
+        """The worker's name on the Prefect page; workers of other data folders have other names."""
+        folder = hashlib.blake2b(str(home()).encode(), digest_size=4).hexdigest()  # Prefect allows no path here
+        return f"unfreeze on {socket.gethostname()} ({folder})"
 
     def _worker_is_online(self) -> bool:
         from tasks.deployments import online_workers
@@ -189,13 +201,29 @@ class Stack:
         processes = {part.name: part.process.pid for part in self.parts if part.process is not None}
         record = {
             **this_process(),
-            "prefect": self.prefect,
-            "mlflow": self.mlflow,
+            "user": os.getuid(),
+            "since": self.since,
+            # Commands on this machine; servers elsewhere are known by the environment.
+            "prefect": f"http://{_loopback(self.settings.host)}:{self.settings.prefect_port}/api"
+            if self.own_prefect
+            else None,
+            "mlflow": f"http://{_loopback(self.settings.host)}:{self.settings.mlflow_port}"
+            if self.own_mlflow
+            else None,
             "pool": self.settings.pool,
             "parts": {
                 name: f"{pid}:{psutil.Process(pid).create_time():.0f}"
                 for name, pid in processes.items()
                 if psutil.pid_exists(pid)
+            },
+            "health": {
+                part.name: {
+                    "restarts": part.restarts,
+                    "last_restart": part.last_restart,
+                    "log": str(part.log),
+                    "log_begins": part.log_begins,
+                }
+                for part in self.parts
             },
         }
         temporary = home() / f"{SERVICE_RECORD}.tmp"
@@ -203,13 +231,9 @@ class Stack:
         os.replace(temporary, home() / SERVICE_RECORD)
 
 
-def responds(address: str) -> bool:
-    """Whether a GET is answered with success."""
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return 200 <= answer.status < 300
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
+def _loopback(host: str) -> str:
+    """The address under which this machine's own commands reach what listens on `host`."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
 
 
 def _log(name: str) -> Path:
@@ -220,24 +244,46 @@ def _refuse_second(say: Say) -> None:
     """One service a folder; the parts of one that was killed are stopped first."""
     if live_service() is not None:
         raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
-    path = home() / SERVICE_RECORD
-    if not path.exists():
+    record = service_record()
+    if record is None:
         return
-    for name, text in json.loads(path.read_text()).get("parts", {}).items():
+    for name, text in record.get("parts", {}).items():
         pid, _, created = text.partition(":")
         try:
-            if abs(psutil.Process(int(pid)).create_time() - float(created)) < 2:
+            process = psutil.Process(int(pid))
+            if abs(process.create_time() - float(created)) < 2 and data_folder_of(process) == str(home()):
                 say(f"stopping {name} (process {pid}), which a service that was killed left behind")
                 stop_process_tree(int(pid))
         except psutil.NoSuchProcess:
             continue
-    path.unlink()
+    (home() / SERVICE_RECORD).unlink()
+
+
+def _refuse_open_server(host: str, own_mlflow: bool) -> None:
+    """MLflow as `up` starts it has no accounts, so that it may listen on the loopback only."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if own_mlflow and not is_loopback:
+        raise UserError(
+            f"--host {host}: MLflow would be open to the network without an account. Set MLFLOW_TRACKING_URI to a "
+            "server with accounts (docs/team-server.md), or leave --host out and use an SSH tunnel to this machine"
+        )
 
 
 def _require_free_port(host: str, port: int, flag: str) -> None:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            probe.bind((host, port))
+            return
         except OSError as error:
-            raise UserError(f"{flag}: {host}:{port} cannot be used ({error.strerror}); choose another port") from error
+            reason = error.strerror
+    process = listener(port)
+    folder = data_folder_of(process) if process is not None else None
+    if folder is not None:
+        reason = f"it is the service of {folder}"
+    elif process is not None:
+        reason = f"process {process.pid} listens there"
+    raise UserError(f"{flag}: {host}:{port} is taken: {reason}; choose another port")

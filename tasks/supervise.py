@@ -7,11 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import psutil
 
 from models.errors import UserError
+from tasks.prefect_server import last_lines
 
 SECONDS_TO_STOP = 15
 """A part that has not ended by then is killed."""
@@ -49,11 +51,18 @@ class Part:
     children_outlive_it: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     failures: int = 0
+    restarts: int = 0
+    last_restart: str | None = None
+    """When it was last started again, ISO 8601."""
+    log_begins: int = 0
+    """Bytes that the log had before this program started it."""
     _started: float = 0.0
 
     def start(self) -> None:
         """Start it; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.process is None and self.log.exists():
+            self.log_begins = self.log.stat().st_size
         self._started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -81,7 +90,7 @@ class Part:
         deadline = time.monotonic() + seconds
         while not self.answers():
             if not self.is_running():
-                raise UserError(f"{self.name} ended as it started; the end of {self.log}:\n{self.last_lines()}")
+                raise UserError(f"{self.name} ended as it started; the end of {self.log}:\n{last_lines(self.log)}")
             if time.monotonic() > deadline:
                 raise UserError(f"{self.name} does not answer after {seconds:.0f} s; see {self.log}")
             time.sleep(0.1)
@@ -98,15 +107,12 @@ class Part:
             return False
         self.failures = self.failures + 1 if time.monotonic() - self._started < SOON else 1
         if self.failures > MOST_FAILURES:
-            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{self.last_lines()}")
+            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{last_lines(self.log)}")
         if not self.children_outlive_it:
             self._stop_orphans()
         self.start()
+        self.restarts, self.last_restart = self.restarts + 1, now()
         return True
-
-    def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
     def stop(self) -> None:
         """Stop it and every process that it started."""
@@ -120,6 +126,11 @@ class Part:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def now() -> str:
+    """The time of day for records, ISO 8601 with the time zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def stop_process_tree(pid: int) -> None:

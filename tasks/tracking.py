@@ -30,7 +30,7 @@ import models
 from models.errors import UserError
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
-from tasks.runs_view import TAG, view
+from tasks.runs_view import TAG, WORKFLOW, view
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder of a run's checkpoints."""
@@ -400,7 +400,7 @@ def page(run_id: str) -> str | None:
     uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith("http"):
         return None
-    return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}"
+    return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}?{WORKFLOW}"
 
 
 def save_checkpoint(run_id: str, path: Path) -> None:

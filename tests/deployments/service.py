@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Service:
     api: str
     home: Path
     environment: dict[str, str]
+    _csrf: dict[str, str] | None = field(default=None, init=False)
 
     def command(self, *arguments: str) -> str:
         """Run `python -m ...` from the project's folder; returns what it printed."""
@@ -35,15 +37,23 @@ class Service:
         return done.stdout
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the Prefect API with the environment's credentials; returns its JSON."""
+        """Ask the Prefect API with the environment's credentials; returns its JSON, None without content."""
         user, _, password = self.environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
         credentials = (user, password) if user else None
+        if self._csrf is None:
+            client = str(uuid.uuid4())
+            answer = httpx.get(f"{self.api}/csrf-token", params={"client": client}, auth=credentials, timeout=60)
+            token = answer.json().get("token")  # none where the server asks for none
+            self._csrf = {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token} if token else {}
         for _ in range(5):
-            answer = httpx.request(method, f"{self.api}{path}", json=body, auth=credentials, timeout=60)
+            answer = httpx.request(
+                method, f"{self.api}{path}", json=body, auth=credentials, headers=self._csrf, timeout=60
+            )
             if answer.status_code != 503:  # a database that is busy for too long; Prefect's own client asks again, too
                 break
             time.sleep(1)
-        return answer.raise_for_status().json()
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def start(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a deployment's flow; returns the flow run's id."""
@@ -67,6 +77,70 @@ class Service:
         run, logs = self.flow_run(flow_run_id), sorted(self.home.glob("worker*.log"))
         assert found, "\n".join([json.dumps(run["state"]), *(log.read_text()[-3000:] for log in logs)])
         return run
+
+
+@dataclass
+class Up(Service):
+    """What `unfreeze up` runs: the service, its process and the address of MLflow."""
+
+    process: subprocess.Popen[bytes]
+    mlflow: str
+
+    @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self.home / "data"
+
+    @property
+    def printed(self) -> str:
+        """What `unfreeze up` has printed."""
+        return (self.home / "up.log").read_text()
+
+    def record(self) -> dict[str, Any]:
+        """What it recorded for other commands."""
+        record: dict[str, Any] = json.loads((self.data / "service.json").read_text())
+        return record
+
+    def unfreeze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command from another terminal, whose environment holds nothing but the data folder."""
+        return unfreeze(self.data, *arguments)
+
+
+def own_environment(data: Path) -> dict[str, str]:
+    """The environment of a person who has set the data folder only, and not what the tests' own have."""
+    ours = ("UNFREEZE_HOME", "PREFECT_", "MLFLOW_TRACKING_URI")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        "UNFREEZE_HOME": str(data),
+    }
+
+
+def unfreeze(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `unfreeze` for a data folder."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=own_environment(data), capture_output=True, text=True)
+
+
+@contextmanager
+def running_up(home: Path, **environment: str) -> Iterator[Up]:
+    """Run `unfreeze up` on free ports until the block ends; its data folder is ``home / "data"``."""
+    data = home / "data"
+    environment = {**own_environment(data), **environment}
+    ports = free_port(), free_port()
+    flags = ["--prefect_port", str(ports[0]), "--mlflow_port", str(ports[1]), "--data", str(data)]
+    with (home / "up.log").open("wb") as log:
+        command = [sys.executable, "-m", "flows.cli", "up", *flags]
+        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+    up = Up(f"http://127.0.0.1:{ports[0]}/api", home, environment, process, f"http://127.0.0.1:{ports[1]}")
+    try:
+        assert until(lambda: "ready after" in up.printed or process.poll() is not None, 300), up.printed
+        assert process.poll() is None, up.printed
+        environment["PREFECT_API_AUTH_STRING"] = (data / "prefect.auth").read_text().strip()
+        yield up
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(90)
 
 
 class Processes:

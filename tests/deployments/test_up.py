@@ -3,13 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +15,19 @@ import psutil
 import pytest
 
 from tests.conftest import draw_stripes
-from tests.deployments.service import PROJECT, Service, free_port, until
+from tests.deployments.browser import CHROMIUM, FLAGS, foreign_requests, needs_chromium, sign_in
+from tests.deployments.service import PROJECT, Up, free_port, running_up, unfreeze, until
 from tests.flows.tiny import tiny_training
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 DEPLOYMENTS = ("train-images", "train-tables", "find-lr", "sweep", "sweep-tables", "retrain", "watch", "predict")
-
-
-@dataclass
-class Up(Service):
-    """The service, its process and the address of MLflow."""
-
-    process: subprocess.Popen[bytes]
-    mlflow: str
-
-    @property
-    def log(self) -> str:
-        return (self.home / "up.log").read_text()
-
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self.home / "data" / "service.json").read_text())
-        return record
-
-    def unfreeze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command from another terminal: it finds the service by the data folder."""
-        command = [sys.executable, "-m", "flows.cli", *arguments]
-        return subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    home = tmp_path_factory.mktemp("up")
-    data = home / "data"
-    environment = {**os.environ, "UNFREEZE_HOME": str(data), "PREFECT_HOME": str(data / "prefect")}
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_LOCAL_STORAGE_PATH"):
-        environment.pop(name, None)
-    ports = free_port(), free_port()
-    flags = ["--prefect_port", str(ports[0]), "--mlflow_port", str(ports[1]), "--data", str(data)]
-    with (home / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "flows.cli", "up", *flags]
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
-    service = Up(f"http://127.0.0.1:{ports[0]}/api", home, environment, process, f"http://127.0.0.1:{ports[1]}")
-    try:
-        assert until(lambda: "ready after" in service.log or process.poll() is not None, 180), service.log
-        assert process.poll() is None, service.log
-        yield service
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(90)
+    with running_up(tmp_path_factory.mktemp("up")) as up:
+        yield up
 
 
 @pytest.fixture(scope="module")
@@ -92,19 +49,61 @@ def test_everything_is_there_and_other_commands_find_it(up: Up) -> None:
 def test_a_second_service_in_the_same_folder_and_a_taken_port_are_refused(up: Up, tmp_path: Path) -> None:
     second = up.unfreeze("up")
     assert (second.returncode, "is running already" in second.stderr) == (2, True)
-    environment = {**up.environment, "UNFREEZE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "flows.cli", "up", "--prefect_port", up.mlflow.rsplit(":", 1)[1]]
-    taken = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
-    assert taken.returncode == 2
-    assert "--prefect_port" in taken.stderr
-    assert "Traceback" not in taken.stderr
+    prefect, mlflow = (address.removesuffix("/api").rsplit(":", 1)[1] for address in (up.api, up.mlflow))
+    for flags in (["--prefect_port", prefect], ["--prefect_port", str(free_port()), "--mlflow_port", mlflow]):
+        taken = unfreeze(tmp_path / "other", "up", *flags)
+        assert taken.returncode == 2
+        assert f"{flags[-2]}: 127.0.0.1:{flags[-1]} is taken: it is the service of {up.data}" in taken.stderr
+        assert "Traceback" not in taken.stderr
+    assert until(lambda: up.request("GET", "/health") is True, 5)
+
+
+def test_to_listen_beyond_the_loopback_is_refused_where_mlflow_would_have_no_account(tmp_path: Path) -> None:
+    refused = unfreeze(tmp_path, "up", "--host", "0.0.0.0", "--prefect_port", str(free_port()))
+    assert refused.returncode == 2
+    assert "without an account" in refused.stderr
+
+
+def test_a_schedule_that_is_switched_on_starts_a_run_and_status_says_that_the_scheduler_is_well(up: Up) -> None:
+    deployment = up.request("GET", "/deployments/name/watch/local")
+    path = f"/deployments/{deployment['id']}/schedules"
+    (usual,) = deployment["schedules"]
+    assert usual["active"] is False
+    every_10_seconds = {"schedule": {"interval": 10}, "active": True}
+    (added,) = up.request("POST", path, [every_10_seconds])
+    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
+    assert until(lambda: up.request("POST", "/flow_runs/filter", wanted) != [], 180), up.request(
+        "POST", "/flow_runs/filter", {}
+    )
+    (run, *_) = up.request("POST", "/flow_runs/filter", wanted)
+    assert run["auto_scheduled"]
+    rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
+    assert rows.keys() == {"Prefect", "MLflow", "worker", "schedules"}
+    assert {row["state"] for row in rows.values()} == {"ok"}, rows
+    assert rows["schedules"]["trouble"] == "1 active"
+    up.request("DELETE", f"{path}/{added['id']}")
+
+
+def test_status_says_what_the_scheduler_complains_of(up: Up) -> None:
+    with Path(up.record()["health"]["Prefect"]["log"]).open("a") as log:
+        log.write(
+            "17:01:10.099 | ERROR   | docket.dependencies - schedule_deployments(){schedule_deployments}\n"
+            "Traceback (most recent call last):\n  File 'scheduler.py', line 273, in schedule_deployments\n"
+            "sqlalchemy.exc.InvalidRequestError: Can't evaluate bulk DML statement\n"
+        )
+    rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
+    assert rows["Prefect"]["state"] == "failing"
+    assert "schedule_deployments" in rows["Prefect"]["trouble"]
+    assert "Can't evaluate bulk DML statement" in rows["Prefect"]["trouble"]
 
 
 def test_a_part_that_dies_is_started_again(up: Up) -> None:
     pid = int(up.record()["parts"]["MLflow"].split(":")[0])
     psutil.Process(pid).kill()
-    assert until(lambda: "MLflow ended and was started again" in up.log, 20), up.log
-    assert until(lambda: _answers(f"{up.mlflow}/health"), 60)
+    assert until(lambda: "MLflow ended and was started again" in up.printed, 60), up.printed
+    assert until(lambda: _answers(f"{up.mlflow}/health"), 120)
+    rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
+    assert rows["MLflow"]["restarts"].startswith("1, the last at 20")
 
 
 def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registered_again(up: Up) -> None:
@@ -115,7 +114,7 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
 
     assert weekly()["active"] is False
     path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
-    httpx.patch(f"{up.api}{path}", json={"active": True}).raise_for_status()
+    up.request("PATCH", path, {"active": True})
     script = (
         "import os; from pathlib import Path; from tasks.deployments import register_deployments; "
         "register_deployments(Path.cwd(), 'local', os.environ)"
@@ -124,11 +123,10 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert weekly()["active"] is True
-    httpx.patch(f"{up.api}{path}", json={"active": False}).raise_for_status()
+    up.request("PATCH", path, {"active": False})
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@needs_chromium
 def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
     up: Up, lines: Path, tmp_path: Path
 ) -> None:
@@ -149,10 +147,12 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         return page.locator(f"{found}/ancestor::div[contains(concat(' ', @class, ' '), ' p-label ')][1]").first
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        strangers = foreign_requests(page)
+        sign_in(page, up)
 
         for deployment in (name.replace("-", "_") for name in DEPLOYMENTS):
             form(page, deployment)
@@ -228,6 +228,7 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         expect(page.get_by_text("seed", exact=True).first).to_be_visible()
         page.screenshot(path=pictures / "mlflow-compare.png", full_page=True)
         browser.close()
+        assert strangers == []
 
 
 def test_new_data_are_seen_by_the_sensor_and_retrained_on_by_the_automation(up: Up, lines: Path) -> None:
@@ -263,13 +264,13 @@ def test_ctrl_c_cancels_what_runs_and_leaves_no_process(up: Up, lines: Path) -> 
     long = tiny_training(lines, **{"recipe.full.cycles": 12}).model_dump(mode="json")
     run = up.start("train-images/local", {"params": long})
     up.wait(run, "RUNNING")
-    time.sleep(5)
+    assert until(lambda: any("epoch" in line for line in up.log(run)), 120)
     family += psutil.Process(up.process.pid).children(recursive=True)
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(120) == 0, up.log
+    assert up.process.wait(120) == 0, up.printed
     assert [process for process in family if process.is_running()] == []
     assert not (up.home / "data" / "service.json").exists()
-    assert "was cancelled" in up.log or "were cancelled" in up.log
+    assert "was cancelled" in up.printed or "were cancelled" in up.printed
 
 
 def _answers(address: str) -> bool:
