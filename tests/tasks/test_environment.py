@@ -1,0 +1,104 @@
+"""The data folder: private, found, and not fooled by files that came with a folder from elsewhere."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.environment import credentials, live_service, make_home
+from tasks.processes import this_process
+
+
+@pytest.fixture
+def folder(own_home: Path) -> Path:
+    return make_home()
+
+
+@pytest.fixture
+def others_process() -> Iterator[dict[str, str]]:
+    """Tags of a process of another user."""
+    if os.getuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    process = subprocess.Popen(["sleep", "60"], user=65534)
+    yield {
+        "unfreeze.host": socket.gethostname(),
+        "unfreeze.process": f"{process.pid}:{psutil.Process(process.pid).create_time():.0f}",
+    }
+    process.kill()
+    process.wait()
+
+
+def record(folder: Path, **changes: Any) -> None:
+    known = {
+        **this_process(),
+        "user": os.getuid(),
+        "prefect": "http://127.0.0.1:4200/api",
+        "mlflow": "http://localhost:5000",
+        "pool": "local",
+    }
+    (folder / "service.json").write_text(json.dumps({**known, **changes}))
+
+
+def test_the_data_folder_is_for_its_owner_only_also_where_it_was_open(folder: Path) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    make_home()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_credentials_stay_the_same_and_are_made_anew_where_others_could_read_them(folder: Path) -> None:
+    first = credentials()
+    assert credentials() == first
+    user, _, password = first.partition(":")
+    assert user == "unfreeze"
+    assert len(password) >= 32
+    (folder / "prefect.auth").chmod(0o644)
+    assert credentials() != first
+    assert (folder / "prefect.auth").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_live_service_of_this_machine_and_user_is_believed(folder: Path) -> None:
+    assert live_service() is None
+    record(folder)
+    found = live_service()
+    assert found is not None
+    assert found["prefect"] == "http://127.0.0.1:4200/api"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"unfreeze.host": "elsewhere"},
+        {"user": 12345},
+        {"user": None},
+        {"unfreeze.process": "1:0"},
+        {"unfreeze.process": "no process"},
+        {"prefect": "http://evil.example/api"},
+        {"mlflow": "https://evil.example"},
+        {"mlflow": "http://127.0.0.1.evil.example"},
+        {"mlflow": "http://127.0.0.1@evil.example"},
+        {"mlflow": "file:///etc"},
+        {"prefect": 7},
+    ],
+    ids=str,
+)
+def test_a_planted_record_redirects_no_command(planted: dict[str, Any], folder: Path) -> None:
+    record(folder, **planted)
+    assert live_service() is None
+
+
+def test_a_record_of_another_users_process_is_not_believed(folder: Path, others_process: dict[str, str]) -> None:
+    record(folder, **others_process)
+    assert live_service() is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '"text"', "null"])
+def test_a_damaged_record_is_no_service(content: str, folder: Path) -> None:
+    (folder / "service.json").write_text(content)
+    assert live_service() is None
