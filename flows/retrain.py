@@ -13,7 +13,7 @@ from models.specs import TrainImages
 from tasks import registry, retraining
 from tasks.compare import compare_models
 from tasks.drift import report_drift
-from tasks.interruption import cancelled
+from tasks.interruption import cancelled, heeding_hangups
 from tasks.progress import announce
 from tasks.promotion import approved, carry_out, notify, require_blocks, show_decision
 from tasks.run import unfinished_training
@@ -32,7 +32,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     try:
         leave_to_later_run()
         require_blocks(params)
-        with turn(f"retrain {retraining.name_of(params)}"):
+        with turn(f"retrain {retraining.name_of(params)}"), heeding_hangups():
             return retrain_model(params)
     except NotNow as reason:
         announce(f"skipped: {reason}")

@@ -1,6 +1,7 @@
 """Commands about the service and its models: up, open, status, promote, retrain."""
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -46,10 +47,14 @@ def _up(options: argparse.Namespace) -> int:
     from tasks.service import Stack
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed must not keep it from stopping its parts
+            print(line, file=sys.stderr, flush=True)
 
     # What a service manager or `kill` sends ends it as Ctrl-C does; a shell's background jobs ignore SIGINT.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    ending = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it goes on without its terminal
+        ending.append(signal.SIGHUP)
+    for number in ending:
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     stack = Stack(settings, say)
@@ -67,8 +72,8 @@ def _up(options: argparse.Namespace) -> int:
         return 0
     finally:
         # A second Ctrl-C must not leave half of it running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)
         if stack.parts:
             stack.stop()
             say("stopped")

@@ -88,6 +88,8 @@ def sweep(result: dict[str, Any]) -> None:
     comparison(result["comparison"])
     trials = ", ".join(f"{count} {name}" for name, count in result["trials"].items())
     print(f"trials: {trials}; shared prefixes built: {result['prefix_builds']}", file=sys.stderr)
+    for each in result["workers"]["died"]:
+        print(f"worker {each['worker']} died with status {each['exit_status']}: {each['log']}", file=sys.stderr)
     if result["best"] is not None:
         best(result["best"])
         print(f"register it: unfreeze sweep --study {result['study']} --best --register", file=sys.stderr)

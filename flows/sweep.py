@@ -43,9 +43,12 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
     """Run trials, in this process and in those beside it, and say what was found."""
     try:
         with sweeps.open_sweep(params, training) as under_way:
-            with sweeps.other_workers(params, under_way.study.study_name):
-                under_way.run_trials()
-            return under_way.finish()
+            with sweeps.other_workers(params, under_way.study.study_name) as workers:
+                under_way.run_trials(after_each=workers.check)
+                ended = workers.finish()
+            found = {**under_way.finish(), "workers": ended}
+            workers.require_survivor()
+            return found
     except KeyboardInterrupt as stopped:
         return cancelled(stopped)
 

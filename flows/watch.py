@@ -3,23 +3,37 @@
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed, Failed, State
 
 from models.retrain_spec import Watch
-from tasks.watching import announce_new_data, look_at_source, watched_models
+from tasks.progress import announce
+from tasks.watching import announce_new_data, look_at_source, remember, watched_models
 
 DEFAULTS = Watch()
 
 
 @flow(name="watch", flow_run_name="watch sources")
-def watch(params: Watch = DEFAULTS) -> dict[str, Any]:
+def watch(params: Watch = DEFAULTS) -> State[Any]:
     """Look whether the data of registered models changed since their latest retraining, and say so in an event.
 
-    The automation `unfreeze: new data start a retraining` answers the event.
+    The automation `unfreeze: new data start a retraining` answers the event. A model whose source cannot be looked at
+    makes the run fail, but only after the others were looked at.
 
     Args:
         params: Which models to look after.
     """
-    seen = {model: look_at_source(model) for model in watched_models(params)}
-    for model in [model for model, is_new in seen.items() if is_new]:
-        announce_new_data(model)
-    return {"new data": [model for model, is_new in seen.items() if is_new], "models": list(seen)}
+    models, new, broken = watched_models(params), [], {}
+    for model in models:
+        try:
+            look = look_at_source(model)
+            if look is not None:
+                announce_new_data(model)
+                remember(model, look)  # only now: data that nobody was told of are new at the next look as well
+                new.append(model)
+        except Exception as error:  # a source that is away, or a model of another program, must not hide the others
+            broken[model] = f"{type(error).__name__}: {error}"
+            announce(f"{model}: cannot be looked at: {broken[model]}")
+    result = {"new data": new, "models": models, "broken": broken}
+    if broken:
+        return Failed(message="; ".join(f"{model}: {reason}" for model, reason in broken.items()), data=result)
+    return Completed(message=f"new data of {', '.join(new)}" if new else "nothing new", data=result)

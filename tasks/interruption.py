@@ -1,6 +1,8 @@
 """Stopping between two batches: a signal in the middle of an optimizer step must not tear the weights."""
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from prefect.states import Cancelled, State
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Hold back SIGINT and SIGTERM while the block runs.
+    """Hold back SIGINT, SIGTERM and SIGHUP while the block runs.
 
     Yields a function that says whether one has come; the block then saves what it has and ends, and the signal takes
     its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. A second
@@ -23,11 +25,13 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {}
 
     def hold(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
         received.append(number)
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         before |= {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in before:
         signal.signal(number, hold)
@@ -38,6 +42,41 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
+
+
+@contextmanager
+def heeding_hangups() -> Iterator[None]:
+    """Let SIGHUP, sent as a terminal closes, act as Ctrl-C while the block runs; `nohup` keeps it ignored.
+
+    By default it would end the process on the spot, without a checkpoint.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _leave_terminal()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _leave_terminal() -> None:
+    """Send what would be printed nowhere, if it went to a terminal: writing to one that is closed is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        try:
+            is_terminal = stat.S_ISCHR(os.fstat(descriptor).st_mode)  # isatty says no where the terminal is closed
+        except OSError:
+            continue
+        if is_terminal:
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def cancelled(stopped: KeyboardInterrupt) -> State[Any]:

@@ -21,6 +21,7 @@ from models.predictions import Layout, Tally, metadata_of, read_predictions, wri
 from models.tables.reading import open_table
 from models.tables.serving import TablePredictor
 from models.tables.streaming import TableStream
+from tasks.interruption import heeding_hangups
 from tasks.predict_source import out_of
 from tasks.progress import progress, say
 from tasks.report import show_table
@@ -141,7 +142,8 @@ def writing(params: Predict) -> Iterator[None]:
     except Timeout:
         raise UserError(f"out: another process is writing {out_of(params)}; choose another --out") from None
     try:
-        yield
+        with heeding_hangups():
+            yield
     except KeyboardInterrupt as stopped:
         stopped.add_note("go on with the same command: the parts that are done are kept")
         raise

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from prefect.settings import PREFECT_UI_URL
 
 from models.specs import Stage, TrainImages
 from tasks import tracking
-from tasks.progress import say
+from tasks.interruption import heeding_hangups
+from tasks.progress import announce
 from tasks.report import show_mlflow_link, show_table
 from tasks.train_stage import result_tag
 
@@ -130,24 +131,30 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         resume_run_id = tracking.run_with_tag(
             params.tracking.experiment, "prefect.flow_run_id", tags["prefect.flow_run_id"]
         )
-    if resume_run_id is not None:
-        params = type(params)(**tracking.spec_of(resume_run_id))
-        tracking.reopen_run(resume_run_id, tags)
-        run = Run(resume_run_id, params)
-        say(f"going on with MLflow run {run.id}")
-    else:
-        network = getattr(params.model, "backbone", "embeddings")
-        title = f"{source_name(params.data.source)} {network} seed {params.seed}"
-        name = params.tracking.run_name or (title if kind.startswith("train") else f"{kind} {title}")
-        tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
-        run = Run(tracking.start_run(params.tracking.experiment, name, params.model_dump(mode="json"), tags), params)
-        say(f"MLflow run {run.id} ({name})")
-    show_mlflow_link(run.id)
-    with (
-        tracking.closing_run(run.id, f"unfreeze resume {run.id}"),
-        tracking.system_metrics(run.id, params.tracking.system_metrics),
-    ):
-        yield run
+    with ExitStack() as held:
+        held.enter_context(heeding_hangups())
+        if resume_run_id is not None:
+            params = type(params)(**tracking.spec_of(resume_run_id))
+            held.enter_context(tracking.held_run(resume_run_id))
+            tracking.reopen_run(resume_run_id, tags)
+            run = Run(resume_run_id, params)
+            announce(f"MLflow run {run.id} is resumed")
+        else:
+            network = getattr(params.model, "backbone", "embeddings")
+            title = f"{source_name(params.data.source)} {network} seed {params.seed}"
+            name = params.tracking.run_name or (title if kind.startswith("train") else f"{kind} {title}")
+            tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
+            spec = params.model_dump(mode="json")
+            run = Run(tracking.start_run(params.tracking.experiment, name, spec, tags), params)
+            held.enter_context(tracking.held_run(run.id))
+            resume = f"; after an interruption: unfreeze resume {run.id}" if kind.startswith("train") else ""
+            announce(f"MLflow run {run.id} ({name}){resume}")
+        show_mlflow_link(run.id)
+        with (
+            tracking.closing_run(run.id, f"unfreeze resume {run.id}"),
+            tracking.system_metrics(run.id, params.tracking.system_metrics),
+        ):
+            yield run
 
 
 def unfinished_training(experiment: str) -> str | None:

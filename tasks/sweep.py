@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,13 +19,21 @@ from pydantic import BaseModel
 from models.errors import UserError
 from models.search import SweepSpec, check_space
 from tasks import tracking
+from tasks.environment import home
+from tasks.interruption import heeding_hangups
 from tasks.kinds import KINDS, kind_of, name_of
+from tasks.processes import own_module
 from tasks.progress import announce
-from tasks.report import show_mlflow_link
+from tasks.report import artifact_key, show_mlflow_link
 from tasks.run import prefect_tags
 from tasks.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from tasks.sweep_report import compare_with_rules, keep_report
 from tasks.trial import TrialRunner
+
+
+class WorkersDied(RuntimeError):
+    """None of the processes beside the first lived to the end of its sweep."""
+
 
 MOST_FAILURES = 3
 """Trials in a row that may fail; after that it is not their values that are wrong."""
@@ -52,8 +60,13 @@ class Sweep:
         self._artifact: UUID | None = None
         self._shown_best: int | None = None
 
-    def run_trials(self) -> None:
+    def run_trials(self, after_each: Callable[[], None] = lambda: None) -> None:
         """Run trials until the study has as many as asked for.
+
+        Parameters
+        ----------
+        after_each
+            Called after each of them.
 
         Raises
         ------
@@ -74,6 +87,7 @@ class Sweep:
                 if failures == MOST_FAILURES:
                     raise
             self._report_progress()
+            after_each()
 
     def finish(self) -> dict[str, Any]:
         """Draw and log what was found; what it came to as JSON."""
@@ -148,43 +162,100 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         kind_of(training).describe(training, run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)
-    announce(f"study {study.study_name}, MLflow run {run_id}")
+    go_on = f"unfreeze sweep --study {study.study_name} --trials {search.trials}"
+    announce(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {go_on}")
     show_mlflow_link(run_id)
     sweep = Sweep(search, training, study, run_id)
-    with tracking.closing_run(run_id, f"unfreeze sweep --study {study.study_name} --trials {search.trials}"):
+    with heeding_hangups(), tracking.closing_run(run_id, go_on):
         yield sweep
 
 
+class Workers:
+    """Processes that run trials of the same study beside this one.
+
+    Parameters
+    ----------
+    search
+        What they search; `search.workers` counts this process as well.
+    study
+        Name of the study.
+    """
+
+    def __init__(self, search: SweepSpec, study: str) -> None:
+        self._search, self._study = search, study
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._died: dict[int, dict[str, Any]] = {}
+
+    def start(self, threads: int) -> None:
+        """Start them, with that many threads each; their output goes to log files in the data folder."""
+        with get_client(sync_client=True) as client:
+            api = str(client.api_url).rstrip("/")
+        wanted = {"trials", "storage", "sampler", "pruner", "sampler_seed"}
+        settings = self._search.model_dump(include=wanted, exclude_none=True)
+        flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        command = own_module("flows.cli", "sweep", "--study", self._study, *flags)
+        environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
+        for number in range(1, self._search.workers):
+            log = self._log(number)
+            log.parent.mkdir(exist_ok=True)
+            with log.open("wb") as output:
+                self._processes[number] = subprocess.Popen(
+                    command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
+                )
+
+    def check(self) -> None:
+        """Announce those that died since the last look."""
+        for number, process in self._processes.items():
+            status = process.poll()
+            if status is not None and status != 0 and number not in self._died:
+                self._died[number] = {"worker": number, "exit_status": status, "log": str(self._log(number))}
+                announce(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for them; how many were ``started``, and which ``died``."""
+        for process in self._processes.values():
+            process.wait()
+        self.check()
+        return {"started": len(self._processes), "died": list(self._died.values())}
+
+    def require_survivor(self) -> None:
+        """Refuse to call a sweep a success whose workers beside this process all died.
+
+        Raises
+        ------
+        WorkersDied
+            Names them and their logs.
+        """
+        if self._processes and len(self._died) == len(self._processes):
+            logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in self._died.values())
+            raise WorkersDied(f"all {len(self._died)} workers beside the first died; their logs: {logs}")
+
+    def stop(self) -> None:
+        """End those that run; each finishes its batch."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.wait()
+
+    def _log(self, number: int) -> Path:
+        return home() / "logs" / f"sweep-{artifact_key(self._study)}-worker-{number}.log"
+
+
 @contextmanager
-def other_workers(search: SweepSpec, study: str) -> Iterator[None]:
+def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
     """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
-    if search.workers == 1:
-        yield
-        return
-    with get_client(sync_client=True) as client:
-        api = str(client.api_url).rstrip("/")
-    # Workers that each took every core would mostly wait for each other.
-    threads = max(1, torch.get_num_threads() // search.workers)
+    workers = Workers(search, study)
     alone = torch.get_num_threads()
-    settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "flows.cli", "sweep", "--study", study, *flags]
-    environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
-    processes = [
-        subprocess.Popen(command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL)
-        for number in range(1, search.workers)
-    ]
+    # Workers that each took every core would mostly wait for each other.
+    threads = max(1, alone // search.workers)
     torch.set_num_threads(threads)
     try:
-        yield
-        for process in processes:
-            process.wait()
+        if search.workers > 1:
+            workers.start(threads)
+        yield workers
     finally:
         torch.set_num_threads(alone)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        workers.stop()
 
 
 def join_sweep(search: SweepSpec, training: Any) -> None:

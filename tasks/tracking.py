@@ -18,7 +18,7 @@ from typing import Any, Literal
 import mlflow
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -28,7 +28,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 import models
 from models.errors import UserError
-from tasks.environment import home
+from tasks.environment import home, make_home
 from tasks.processes import is_gone, this_process
 from tasks.runs_view import TAG, WORKFLOW, view
 
@@ -42,6 +42,10 @@ BUFFERED_METRICS = 500
 """Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
 
 
+SILENT_SECONDS = 120
+"""A run on another machine that logged no metric for so long is taken for dead."""
+
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended."""
 
@@ -52,7 +56,7 @@ def client() -> MlflowClient:
     mlflow.set_tracking_uri(uri)
     if not uri.startswith("sqlite"):
         return MlflowClient(uri)
-    home().mkdir(parents=True, exist_ok=True)
+    make_home()
     # Processes that create one SQLite store at the same moment fail, so they go one by one.
     with FileLock(home() / "mlflow.lock"):
         return MlflowClient(uri)
@@ -107,21 +111,75 @@ def create_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapp
     return str(run.info.run_id)
 
 
-def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
-    """Set a stopped run, or with `finished` any run, to running again, on behalf of this process.
+@contextmanager
+def held_run(run_id: str) -> Iterator[None]:
+    """Be the only process of this machine and data folder that trains a run, while the block runs.
 
     Raises
     ------
     UserError
-        If there is no such run, or it is finished and may not be.
+        If another one does.
+    """
+    folder = make_home() / "locks"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{run_id}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        process = get_run(run_id).data.tags.get("unfreeze.process", "").partition(":")[0]
+        raise UserError(_being_trained(run_id, process)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
+    """Set a stopped run, or with `finished` any run, to running again, on behalf of this process.
+
+    With `finished` the run may have several processes at a time, as a sweep has.
+
+    Raises
+    ------
+    UserError
+        If there is no such run, it is finished and may not be, or its process lives.
     """
     mlflow_client = client()
     run = get_run(run_id)
     if run.info.status == "FINISHED" and not finished:
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
+    if run.info.status == "RUNNING" and not finished:
+        _refuse_live_run(run)
     close_stale_runs(run.info.experiment_id)
     mlflow_client.update_run(run_id, status="RUNNING")
     mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **this_process()}.items()])
+
+
+def _refuse_live_run(run: Any) -> None:
+    """Refuse a run whose process lives: on this machine by its process id, elsewhere by what it logged last."""
+    tags, run_id = run.data.tags, run.info.run_id
+    process, host = tags.get("unfreeze.process", "").partition(":")[0], tags.get("unfreeze.host", "another machine")
+    if host == socket.gethostname():
+        if process != str(os.getpid()) and not is_gone(tags):
+            raise UserError(_being_trained(run_id, process))
+        return
+    silent = time.time() - _last_logged(run) / 1000
+    if silent < SILENT_SECONDS:
+        raise UserError(
+            f"run {run_id} is being trained by process {process} on {host}, which logged a metric {silent:.0f} s ago; "
+            f"stop it there. A run that logged nothing for {SILENT_SECONDS} s is taken for dead"
+        )
+
+
+def _being_trained(run_id: str, process: str) -> str:
+    return f"run {run_id} is being trained by process {process} of this machine; stop that one first"
+
+
+def _last_logged(run: Any) -> int:
+    """When the run logged its last metric, or began: milliseconds since 1970."""
+    names = ("train/loss", "valid/loss", "system/cpu_utilization_percentage")
+    histories = (client().get_metric_history(run.info.run_id, name) for name in names if name in run.data.metrics)
+    return max([run.info.start_time, *(metric.timestamp for history in histories for metric in history[-1:])])
 
 
 def get_run(run_id: str) -> Any:

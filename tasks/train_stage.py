@@ -76,8 +76,9 @@ def train_stage(
                 log.log(tracking.as_float(epoch_metrics), step.step)
                 log.flush()
                 say(f"{stage.name}: epoch {step.epoch} of {stage.epochs}: {_note(step)}")
-                if not (params.tracking.cycle_checkpoints and step.epoch in ends):
-                    writer.save()
+                if params.tracking.cycle_checkpoints and step.epoch in ends:
+                    continue  # the cycle's own step, which follows at once, saves the same state
+                writer.save()
             elif params.tracking.cycle_checkpoints:
                 writer.save(cycle_checkpoint(stage.name, step.cycle))
             if stop_asked():

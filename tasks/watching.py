@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 from prefect import task
-from prefect.events import emit_event
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
 from prefect.variables import Variable
 
 from models.images.sources import resolve_source
@@ -27,32 +28,49 @@ def watched_models(params: Watch) -> list[str]:
 
 
 @task(name="look-at-source", task_run_name="look at the source of {model}")
-def look_at_source(model: str) -> bool:
-    """Whether the model's source has data that neither the champion nor the latest retraining has seen.
+def look_at_source(model: str) -> str | None:
+    """Look whether the model's source has data that neither the champion nor the latest retraining has seen.
 
-    Files are read only if their names, sizes or times changed since the last look.
+    Files are read only if their names, sizes or times changed since the last look that was remembered.
+
+    Returns
+    -------
+    str or None
+        What `remember` takes, once the new data were announced; None where nothing is new.
     """
     champion = registry.version_of(model, registry.CHAMPION)
-    try:
-        training = training_like(champion, Retrain(model=model, warm_start="fresh"))
-        look = _look(training)
-    except Exception as error:  # a source that is away, or a model of another program, must not stop the others
-        announce(f"{model}: its source cannot be looked at: {error}")
-        return False
-    name = f"unfreeze_seen_{artifact_key(model).replace('-', '_')}"
-    if Variable.get(name) == look:
+    training = training_like(champion, Retrain(model=model, warm_start="fresh"))
+    look = _look(training)
+    if Variable.get(_variable(model)) == look:
         say(f"{model}: nothing changed since the last look")
-        return False
-    found = is_new(read_data(training)["fingerprint"], champion)
-    Variable.set(name, look, overwrite=True)
-    say(f"{model}: {'new data' if found else 'files changed, the data did not'}")
-    return found
+        return None
+    if is_new(read_data(training)["fingerprint"], champion):
+        say(f"{model}: new data")
+        return look
+    say(f"{model}: files changed, the data did not")
+    remember(model, look)
+    return None
 
 
 def announce_new_data(model: str) -> None:
-    """Emit the event that the automation waits for."""
-    emit_event(event=NEW_DATA, resource={"prefect.resource.id": f"{RESOURCE}.{model}"}, payload={"model": model})
+    """Record the event that the automation waits for; it is on the server when this returns.
+
+    Not by Prefect's `emit_event`, which leaves the sending to a thread.
+    """
+    resource = Resource({"prefect.resource.id": f"{RESOURCE}.{model}"})
+    event = Event(event=NEW_DATA, resource=resource, payload={"model": model})
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
     announce(f"{model}: new data")
+
+
+def remember(model: str, look: str) -> None:
+    """Leave the files as they were at this look alone from here on."""
+    Variable.set(_variable(model), look, overwrite=True)
+
+
+def _variable(model: str) -> str:
+    return f"unfreeze_seen_{artifact_key(model).replace('-', '_')}"
 
 
 def _look(training: Training) -> str:
