@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from models.names import check_experiment_name, check_registry_name
+
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
 """Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``
 adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
@@ -21,7 +23,7 @@ MOST_EPOCHS = 10_000
 class Spec(BaseModel):
     """A frozen group of settings; an unknown field is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSpec(Spec):
@@ -296,6 +298,16 @@ class TrackingSpec(Spec):
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
     top_losses: int = Field(default=16, ge=0, le=100, description="Pictures with the highest loss to show.")
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment_can_be_created(cls, value: str) -> str:
+        return check_experiment_name(value)
+
+    @field_validator("model_name")
+    @classmethod
+    def _model_can_be_registered(cls, value: str | None) -> str | None:
+        return None if value is None else check_registry_name(value)
 
 
 class TrainImages(Spec):

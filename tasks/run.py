@@ -21,6 +21,8 @@ from tasks.train_stage import result_tag
 
 PARENT = "prefect.parent_flow_run_id"
 """Tag of a training that is part of another flow run, such as a retraining."""
+LONGEST_SOURCE_NAME = 200
+"""Letters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 
 
 class Run:
@@ -168,7 +170,7 @@ def model_name(params: Any) -> str:
 def source_name(source: str) -> str:
     """A short name of a data source for people and registries: the folder's or the file's own, without odd letters."""
     name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "pictures"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:LONGEST_SOURCE_NAME].strip("-") or "pictures"
 
 
 def prefect_tags() -> dict[str, str]:
