@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from models.specs import Stage, TrainImages
 from tasks import tracking
+from tasks.before_training import check_training
 from tasks.progress import say
 from tasks.report import show_mlflow_link, show_table
 from tasks.train_stage import result_tag
@@ -126,6 +127,11 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
     KILLED after a signal, Ctrl-C or a cancellation.
+
+    Raises
+    ------
+    UserError
+        Before there is a run, if the training cannot begin: see `check_training`.
     """
     tags = prefect_tags()
     if resume_run_id is None and "prefect.flow_run_id" in tags:
@@ -134,6 +140,8 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         )
     if resume_run_id is not None:
         params = type(params)(**tracking.spec_of(resume_run_id))
+    check_training(params)
+    if resume_run_id is not None:
         tracking.reopen_run(resume_run_id, tags)
         run = Run(resume_run_id, params)
         say(f"going on with MLflow run {run.id}")
