@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from models.regular_files import irregular_kind
+
 Fit = Literal["crop", "squish", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
@@ -187,6 +189,8 @@ def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Im
     """Open with all header checks made; any failure inside the block becomes `UnreadablePicture`."""
     _silence_pil()
     try:
+        if isinstance(path, Path) and (kind := irregular_kind(path)):
+            raise UnreadablePicture(f"{kind}, not a file")
         size = path.getbuffer().nbytes if isinstance(path, io.BytesIO) else os.stat(path).st_size
         if size == 0:
             raise UnreadablePicture("zero bytes")

@@ -16,6 +16,7 @@ import pyarrow.feather
 from models.errors import UserError
 from models.images.decode import UnreadablePicture, check_picture, map_in_order
 from models.images.sources import Listing
+from models.regular_files import irregular_kind
 from models.specs import DataSpec
 
 _ROWS = pa.schema(
@@ -114,6 +115,8 @@ class Index:
 
 def hash_file(path: Path) -> str:
     """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
+    if irregular_kind(path) is not None:
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

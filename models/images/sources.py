@@ -14,6 +14,7 @@ import pyarrow.feather
 from models.errors import UserError
 from models.images.picture_files import published, write_pictures
 from models.images.torchvision_sources import DATA_SETS, torchvision_pictures
+from models.regular_files import irregular_kind
 from models.specs import DataSpec
 
 Split = Literal["train", "valid"]
@@ -81,7 +82,8 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
         return _list_table(path, data)
     if not path.exists() and data.source in DATA_SETS:
         return _list_data_set(data.source, downloads / data.source)
-    what = f"is a file of type {path.suffix or 'unknown'}" if path.exists() else f"does not exist in {Path.cwd()}"
+    kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
+    what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
     raise UserError(
         f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of pictures per "
         "class; a folder with train/ and valid/ (or val/) of such folders; a .csv, .feather or .arrow file with a "
