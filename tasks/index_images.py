@@ -18,7 +18,7 @@ from tasks.storage import build, cache_path, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL leaves the interpreter free meanwhile."""
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raise it when the same files would give another index; it is part of the key."""
 
 
