@@ -32,9 +32,9 @@ class DataSpec(Spec):
     source: str = Field(
         default="digits",
         min_length=1,
-        description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or val/), a CSV or "
-        "feather file with a column of paths and one of labels, or the name of a torchvision data set "
-        "(`oxford-iiit-pet`, `imagenette`, ...).",
+        description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
+        "val/, dev/; in any case), a CSV or feather file with a column of paths and one of labels, or the name of a "
+        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     size: int | None = Field(
         default=None,
@@ -68,8 +68,8 @@ class DataSpec(Spec):
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says `train` or `valid` per row. Empty: split by "
-        "`valid_fraction`.",
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` (left out) per row. "
+        "Empty: split by `valid_fraction`.",
     )
     max_megapixels: float = Field(
         default=100,
