@@ -6,15 +6,14 @@
 
 import argparse
 import difflib
-import json
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from pydantic import BaseModel
 
+from flows.settings_file import parse_yaml, read_settings
 from models.errors import UserError
 from models.fields import SpecField, fields_of, present
 from models.overrides import build_spec
@@ -161,11 +160,13 @@ def spec_from(
         field = fields.get(name) or next(entry, None)
         if field is None:
             continue
-        # Plain values stay text for pydantic to read: YAML 1.1 takes 1e-3 for text, 010 for 8 and 12:30 for 750.
+        # Single values stay text, and the field says what it means.
         overrides[name] = _structured(text, name, field) if field.is_structured else text
-    config = read_config(Path(arguments.config)) if arguments.config else {}
+    config = _config(arguments.config)
     if section is not None:
         config = config.get(section) or {}
+        if not isinstance(config, dict):
+            raise UserError(f"{arguments.config}: {section}: expected settings as NAME: VALUE below it")
     else:
         config = {name: value for name, value in config.items() if name not in SECTIONS or name in fields}
     return build_spec(spec_class, config, {**overrides, **fixed})
@@ -191,49 +192,18 @@ def space_from(texts: Sequence[str], space: Sequence[Dimension]) -> list[Dimensi
     return list(named.values())
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file of settings; an empty one has none.
-
-    Raises
-    ------
-    UserError
-        If it is missing, unreadable, not valid (with the line) or not a mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"--config: there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if path.suffix.lower() == ".json":  # not read as YAML, which refuses tabs
-        try:
-            config = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    else:
-        config = _parsed_yaml(text, str(path))
-    if config is None:
+def _config(file: str | None) -> dict[str, Any]:
+    if file is None:
         return {}
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected settings as NAME: VALUE, but this is a {type(config).__name__}")
-    return config
+    if not file.strip():
+        raise UserError("--config: the name of the file is empty; give a YAML or JSON file, or leave --config out")
+    return read_settings(Path(file).expanduser())
 
 
 def _structured(text: str, name: str, field: SpecField) -> Any:
     """The flag's YAML; a single text where a list of texts belongs is a list of one."""
-    value = _parsed_yaml(text, f"--{name}")
+    value = parse_yaml(text, f"--{name}")
     return [text] if isinstance(value, str) and list[str] in present(field.annotation) else value
-
-
-def _parsed_yaml(text: str, origin: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{origin}{where}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
-        raise UserError(f"{origin}: {error}") from error
 
 
 def _flag_of(argument: str) -> str:

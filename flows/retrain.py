@@ -11,6 +11,7 @@ from models.comparison import decide
 from models.retrain_spec import Retrain
 from models.specs import TrainImages
 from tasks import registry, retraining
+from tasks.before_training import check_training
 from tasks.compare import compare_models
 from tasks.drift import report_drift
 from tasks.interruption import cancelled, heeding_hangups
@@ -50,6 +51,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
     if champion is None:
         return first_champion(params)
     training = retraining.training_like(champion, params)
+    check_training(training)
     data = retraining.read_data(training)
     if not retraining.is_new(data["fingerprint"], champion) and not params.even_if_unchanged:
         line = f"no new data since version {champion.number} and the latest retraining"

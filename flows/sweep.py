@@ -9,6 +9,7 @@ from models.search import SweepSpec
 from models.specs import TrainImages
 from models.table_specs import TrainTables, completed
 from tasks import sweep as sweeps
+from tasks.before_training import check_trials
 from tasks.interruption import cancelled
 from tasks.study import load_study
 
@@ -42,6 +43,7 @@ def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) ->
 def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:
     """Run trials, in this process and in those beside it, and say what was found."""
     try:
+        check_trials(params, training)
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(params, under_way.study.study_name) as workers:
                 under_way.run_trials(after_each=workers.check)
@@ -62,6 +64,7 @@ def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: i
         training: As the sweep was started with.
         number: Which of the processes this is, from 1.
     """
+    check_trials(params, training)
     sweeps.join_sweep(params, training)
 
 

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.comparison import PromotionSpec
+from models.names import check_registry_name
 from models.specs import Spec
 
 
@@ -42,6 +43,11 @@ class Retrain(Spec):
         default=[],
         description="Prefect notification blocks to tell of a promotion or a failure, such as `slack-webhook/team`.",
     )
+
+    @field_validator("model")
+    @classmethod
+    def _model_can_exist(cls, value: str) -> str:
+        return check_registry_name(value)
 
 
 class Watch(Spec):

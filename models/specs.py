@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from models.names import check_experiment_name, check_registry_name
+
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
 """Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``
 adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
@@ -21,7 +23,7 @@ MOST_EPOCHS = 10_000
 class Spec(BaseModel):
     """A frozen group of settings; an unknown field is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSpec(Spec):
@@ -30,9 +32,9 @@ class DataSpec(Spec):
     source: str = Field(
         default="digits",
         min_length=1,
-        description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or val/), a CSV or "
-        "feather file with a column of paths and one of labels, or the name of a torchvision data set "
-        "(`oxford-iiit-pet`, `imagenette`, ...).",
+        description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
+        "val/, dev/; in any case), a CSV or feather file with a column of paths and one of labels, or the name of a "
+        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     size: int | None = Field(
         default=None,
@@ -66,14 +68,16 @@ class DataSpec(Spec):
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says `train` or `valid` per row. Empty: split by "
-        "`valid_fraction`.",
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` (left out) per row. "
+        "Empty: split by `valid_fraction`.",
     )
     max_megapixels: float = Field(
         default=100,
         gt=0,
         le=2000,
-        description="Pictures with more million pixels than this are left out, so that none can exhaust memory.",
+        description="Pictures with more million pixels than this are left out, so that none can exhaust memory: "
+        "decoding one takes at most 12 bytes per pixel of this limit, 1.2 GB at 100. WebP, AVIF and JPEG 2000 need "
+        "more per pixel and are left out from two thirds, five sixths and half of it.",
     )
 
 
@@ -296,6 +300,16 @@ class TrackingSpec(Spec):
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
     top_losses: int = Field(default=16, ge=0, le=100, description="Pictures with the highest loss to show.")
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment_can_be_created(cls, value: str) -> str:
+        return check_experiment_name(value)
+
+    @field_validator("model_name")
+    @classmethod
+    def _model_can_be_registered(cls, value: str | None) -> str | None:
+        return None if value is None else check_registry_name(value)
 
 
 class TrainImages(Spec):

@@ -10,13 +10,13 @@ from models.drift import picture_statistics
 from models.errors import UserError
 from models.images.augmentation import apply_views, draw_views
 from models.images.classifier import summarise
-from models.images.index import Index
+from models.images.index import CONTRADICTION, Index
 from models.images.recipe import ImageRecipe
 from models.specs import TrainImages
 from tasks import tracking
 from tasks.drift import REFERENCE, sample_rows
 from tasks.plots import plot_pictures
-from tasks.progress import say
+from tasks.progress import announce, say
 from tasks.report import keep_picture, show_table
 from tasks.stage import bind
 
@@ -73,6 +73,14 @@ def _log_left_out(index: Index, run_id: str) -> None:
         note += f"; the first {MOST_ROWS_SHOWN} are shown, all are in data/left_out.feather of the MLflow run"
     show_table(rows[:MOST_ROWS_SHOWN], "left-out", note)
     say(f"{note}, such as {rows[0]['path']}: {rows[0]['reason']}")
+    contradicting = [row for row in rows if row["reason"].startswith(CONTRADICTION)]
+    if contradicting:
+        row = contradicting[0]
+        announce(
+            f"warning: {len(contradicting):,} files are left out because the same image has another label elsewhere, "
+            f"such as {row['path']} (labelled {row['label']!r}): {row['reason'].removeprefix(CONTRADICTION).strip()}; "
+            "keep the right ones"
+        )
 
 
 def _log_reference(recipe: ImageRecipe, run_id: str) -> None:

@@ -13,12 +13,12 @@ from models.specs import DataSpec
 from tasks import tracking
 from tasks.derived import derived_task
 from tasks.environment import home
-from tasks.progress import progress, say
+from tasks.progress import announce, progress, say
 from tasks.storage import build, cache_path, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL leaves the interpreter free meanwhile."""
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raise it when the same files would give another index; it is part of the key."""
 
 
@@ -36,6 +36,8 @@ def list_pictures(data: DataSpec) -> str:
     path = cache_path("listings", key_of(listing.name, files), ".json")
     build([path], lambda temporary: _write(temporary[0], {"name": listing.name, "files": files}))
     say(f"{listing.name}: {len(files):,} files")
+    if listing.note is not None:
+        announce(f"{listing.name}: {listing.note}")
     return str(path)
 
 

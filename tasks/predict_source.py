@@ -12,6 +12,7 @@ from models.images.index import hash_file
 from models.images.unlabelled import list_unlabelled
 from models.model_folder import read_description
 from models.predict_spec import Predict
+from models.regular_files import irregular_kind
 from models.tables.reading import SUFFIXES, open_table, write_feather
 from models.tables.serving import TablePredictor
 from models.tables.streaming import text_columns
@@ -128,5 +129,7 @@ def _check_table(source: str, file: Path, model: str) -> None:
     wanted = f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
+    if (kind := irregular_kind(file)) is not None:
+        raise UserError(f"source: {source!r} is {kind}; {wanted}")
     if file.is_dir() or file.suffix.lower() not in SUFFIXES:
         raise UserError(f"source: {source!r} is a {'folder' if file.is_dir() else 'file of another kind'}; {wanted}")

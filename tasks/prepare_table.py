@@ -10,6 +10,7 @@ from prefect import task
 
 from models.errors import UserError
 from models.images.index import hash_files
+from models.regular_files import irregular_kind
 from models.table_specs import TableDataSpec
 from models.tables.assemble import Joined
 from models.tables.batches import write_encoded
@@ -48,7 +49,9 @@ def list_tables(data: TableDataSpec) -> dict[str, str]:
             raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
     for path in paths:
         if not Path(path).expanduser().is_file():
-            raise UserError(f"data.source or data.join: there is no file {path}")
+            kind = irregular_kind(Path(path).expanduser())
+            problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"
+            raise UserError(f"data.source or data.join: {problem}")
     contents = hash_files([Path(path).expanduser() for path in paths], 2)
     return dict(zip(paths, contents, strict=True))
 

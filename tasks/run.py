@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from models.specs import Stage, TrainImages
 from tasks import tracking
+from tasks.before_training import check_training
 from tasks.interruption import heeding_hangups
 from tasks.progress import announce
 from tasks.report import show_mlflow_link, show_table
@@ -22,6 +23,8 @@ from tasks.train_stage import result_tag
 
 PARENT = "prefect.parent_flow_run_id"
 """Tag of a training that is part of another flow run, such as a retraining."""
+LONGEST_SOURCE_NAME = 200
+"""Letters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 
 
 class Run:
@@ -125,6 +128,11 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
     KILLED after a signal, Ctrl-C or a cancellation.
+
+    Raises
+    ------
+    UserError
+        Before there is a run, if the training cannot begin: see `check_training`.
     """
     tags = prefect_tags()
     if resume_run_id is None and "prefect.flow_run_id" in tags:
@@ -135,11 +143,13 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         held.enter_context(heeding_hangups())
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
+            check_training(params)
             held.enter_context(tracking.held_run(resume_run_id))
             tracking.reopen_run(resume_run_id, tags)
             run = Run(resume_run_id, params)
             announce(f"MLflow run {run.id} is resumed")
         else:
+            check_training(params)
             network = getattr(params.model, "backbone", "embeddings")
             title = f"{source_name(params.data.source)} {network} seed {params.seed}"
             name = params.tracking.run_name or (title if kind.startswith("train") else f"{kind} {title}")
@@ -175,7 +185,7 @@ def model_name(params: Any) -> str:
 def source_name(source: str) -> str:
     """A short name of a data source for people and registries: the folder's or the file's own, without odd letters."""
     name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "pictures"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:LONGEST_SOURCE_NAME].strip("-") or "pictures"
 
 
 def prefect_tags() -> dict[str, str]:

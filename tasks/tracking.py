@@ -28,6 +28,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 import models
 from models.errors import UserError
+from models.names import folder_name
 from tasks.environment import home, make_home
 from tasks.processes import is_gone, this_process
 from tasks.runs_view import TAG, WORKFLOW, view
@@ -68,7 +69,7 @@ def experiment_id(name: str) -> str:
     experiment = mlflow_client.get_experiment_by_name(name)
     if experiment is None:
         local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
-        location = (home() / "mlflow-artifacts" / name).as_uri() if local else None
+        location = (home() / "mlflow-artifacts" / folder_name(name)).as_uri() if local else None
         try:
             number = mlflow_client.create_experiment(name, artifact_location=location, tags={TAG: view()})
             return str(number)

@@ -222,6 +222,17 @@ def preprocessing_of(model: ModelSpec) -> Preprocessing:
     return _library(model.backbone).preprocessing_of(model)
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a backbone that neither library has, without building or reading anything.
+
+    Raises
+    ------
+    UserError
+        It names the nearest ones.
+    """
+    _library(name)
+
+
 def _trained_folder(model: ModelSpec) -> Path | None:
     folder = Path(model.weights).expanduser()
     return folder if model.weights not in ("imagenet", "none") and folder.is_dir() else None

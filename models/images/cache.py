@@ -64,6 +64,13 @@ def build_image_caches(
     paths = index.rows["path"].to_pylist()
     contents = index.rows["content"].to_pylist()
 
+    sides = sorted(set(map(draft_side, targets)))
+
+    def squares_of(path: Path, side: int) -> dict[int, np.ndarray]:
+        image = read_picture(path, max_megapixels, side)
+        sizes = [size for size in targets if draft_side(size) == side]
+        return {size: make_square(image, size, fit, interpolation) for size in sizes}
+
     def squares(picture: tuple[str, str]) -> list[np.ndarray]:
         path, content = picture
         # Keys are made of content hashes: pixels of another content must never be stored under them.
@@ -71,8 +78,9 @@ def build_image_caches(
             raise UserError(f"{path}: the picture changed or vanished since it was indexed; run again to index it anew")
         try:
             # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_picture`.
-            images = {side: read_picture(Path(path), max_megapixels, side) for side in set(map(draft_side, targets))}
-            return [make_square(images[draft_side(size)], size, fit, interpolation) for size in targets]
+            # One after the other, so that there is only one decoded picture at a time.
+            made = {size: square for side in sides for size, square in squares_of(Path(path), side).items()}
+            return [made[size] for size in targets]
         except UnreadablePicture as error:
             raise UserError(f"{path}: {error}; run again to index the pictures anew") from error
 

@@ -1,8 +1,10 @@
 """One picture file in, upright 8-bit RGB pixels out, or a plain reason why not."""
 
 import io
+import math
 import os
 import re
+import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.IcoImagePlugin import IcoImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from models.regular_files import irregular_kind
 
 Fit = Literal["crop", "squish", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
@@ -33,7 +39,7 @@ _FORMATS = tuple(
 )
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,6 +50,12 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SMALLEST_SIDE = 4
+_TILE = 512
+
+BYTES_PER_PIXEL = 12
+"""What a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
+# Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
+_PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -68,7 +80,8 @@ def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int |
     path
         The file, or its bytes.
     max_megapixels
-        Larger pictures are refused from their header, before anything is decoded.
+        Larger pictures are refused from their header, before anything is decoded, so that a decode takes at most
+        `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
     at_least
         The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
         eighth of its size (never below `draft_side(at_least)`), which is several times faster.
@@ -90,7 +103,8 @@ def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int |
         image.load()
         orientation = _orientation(image)
         picture = _to_rgb(image)
-        return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+    del image  # its pixels would be a third copy beside those of the turned picture
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
 def check_picture(path: Path, max_megapixels: float) -> tuple[int, int]:
@@ -187,6 +201,8 @@ def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Im
     """Open with all header checks made; any failure inside the block becomes `UnreadablePicture`."""
     _silence_pil()
     try:
+        if isinstance(path, Path) and (kind := irregular_kind(path)):
+            raise UnreadablePicture(f"{kind}, not a file")
         size = path.getbuffer().nbytes if isinstance(path, io.BytesIO) else os.stat(path).st_size
         if size == 0:
             raise UnreadablePicture("zero bytes")
@@ -208,13 +224,39 @@ def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Im
 
 def _check_header(image: Image.Image, max_megapixels: float) -> None:
     width, height = image.size
-    megapixels = width * height / 1e6
+    megapixels = _pixels(image) / 1e6
     if megapixels > max_megapixels:
         raise UnreadablePicture(f"{megapixels:,.6g} megapixels exceed data.max_megapixels={max_megapixels:g}")
+    needed = megapixels * _PEAK_PER_PIXEL.get(image.format or "", 0) / 1e3
+    allowed = max_megapixels * BYTES_PER_PIXEL / 1e3
+    if needed > allowed:
+        raise UnreadablePicture(
+            f"decoding {megapixels:,.6g} megapixels of {image.format} takes {needed:.3g} GB, and "
+            f"data.max_megapixels={max_megapixels:g} allows {allowed:.3g} GB"
+        )
     if min(width, height) < _SMALLEST_SIDE:
         raise UnreadablePicture(f"{width}x{height} pixels: too small")
     if image.mode not in _MODES and not image.mode.startswith("I;16"):
         raise UnreadablePicture(f"colour mode {image.mode} is not supported")
+
+
+def _pixels(image: Image.Image) -> int:
+    """Pixels that will be decoded: a file can announce fewer than it holds."""
+    width, height = image.size
+    pixels = width * height
+    if isinstance(image, TiffImageFile):
+        # A tile of a TIFF is decoded as a whole, however little of it is within the picture.
+        tile = [value for tag in (_TILE_WIDTH, _TILE_LENGTH) if isinstance(value := image.tag_v2.get(tag), int)]
+        return max(pixels, math.prod(tile)) if len(tile) == 2 else pixels
+    if isinstance(image, IcoImageFile):
+        # The icon's table gives at most 256 x 256; the picture behind it has a header of its own, a PNG's or a BMP's.
+        image.ico.buf.seek(image.ico.entry[image.ico.getentryindex(image.size)].offset)
+        start = image.ico.buf.read(24).ljust(24, b"\0")
+        width, height = (
+            struct.unpack(">II", start[16:]) if start[:4] == b"\x89PNG" else struct.unpack("<ii", start[4:12])
+        )
+        return max(pixels, abs(width * height))
+    return pixels
 
 
 def _silence_pil() -> None:
@@ -234,23 +276,47 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
-    # A copy even where the mode is RGB already: the caller closes the file.
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+    """A copy in RGB, made tile by tile: what a conversion needs besides its result is then small."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()  # the caller closes the file
+    wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    scale = _scale_of(image) if wide else (0.0, 1.0)
+    picture = Image.new("RGB", image.size)
+    for box in _tiles(image):
+        tile = image.crop(box)
+        if wide:
+            tile = Image.fromarray(_eight_bits(tile, *scale))
+        elif tile.has_transparency_data:
+            opaque = tile.convert("RGBA")
+            tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        picture.paste(tile.convert("RGB"), box)
+    return picture
 
 
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scale wide grayscale to uint8 by the range of its type, or by its own range where the type's says nothing."""
-    scaled = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(scaled.min()), float(scaled.max())
-    usual = (1.0, 255.0) if mode == "F" else (65535.0,)
+def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    width, height = image.size
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            yield left, top, min(left + _TILE, width), min(top + _TILE, height)
+
+
+def _finite(tile: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(tile).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _scale_of(image: Image.Image) -> tuple[float, float]:
+    """What of wide grayscale is black, and the range to white: that of its type, or its own where that says nothing."""
+    ranges = [
+        (float(values.min()), float(values.max())) for values in (_finite(image.crop(box)) for box in _tiles(image))
+    ]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    usual = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((limit for limit in usual if low >= 0 and high <= limit), None)
-    if top is None:
-        scaled -= low
-        top = max(high - low, 1e-30)
-    return np.rint(scaled * (255.0 / top)).astype(np.uint8)
+    return (0.0, top) if top is not None else (low, max(high - low, 1e-30))
+
+
+def _eight_bits(tile: Image.Image, low: float, top: float) -> np.ndarray:
+    """Scale wide grayscale to uint8."""
+    values = _finite(tile)
+    values -= low
+    return np.rint(values * (255.0 / top)).astype(np.uint8)

@@ -16,6 +16,7 @@ import pyarrow.feather
 from models.errors import UserError
 from models.images.decode import UnreadablePicture, check_picture, map_in_order
 from models.images.sources import Listing
+from models.regular_files import irregular_kind
 from models.specs import DataSpec
 
 _ROWS = pa.schema(
@@ -31,6 +32,9 @@ _ROWS = pa.schema(
     ]
 )
 _LEFT_OUT = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+
+CONTRADICTION = "contradiction:"
+"""How the reason begins why an image with two labels is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,8 @@ class Index:
 
 def hash_file(path: Path) -> str:
     """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
+    if irregular_kind(path) is not None:
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -248,13 +254,14 @@ def _verify(
 
 
 def _leave_out_contradictions(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
-    labels = defaultdict(set)
+    first: dict[str, dict[str, Path]] = defaultdict(dict)  # content -> label -> the first file with both
     for file, content, reason in zip(listing.files, hashes, reasons, strict=True):
         if reason is None:
-            labels[content].add(file.label)
+            first[content].setdefault(file.label, file.path)
     for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
-        if reasons[position] is None and (others := sorted(labels[content] - {file.label})):
-            reasons[position] = f"the same picture is also labelled {', '.join(map(repr, others))}"
+        if reasons[position] is None and len(first[content]) > 1:
+            others = [f"{label!r} as {path}" for label, path in first[content].items() if label != file.label]
+            reasons[position] = f"{CONTRADICTION} the same image is labelled {_listed(others, most=3)}"
 
 
 def _leave_out_leaks(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
@@ -295,10 +302,16 @@ def _check_classes(
     if problem is None:
         return
     message = f"{listing.name}: {problem}"
-    if gone := Counter(reason for reason in reasons if reason is not None):
-        reason, count = gone.most_common(1)[0]
+    if gone := Counter(_kind_of(reason) for reason in reasons if reason is not None):
+        kind, count = gone.most_common(1)[0]
+        reason = next(reason for reason in reasons if reason is not None and _kind_of(reason) == kind)
         message += f"; {gone.total()} of {len(reasons)} files were left out, most often ({count}) because: {reason}"
     raise UserError(f"{message}. Add pictures, or remove or merge these classes.")
+
+
+def _kind_of(reason: str) -> str:
+    """The reason, without what differs from file to file."""
+    return CONTRADICTION if reason.startswith(CONTRADICTION) else reason
 
 
 def _draw_valid(

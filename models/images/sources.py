@@ -14,11 +14,12 @@ import pyarrow.feather
 from models.errors import UserError
 from models.images.picture_files import published, write_pictures
 from models.images.torchvision_sources import DATA_SETS, torchvision_pictures
+from models.regular_files import irregular_kind
 from models.specs import DataSpec
+from models.split_words import Part, part_of
 
 Split = Literal["train", "valid"]
 
-_SPLIT_NAMES: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid"}
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _TABLES = (".csv", ".feather", ".arrow")
 
@@ -41,10 +42,13 @@ class Listing:
         Short name for people.
     files
         Sorted by path relative to the source (tables: by path). Either all have a split or none.
+    note
+        What a person should know about how the source was understood.
     """
 
     name: str
     files: tuple[ListedFile, ...]
+    note: str | None = None
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
@@ -81,15 +85,16 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
         return _list_table(path, data)
     if not path.exists() and data.source in DATA_SETS:
         return _list_data_set(data.source, downloads / data.source)
-    what = f"is a file of type {path.suffix or 'unknown'}" if path.exists() else f"does not exist in {Path.cwd()}"
+    kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
+    what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
     raise UserError(
         f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of pictures per "
-        "class; a folder with train/ and valid/ (or val/) of such folders; a .csv, .feather or .arrow file with a "
+        "class; a folder with train/ and valid/ of such folders; a .csv, .feather or .arrow file with a "
         f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
     )
 
 
-def _listing(name: str, files: Iterable[ListedFile], place: str) -> Listing:
+def _listing(name: str, files: Iterable[ListedFile], place: str, note: str | None = None) -> Listing:
     every = tuple(files)
     labels = sorted({file.label for file in every})
     if len(labels) < 2:
@@ -100,7 +105,7 @@ def _listing(name: str, files: Iterable[ListedFile], place: str) -> Listing:
             str(file.path).encode()
         except UnicodeEncodeError:
             raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
-    return Listing(name, every)
+    return Listing(name, every, note)
 
 
 # --- folders
@@ -112,22 +117,43 @@ def _list_folder(folder: Path, name: str) -> Listing:
         flat = sum(1 for _ in _visible(folder))
         problem = f"has {flat} files but no folders" if flat else "is empty"
         raise UserError(f"{folder} {problem}; put the pictures into a folder per class, such as {folder}/cat/1.jpg.")
-    sides = {child: _SPLIT_NAMES[child] for child in sorted(children) if child in _SPLIT_NAMES}
-    if "train" in sides and "valid" in sides.values():
+    parts: dict[Part, str] = {}
+    for child in sorted(children):
+        part = part_of(child)
+        if part is not None and part in parts:
+            raise UserError(f"{folder}: {parts[part]}/ and {child}/ both mean {part}; merge them, or rename one.")
+        if part is not None:
+            parts[part] = child
+    if not parts:
+        return _listing(name, _list_classes(folder), str(folder))
+    if "train" in parts and "valid" in parts:
         # Other folders, such as test/, are no part of the training.
-        files = [file._replace(split=side) for child, side in sides.items() for file in _list_classes(children[child])]
-        empty = [side for side in ("train", "valid") if not any(file.split == side for file in files)]
+        sides: tuple[Split, ...] = ("train", "valid")
+        files = [file._replace(split=side) for side in sides for file in _list_classes(children[parts[side]])]
+        empty = [side for side in sides if not any(file.split == side for file in files)]
         if empty:
             raise UserError(
                 f"{folder} has no class folder with files for {empty[0]}; add pictures or remove the split."
             )
         return _listing(name, files, str(folder))
-    if children.keys() <= _SPLIT_NAMES.keys() | {"test"}:
-        raise UserError(
-            f"{folder} has {', '.join(f'{child}/' for child in sorted(children))}, but a split needs train/ and valid/ "
-            "(or val/); add the missing folder, or give one of them as the source to split it at random."
-        )
-    return _listing(name, _list_classes(folder), str(folder))
+    if parts.keys() == {"train", "test"} and len(children) == 2:
+        train = children[parts["train"]]
+        return _listing(name, _list_classes(train), str(train), _left_out_test(f"{parts['test']}/"))
+    raise UserError(
+        f"{folder} has {_some(f'{child}/' for child in sorted(children))}: "
+        f"{_some(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
+        "(or val/, validation/, dev/) with a folder per class in each; add the missing folder, give one of them as the "
+        "source to split it at random, or rename a folder that is a class."
+    )
+
+
+def _left_out_test(test: str) -> str:
+    return f"{test} is left out of the training, and the validation rows are drawn from the training ones at random"
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def _list_classes(folder: Path) -> list[ListedFile]:
@@ -162,14 +188,18 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
         _refuse_rows(table, (row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
     paths = [Path(os.path.normpath(table.parent / value)) for value in values[data.path_column]]
     labels = values[data.label_column]
-    splits: list[Split | None] = [None] * len(paths)
+    splits: list[Part | None] = [None] * len(paths)
+    note = None
     if data.split_column:
-        sides = [value.lower() for value in values[data.split_column]]
-        wrong = (row for row, side in enumerate(sides) if side not in _SPLIT_NAMES)
-        _refuse_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid`")
-        splits = [_SPLIT_NAMES[side] for side in sides]
-        if paths and (missing := {"train", "valid"} - set(splits)):
-            raise UserError(f"{table}: no row has {missing.pop()!r} in column {data.split_column!r}")
+        splits = [part_of(value) for value in values[data.split_column]]
+        wrong = (row for row, part in enumerate(splits) if part is None)
+        _refuse_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
+        missing = {"train", "valid"} - set(splits) if paths else set()
+        if missing == {"valid"} and "test" in splits:
+            splits = [None if part == "train" else part for part in splits]
+            note = _left_out_test("`test`")
+        elif missing:
+            raise UserError(f"{table}: no row has {min(missing)!r} in column {data.split_column!r}")
     absent = (row for row, path in enumerate(paths) if not path.is_file())
     _refuse_rows(table, absent, "no file at the path", lambda row: str(paths[row]))
     first_row: dict[Path, int] = {}
@@ -180,8 +210,10 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
         "the path has another label in an earlier row",
         lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
     )
-    files = [ListedFile(*file) for file in zip(paths, labels, splits, strict=True)]
-    return _listing(table.stem, sorted(files, key=lambda file: (str(file.path), file.split or "")), str(table))
+    rows = zip(paths, labels, splits, strict=True)
+    files = [ListedFile(path, label, part) for path, label, part in rows if part != "test"]
+    files.sort(key=lambda file: (str(file.path), file.split or ""))
+    return _listing(table.stem, files, str(table), note)
 
 
 def _read_table(table: Path, columns: list[str]) -> dict[str, list[str]]:

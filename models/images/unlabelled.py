@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from models.errors import UserError
 from models.images.sources import resolve_source
+from models.regular_files import irregular_kind
 from models.specs import DataSpec
 
 TABLES = (".csv", ".feather", ".arrow", ".parquet")
@@ -65,8 +66,10 @@ def list_unlabelled(source: str, path_column: str, downloads: Path, without: Col
             raise UserError(f"source: there is no file in {path}; give a folder of pictures")
         return Unlabelled([_printable(file) for file in files], files)
     if not path.is_file():
+        kind = irregular_kind(path)
+        what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
         raise UserError(
-            f"source: {source!r} does not exist in {Path.cwd()}. A source is one of: a folder of pictures; a picture; "
+            f"source: {source!r} {what}. A source is one of: a folder of pictures; a picture; "
             f"a file of paths ({', '.join(TABLES)}); or `digits`."
         )
     if path.suffix.lower() not in TABLES:

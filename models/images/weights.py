@@ -23,6 +23,7 @@ from torchvision.models import WeightsEnum
 
 from models.errors import UserError
 from models.model_folder import WEIGHTS
+from models.regular_files import irregular_kind
 
 PROBE_SECONDS = 5.0
 """How long a download may take to give its first answer before we say that it is out of reach."""
@@ -162,7 +163,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     path = path.expanduser()
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        kind = "a folder" if path.is_dir() else irregular_kind(path)
+        what = "does not exist" if kind is None else f"is {kind}, not a file"
         raise UserError(
             f"weights: {path} {what}; pass `imagenet`, `none`, or the path of a .pth, .pt or .safetensors file"
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from models.errors import UserError
+from models.regular_files import irregular_kind
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Ticks per second of the units that pandas keeps times in."""
@@ -222,6 +223,8 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
     UserError
         If a file cannot be read or written, or if the column is missing or holds something else than dates.
     """
+    if (kind := irregular_kind(source)) is not None:
+        raise UserError(f"{source} is {kind}; give the path of a file")
     read, write = _by_suffix(source, _READERS), _by_suffix(out, _WRITERS)
     try:
         frame = read(source)

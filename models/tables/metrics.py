@@ -80,3 +80,20 @@ def table_metrics(task: str, names: Sequence[str]) -> dict[str, Metric]:
             function, metric = own_metric(name, known)
             chosen[function] = metric
     return chosen
+
+
+def check_table_metrics(task: str, names: Sequence[str]) -> None:
+    """Refuse names that `table_metrics` will refuse; with the task ``auto``, those that fit neither.
+
+    Raises
+    ------
+    UserError
+        As `table_metrics` does.
+    """
+    if task != "auto":
+        table_metrics(task, names)
+        return
+    known = list(dict.fromkeys(name for metrics in METRICS.values() for name in metrics))
+    for name in names:
+        if name not in known:
+            own_metric(name, known)

@@ -21,6 +21,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from models.errors import UserError
+from models.regular_files import irregular_kind
 
 SUFFIXES = (".csv", ".parquet", ".feather")
 """Kinds of files that `write_feather` reads."""
@@ -106,6 +107,8 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
     UserError
         Where the file is missing, empty, damaged, or not a table with distinct column names and at least one row.
     """
+    if (kind := irregular_kind(source)) is not None:
+        raise UserError(f"{source} is {kind}; give the path of a CSV, Parquet or feather file")
     if not source.is_file():
         raise UserError(f"{source}: there is no such file; give the path of a CSV, Parquet or feather file")
     if source.suffix.lower() not in SUFFIXES:

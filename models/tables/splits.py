@@ -8,11 +8,12 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_number
 
 from models.errors import UserError
+from models.split_words import Part, part_of
 from models.table_specs import TableDataSpec
 from models.tables.reading import in_chunks, unknown_column
 
-_SAYS_VALID = {"valid", "val", "1", "true"}
-_SAYS_TRAIN = {"train", "0", "false"}
+_SAYS_VALID = {"1": True, "true": True, "0": False, "false": False}
+_PARTS: dict[Part | None, bool] = {"train": False, "valid": True}
 
 
 def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
@@ -176,8 +177,8 @@ def _as_told(column: pd.Series) -> np.ndarray:
     if column.isna().any():
         raise UserError(f"split_column {column.name}: {int(column.isna().sum())} rows say nothing; fill them in")
     codes, values = pd.factorize(column)
-    said = [_text(value).strip().lower() for value in values]
-    for value, word in zip(values, said, strict=True):
-        if word not in _SAYS_VALID | _SAYS_TRAIN:
+    said = [_SAYS_VALID.get(_text(value).strip().lower(), _PARTS.get(part_of(_text(value)))) for value in values]
+    for value, validates in zip(values, said, strict=True):
+        if validates is None:
             raise UserError(f"split_column {column.name}: {value!r} is neither train, 0, false nor valid, 1, true")
-    return np.array([word in _SAYS_VALID for word in said], dtype=bool)[codes]
+    return np.array(said, dtype=bool)[codes]

@@ -1,7 +1,12 @@
 """Metrics by name, computed on all predictions at once, never averaged over batches."""
 
+import difflib
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+import importlib.util
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from sklearn import metrics as sklearn_metrics
@@ -61,21 +66,57 @@ def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
     return chosen
 
 
-def own_metric(name: str, known: Iterable[str]) -> tuple[str, Metric]:
+def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
     """Import the metric that ``package.module:function`` names; returns the function's name and the function.
+
+    The working folder is searched after Python's own import path, whichever way the program was started.
 
     Raises
     ------
     UserError
-        If it cannot be imported or called; the message lists the `known` names.
+        If it cannot be imported or called; says what was looked for and where, or lists the `known` names.
     """
-    module, _, function = name.partition(":")
-    try:
-        metric: Metric = getattr(importlib.import_module(module), function)
-        if not callable(metric):
-            raise TypeError(f"{function} cannot be called")
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    module, colon, function = name.partition(":")
+    if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(
-            f"metrics: {name!r} is none of {', '.join(known)}, nor an importable `module:function` ({error})"
-        ) from error
-    return function, metric
+            f"metrics: {name!r} is none of {', '.join(known)}, nor one of your own as `package.module:function`{hint}"
+        )
+    imported = _imported(module, name)
+    metric: Metric | None = getattr(imported, function, None)
+    if callable(metric):
+        return function, metric
+    where = getattr(imported, "__file__", None) or module
+    if metric is not None:
+        raise UserError(f"metrics: {name!r}: {function} in {where} cannot be called; name a function")
+    functions = [each for each, value in vars(imported).items() if callable(value) and not each.startswith("_")]
+    close = difflib.get_close_matches(function, functions, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UserError(f"metrics: {name!r}: there is no function {function} in {where}{hint}")
+
+
+def _imported(module: str, name: str) -> ModuleType:
+    folder = Path.cwd()
+    if not {"", str(folder)} & set(sys.path):
+        sys.path.append(str(folder))  # for good: what the module imports later must be found as well
+    importlib.invalidate_caches()  # the file may be newer than the last look at its folder
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise UserError(
+                f"metrics: {name!r}: there is no module {error.name}; looked for {error.name.replace('.', '/')}.py in "
+                f"the working folder {folder} and on Python's import path; put the file there, or its folder into "
+                "PYTHONPATH of the process that trains"
+            ) from error
+        raise _failed(module, name, error) from error
+    except (Exception, SystemExit) as error:  # importing runs the file, in which anything may go wrong
+        raise _failed(module, name, error) from error
+
+
+def _failed(module: str, name: str, error: BaseException) -> UserError:
+    spec = importlib.util.find_spec(module.split(".")[0])
+    where = spec.origin if spec is not None and spec.origin is not None else module
+    detail = " ".join(str(error).split())
+    return UserError(f"metrics: {name!r}: importing {where} failed: {type(error).__name__}: {detail}; mend the module")

@@ -158,7 +158,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("list.yaml", "- 1", "expected settings as NAME: VALUE, but this is a list"),
         ("broken.yaml", "seed: 1\nnetwork: [", "line 2"),
         ("broken.json", '{"seed": 1,\n}', "line 2"),
-        ("date.yaml", "seed: 2026-99-99", "date.yaml"),
+        ("date.yaml", "seed: 2026-99-99", "seed: given '2026-99-99'"),
         ("binary.yaml", "\x00", "binary.yaml"),
     ],
 )
@@ -169,7 +169,12 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, name: str, conten
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "there is no file" in refusal("--config", str(tmp_path / "absent.yaml"))
-    assert "cannot read" in refusal("--config", str(tmp_path))
+    assert "is a folder" in refusal("--config", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_of_a_file_is_refused(name: str) -> None:
+    assert "--config: the name of the file is empty" in refusal("--config", name)
 
 
 def test_help_describes_every_setting_once_with_bounds_and_default(capsys: pytest.CaptureFixture[str]) -> None:

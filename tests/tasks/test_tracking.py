@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -77,3 +78,14 @@ def test_an_undefined_metric_is_left_out() -> None:
 
 def test_a_missing_artifact_is_none() -> None:
     assert tracking.fetch(start("empty"), "checkpoints/none.safetensors") is None
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b:c", "/tmp", "..", "猫と犬", "#x?y", "a\\..\\b", "x" * 256])
+def test_an_experiment_of_any_name_keeps_its_artifacts_in_one_folder_of_the_home(name: str, own_home: Path) -> None:
+    run_id = tracking.create_run(tracking.experiment_id(name), "run", {}, {})
+    tracking.log_text(run_id, "content", "note.txt")
+    (note,) = own_home.parent.rglob("note.txt")
+    assert note.parents[3] == own_home / "mlflow-artifacts"
+    kept = tracking.fetch(run_id, "note.txt")
+    assert kept is not None
+    assert kept.read_text() == "content"

@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.decode import UnreadablePicture, check_picture, draft_side, make_square, map_in_order, read_picture
+from models.images.decode import (
+    BYTES_PER_PIXEL,
+    UnreadablePicture,
+    check_picture,
+    draft_side,
+    make_square,
+    map_in_order,
+    read_picture,
+)
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -273,3 +283,134 @@ def test_an_error_in_a_thread_reaches_the_caller():
 
     with pytest.raises(ZeroDivisionError):
         list(map_in_order(fail, range(100), threads=2, in_flight=4))
+
+
+# --- memory
+
+
+def deflated_png(width: int, height: int, bits: int, colour: int, extra: bytes = b"") -> bytes:
+    """A PNG of one colour, of any size, without ever holding its pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    line = b"\0" + b"\x01" * (width * channels * bits // 8)
+    deflate = zlib.compressobj(1)
+    pixels = b"".join(deflate.compress(line) for _ in range(height)) + deflate.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def palette(transparent: bytes) -> bytes:
+    parts = ((b"PLTE", bytes(range(6))), (b"tRNS", transparent))
+    return b"".join(struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in parts)
+
+
+def saved(kind: str, mode: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((4000, 4000)).convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+LARGE = {
+    "rgba": lambda: deflated_png(4000, 4000, 8, 6),
+    "rgba of 16 bits": lambda: deflated_png(4000, 4000, 16, 6),
+    "very wide rgba": lambda: deflated_png(2_000_000, 8, 8, 6),
+    "grayscale of 16 bits": lambda: deflated_png(4000, 4000, 16, 0),
+    "grayscale with transparency": lambda: deflated_png(4000, 4000, 8, 4),
+    "palette with transparency": lambda: deflated_png(4000, 4000, 8, 3, palette(b"\x00\x80")),
+    "turned rgba": lambda: saved("PNG", "RGBA", compress_level=1, exif=turned()),
+    "floats": lambda: saved("TIFF", "F"),
+    "turned jpeg": lambda: saved("JPEG", "RGB", exif=turned()),
+    "progressive cmyk": lambda: saved("JPEG", "CMYK", progressive=True, subsampling=0),
+}
+PEAK = """
+import sys
+from pathlib import Path
+from models.images.decode import check_picture, read_picture
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+
+small, large = map(Path, sys.argv[1:])
+read_picture(small, 1)
+before = peak()
+check_picture(large, 16)
+read_picture(large, 16)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+@pytest.mark.parametrize("name", LARGE)
+def test_a_picture_at_the_limit_takes_at_most_12_bytes_per_pixel(tmp_path, name):
+    (tmp_path / "large").write_bytes(LARGE[name]())
+    photo().convert("RGBA").save(tmp_path / "small.png")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "small.png"), str(tmp_path / "large")]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert taken <= 16_000_000 * BYTES_PER_PIXEL + 8 * 2**20
+
+
+@pytest.mark.parametrize(("kind", "megapixels"), [("WEBP", 0.67), ("JPEG2000", 0.47), ("AVIF", 0.87)])
+def test_a_format_that_takes_more_per_pixel_may_have_fewer(tmp_path, kind, megapixels):
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {kind}")
+    photo(1000, int(megapixels * 1000)).save(tmp_path / "a", kind)
+    assert reason(tmp_path / "a", 1).startswith(f"decoding {megapixels:g} megapixels of {kind} takes 0.0")
+    photo(1000, int(megapixels * 1000) - 20).save(tmp_path / "b", kind)
+    assert read_picture(tmp_path / "b", 1).width == 1000
+
+
+def test_an_icon_counts_the_pixels_of_the_picture_inside(tmp_path):
+    inside = deflated_png(2000, 1000, 8, 0)
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inside), 22)
+    (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inside)
+    assert reason(tmp_path / "a.ico", 1) == "2 megapixels exceed data.max_megapixels=1"
+
+
+def test_a_tiff_counts_the_pixels_of_its_tiles(tmp_path):
+    data = zlib.compress(bytes(2048 * 1024))
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 2048),
+        (323, 1024),
+        (324, 8),
+        (325, len(data)),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    table = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table)
+    assert reason(tmp_path / "a.tif", 1) == "2.09715 megapixels exceed data.max_megapixels=1"
+    assert read_picture(tmp_path / "a.tif", 3).size == (16, 16)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "I", "F", "CMYK", "P"])
+def test_tiles_leave_no_seams(tmp_path, mode):
+    gradient = Image.linear_gradient("L").resize((1100, 700))
+    if mode == "RGBA":
+        gradient = Image.merge("RGBA", [gradient, gradient, gradient.rotate(180), gradient.rotate(90)])
+    picture = (
+        Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257) if mode == "I;16" else gradient.convert(mode)
+    )
+    picture.save(tmp_path / "a.tif")
+    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))
+    if mode == "RGBA":
+        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    else:
+        flat = (picture if mode in ("CMYK", "LA", "P") else gradient).convert("RGB")
+    expected = np.asarray(flat).astype(float)
+    if mode in ("I", "F"):
+        expected = expected if mode == "F" else np.rint(expected / 257)
+    np.testing.assert_array_equal(levels, expected)

@@ -106,15 +106,24 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path):
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_one_picture_under_two_labels_is_left_out_everywhere(tmp_path):
+def test_one_image_under_two_labels_is_a_contradiction_that_names_both_files(tmp_path):
     folder(tmp_path, {"cat": 3, "dog": 3})
     for name in ("cat/twin1.png", "cat/twin2.png", "dog/twin3.png"):
         picture(tmp_path / name, 99)
     assert reasons(indexed(tmp_path)) == {
-        "twin1.png": "the same picture is also labelled 'dog'",
-        "twin2.png": "the same picture is also labelled 'dog'",
-        "twin3.png": "the same picture is also labelled 'cat'",
+        "twin1.png": f"contradiction: the same image is labelled 'dog' as {tmp_path / 'dog/twin3.png'}",
+        "twin2.png": f"contradiction: the same image is labelled 'dog' as {tmp_path / 'dog/twin3.png'}",
+        "twin3.png": f"contradiction: the same image is labelled 'cat' as {tmp_path / 'cat/twin1.png'}",
     }
+
+
+def test_a_class_that_contradictions_use_up_is_refused_with_one_of_them(tmp_path):
+    for label in ("cat", "dog"):
+        for number in range(3):
+            picture(tmp_path / label / f"{number}.png", number)
+    message = refusal(tmp_path)
+    assert "6 of 6 files were left out, most often (6) because: contradiction: " in message
+    assert f"labelled 'dog' as {tmp_path / 'dog/0.png'}" in message
 
 
 def test_a_split_of_the_source_is_kept_and_its_leaks_left_out(tmp_path):

@@ -90,10 +90,20 @@ def test_a_relative_source_is_listed_by_absolute_paths(tmp_path, monkeypatch):
     assert [file.path for file in listed("pets").files] == [tmp_path / "pets/cat/a.png", tmp_path / "pets/dog/a.png"]
 
 
-@pytest.mark.parametrize("valid", ["valid", "val"])
-def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, valid):
-    for name in ("train/cat/a.png", "train/dog/a.png", f"{valid}/cat/b.png", f"{valid}/dog/b.png", "test/cat/c.png"):
+@pytest.mark.parametrize(
+    ("train", "valid", "test"),
+    [
+        ("train", "valid", "test"),
+        ("train", "val", "Test"),
+        ("Train", "Valid", "TEST"),
+        ("Training", "Validation", "Testing"),
+        ("TRAIN", "dev", "annotations"),
+    ],
+)
+def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, train, valid, test):
+    for name in (f"{train}/cat/a.png", f"{train}/dog/a.png", f"{valid}/cat/b.png", f"{valid}/dog/b.png"):
         picture(tmp_path / name)
+    picture(tmp_path / test / "cat/c.png")
     found = sorted((file.split, file.label, file.path.name) for file in listed(tmp_path).files)
     assert found == [
         ("train", "cat", "a.png"),
@@ -103,10 +113,53 @@ def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, valid):
     ]
 
 
-def test_train_and_test_alone_are_not_taken_for_classes(tmp_path):
-    picture(tmp_path / "train/cat/a.png")
-    picture(tmp_path / "test/cat/a.png")
-    assert "a split needs train/ and valid/" in refusal(tmp_path)
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Testing")])
+def test_a_test_side_alone_is_left_out_and_train_is_split_at_random(tmp_path, train, test):
+    for name in (f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/cat/c.png", f"{test}/dog/d.png"):
+        picture(tmp_path / name)
+    listing = listed(tmp_path)
+    assert [(file.label, file.split) for file in listing.files] == [("cat", None), ("dog", None)]
+    assert listing.note is not None
+    assert listing.note.startswith(f"{test}/ is left out of the training")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["train", "cats"],
+        ["Train", "Test", "cats"],
+        ["test", "cats", "dogs"],
+        ["Valid", "Test"],
+        ["train"],
+        ["val", "cats"],
+        ["Testing", "validation"],
+    ],
+)
+def test_folders_of_a_split_that_is_not_whole_are_never_taken_for_classes(tmp_path, folders):
+    for folder in folders:
+        picture(tmp_path / folder / "cat/a.png")
+        picture(tmp_path / folder / "dog/a.png")
+    message = refusal(tmp_path)
+    assert "\n" not in message
+    assert f"has {', '.join(f'{folder}/' for folder in sorted(folders))}: " in message
+    assert "which needs train/ and valid/" in message
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "part"),
+    [
+        ("val", "validation", "valid"),
+        ("Train", "train", "train"),
+        ("Testing", "test", "test"),
+        ("Dev", "valid", "valid"),
+    ],
+)
+def test_two_folders_that_mean_the_same_part_are_refused(tmp_path, first, second, part):
+    for folder in {"train", "valid", first, second}:
+        picture(tmp_path / folder / "cat/a.png")
+        picture(tmp_path / folder / "dog/a.png")
+    if not (tmp_path / first).samefile(tmp_path / second):
+        assert f"both mean {part}; merge them" in refusal(tmp_path)
 
 
 def test_an_empty_side_of_a_split_is_refused(tmp_path):
@@ -199,9 +252,29 @@ def test_one_path_with_two_labels_is_refused(two_pictures):
     assert "row 3 (a.png: 'x', then 'y')" in refusal(source)
 
 
+@pytest.mark.parametrize(("train", "valid", "test"), [("Training", "DEV", "testing"), ("train", "Validation", "TEST")])
+def test_a_split_column_knows_the_words_that_folders_know(two_pictures, train, valid, test):
+    picture(two_pictures / "c.png")
+    columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": [train, valid, test]}
+    listing = listed(table(two_pictures / "t.csv", columns), split_column="side")
+    assert [(file.path.name, file.split) for file in listing.files] == [("a.png", "train"), ("b.png", "valid")]
+    assert listing.note is None
+
+
+def test_a_split_column_of_train_and_test_leaves_test_out_and_the_split_open(two_pictures):
+    picture(two_pictures / "c.png")
+    columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": ["train", "train", "test"]}
+    listing = listed(table(two_pictures / "t.csv", columns), split_column="side")
+    assert [(file.path.name, file.split) for file in listing.files] == [("a.png", None), ("b.png", None)]
+    assert listing.note is not None
+    assert listing.note.startswith("`test` is left out")
+
+
 def test_unknown_and_one_sided_splits_are_refused(two_pictures):
     columns = {"path": ["a.png", "sub/b.png"], "label": ["x", "y"], "side": ["train", "holdout"]}
-    assert "neither `train` nor `valid`: row 2" in refusal(table(two_pictures / "t.csv", columns), split_column="side")
+    assert "neither `train` nor `valid` nor `test`: row 2 " in refusal(
+        table(two_pictures / "t.csv", columns), split_column="side"
+    )
     columns["side"] = ["train", "train"]
     assert "no row has 'valid'" in refusal(table(two_pictures / "u.csv", columns), split_column="side")
 

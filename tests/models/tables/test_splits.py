@@ -101,7 +101,17 @@ def test_another_seed_gives_other_groups() -> None:
 
 @pytest.mark.parametrize(
     "says",
-    [["valid", "train"], ["Val ", "TRAIN"], [1, 0], [1.0, 0.0], [True, False], ["1", "0"], ["true", "false"]],
+    [
+        ["valid", "train"],
+        ["Val ", "TRAIN"],
+        [1, 0],
+        [1.0, 0.0],
+        [True, False],
+        ["1", "0"],
+        ["true", "false"],
+        ["Validation", "Training"],
+        ["DEV", "train"],
+    ],
 )
 def test_a_column_may_say_which_rows_validate(says: list[object]) -> None:
     train, valid = split_rows(pd.DataFrame({"part": [says[0], says[1], says[1]]}), COLUMN)

@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -70,13 +73,58 @@ def test_ones_own_function_is_named_by_module_and_function():
     assert chosen["share_of_first"](BINARY, TARGETS) == pytest.approx(BINARY[:, 0].mean())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("acuracy", "no_such_module:f", ":f", "", ".relative:f"),
-        *(f"{__name__}:missing", __name__, f"{__name__}:not_a_function"),
-    ],
-)
+@pytest.mark.parametrize("name", ["acuracy", "", ":f", ".relative:f", "a b:c", __name__, "module:", "a:b:c"])
 def test_any_other_name_is_refused_with_those_that_there_are(name):
     with pytest.raises(UserError, match=r"metrics: .*balanced_accuracy.*module:function"):
         pick_metrics([name])
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(UserError) as refused:
+        pick_metrics([name])
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_slip_in_a_metric_s_name_is_answered_with_the_nearest():
+    assert refusal("acuracy").endswith("did you mean accuracy?")
+    assert refusal(f"{__name__}:share_of_frist").endswith("did you mean share_of_first?")
+
+
+def test_a_metric_that_is_no_function_is_refused_with_its_file():
+    assert f"not_a_function in {__file__} cannot be called" in refusal(f"{__name__}:not_a_function")
+
+
+@pytest.fixture
+def working_folder(tmp_path, monkeypatch) -> Path:
+    """A working folder that is not on the import path, as for an installed script."""
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_module_in_the_working_folder_is_found(working_folder):
+    (working_folder / "metrics_of_mine.py").write_text("def half(probabilities, targets):\n    return 0.5\n")
+    assert pick_metrics(["metrics_of_mine:half"])["half"](BINARY, TARGETS) == 0.5
+
+
+def test_a_missing_module_is_refused_with_where_it_was_looked_for(working_folder):
+    message = refusal("metrics_to_come.deep:half")
+    assert "there is no module metrics_to_come" in message
+    assert f"looked for metrics_to_come.py in the working folder {working_folder}" in message
+    assert "PYTHONPATH" in message
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("import no_such_module_of_theirs", "ModuleNotFoundError: No module named 'no_such_module_of_theirs'"),
+        ("def half(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_refused_with_the_reason(working_folder, code, detail):
+    (working_folder / "failing_metrics.py").write_text(code)
+    message = refusal("failing_metrics:half")
+    assert f"importing {working_folder / 'failing_metrics.py'} failed: {detail}" in message

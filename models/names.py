@@ -1,0 +1,68 @@
+"""Names that MLflow takes for experiments and registered models; checked here, so that bad ones never reach it."""
+
+import hashlib
+import posixpath
+import re
+
+LONGEST = 256
+"""Characters of a name: the width of MLflow's columns, which a database other than SQLite insists on."""
+LONGEST_FOLDER = 100
+"""Bytes of a folder's name; file systems take 255."""
+
+
+def check_registry_name(name: str) -> str:
+    """The name of a registered model, as it is.
+
+    MLflow refuses a slash, a colon, and what a path resolves away; it creates names with a quote, a question mark or a
+    control character, and then does not find them again.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with it.
+    """
+    _check_text(name)
+    if wrong := sorted(set(name) & set("/:?'")):
+        raise ValueError(f"a registered model's name must not contain {' or '.join(wrong)}")
+    if name.startswith("..") or posixpath.normpath(name) != name or name == ".":
+        raise ValueError("a registered model's name must not be a path such as . or .. or begin with ..")
+    return name
+
+
+def check_experiment_name(name: str) -> str:
+    """The name of an MLflow experiment, as it is.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with it.
+    """
+    _check_text(name)
+    if {".", ".."} & set(re.split(r"[/\\]", name)):
+        raise ValueError("an experiment's name must not contain . or .. as a part of a path")
+    return name
+
+
+def folder_name(name: str) -> str:
+    """A folder's name for an experiment: its own where that is a plain word, else one made of it and a hash.
+
+    The result is a single part of a path, never hidden and never too long; different names give different folders.
+    """
+    if re.fullmatch(r"\w[\w. -]*", name) and len(name.encode()) <= LONGEST_FOLDER:
+        return name
+    digest = hashlib.blake2b(name.encode(errors="backslashreplace"), digest_size=8).hexdigest()
+    words = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
+    return f"{words or 'experiment'}-{digest}"
+
+
+def _check_text(name: str) -> None:
+    if not name.strip():
+        raise ValueError("a name must not be empty")
+    if len(name) > LONGEST:
+        raise ValueError(f"a name must have at most {LONGEST} characters, not {len(name):,}")
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise ValueError("a name must not contain line breaks or other control characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a name must be valid Unicode text") from None

@@ -1,0 +1,41 @@
+"""What a person is told about pictures that a training leaves out."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks import tracking
+from tests.flows.tiny import tiny_training
+
+pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
+
+
+def test_a_contradiction_and_a_test_folder_are_told_in_lines_and_kept_in_the_run(
+    stripes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.train_images import train_images
+
+    source = tmp_path / "split"
+    shutil.copytree(stripes, source / "Train")
+    shutil.copytree(stripes, source / "Test")
+    first = min((source / "Train" / "across").iterdir())
+    second = source / "Train" / "down" / "copy.png"
+    shutil.copy(first, second)
+    logger = logging.getLogger("prefect.task_runs")  # which keeps its lines from the root logger
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, caplog.handler])
+    with caplog.at_level("INFO", logger="prefect.task_runs"):
+        result = train_images(tiny_training(source, recipe=[{"name": "head", "lr": 0.01, "precompute": True}]))
+    assert "split: Test/ is left out of the training" in caplog.text
+    (warning,) = [line for line in caplog.messages if line.startswith("warning: ")]
+    assert "2 files are left out because the same image has another label elsewhere" in warning
+    for part in (str(first), str(second), "labelled 'across'", "labelled 'down'"):
+        assert part in warning
+    path = tracking.fetch(result["run_id"], "data/left_out.feather")
+    assert path is not None
+    kept = pd.read_feather(path)
+    assert sorted(kept["path"]) == sorted([str(first), str(second)])
+    assert kept["reason"].str.startswith("contradiction: ").all()
+    assert tracking.tags_of(result["run_id"])["data.rows"] == str(47)
