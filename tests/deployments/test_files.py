@@ -66,6 +66,20 @@ def test_services_of_the_compose_file_fit_together(compose: dict[str, Any]) -> N
     assert used == {"bucket", "mlflow", "setup"}, "nobody else may see the bucket"
 
 
+def test_containers_have_no_privileges_and_a_read_only_image_of_an_exact_version(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert not service.get("cap_add"), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert any(place.startswith("/tmp") for place in service["tmpfs"]), name
+        assert re.search(r":\$\{\w+:-\d+(\.\d+)+\}$", service["image"]), service["image"]
+        words = " ".join(map(str, [*service.get("command", []), *service.get("entrypoint", [])]))
+        assert "$" not in words, f"{name}: what is secret belongs in the environment"
+    (base,) = [arguments for name, arguments in instructions() if name == "FROM"]
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base[0]), base
+
+
 def test_commands_of_the_compose_file_exist(compose: dict[str, Any]) -> None:
     ours = [service for service in compose["services"].values() if "build" in service]
     assert len(ours) == 6
@@ -230,7 +244,15 @@ def test_a_unit_is_well_formed_and_what_it_names_exists(unit: Path) -> None:
     assert program.removeprefix(".venv/bin/") in COMMANDS or os.access(PROJECT / program, os.X_OK)
     for argument in arguments:
         assert not argument.startswith("deployments/") or (PROJECT / argument).is_file()
-    assert service["User"] == ["unfreeze"]
+    user = "unfreeze-" + unit.stem.removeprefix("unfreeze-").rstrip("@")
+    assert service["User"] == service["Group"] == [user], "each unit has a user of its own"
+    for hardening in ("NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectProc=invisible", "PrivateTmp=yes"):
+        key, value = hardening.split("=")
+        assert service[key] == [value], hardening
+    assert service["CapabilityBoundingSet"] == [""]
+    assert service["StateDirectoryMode"] == ["0700"]
+    written = re.findall(r"/var/lib/([\w-]+)", " ".join(service["Environment"]))
+    assert set(written) <= set(service["StateDirectory"]), "nothing else can be written"
     assert service["Restart"] == ["always"]
     assert all(path.startswith("/etc/unfreeze/") for path in service["EnvironmentFile"])
 
@@ -247,12 +269,13 @@ def test_the_examples_of_environments_name_what_the_scripts_ask_for() -> None:
     def names(path: Path) -> dict[str, str]:
         return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.M))
 
-    servers, clients = names(SYSTEMD / "servers.example"), names(SYSTEMD / "environment.example")
+    prefect, mlflow, clients = (names(SYSTEMD / f"{name}.example") for name in ("prefect", "mlflow", "environment"))
     asked = set(re.findall(r"\$\{(\w+):\?", (TEAM / "mlflow.sh").read_text()))
-    assert asked <= set(servers)
+    assert asked <= set(mlflow)
     set_up = set(re.findall(r'setting\["(\w+)"\]', (TEAM / "set_up.py").read_text()))
-    assert set_up <= set(servers) | set(clients)
-    assert not set(servers) & set(clients), "workers must not see what the servers need"
+    assert set_up <= set(mlflow) | set(clients)
+    assert not set(prefect) & set(mlflow), "neither server sees what the other needs"
+    assert not (set(prefect) | set(mlflow)) & set(clients), "workers must not see what the servers need"
 
 
 def test_the_system_manager_accepts_the_units(tmp_path: Path) -> None:
