@@ -13,6 +13,7 @@ from typing import Any, cast
 from flows import show
 from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
 from flows.service_commands import add_service_commands
+from models.addresses import split_password
 from models.errors import UserError
 from models.predict_spec import Predict
 from models.retrain_spec import Retrain
@@ -185,6 +186,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    _hide_password(options)
     search = spec_from(options, SweepSpec, section="sweep")
     search = search.model_copy(update={"space": space_from(options.space, search.space)})
     if (options.best or options.register) and search.study is None:
@@ -212,6 +214,16 @@ def _sweep(options: argparse.Namespace) -> int:
         return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep
     return _finish(searched(search, params, return_state=True), options.json, show.sweep)
+
+
+def _hide_password(options: argparse.Namespace) -> None:
+    """Move the password of ``--storage`` into the environment: a spec is seen by everybody who sees the pages."""
+    given = f"{SETTING}storage"
+    if given in options:
+        address, _, password = split_password(getattr(options, given))
+        if password is not None:
+            os.environ["UNFREEZE_STORAGE_PASSWORD"] = password
+            setattr(options, given, address)
 
 
 def _refuse_changes(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ The measure for shares is the population stability index (PSI), with its rule of
 moderate, else large. Few rows give a PSI that size by chance alone, so a verdict also asks whether chance would do.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ MODERATE_PSI, LARGE_PSI = 0.1, 0.25
 MODERATE_RATIO, LARGE_RATIO = 2.0, 4.0
 """Where the verdict on a feature space changes: its distance over that within the reference. Without drift the
 ratio is about 1; of a few dozen pictures one in twenty exceeds 2, and none of 500 drawings reached 4."""
+FEWEST_ALIKE = 5
+"""A text that fewer rows of a sample have is rare: it may name a person."""
+RARE = "(rare)"
 COMMONEST = 50
 """Values of a category that are counted one by one."""
 PICTURE_STATISTICS = ("brightness", "contrast", "saturation")
@@ -163,6 +166,8 @@ def _check_rows(reference: Sized, current: Sized) -> None:
 
 def _count_categories(reference: pd.Series, current: pd.Series) -> _Counts:
     _check_rows(reference, current)
+    if (reference == RARE).any():  # rare texts were not kept: one that is not known there is rare here, too
+        current = current.astype(object).where(current.isin(set(reference.dropna())) | current.isna(), RARE)
     before, now = (_texts(values).value_counts() for values in (reference, current))
     # Of both together: the commonest of one side would by chance alone be less common on the other.
     together = before.add(now, fill_value=0).sort_values(ascending=False, kind="stable")
@@ -215,6 +220,31 @@ def _kolmogorov_smirnov(reference: np.ndarray, current: np.ndarray) -> float:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
+def distributions_of(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The same columns without the rows: every column shuffled by itself, rare texts replaced by `RARE`.
+
+    What `table_drift` compares, the distribution of each column, stays; who has which values together does not, nor a
+    text that few rows have, such as a name.
+
+    Parameters
+    ----------
+    rows
+        A table.
+    seed
+        Of the shuffling.
+    """
+    generator = np.random.default_rng(seed)
+    columns: dict[Hashable, pd.Series] = {}
+    for name in rows.columns:
+        column = rows[name].iloc[generator.permutation(len(rows))].reset_index(drop=True)
+        if _kind(column) == "category":
+            column = column.astype(object)
+            rare = column.notna() & (column.map(column.value_counts()).fillna(0) < FEWEST_ALIKE)
+            column = column.mask(rare, RARE)
+        columns[name] = column
+    return pd.DataFrame(columns)
+
+
 def table_drift(reference: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
     """Compare two tables column by column.
 
@@ -224,7 +254,7 @@ def table_drift(reference: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     reference
-        Rows that the model was trained on.
+        Rows that the model was trained on, or what `distributions_of` made of them.
     current
         New rows.
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from models.addresses import masked
 from models.errors import UserError
 from models.fields import SpecField, alternatives, entry_type_of, fields_of, group_in, plain, plain_defaults, present
 
@@ -140,7 +141,7 @@ def _with_none(value: Any, kind: Any) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping"
-    text = "none" if value is None else repr(value)
+    text = "none" if value is None else masked(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

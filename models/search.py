@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from models.addresses import WITHOUT_PASSWORD
 from models.errors import UserError
 from models.fields import fields_of, present
 from models.overrides import SpecType, build_spec
@@ -80,6 +81,8 @@ class Dimension(Spec):
 class SweepSpec(Spec):
     """A search for better settings: what varies, for how many trials, judged by what."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # a storage that is refused may hold a password
+
     trials: int = Field(
         default=20, ge=1, le=100_000, description="Trials of the study in all, those of earlier calls included."
     )
@@ -91,8 +94,9 @@ class SweepSpec(Spec):
     )
     storage: str | None = Field(
         default=None,
-        description="Database of studies, such as `postgresql://user@host/name`, for workers on several machines. "
-        "Empty: a journal file on this machine.",
+        description="Database of studies, such as `postgresql://user@host/name`, for workers on several machines; its "
+        "password is `UNFREEZE_STORAGE_PASSWORD` of their environment. Empty: a journal file on this machine.",
+        json_schema_extra={"pattern": WITHOUT_PASSWORD},  # so that a form refuses a password before it is stored
     )
     workers: int = Field(default=1, ge=1, le=64, description="Processes on this machine that run trials.")
     space: list[Dimension] = Field(
@@ -124,6 +128,16 @@ class SweepSpec(Spec):
         default=1, ge=1, le=50, description="Train each trial with this many seeds and judge it by the mean."
     )
     sampler_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the sampler.")
+
+    @field_validator("storage")
+    @classmethod
+    def _holds_no_password(cls, value: str | None) -> str | None:
+        if value is not None and (re.search(r"(?i)password=", value) or not re.match(WITHOUT_PASSWORD, value)):
+            raise ValueError(
+                "write it as postgresql://user@host/name; the password is UNFREEZE_STORAGE_PASSWORD in the environment "
+                "of whoever runs trials, because everybody can read the parameters of a flow run"
+            )
+        return value
 
     @field_validator("objectives", mode="before")
     @classmethod

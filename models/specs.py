@@ -300,6 +300,12 @@ class TrackingSpec(Spec):
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
     top_losses: int = Field(default=16, ge=0, le=100, description="Pictures with the highest loss to show.")
+    keep_examples: bool = Field(
+        default=False,
+        description="Keep real data with the model: the input example of the registered model and, of a table, the "
+        "sample of training rows that later data are compared with. Off: the example is made up, and of each column "
+        "only its distribution is kept, apart from the others.",
+    )
 
     @field_validator("experiment")
     @classmethod

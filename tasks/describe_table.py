@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 
+from models.drift import distributions_of
 from models.errors import UserError
 from models.table_specs import TrainTables
 from models.tables.network import summarise_table
@@ -58,7 +59,8 @@ def describe_table(params: TrainTables, files: dict[str, str], run_id: str) -> N
     # Last: a run that was killed within this step does it again.
     tags = {"data.digest": digest, tracking.FINGERPRINT: digest, "data.rows": str(sum(splits.values()))}
     frame, train = prepared_frame(files), recipe.rows["train"]
-    tracking.log_frame(run_id, frame.iloc[sample_rows(train, MOST_TABLE_ROWS)].reset_index(drop=True), REFERENCE)
+    sample = frame.iloc[sample_rows(train, MOST_TABLE_ROWS)].reset_index(drop=True)
+    tracking.log_frame(run_id, sample if params.tracking.keep_examples else distributions_of(sample), REFERENCE)
     if params.data.date:
         tags[tracking.TRAINED_UNTIL] = str(frame[params.data.date[0]].iloc[train].max())
     tracking.log_tags(run_id, tags)

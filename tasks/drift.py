@@ -18,7 +18,8 @@ from tasks.progress import say
 from tasks.report import show_table
 
 REFERENCE = "data/reference.feather"
-"""Artifact of a training: a sample of its training rows; of pictures, how they look."""
+"""Artifact of a training: of a table, a sample of its training rows or only their columns' distributions; of images,
+how a sample of them looks."""
 MOST_PICTURES, MOST_TABLE_ROWS = 256, 2000
 FEWEST_NEW = 32
 """With fewer new pictures than this, all are compared instead of the new ones alone."""

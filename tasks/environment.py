@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from models.addresses import split_password
+
 SERVICE_RECORD = "service.json"
 """File in `home` that says what `unfreeze up` is running."""
 CREDENTIALS = "prefect.auth"
@@ -107,6 +109,7 @@ def set_defaults() -> None:
 
     Where `unfreeze up` runs, its servers are used, so that commands and pages show the same.
     """
+    _hide_passwords()
     service = live_service() or {}
     servers = {}
     if service.get("mlflow"):
@@ -134,6 +137,23 @@ def set_defaults() -> None:
         if name not in os.environ:
             os.environ[name] = value
             _SET_HERE.add(name)
+
+
+def _hide_passwords() -> None:
+    """Move user and password of the servers' addresses to where MLflow and Prefect look for them.
+
+    The addresses are printed, logged and kept with runs.
+    """
+    for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        address, user, password = split_password(os.environ.get(variable, ""))
+        if password is None or not address.startswith("http"):
+            continue
+        os.environ[variable] = address.replace(f"{urlsplit(address).netloc.rpartition('@')[0]}@", "", 1)
+        if variable == "PREFECT_API_URL":
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", f"{user or ''}:{password}")
+        else:
+            os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user or "")
+            os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
 
 
 def move_home(folder: Path) -> None:

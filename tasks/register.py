@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 
-from models.images.serving import save_classifier
+from models.images.serving import made_up_image, save_classifier
 from models.specs import TrainImages
 from tasks import tracking
 from tasks.log_model import IMAGE_LOADER, log_and_register
@@ -35,14 +35,15 @@ def register_model(
     """
     recipe = bind(params, index_path, caches)
     learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
-    example = Path(recipe.index.rows["path"][int(recipe.rows["valid"][0])].as_py()).read_bytes()
+    size = recipe.sizes[position]
+    example = made_up_image(size)
+    if params.tracking.keep_examples:
+        example = Path(recipe.index.rows["path"][int(recipe.rows["valid"][0])].as_py()).read_bytes()
     classes = list(recipe.index.classes)
     accuracy, snapshots = metrics["valid/accuracy_tta"], snapshots_of(run_id, params)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "classifier"
-        save_classifier(
-            folder, learner.network, params, recipe.preprocessing, classes, recipe.sizes[position], snapshots
-        )
+        save_classifier(folder, learner.network, params, recipe.preprocessing, classes, size, snapshots)
         return log_and_register(
             run_id,
             folder,

@@ -7,7 +7,7 @@ from prefect import task
 
 from models.table_specs import TrainTables
 from models.tables.reading import open_table
-from models.tables.serving import save_table_model
+from models.tables.serving import made_up_rows, save_table_model
 from tasks import tracking
 from tasks.log_model import TABLE_LOADER, log_and_register
 from tasks.prepare_table import joined_tables
@@ -52,7 +52,7 @@ def register_table(
             folder,
             TABLE_LOADER,
             (tracking.columns_in(raw), outputs),
-            raw.head(3),
+            raw.head(3) if params.tracking.keep_examples else made_up_rows(raw, params.data),
             REQUIREMENTS,
             {"targets": encoder.target_names, "classes": [str(each) for each in encoder.classes]},
             name,

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +20,14 @@ from pydantic import BaseModel
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.addresses import masked
 from models.errors import UserError
 from models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
 from tasks.environment import home
 from tasks.processes import is_gone, this_process
 
+PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
+"""Environment variable with the password of the database of studies, which no address holds that anybody can read."""
 WORKER = "UNFREEZE_WORKER"
 """Environment variable with the number of a worker that was started beside the first, which reports."""
 HEARTBEAT_SECONDS = 20
@@ -59,7 +61,7 @@ def reachable(address: str | None) -> Iterator[BaseStorage]:
         home().mkdir(parents=True, exist_ok=True)
         yield JournalStorage(JournalFileBackend(journal_path()))
         return
-    url, shown = _read_address(address), _without_password(address)
+    url, shown = _read_address(address), masked(address)
     try:
         yield RDBStorage(
             url.render_as_string(hide_password=False),
@@ -331,12 +333,9 @@ def _read_address(address: str) -> URL:
             raise ValueError("the password has an @ of its own")
     except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
         raise UserError(
-            f"storage {_without_password(address)}: no address of a database; write "
+            f"storage {masked(address)}: no address of a database; write "
             "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
         ) from None
+    if url.password is None and PASSWORD in os.environ:
+        url = url.set(password=os.environ[PASSWORD])
     return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
-
-
-def _without_password(address: str) -> str:
-    address = re.sub(r"(?i)(password=)[^&]*", r"\1...", address)
-    return re.sub(r"^((?:[\w+.-]+:/+)?[^:@]*):.*@", r"\1@", address)

@@ -361,10 +361,8 @@ def fetch(run_id: str, name: str) -> Path | None:
     return Path(client().download_artifacts(run_id, name))
 
 
-PICTURES_IN = Schema(
-    [ColSpec(DataType.binary, "image", required=False), ColSpec(DataType.string, "path", required=False)]
-)
-"""A picture per row, as encoded bytes or as a file name."""
+PICTURES_IN = Schema([ColSpec(DataType.binary, "image")])
+"""An image per row, as encoded bytes."""
 CLASSES_OUT = Schema(
     [
         ColSpec(DataType.string, "class"),

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from models.errors import UserError
 from models.images.augmentation import apply_views, average_views, numbered_view
@@ -69,6 +70,23 @@ def save_classifier(
         "tta": params.tta.model_dump(),
     }
     save_model_folder(folder, network, description, snapshots)
+
+
+def made_up_image(size: int) -> bytes:
+    """A generated image, encoded as PNG: what a model's example shows instead of somebody's photo.
+
+    Parameters
+    ----------
+    size
+        Its side in pixels.
+    """
+    ramp = np.linspace(0, 255, size).astype(np.uint8)
+    pixels = np.stack(
+        [np.tile(ramp, (size, 1)), np.tile(ramp[:, None], (1, size)), np.full((size, size), 128, np.uint8)]
+    )
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 class ImagePredictor:
@@ -200,13 +218,20 @@ class ImagePredictor:
         return self._stream(pictures, compute, chunk, start)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Class, probability and all probabilities for a frame with a column ``image`` (bytes) or ``path`` (text)."""
-        column = next(
-            (name for name in ("image", "path") if name in model_input and model_input[name].notna().all()), None
-        )
-        if column is None:
-            raise UserError("predict: give every row a picture, in a column `image` (encoded bytes) or `path` (file)")
-        return class_frame(self.classes, self.probabilities(model_input[column].tolist()))
+        """Class, probability and all probabilities for a frame with a column ``image`` of encoded bytes.
+
+        Paths are not taken: whoever may ask a server could make it open files of its own. `probabilities` takes them.
+
+        Raises
+        ------
+        UserError
+            For rows without bytes, and for an image that cannot be read (says which row).
+        """
+        images = model_input["image"].tolist() if "image" in model_input else []
+        contents = [image for image in images if isinstance(image, bytes)]
+        if not len(contents) == len(images) == len(model_input):
+            raise UserError("predict: give the encoded bytes of every image in a column `image`, not its path")
+        return class_frame(self.classes, self.probabilities(contents))
 
     def square(self, picture: Picture) -> np.ndarray:
         """The picture as the network takes it, uint8 (S, S, 3)."""

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from models.model_folder import class_frame, load_networks, read_description, save_model_folder
-from models.table_specs import TrainTables
+from models.table_specs import TableDataSpec, TrainTables
 from models.tables.assemble import Joined, assemble, with_date_parts
 from models.tables.batches import FORWARD_SIZE
 from models.tables.encoding import Encoded, TableEncoder
@@ -41,6 +41,29 @@ def save_table_model(
         described.append({"name": joined.name, "on": joined.on, "file": file})
     description = {"params": params.model_dump(mode="json"), "joins": described}
     save_model_folder(folder, network, description, snapshots)
+
+
+def made_up_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
+    """A row with the columns and types of a table and none of its values: what a model's example shows.
+
+    Parameters
+    ----------
+    frame
+        Rows of the main table.
+    data
+        Says which columns are dates.
+    """
+
+    def value(column: pd.Series) -> pd.Series:
+        if pd.api.types.is_datetime64_any_dtype(column):
+            return pd.Series([pd.Timestamp("2000-01-01", tz=column.dt.tz)], dtype=column.dtype)
+        if str(column.name) in data.date:
+            return pd.Series(["2000-01-01"], dtype=column.dtype if pd.api.types.is_string_dtype(column) else object)
+        if pd.api.types.is_numeric_dtype(column):  # booleans among them
+            return pd.Series([0], dtype=column.dtype)
+        return pd.Series(["text"], dtype=object)
+
+    return pd.DataFrame({name: value(frame[name]) for name in frame.columns})
 
 
 def predict_encoded(

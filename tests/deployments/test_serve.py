@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,3 +140,24 @@ def test_a_picture_that_cannot_be_read_is_named_in_the_answer(served: tuple[str,
     answer = httpx.post(f"{served[0]}/invocations", json={"dataframe_split": data}, timeout=60)
     assert answer.status_code in (400, 500)
     assert "row 0: the picture cannot be read: not a picture" in answer.text
+
+
+def test_a_path_in_a_request_opens_no_file_of_the_server(served: tuple[str, str], stripes: Path) -> None:
+    for path in (str(next(stripes.glob("*/*.png"))), "/nowhere/at/all.png"):
+        data = {"columns": ["path"], "data": [[path]]}
+        answer = httpx.post(f"{served[0]}/invocations", json={"dataframe_split": data}, timeout=60)
+        assert answer.status_code == 400
+        # The same for a file that exists and one that does not.
+        assert "Model is missing inputs ['image']" in answer.text
+
+
+def test_examples_are_made_up_and_can_be_predicted(
+    pictures: registry.Version, table: registry.Version, stripes: Path, sales: Path
+) -> None:
+    for version in (pictures, table):
+        model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.number}")
+        assert len(model.predict(model.input_example)) == 1
+    image = mlflow.pyfunc.load_model(f"models:/{pictures.name}/{pictures.number}").input_example["image"][0]
+    assert image not in {path.read_bytes() for path in stripes.glob("*/*.png")}
+    row = mlflow.pyfunc.load_model(f"models:/{table.name}/{table.number}").input_example
+    assert row["day"][0] not in set(pd.read_csv(sales / "sales.csv")["day"])

@@ -12,6 +12,7 @@ from models.drift import (
     COMMONEST,
     PictureSample,
     category_drift,
+    distributions_of,
     feature_distance,
     frechet_distance,
     image_drift,
@@ -392,3 +393,32 @@ def test_nothing_cannot_be_compared() -> None:
         category_drift([], ["a"])
     with pytest.raises(UserError, match="no rows in the current data"):
         number_drift(np.ones(3), np.array([]))
+
+
+def test_distributions_tell_the_same_drift_as_rows_and_hold_neither_rows_nor_rare_texts():
+    generator = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "number": generator.normal(size=1000),
+            "shop": generator.choice(["north", "south"], 1000),
+            "name": [f"person {number}" for number in range(1000)],
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 90, 1000), "D"),
+        }
+    )
+    rows["twice"] = rows["number"] * 2
+    kept = distributions_of(rows)
+    assert not np.allclose(kept["twice"], kept["number"] * 2)
+    assert set(kept["name"]) == {"(rare)"}
+    later = rows.assign(number=rows["number"] + 1, name=[f"customer {number}" for number in range(1000)])
+    for current in (rows, later):
+        by_rows, by_distributions = (table_drift(each, current).set_index("column") for each in (rows, kept))
+        for column in ("number", "shop", "day", "twice"):
+            assert by_distributions.loc[column, "psi"] == pytest.approx(by_rows.loc[column, "psi"], abs=1e-12)
+            assert by_distributions.loc[column, "verdict"] == by_rows.loc[column, "verdict"]
+    assert table_drift(kept, later).set_index("column").loc["name", "verdict"] == "stable"
+
+
+def test_a_new_text_that_many_rows_have_is_drift_against_distributions_as_well():
+    reference = distributions_of(pd.DataFrame({"shop": ["north"] * 500 + ["south"] * 490 + ["x"] * 4 + ["y"] * 3}))
+    current = pd.DataFrame({"shop": ["north"] * 400 + ["new"] * 600})
+    assert table_drift(reference, current)["verdict"].tolist() == ["large"]

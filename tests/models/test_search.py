@@ -1,6 +1,7 @@
 """A sweep's space is read, checked against the training before the first trial, and turned into each trial's spec."""
 
 import math
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -57,8 +58,8 @@ def typed(values: Any) -> list[tuple[type, Value]]:
         ({"choices": []}, "at least 1"),
         ({"low": 2, "high": 2}, r"low \(2\) must be below high \(2\)"),
         ({"low": 3, "high": 2}, r"low \(3\) must be below high \(2\)"),
-        ({"low": 0, "high": math.inf}, "must be below"),
-        ({"low": math.nan, "high": 1}, "must be below"),
+        ({"low": 0, "high": math.inf}, "finite"),
+        ({"low": math.nan, "high": 1}, "finite"),
         ({"low": 0, "high": 1, "log": True}, "above 0, not 0"),
         ({"low": -1, "high": 1, "log": True}, "above 0, not -1"),
         ({"choices": [1, math.nan]}, "finite"),
@@ -513,3 +514,34 @@ def test_every_rule_is_inside_the_space_and_none_that_fits_is_missing(
     for values in rules.values():
         assert all(dimension.contains(values[dimension.name]) for dimension in space if dimension.name in values)
         assert ("head_factor" in values) == (factor[0] <= 1)
+
+
+# --- storage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "postgresql://me:s3cret@db/studies",
+        "postgresql://me:s3cret@of@mine@db/studies",
+        "postgresql:///studies?user=me&password=s3cret",
+        "me:s3cret@db/studies",
+    ],
+)
+def test_a_storage_with_a_password_is_refused_and_not_repeated(storage: str) -> None:
+    for refused in (lambda: SweepSpec(storage=storage), lambda: build_spec(SweepSpec, {"storage": storage})):
+        with pytest.raises((ValidationError, UserError), match="UNFREEZE_STORAGE_PASSWORD") as error:
+            refused()
+        assert "s3cret" not in str(error.value)
+        assert "mine" not in str(error.value)
+
+
+@pytest.mark.parametrize("storage", ["postgresql+psycopg://me@db:5432/studies", "sqlite:////data/studies.db", None])
+def test_a_storage_without_a_password_is_taken(storage: str | None) -> None:
+    assert SweepSpec(storage=storage).storage == storage
+
+
+def test_a_form_refuses_a_storage_with_a_password_before_it_is_stored() -> None:
+    pattern = SweepSpec.model_json_schema()["properties"]["storage"]["pattern"]
+    assert re.match(pattern, "postgresql://me@db/studies")
+    assert not re.match(pattern, "postgresql://me:s3cret@db/studies")

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,18 @@ def test_a_record_of_another_users_process_is_not_believed(folder: Path, others_
 def test_a_damaged_record_is_no_service(content: str, folder: Path) -> None:
     (folder / "service.json").write_text(content)
     assert live_service() is None
+
+
+def test_passwords_in_addresses_of_servers_move_to_where_their_clients_look(own_home: Path) -> None:
+    code = (
+        "import os, tasks.environment; print(*(os.environ.get(name) for name in ("
+        "'MLFLOW_TRACKING_URI', 'MLFLOW_TRACKING_USERNAME', 'MLFLOW_TRACKING_PASSWORD', "
+        "'PREFECT_API_URL', 'PREFECT_API_AUTH_STRING')))"
+    )
+    addresses = {
+        "MLFLOW_TRACKING_URI": "http://ada:s3%40cret@127.0.0.1:5000",
+        "PREFECT_API_URL": "http://team:word@127.0.0.1:4200/api",
+    }
+    environment = {**os.environ, **addresses, "UNFREEZE_HOME": str(own_home)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.split()
+    assert found == ["http://127.0.0.1:5000", "ada", "s3@cret", "http://127.0.0.1:4200/api", "team:word"]

@@ -114,21 +114,26 @@ def test_no_pictures_give_no_rows(saved):
     assert ImagePredictor(saved.folder, "cpu").probabilities([]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("column", ["path", "image"])
-def test_a_frame_of_pictures_gives_a_frame_of_predictions(saved, column):
-    values = saved.paths if column == "path" else [Path(path).read_bytes() for path in saved.paths]
+def test_a_frame_of_images_gives_a_frame_of_predictions(saved):
     predictor = serving._load_pyfunc(str(saved.folder))
-    result = predictor.predict(pd.DataFrame({column: values}))
+    result = predictor.predict(pd.DataFrame({"image": [Path(path).read_bytes() for path in saved.paths]}))
     np.testing.assert_allclose(np.array(result["probabilities"].tolist()), saved.expected, atol=1e-5)
     assert result["class"].tolist() == [("blue", "green", "red")[number] for number in saved.expected.argmax(1)]
     np.testing.assert_allclose(result["probability"], saved.expected.max(1), atol=1e-5)
 
 
-def test_a_frame_without_pictures_is_refused(saved):
-    predictor = ImagePredictor(saved.folder, "cpu")
-    for frame in (pd.DataFrame({"url": ["a"]}), pd.DataFrame({"path": [saved.paths[0], None]})):
-        with pytest.raises(UserError, match=r"`image`.*`path`"):
-            predictor.predict(frame)
+@pytest.mark.parametrize("column", ["path", "image", "url"])
+def test_a_frame_never_makes_the_model_open_a_file(saved, column):
+    predictor = serving._load_pyfunc(str(saved.folder))
+    for values in (saved.paths, [Path(path) for path in saved.paths], [None]):
+        with pytest.raises(UserError, match=r"encoded bytes .* `image`, not its path"):
+            predictor.predict(pd.DataFrame({column: values}))
+
+
+def test_the_made_up_image_is_one_that_the_model_predicts(saved):
+    predictor = serving._load_pyfunc(str(saved.folder))
+    result = predictor.predict(pd.DataFrame({"image": [serving.made_up_image(predictor.size)]}))
+    assert result["probability"].between(0, 1).all()
 
 
 @pytest.mark.parametrize("bad", [b"no picture", b"", "/nowhere/to/be/found.jpg"])
