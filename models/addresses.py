@@ -46,6 +46,9 @@ def masked(text: str) -> str:
     'storage postgresql://ada@db/optuna'
     >>> masked("mysql:///optuna?password=secret&user=ada")
     'mysql:///optuna?password=...&user=ada'
+    >>> masked("storage postgresql://ada@db/optuna or ada:secret@db")
+    'storage postgresql://ada@db/optuna or ada@db'
     """
     text = re.sub(r"(?i)(password=)[^&\s]*", r"\1...", text)
-    return re.sub(r"((?:[\w+.-]+:/+)?[^:@\s'\"]*):[^\s'\"]*@", r"\1@", text)
+    text = re.sub(r"([\w+.-]+:/+[^:@\s'\"]*):[^\s'\"]*@", r"\1@", text)
+    return re.sub(r"(^|[\s'\"])([^:@\s'\"/]+):(?!/)[^\s'\"]*@", r"\1\2@", text)  # without a scheme
