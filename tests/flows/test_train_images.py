@@ -135,11 +135,9 @@ def test_the_model_predicts_in_a_fresh_process_what_the_evaluation_said(
 import sys, mlflow, pandas as pd
 model = mlflow.pyfunc.load_model({trained["model_uri"]!r})
 paths = pd.read_feather({str(path)!r})["path"]
-by_path = model.predict(pd.DataFrame({{"path": paths}}))
-by_bytes = model.predict(pd.DataFrame({{"image": [open(path, "rb").read() for path in paths]}}))
+predicted = model.predict(pd.DataFrame({{"image": [open(path, "rb").read() for path in paths]}}))
 assert "prefect" not in sys.modules
-assert by_path.equals(by_bytes)
-by_path.to_feather({str(tmp_path / "predicted.feather")!r})
+predicted.to_feather({str(tmp_path / "predicted.feather")!r})
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
     predicted = pd.read_feather(tmp_path / "predicted.feather")
