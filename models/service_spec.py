@@ -10,14 +10,14 @@ class Service(Spec):
 
     data: str | None = Field(
         default=None,
-        description="Folder of everything that is kept: runs, models, caches, both databases, logs. Empty: "
-        "`$UNFREEZE_HOME` or .unfreeze for ours, and Prefect's own home for its database.",
+        description="Folder of everything that is kept: runs, models, caches, both databases, logs, credentials. Empty: "
+        "`$UNFREEZE_HOME` or .unfreeze.",
     )
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on. Anything but the loopback opens both pages to the network without a "
-        "password: see docs/team-server.md for servers with accounts.",
+        description="Address to listen on. Anything but the loopback needs MLFLOW_TRACKING_URI to name a server with "
+        "accounts: see docs/team-server.md.",
     )
     prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port of the Prefect API and its pages.")
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow.")
