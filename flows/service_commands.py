@@ -15,7 +15,7 @@ from rich.console import Console
 from flows.flags import FlagParser, add_flags, spec_from
 from flows.show import folded
 from models.service_spec import Service
-from tasks.environment import credentials, home, move_home
+from tasks.environment import credentials, home, live_service, move_home
 
 
 def add_service_commands(commands: Any) -> None:
@@ -88,6 +88,8 @@ def _open(options: argparse.Namespace) -> int:
         if not options.print:
             # Without a display there is nothing to open; the line is enough.
             webbrowser.open(address)
+    if live_service() is not None:
+        print(f"{'Prefect asks once for':22} {credentials()}")
     return 0
 
 

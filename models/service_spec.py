@@ -10,8 +10,8 @@ class Service(Spec):
 
     data: str | None = Field(
         default=None,
-        description="Folder of everything that is kept: runs, models, caches, both databases, logs, credentials. Empty: "
-        "`$UNFREEZE_HOME` or .unfreeze.",
+        description="Folder of everything that is kept: runs, models, caches, both databases, logs, credentials. "
+        "Empty: `$UNFREEZE_HOME` or .unfreeze.",
     )
     host: str = Field(
         default="127.0.0.1",

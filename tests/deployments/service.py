@@ -135,7 +135,8 @@ def running_up(home: Path, **environment: str) -> Iterator[Up]:
     try:
         assert until(lambda: "ready after" in up.printed or process.poll() is not None, 300), up.printed
         assert process.poll() is None, up.printed
-        environment["PREFECT_API_AUTH_STRING"] = (data / "prefect.auth").read_text().strip()
+        if "PREFECT_API_URL" not in environment:
+            environment["PREFECT_API_AUTH_STRING"] = (data / "prefect.auth").read_text().strip()
         yield up
     finally:
         if process.poll() is None:

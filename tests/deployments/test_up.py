@@ -43,7 +43,9 @@ def test_everything_is_there_and_other_commands_find_it(up: Up) -> None:
     assert len(state["workers"]) == 1
     names = {each["entrypoint"].split(":")[1] for each in up.request("POST", "/deployments/filter", {})}
     assert names == {name.replace("-", "_") for name in DEPLOYMENTS}
-    assert f"{up.mlflow}/#/models" in up.unfreeze("open", "--print").stdout
+    pages = up.unfreeze("open", "--print").stdout
+    assert f"{up.mlflow}/#/models?workflowType=machine_learning" in pages
+    assert up.environment["PREFECT_API_AUTH_STRING"] in pages
 
 
 def test_a_second_service_in_the_same_folder_and_a_taken_port_are_refused(up: Up, tmp_path: Path) -> None:
@@ -257,6 +259,23 @@ def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
     unknown = up.unfreeze("promote", "lines", "99")
     assert unknown.returncode == 2
     assert "no version '99'" in unknown.stderr
+
+
+def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
+    up: Up, lines: Path, tmp_path: Path
+) -> None:
+    long = tiny_training(lines, **{"recipe.full.cycles": 12, "seed": 2}).model_dump(mode="json")
+    run = up.start("train-images/local", {"params": long})
+    up.wait(run, "RUNNING")
+    server = {"PREFECT_API_URL": up.api, "PREFECT_API_AUTH_STRING": up.environment["PREFECT_API_AUTH_STRING"]}
+    with running_up(tmp_path, **server) as second:
+        assert len(json.loads(up.unfreeze("status", "--json").stdout)["workers"]) == 2
+        second.process.send_signal(signal.SIGINT)
+        assert second.process.wait(120) == 0, second.printed
+    assert up.flow_run(run)["state_type"] == "RUNNING"
+    assert "cancelled" not in second.printed
+    up.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    up.wait(run, "CANCELLED", seconds=90)
 
 
 def test_ctrl_c_cancels_what_runs_and_leaves_no_process(up: Up, lines: Path) -> None:
