@@ -30,7 +30,7 @@ def health(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``part``, ``state`` (`ok`, `failing` or `unknown`), ``since``, ``restarts`` and ``trouble``.
+        ``part``, ``state`` (`ok`, `errors` in its log, or `failing`), ``since``, ``restarts`` and ``trouble``.
     """
     rows = []
     for name, part in record.get("health", {}).items():
@@ -39,7 +39,7 @@ def health(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "part": name,
-                "state": "failing" if count else "ok",
+                "state": "errors" if count else "ok",
                 "since": record.get("since"),
                 "restarts": restarts,
                 "trouble": f"{count} errors in {part['log']}, the last: {latest}" if count else None,

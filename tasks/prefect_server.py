@@ -33,8 +33,8 @@ CONTENT_SECURITY_POLICY = (
 """The browser itself then refuses what the page would send to, or load from, any other server."""
 
 
-def protections(host: str, port: int) -> dict[str, str]:
-    """Settings of a server at that address that keep strangers out and the page from asking other servers."""
+def server_settings(host: str, port: int) -> dict[str, str]:
+    """Settings of a server at that address: they keep strangers out and the page from asking other servers."""
     origins = dict.fromkeys(f"http://{name}:{port}" for name in (host, "127.0.0.1", "localhost"))
     return {
         "PREFECT_SERVER_API_AUTH_STRING": credentials(),
@@ -42,6 +42,8 @@ def protections(host: str, port: int) -> dict[str, str]:
         # The second page asks an analytics host, and the first has advertisements that link there.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # On a busy machine the 10 s that Prefect waits for SQLite's lock are too short.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": os.environ.get("PREFECT_SERVER_DATABASE_TIMEOUT", "60"),
     }
 
 
@@ -69,7 +71,7 @@ def start_embedded() -> Callable[[], None]:
     log.parent.mkdir(exist_ok=True)
     environment = {
         **os.environ,
-        **protections("127.0.0.1", port),
+        **server_settings("127.0.0.1", port),
         "PREFECT__SERVER_EPHEMERAL": "1",
         "PREFECT_UI_ENABLED": "0",
     }

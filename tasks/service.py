@@ -16,7 +16,7 @@ import psutil
 from models.errors import UserError
 from models.service_spec import Service
 from tasks.environment import SERVICE_RECORD, credentials, home, live_service, make_home, service_record
-from tasks.prefect_server import protections, responds
+from tasks.prefect_server import responds, server_settings
 from tasks.processes import ROOT, data_folder_of, flow_runs_here, listener, own_module, this_process
 from tasks.supervise import Part, now, stop_process_tree
 
@@ -73,7 +73,7 @@ class Stack:
         environment = self.environment()
         if self.own_prefect:
             command = self._prefect_command()
-            protected = {**environment, **protections(self.host, self.settings.prefect_port)}
+            protected = {**environment, **server_settings(self.host, self.settings.prefect_port)}
             # The page asks for credentials; a token besides, so that no other page can use what the browser has saved.
             protected["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] = "true"
             self._start("Prefect", self.prefect, command, protected, "--prefect_port")

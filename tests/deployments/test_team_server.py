@@ -129,7 +129,7 @@ def test_the_run_of_a_stopped_worker_goes_on_at_the_other(team: Team, stripes: P
     assert team.wait(flow_run, "COMPLETED")["run_count"] == 2
     assert claimed in (team.home / f"worker-{1 - busy}.log").read_text()
     assert mlflow_run(team, flow_run)["info"]["status"] == "FINISHED"
-    assert any(line.startswith("going on with MLflow run") for line in team.log(flow_run))
+    assert any(line.startswith("MLflow run") and "is resumed" in line for line in team.log(flow_run))
 
 
 # --- retraining, promotion, prediction: the steps after a training ----------------------------------------------------

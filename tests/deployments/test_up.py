@@ -74,16 +74,16 @@ def test_a_schedule_that_is_switched_on_starts_a_run_and_status_says_that_the_sc
     every_10_seconds = {"schedule": {"interval": 10}, "active": True}
     (added,) = up.request("POST", path, [every_10_seconds])
     wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
-    assert until(lambda: up.request("POST", "/flow_runs/filter", wanted) != [], 180), up.request(
-        "POST", "/flow_runs/filter", {}
-    )
-    (run, *_) = up.request("POST", "/flow_runs/filter", wanted)
-    assert run["auto_scheduled"]
-    rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
-    assert rows.keys() == {"Prefect", "MLflow", "worker", "schedules"}
-    assert {row["state"] for row in rows.values()} == {"ok"}, rows
-    assert rows["schedules"]["trouble"] == "1 active"
-    up.request("DELETE", f"{path}/{added['id']}")
+    try:
+        assert until(lambda: up.request("POST", "/flow_runs/filter", wanted) != [], 240), up.printed
+        (run, *_) = up.request("POST", "/flow_runs/filter", wanted)
+        assert run["auto_scheduled"]
+        rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
+        assert rows.keys() == {"Prefect", "MLflow", "worker", "schedules"}
+        assert (rows["schedules"]["state"], rows["schedules"]["trouble"]) == ("ok", "1 active")
+        assert "schedule" not in str(rows["Prefect"]["trouble"])
+    finally:  # the worker would have nothing else to do
+        up.request("DELETE", f"{path}/{added['id']}")
 
 
 def test_status_says_what_the_scheduler_complains_of(up: Up) -> None:
@@ -94,7 +94,7 @@ def test_status_says_what_the_scheduler_complains_of(up: Up) -> None:
             "sqlalchemy.exc.InvalidRequestError: Can't evaluate bulk DML statement\n"
         )
     rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
-    assert rows["Prefect"]["state"] == "failing"
+    assert rows["Prefect"]["state"] == "errors"
     assert "schedule_deployments" in rows["Prefect"]["trouble"]
     assert "Can't evaluate bulk DML statement" in rows["Prefect"]["trouble"]
 
