@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models.images.cache import build_image_caches
-from models.images.evaluation import predict_views
-from models.images.index import Index, build_index, hash_files
-from models.images.recipe import ImageRecipe, View, picture_sizes, preprocessing_of, wanted_activations
-from models.images.sources import resolve_source
-from models.specs import TrainImages
-from models.training.finder import find_learning_rate
-from models.training.loop import fit
+from unfreeze.models.images.cache import build_image_caches
+from unfreeze.models.images.evaluation import predict_views
+from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.recipe import ImageRecipe, View, picture_sizes, preprocessing_of, wanted_activations
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.models.training.loop import fit
 
 SHARED = Path(__file__).parents[2] / "shared"
 PHOTOS = SHARED / "data" / "cats_dogs"

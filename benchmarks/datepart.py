@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from models.tables.dates import add_datepart
+from unfreeze.models.tables.dates import add_datepart
 
 ROWS = 10_000_000
 FIRST, DAYS = np.datetime64("2010-01-01"), 3652

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import median
-from models.errors import UserError
-from models.tables.reading import flights_frame, open_table, to_frame, write_frame
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.reading import flights_frame, open_table, to_frame, write_frame
 
 REPEATS = 11
 

@@ -3,7 +3,7 @@
 Three columns of categories (10, 100 and 1,000 values), three of numbers and a target made of them: 21 bytes a row. Each
 size runs in a process of its own: a Parquet file is read into the cache, prepared, encoded, trained on for one epoch
 (layers 64 and 32, batches of 4,096 rows, float32), and its validation rows are predicted. The baselines are not part of
-it: trees see at most `models.tables.baselines.MOST_FITTED` rows, however many there are.
+it: trees see at most `unfreeze.models.tables.baselines.MOST_FITTED` rows, however many there are.
 
 Memory is the peak of anonymous memory, as in `benchmarks.memory`: pages of mapped files, which the system takes back
 when something else needs them, are not counted. Seconds are those of a single run, with one thread unless
@@ -27,14 +27,14 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
-from models.overrides import build_spec
-from models.table_specs import TrainTables
-from models.tables.batches import write_encoded
-from models.tables.metrics import rmse
-from models.tables.prepare import prepare
-from models.tables.reading import open_table, to_frame, write_feather
-from models.tables.recipe import TableRecipe
-from models.training.loop import fit
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.metrics import rmse
+from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.reading import open_table, to_frame, write_feather
+from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.training.loop import fit
 
 MILLIONS = (1, 10, 50)
 VALUES = {"shop": 1_000, "product": 100, "weekday": 10}

@@ -21,7 +21,7 @@ HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.y
 
 def peak_megabytes(source: Path, home: Path) -> tuple[float, float]:
     """Peak of anonymous and of resident memory of `unfreeze train`, in MB."""
-    command = [sys.executable, "-m", "flows.cli", "train", str(source), "--config", str(HEAD_ONLY)]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "train", str(source), "--config", str(HEAD_ONLY)]
     few_views = ["--recipe.1.views", "1", "--tta.n_aug", "1"]
     home.mkdir()
     environment = {**os.environ, "UNFREEZE_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}

@@ -15,8 +15,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks._prepared import PHOTOS, prepared
-from models.overrides import build_spec
-from models.specs import TrainImages
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import TrainImages
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
 
@@ -52,7 +52,8 @@ def main() -> None:
         )
         direct = time.perf_counter() - began
         print(f"{'models alone, process and imports included':66} {direct:7.1f} s   {alone.stdout.strip()}", flush=True)
-        command = [sys.executable, "-m", "flows.cli", "train", str(PHOTOS), "--config", str(HEAD_ONLY), "--json"]
+        train = ["train", str(PHOTOS), "--config", str(HEAD_ONLY), "--json"]
+        command = [sys.executable, "-m", "unfreeze.flows.cli", *train]
         for stores in ("its first run creates Prefect's and MLflow's stores", "stores that are there, cold caches"):
             began = time.perf_counter()
             run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -62,16 +63,15 @@ def main() -> None:
             print("    orchestration and tracking add".ljust(66), f"{whole - direct:7.1f} s", flush=True)
             shutil.rmtree(Path(folder) / "cache")
         print("of which:")
-        imports = seconds_of("import models.images.recipe", environment)
+        imports = seconds_of("import unfreeze.models.images.recipe", environment)
+        flow = seconds_of("import unfreeze.flows.train_images", environment)
         items = {
-            "importing prefect, mlflow and matplotlib": seconds_of("import flows.train_images", environment) - imports,
-            "starting Prefect's embedded API": seconds_of(
-                "import time; import tasks; from prefect.client.orchestration import get_client\n"
-                "with get_client(sync_client=True) as client: client.hello()",
-                environment,
+            "importing prefect, mlflow and matplotlib": flow - imports,
+            "starting Prefect's embedded server": seconds_of(
+                "from unfreeze.tasks.prefect_server import start_embedded; start_embedded()()", environment
             ),
             "opening MLflow's SQLite store": seconds_of(
-                "from tasks import tracking; tracking.client().search_experiments()", environment
+                "from unfreeze.tasks import tracking; tracking.client().search_experiments()", environment
             ),
         }
         for name, value in items.items():

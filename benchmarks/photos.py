@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import MOBILENET, PHOTOS, SEEDS, median, prepared
-from models.images.evaluation import error_reduction
-from models.overrides import build_spec
-from models.specs import TrainImages
+from unfreeze.models.images.evaluation import error_reduction
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import TrainImages
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import yaml
 
 from benchmarks._prepared import PHOTOS, median, prepared
-from models.images.recipe import ImageRecipe
-from models.overrides import build_spec
-from models.specs import AugmentSpec, TrainImages
-from models.training.batches import Batches
-from models.training.learner import Learner
-from models.training.loop import train_epoch
+from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import AugmentSpec, TrainImages
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.loop import train_epoch
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
 REPEATS = 3

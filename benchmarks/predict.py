@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from benchmarks._prepared import PHOTOS, median
-from models.images.backbones import load_body
-from models.images.classifier import build_classifier
-from models.images.serving import ImagePredictor, save_classifier
-from models.specs import ModelSpec, TrainImages
+from unfreeze.models.images.backbones import load_body
+from unfreeze.models.images.classifier import build_classifier
+from unfreeze.models.images.serving import ImagePredictor, save_classifier
+from unfreeze.models.specs import ModelSpec, TrainImages
 
 SIZE = 224
 ROUNDS = 9

@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import SHARED, median
-from models.overrides import build_spec
-from models.table_specs import TrainTables
-from models.tables.assemble import Joined
-from models.tables.baselines import gradient_boosting, group_mean
-from models.tables.batches import write_encoded
-from models.tables.metrics import rmspe
-from models.tables.prepare import prepare
-from models.tables.reading import open_table, parse_join, write_feather
-from models.tables.recipe import TableRecipe
-from models.training.loop import fit
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.tables.baselines import gradient_boosting, group_mean
+from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.metrics import rmspe
+from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.reading import open_table, parse_join, write_feather
+from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.training.loop import fit
 
 ROSSMANN = SHARED / "data" / "rossmann"
 CONFIG = Path(__file__).parents[1] / "deployments" / "configs" / "rossmann.yaml"

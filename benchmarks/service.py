@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from models.overrides import build_spec
-from models.specs import TrainImages
 from tests.deployments.service import until
 from tests.deployments.team import Team, postgresql_programs, running_team
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import TrainImages
 
 TINY = {
     "data": {"size": 32},

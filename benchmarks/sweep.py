@@ -47,7 +47,7 @@ def unfreeze(home: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "flows.cli", *arguments, "--json"]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", *arguments, "--json"]
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -119,12 +119,12 @@ def overhead(folder: Path) -> None:
 
 def directly(home: Path, runs: list[Any]) -> float:
     """Median seconds of the same trainings by `models` alone, from the shared prefix's weights."""
-    from models.images.index import Index
-    from models.images.recipe import ImageRecipe
-    from models.overrides import build_spec
-    from models.specs import TrainImages
-    from models.training.checkpoints import load_checkpoint, restore_between_stages
-    from models.training.loop import fit
+    from unfreeze.models.images.index import Index
+    from unfreeze.models.images.recipe import ImageRecipe
+    from unfreeze.models.overrides import build_spec
+    from unfreeze.models.specs import TrainImages
+    from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages
+    from unfreeze.models.training.loop import fit
 
     (index,) = (home / "cache" / "indexes").glob("*.arrow")
     (pictures,) = (home / "cache" / "images").glob("*.arrow")

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks._prepared import median
-from models.tables.batches import TableBatches, write_encoded
-from models.tables.encoding import Encoded
-from models.training.batches import split_into_batches
+from unfreeze.models.tables.batches import TableBatches, write_encoded
+from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.training.batches import split_into_batches
 
 ROWS, CATEGORICAL, CONTINUOUS, BATCH = 2_000_000, 20, 10, 1_024
 REPEATS = 3

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from flows import show
-from flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
-from flows.service_commands import add_service_commands
-from models.addresses import split_password
-from models.errors import UserError
-from models.predict_spec import Predict
-from models.retrain_spec import Retrain
-from models.search import SweepSpec
-from models.specs import Spec, TrainImages
-from models.table_specs import TrainTables
-from tasks.environment import make_home
-from tasks.prefect_server import knows_a_server, start_embedded
+from unfreeze.flows import show
+from unfreeze.flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
+from unfreeze.flows.service_commands import add_service_commands
+from unfreeze.models.addresses import split_password
+from unfreeze.models.errors import UserError
+from unfreeze.models.predict_spec import Predict
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.search import SweepSpec
+from unfreeze.models.specs import Spec, TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.tasks.environment import make_home
+from unfreeze.tasks.prefect_server import knows_a_server, start_embedded
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType
 def _train(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with _prefect_starting():
-        from flows.train_images import train_images
+        from unfreeze.flows.train_images import train_images
 
     return _finish(train_images(params, return_state=True), options.json, show.training)
 
@@ -133,13 +133,13 @@ def _train(options: argparse.Namespace) -> int:
 def _train_table(options: argparse.Namespace) -> int:
     params = _params(options, TrainTables)
     with _prefect_starting():
-        from flows.train_tables import train_tables
+        from unfreeze.flows.train_tables import train_tables
 
     return _finish(train_tables(params, return_state=True), options.json, show.training)
 
 
 def _add_datepart(options: argparse.Namespace) -> int:
-    from models.tables.dates import add_datepart_to_file
+    from unfreeze.models.tables.dates import add_datepart_to_file
 
     rows = add_datepart_to_file(Path(options.source), options.column, Path(options.out), options.time, options.cyclic)
     print(f"{rows:,} rows: {options.out}", file=sys.stderr)
@@ -148,9 +148,9 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     with _prefect_starting():
-        from flows.train_images import train_images
-        from flows.train_tables import train_tables
-        from tasks.tracking import kind_of_run, spec_of
+        from unfreeze.flows.train_images import train_images
+        from unfreeze.flows.train_tables import train_tables
+        from unfreeze.tasks.tracking import kind_of_run, spec_of
 
     spec = spec_of(options.run_id)
     if kind_of_run(options.run_id) == "train-tables":
@@ -163,7 +163,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with _prefect_starting():
-        from flows.find_lr import find_lr
+        from unfreeze.flows.find_lr import find_lr
 
     return _finish(find_lr(params, options.stage, return_state=True), options.json, show.rates)
 
@@ -171,7 +171,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 def _retrain(options: argparse.Namespace) -> int:
     params = spec_from(options, Retrain, **({"model": options.model} if options.model is not None else {}))
     with _prefect_starting():
-        from flows.retrain import retrain
+        from unfreeze.flows.retrain import retrain
 
     return _finish(retrain(params, return_state=True), options.json, show.retraining)
 
@@ -180,7 +180,7 @@ def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
     params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
     with _prefect_starting():
-        from flows.predict import predict
+        from unfreeze.flows.predict import predict
 
     return _finish(predict(params, return_state=True), options.json, show.predictions)
 
@@ -196,9 +196,9 @@ def _sweep(options: argparse.Namespace) -> int:
     if fresh or search.study is None:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with _prefect_starting():
-        from flows.sweep import join_sweep, register_best, sweep, sweep_tables
-        from tasks.study import WORKER, load_study
-        from tasks.sweep import best_of, stored
+        from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
+        from unfreeze.tasks.study import WORKER, load_study
+        from unfreeze.tasks.sweep import best_of, stored
 
     if options.best or options.register:
         study = load_study(str(search.study), search.storage)

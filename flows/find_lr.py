@@ -4,13 +4,13 @@ from typing import Any
 
 from prefect import flow
 
-from models.errors import UserError
-from models.specs import TrainImages
-from tasks.find_lr import find_lr as sweep_rates
-from tasks.index_images import index_images, list_pictures
-from tasks.precompute import precompute_activations
-from tasks.resize_images import resize_images
-from tasks.run import open_run
+from unfreeze.models.errors import UserError
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.find_lr import find_lr as sweep_rates
+from unfreeze.tasks.index_images import index_images, list_pictures
+from unfreeze.tasks.precompute import precompute_activations
+from unfreeze.tasks.resize_images import resize_images
+from unfreeze.tasks.run import open_run
 
 DEFAULTS = TrainImages()
 

@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
-from flows.settings_file import parse_yaml, read_settings
-from models.errors import UserError
-from models.fields import SpecField, fields_of, present
-from models.overrides import build_spec
-from models.search import Dimension, parse_dimension
+from unfreeze.flows.settings_file import parse_yaml, read_settings
+from unfreeze.models.errors import UserError
+from unfreeze.models.fields import SpecField, fields_of, present
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.search import Dimension, parse_dimension
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
 

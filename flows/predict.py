@@ -6,10 +6,10 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
-from models.predict_spec import Predict
-from tasks.interruption import cancelled
-from tasks.predict import predict_parts, publish_predictions, writing
-from tasks.predict_source import find_model, list_source
+from unfreeze.models.predict_spec import Predict
+from unfreeze.tasks.interruption import cancelled
+from unfreeze.tasks.predict import predict_parts, publish_predictions, writing
+from unfreeze.tasks.predict_source import find_model, list_source
 
 DEFAULTS = Predict()
 

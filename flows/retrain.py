@@ -5,20 +5,20 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, State
 
-from flows.train_images import train_images
-from flows.train_tables import train_tables
-from models.comparison import decide
-from models.retrain_spec import Retrain
-from models.specs import TrainImages
-from tasks import registry, retraining
-from tasks.before_training import check_training
-from tasks.compare import compare_models
-from tasks.drift import report_drift
-from tasks.interruption import cancelled, heeding_hangups
-from tasks.progress import announce
-from tasks.promotion import approved, carry_out, notify, require_blocks, show_decision
-from tasks.run import unfinished_training
-from tasks.turns import NotNow, leave_to_later_run, turn
+from unfreeze.flows.train_images import train_images
+from unfreeze.flows.train_tables import train_tables
+from unfreeze.models.comparison import decide
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks import registry, retraining
+from unfreeze.tasks.before_training import check_training
+from unfreeze.tasks.compare import compare_models
+from unfreeze.tasks.drift import report_drift
+from unfreeze.tasks.interruption import cancelled, heeding_hangups
+from unfreeze.tasks.progress import announce
+from unfreeze.tasks.promotion import approved, carry_out, notify, require_blocks, show_decision
+from unfreeze.tasks.run import unfinished_training
+from unfreeze.tasks.turns import NotNow, leave_to_later_run, turn
 
 DEFAULTS = Retrain()
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.flags import FlagParser, add_flags, spec_from
-from flows.show import folded
-from models.service_spec import Service
-from tasks.environment import credentials, home, live_service, move_home
+from unfreeze.flows.flags import FlagParser, add_flags, spec_from
+from unfreeze.flows.show import folded
+from unfreeze.models.service_spec import Service
+from unfreeze.tasks.environment import credentials, home, live_service, move_home
 
 
 def add_service_commands(commands: Any) -> None:
@@ -44,7 +44,7 @@ def _up(options: argparse.Namespace) -> int:
     settings = spec_from(options, Service)
     if settings.data is not None:
         move_home(Path(settings.data).expanduser().resolve())
-    from tasks.service import Stack
+    from unfreeze.tasks.service import Stack
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError):  # a terminal that was closed must not keep it from stopping its parts
@@ -81,7 +81,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> int:
-    from tasks.overview import pages
+    from unfreeze.tasks.overview import pages
 
     for title, address in pages().items():
         print(f"{title:22} {address}")
@@ -94,7 +94,7 @@ def _open(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from tasks.overview import overview
+    from unfreeze.tasks.overview import overview
 
     state = overview()
     if options.json:
@@ -114,7 +114,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from tasks.champion import promote
+    from unfreeze.tasks.champion import promote
 
     line = promote(options.model, options.version)
     print(line, file=sys.stderr)

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from models.errors import UserError
-from models.regular_files import irregular_kind
+from unfreeze.models.errors import UserError
+from unfreeze.models.regular_files import irregular_kind
 
 MOST_BYTES = 2**20
 """Size of a file of settings; the whole spec takes 10 KB."""

@@ -77,7 +77,7 @@ def predictions(result: dict[str, Any]) -> None:
 
 def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
-    from tasks.report import pages as pages_of
+    from unfreeze.tasks.report import pages as pages_of
 
     for name, way in pages_of(result["run_id"]).items():
         print(f"{name}: {way}", file=sys.stderr)

@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
-from models.search import SweepSpec
-from models.specs import TrainImages
-from models.table_specs import TrainTables, completed
-from tasks import sweep as sweeps
-from tasks.before_training import check_trials
-from tasks.interruption import cancelled
-from tasks.study import load_study
+from unfreeze.models.search import SweepSpec
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.tasks import sweep as sweeps
+from unfreeze.tasks.before_training import check_trials
+from unfreeze.tasks.interruption import cancelled
+from unfreeze.tasks.study import load_study
 
 DEFAULTS = SweepSpec()
 TRAINING = TrainImages()

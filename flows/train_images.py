@@ -5,17 +5,17 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
-from models.specs import TrainImages
-from tasks.describe import describe
-from tasks.evaluate import evaluate
-from tasks.find_lr import find_lr
-from tasks.index_images import index_images, list_pictures
-from tasks.interruption import cancelled
-from tasks.precompute import precompute_activations
-from tasks.register import register_model
-from tasks.resize_images import resize_images
-from tasks.run import Run, open_run
-from tasks.train_stage import train_stage
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.describe import describe
+from unfreeze.tasks.evaluate import evaluate
+from unfreeze.tasks.find_lr import find_lr
+from unfreeze.tasks.index_images import index_images, list_pictures
+from unfreeze.tasks.interruption import cancelled
+from unfreeze.tasks.precompute import precompute_activations
+from unfreeze.tasks.register import register_model
+from unfreeze.tasks.resize_images import resize_images
+from unfreeze.tasks.run import Run, open_run
+from unfreeze.tasks.train_stage import train_stage
 
 DEFAULTS = TrainImages()
 

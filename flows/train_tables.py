@@ -5,15 +5,15 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
-from models.table_specs import TrainTables, completed
-from tasks.describe_table import describe_table
-from tasks.evaluate_table import evaluate_table
-from tasks.find_lr import find_lr
-from tasks.interruption import cancelled
-from tasks.prepare_table import list_tables, prepare_table, read_table
-from tasks.register_table import register_table
-from tasks.run import Run, open_run
-from tasks.train_stage import train_stage
+from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.tasks.describe_table import describe_table
+from unfreeze.tasks.evaluate_table import evaluate_table
+from unfreeze.tasks.find_lr import find_lr
+from unfreeze.tasks.interruption import cancelled
+from unfreeze.tasks.prepare_table import list_tables, prepare_table, read_table
+from unfreeze.tasks.register_table import register_table
+from unfreeze.tasks.run import Run, open_run
+from unfreeze.tasks.train_stage import train_stage
 
 DEFAULTS = TrainTables()
 

@@ -5,9 +5,9 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
-from models.retrain_spec import Watch
-from tasks.progress import announce
-from tasks.watching import announce_new_data, look_at_source, remember, watched_models
+from unfreeze.models.retrain_spec import Watch
+from unfreeze.tasks.progress import announce
+from unfreeze.tasks.watching import announce_new_data, look_at_source, remember, watched_models
 
 DEFAULTS = Watch()
 

@@ -9,10 +9,10 @@ import pandas as pd
 from pydantic import Field
 from scipy.stats import binom
 
-from models.errors import UserError
-from models.search import LOWER_IS_BETTER
-from models.specs import Spec
-from models.tables.metrics import mae, r2, rmse, rmspe
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import LOWER_IS_BETTER
+from unfreeze.models.specs import Spec
+from unfreeze.models.tables.metrics import mae, r2, rmse, rmspe
 
 RESAMPLES = 2000
 """Of the bootstrap: the smallest p-value it can give is 1 / 2001."""

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.linalg import eigh
 from scipy.stats import ks_2samp
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25
 """Where the verdict on a PSI changes (Siddiqi 2006)."""

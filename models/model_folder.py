@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 

@@ -10,9 +10,18 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from models.addresses import masked
-from models.errors import UserError
-from models.fields import SpecField, alternatives, entry_type_of, fields_of, group_in, plain, plain_defaults, present
+from unfreeze.models.addresses import masked
+from unfreeze.models.errors import UserError
+from unfreeze.models.fields import (
+    SpecField,
+    alternatives,
+    entry_type_of,
+    fields_of,
+    group_in,
+    plain,
+    plain_defaults,
+    present,
+)
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
 

@@ -1,12 +1,12 @@
-"""Every knob of a retraining, once; see `models.specs` for what a spec is."""
+"""Every knob of a retraining, once; see `unfreeze.models.specs` for what a spec is."""
 
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from models.comparison import PromotionSpec
-from models.names import check_registry_name
-from models.specs import Spec
+from unfreeze.models.comparison import PromotionSpec
+from unfreeze.models.names import check_registry_name
+from unfreeze.models.specs import Spec
 
 
 class Retrain(Spec):

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.addresses import WITHOUT_PASSWORD
-from models.errors import UserError
-from models.fields import fields_of, present
-from models.overrides import SpecType, build_spec
-from models.specs import Spec, Stage
+from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.errors import UserError
+from unfreeze.models.fields import fields_of, present
+from unfreeze.models.overrides import SpecType, build_spec
+from unfreeze.models.specs import Spec, Stage
 
 Value = bool | int | float | str
 # Not left to right: then 1 would be read as true, and "no" as false.

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from models.specs import Spec
+from unfreeze.models.specs import Spec
 
 
 class Service(Spec):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.names import check_experiment_name, check_registry_name
+from unfreeze.models.names import check_experiment_name, check_registry_name
 
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
 """Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``

@@ -1,10 +1,10 @@
-"""Every knob of a training on a table, once; see `models.specs` for what a spec is."""
+"""Every knob of a training on a table, once; see `unfreeze.models.specs` for what a spec is."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.specs import FinderSpec, OptimizerSpec, Spec, Stage, TrackingSpec, check_recipe, check_snapshots
+from unfreeze.models.specs import FinderSpec, OptimizerSpec, Spec, Stage, TrackingSpec, check_recipe, check_snapshots
 
 
 class TableDataSpec(Spec):

@@ -1,11 +1,11 @@
 """What can be refused before a training begins: names that only the libraries know."""
 
-from models.images.backbones import check_backbone
-from models.search import SweepSpec, trial_spec
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from models.tables.metrics import check_table_metrics
-from models.training.metrics import pick_metrics
+from unfreeze.models.images.backbones import check_backbone
+from unfreeze.models.search import SweepSpec, trial_spec
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.metrics import check_table_metrics
+from unfreeze.models.training.metrics import pick_metrics
 
 
 def check_training(params: TrainImages | TrainTables) -> None:

@@ -1,6 +1,6 @@
 """Promotion by hand."""
 
-from tasks.registry import PREVIOUS, champion_of, full_name, note_decision, set_champion, version_of
+from unfreeze.tasks.registry import PREVIOUS, champion_of, full_name, note_decision, set_champion, version_of
 
 
 def promote(model: str, which: str) -> str:

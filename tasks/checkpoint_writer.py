@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from models.training.checkpoints import save_checkpoint
-from models.training.learner import Learner
-from tasks import tracking
+from unfreeze.models.training.checkpoints import save_checkpoint
+from unfreeze.models.training.learner import Learner
+from unfreeze.tasks import tracking
 
 SLOTS = ("last-a.safetensors", "last-b.safetensors")
 """Checkpoints between cycle ends take turns, so that the one the run points at is never overwritten."""

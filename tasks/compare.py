@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.comparison import Comparison, compare_classes, compare_values
-from models.errors import UserError
-from models.images.index import Index
-from models.images.serving import ImagePredictor
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from models.tables.serving import TablePredictor
-from tasks import registry, tracking
-from tasks.index_images import index_of
-from tasks.prepare_table import prepared_frame
-from tasks.progress import say
-from tasks.report import show_table
+from unfreeze.models.comparison import Comparison, compare_classes, compare_values
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.index import Index
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.tasks import registry, tracking
+from unfreeze.tasks.index_images import index_of
+from unfreeze.tasks.prepare_table import prepared_frame
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.report import show_table
 
 Training = TrainImages | TrainTables
 

@@ -21,8 +21,8 @@ from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelling
 
-from models.errors import UserError
-from tasks.automations import apply_automations, recovery_automations
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.automations import apply_automations, recovery_automations
 
 NEW_DATA = "unfreeze.new-data"
 """Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.context import TaskRunContext
 
-from tasks.storage import key_of, missing
+from unfreeze.tasks.storage import key_of, missing
 
 
 def derived_task(

@@ -6,19 +6,19 @@ import pandas as pd
 import torch
 from prefect import task
 
-from models.drift import picture_statistics
-from models.errors import UserError
-from models.images.augmentation import apply_views, draw_views
-from models.images.classifier import summarise
-from models.images.index import CONTRADICTION, Index
-from models.images.recipe import ImageRecipe
-from models.specs import TrainImages
-from tasks import tracking
-from tasks.drift import REFERENCE, sample_rows
-from tasks.plots import plot_pictures
-from tasks.progress import announce, say
-from tasks.report import keep_picture, show_table
-from tasks.stage import bind
+from unfreeze.models.drift import picture_statistics
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.augmentation import apply_views, draw_views
+from unfreeze.models.images.classifier import summarise
+from unfreeze.models.images.index import CONTRADICTION, Index
+from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks import tracking
+from unfreeze.tasks.drift import REFERENCE, sample_rows
+from unfreeze.tasks.plots import plot_pictures
+from unfreeze.tasks.progress import announce, say
+from unfreeze.tasks.report import keep_picture, show_table
+from unfreeze.tasks.stage import bind
 
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4

@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 
-from models.drift import distributions_of
-from models.errors import UserError
-from models.table_specs import TrainTables
-from models.tables.network import summarise_table
-from tasks import tracking
-from tasks.drift import MOST_TABLE_ROWS, REFERENCE, sample_rows
-from tasks.prepare_table import digest_of, prepared_frame
-from tasks.progress import announce, say
-from tasks.report import show_table
-from tasks.stage import bind_table
+from unfreeze.models.drift import distributions_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.network import summarise_table
+from unfreeze.tasks import tracking
+from unfreeze.tasks.drift import MOST_TABLE_ROWS, REFERENCE, sample_rows
+from unfreeze.tasks.prepare_table import digest_of, prepared_frame
+from unfreeze.tasks.progress import announce, say
+from unfreeze.tasks.report import show_table
+from unfreeze.tasks.stage import bind_table
 
 
 @task(name="describe-table", task_run_name="describe table and network")

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.drift import PictureSample, image_drift, picture_statistics, table_drift
-from models.images.index import Index, hash_file
-from models.images.serving import ImagePredictor
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from tasks import registry, tracking
-from tasks.index_images import index_of
-from tasks.prepare_table import prepared_frame
-from tasks.progress import say
-from tasks.report import show_table
+from unfreeze.models.drift import PictureSample, image_drift, picture_statistics, table_drift
+from unfreeze.models.images.index import Index, hash_file
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.tasks import registry, tracking
+from unfreeze.tasks.index_images import index_of
+from unfreeze.tasks.prepare_table import prepared_frame
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.report import show_table
 
 REFERENCE = "data/reference.feather"
 """Artifact of a training: of a table, a sample of its training rows or only their columns' distributions; of images,

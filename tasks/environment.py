@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.addresses import split_password
+from unfreeze.models.addresses import split_password
 
 SERVICE_RECORD = "service.json"
 """File in `home` that says what `unfreeze up` is running."""
@@ -74,7 +74,7 @@ def live_service() -> dict[str, Any] | None:
         return None
     if not all(_is_loopback(record.get(server)) for server in ("prefect", "mlflow")):
         return None
-    from tasks.processes import is_gone, user_of
+    from unfreeze.tasks.processes import is_gone, user_of
 
     return None if is_gone(record) or user_of(record) != os.getuid() else record
 

@@ -6,16 +6,22 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.images.evaluation import error_reduction, per_class_table, predict_views, predictions_table, row_losses
-from models.images.recipe import ImageRecipe, majority_share
-from models.specs import TrainImages
-from models.training.metrics import pick_metrics
-from tasks import tracking
-from tasks.plots import plot_confusion, plot_pictures
-from tasks.precompute import as_views
-from tasks.progress import say
-from tasks.report import keep_picture, show_table
-from tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
+from unfreeze.models.images.evaluation import (
+    error_reduction,
+    per_class_table,
+    predict_views,
+    predictions_table,
+    row_losses,
+)
+from unfreeze.models.images.recipe import ImageRecipe, majority_share
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.training.metrics import pick_metrics
+from unfreeze.tasks import tracking
+from unfreeze.tasks.plots import plot_confusion, plot_pictures
+from unfreeze.tasks.precompute import as_views
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.report import keep_picture, show_table
+from unfreeze.tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
 
 
 @task(name="evaluate", task_run_name="evaluate {section}")

@@ -7,21 +7,21 @@ import pandas as pd
 import torch
 from prefect import task
 
-from models.table_specs import TrainTables
-from models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
-from models.tables.encoding import Encoded
-from models.tables.recipe import TableRecipe
-from models.tables.serving import predict_encoded
-from models.training.batches import Batches
-from models.training.learner import Learner
-from tasks import tracking
-from tasks.drift import sample_rows
-from tasks.plots import plot_confusion
-from tasks.prepare_table import prepared_frame
-from tasks.progress import say
-from tasks.report import keep_picture, show_table
-from tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
-from tasks.table_plots import plot_embedding, plot_importance, plot_residuals
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
+from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.tables.serving import predict_encoded
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.tasks import tracking
+from unfreeze.tasks.drift import sample_rows
+from unfreeze.tasks.plots import plot_confusion
+from unfreeze.tasks.prepare_table import prepared_frame
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.report import keep_picture, show_table
+from unfreeze.tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
+from unfreeze.tasks.table_plots import plot_embedding, plot_importance, plot_residuals
 
 MOST_EMBEDDINGS = 16
 """Categorical columns whose embeddings are drawn."""

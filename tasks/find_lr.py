@@ -3,15 +3,15 @@
 import pandas as pd
 from prefect import task
 
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from models.training.finder import find_learning_rate
-from tasks import tracking
-from tasks.plots import plot_learning_rates
-from tasks.precompute import as_views
-from tasks.progress import say
-from tasks.report import keep_picture
-from tasks.stage import bind_any, checkpoint_of, learner_at, named_after_stage
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.tasks import tracking
+from unfreeze.tasks.plots import plot_learning_rates
+from unfreeze.tasks.precompute import as_views
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.report import keep_picture
+from unfreeze.tasks.stage import bind_any, checkpoint_of, learner_at, named_after_stage
 
 
 @task(name="find-lr", task_run_name=named_after_stage("find a learning rate for"))

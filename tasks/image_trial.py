@@ -4,18 +4,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from models.images.backbones import Body
-from models.images.recipe import View
-from models.specs import DataSpec, TrainImages
-from tasks.describe import describe
-from tasks.evaluate import evaluate
-from tasks.index_images import index_images, list_pictures
-from tasks.precompute import fill_activations, precompute_activations
-from tasks.register import register_model
-from tasks.resize_images import resize_images
-from tasks.run import model_name
-from tasks.stage import bind
-from tasks.stage_chain import StageChain
+from unfreeze.models.images.backbones import Body
+from unfreeze.models.images.recipe import View
+from unfreeze.models.specs import DataSpec, TrainImages
+from unfreeze.tasks.describe import describe
+from unfreeze.tasks.evaluate import evaluate
+from unfreeze.tasks.index_images import index_images, list_pictures
+from unfreeze.tasks.precompute import fill_activations, precompute_activations
+from unfreeze.tasks.register import register_model
+from unfreeze.tasks.resize_images import resize_images
+from unfreeze.tasks.run import model_name
+from unfreeze.tasks.stage import bind
+from unfreeze.tasks.stage_chain import StageChain
 
 
 class ImageTrial(StageChain):

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from prefect import task
 
-from models.errors import UserError
-from models.images.index import Index, build_index, hash_files
-from models.images.sources import ListedFile, Listing, resolve_source
-from models.specs import DataSpec
-from tasks import tracking
-from tasks.derived import derived_task
-from tasks.environment import home
-from tasks.progress import announce, progress, say
-from tasks.storage import build, cache_path, key_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
+from unfreeze.models.specs import DataSpec
+from unfreeze.tasks import tracking
+from unfreeze.tasks.derived import derived_task
+from unfreeze.tasks.environment import home
+from unfreeze.tasks.progress import announce, progress, say
+from unfreeze.tasks.storage import build, cache_path, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL leaves the interpreter free meanwhile."""

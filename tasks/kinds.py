@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from tasks.image_trial import ImageTrial, describe_images, register_images
-from tasks.run import source_name
-from tasks.table_trial import TableTrial, describe_tables, register_tables
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.tasks.image_trial import ImageTrial, describe_images, register_images
+from unfreeze.tasks.run import source_name
+from unfreeze.tasks.table_trial import TableTrial, describe_tables, register_tables
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from tasks import tracking
-from tasks.progress import say
+from unfreeze.tasks import tracking
+from unfreeze.tasks.progress import say
 
-IMAGE_LOADER, TABLE_LOADER = "models.images.serving", "models.tables.serving"
+IMAGE_LOADER, TABLE_LOADER = "unfreeze.models.images.serving", "unfreeze.models.tables.serving"
 """Modules that read a model's folder: they also say what kind of model it is."""
 
 

@@ -3,13 +3,13 @@
 import os
 from typing import Any
 
-from models.errors import UserError
-from tasks import runs_view, tracking
-from tasks.deployments import online_workers, runs_in_flight
-from tasks.environment import live_service
-from tasks.health import health
-from tasks.prefect_server import responds
-from tasks.registry import champions
+from unfreeze.models.errors import UserError
+from unfreeze.tasks import runs_view, tracking
+from unfreeze.tasks.deployments import online_workers, runs_in_flight
+from unfreeze.tasks.environment import live_service
+from unfreeze.tasks.health import health
+from unfreeze.tasks.prefect_server import responds
+from unfreeze.tasks.registry import champions
 
 MOST_SHOWN = 20
 

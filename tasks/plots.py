@@ -9,8 +9,8 @@ matplotlib.use("Agg")  # tasks have no screen
 import numpy as np
 from matplotlib.figure import Figure
 
-from models.training.finder import LearningRateCurve
-from models.training.suggestions import centred
+from unfreeze.models.training.finder import LearningRateCurve
+from unfreeze.models.training.suggestions import centred
 
 _NAMES = {"falling": "highest still falling", "valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 _MOST_CLASSES_NAMED = 40

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from models.images.activations import ACTIVATIONS_VERSION
-from models.images.backbones import Body
-from models.images.recipe import ImageRecipe, View, wanted_activations
-from models.images.weights import digest
-from models.specs import TrainImages
-from tasks.derived import derived_task
-from tasks.progress import progress
-from tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
-from tasks.storage import build, cache_path, key_of, missing
+from unfreeze.models.images.activations import ACTIVATIONS_VERSION
+from unfreeze.models.images.backbones import Body
+from unfreeze.models.images.recipe import ImageRecipe, View, wanted_activations
+from unfreeze.models.images.weights import digest
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.derived import derived_task
+from unfreeze.tasks.progress import progress
+from unfreeze.tasks.stage import bind, checkpoint_of, learner_at, named_after_stage
+from unfreeze.tasks.storage import build, cache_path, key_of, missing
 
 
 def activation_files(

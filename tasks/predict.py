@@ -13,19 +13,19 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from prefect import task
 
-from models.errors import UserError
-from models.images.serving import ImagePredictor
-from models.part_files import PartFiles, flush_to_disk
-from models.predict_spec import CHUNKS, Predict
-from models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
-from models.tables.reading import open_table
-from models.tables.serving import TablePredictor
-from models.tables.streaming import TableStream
-from tasks.interruption import heeding_hangups
-from tasks.predict_source import out_of
-from tasks.progress import progress, say
-from tasks.report import show_table
-from tasks.storage import cache_path, key_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.part_files import PartFiles, flush_to_disk
+from unfreeze.models.predict_spec import CHUNKS, Predict
+from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.tables.reading import open_table
+from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.models.tables.streaming import TableStream
+from unfreeze.tasks.interruption import heeding_hangups
+from unfreeze.tasks.predict_source import out_of
+from unfreeze.tasks.progress import progress, say
+from unfreeze.tasks.report import show_table
+from unfreeze.tasks.storage import cache_path, key_of
 
 PREDICTION_VERSION = 1
 """Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""

@@ -7,20 +7,20 @@ from typing import Any
 
 from prefect import task
 
-from models.errors import UserError
-from models.images.index import hash_file
-from models.images.unlabelled import list_unlabelled
-from models.model_folder import read_description
-from models.predict_spec import Predict
-from models.regular_files import irregular_kind
-from models.tables.reading import SUFFIXES, open_table, write_feather
-from models.tables.serving import TablePredictor
-from models.tables.streaming import text_columns
-from tasks import registry
-from tasks.environment import home
-from tasks.prepare_table import FLIGHTS, TABLE_VERSION, list_tables, read_table
-from tasks.progress import progress, say
-from tasks.storage import build, cache_path, key_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.index import hash_file
+from unfreeze.models.images.unlabelled import list_unlabelled
+from unfreeze.models.model_folder import read_description
+from unfreeze.models.predict_spec import Predict
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.tables.reading import SUFFIXES, open_table, write_feather
+from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.models.tables.streaming import text_columns
+from unfreeze.tasks import registry
+from unfreeze.tasks.environment import home
+from unfreeze.tasks.prepare_table import FLIGHTS, TABLE_VERSION, list_tables, read_table
+from unfreeze.tasks.progress import progress, say
+from unfreeze.tasks.storage import build, cache_path, key_of
 
 
 @task(name="find-model", task_run_name="find {model}")

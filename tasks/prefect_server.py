@@ -20,9 +20,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from models.errors import UserError
-from tasks.environment import credentials, home, make_home
-from tasks.processes import own_module
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.environment import credentials, home, make_home
+from unfreeze.tasks.processes import own_module
 
 SECONDS_TO_START = 180
 CONTENT_SECURITY_POLICY = (
@@ -77,7 +77,7 @@ def start_embedded() -> Callable[[], None]:
     }
     with log.open("ab") as output:
         server = subprocess.Popen(
-            own_module("tasks.prefect_server", "--descriptor", str(listening.fileno())),
+            own_module("unfreeze.tasks.prefect_server", "--descriptor", str(listening.fileno())),
             env=environment,
             pass_fds=(listening.fileno(),),
             # Never written to: it closes as this process ends, which the server waits for.

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.errors import UserError
-from models.images.index import hash_files
-from models.regular_files import irregular_kind
-from models.table_specs import TableDataSpec
-from models.tables.assemble import Joined
-from models.tables.batches import write_encoded
-from models.tables.prepare import prepare
-from models.tables.reading import (
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.index import hash_files
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.reading import (
     column_types,
     flights_frame,
     open_table,
@@ -24,9 +24,9 @@ from models.tables.reading import (
     write_feather,
     write_frame,
 )
-from tasks.derived import derived_task
-from tasks.progress import progress, say
-from tasks.storage import build, cache_path, key_of, missing
+from unfreeze.tasks.derived import derived_task
+from unfreeze.tasks.progress import progress, say
+from unfreeze.tasks.storage import build, cache_path, key_of, missing
 
 TABLE_VERSION = 2
 """Raise it when the same files and settings would give other rows; it is part of the key."""

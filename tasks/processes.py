@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
-"""The folder of our packages, as this process imported them."""
+ROOT = Path(__file__).parents[2]
+"""The folder of our package, as this process imported it."""
 
 
 def this_process() -> dict[str, str]:
@@ -46,7 +46,7 @@ def _process(tags: Mapping[str, Any]) -> psutil.Process | None:
 
 
 def own_module(name: str, *arguments: str) -> list[str]:
-    """The command that runs one of our modules, from the packages that this process imported.
+    """The command that runs one of our modules, from the package that this process imported.
 
     ``python -m`` would look into the working folder first, and run whatever lies there under the same name.
     """

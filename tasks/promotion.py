@@ -14,12 +14,12 @@ from prefect.input import RunInput
 from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field
 
-from models.comparison import Comparison, Decision
-from models.errors import UserError
-from models.retrain_spec import Retrain
-from tasks import registry
-from tasks.progress import announce
-from tasks.report import artifact_key
+from unfreeze.models.comparison import Comparison, Decision
+from unfreeze.models.errors import UserError
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.tasks import registry
+from unfreeze.tasks.progress import announce
+from unfreeze.tasks.report import artifact_key
 
 POLL_SECONDS = 3
 """How often a paused retraining looks for its answer."""

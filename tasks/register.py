@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 
-from models.images.serving import made_up_image, save_classifier
-from models.specs import TrainImages
-from tasks import tracking
-from tasks.log_model import IMAGE_LOADER, log_and_register
-from tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
+from unfreeze.models.images.serving import made_up_image, save_classifier
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks import tracking
+from unfreeze.tasks.log_model import IMAGE_LOADER, log_and_register
+from unfreeze.tasks.stage import bind, checkpoint_of, learner_at, snapshots_of
 
 REQUIREMENTS = ("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow")
 """What a served model needs, besides MLflow."""

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from prefect import task
 
-from models.table_specs import TrainTables
-from models.tables.reading import open_table
-from models.tables.serving import made_up_rows, save_table_model
-from tasks import tracking
-from tasks.log_model import TABLE_LOADER, log_and_register
-from tasks.prepare_table import joined_tables
-from tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.reading import open_table
+from unfreeze.models.tables.serving import made_up_rows, save_table_model
+from unfreeze.tasks import tracking
+from unfreeze.tasks.log_model import TABLE_LOADER, log_and_register
+from unfreeze.tasks.prepare_table import joined_tables
+from unfreeze.tasks.stage import bind_table, checkpoint_of, learner_at, snapshots_of
 
 REQUIREMENTS = ("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn")
 """What a served model needs, besides MLflow."""

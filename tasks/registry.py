@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
-from models.errors import UserError
-from tasks.storage import build, cache_path, key_of
-from tasks.tracking import client, get_run
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.storage import build, cache_path, key_of
+from unfreeze.tasks.tracking import client, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 LATEST_RETRAINING = "unfreeze.retrained"

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-from tasks import tracking
-from tasks.progress import in_run
+from unfreeze.tasks import tracking
+from unfreeze.tasks.progress import in_run
 
 
 def artifact_key(text: str) -> str:

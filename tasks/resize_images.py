@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from models.images.backbones import preprocessing_of
-from models.images.cache import CACHE_VERSION, build_image_caches
-from models.images.index import Index
-from models.images.recipe import picture_sizes
-from models.specs import TrainImages
-from tasks.derived import derived_task
-from tasks.index_images import THREADS
-from tasks.progress import progress
-from tasks.storage import build, cache_path, key_of, missing
+from unfreeze.models.images.backbones import preprocessing_of
+from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
+from unfreeze.models.images.index import Index
+from unfreeze.models.images.recipe import picture_sizes
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.derived import derived_task
+from unfreeze.tasks.index_images import THREADS
+from unfreeze.tasks.progress import progress
+from unfreeze.tasks.storage import build, cache_path, key_of, missing
 
 
 def image_caches(index_path: str, params: TrainImages) -> dict[int, Path]:

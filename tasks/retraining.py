@@ -4,16 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.comparison import Comparison, Decision
-from models.images.index import Index
-from models.overrides import build_spec
-from models.retrain_spec import Retrain
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from tasks import registry, tracking
-from tasks.index_images import index_images, list_pictures
-from tasks.prepare_table import digest_of, list_tables, prepare_table, read_table
-from tasks.run import model_name
+from unfreeze.models.comparison import Comparison, Decision
+from unfreeze.models.images.index import Index
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.tasks import registry, tracking
+from unfreeze.tasks.index_images import index_images, list_pictures
+from unfreeze.tasks.prepare_table import digest_of, list_tables, prepare_table, read_table
+from unfreeze.tasks.run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
 """Tag of a run that started from a champion: the weights that a fresh training would start from."""

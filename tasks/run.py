@@ -13,13 +13,13 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
-from models.specs import Stage, TrainImages
-from tasks import tracking
-from tasks.before_training import check_training
-from tasks.interruption import heeding_hangups
-from tasks.progress import announce
-from tasks.report import show_mlflow_link, show_table
-from tasks.train_stage import result_tag
+from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.tasks import tracking
+from unfreeze.tasks.before_training import check_training
+from unfreeze.tasks.interruption import heeding_hangups
+from unfreeze.tasks.progress import announce
+from unfreeze.tasks.report import show_mlflow_link, show_table
+from unfreeze.tasks.train_stage import result_tag
 
 PARENT = "prefect.parent_flow_run_id"
 """Tag of a training that is part of another flow run, such as a retraining."""

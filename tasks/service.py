@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from models.errors import UserError
-from models.service_spec import Service
-from tasks.environment import SERVICE_RECORD, credentials, home, live_service, make_home, service_record
-from tasks.prefect_server import responds, server_settings
-from tasks.processes import ROOT, data_folder_of, flow_runs_here, listener, own_module, this_process
-from tasks.supervise import Part, now, stop_process_tree
+from unfreeze.models.errors import UserError
+from unfreeze.models.service_spec import Service
+from unfreeze.tasks.environment import SERVICE_RECORD, credentials, home, live_service, make_home, service_record
+from unfreeze.tasks.prefect_server import responds, server_settings
+from unfreeze.tasks.processes import ROOT, data_folder_of, flow_runs_here, listener, own_module, this_process
+from unfreeze.tasks.supervise import Part, now, stop_process_tree
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
@@ -87,7 +87,7 @@ class Stack:
         worker.start()
         self.parts.append(worker)
         self._record()
-        from tasks.deployments import register_deployments  # prefect, which takes seconds, meanwhile
+        from unfreeze.tasks.deployments import register_deployments  # prefect, which takes seconds, meanwhile
 
         count = register_deployments(ROOT, self.settings.pool, environment)
         self.say(f"{count} deployments in work pool {self.settings.pool}")
@@ -131,7 +131,7 @@ class Stack:
     def stop(self) -> None:
         """Stop flow runs with a checkpoint, then every part, the last started first; for a stack that has parts."""
         if any(part.name == "worker" for part in self.parts):
-            from tasks.deployments import cancel_running
+            from unfreeze.tasks.deployments import cancel_running
 
             try:
                 # A server that others use as well has runs of their workers in the same pool.
@@ -164,7 +164,7 @@ class Stack:
 
     def _prefect_command(self) -> list[str]:
         host, port = self.settings.host, str(self.settings.prefect_port)
-        return own_module("tasks.prefect_server", "--host", host, "--port", port)
+        return own_module("unfreeze.tasks.prefect_server", "--host", host, "--port", port)
 
     def _mlflow_command(self) -> list[str]:
         store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
@@ -192,7 +192,7 @@ class Stack:
         return f"unfreeze on {socket.gethostname()} ({folder})"
 
     def _worker_is_online(self) -> bool:
-        from tasks.deployments import online_workers
+        from unfreeze.tasks.deployments import online_workers
 
         return self.worker_name in online_workers(self.settings.pool)
 

@@ -7,16 +7,16 @@ from typing import Any, Protocol
 import torch
 from prefect.runtime import task_run
 
-from models.errors import UserError
-from models.images.index import Index
-from models.images.recipe import ImageRecipe
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from models.tables.recipe import TableRecipe
-from models.training.batches import Batches
-from models.training.checkpoints import Checkpoint, load_checkpoint, restore, restore_between_stages
-from models.training.learner import Learner
-from tasks import tracking
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.index import Index
+from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint, restore, restore_between_stages
+from unfreeze.models.training.learner import Learner
+from unfreeze.tasks import tracking
 
 
 def named_after_stage(what: str) -> Callable[[], str]:

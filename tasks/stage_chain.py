@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.images.weights import digest
-from models.specs import Stage
-from models.training.checkpoints import load_checkpoint, restore_between_stages, save_checkpoint
-from models.training.finder import find_learning_rate
-from models.training.loop import Step, fit
-from tasks.progress import say
-from tasks.stage import Recipe
-from tasks.storage import build, cache_path, key_of
+from unfreeze.models.images.weights import digest
+from unfreeze.models.specs import Stage
+from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages, save_checkpoint
+from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.models.training.loop import Step, fit
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.stage import Recipe
+from unfreeze.tasks.storage import build, cache_path, key_of
 
 STAGES_VERSION = 1
 """Raise it when the same settings would train other weights; it is part of the key."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.environment import home
+from unfreeze.tasks.environment import home
 
 
 def key_of(*parts: Any) -> str:

@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.addresses import masked
-from models.errors import UserError
-from models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
-from tasks.environment import home
-from tasks.processes import is_gone, this_process
+from unfreeze.models.addresses import masked
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from unfreeze.tasks.environment import home
+from unfreeze.tasks.processes import is_gone, this_process
 
 PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
 """Environment variable with the password of the database of studies, which no address holds that anybody can read."""

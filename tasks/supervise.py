@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from models.errors import UserError
-from tasks.prefect_server import last_lines
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.prefect_server import last_lines
 
 SECONDS_TO_STOP = 15
 """A part that has not ended by then is killed."""

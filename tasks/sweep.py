@@ -16,19 +16,19 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
-from models.errors import UserError
-from models.search import SweepSpec, check_space
-from tasks import tracking
-from tasks.environment import home
-from tasks.interruption import heeding_hangups
-from tasks.kinds import KINDS, kind_of, name_of
-from tasks.processes import own_module
-from tasks.progress import announce
-from tasks.report import artifact_key, show_mlflow_link
-from tasks.run import prefect_tags
-from tasks.study import WORKER, best_trial, counts, open_study, run_next, settings_of
-from tasks.sweep_report import compare_with_rules, keep_report
-from tasks.trial import TrialRunner
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import SweepSpec, check_space
+from unfreeze.tasks import tracking
+from unfreeze.tasks.environment import home
+from unfreeze.tasks.interruption import heeding_hangups
+from unfreeze.tasks.kinds import KINDS, kind_of, name_of
+from unfreeze.tasks.processes import own_module
+from unfreeze.tasks.progress import announce
+from unfreeze.tasks.report import artifact_key, show_mlflow_link
+from unfreeze.tasks.run import prefect_tags
+from unfreeze.tasks.study import WORKER, best_trial, counts, open_study, run_next, settings_of
+from unfreeze.tasks.sweep_report import compare_with_rules, keep_report
+from unfreeze.tasks.trial import TrialRunner
 
 
 class WorkersDied(RuntimeError):
@@ -193,7 +193,7 @@ class Workers:
         wanted = {"trials", "storage", "sampler", "pruner", "sampler_seed"}
         settings = self._search.model_dump(include=wanted, exclude_none=True)
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-        command = own_module("flows.cli", "sweep", "--study", self._study, *flags)
+        command = own_module("unfreeze.flows.cli", "sweep", "--study", self._study, *flags)
         environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
         for number in range(1, self._search.workers):
             log = self._log(number)

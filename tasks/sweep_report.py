@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
 from scipy.stats import wilcoxon
 
-from tasks import tracking
-from tasks.report import keep_picture, show_table
-from tasks.study import best_trial
+from unfreeze.tasks import tracking
+from unfreeze.tasks.report import keep_picture, show_table
+from unfreeze.tasks.study import best_trial
 
 _TITLES = {
     "history": "Trials of the sweep, in order",

@@ -4,14 +4,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from models.table_specs import TableDataSpec, TrainTables
-from tasks.describe_table import describe_table
-from tasks.evaluate_table import evaluate_table
-from tasks.prepare_table import list_tables, prepare_table, read_table
-from tasks.register_table import register_table
-from tasks.run import model_name
-from tasks.stage import bind_table
-from tasks.stage_chain import StageChain
+from unfreeze.models.table_specs import TableDataSpec, TrainTables
+from unfreeze.tasks.describe_table import describe_table
+from unfreeze.tasks.evaluate_table import evaluate_table
+from unfreeze.tasks.prepare_table import list_tables, prepare_table, read_table
+from unfreeze.tasks.register_table import register_table
+from unfreeze.tasks.run import model_name
+from unfreeze.tasks.stage import bind_table
+from unfreeze.tasks.stage_chain import StageChain
 
 
 class TableTrial(StageChain):

@@ -6,6 +6,7 @@ active run, which is one per thread and opens a new run when there is none.
 
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -27,12 +28,12 @@ from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-import models
-from models.errors import UserError
-from models.names import folder_name
-from tasks.environment import home, make_home
-from tasks.processes import is_gone, this_process
-from tasks.runs_view import TAG, WORKFLOW, view
+import unfreeze.models
+from unfreeze.models.errors import UserError
+from unfreeze.models.names import folder_name
+from unfreeze.tasks.environment import home, make_home
+from unfreeze.tasks.processes import is_gone, this_process
+from unfreeze.tasks.runs_view import TAG, WORKFLOW, view
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder of a run's checkpoints."""
@@ -388,6 +389,18 @@ def values_out(targets: Sequence[str]) -> Schema:
     return Schema([ColSpec(DataType.double, target) for target in targets])
 
 
+@contextmanager
+def code_of_models() -> Iterator[Path]:
+    """The package `unfreeze` with nothing but ``unfreeze.models``: what a model that is served alone imports."""
+    with tempfile.TemporaryDirectory() as place:
+        package = Path(place) / "unfreeze"
+        package.mkdir()
+        source = Path(unfreeze.models.__file__).parent
+        shutil.copy(source.parent / "__init__.py", package)
+        shutil.copytree(source, package / "models", ignore=shutil.ignore_patterns("__pycache__"))
+        yield package
+
+
 def log_model(
     run_id: str,
     folder: Path,
@@ -413,20 +426,21 @@ def log_model(
     logged = mlflow_client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run_id, params=dict(run.data.params)
     )
-    info = Model.log(
-        artifact_path=None,
-        flavor=mlflow.pyfunc,
-        name="model",
-        run_id=run_id,
-        model_id=logged.model_id,
-        loader_module=loader,
-        data_path=str(folder),
-        code_paths=[str(Path(models.__file__).parent)],
-        signature=ModelSignature(*signature),
-        input_example=example,
-        pip_requirements=pinned,
-        metadata=dict(metadata),
-    )
+    with code_of_models() as code:
+        info = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            run_id=run_id,
+            model_id=logged.model_id,
+            loader_module=loader,
+            data_path=str(folder),
+            code_paths=[str(code)],
+            signature=ModelSignature(*signature),
+            input_example=example,
+            pip_requirements=pinned,
+            metadata=dict(metadata),
+        )
     return str(info.model_uri), str(info.model_id)
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from prefect import task
 
-from models.specs import TrainImages
-from models.table_specs import TrainTables
-from models.training.loop import Step, fit
-from models.training.schedules import cycle_ends
-from tasks import tracking
-from tasks.checkpoint_writer import CheckpointWriter
-from tasks.interruption import deferred_signals
-from tasks.plots import plot_schedule
-from tasks.precompute import as_views
-from tasks.progress import progress, say
-from tasks.report import keep_picture
-from tasks.stage import bind_any, checkpoint_of, cycle_checkpoint, learner_at, named_after_stage
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.training.loop import Step, fit
+from unfreeze.models.training.schedules import cycle_ends
+from unfreeze.tasks import tracking
+from unfreeze.tasks.checkpoint_writer import CheckpointWriter
+from unfreeze.tasks.interruption import deferred_signals
+from unfreeze.tasks.plots import plot_schedule
+from unfreeze.tasks.precompute import as_views
+from unfreeze.tasks.progress import progress, say
+from unfreeze.tasks.report import keep_picture
+from unfreeze.tasks.stage import bind_any, checkpoint_of, cycle_checkpoint, learner_at, named_after_stage
 
 
 @task(name="train-stage", task_run_name=named_after_stage("train"))

@@ -13,13 +13,13 @@ from optuna.trial import Trial
 from prefect import Task
 from pydantic import BaseModel
 
-from models.search import SweepSpec, Value, shared_stages, trial_spec
-from models.training.loop import DivergedError
-from tasks import tracking
-from tasks.checkpoint_writer import SLOTS
-from tasks.kinds import kind_of
-from tasks.progress import say
-from tasks.study import is_among_best, suggest
+from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
+from unfreeze.models.training.loop import DivergedError
+from unfreeze.tasks import tracking
+from unfreeze.tasks.checkpoint_writer import SLOTS
+from unfreeze.tasks.kinds import kind_of
+from unfreeze.tasks.progress import say
+from unfreeze.tasks.study import is_among_best, suggest
 
 
 class TrialRunner:

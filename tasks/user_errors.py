@@ -2,7 +2,7 @@
 
 import logging
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 
 class WithoutTraceback(logging.Filter):

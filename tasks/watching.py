@@ -8,16 +8,16 @@ from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 from prefect.variables import Variable
 
-from models.images.sources import resolve_source
-from models.retrain_spec import Retrain, Watch
-from models.specs import TrainImages
-from models.tables.reading import parse_join
-from tasks import registry
-from tasks.deployments import NEW_DATA, RESOURCE
-from tasks.environment import home
-from tasks.progress import announce, say
-from tasks.report import artifact_key
-from tasks.retraining import Training, is_new, read_data, training_like
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.retrain_spec import Retrain, Watch
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.tables.reading import parse_join
+from unfreeze.tasks import registry
+from unfreeze.tasks.deployments import NEW_DATA, RESOURCE
+from unfreeze.tasks.environment import home
+from unfreeze.tasks.progress import announce, say
+from unfreeze.tasks.report import artifact_key
+from unfreeze.tasks.retraining import Training, is_new, read_data, training_like
 
 
 def watched_models(params: Watch) -> list[str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.images.backbones import Body
-from models.images.batches import PictureBatches
-from models.images.row_file import RowWriter
-from models.training.batches import in_order
-from models.training.precision import Precision
+from unfreeze.models.images.backbones import Body
+from unfreeze.models.images.batches import PictureBatches
+from unfreeze.models.images.row_file import RowWriter
+from unfreeze.models.training.batches import in_order
+from unfreeze.models.training.precision import Precision
 
 ACTIVATIONS_VERSION = 1
 """Raise it when the same inputs would give other activations; it is part of a cache key."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models.specs import AugmentSpec
+from unfreeze.models.specs import AugmentSpec
 
 COLUMNS = ("flip", "quarter_turns", "radians", "zoom", "shift_x", "shift_y", "brightness", "contrast")
 """What is drawn for every picture; the order of the columns of a draw."""

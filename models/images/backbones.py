@@ -14,12 +14,12 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
-from models.images import timm_bodies, torchvision_bodies, tracing
-from models.images import weights as pretrained
-from models.images.preprocessing import Preprocessing, SizeError
-from models.model_folder import read_description
-from models.specs import ModelSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import timm_bodies, torchvision_bodies, tracing
+from unfreeze.models.images import weights as pretrained
+from unfreeze.models.images.preprocessing import Preprocessing, SizeError
+from unfreeze.models.model_folder import read_description
+from unfreeze.models.specs import ModelSpec
 
 EARLY_STRIDE = 8
 """Blocks up to this output stride are the early layer group: resnet's stem, layer1 and layer2."""
@@ -163,7 +163,7 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
     model : ModelSpec
         ``backbone`` is a torchvision classifier (``resnet34``) or ``timm/NAME``; ``weights`` is ``imagenet``,
         ``none`` (random, drawn from the caller's torch generator), the path of a file, or the folder of a model that
-        `models.images.serving.save_classifier` wrote, whose body and preprocessing are then taken over.
+        `unfreeze.models.images.serving.save_classifier` wrote, whose body and preprocessing are then taken over.
     size : int, optional
         Side of the images in pixels, for networks that are built for one size (ViT and relatives): their position
         embeddings are interpolated to it. By default the size of the weights' training. Other networks take any size.

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from models.images.augmentation import apply_views, draw_views
-from models.images.backbones import Preprocessing
-from models.images.cache import ImageCache
-from models.images.classifier import normalise
-from models.images.row_file import RowFile
-from models.specs import AugmentSpec
+from unfreeze.models.images.augmentation import apply_views, draw_views
+from unfreeze.models.images.backbones import Preprocessing
+from unfreeze.models.images.cache import ImageCache
+from unfreeze.models.images.classifier import normalise
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.specs import AugmentSpec
 
 CPU_FORWARD_SIZE = 16
 """Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""

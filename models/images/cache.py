@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.errors import UserError
-from models.images.decode import (
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.decode import (
     Fit,
     Interpolation,
     UnreadablePicture,
@@ -17,8 +17,8 @@ from models.images.decode import (
     map_in_order,
     read_picture,
 )
-from models.images.index import Index, hash_file
-from models.images.row_file import RowFile, RowWriter
+from unfreeze.models.images.index import Index, hash_file
+from unfreeze.models.images.row_file import RowFile, RowWriter
 
 CACHE_VERSION = 1
 """Raise it when the pixels or the layout of a cache change; it belongs into the key of a cache."""

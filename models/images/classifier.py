@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from models.errors import UserError
-from models.images.backbones import Body, Preprocessing, load_body
-from models.specs import ModelSpec
-from models.training.network import Network
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.backbones import Body, Preprocessing, load_body
+from unfreeze.models.specs import ModelSpec
+from unfreeze.models.training.network import Network
 
 
 def build_head(features: int, classes: int, width: int = 512, dropout: float = 0.5) -> nn.Sequential:

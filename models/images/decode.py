@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from models.regular_files import irregular_kind
+from unfreeze.models.regular_files import irregular_kind
 
 Fit = Literal["crop", "squish", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
-from models.images.augmentation import average_views
-from models.specs import TtaSpec
-from models.training.batches import Batches
-from models.training.learner import Learner
+from unfreeze.models.images.augmentation import average_views
+from unfreeze.models.specs import TtaSpec
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
 
 Views = Callable[[int], Batches]
 """Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""

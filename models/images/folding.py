@@ -7,7 +7,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from models.images.backbones import Body
+from unfreeze.models.images.backbones import Body
 
 TOLERANCE = 1e-3
 """Largest change of the activations, as a share of the largest of them: more than rounding makes of deep networks."""

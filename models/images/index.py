@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
-from models.errors import UserError
-from models.images.decode import UnreadablePicture, check_picture, map_in_order
-from models.images.sources import Listing
-from models.regular_files import irregular_kind
-from models.specs import DataSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.decode import UnreadablePicture, check_picture, map_in_order
+from unfreeze.models.images.sources import Listing
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs import DataSpec
 
 _ROWS = pa.schema(
     [

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.images.activations import precompute
-from models.images.augmentation import numbered_view
-from models.images.backbones import Body, Preprocessing, preprocessing_of
-from models.images.batches import ActivationBatches, PictureBatches
-from models.images.cache import ImageCache, usable_size
-from models.images.classifier import build_classifier
-from models.images.index import Index
-from models.images.row_file import RowFile
-from models.specs import Stage, TrainImages
-from models.training.allocator import ready_device
-from models.training.batches import Batches
-from models.training.learner import Learner
-from models.training.losses import cross_entropy
-from models.training.metrics import pick_metrics
-from models.training.precision import pick_precision
+from unfreeze.models.images.activations import precompute
+from unfreeze.models.images.augmentation import numbered_view
+from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
+from unfreeze.models.images.batches import ActivationBatches, PictureBatches
+from unfreeze.models.images.cache import ImageCache, usable_size
+from unfreeze.models.images.classifier import build_classifier
+from unfreeze.models.images.index import Index
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.losses import cross_entropy
+from unfreeze.models.training.metrics import pick_metrics
+from unfreeze.models.training.precision import pick_precision
 
 View = tuple[str, int]
 """A split (``train`` or ``valid``) and the number of a view: 0 is plain, others are random but fixed."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import DTypeLike
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 _MOST_ROWS = 128
 _MOST_BYTES = 32 * 2**20

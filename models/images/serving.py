@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from models.errors import UserError
-from models.images.augmentation import apply_views, average_views, numbered_view
-from models.images.backbones import Body, Preprocessing, load_body
-from models.images.batches import CPU_FORWARD_SIZE
-from models.images.classifier import build_head, normalise, normalise_bytes
-from models.images.decode import make_square, read_picture
-from models.images.folding import fold_batch_norms
-from models.images.streaming import Chunk, Picture, stream
-from models.model_folder import class_frame, load_networks, read_description, save_model_folder
-from models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
-from models.training.allocator import ready_device
-from models.training.network import Network
-from models.training.precision import pick_precision
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.augmentation import apply_views, average_views, numbered_view
+from unfreeze.models.images.backbones import Body, Preprocessing, load_body
+from unfreeze.models.images.batches import CPU_FORWARD_SIZE
+from unfreeze.models.images.classifier import build_head, normalise, normalise_bytes
+from unfreeze.models.images.decode import make_square, read_picture
+from unfreeze.models.images.folding import fold_batch_norms
+from unfreeze.models.images.streaming import Chunk, Picture, stream
+from unfreeze.models.model_folder import class_frame, load_networks, read_description, save_model_folder
+from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import pick_precision
 
 
 def save_classifier(

@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 
-from models.errors import UserError
-from models.images.picture_files import published, write_pictures
-from models.images.torchvision_sources import DATA_SETS, torchvision_pictures
-from models.regular_files import irregular_kind
-from models.specs import DataSpec
-from models.split_words import Part, part_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.picture_files import published, write_pictures
+from unfreeze.models.images.torchvision_sources import DATA_SETS, torchvision_pictures
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs import DataSpec
+from unfreeze.models.split_words import Part, part_of
 
 Split = Literal["train", "valid"]
 

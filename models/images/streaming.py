@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.images.decode import UnreadablePicture, map_in_order
+from unfreeze.models.images.decode import UnreadablePicture, map_in_order
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that decode; PIL leaves the interpreter free meanwhile, and so does the forward pass."""

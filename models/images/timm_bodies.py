@@ -8,10 +8,10 @@ import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
-from models.errors import UserError
-from models.images import weights as pretrained
-from models.images.preprocessing import Interpolation, PerChannel, Preprocessing, SizeError
-from models.specs import ModelSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import weights as pretrained
+from unfreeze.models.images.preprocessing import Interpolation, PerChannel, Preprocessing, SizeError
+from unfreeze.models.specs import ModelSpec
 
 PREFIX = "timm/"
 """What a spec writes before the name of a timm model."""

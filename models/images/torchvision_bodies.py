@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from models.images import weights as pretrained
-from models.images.preprocessing import Preprocessing, SizeError
-from models.specs import ModelSpec
+from unfreeze.models.images import weights as pretrained
+from unfreeze.models.images.preprocessing import Preprocessing, SizeError
+from unfreeze.models.specs import ModelSpec
 
 _CLASSIFIER_PARTS = {"avgpool", "flatten", "dropout", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits"}
 # torchvision switches these on together with the weights: they map ImageNet-normalised pixels to mean = std = 0.5.

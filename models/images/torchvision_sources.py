@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from models.errors import UserError
-from models.images.picture_files import published, write_pictures
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.picture_files import published, write_pictures
 
 _NETWORK_SECONDS = 5.0
 

@@ -10,7 +10,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 _CONTAINERS = {"features", "layers", "blocks", "stages", "trunk_output", "encoder", "transformers", "dense_stages"}
 

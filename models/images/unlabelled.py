@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
-from models.errors import UserError
-from models.images.sources import resolve_source
-from models.regular_files import irregular_kind
-from models.specs import DataSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs import DataSpec
 
 TABLES = (".csv", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""

@@ -21,9 +21,9 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from models.errors import UserError
-from models.model_folder import WEIGHTS
-from models.regular_files import irregular_kind
+from unfreeze.models.errors import UserError
+from unfreeze.models.model_folder import WEIGHTS
+from unfreeze.models.regular_files import irregular_kind
 
 PROBE_SECONDS = 5.0
 """How long a download may take to give its first answer before we say that it is out of reach."""

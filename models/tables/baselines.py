@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from models.tables.encoding import Encoded, TableEncoder
-from models.tables.reading import CHUNK_ROWS
+from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.reading import CHUNK_ROWS
 
 JUDGED_SHARE = 0.2
 """Share of the training rows on which the columns to group by are chosen."""

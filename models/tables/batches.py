@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from models.errors import UserError
-from models.tables.encoding import Encoded
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.encoding import Encoded
 
 FORWARD_SIZE = 8192
 """Rows of a batch that is only predicted."""

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
-from models.errors import UserError
-from models.table_specs import TableDataSpec
-from models.tables.reading import count_up_to, in_chunks, unknown_column
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20
 """Fewer usable rows are an error."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from models.errors import UserError
-from models.regular_files import irregular_kind
+from unfreeze.models.errors import UserError
+from unfreeze.models.regular_files import irregular_kind
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Ticks per second of the units that pandas keeps times in."""

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from models.errors import UserError
-from models.table_specs import TableDataSpec
-from models.tables.reading import CHUNK_ROWS, count_up_to, in_chunks
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.reading import CHUNK_ROWS, count_up_to, in_chunks
 
 Task = Literal["regression", "classification"]
 Kind = Literal["text", "bool", "number", "empty"]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from models.errors import UserError
-from models.training.learner import Metric
-from models.training.metrics import accuracy, area_under_curve, own_metric
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.learner import Metric
+from unfreeze.models.training.metrics import accuracy, area_under_curve, own_metric
 
 
 def rmspe(predictions: np.ndarray, targets: np.ndarray) -> float:

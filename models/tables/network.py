@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.table_specs import TableModelSpec
-from models.training.network import Network
+from unfreeze.models.table_specs import TableModelSpec
+from unfreeze.models.training.network import Network
 
 
 class TableBody(nn.Module):

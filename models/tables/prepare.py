@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.table_specs import TableDataSpec
-from models.tables.assemble import Joined, assemble, with_date_parts
-from models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
-from models.tables.encoding import Encoded, TableEncoder
-from models.tables.reading import unknown_column
-from models.tables.splits import split_rows
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
+from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
+from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.reading import unknown_column
+from unfreeze.models.tables.splits import split_rows
 
 
 @dataclass(frozen=True, eq=False)

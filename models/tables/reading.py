@@ -20,8 +20,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
-from models.errors import UserError
-from models.regular_files import irregular_kind
+from unfreeze.models.errors import UserError
+from unfreeze.models.regular_files import irregular_kind
 
 SUFFIXES = (".csv", ".parquet", ".feather")
 """Kinds of files that `write_feather` reads."""

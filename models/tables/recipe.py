@@ -6,17 +6,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from models.table_specs import TrainTables
-from models.tables.batches import TableBatches, read_encoded
-from models.tables.encoding import Encoded, TableEncoder, embedding_width
-from models.tables.metrics import table_metrics
-from models.tables.network import TableHead, build_table_network
-from models.training.allocator import ready_device
-from models.training.batches import Batches
-from models.training.learner import Learner
-from models.training.losses import CLASSES, cross_entropy, squared_error, values
-from models.training.network import Network
-from models.training.precision import pick_precision
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.tables.batches import TableBatches, read_encoded
+from unfreeze.models.tables.encoding import Encoded, TableEncoder, embedding_width
+from unfreeze.models.tables.metrics import table_metrics
+from unfreeze.models.tables.network import TableHead, build_table_network
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.losses import CLASSES, cross_entropy, squared_error, values
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import pick_precision
 
 
 class TableRecipe:

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.model_folder import class_frame, load_networks, read_description, save_model_folder
-from models.table_specs import TableDataSpec, TrainTables
-from models.tables.assemble import Joined, assemble, with_date_parts
-from models.tables.batches import FORWARD_SIZE
-from models.tables.encoding import Encoded, TableEncoder
-from models.tables.recipe import network_of
-from models.training.losses import CLASSES, values
-from models.training.network import Network
-from models.training.precision import Precision, pick_device, pick_precision
+from unfreeze.models.model_folder import class_frame, load_networks, read_description, save_model_folder
+from unfreeze.models.table_specs import TableDataSpec, TrainTables
+from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
+from unfreeze.models.tables.batches import FORWARD_SIZE
+from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.recipe import network_of
+from unfreeze.models.training.losses import CLASSES, values
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
 
 def save_table_model(

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_number
 
-from models.errors import UserError
-from models.split_words import Part, part_of
-from models.table_specs import TableDataSpec
-from models.tables.reading import in_chunks, unknown_column
+from unfreeze.models.errors import UserError
+from unfreeze.models.split_words import Part, part_of
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.reading import in_chunks, unknown_column
 
 _SAYS_VALID = {"1": True, "true": True, "0": False, "false": False}
 _PARTS: dict[Part | None, bool] = {"train": False, "valid": True}

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from models.tables.assemble import assemble
-from models.tables.dates import read_dates
-from models.tables.serving import TablePredictor
+from unfreeze.models.tables.assemble import assemble
+from unfreeze.models.tables.dates import read_dates
+from unfreeze.models.tables.serving import TablePredictor
 
 _SHOWN = 40
 """Letters of a value that an error shows."""
@@ -55,7 +55,7 @@ class TableStream:
     predictor
         The model.
     table
-        From `models.tables.reading.open_table`, mapped into memory.
+        From `unfreeze.models.tables.reading.open_table`, mapped into memory.
 
     Raises
     ------

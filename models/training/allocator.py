@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from models.training.precision import pick_device
+from unfreeze.models.training.precision import pick_device
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt``, from glibc's ``malloc.h``."""

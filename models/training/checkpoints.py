@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.errors import UserError
-from models.training.learner import Learner, Progress
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.learner import Learner, Progress
 
 FORMAT_VERSION = 1
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.specs import FinderSpec
-from models.training.batches import Batches
-from models.training.checkpoints import capture, restore
-from models.training.learner import Learner, Progress
-from models.training.loop import DivergedError, train_epoch
-from models.training.schedules import exponential
-from models.training.suggestions import suggest
+from unfreeze.models.specs import FinderSpec
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.checkpoints import capture, restore
+from unfreeze.models.training.learner import Learner, Progress
+from unfreeze.models.training.loop import DivergedError, train_epoch
+from unfreeze.models.training.schedules import exponential
+from unfreeze.models.training.suggestions import suggest
 
 BETA = 0.98
 """Weight of the past in the smoothed loss."""

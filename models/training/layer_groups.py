@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.errors import UserError
-from models.training.network import Network
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.network import Network
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from models.specs import OptimizerSpec, Stage
-from models.training.batches import Batches, Inputs, in_order, split_inputs
-from models.training.layer_groups import (
+from unfreeze.models.specs import OptimizerSpec, Stage
+from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs
+from unfreeze.models.training.layer_groups import (
     LayerGroup,
     freeze_all_but,
     freeze_batchnorm,
@@ -17,9 +17,9 @@ from models.training.layer_groups import (
     set_modes,
     trained_groups,
 )
-from models.training.losses import CLASSES, Loss, Outputs
-from models.training.network import Network
-from models.training.precision import Precision
+from unfreeze.models.training.losses import CLASSES, Loss, Outputs
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import Precision
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)) -> a number over all rows."""

@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 
-from models.specs import Stage
-from models.training.batches import Batches, split_into_batches
-from models.training.learner import Learner
-from models.training.schedules import Schedule, cosine_restarts, cycle_ends
+from unfreeze.models.specs import Stage
+from unfreeze.models.training.batches import Batches, split_into_batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.schedules import Schedule, cosine_restarts, cycle_ends
 
 
 class DivergedError(RuntimeError):

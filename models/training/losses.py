@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models.specs import OptimizerSpec
+from unfreeze.models.specs import OptimizerSpec
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, C) float, targets (B,) int64) -> mean loss, a scalar."""

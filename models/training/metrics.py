@@ -11,8 +11,8 @@ from types import ModuleType
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from models.errors import UserError
-from models.training.learner import Metric
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.learner import Metric
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:

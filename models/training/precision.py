@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:

@@ -117,7 +117,7 @@ def own_environment(data: Path) -> dict[str, str]:
 
 def unfreeze(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `unfreeze` for a data folder."""
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", *arguments]
     return subprocess.run(command, cwd=PROJECT, env=own_environment(data), capture_output=True, text=True)
 
 
@@ -129,7 +129,7 @@ def running_up(home: Path, **environment: str) -> Iterator[Up]:
     ports = free_port(), free_port()
     flags = ["--prefect_port", str(ports[0]), "--mlflow_port", str(ports[1]), "--data", str(data)]
     with (home / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "flows.cli", "up", *flags]
+        command = [sys.executable, "-m", "unfreeze.flows.cli", "up", *flags]
         process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
     up = Up(f"http://127.0.0.1:{ports[0]}/api", home, environment, process, f"http://127.0.0.1:{ports[1]}")
     try:

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.images.serving import ImagePredictor
-from models.tables.serving import TablePredictor
-from tasks import registry
 from tests.deployments.service import free_port, until
 from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.tasks import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 
@@ -30,7 +30,7 @@ STAGE = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 1}]
 
 @pytest.fixture(scope="module")
 def pictures(stripes: Path, prefect_api: None) -> registry.Version:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     train_images(tiny_training(stripes, recipe=STAGE, **{"tracking.model_name": "served-classifier"}))
     return registry.version_of("served-classifier", "champion")
@@ -50,7 +50,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(sales: Path, prefect_api: None) -> registry.Version:
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     plain = {"data.log_target": False, "data.task": "regression", "baselines": False}
     train_tables(tiny_table(sales, **plain, **{"tracking.model_name": "served-table"}))

@@ -151,7 +151,7 @@ def test_a_model_is_retrained_promoted_and_predicts_through_the_team_s_servers(
     assert decided["unfreeze.decision"] in ("promoted", "kept champion")
 
     for number in ("1", "2"):
-        team.command("flows.cli", "promote", "lines", number)
+        team.command("unfreeze.flows.cli", "promote", "lines", number)
     champion = team.ask_mlflow("registered-models/alias", name="lines-classifier", alias="champion")["model_version"]
     assert champion["version"] == "2"
 

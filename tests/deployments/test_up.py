@@ -118,7 +118,7 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
     path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
     up.request("PATCH", path, {"active": True})
     script = (
-        "import os; from pathlib import Path; from tasks.deployments import register_deployments; "
+        "import os; from pathlib import Path; from unfreeze.tasks.deployments import register_deployments; "
         "register_deployments(Path.cwd(), 'local', os.environ)"
     )
     environment = {**up.environment, "PREFECT_API_URL": up.api}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from unfreeze.flows.cli import main
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +46,7 @@ def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_fla
 def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_home: Path) -> None:
     small = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
     quick = ["--finder.steps", "12", "--optimizer.batch_size", "8", "--recipe.head-augmented.views", "1"]
-    command = [sys.executable, "-m", "flows.cli", "find-lr", str(stripes), *small, *quick, "--json"]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "find-lr", str(stripes), *small, *quick, "--json"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
@@ -56,7 +56,7 @@ def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_h
 
 @pytest.mark.slow
 def test_bad_input_ends_with_status_2_and_no_traceback(tmp_path: Path, own_home: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "train", str(tmp_path / "nothing")]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "train", str(tmp_path / "nothing")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "does not exist" in result.stderr

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models.specs import TrainImages
 from tests.deployments.service import PROJECT, own_environment, until
 from tests.flows.tiny import tiny_training
+from unfreeze.models.specs import TrainImages
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def config_of(params: TrainImages, folder: Path) -> str:
 
 
 def start(data: Path, config: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "flows.cli", "train", "--config", config, "--json"]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", config, "--json"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=PROJECT, env=own_environment(data), stdout=pipe, stderr=pipe, text=True)
 
@@ -36,7 +36,7 @@ def servers_of(data: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("UNFREEZE_HOME") == str(data)
-            if ours and any("tasks.prefect_server" in word or "uvicorn" in word for word in process.cmdline()):
+            if ours and any("unfreeze.tasks.prefect_server" in word or "uvicorn" in word for word in process.cmdline()):
                 found.append(process)
         except (psutil.Error, OSError):
             continue

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.flags import FlagParser, add_flags, spec_from
-from models.errors import UserError
-from models.specs import TrainImages
+from unfreeze.flows.flags import FlagParser, add_flags, spec_from
+from unfreeze.models.errors import UserError
+from unfreeze.models.specs import TrainImages
 
 
 class Strict(BaseModel):

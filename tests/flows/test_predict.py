@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
 
-from models.errors import UserError
-from models.predict_spec import Predict
-from tasks import tracking
 from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
+from unfreeze.models.errors import UserError
+from unfreeze.models.predict_spec import Predict
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -28,7 +28,7 @@ RANKED = ["path", "class", "probability", "class_2", "probability_2", "model", "
 @pytest.fixture(scope="module")
 def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
     """A classifier of stripes, registered as `lines-classifier`."""
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     overrides = {"recipe": [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]}
     result: dict[str, Any] = train_images(
@@ -40,7 +40,7 @@ def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def sales_model(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Path:
     """A model of sales, registered as `turnover-table`, and the folder of its tables."""
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     folder = tmp_path_factory.mktemp("sales")
     days = pd.date_range("2023-01-01", periods=120).strftime("%Y-%m-%d")
@@ -70,7 +70,7 @@ def mixed(stripes: Path, tmp_path: Path) -> Path:
 
 
 def predicted(params: Predict) -> dict[str, Any]:
-    from flows.predict import predict
+    from unfreeze.flows.predict import predict
 
     result: dict[str, Any] = predict(params)
     return result
@@ -83,8 +83,8 @@ def lines(source: Path | str, out: Path, **options: Any) -> Predict:
 def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadable_row(
     trained: dict[str, Any], mixed: Path, tmp_path: Path
 ) -> None:
-    from models.images.serving import ImagePredictor
-    from tasks import registry
+    from unfreeze.models.images.serving import ImagePredictor
+    from unfreeze.tasks import registry
 
     result = predicted(lines(mixed, tmp_path / "out.feather", chunk=4))
     assert {"out", "rows", "unreadable", "model", "version", "seconds"} <= result.keys()
@@ -147,10 +147,10 @@ def test_test_time_augmentation_gives_what_the_evaluation_gave(
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
-from models.predict_spec import Predict
-from tasks.predict import predict_parts
-from tasks.predict_source import find_model, list_source
-from models.images.serving import ImagePredictor
+from unfreeze.models.predict_spec import Predict
+from unfreeze.tasks.predict import predict_parts
+from unfreeze.tasks.predict_source import find_model, list_source
+from unfreeze.models.images.serving import ImagePredictor
 
 params = Predict(model="lines", source=sys.argv[1], out=sys.argv[2], chunk=4, tta=True, device="cpu")
 model = find_model.fn(params.model)
@@ -232,7 +232,7 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
-    from tasks.storage import cache_path, key_of
+    from unfreeze.tasks.storage import cache_path, key_of
 
     lock = FileLock(cache_path("predictions", key_of(str(tmp_path / "out.csv")), ".lock"))
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ def test_a_model_that_is_not_there_is_said(trained: dict[str, Any], tmp_path: Pa
 
 @pytest.mark.parametrize("model", ["lines", "lines-classifier@champion", "models:/lines-classifier/{version}"])
 def test_a_model_goes_by_name_alias_or_version(trained: dict[str, Any], model: str) -> None:
-    from tasks.predict_source import find_model
+    from unfreeze.tasks.predict_source import find_model
 
     found = find_model.fn(model.format(version=trained["model"]["version"]))
     assert (found["name"], found["version"]) == ("lines-classifier", trained["model"]["version"])
@@ -264,8 +264,8 @@ def test_a_model_goes_by_name_alias_or_version(trained: dict[str, Any], model: s
 
 
 def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_model: Path, tmp_path: Path) -> None:
-    from models.tables.serving import TablePredictor
-    from tasks import registry
+    from unfreeze.models.tables.serving import TablePredictor
+    from unfreeze.tasks import registry
 
     rows = pd.read_csv(sales_model / "sales.csv", dtype={"day": object}).drop(columns="sales")
     broken = rows.copy()
@@ -305,7 +305,7 @@ def test_ctrl_c_ends_cancelled_and_keeps_the_parts(trained: dict[str, Any], stri
         (pictures / f"{number:05d}.png").write_bytes(content)
     out = tmp_path / "out.csv"
     options = ["--chunk", "16", "--out", str(out), "--device", "cpu"]
-    command = [sys.executable, "-m", "flows.cli", "predict", "lines", str(pictures), *options]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "predict", "lines", str(pictures), *options]
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.sweep import search
-from models.errors import UserError
-from models.search import Dimension, SweepSpec
-from tasks.run import open_run
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
+from unfreeze.flows.sweep import search
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import Dimension, SweepSpec
+from unfreeze.tasks.run import open_run
 
 
 def refusal_of_command(folder: Path, *arguments: str) -> str:
     """What the command says, run in `folder` as the installed script is: its folder is not on the import path."""
-    script = "import sys; sys.path[0] = sys.argv.pop(1); from flows.cli import main; sys.exit(main())"
+    script = "import sys; sys.path[0] = sys.argv.pop(1); from unfreeze.flows.cli import main; sys.exit(main())"
     project = Path(__file__).parents[2]
     command = [sys.executable, "-c", script, str(project), *arguments]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from models.errors import UserError
-from models.training.checkpoints import Checkpoint, load_checkpoint
-from models.training.loop import fit
-from tasks import tracking
 from tests.flows.tiny import tiny_training
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
+from unfreeze.models.training.loop import fit
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -33,7 +33,7 @@ def last_checkpoint(run_id: str) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def uninterrupted(stripes: Path, prefect_api: None) -> tuple[dict[str, Any], Checkpoint]:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(tiny_training(stripes, seed=3))
     return result, last_checkpoint(result["run_id"])
@@ -52,8 +52,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     stripes: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import tasks.train_stage
-    from flows.train_images import train_images
+    import unfreeze.tasks.train_stage
+    from unfreeze.flows.train_images import train_images
 
     def pulled(learner: Any, settings: Any, *data: Any) -> Any:
         seen = 0
@@ -64,7 +64,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
                 raise PlugPulledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.train_stage, "fit", pulled)
+        patch.setattr(unfreeze.tasks.train_stage, "fit", pulled)
         state = train_images(tiny_training(stripes, seed=3), return_state=True)
     assert state.is_failed()
     (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
@@ -82,8 +82,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
 
 
 def test_a_retried_flow_run_goes_on_in_its_own_mlflow_run(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tasks.train_stage
-    from flows.train_images import train_images
+    import unfreeze.tasks.train_stage
+    from unfreeze.flows.train_images import train_images
 
     calls = []
 
@@ -95,7 +95,7 @@ def test_a_retried_flow_run_goes_on_in_its_own_mlflow_run(stripes: Path, monkeyp
             if len(calls) == 1 and number == 3:
                 raise PlugPulledError
 
-    monkeypatch.setattr(tasks.train_stage, "fit", once)
+    monkeypatch.setattr(unfreeze.tasks.train_stage, "fit", once)
     before = len(MlflowClient().search_runs([tracking.experiment_id("unfreeze")]))
     result = train_images.with_options(retries=1)(tiny_training(stripes, seed=4))
     assert len(MlflowClient().search_runs([tracking.experiment_id("unfreeze")])) == before + 1
@@ -117,8 +117,8 @@ def test_a_run_is_not_resumed_with_other_pictures(
 ) -> None:
     import shutil
 
-    import tasks.train_stage
-    from flows.train_images import train_images
+    import unfreeze.tasks.train_stage
+    from unfreeze.flows.train_images import train_images
 
     folder = tmp_path / "pictures"
     shutil.copytree(stripes, folder)
@@ -128,7 +128,7 @@ def test_a_run_is_not_resumed_with_other_pictures(
         raise PlugPulledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.train_stage, "fit", pulled)
+        patch.setattr(unfreeze.tasks.train_stage, "fit", pulled)
         assert train_images(tiny_training(folder), return_state=True).is_failed()
     (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
     next(folder.glob("down/*.png")).unlink()
@@ -145,7 +145,7 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_a_killed_run_that_can_be_resumed(s
     config = own_home / "spec.yaml"
     config.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
-    command = [sys.executable, "-m", "flows.cli", "train", "--config", str(config)]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", str(config)]
     with (own_home / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + 120
@@ -161,7 +161,10 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_a_killed_run_that_can_be_resumed(s
     assert tracking.get_run(run_id).info.status == "KILLED"
     assert last_checkpoint(run_id).stage == 2
     again = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "resume", run_id, "--json"], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "unfreeze.flows.cli", "resume", run_id, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert again.returncode == 0, again.stderr
     assert f'"run_id": "{run_id}"' in again.stdout.splitlines()[-1]

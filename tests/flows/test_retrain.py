@@ -14,13 +14,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
-from models.comparison import PromotionSpec
-from models.errors import UserError
-from models.retrain_spec import Retrain
-from tasks import registry, tracking
-from tasks.index_images import index_of
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
+from unfreeze.models.comparison import PromotionSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.tasks import registry, tracking
+from unfreeze.tasks.index_images import index_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -30,7 +30,7 @@ ANYTHING_BETTER = PromotionSpec(significance=1)
 @pytest.fixture
 def champion(stripes: Path, own_home: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder of pictures of its own, and what training on it came to: the champion of `lines`."""
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     source = tmp_path / "pictures"
     shutil.copytree(stripes, source)
@@ -52,7 +52,7 @@ LEARNS = {"recipe.full.lr": "0.01", "recipe.full.cycles": "4"}
 
 
 def test_unchanged_data_are_not_trained_on_again(champion: tuple[Path, dict[str, Any]]) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     state = retrain(Retrain(model="lines"), return_state=True)
     assert state.is_completed()
@@ -64,7 +64,7 @@ def test_unchanged_data_are_not_trained_on_again(champion: tuple[Path, dict[str,
 def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_down(
     champion: tuple[Path, dict[str, Any]],
 ) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     source, trained = champion
     before = index_of(trained["run_id"]).sides()
@@ -91,7 +91,7 @@ def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_dow
 def test_a_challenger_that_does_not_win_leaves_the_champion_and_is_not_tried_again(
     champion: tuple[Path, dict[str, Any]],
 ) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     source, _ = champion
     draw_stripes(source, 3, seed=8)
@@ -105,7 +105,7 @@ def test_a_challenger_that_does_not_win_leaves_the_champion_and_is_not_tried_aga
 
 
 def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[str, Any]]) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     result = retrain(Retrain(model="lines", even_if_unchanged=True, promotion=PromotionSpec(margin=2)))
     weights = Path(tracking.spec_of(result["run_id"])["model"]["weights"])
@@ -115,8 +115,8 @@ def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[s
 
 
 def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, dict[str, Any]]) -> None:
-    from flows.retrain import retrain
-    from tasks.turns import turn
+    from unfreeze.flows.retrain import retrain
+    from unfreeze.tasks.turns import turn
 
     with turn("retrain lines-classifier"):
         state = retrain(Retrain(model="lines"), return_state=True)
@@ -142,7 +142,7 @@ def answer(run_input: dict[str, Any], answered: list[str]) -> None:
 def test_a_person_has_the_last_word_where_approval_is_asked_for_and_blocks_are_told(
     champion: tuple[Path, dict[str, Any]], tmp_path: Path, promote: bool
 ) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     log = tmp_path / "told.txt"
     FileNotification(path=str(log)).save("team", overwrite=True)
@@ -161,7 +161,7 @@ def test_a_person_has_the_last_word_where_approval_is_asked_for_and_blocks_are_t
 
 
 def test_a_failure_is_told(champion: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     FileNotification(path=str(tmp_path / "told.txt")).save("team", overwrite=True)
     shutil.rmtree(champion[0])
@@ -171,7 +171,7 @@ def test_a_failure_is_told(champion: tuple[Path, dict[str, Any]], tmp_path: Path
 
 
 def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_home: Path) -> None:
-    from flows.retrain import retrain
+    from unfreeze.flows.retrain import retrain
 
     with pytest.raises(UserError, match="no registered model 'cats'"):
         retrain(Retrain(model="cats"))
@@ -180,8 +180,8 @@ def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_hom
 
 
 def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(own_home: Path, tmp_path: Path) -> None:
-    from flows.retrain import retrain
-    from flows.train_tables import train_tables
+    from unfreeze.flows.retrain import retrain
+    from unfreeze.flows.train_tables import train_tables
 
     write_sales(tmp_path, days=260)
     training = tiny_table(tmp_path)

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from models.specs import TrainImages
-from models.training.checkpoints import Checkpoint, load_checkpoint
-from tasks import tracking
 from tests.deployments.service import PROJECT, own_environment, until
 from tests.flows.tiny import tiny_training
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.slow
 
 STOPPED_IN_VALIDATION = """
 import os, sys
-from models.training.learner import Learner
+from unfreeze.models.training.learner import Learner
 
 validate = Learner.validate
 def stopped(self, batches):
@@ -33,7 +33,7 @@ def stopped(self, batches):
     return found
 Learner.validate = stopped
 
-from flows.cli import main
+from unfreeze.flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 """The command, sent a signal while it validates after the last epoch of a cycle of the stage `full`."""
@@ -46,7 +46,7 @@ def config_of(params: TrainImages, folder: Path) -> str:
 
 
 def command(data: Path, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
-    start = ["-c", code] if code else ["-m", "flows.cli"]
+    start = ["-c", code] if code else ["-m", "unfreeze.flows.cli"]
     whole = [sys.executable, *start, *arguments]
     return subprocess.run(whole, cwd=PROJECT, env=own_environment(data), capture_output=True, text=True)
 
@@ -118,7 +118,7 @@ def test_a_run_whose_process_lives_is_not_resumed_and_of_two_resumes_one_goes_ah
 ) -> None:
     spec = tiny_training(stripes, seed=5, **{"recipe.full.cycles": 6})
     log = tmp_path / "log"
-    whole = [sys.executable, "-m", "flows.cli", "train", "--config", config_of(spec, tmp_path)]
+    whole = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", config_of(spec, tmp_path)]
     with log.open("wb") as output:
         training = subprocess.Popen(whole, cwd=PROJECT, env=own_environment(data), stdout=output, stderr=output)
     try:
@@ -132,7 +132,7 @@ def test_a_run_whose_process_lives_is_not_resumed_and_of_two_resumes_one_goes_ah
         training.kill()
         training.wait()
     pipe = subprocess.PIPE
-    whole = [sys.executable, "-m", "flows.cli", "resume", run_id]
+    whole = [sys.executable, "-m", "unfreeze.flows.cli", "resume", run_id]
     both = [
         subprocess.Popen(whole, cwd=PROJECT, env=own_environment(data), stdout=pipe, stderr=pipe, text=True)
         for _ in range(2)
@@ -146,7 +146,7 @@ def test_in_a_terminal_the_resume_line_comes_first_and_closing_the_terminal_save
     data: Path, stripes: Path, tmp_path: Path
 ) -> None:
     spec = tiny_training(stripes, seed=6, **{"recipe.full.cycles": 8})
-    arguments = [sys.executable, "-m", "flows.cli", "train", "--config", config_of(spec, tmp_path)]
+    arguments = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", config_of(spec, tmp_path)]
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(PROJECT)

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from models.errors import UserError
-from models.search import Dimension, SweepSpec
-from models.specs import TrainImages
-from tasks import tracking
 from tests.flows.tiny import tiny_training
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import Dimension, SweepSpec
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -36,7 +36,7 @@ def children(run_id: str) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def swept(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     result: dict[str, Any] = sweep(SweepSpec(trials=5, study="swept"), short_training(stripes))
     return result
@@ -80,7 +80,7 @@ def test_the_course_s_ratios_come_first(swept: dict[str, Any]) -> None:
 
 def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict[str, Any], stripes: Path) -> None:
     """The shared prefix changes nothing: train by the recipe, with the finder's rate as the trial had it."""
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     run = next(run for run in children(swept["run_id"]) if run.data.tags["unfreeze.trial"] == "1")
     assert run.info.status == "FINISHED"
@@ -90,7 +90,7 @@ def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict
 
 
 def test_the_same_command_goes_on_where_the_study_stopped(swept: dict[str, Any], stripes: Path) -> None:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     again = sweep(SweepSpec(trials=6, study="swept"), short_training(stripes))
     assert again["run_id"] == swept["run_id"]
@@ -99,7 +99,7 @@ def test_the_same_command_goes_on_where_the_study_stopped(swept: dict[str, Any],
 
 
 def test_the_best_trial_becomes_a_registered_model(swept: dict[str, Any]) -> None:
-    from flows.sweep import register_best
+    from unfreeze.flows.sweep import register_best
 
     result = register_best("swept")
     assert result["model"]["name"] == "stripes0-classifier" or result["model"]["version"]
@@ -107,7 +107,7 @@ def test_the_best_trial_becomes_a_registered_model(swept: dict[str, Any]) -> Non
 
 
 def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: Path) -> None:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     space = [
         Dimension(name="recipe.head.cycles", choices=[1, 2]),
@@ -120,7 +120,7 @@ def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: 
 
 
 def test_repeats_train_other_seeds_and_judge_by_their_mean(stripes: Path) -> None:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     result = sweep(SweepSpec(trials=3, study="repeats", repeats=2), short_training(stripes))
     best = result["comparison"][0]
@@ -133,7 +133,7 @@ def test_repeats_train_other_seeds_and_judge_by_their_mean(stripes: Path) -> Non
 
 
 def test_several_objectives_give_a_front(stripes: Path) -> None:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     search = SweepSpec(trials=3, study="front", objectives=["accuracy", "seconds"], sampler="random")
     result = sweep(search, short_training(stripes))
@@ -143,7 +143,7 @@ def test_several_objectives_give_a_front(stripes: Path) -> None:
 
 
 def test_a_wrong_space_is_refused_before_the_first_trial(stripes: Path) -> None:
-    from flows.sweep import sweep
+    from unfreeze.flows.sweep import sweep
 
     space = [Dimension(name="data.sizes", choices=[32])]
     with pytest.raises(UserError, match=r"data\.size\b"):
@@ -153,7 +153,7 @@ def test_a_wrong_space_is_refused_before_the_first_trial(stripes: Path) -> None:
 def test_a_study_that_goes_on_refuses_flags_that_would_change_it(
     swept: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.cli import main
+    from unfreeze.flows.cli import main
 
     assert main(["sweep", "--study", "swept", "--data.size", "64", "--space", "seed=1,2"]) == 2
     assert "--data.size, --space: study 'swept' goes on with the settings" in capsys.readouterr().err
@@ -164,7 +164,7 @@ def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_goes_on(stripes: Path
     own_home.mkdir()
     config = own_home / "spec.yaml"
     config.write_text(yaml.safe_dump(short_training(stripes, **{"recipe.full.cycles": 6}).model_dump(mode="json")))
-    command = [sys.executable, "-m", "flows.cli", "sweep", "--study", "stopped"]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "sweep", "--study", "stopped"]
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
     flags = ["--config", str(config), "--trials", "200", "--workers", "2", "--pruner", "none"]
     with (own_home / "log").open("w") as log:

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models.specs import TrainImages
-from tasks.processes import own_module
 from tests.deployments.service import own_environment, until
 from tests.flows.tiny import tiny_training
+from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.processes import own_module
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def start(data: Path, folder: Path, training: TrainImages, *flags: str) -> subpr
     """Start a sweep in a working folder of its own, as the installed command does: that folder is not on the path."""
     config = folder / "settings.json"
     config.write_text(training.model_dump_json())
-    command = own_module("flows.cli", "sweep", "--config", str(config), "--json", *flags)
+    command = own_module("unfreeze.flows.cli", "sweep", "--config", str(config), "--json", *flags)
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=own_environment(data), stdout=pipe, stderr=pipe, text=True)
 

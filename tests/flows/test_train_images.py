@@ -13,16 +13,16 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from models.training.checkpoints import load_checkpoint
-from tasks import tracking
 from tests.flows.tiny import tiny_training
+from unfreeze.models.training.checkpoints import load_checkpoint
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
 @pytest.fixture(scope="module")
 def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(tiny_training(stripes))
     return result
@@ -147,7 +147,7 @@ predicted.to_feather({str(tmp_path / "predicted.feather")!r})
 
 
 def test_the_first_version_is_champion_and_the_next_is_challenger(stripes: Path) -> None:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     first, second = (
         train_images(tiny_training(stripes, seed=seed, **{"tracking.model_name": "aliased"})) for seed in (1, 2)
@@ -167,7 +167,7 @@ def test_the_model_is_kept_in_the_experiment_of_its_run(trained: dict[str, Any])
 def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
     trained: dict[str, Any], stripes: Path
 ) -> None:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     again = train_images(tiny_training(stripes))
     assert again["metrics"] == trained["metrics"]
@@ -180,8 +180,8 @@ def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
 
 
 def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) -> None:
-    from flows.train_images import train_images
-    from tasks.environment import home
+    from unfreeze.flows.train_images import train_images
+    from unfreeze.tasks.environment import home
 
     pictures = list((home() / "cache" / "images").glob("*.arrow"))
     for path in pictures:
@@ -192,7 +192,7 @@ def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) 
 
 
 def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: Path) -> None:
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     state = train_images(tiny_training(tmp_path), return_state=True)
     assert state.is_failed()
@@ -202,9 +202,9 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
 
 
 def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
-    from flows.train_images import train_images
-    from models.images.serving import ImagePredictor
-    from tasks import registry
+    from unfreeze.flows.train_images import train_images
+    from unfreeze.models.images.serving import ImagePredictor
+    from unfreeze.tasks import registry
 
     changes = {"recipe.full.patience": "none", "recipe.full.cycles": 3, "recipe.full.cycle_mult": 1}
     name = {"tracking.model_name": "snapshots", "snapshots": 2}

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from models.errors import UserError
-from tasks import tracking
 from tests.flows.tiny import tiny_table, write_sales
+from unfreeze.models.errors import UserError
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -25,7 +25,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(sales: Path, prefect_api: None) -> dict[str, Any]:
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     result: dict[str, Any] = train_tables(tiny_table(sales, ensemble=True))
     return result
@@ -70,7 +70,7 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     state = train_tables(tiny_table(sales, ensemble=True), return_state=True)
     assert state.is_completed()
@@ -84,8 +84,8 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
 
 
 def test_one_deleted_file_of_a_prepared_table_is_made_again(trained: dict[str, Any], sales: Path) -> None:
-    from tasks.environment import home
-    from tasks.prepare_table import list_tables, prepare_table, read_table
+    from unfreeze.tasks.environment import home
+    from unfreeze.tasks.prepare_table import list_tables, prepare_table, read_table
 
     data = tiny_table(sales).data
     tables = {path: read_table(path, content) for path, content in list_tables(data).items()}
@@ -127,7 +127,7 @@ def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
 
 
 def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: Path) -> None:
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     frame = pd.read_csv(sales / "sales.csv")
     frame["level"] = np.where(frame["sales"] > frame["sales"].median(), "high", "low")
@@ -139,7 +139,7 @@ def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: P
 
 
 def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sales: Path) -> None:
-    from flows.train_tables import train_tables
+    from unfreeze.flows.train_tables import train_tables
 
     with pytest.raises(UserError, match=r"nowhere\.csv"):
         train_tables(tiny_table(sales, **{"data.source": "nowhere.csv"}))
@@ -148,8 +148,8 @@ def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sale
 
 
 def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
-    from flows.sweep import sweep_tables
-    from models.search import Dimension, SweepSpec
+    from unfreeze.flows.sweep import sweep_tables
+    from unfreeze.models.search import Dimension, SweepSpec
 
     space = [Dimension(name="recipe.all.lr", low=0.001, high=0.03, log=True)]
     search = SweepSpec(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")
@@ -159,9 +159,9 @@ def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
 
 
 def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sales: Path) -> None:
-    from flows.train_tables import train_tables
-    from models.tables.serving import TablePredictor
-    from tasks import registry
+    from unfreeze.flows.train_tables import train_tables
+    from unfreeze.models.tables.serving import TablePredictor
+    from unfreeze.tasks import registry
 
     result = train_tables(tiny_table(sales, snapshots=2, **{"tracking.model_name": "snapshots-table"}))
     assert result["metrics"]["valid/rmspe"] != result["metrics"]["single/rmspe"]
@@ -177,9 +177,9 @@ def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sale
 
 
 def test_several_targets_are_learned_and_served_together(sales: Path, tmp_path: Path) -> None:
-    from flows.train_tables import train_tables
-    from models.tables.serving import TablePredictor
-    from tasks import registry
+    from unfreeze.flows.train_tables import train_tables
+    from unfreeze.models.tables.serving import TablePredictor
+    from unfreeze.tasks import registry
 
     table = pd.read_csv(sales / "sales.csv")
     table["visitors"] = table["sales"] * np.where(table["shop"] == 1, 0.2, 0.1)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from models.retrain_spec import Watch
-from tasks.deployments import NEW_DATA, RESOURCE
 from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
+from unfreeze.models.retrain_spec import Watch
+from unfreeze.tasks.deployments import NEW_DATA, RESOURCE
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> dict[str, Path]:
     """Sources of two registered models, by the model's name."""
-    from flows.train_images import train_images
+    from unfreeze.flows.train_images import train_images
 
     folders = {name: tmp_path_factory.mktemp("sources") / name for name in ("first", "second")}
     for seed, (name, folder) in enumerate(folders.items()):
@@ -29,7 +29,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> dict
 
 
 def watched(*names: str) -> Any:
-    from flows.watch import watch
+    from unfreeze.flows.watch import watch
 
     return watch(Watch(models=[f"watched-{name}" for name in names]), return_state=True)
 
@@ -50,7 +50,7 @@ def events_of(name: str) -> int:
 def test_data_count_as_seen_only_once_the_event_is_out(
     sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flows.watch
+    import unfreeze.flows.watch
 
     assert watched("first").result()["new data"] == []
     draw_stripes(sources["first"], 2, seed=7)
@@ -59,7 +59,7 @@ def test_data_count_as_seen_only_once_the_event_is_out(
         raise ConnectionError("the server is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(flows.watch, "announce_new_data", server_is_away)
+        patch.setattr(unfreeze.flows.watch, "announce_new_data", server_is_away)
         assert watched("first").is_failed()
     assert events_of("first") == 0
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.overrides import build_spec
-from models.specs import TrainImages
-from models.table_specs import TrainTables
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:

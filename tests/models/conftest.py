@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.images.cache import ImageCache, build_image_caches
-from models.images.index import Index, build_index, hash_files
-from models.images.recipe import ImageRecipe
-from models.images.sources import resolve_source
-from models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
-from models.training.learner import Learner
-from models.training.losses import cross_entropy
-from models.training.metrics import accuracy
-from models.training.network import Network
-from models.training.precision import Precision
+from unfreeze.models.images.cache import ImageCache, build_image_caches
+from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.losses import cross_entropy
+from unfreeze.models.training.metrics import accuracy
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import Precision
 
 CPU = torch.device("cpu")
 FP32 = Precision("cpu", torch.float32, torch.float32)

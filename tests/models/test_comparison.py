@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binomtest
 
-from models.comparison import (
+from unfreeze.models.comparison import (
     _METRICS,
     Comparison,
     PromotionSpec,
@@ -18,8 +18,8 @@ from models.comparison import (
     decide,
     mcnemar,
 )
-from models.errors import UserError
-from models.tables import metrics
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables import metrics
 
 NAMES = np.array(["bird", "cat", "dog"])
 LABELS = st.lists(

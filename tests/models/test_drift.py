@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.drift import (
+from unfreeze.models.drift import (
     COMMONEST,
     PictureSample,
     category_drift,
@@ -23,7 +23,7 @@ from models.drift import (
     stability_verdict,
     table_drift,
 )
-from models.errors import UserError
+from unfreeze.models.errors import UserError
 
 COUNTS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12).filter(
     lambda bins: any(one for one, _ in bins) and any(other for _, other in bins)

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, folder_name
-from models.overrides import build_spec
-from models.retrain_spec import Retrain
-from models.specs import TrainImages
-from models.table_specs import TrainTables
+from unfreeze.models.errors import UserError
+from unfreeze.models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, folder_name
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
 
 
 @pytest.mark.parametrize(

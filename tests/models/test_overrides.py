@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.errors import UserError
-from models.fields import fields_of
-from models.overrides import build_spec, set_field
+from unfreeze.models.errors import UserError
+from unfreeze.models.fields import fields_of
+from unfreeze.models.overrides import build_spec, set_field
 
 
 class Strict(BaseModel):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from models.part_files import PartFiles
+from unfreeze.models.part_files import PartFiles
 
 SCHEMA = pa.schema([("row", pa.int64())])
 
@@ -62,7 +62,7 @@ def test_a_part_that_cannot_be_written_leaves_none(parts: PartFiles, monkeypatch
 
     parts.write(0, part(0, 4))
     with monkeypatch.context() as patch:
-        patch.setattr("models.part_files.flush_to_disk", full)
+        patch.setattr("unfreeze.models.part_files.flush_to_disk", full)
         with pytest.raises(OSError, match="no space"):
             parts.write(4, part(4, 4))
     assert parts.done() == 4

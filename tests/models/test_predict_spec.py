@@ -1,8 +1,8 @@
 import pytest
 
-from models.errors import UserError
-from models.overrides import build_spec
-from models.predict_spec import Predict
+from unfreeze.models.errors import UserError
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.predict_spec import Predict
 
 
 def test_the_defaults_predict_the_digits_with_their_champion() -> None:

@@ -5,8 +5,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from models import predictions
-from models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models import predictions
+from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
 
 PATH = pa.field("path", pa.string())
 CLASSES = ["cat", "dog", "fox"]

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.errors import UserError
-from models.images.decode import UnreadablePicture, check_picture, read_picture
-from models.images.index import build_index, hash_file, hash_files
-from models.images.sources import resolve_source
-from models.images.streaming import stream
-from models.images.unlabelled import list_unlabelled
-from models.regular_files import irregular_kind
-from models.specs import DataSpec
-from models.tables.reading import write_feather
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.decode import UnreadablePicture, check_picture, read_picture
+from unfreeze.models.images.index import build_index, hash_file, hash_files
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.images.streaming import stream
+from unfreeze.models.images.unlabelled import list_unlabelled
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs import DataSpec
+from unfreeze.models.tables.reading import write_feather
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.errors import UserError
-from models.overrides import build_spec
-from models.search import (
+from unfreeze.models.errors import UserError
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.search import (
     GRID_POINTS,
     RULES_OF_THUMB,
     Dimension,
@@ -25,7 +25,7 @@ from models.search import (
     trial_spec,
     whole_numbers,
 )
-from models.specs import Stage, TrainImages
+from unfreeze.models.specs import Stage, TrainImages
 
 TRAINING = TrainImages()
 DEFAULT_SPACE = SweepSpec().space

@@ -3,9 +3,9 @@ import json
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.errors import UserError
-from models.overrides import build_spec
-from models.specs import (
+from unfreeze.models.errors import UserError
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import (
     AugmentSpec,
     DataSpec,
     FinderSpec,

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tasks.interruption import deferred_signals
+from unfreeze.tasks.interruption import deferred_signals
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:

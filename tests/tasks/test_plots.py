@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from models.training.finder import LearningRateCurve
-from tasks.plots import plot_confusion, plot_learning_rates, plot_pictures, plot_schedule
+from unfreeze.models.training.finder import LearningRateCurve
+from unfreeze.tasks.plots import plot_confusion, plot_learning_rates, plot_pictures, plot_schedule
 
 
 def test_the_finders_plot_marks_every_suggestion_and_the_used_one() -> None:

@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from optuna.trial import Trial
 from scipy.stats import wilcoxon
 
-from tasks import tracking
-from tasks.study import best_trial
-from tasks.sweep_report import compare_with_rules, draw_study, keep_report
+from unfreeze.tasks import tracking
+from unfreeze.tasks.study import best_trial
+from unfreeze.tasks.sweep_report import compare_with_rules, draw_study, keep_report
 
 ALL = ["history", "parallel_coordinate", "slice", "contour", "importance"]
 RULES = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from models.errors import UserError
-from tasks import tracking
+from unfreeze.models.errors import UserError
+from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("own_home")
 

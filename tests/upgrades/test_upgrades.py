@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.images.cache import ImageCache
-from models.images.index import Index
-from models.images.serving import ImagePredictor
 from tests.upgrades.write import ARCHIVES, PICTURES, STOPPED, STUDY
+from unfreeze.models.images.cache import ImageCache
+from unfreeze.models.images.index import Index
+from unfreeze.models.images.serving import ImagePredictor
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -50,13 +50,13 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_run_that_stopped_goes_on_and_a_study_as_well(home: Path) -> None:
-    from flows.sweep import sweep_tables
-    from flows.train_tables import train_tables
-    from models.search import SweepSpec
-    from models.table_specs import TrainTables
-    from tasks import tracking
-    from tasks.study import load_study
-    from tasks.sweep import stored
+    from unfreeze.flows.sweep import sweep_tables
+    from unfreeze.flows.train_tables import train_tables
+    from unfreeze.models.search import SweepSpec
+    from unfreeze.models.table_specs import TrainTables
+    from unfreeze.tasks import tracking
+    from unfreeze.tasks.study import load_study
+    from unfreeze.tasks.sweep import stored
 
     (run,) = tracking.client().search_runs(
         [tracking.experiment_id("unfreeze")], f"attributes.run_name = '{STOPPED}' and attributes.status = 'FAILED'"
@@ -70,7 +70,7 @@ def test_a_run_that_stopped_goes_on_and_a_study_as_well(home: Path) -> None:
 
 
 def test_a_registered_classifier_says_what_it_said(home: Path) -> None:
-    from tasks import registry
+    from unfreeze.tasks import registry
 
     champion = registry.champion_of("lines-classifier")
     assert champion is not None

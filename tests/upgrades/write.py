@@ -45,18 +45,18 @@ def write(home: Path, sources: Path) -> None:
     """Everything that the archive holds."""
     from prefect.testing.utilities import prefect_test_harness
 
-    from models.images.serving import ImagePredictor
-    from models.search import Dimension, SweepSpec
     from tests.conftest import draw_stripes
     from tests.flows.tiny import tiny_table, tiny_training, write_sales
+    from unfreeze.models.images.serving import ImagePredictor
+    from unfreeze.models.search import Dimension, SweepSpec
 
     draw_stripes(sources / "lines", 4, seed=0)
     write_sales(sources)
     with prefect_test_harness(server_startup_timeout=120):
-        from flows.sweep import sweep_tables
-        from flows.train_images import train_images
-        from flows.train_tables import train_tables
-        from tasks import registry
+        from unfreeze.flows.sweep import sweep_tables
+        from unfreeze.flows.train_images import train_images
+        from unfreeze.flows.train_tables import train_tables
+        from unfreeze.tasks import registry
 
         recipe: list[dict[str, Any]] = [{"name": "head", "precompute": True, "lr": 0.01}]
         small = {"model.backbone": "timm/test_efficientnet", "recipe": recipe, "tracking.cycle_checkpoints": False}
@@ -74,9 +74,9 @@ def write(home: Path, sources: Path) -> None:
 
 def stop_half_way(training: Any) -> None:
     """A training whose plug is pulled after its first cycle."""
-    import tasks.train_stage
-    from flows.train_tables import train_tables
-    from models.training.loop import fit
+    import unfreeze.tasks.train_stage
+    from unfreeze.flows.train_tables import train_tables
+    from unfreeze.models.training.loop import fit
 
     def pulled(*arguments: Any) -> Any:
         for step in fit(*arguments):
@@ -84,12 +84,12 @@ def stop_half_way(training: Any) -> None:
             if step.kind == "cycle":
                 raise RuntimeError("the plug was pulled")
 
-    tasks.train_stage.fit = pulled  # type: ignore[assignment]
+    unfreeze.tasks.train_stage.fit = pulled  # type: ignore[assignment]
     try:
         state = train_tables(training, return_state=True)
         assert state.is_failed()
     finally:
-        tasks.train_stage.fit = fit
+        unfreeze.tasks.train_stage.fit = fit
 
 
 if __name__ == "__main__":

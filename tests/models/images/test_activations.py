@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from models.images.recipe import ImageRecipe, wanted_activations
-from models.images.row_file import RowFile
-from models.training.loop import fit
+from unfreeze.models.images.recipe import ImageRecipe, wanted_activations
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.training.loop import fit
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
-from models.specs import AugmentSpec
+from unfreeze.models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
+from unfreeze.models.specs import AugmentSpec
 
 PICTURES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 

@@ -8,11 +8,11 @@ import torch
 import torchvision
 from torch import nn
 
-from models.errors import UserError
-from models.images import torchvision_bodies
-from models.images.backbones import Body, load_body, preprocessing_of
-from models.images.preprocessing import Preprocessing
-from models.specs import ModelSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import torchvision_bodies
+from unfreeze.models.images.backbones import Body, load_body, preprocessing_of
+from unfreeze.models.images.preprocessing import Preprocessing
+from unfreeze.models.specs import ModelSpec
 
 SHARED_MOBILENET = Path(__file__).parents[4] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
 

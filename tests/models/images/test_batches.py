@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.images.augmentation import apply_views, draw_views, numbered_view
-from models.images.backbones import Preprocessing
-from models.images.batches import ActivationBatches, PictureBatches
-from models.images.cache import ImageCache
-from models.images.row_file import RowFile, RowWriter
-from models.specs import AugmentSpec
-from models.training.batches import in_order
+from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
+from unfreeze.models.images.backbones import Preprocessing
+from unfreeze.models.images.batches import ActivationBatches, PictureBatches
+from unfreeze.models.images.cache import ImageCache
+from unfreeze.models.images.row_file import RowFile, RowWriter
+from unfreeze.models.specs import AugmentSpec
+from unfreeze.models.training.batches import in_order
 
 CPU = torch.device("cpu")
 ROWS = np.array([5, 0, 38, 17, 21, 9])

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.errors import UserError
-from models.images import cache as cache_module
-from models.images import row_file
-from models.images.cache import ImageCache, build_image_caches, usable_size
-from models.images.decode import make_square, read_picture
-from models.images.index import Index, build_index, hash_files
-from models.images.sources import resolve_source
-from models.specs import DataSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import cache as cache_module
+from unfreeze.models.images import row_file
+from unfreeze.models.images.cache import ImageCache, build_image_caches, usable_size
+from unfreeze.models.images.decode import make_square, read_picture
+from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.specs import DataSpec
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.errors import UserError
-from models.images.backbones import Preprocessing
-from models.images.classifier import build_classifier, build_head, normalise, summarise
-from models.training.layer_groups import freeze_all_but, layer_groups, trained_groups
-from models.training.network import Network
 from tests.models.conftest import TINY_MODEL, tiny_network
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.backbones import Preprocessing
+from unfreeze.models.images.classifier import build_classifier, build_head, normalise, summarise
+from unfreeze.models.training.layer_groups import freeze_all_but, layer_groups, trained_groups
+from unfreeze.models.training.network import Network
 
 
 def test_the_head_is_the_courses():

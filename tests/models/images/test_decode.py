@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.decode import (
+from unfreeze.models.images.decode import (
     BYTES_PER_PIXEL,
     UnreadablePicture,
     check_picture,
@@ -334,7 +334,7 @@ LARGE = {
 PEAK = """
 import sys
 from pathlib import Path
-from models.images.decode import check_picture, read_picture
+from unfreeze.models.images.decode import check_picture, read_picture
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024

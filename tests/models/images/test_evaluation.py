@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.images.evaluation import (
+from unfreeze.models.images.evaluation import (
     average_views,
     error_reduction,
     per_class_table,
@@ -12,7 +12,7 @@ from models.images.evaluation import (
     predictions_table,
     row_losses,
 )
-from models.specs import TtaSpec
+from unfreeze.models.specs import TtaSpec
 
 RANDOM = np.random.default_rng(0)
 PLAIN, *AUGMENTED = RANDOM.dirichlet(np.ones(3), (5, 6))

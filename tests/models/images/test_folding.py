@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.images import folding
-from models.images.backbones import Body, load_body
-from models.images.folding import fold_batch_norms
-from models.specs import ModelSpec
+from unfreeze.models.images import folding
+from unfreeze.models.images.backbones import Body, load_body
+from unfreeze.models.images.folding import fold_batch_norms
+from unfreeze.models.specs import ModelSpec
 
 
 def body_of(backbone: str, size: int = 64) -> Body:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.errors import UserError
-from models.images import index as index_module
-from models.images.index import Index, build_index, hash_files
-from models.images.sources import ListedFile, Listing, Split, resolve_source
-from models.specs import DataSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import index as index_module
+from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.sources import ListedFile, Listing, Split, resolve_source
+from unfreeze.models.specs import DataSpec
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
 

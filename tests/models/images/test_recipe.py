@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.images.augmentation import numbered_view
-from models.images.backbones import Preprocessing
-from models.images.batches import ActivationBatches, PictureBatches
-from models.images.recipe import majority_share, picture_sizes, wanted_activations
-from models.specs import DataSpec, Stage, TrainImages
-from models.training.loop import fit
+from unfreeze.models.images.augmentation import numbered_view
+from unfreeze.models.images.backbones import Preprocessing
+from unfreeze.models.images.batches import ActivationBatches, PictureBatches
+from unfreeze.models.images.recipe import majority_share, picture_sizes, wanted_activations
+from unfreeze.models.specs import DataSpec, Stage, TrainImages
+from unfreeze.models.training.loop import fit
 
 PREPROCESSING = Preprocessing((0.5,) * 3, (0.5,) * 3, "bilinear", 160)
 

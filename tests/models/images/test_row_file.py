@@ -4,9 +4,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.images import row_file
-from models.images.row_file import RowFile, RowWriter
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import row_file
+from unfreeze.models.images.row_file import RowFile, RowWriter
 
 
 def rows_of(count: int, width: int, dtype: str) -> np.ndarray:

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from models.errors import UserError
-from models.images import serving
-from models.images.evaluation import predict_views
-from models.images.recipe import ImageRecipe
-from models.images.serving import ImagePredictor, save_classifier
-from models.overrides import build_spec
-from models.specs import TrainImages, TtaSpec
-from models.training.batches import in_order
-from models.training.loop import fit
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import serving
+from unfreeze.models.images.evaluation import predict_views
+from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.images.serving import ImagePredictor, save_classifier
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs import TrainImages, TtaSpec
+from unfreeze.models.training.batches import in_order
+from unfreeze.models.training.loop import fit
 
 POSITION = 3
 """The stage at 48 pixels, which trains every layer."""

@@ -10,11 +10,11 @@ import pytest
 import torchvision
 from PIL import Image
 
-from models.errors import UserError
-from models.images import sources
-from models.images.sources import Listing, resolve_source
-from models.images.torchvision_sources import DATA_SETS
-from models.specs import DataSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import sources
+from unfreeze.models.images.sources import Listing, resolve_source
+from unfreeze.models.images.torchvision_sources import DATA_SETS
+from unfreeze.models.specs import DataSpec
 
 
 def picture(path: Path) -> Path:

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from models.images.decode import UnreadablePicture
-from models.images.streaming import BATCHES_AHEAD, stream
+from unfreeze.models.images.decode import UnreadablePicture
+from unfreeze.models.images.streaming import BATCHES_AHEAD, stream
 
 
 def decode(picture):

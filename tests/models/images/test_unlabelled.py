@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.errors import UserError
-from models.images.unlabelled import list_unlabelled
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.unlabelled import list_unlabelled
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from models.errors import UserError
-from models.images import weights
-from models.images.backbones import load_body
-from models.images.weights import digest, load_strictly, packaged_weights, read_weights, renamed_by_order
-from models.specs import ModelSpec
+from unfreeze.models.errors import UserError
+from unfreeze.models.images import weights
+from unfreeze.models.images.backbones import load_body
+from unfreeze.models.images.weights import digest, load_strictly, packaged_weights, read_weights, renamed_by_order
+from unfreeze.models.specs import ModelSpec
 
 
 def small_network() -> nn.Module:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.table_specs import TableDataSpec
-from models.tables import reading
-from models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables import reading
+from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
 
 ROWS = 1000
 RANDOM = np.random.default_rng(0)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates
 
 NUMBERS = ["Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear"]
 FLAGS = ["Is_month_end", "Is_month_start", "Is_quarter_end", "Is_quarter_start", "Is_year_end", "Is_year_start"]

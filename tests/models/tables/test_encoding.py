@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.table_specs import TableDataSpec
-from models.tables import encoding, reading
-from models.tables.encoding import TableEncoder, embedding_width
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables import encoding, reading
+from unfreeze.models.tables.encoding import TableEncoder, embedding_width
 
 ALL = np.arange(6)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.tables.events import days_since, days_until, rolling_mean
+from unfreeze.models.tables.events import days_since, days_until, rolling_mean
 
 NAN = np.nan
 EPOCH = pd.Timestamp("1969-12-20")

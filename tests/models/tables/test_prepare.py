@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.table_specs import TableDataSpec
-from models.tables.assemble import Joined
-from models.tables.prepare import prepare
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.tables.prepare import prepare
 
 NUMBERS = np.random.default_rng(0)
 SALES = pd.DataFrame(

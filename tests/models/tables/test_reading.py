@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.tables import reading
-from models.tables.reading import (
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables import reading
+from unfreeze.models.tables.reading import (
     column_types,
     count_up_to,
     flights_frame,

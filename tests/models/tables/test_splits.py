@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.table_specs import TableDataSpec
-from models.tables import reading
-from models.tables.splits import split_rows, time_folds
+from unfreeze.models.errors import UserError
+from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.tables import reading
+from unfreeze.models.tables.splits import split_rows, time_folds
 
 DAYS = pd.DataFrame({"day": pd.date_range("2015-01-01", periods=100, freq="12h"), "value": range(100)})
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.errors import UserError
-from models.tables.batches import TableBatches, read_encoded, write_encoded
-from models.tables.encoding import Encoded
-from models.training.batches import Batches, in_order
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.batches import TableBatches, read_encoded, write_encoded
+from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.training.batches import Batches, in_order
 
 CPU = torch.device("cpu")
 

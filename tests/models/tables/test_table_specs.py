@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from models.overrides import build_spec
-from models.table_specs import TrainTables, completed
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.table_specs import TrainTables, completed
 
 
 def test_the_embedded_default_has_its_date() -> None:

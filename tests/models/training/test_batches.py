@@ -2,8 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.batches import in_order, split_into_batches
 from tests.models.conftest import pixels
+from unfreeze.models.training.batches import in_order, split_into_batches
 
 ROWS = st.integers(1, 300)
 SIZES = st.integers(1, 70)

@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.errors import UserError
-from models.specs import Stage
-from models.training.checkpoints import capture, load_checkpoint, restore, restore_between_stages, save_checkpoint
-from models.training.learner import Learner
-from models.training.loop import Step, fit
 from tests.models.conftest import MakeLearner, assert_same, optimizer_states, pixels, states_of
+from unfreeze.models.errors import UserError
+from unfreeze.models.specs import Stage
+from unfreeze.models.training.checkpoints import (
+    capture,
+    load_checkpoint,
+    restore,
+    restore_between_stages,
+    save_checkpoint,
+)
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.loop import Step, fit
 
 RECIPE = [Stage(name="head", cycles=2), Stage(name="full", train="all", ratio=3, cycles=2, cycle_mult=2, patience=0.05)]
 RATES = [0.02, 0.05]
@@ -202,7 +208,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(make_learner, tmp_path, mo
         target.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("models.training.checkpoints.save_file", fail)
+    monkeypatch.setattr("unfreeze.models.training.checkpoints.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(learner, path)
     assert path.read_bytes() == content

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.specs import FinderSpec, Stage
-from models.training.checkpoints import capture
-from models.training.finder import find_learning_rate
-from models.training.learner import Learner
-from models.training.loop import DivergedError, fit
 from tests.models.conftest import assert_same, optimizer_states, pixels, states_of
+from unfreeze.models.specs import FinderSpec, Stage
+from unfreeze.models.training.checkpoints import capture
+from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.loop import DivergedError, fit
 
 SWEEP = FinderSpec(steps=20)
 STAGE = Stage(name="all", train="all", ratio=5, cycles=2)

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from models.specs import Stage
-from models.training.layer_groups import freeze_all_but, group_rates, layer_groups, set_modes, trained_groups
-from models.training.loop import fit
-from models.training.network import Network
 from tests.models.conftest import assert_same, pixels, states_of, tiny_network
+from unfreeze.models.specs import Stage
+from unfreeze.models.training.layer_groups import freeze_all_but, group_rates, layer_groups, set_modes, trained_groups
+from unfreeze.models.training.loop import fit
+from unfreeze.models.training.network import Network
 
 
 def deep_network(blocks: int) -> Network:

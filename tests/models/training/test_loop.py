@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.specs import Stage
-from models.training import loop
-from models.training.learner import Learner
-from models.training.loop import DivergedError, Step, fit
-from models.training.schedules import cosine_restarts
 from tests.models.conftest import TensorBatches, assert_same, pixels, states_of
+from unfreeze.models.specs import Stage
+from unfreeze.models.training import loop
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.loop import DivergedError, Step, fit
+from unfreeze.models.training.schedules import cosine_restarts
 
 VALID = pixels(11, seed=1)
 

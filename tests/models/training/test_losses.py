@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from models.specs import OptimizerSpec
-from models.training.losses import balanced_weights, cross_entropy
+from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.training.losses import balanced_weights, cross_entropy
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-2.0, 3.0, 1.0], [1.0, 1.0, -1.0]])

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from models.training.metrics import METRICS, pick_metrics
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.metrics import METRICS, pick_metrics
 
 TARGETS = np.array([0, 0, 0, 1, 1, 0, 1, 0])
 SCORES = np.array([0.1, 0.4, 0.35, 0.8, 0.3, 0.7, 0.9, 0.2])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.errors import UserError
-from models.training.precision import Precision, pick_device, pick_precision
+from unfreeze.models.errors import UserError
+from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FP32, BF16 = torch.float32, torch.bfloat16

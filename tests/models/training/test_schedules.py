@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.schedules import cosine_restarts, cycle_ends, exponential
+from unfreeze.models.training.schedules import cosine_restarts, cycle_ends, exponential
 
 LENGTHS = st.integers(1, 200)
 GROWTHS = st.integers(1, 4)

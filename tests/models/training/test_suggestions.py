@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.training.suggestions import METHODS, longest_descent, suggest
+from unfreeze.models.training.suggestions import METHODS, longest_descent, suggest
 
 RATES = np.geomspace(1e-5, 10, 121)
 
