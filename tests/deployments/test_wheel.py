@@ -1,4 +1,4 @@
-"""The package as it is installed: from its wheel alone, beside packages of somebody else that have our folders' names."""
+"""The package as it is installed: from its wheel alone, beside packages of somebody else with our folders' names."""
 
 import json
 import os
