@@ -247,14 +247,15 @@ def _refuse_second(say: Say) -> None:
     record = service_record()
     if record is None:
         return
-    for name, text in record.get("parts", {}).items():
-        pid, _, created = text.partition(":")
+    parts = record.get("parts")
+    for name, text in parts.items() if isinstance(parts, dict) else ():
+        pid, _, created = str(text).partition(":")
         try:
             process = psutil.Process(int(pid))
             if abs(process.create_time() - float(created)) < 2 and data_folder_of(process) == str(home()):
                 say(f"stopping {name} (process {pid}), which a service that was killed left behind")
                 stop_process_tree(int(pid))
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError):  # ValueError: a record that we did not write
             continue
     (home() / SERVICE_RECORD).unlink()
 
