@@ -264,7 +264,8 @@ def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
 def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
     up: Up, lines: Path, tmp_path: Path
 ) -> None:
-    long = tiny_training(lines, **{"recipe.full.cycles": 12, "seed": 2}).model_dump(mode="json")
+    endless = {"recipe.full.cycles": 12, "recipe.full.patience": None, "seed": 2}
+    long = tiny_training(lines, **endless).model_dump(mode="json")
     run = up.start("train-images/local", {"params": long})
     up.wait(run, "RUNNING")
     server = {"PREFECT_API_URL": up.api, "PREFECT_API_AUTH_STRING": up.environment["PREFECT_API_AUTH_STRING"]}
