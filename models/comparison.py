@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from scipy.stats import binom
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.retrain_spec import PromotionSpec
 from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.specs import Spec
 from unfreeze.models.tables.metrics import mae, r2, rmse, rmspe
 
 RESAMPLES = 2000
@@ -19,30 +18,6 @@ RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
 _GROUPS = 4000
 _RESAMPLES_AT_ONCE = 250  # times 4,000 groups: 8 MB of counts
-
-
-class PromotionSpec(Spec):
-    """What a challenger must show before it takes the champion's place."""
-
-    margin: float = Field(
-        default=0.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="The challenger must be better by more than this, in the metric's own unit.",
-    )
-    significance: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="Largest p-value of the paired test that still promotes (McNemar for classes, bootstrap for "
-        "numbers); 1 leaves only the margin.",
-    )
-    protected: list[str] = Field(
-        default=[], description="Classes on which the challenger may not be worse, however good it is on the others."
-    )
-    protected_bound: float = Field(
-        default=0.02, ge=0, le=1, description="Largest loss of recall on a protected class that is accepted."
-    )
 
 
 @dataclass(frozen=True)

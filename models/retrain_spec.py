@@ -4,9 +4,32 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from unfreeze.models.comparison import PromotionSpec
 from unfreeze.models.names import check_registry_name
 from unfreeze.models.specs import Spec
+
+
+class PromotionSpec(Spec):
+    """What a challenger must show before it takes the champion's place."""
+
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The challenger must be better by more than this, in the metric's own unit.",
+    )
+    significance: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="Largest p-value of the paired test that still promotes (McNemar for classes, bootstrap for "
+        "numbers); 1 leaves only the margin.",
+    )
+    protected: list[str] = Field(
+        default=[], description="Classes on which the challenger may not be worse, however good it is on the others."
+    )
+    protected_bound: float = Field(
+        default=0.02, ge=0, le=1, description="Largest loss of recall on a protected class that is accepted."
+    )
 
 
 class Retrain(Spec):

@@ -18,6 +18,16 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in ("train", "resume", "find-lr"))
 
 
+def test_what_needs_no_training_imports_no_heavy_library() -> None:
+    code = (
+        "import sys; from unfreeze.flows.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*{'torch', 'pandas', 'prefect', 'mlflow', 'optuna', 'scipy'} & set(sys.modules), file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "COMMAND" in found.stdout
+    assert found.stderr.strip() == ""
+
+
 def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits", "--data.size", "7"]) == 2
     assert "data.size: given '7'; allowed: whole number, 16 to 1024" in capsys.readouterr().err

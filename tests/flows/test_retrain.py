@@ -16,9 +16,8 @@ from prefect.client.schemas.objects import StateType
 
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
-from unfreeze.models.comparison import PromotionSpec
 from unfreeze.models.errors import UserError
-from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.retrain_spec import PromotionSpec, Retrain
 from unfreeze.tasks import registry, tracking
 from unfreeze.tasks.index_images import index_of
 
