@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
 from prefect.states import Cancelled, State
 
 
@@ -17,9 +19,11 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Hold back SIGINT, SIGTERM and SIGHUP while the block runs.
 
     Yields a function that says whether one has come; the block then saves what it has and ends, and the signal takes
-    its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. A second
-    signal is not held back. Signals without a handler in Python, and threads other than the main one, where signals
-    never arrive, are left alone.
+    its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. Where
+    the flow run is being cancelled, SIGTERM raises `KeyboardInterrupt` too: Prefect's worker announces a cancellation
+    only while Prefect's own handler is in place, and would take the run for crashed. A second signal is not held back.
+    Signals without a handler in Python, and threads other than the main one, where signals never arrive, are left
+    alone.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -41,6 +45,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if received:
+            if received[0] == signal.SIGTERM and _is_being_cancelled():
+                raise KeyboardInterrupt
             signal.raise_signal(received[0])
 
 
@@ -66,6 +72,19 @@ def heeding_hangups() -> Iterator[None]:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def _is_being_cancelled() -> bool:
+    """Whether the flow run that a worker started as this process is being cancelled, as far as the server can tell."""
+    flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
+    if flow_run is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except Exception:  # the server is away: then it cannot be told from any other end
+        return False
+    return state is not None and state.is_cancelling()
+
+
 def _leave_terminal() -> None:
     """Send what would be printed nowhere, if it went to a terminal: writing to one that is closed is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -80,5 +99,5 @@ def _leave_terminal() -> None:
 
 
 def cancelled(stopped: KeyboardInterrupt) -> State[Any]:
-    """The state of a flow that was stopped with Ctrl-C; its message says how to go on, if a note of `stopped` does."""
-    return Cancelled(message="; ".join(["Stopped with Ctrl-C", *getattr(stopped, "__notes__", [])]))
+    """The state of a flow that was stopped; its message says how to go on, if a note of `stopped` does."""
+    return Cancelled(message="; ".join(["Stopped", *getattr(stopped, "__notes__", [])]))

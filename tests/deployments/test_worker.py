@@ -38,6 +38,10 @@ def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Ser
     service.command("prefect", "flow-run", "cancel", flow_run)
 
     assert service.wait(flow_run, "CANCELLED", seconds=60)["state_name"] == "Cancelled"
+    # Never Crashed in between, which an automation would answer by queueing the run again.
+    states = [state["type"] for state in service.request("GET", f"/flow_run_states/?flow_run_id={flow_run}")]
+    assert "CRASHED" not in states
+    assert states[-1] == "CANCELLED"
     ((run_id, status),) = asked(service, "select run_uuid, status from runs")
     assert status == "KILLED"
     ((checkpoint,),) = asked(service, "select value from tags where key = 'unfreeze.checkpoint'")
