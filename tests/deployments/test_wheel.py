@@ -20,12 +20,12 @@ OTHERS = ("flows", "tasks", "models")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds what the wheel installs, and nothing else of this project."""
+    """Folder that holds what the wheel installs, made from the source archive, and nothing else of this project."""
     if not UV.exists():
         pytest.skip("uv is not installed beside Python")
     place = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
-        [str(UV), "build", "--quiet", "--wheel", "--out-dir", str(place), str(PROJECT)], capture_output=True, text=True
+        [str(UV), "build", "--quiet", "--out-dir", str(place), str(PROJECT)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = place.glob("*.whl")
