@@ -21,18 +21,19 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     Yields a function that says whether one has come; the block then saves what it has and ends, and the signal takes
     its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. Where
     the flow run is being cancelled, SIGTERM raises `KeyboardInterrupt` too: Prefect's worker announces a cancellation
-    only while Prefect's own handler is in place, and would take the run for crashed. A second signal is not held back.
-    Signals without a handler in Python, and threads other than the main one, where signals never arrive, are left
-    alone.
+    only while Prefect's own handler is in place, and would take the run for crashed. A second signal is not held back,
+    except for SIGHUP: the kernel and the shell both say that a terminal was closed. Signals without a handler in
+    Python, and threads other than the main one, where signals never arrive, are left alone.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
 
     def hold(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         if number == signal.SIGHUP:
             _leave_terminal()
-        received.append(number)
-        signal.signal(number, before[number])
+        else:
+            signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -54,7 +55,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
 def heeding_hangups() -> Iterator[None]:
     """Let SIGHUP, sent as a terminal closes, act as Ctrl-C while the block runs; `nohup` keeps it ignored.
 
-    By default it would end the process on the spot, without a checkpoint.
+    By default it would end the process on the spot, without a checkpoint. Once it has come it is ignored: a shell that
+    passes it on and then ends makes the kernel send it again, in the middle of what the first lets the block do.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
@@ -62,6 +64,7 @@ def heeding_hangups() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _leave_terminal()
         raise KeyboardInterrupt
 
@@ -69,7 +72,8 @@ def heeding_hangups() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGHUP) is interrupt:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _is_being_cancelled() -> bool:

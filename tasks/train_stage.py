@@ -67,9 +67,11 @@ def train_stage(
                 for group, rate in step.rates.items():
                     rates[group].append((step.step, rate))
                 advance(step.step - before, per_epoch * stage.epochs)
-                if stop_asked():
-                    writer.save()
-                    break
+                # Asked once: a signal between two questions would end the stage without the checkpoint.
+                if not stop_asked():
+                    continue
+                writer.save()
+                break
             elif step.kind == "epoch":
                 last = step
                 epoch_metrics = {"train/epoch_loss": float(step.loss), **_named("valid", step.metrics)}

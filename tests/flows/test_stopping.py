@@ -29,14 +29,15 @@ validate = Learner.validate
 def stopped(self, batches):
     found = validate(self, batches)
     if self.progress.stage == 2 and self.progress.epoch == {epoch}:
-        os.kill(os.getpid(), {number})
+        for number in {numbers}:
+            os.kill(os.getpid(), number)
     return found
 Learner.validate = stopped
 
 from unfreeze.flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-"""The command, sent a signal while it validates after the last epoch of a cycle of the stage `full`."""
+"""The command, sent signals while it validates after the last epoch of a cycle of the stage `full`."""
 
 
 def config_of(params: TrainImages, folder: Path) -> str:
@@ -82,12 +83,12 @@ def uninterrupted(data: Path, stripes: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize(
-    ("number", "epoch", "keeps_cycles"),
-    [(signal.SIGINT, 2, True), (signal.SIGHUP, 0, True), (signal.SIGINT, 2, False)],
+    ("numbers", "epoch", "keeps_cycles"),
+    [([signal.SIGINT], 2, True), ([signal.SIGHUP] * 2, 0, True), ([signal.SIGINT], 2, False)],
     ids=["Ctrl-C at the very end", "a closed terminal after the first cycle", "without checkpoints of cycles"],
 )
 def test_a_signal_in_the_last_validation_of_a_cycle_loses_nothing(
-    number: int,
+    numbers: list[signal.Signals],
     epoch: int,
     keeps_cycles: bool,
     data: Path,
@@ -96,7 +97,7 @@ def test_a_signal_in_the_last_validation_of_a_cycle_loses_nothing(
     tmp_path: Path,
 ) -> None:
     spec = tiny_training(stripes, seed=3, **{"tracking.cycle_checkpoints": keeps_cycles})
-    code = STOPPED_IN_VALIDATION.format(epoch=epoch, number=int(number))
+    code = STOPPED_IN_VALIDATION.format(epoch=epoch, numbers=[int(number) for number in numbers])
     stopped = command(data, "train", "--config", config_of(spec, tmp_path), code=code)
     assert stopped.returncode == 130, stopped.stderr
     run_id = run_of(stopped.stderr)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from unfreeze.tasks.interruption import deferred_signals
+from unfreeze.tasks.interruption import deferred_signals, heeding_hangups
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:
@@ -29,3 +29,21 @@ def test_without_a_signal_the_handlers_are_put_back() -> None:
     with deferred_signals():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_closed_terminal_stops_once_however_often_it_is_said() -> None:
+    done = []
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        with pytest.raises(KeyboardInterrupt), heeding_hangups():
+            try:
+                with deferred_signals():
+                    signal.raise_signal(signal.SIGHUP)
+                    signal.raise_signal(signal.SIGHUP)
+                    done.append("checkpoint saved")
+            finally:
+                signal.raise_signal(signal.SIGHUP)
+                done.append("run closed")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert done == ["checkpoint saved", "run closed"]
