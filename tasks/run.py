@@ -19,10 +19,9 @@ from unfreeze.tasks.before_training import check_training
 from unfreeze.tasks.interruption import heeding_hangups
 from unfreeze.tasks.progress import announce
 from unfreeze.tasks.report import show_mlflow_link, show_table
+from unfreeze.tasks.tracking import FLOW_RUN, PARENT
 from unfreeze.tasks.train_stage import result_tag
 
-PARENT = "prefect.parent_flow_run_id"
-"""Tag of a training that is part of another flow run, such as a retraining."""
 LONGEST_SOURCE_NAME = 200
 """Letters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 
@@ -135,10 +134,8 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         Before there is a run, if the training cannot begin: see `check_training`.
     """
     tags = prefect_tags()
-    if resume_run_id is None and "prefect.flow_run_id" in tags:
-        resume_run_id = tracking.run_with_tag(
-            params.tracking.experiment, "prefect.flow_run_id", tags["prefect.flow_run_id"]
-        )
+    if resume_run_id is None and FLOW_RUN in tags:
+        resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
     with ExitStack() as held:
         held.enter_context(heeding_hangups())
         if resume_run_id is not None:
@@ -193,7 +190,7 @@ def prefect_tags() -> dict[str, str]:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return {}
-    tags = {"prefect.flow_run_id": str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
+    tags = {FLOW_RUN: str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
     if context.flow_run.parent_task_run_id is not None:
         tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
     address = PREFECT_UI_URL.value()

@@ -45,6 +45,8 @@ BUFFERED_METRICS = 500
 """Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
 
 
+FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
+"""Tags of a run: the Prefect flow run that trains it, and the one that this is part of, such as a retraining."""
 SILENT_SECONDS = 120
 """A run on another machine that logged no metric for so long is taken for dead."""
 
@@ -152,19 +154,25 @@ def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> 
     if run.info.status == "FINISHED" and not finished:
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
     if run.info.status == "RUNNING" and not finished:
-        _refuse_live_run(run)
+        _refuse_live_run(run, tags)
     close_stale_runs(run.info.experiment_id)
     mlflow_client.update_run(run_id, status="RUNNING")
     mlflow_client.log_batch(run_id, tags=[RunTag(key, value) for key, value in {**tags, **this_process()}.items()])
 
 
-def _refuse_live_run(run: Any) -> None:
-    """Refuse a run whose process lives: on this machine by its process id, elsewhere by what it logged last."""
+def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
+    """Refuse a run whose process lives: on this machine by its process id, elsewhere by what it logged last.
+
+    An earlier attempt of the same Prefect flow run on another machine has ended, however lately it logged: Prefect
+    starts the next only then.
+    """
     tags, run_id = run.data.tags, run.info.run_id
     process, host = tags.get("unfreeze.process", "").partition(":")[0], tags.get("unfreeze.host", "another machine")
     if host == socket.gethostname():
         if process != str(os.getpid()) and not is_gone(tags):
             raise UserError(_being_trained(run_id, process))
+        return
+    if any(name in own_tags and tags.get(name) == own_tags[name] for name in (FLOW_RUN, PARENT)):
         return
     silent = time.time() - _last_logged(run) / 1000
     if silent < SILENT_SECONDS:
