@@ -7,6 +7,7 @@ from prefect.states import Completed, Failed, State
 
 from unfreeze.models.retrain_spec import Watch
 from unfreeze.tasks.progress import announce
+from unfreeze.tasks.registry import full_name
 from unfreeze.tasks.watching import announce_new_data, look_at_source, remember, watched_models
 
 DEFAULTS = Watch()
@@ -22,9 +23,10 @@ def watch(params: Watch = DEFAULTS) -> State[Any]:
     Args:
         params: Which models to look after.
     """
-    models, new, broken = watched_models(params), [], {}
-    for model in models:
+    models, new, broken = [], [], {}
+    for model in watched_models(params):
         try:
+            model = full_name(model)
             look = look_at_source(model)
             if look is not None:
                 announce_new_data(model)
@@ -33,6 +35,7 @@ def watch(params: Watch = DEFAULTS) -> State[Any]:
         except Exception as error:  # a source that is away, or a model of another program, must not hide the others
             broken[model] = f"{type(error).__name__}: {error}"
             announce(f"{model}: cannot be looked at: {broken[model]}")
+        models.append(model)
     result = {"new data": new, "models": models, "broken": broken}
     if broken:
         return Failed(message="; ".join(f"{model}: {reason}" for model, reason in broken.items()), data=result)

@@ -141,7 +141,7 @@ def champions() -> list[dict[str, Any]]:
     rows = []
     for model in client().search_registered_models(max_results=1000):
         number = model.aliases.get(CHAMPION)
-        run = get_run(version_of(model.name, str(number)).run_id) if number is not None else None
+        run = _run_of(version_of(model.name, str(number))) if number is not None else None
         kept = json.loads(model.tags.get(LATEST_RETRAINING, "{}"))
         rows.append(
             {
@@ -154,6 +154,24 @@ def champions() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def own_champions() -> list[str]:
+    """Names of the models that have a champion trained by unfreeze: a registry may hold models of other programs."""
+    names = []
+    for model in client().search_registered_models(max_results=1000):
+        run = _run_of(version_of(model.name, CHAMPION)) if CHAMPION in model.aliases else None
+        if run is not None and "unfreeze.kind" in run.data.tags:
+            names.append(str(model.name))
+    return names
+
+
+def _run_of(version: Version) -> Any | None:
+    """The run that made a version; None where there is none, as other programs may have it."""
+    try:
+        return get_run(version.run_id)
+    except UserError:
+        return None
 
 
 def _moment(seconds: float) -> str:

@@ -21,10 +21,8 @@ from unfreeze.tasks.retraining import Training, is_new, read_data, training_like
 
 
 def watched_models(params: Watch) -> list[str]:
-    """Names of the models to look after, in full."""
-    if params.models:
-        return [registry.full_name(name) for name in params.models]
-    return [str(row["model"]) for row in registry.champions() if row["champion"] is not None]
+    """The models to look after, as they were named."""
+    return params.models or registry.own_champions()
 
 
 @task(name="look-at-source", task_run_name="look at the source of {model}")

@@ -1,5 +1,6 @@
 """The sensor: new data are announced before they count as seen, and one broken source hides no other."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.retrain_spec import Watch
+from unfreeze.tasks import registry, tracking
 from unfreeze.tasks.deployments import NEW_DATA, RESOURCE
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -32,6 +34,17 @@ def watched(*names: str) -> Any:
     from unfreeze.flows.watch import watch
 
     return watch(Watch(models=[f"watched-{name}" for name in names]), return_state=True)
+
+
+@pytest.fixture
+def foreign_model() -> Iterator[str]:
+    """A registered champion of another program, of no run."""
+    client = tracking.client()
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", "/models/foreign")
+    client.set_registered_model_alias("foreign", "champion", "1")
+    yield "foreign"
+    client.delete_registered_model("foreign")
 
 
 def events_of(name: str) -> int:
@@ -82,3 +95,24 @@ def test_a_broken_source_hides_no_other_and_fails_the_run_in_the_end(sources: di
     assert "watched-first" in state.message
     assert "does not exist" in state.message
     assert until(lambda: events_of("second") == 1, 30)
+
+
+def test_a_name_that_no_model_has_hides_no_other(sources: dict[str, Path]) -> None:
+    watched("first", "second")
+    draw_stripes(sources["second"], 2, seed=11)
+    before = events_of("second")
+    state = watched("nobody", "second")
+    assert state.is_failed()
+    assert "there is no registered model 'watched-nobody'" in state.message
+    assert until(lambda: events_of("second") == before + 1, 30)
+
+
+def test_by_default_only_models_that_unfreeze_trained_are_watched(sources: dict[str, Path], foreign_model: str) -> None:
+    from unfreeze.flows.watch import watch
+
+    state: Any = watch(Watch(), return_state=True)
+    assert state.is_completed(), state.message
+    assert {"watched-first", "watched-second"} <= set(state.result()["models"])
+    assert foreign_model not in state.result()["models"]
+    row = next(row for row in registry.champions() if row["model"] == foreign_model)
+    assert (str(row["champion"]), row["run"]) == ("1", None)
