@@ -46,8 +46,10 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
         check_trials(params, training)
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(params, under_way.study.study_name) as workers:
-                under_way.run_trials(after_each=workers.check)
+                under_way.run_trials()
                 ended = workers.finish()
+            if ended["died"]:
+                under_way.run_trials()  # those that they left behind
             found = {**under_way.finish(), "workers": ended}
             workers.require_survivor()
             return found

@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -60,13 +62,8 @@ class Sweep:
         self._artifact: UUID | None = None
         self._shown_best: int | None = None
 
-    def run_trials(self, after_each: Callable[[], None] = lambda: None) -> None:
+    def run_trials(self) -> None:
         """Run trials until the study has as many as asked for.
-
-        Parameters
-        ----------
-        after_each
-            Called after each of them.
 
         Raises
         ------
@@ -87,7 +84,6 @@ class Sweep:
                 if failures == MOST_FAILURES:
                     raise
             self._report_progress()
-            after_each()
 
     def finish(self) -> dict[str, Any]:
         """Draw and log what was found; what it came to as JSON."""
@@ -185,6 +181,9 @@ class Workers:
         self._search, self._study = search, study
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._died: dict[int, dict[str, Any]] = {}
+        self._stopping = threading.Event()
+        # In this run's context, so that its lines go to this run's log.
+        self._watcher = threading.Thread(target=copy_context().run, args=(self._watch,), daemon=True)
 
     def start(self, threads: int) -> None:
         """Start them, with that many threads each; their output goes to log files in the data folder."""
@@ -203,20 +202,26 @@ class Workers:
                     command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
                 )
 
-    def check(self) -> None:
-        """Announce those that died since the last look."""
-        for number, process in self._processes.items():
-            status = process.poll()
-            if status is not None and status != 0 and number not in self._died:
-                self._died[number] = {"worker": number, "exit_status": status, "log": str(self._log(number))}
-                announce(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        """Announce each that dies, soon after it did: a trial of this process may take an hour."""
+        living = dict(self._processes)
+        while living and not self._stopping.wait(1):
+            for number, process in list(living.items()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del living[number]
+                if status != 0:
+                    self._died[number] = {"worker": number, "exit_status": status, "log": str(self._log(number))}
+                    announce(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
 
     def finish(self) -> dict[str, Any]:
         """Wait for them; how many were ``started``, and which ``died``."""
-        for process in self._processes.values():
-            process.wait()
-        self.check()
-        return {"started": len(self._processes), "died": list(self._died.values())}
+        if self._processes:
+            self._watcher.join()
+        return {"started": len(self._processes), "died": [self._died[number] for number in sorted(self._died)]}
 
     def require_survivor(self) -> None:
         """Refuse to call a sweep a success whose workers beside this process all died.
@@ -232,6 +237,7 @@ class Workers:
 
     def stop(self) -> None:
         """End those that run; each finishes its batch."""
+        self._stopping.set()
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():

@@ -11,16 +11,19 @@ import pytest
 
 from tests.deployments.service import own_environment, until
 from tests.flows.tiny import tiny_training
+from unfreeze.models.errors import UserError
 from unfreeze.models.specs import TrainImages
 from unfreeze.tasks.processes import own_module
+from unfreeze.tasks.study import load_study
 
 pytestmark = pytest.mark.slow
 
 SECRET = "n0b0dymayreadth1s"
 
 
-def quick_training(source: Path) -> TrainImages:
-    recipe = [{"name": "head", "precompute": True, "lr": 0.01}, {"name": "full", "train": "all", "find_lr": True}]
+def quick_training(source: Path, cycles: int = 1) -> TrainImages:
+    full = {"name": "full", "train": "all", "find_lr": True, "cycles": cycles}
+    recipe = [{"name": "head", "precompute": True, "lr": 0.01}, full]
     return tiny_training(source, recipe=recipe)
 
 
@@ -80,6 +83,38 @@ def test_a_sweep_all_of_whose_workers_die_ends_with_an_error(stripes: Path, tmp_
     (line,) = [line for line in errors.splitlines() if line.startswith("unfreeze: ")]
     assert "all 1 workers beside the first died" in line
     assert str(data / "logs" / "sweep-loss-worker-1.log") in line
+
+
+def test_what_a_worker_leaves_behind_is_run_by_the_first(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("UNFREEZE_HOME", str(data))
+
+    def states() -> list[tuple[int, str]]:
+        """Process and state of each trial that was begun."""
+        try:
+            trials = load_study("left", None).get_trials()
+        except UserError:
+            return []
+        named = [trial for trial in trials if "unfreeze.process" in trial.user_attrs]
+        return [(int(each.user_attrs["unfreeze.process"].split(":")[0]), each.state.name) for each in named]
+
+    training = quick_training(stripes, cycles=100)  # longer than a worker takes to start
+    flags = ["--workers", "2", "--trials", "3", "--study", "left", "--pruner", "none"]
+    sweep = start(data, tmp_path, training, *flags)
+    assert until(lambda: len(workers_of(sweep)) == 1 or sweep.poll() is not None, 120)
+    worker = workers_of(sweep)[1]
+    assert until(lambda: (worker.pid, "RUNNING") in states() or sweep.poll() is not None, 120)
+    worker.suspend()
+    assert (worker.pid, "RUNNING") in states()
+    assert until(lambda: all(pid == worker.pid or state != "RUNNING" for pid, state in states()), 120)
+    worker.kill()
+    _, errors = sweep.communicate()
+    assert sweep.returncode == 1
+    assert "all 1 workers beside the first died" in errors
+    assert [state for _, state in states()].count("FAIL") == 1
+    assert sum(state in ("COMPLETE", "PRUNED") for _, state in states()) == 3
 
 
 @pytest.fixture
