@@ -1,4 +1,4 @@
-"""The photos, prepared once: a recipe bound to its pictures by calling `models` directly."""
+"""The photos, prepared once: a recipe bound to its images by calling `models` directly."""
 
 import tempfile
 import time
@@ -11,10 +11,10 @@ import numpy as np
 from unfreeze.models.images.cache import build_image_caches
 from unfreeze.models.images.evaluation import predict_views
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.recipe import ImageRecipe, View, picture_sizes, preprocessing_of, wanted_activations
+from unfreeze.models.images.recipe import ImageRecipe, View, image_sizes, preprocessing_of, wanted_activations
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.models.training.finder import find_lr_curve
 from unfreeze.models.training.loop import fit
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -34,7 +34,7 @@ class Prepared:
             self.index: Index = build_index(listing, hashes, params.data)
         with self.timed("resize"):
             preprocessing = preprocessing_of(params.model)
-            self.caches = {size: folder / f"{size}.arrow" for size in picture_sizes(params, self.index, preprocessing)}
+            self.caches = {size: folder / f"{size}.arrow" for size in image_sizes(params, self.index, preprocessing)}
             build_image_caches(
                 self.index, self.caches, params.data.fit, preprocessing.interpolation, params.data.max_megapixels, 2
             )
@@ -64,16 +64,14 @@ class Prepared:
 
     def train(self, recipe: ImageRecipe) -> tuple[float, float]:
         """Run the recipe's stages; validation accuracy plain and with TTA."""
-        learner, rate = recipe.learner(), 0.0
+        learner, lr = recipe.learner(), 0.0
         for position, stage in enumerate(recipe.params.recipe):
             activations = self.activations if stage.precomputes else {}
             train, valid = recipe.batches(position, activations)
             if stage.find_lr:
                 learner.prepare(stage, position, 1.0)
-                rate = find_learning_rate(learner, train, recipe.params.finder).suggestions()[
-                    recipe.params.finder.method
-                ]
-            learner.prepare(stage, position, stage.lr or rate)
+                lr = find_lr_curve(learner, train, recipe.params.finder).suggestions()[recipe.params.finder.method]
+            learner.prepare(stage, position, stage.lr or lr)
             for _ in fit(learner, stage, train, valid):
                 pass
         plain, averaged = predict_views(learner, recipe.evaluation_views(position, activations), recipe.params.tta)

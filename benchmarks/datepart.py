@@ -1,6 +1,6 @@
 """`add_datepart` of 10 million rows: ours against fastai's in the same process, and whether both make the same columns.
 
-fastai asks for an older torch than ours, so it is no dependency; only its one function is needed.
+fastai asks for an older torch than ours, so it is not a dependency; only its one function is needed.
 """
 
 import sys

@@ -50,7 +50,7 @@ def main() -> None:
             for copy in range(4):
                 for photo in (PHOTOS / label).iterdir():
                     shutil.copy(photo, four / label / f"{copy}-{photo.name}")
-                    # Bytes after a JPEG's end are ignored, but make each copy a picture of its own.
+                    # Bytes after a JPEG's end are ignored, but make each copy an image of its own.
                     with (four / label / f"{copy}-{photo.name}").open("ab") as file:
                         file.write(bytes([copy]))
         once = peak_megabytes(PHOTOS, Path(folder) / "home-1")

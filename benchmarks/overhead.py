@@ -68,7 +68,7 @@ def main() -> None:
         items = {
             "importing prefect, mlflow and matplotlib": flow - imports,
             "starting Prefect's embedded server": seconds_of(
-                "from unfreeze.tasks.prefect_server import start_embedded; start_embedded()()", environment
+                "from unfreeze.tasks.service.prefect_server import start_embedded; start_embedded()()", environment
             ),
             "opening MLflow's SQLite store": seconds_of(
                 "from unfreeze.tasks import tracking; tracking.client().search_experiments()", environment

@@ -39,10 +39,8 @@ def main() -> None:
         learner = recipe.learner()
         rows = {
             "precomputed activations": recipe.batches(0, photos.activations)[0],
-            "plain pictures through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).pictures(
-                0, "train"
-            ),
-            "augmented pictures through the frozen body": recipe.pictures(0, "train"),
+            "plain images through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).images(0, "train"),
+            "augmented images through the frozen body": recipe.images(0, "train"),
         }
         seconds = {
             name: median([epoch_seconds(learner, recipe, train) for _ in range(REPEATS)])

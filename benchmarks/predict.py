@@ -1,4 +1,4 @@
-"""From picture files to probabilities, against the forward pass of the backbone alone.
+"""From image files to probabilities, against the forward pass of the backbone alone.
 
 All in one process, in turns. The backbone's own pass takes random tensors of the same shape, at the same batch size and
 in the same number format: first the body as its library builds it, then as the predictor runs it, with its batch norms
@@ -48,7 +48,7 @@ def main() -> None:
 
     def passes(body: nn.Module) -> None:
         for _ in range(len(paths) // size):
-            with torch.inference_mode(), predictor.precision.autocast(learning=False):
+            with torch.inference_mode(), predictor.precision.autocast(training=False):
                 body(inputs)
         if predictor.device.type == "cuda":
             torch.cuda.synchronize()
@@ -64,21 +64,21 @@ def main() -> None:
     }
     for run, _ in measured.values():
         run()
-    rates: dict[str, list[float]] = {name: [] for name in measured}
+    lrs: dict[str, list[float]] = {name: [] for name in measured}
     load = os.getloadavg()[0]
     for _ in range(ROUNDS):
-        for name, (run, pictures) in measured.items():
+        for name, (run, images) in measured.items():
             began = time.perf_counter()
             run()
-            rates[name].append(pictures / (time.perf_counter() - began))
+            lrs[name].append(images / (time.perf_counter() - began))
     form = f"batches of {size}, {predictor.precision.inference} on {predictor.device}"
     print(f"{len(paths):,} photos at {SIZE} pixels, {form}")
-    for name, values in rates.items():
+    for name, values in lrs.items():
         spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        print(f"{name:34} {median(values):8,.0f} pictures a second ({spread} in {ROUNDS} rounds)")
+        print(f"{name:34} {median(values):8,.0f} images a second ({spread} in {ROUNDS} rounds)")
     # On a machine that does other work as well, the best rounds say more than the medians.
     for what, of in {"medians": median, "best rounds": max}.items():
-        whole, backbone_alone, body_alone = (of(values) for values in rates.values())
+        whole, backbone_alone, body_alone = (of(values) for values in lrs.values())
         ratios = (
             f"{whole / backbone_alone:.2f} of the backbone alone, {whole / body_alone:.2f} of the predictor's own body"
         )

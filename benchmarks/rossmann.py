@@ -114,7 +114,7 @@ def train_fastai(table: Bound, seed: int) -> Result:
 
     Flags of missing numbers are made by its own FillMissing.
     """
-    from fastai.tabular import all as fastai  # not at the top: it is no dependency of ours
+    from fastai.tabular import all as fastai  # not at the top: it is not a dependency of ours
 
     encoder, target = table.encoder, table.encoder.target_names[0]
     frame = table.features.assign(**{target: np.log1p(table.features[target]).astype(np.float32)})

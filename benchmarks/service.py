@@ -41,8 +41,8 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 console = Console(width=120)
 
 
-def pictures(folder: Path) -> Path:
-    """48 little pictures in two classes."""
+def images(folder: Path) -> Path:
+    """48 little images in two classes."""
     generator = np.random.default_rng(0)
     for label in ("bright", "dark"):
         (folder / label).mkdir(parents=True)
@@ -89,7 +89,7 @@ def phases(team: Team, flow_run: str) -> dict[str, float]:
         "worker starts a process, Prefect's imports": next(at for line, at in said.items() if "pull step" in line),
         "a second process: imports of torch, MLflow, the flow": states["Running"],
         "MLflow run opened": mlflow["info"]["start_time"] / 1000,
-        "index, resized pictures, activations (cached)": min(each["timestamp"] for each in history) / 1000,
+        "index, resized images, activations (cached)": min(each["timestamp"] for each in history) / 1000,
     }
     found, before = {}, moment(run["created"])
     for name, at in times.items():
@@ -225,7 +225,7 @@ def main() -> None:
     for name in sys.argv[1:] or PARTS:
         measure, workers, limit = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
-            source = pictures(Path(folder) / "pictures")
+            source = images(Path(folder) / "images")
             with running_team(Path(folder) / "team", workers, limit) as team:
                 measure(team, source)
 

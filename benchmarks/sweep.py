@@ -1,6 +1,6 @@
 """Sweeps: trials per hour against trainings of their own, what a trial costs beside its training, and memory.
 
-With an argument (`speed`, `overhead`), only that part. The speed part searches the differential rates on the cat and
+With an argument (`speed`, `overhead`), only that part. The speed part searches the differential lrs on the cat and
 dog photos at 96 pixels, with two epochs of the whole network in each trial; the overhead part uses a tiny network.
 """
 
@@ -127,17 +127,17 @@ def directly(home: Path, runs: list[Any]) -> float:
     from unfreeze.models.training.loop import fit
 
     (index,) = (home / "cache" / "indexes").glob("*.arrow")
-    (pictures,) = (home / "cache" / "images").glob("*.arrow")
+    (images,) = (home / "cache" / "images").glob("*.arrow")
     (prefix,) = (home / "cache" / "stages").glob("*.safetensors")
-    rates = sorted((home / "cache" / "learning_rates").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    suggestion = json.loads(rates[-1].read_text())["falling"]
+    lrs = sorted((home / "cache" / "learning_rates").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    suggestion = json.loads(lrs[-1].read_text())["falling"]
     seconds = []
     for run in runs:
         began = time.perf_counter()
         values = {name: float(run.data.params[name]) for name in ("body_ratio", "early_ratio", "head_factor")}
         overrides = {"recipe.1.ratio": values["body_ratio"], "recipe.1.early_ratio": values["early_ratio"]}
         params = build_spec(TrainImages, TINY, overrides)
-        recipe = ImageRecipe(params, Index.load(index), {32: pictures})
+        recipe = ImageRecipe(params, Index.load(index), {32: images})
         learner = recipe.learner()
         restore_between_stages(learner, load_checkpoint(prefix))
         learner.prepare(params.recipe[1], 1, suggestion * values["head_factor"])

@@ -20,8 +20,8 @@ from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
 from unfreeze.models.table_specs import TrainTables
-from unfreeze.tasks.environment import make_home
-from unfreeze.tasks.prefect_server import knows_a_server, start_embedded
+from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     datepart.add_argument("--cyclic", action="store_true", help="sine and cosine of periodic parts as well")
     datepart.set_defaults(run=_add_datepart)
 
-    resume = commands.add_parser("resume", help="go on with a training that was stopped")
+    resume = commands.add_parser("resume", help="resume a training that was stopped")
     resume.add_argument("run_id", metavar="RUN_ID", help="id of the MLflow run")
     resume.set_defaults(run=_resume)
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     finder.add_argument("--stage", help="stage of the recipe (default: the first)")
     finder.set_defaults(run=_find_lr)
 
-    sweep = commands.add_parser("sweep", help="search for better settings; go on with a study; register its best")
+    sweep = commands.add_parser("sweep", help="search for better settings; continue with a study; register its best")
     sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
     # Which settings there are depends on the kind, so it is looked for before everything else.
     is_table = "--table" in (sys.argv[1:] if arguments is None else arguments)
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_flags(retrain, Retrain, without=("model",))
     retrain.set_defaults(run=_retrain)
 
-    predict = commands.add_parser("predict", help="predict pictures or rows of a table with a registered model")
+    predict = commands.add_parser("predict", help="predict images or rows of a table with a registered model")
     predict.add_argument("model", nargs="?", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, or NAME for its champion")
     predict.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCES[Predict])
     add_flags(predict, Predict, without=("model", "source"))
@@ -107,7 +107,7 @@ SOURCES: dict[type[Spec], str] = {
     TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
     "(default: digits)",
     TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
-    Predict: "a folder of pictures, a picture, a file of picture paths, a table's file, or `digits` (default: digits)",
+    Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
 }
 """What can be given as SOURCE."""
 
@@ -165,7 +165,7 @@ def _find_lr(options: argparse.Namespace) -> int:
     with _prefect_starting():
         from unfreeze.flows.find_lr import find_lr
 
-    return _finish(find_lr(params, options.stage, return_state=True), options.json, show.rates)
+    return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
 
 
 def _retrain(options: argparse.Namespace) -> int:
@@ -197,8 +197,8 @@ def _sweep(options: argparse.Namespace) -> int:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with _prefect_starting():
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
-        from unfreeze.tasks.study import WORKER, load_study
-        from unfreeze.tasks.sweep import best_of, stored
+        from unfreeze.tasks.sweeps.study import WORKER, load_study
+        from unfreeze.tasks.sweeps.sweep import best_of, stored
 
     if options.best or options.register:
         study = load_study(str(search.study), search.storage)
@@ -227,15 +227,15 @@ def _hide_password(options: argparse.Namespace) -> None:
 
 
 def _refuse_changes(options: argparse.Namespace) -> None:
-    """A study goes on with the settings it was begun with: a flag that would change them must not be ignored."""
+    """A study continues with the settings it was begun with: a flag that would change them must not be ignored."""
     given = {name.removeprefix(SETTING) for name in vars(options) if name.startswith(SETTING)}
     changing = given - set(SweepSpec.model_fields) | given & {"objectives", "repeats"}
     if options.space:
         changing.add("space")
     if changing:
         raise UserError(
-            f"--{', --'.join(sorted(changing))}: study {vars(options)[f'{SETTING}study']!r} goes on with the settings "
-            "it was begun with; leave them out, or give SOURCE and another --study"
+            f"--{', --'.join(sorted(changing))}: study {vars(options)[f'{SETTING}study']!r} keeps the settings it was "
+            "begun with; omit them, or give SOURCE and another --study"
         )
 
 

@@ -6,16 +6,16 @@ from prefect import flow
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs import TrainImages
-from unfreeze.tasks.find_lr import find_lr as sweep_rates
-from unfreeze.tasks.index_images import index_images, list_pictures
-from unfreeze.tasks.precompute import precompute_activations
-from unfreeze.tasks.resize_images import resize_images
-from unfreeze.tasks.run import open_run
+from unfreeze.tasks.steps.find_lr import find_lr as sweep_lrs
+from unfreeze.tasks.steps.index_images import index_images, list_images
+from unfreeze.tasks.steps.precompute import precompute_activations
+from unfreeze.tasks.steps.resize_images import resize_images
+from unfreeze.tasks.tracking.run import open_run
 
 DEFAULTS = TrainImages()
 
 
-@flow(name="find-lr", flow_run_name="find a rate for {params.data.source}")
+@flow(name="find-lr", flow_run_name="find a lr for {params.data.source}")
 def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
     """Run the learning-rate finder on one stage of the recipe, with pretrained body and new head.
 
@@ -25,14 +25,14 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
     """
     names = [each.name for each in params.recipe]
     if stage is not None and stage not in names:
-        raise UserError(f"stage: {stage!r} is none of the recipe's: {', '.join(names)}")
+        raise UserError(f"stage: {stage!r} is not one of the recipe's: {', '.join(names)}")
     position = names.index(stage) if stage else 0
     with open_run(params, None, kind="find-lr") as run:
-        index = index_images(list_pictures(params.data), params.data)
-        pictures = resize_images(index, params)
+        index = index_images(list_images(params.data), params.data)
+        images = resize_images(index, params)
         activations = {}
         if params.recipe[position].precomputes:
-            activations = precompute_activations(params, index, pictures, run.id, position)
-        suggestions = sweep_rates(params, index, pictures, activations, run.id, position)
+            activations = precompute_activations(params, index, images, run.id, position)
+        suggestions = sweep_lrs(params, index, images, activations, run.id, position)
         found = {"stage": names[position], "method": params.finder.method, "suggestions": suggestions}
         return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{names[position]}.png")}

@@ -32,7 +32,7 @@ SECTIONS = ("sweep",)
 class FlagParser(argparse.ArgumentParser):
     """An argument parser whose flags may name any entry of a list, and that suggests the nearest known flag.
 
-    Its usage and errors leave out the flags of settings, which would fill a screen; ``--help`` describes them.
+    Its usage and errors omit the flags of settings, which would fill a screen; ``--help`` describes them.
     Subparsers made by `add_subparsers` are of this class as well.
     """
 
@@ -173,7 +173,7 @@ def spec_from(
 
 
 def space_from(texts: Sequence[str], space: Sequence[Dimension]) -> list[Dimension]:
-    """A sweep's space with what ``--space`` adds, replaces and leaves out.
+    """A sweep's space with what ``--space`` adds, replaces and excludes.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _config(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     if not file.strip():
-        raise UserError("--config: the name of the file is empty; give a YAML or JSON file, or leave --config out")
+        raise UserError("--config: the name of the file is empty; give a YAML or JSON file, or omit --config")
     return read_settings(Path(file).expanduser())
 
 

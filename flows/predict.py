@@ -1,4 +1,4 @@
-"""Predict with a registered model: from a folder of pictures, or a table, to one file of predictions."""
+"""Predict with a registered model: from a folder of images, or a table, to one file of predictions."""
 
 import time
 from typing import Any
@@ -7,16 +7,16 @@ from prefect import flow
 from prefect.states import State
 
 from unfreeze.models.predict_spec import Predict
-from unfreeze.tasks.interruption import cancelled
-from unfreeze.tasks.predict import predict_parts, publish_predictions, writing
-from unfreeze.tasks.predict_source import find_model, list_source
+from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing
+from unfreeze.tasks.predictions.source import find_model, list_source
+from unfreeze.tasks.prefect_run.interruption import cancelled
 
 DEFAULTS = Predict()
 
 
 @flow(name="predict", flow_run_name="predict {params.source}")
 def predict(params: Predict = DEFAULTS) -> dict[str, Any] | State[Any]:
-    """Predict pictures or rows with a registered model; a run that was stopped goes on when it is started again.
+    """Predict images or rows with a registered model; a run that was stopped continues when it is started again.
 
     Args:
         params: Which model, what it predicts, and where the predictions go; every field has a default.

@@ -10,15 +10,16 @@ from unfreeze.flows.train_tables import train_tables
 from unfreeze.models.comparison import decide
 from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.specs import TrainImages
-from unfreeze.tasks import registry, retraining
-from unfreeze.tasks.before_training import check_training
-from unfreeze.tasks.compare import compare_models
-from unfreeze.tasks.drift import report_drift
-from unfreeze.tasks.interruption import cancelled, heeding_hangups
-from unfreeze.tasks.progress import announce
-from unfreeze.tasks.promotion import approved, carry_out, notify, require_blocks, show_decision
-from unfreeze.tasks.run import unfinished_training
-from unfreeze.tasks.turns import NotNow, leave_to_later_run, turn
+from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
+from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.retraining import training as retraining
+from unfreeze.tasks.retraining.compare import compare_models
+from unfreeze.tasks.retraining.drift import report_drift
+from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
+from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
+from unfreeze.tasks.steps.checks import check_training
+from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.run import unfinished_training
 
 DEFAULTS = Retrain()
 
@@ -36,7 +37,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
         with turn(f"retrain {retraining.name_of(params)}"), heeding_hangups():
             return retrain_model(params)
     except NotNow as reason:
-        announce(f"skipped: {reason}")
+        log_notice(f"skipped: {reason}")
         return Completed(name="Skipped", message=str(reason), data={"decision": "skipped", "why": str(reason)})
     except KeyboardInterrupt as stopped:
         return cancelled(stopped)
@@ -56,7 +57,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
     if not retraining.is_new(data["fingerprint"], champion) and not params.even_if_unchanged:
         line = f"no new data since version {champion.number} and the latest retraining"
         show_decision(champion.name, line, [], {})
-        announce(f"{champion.name}: {line}")
+        log_notice(f"{champion.name}: {line}")
         return Completed(message=line, data={"decision": "no new data", "champion": champion.number})
 
     trained = train(training)
@@ -83,7 +84,7 @@ def first_champion(params: Retrain) -> dict[str, Any]:
 
 
 def train(training: retraining.Training) -> dict[str, Any]:
-    """The training as a flow inside this one; a retraining that crashed and is run again goes on with it."""
+    """The training as a flow inside this one; a retraining that crashed and is run again continues with it."""
     unfinished = unfinished_training(training.tracking.experiment)
     kind: Any = train_images if isinstance(training, TrainImages) else train_tables
     state: State[Any] = kind(training, unfinished, return_state=True)

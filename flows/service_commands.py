@@ -15,7 +15,7 @@ from rich.console import Console
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
 from unfreeze.models.service_spec import Service
-from unfreeze.tasks.environment import credentials, home, live_service, move_home
+from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 
 def add_service_commands(commands: Any) -> None:
@@ -44,31 +44,31 @@ def _up(options: argparse.Namespace) -> int:
     settings = spec_from(options, Service)
     if settings.data is not None:
         move_home(Path(settings.data).expanduser().resolve())
-    from unfreeze.tasks.service import Stack
+    from unfreeze.tasks.service.stack import Stack
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         with contextlib.suppress(OSError):  # a terminal that was closed must not keep it from stopping its parts
             print(line, file=sys.stderr, flush=True)
 
     # What a service manager or `kill` sends ends it as Ctrl-C does; a shell's background jobs ignore SIGINT.
     ending = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it goes on without its terminal
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it continues without its terminal
         ending.append(signal.SIGHUP)
     for number in ending:
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
-    stack = Stack(settings, say)
+    stack = Stack(settings, report)
     try:
         stack.start()
-        say(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
-        say(f"  Prefect  {stack.prefect.removesuffix('/api')}")
+        report(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
+        report(f"  Prefect  {stack.prefect.removesuffix('/api')}")
         if stack.own_prefect:
-            say(f"           the page asks once for {credentials()}")
-        say(f"  MLflow   {stack.mlflow}")
-        say(f"  data     {home()}")
+            report(f"           the page asks once for {credentials()}")
+        report(f"  MLflow   {stack.mlflow}")
+        report(f"  data     {home()}")
         stack.watch()
     except KeyboardInterrupt:
-        say("stopping")
+        report("stopping")
         return 0
     finally:
         # A second Ctrl-C must not leave half of it running.
@@ -76,12 +76,12 @@ def _up(options: argparse.Namespace) -> int:
             signal.signal(number, signal.SIG_IGN)
         if stack.parts:
             stack.stop()
-            say("stopped")
+            report("stopped")
     return 0
 
 
 def _open(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.overview import pages
+    from unfreeze.tasks.service.overview import pages
 
     for title, address in pages().items():
         print(f"{title:22} {address}")
@@ -94,7 +94,7 @@ def _open(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.overview import overview
+    from unfreeze.tasks.service.overview import overview
 
     state = overview()
     if options.json:
@@ -114,7 +114,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.champion import promote
+    from unfreeze.tasks.tracking.champion import promote
 
     line = promote(options.model, options.version)
     print(line, file=sys.stderr)

@@ -162,7 +162,7 @@ class _YamlReader:
                 self._origin, event.start_mark, "anchors (&) and aliases (*) are not supported; write the value out"
             )
         if event.tag not in (None, "!"):
-            _refuse(self._origin, event.start_mark, f"tags such as {event.tag[:40]} are not supported; leave it out")
+            _refuse(self._origin, event.start_mark, f"tags such as {event.tag[:40]} are not supported; remove it")
         if depth > MOST_DEPTH:
             _refuse(self._origin, event.start_mark, f"nested deeper than {MOST_DEPTH} levels")
         if isinstance(event, yaml.ScalarEvent):

@@ -1,4 +1,4 @@
-"""What a command says at its end: tables and ways to go on, for a person, on stderr."""
+"""What a command says at its end: tables and ways to continue, for a person, on stderr."""
 
 import sys
 from typing import Any
@@ -17,7 +17,7 @@ def training(result: dict[str, Any]) -> None:
     """A training's stages, metrics and model."""
     console = Console(stderr=True)
     names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
-    table = folded("stage", "rate", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
+    table = folded("stage", "lr", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names))
     for stage in result["stages"]:
         loss = "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}"
         values = [f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names]
@@ -50,11 +50,11 @@ def retraining(result: dict[str, Any]) -> None:
         console.print(f"  {reason}", highlight=False)
 
 
-def rates(result: dict[str, Any]) -> None:
+def lrs(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
     table = folded("method", "learning rate", title=f"Stage {result['stage']}")
-    for method, rate in result["suggestions"].items():
-        table.add_row(f"{method} (used)" if method == result["method"] else method, f"{rate:.2g}")
+    for method, lr in result["suggestions"].items():
+        table.add_row(f"{method} (used)" if method == result["method"] else method, f"{lr:.2g}")
     Console(stderr=True).print(table)
     print(f"The curve: {result['curve']}", file=sys.stderr)
     pages(result)
@@ -77,7 +77,7 @@ def predictions(result: dict[str, Any]) -> None:
 
 def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
-    from unfreeze.tasks.report import pages as pages_of
+    from unfreeze.tasks.prefect_run.report import pages as pages_of
 
     for name, way in pages_of(result["run_id"]).items():
         print(f"{name}: {way}", file=sys.stderr)

@@ -8,10 +8,10 @@ from prefect.states import State
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.table_specs import TrainTables, completed
-from unfreeze.tasks import sweep as sweeps
-from unfreeze.tasks.before_training import check_trials
-from unfreeze.tasks.interruption import cancelled
-from unfreeze.tasks.study import load_study
+from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.steps.checks import check_trials
+from unfreeze.tasks.sweeps import sweep as sweeps
+from unfreeze.tasks.sweeps.study import load_study
 
 DEFAULTS = SweepSpec()
 TRAINING = TrainImages()
@@ -20,7 +20,7 @@ TABLE = TrainTables()
 
 @flow(name="sweep", flow_run_name="sweep {training.data.source}")
 def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dict[str, Any] | State[Any]:
-    """Try settings until the study has as many trials as asked for; a study of the same name goes on.
+    """Try settings until the study has as many trials as asked for; a study of the same name continues.
 
     Args:
         params: What varies, for how many trials, and how they are judged.

@@ -6,14 +6,14 @@ from prefect import flow
 from prefect.states import State
 
 from unfreeze.models.table_specs import TrainTables, completed
-from unfreeze.tasks.describe_table import describe_table
-from unfreeze.tasks.evaluate_table import evaluate_table
-from unfreeze.tasks.find_lr import find_lr
-from unfreeze.tasks.interruption import cancelled
-from unfreeze.tasks.prepare_table import list_tables, prepare_table, read_table
-from unfreeze.tasks.register_table import register_table
-from unfreeze.tasks.run import Run, open_run
-from unfreeze.tasks.train_stage import train_stage
+from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.steps.describe_table import describe_table
+from unfreeze.tasks.steps.evaluate_table import evaluate_table
+from unfreeze.tasks.steps.find_lr import find_lr
+from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
+from unfreeze.tasks.steps.register_table import register_table
+from unfreeze.tasks.steps.train_stage import train_stage
+from unfreeze.tasks.tracking.run import Run, open_run
 
 DEFAULTS = TrainTables()
 
@@ -24,7 +24,7 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
 
     Args:
         params: Everything that defines the training; every field has a default.
-        resume_run_id: Id of an MLflow run that was stopped: go on where it was, with the params it was started with.
+        resume_run_id: Id of an MLflow run that was stopped: continue where it was, with the params it was started with.
     """
     try:
         with open_run(completed(params), resume_run_id, kind="train-tables") as run:
@@ -34,17 +34,17 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:
-    """Read and encode the table once; let each stage find its rate and train; evaluate; register."""
+    """Read and encode the table once; let each stage find its lr and train; evaluate; register."""
     params = run.params
     tables = {path: read_table(path, content) for path, content in list_tables(params.data).items()}
     files = prepare_table(tables, params.data)
     describe_table(params, files, run.id)
 
     for position, _ in run.remaining():
-        if run.wants_rate(position):
-            run.keep_rates(position, find_lr(params, files["encoder"], files, {}, run.id, position))
+        if run.wants_lr(position):
+            run.keep_lrs(position, find_lr(params, files["encoder"], files, {}, run.id, position))
         if not run.is_trained(position):
-            train_stage(params, files["encoder"], files, {}, run.id, position, run.rate(position))
+            train_stage(params, files["encoder"], files, {}, run.id, position, run.lr(position))
 
     metrics = evaluate_table(params, files, run.id, position)
     model = register_table(params, tables, files, run.id, position, run.model_name, metrics)

@@ -6,9 +6,9 @@ from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from unfreeze.models.retrain_spec import Watch
-from unfreeze.tasks.progress import announce
-from unfreeze.tasks.registry import full_name
-from unfreeze.tasks.watching import announce_new_data, look_at_source, remember, watched_models
+from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
+from unfreeze.tasks.tracking.registry import full_name
 
 DEFAULTS = Watch()
 
@@ -29,12 +29,12 @@ def watch(params: Watch = DEFAULTS) -> State[Any]:
             model = full_name(model)
             look = look_at_source(model)
             if look is not None:
-                announce_new_data(model)
+                report_new_data(model)
                 remember(model, look)  # only now: data that nobody was told of are new at the next look as well
                 new.append(model)
         except Exception as error:  # a source that is away, or a model of another program, must not hide the others
             broken[model] = f"{type(error).__name__}: {error}"
-            announce(f"{model}: cannot be looked at: {broken[model]}")
+            log_notice(f"{model}: cannot be looked at: {broken[model]}")
         models.append(model)
     result = {"new data": new, "models": models, "broken": broken}
     if broken:

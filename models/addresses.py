@@ -38,7 +38,7 @@ def split_password(address: str) -> tuple[str, str | None, str | None]:
 
 
 def masked(text: str) -> str:
-    """The text with the passwords of addresses left out, also of those that are malformed.
+    """The text with the passwords of addresses removed, also of those that are malformed.
 
     Examples
     --------

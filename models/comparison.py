@@ -94,7 +94,7 @@ def compare_classes(actual: np.ndarray, champion: np.ndarray, challenger: np.nda
     actual, champion, challenger = (np.asarray(labels) for labels in (actual, champion, challenger))
     _check_rows(actual, champion, challenger)
     if missing := int(pd.isna(actual).sum()):
-        raise UserError(f"{missing} of {len(actual)} rows have no class to compare with; leave them out")
+        raise UserError(f"{missing} of {len(actual)} rows have no class to compare with; exclude them")
     actual = actual.astype(str)
     champion_right, challenger_right = (
         (predicted.astype(str) == actual) & ~pd.isna(predicted) for predicted in (champion, challenger)
@@ -155,7 +155,7 @@ def compare_values(
     Raises
     ------
     UserError
-        If there are no rows, a target is missing, the shapes differ, or the metric is none of these.
+        If there are no rows, a target is missing, the shapes differ, or the metric is not one of these.
 
     Notes
     -----
@@ -172,7 +172,7 @@ def compare_values(
     actual, champion, challenger = (_columns(values) for values in (actual, champion, challenger))
     _check_rows(actual, champion, challenger)
     if missing := int((~np.isfinite(actual)).any(axis=1).sum()):
-        raise UserError(f"{missing} of {len(actual)} rows have no target to compare with; leave them out")
+        raise UserError(f"{missing} of {len(actual)} rows have no target to compare with; exclude them")
     scores = [_score(metric, actual, predictions) for predictions in (champion, challenger)]
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     improvement = sign * (scores[1] - scores[0])
@@ -216,7 +216,7 @@ def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:
         If classes are protected but the comparison is one of values.
     """
     if rules.protected and not comparison.classes:
-        raise UserError(f"protected: {comparison.metric} is of numbers, which have no classes to protect; leave it out")
+        raise UserError(f"protected: {comparison.metric} is numeric, which have no classes to protect; omit it")
     checks = [_margin_check(comparison, rules.margin), _significance_check(comparison, rules.significance)]
     checks += [_protected_check(comparison, name, rules.protected_bound) for name in rules.protected]
     return Decision(promote=all(held for held, _ in checks), reasons=[reason for _, reason in checks])
@@ -268,7 +268,7 @@ def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray
 
 
 def _interval(resampled: np.ndarray, improvement: float) -> tuple[float, float]:
-    """The 95 % interval; wide enough for the improvement itself, which rounding or a few odd rows can leave out."""
+    """The 95 % interval; wide enough for the improvement itself, which rounding or a few odd rows can exclude."""
     if not len(resampled):
         return float("nan"), float("nan")
     low, high = np.quantile(resampled, _INTERVAL)

@@ -1,4 +1,4 @@
-"""How new data differ from those that a model was trained on: tables column by column, pictures by light and content.
+"""How new data differ from those that a model was trained on: tables column by column, images by light and content.
 
 The measure for shares is the population stability index (PSI), with its rule of thumb: below 0.1 stable, below 0.25
 moderate, else large. Few rows give a PSI that size by chance alone, so a verdict also asks whether chance would do.
@@ -18,13 +18,13 @@ MODERATE_PSI, LARGE_PSI = 0.1, 0.25
 """Where the verdict on a PSI changes (Siddiqi 2006)."""
 MODERATE_RATIO, LARGE_RATIO = 2.0, 4.0
 """Where the verdict on a feature space changes: its distance over that within the reference. Without drift the
-ratio is about 1; of a few dozen pictures one in twenty exceeds 2, and none of 500 drawings reached 4."""
+ratio is about 1; of a few dozen images one in twenty exceeds 2, and none of 500 drawings reached 4."""
 FEWEST_ALIKE = 5
 """A text that fewer rows of a sample have is rare: it may name a person."""
 RARE = "(rare)"
 COMMONEST = 50
 """Values of a category that are counted one by one."""
-PICTURE_STATISTICS = ("brightness", "contrast", "saturation")
+IMAGE_STATISTICS = ("brightness", "contrast", "saturation")
 FEWEST_ROWS = 8
 """Below this, feature spaces are not compared."""
 
@@ -34,7 +34,7 @@ _DIVISIONS = 400
 _COMPONENTS = 32
 _SPLITS = 20
 _MOST_ROWS = 1000  # they settle a covariance of 32 components, and bound time and memory
-_PICTURES_AT_ONCE = 64
+_IMAGES_AT_ONCE = 64
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -384,7 +384,7 @@ def feature_distance(reference: np.ndarray, current: np.ndarray, seed: int = 0) 
     Parameters
     ----------
     reference, current
-        Features, (N, D) and (M, D). Rows with a value that is not finite are left out; of more than 1,000 a random
+        Features, (N, D) and (M, D). Rows with a value that is not finite are ignored; of more than 1,000 a random
         1,000 are taken.
     seed
         Of the splits.
@@ -460,21 +460,21 @@ def _ratio(frechet: float, within: float) -> float:
     return 1.0 if frechet == 0 else float("inf")  # a reference that never varies
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSample:
-    """What is compared of a sample of pictures.
+class ImageSample:
+    """What is compared of a sample of images.
 
     Attributes
     ----------
     labels
-        Class of every picture, (N,).
+        Class of every image, (N,).
     statistics
-        `picture_statistics` of every picture.
+        `image_statistics` of every image.
     features
-        Features of every picture, (N, D).
+        Features of every image, (N, D).
     """
 
     labels: Sequence[str] | np.ndarray
@@ -482,25 +482,23 @@ class PictureSample:
     features: np.ndarray
 
 
-def picture_statistics(pixels: np.ndarray) -> pd.DataFrame:
-    """Light and colour of every picture.
+def image_statistics(pixels: np.ndarray) -> pd.DataFrame:
+    """Light and colour of every image.
 
     Parameters
     ----------
     pixels
-        RGB pictures, (N, H, W, 3) uint8.
+        RGB images, (N, H, W, 3) uint8.
 
     Returns
     -------
     pd.DataFrame
-        A float64 row per picture, 0 to 1 each: ``brightness`` (mean luma, ITU-R BT.601), ``contrast`` (its standard
+        A float64 row per image, 0 to 1 each: ``brightness`` (mean luma, ITU-R BT.601), ``contrast`` (its standard
         deviation), ``saturation`` (mean of (max - min) / max over the channels, 0 for black).
     """
-    found = [
-        _statistics(pixels[start : start + _PICTURES_AT_ONCE]) for start in range(0, len(pixels), _PICTURES_AT_ONCE)
-    ]
-    rows = np.concatenate(found) if found else np.empty((0, len(PICTURE_STATISTICS)))
-    return pd.DataFrame(rows, columns=list(PICTURE_STATISTICS))
+    found = [_statistics(pixels[start : start + _IMAGES_AT_ONCE]) for start in range(0, len(pixels), _IMAGES_AT_ONCE)]
+    rows = np.concatenate(found) if found else np.empty((0, len(IMAGE_STATISTICS)))
+    return pd.DataFrame(rows, columns=list(IMAGE_STATISTICS))
 
 
 def _statistics(pixels: np.ndarray) -> np.ndarray:
@@ -510,31 +508,31 @@ def _statistics(pixels: np.ndarray) -> np.ndarray:
     return np.column_stack([luma.mean(axis=1), luma.std(axis=1), saturation.mean(axis=(1, 2))])
 
 
-def image_drift(reference: PictureSample, current: PictureSample) -> pd.DataFrame:
-    """Compare two samples of pictures.
+def image_drift(reference: ImageSample, current: ImageSample) -> pd.DataFrame:
+    """Compare two samples of images.
 
     Parameters
     ----------
     reference
-        Pictures that the model was trained on.
+        Images that the model was trained on.
     current
-        New pictures.
+        New images.
 
     Returns
     -------
     pd.DataFrame
-        Rows ``class balance``, one per picture statistic, ``feature space``; columns ``what``, ``psi``, ``ks``,
+        Rows ``class balance``, one per image statistic, ``feature space``; columns ``what``, ``psi``, ``ks``,
         ``distance`` (Fréchet) and its ``ratio`` to that within the reference, ``verdict``. NaN where a measure does not
-        apply; the feature space of fewer than 8 pictures is ``unknown``.
+        apply; the feature space of fewer than 8 images is ``unknown``.
 
     Raises
     ------
     UserError
-        If either sample has no pictures.
+        If either sample has no images.
     """
     balance = _count_categories(pd.Series(reference.labels, dtype=object), pd.Series(current.labels, dtype=object))
     rows: list[dict[str, object]] = [{"what": "class balance", "psi": balance.psi, "verdict": balance.verdict}]
-    for name in PICTURE_STATISTICS:
+    for name in IMAGE_STATISTICS:
         before, now = (sample.statistics[name].to_numpy(dtype=np.float64) for sample in (reference, current))
         counts = _count_numbers(before, now)
         rows.append(

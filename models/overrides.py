@@ -105,7 +105,7 @@ def _set_below(settings: Any, parts: Sequence[str], value: Any, dotted: str, abo
     part, rest = parts[0], parts[1:]
     here = f"{above}.{part}" if above else part
     if not part:
-        raise UserError(f"{dotted!r} is no name of a setting: a part between dots is empty")
+        raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
     if settings is None:
         settings = {}
     if isinstance(settings, dict):

@@ -1,4 +1,4 @@
-"""A long table written part by part, so that an interrupted run goes on after its last whole part."""
+"""A long table written part by part, so that an interrupted run continues after its last whole part."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ class PartFiles:
     """Parts of a table of a known number of rows, in a folder.
 
     A part has its name only once it is whole and on disk, so whatever stops a run leaves whole parts behind, and at
-    most one unfinished file that is none of them.
+    most one unfinished file that is not one of them.
 
     Parameters
     ----------

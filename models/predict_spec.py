@@ -8,7 +8,7 @@ from unfreeze.models.specs import Spec
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""
-CHUNKS = {"pictures": 1024, "table": 65_536}
+CHUNKS = {"images": 1024, "table": 65_536}
 """Rows at a time: a table in parts of 1,024 rows would take twelve times as long."""
 
 
@@ -18,14 +18,14 @@ class Predict(Spec):
     model: str = Field(
         default="digits-classifier@champion",
         min_length=1,
-        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion. NAME may leave out "
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion. NAME may omit "
         "`-classifier` or `-table`.",
     )
     source: str = Field(
         default="digits",
         min_length=1,
-        description="For a classifier: a folder of pictures (with all folders in it), one picture, a CSV, feather or "
-        "Parquet file of picture paths, or `digits`. For a table's model: a CSV, feather or Parquet file of its rows.",
+        description="For a classifier: a folder of images (with all folders in it), one image, a CSV, feather or "
+        "Parquet file of image paths, or `digits`. For a table's model: a CSV, feather or Parquet file of its rows.",
     )
     out: str = Field(
         default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."
@@ -41,13 +41,13 @@ class Predict(Spec):
     path_column: str = Field(
         default="path",
         min_length=1,
-        description="Column of picture paths in a CSV, feather or Parquet source; relative ones start at its folder.",
+        description="Column of image paths in a CSV, feather or Parquet source; relative ones start at its folder.",
     )
     chunk: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Rows predicted and kept at a time: what is lost when a run is stopped. Empty: 1,024 pictures, or "
+        description="Rows predicted and kept at a time: what is lost when a run is stopped. Empty: 1,024 images, or "
         "65,536 rows of a table.",
     )
     device: str = Field(

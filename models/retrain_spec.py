@@ -43,7 +43,7 @@ class Retrain(Spec):
     )
     warm_start: Literal["champion", "fresh"] = Field(
         default="champion",
-        description="Weights to start from: the `champion`'s body (pictures), or `fresh`: those that its own training "
+        description="Weights to start from: the `champion`'s body (images), or `fresh`: those that its own training "
         "started from, such as ImageNet's. Tables always start fresh.",
     )
     changes: dict[str, str] = Field(

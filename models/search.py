@@ -22,8 +22,8 @@ Choice = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 STAGE_DIMENSIONS = {"body_ratio": "ratio", "early_ratio": "early_ratio", "head_factor": "lr_factor"}
 """Dimension -> the field that it sets in every stage that trains the body."""
-RULES_OF_THUMB = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0, "equal rates": 1.0}
-"""What the course advises without a search, and the baseline without differential rates."""
+RULES_OF_THUMB = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0, "equal lrs": 1.0}
+"""What the course advises without a search, and the baseline without differential lrs."""
 LOWER_IS_BETTER = frozenset({"loss", "seconds", "log_loss", "rmspe", "rmse", "mae"})
 """Objectives to minimise; every other one is maximised."""
 GRID_POINTS = 4
@@ -90,7 +90,7 @@ class SweepSpec(Spec):
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$",
         max_length=100,
-        description="Name of the study; the same name goes on where it stopped. Empty: the name of the source.",
+        description="Name of the study; the same name continues where it stopped. Empty: the name of the source.",
     )
     storage: str | None = Field(
         default=None,
@@ -165,7 +165,7 @@ def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
     Raises
     ------
     UserError
-        If a dimension is no setting, or a value is not allowed.
+        If a dimension is not a setting, or a value is not allowed.
     """
     overrides: dict[str, Value] = {}
     for name, value in values.items():
@@ -195,7 +195,7 @@ def check_space(search: SweepSpec, training: BaseModel) -> None:
     metrics = getattr(training, "metrics", [])
     known = ["loss", "seconds", *(metric.split(":")[-1] for metric in metrics)]
     problems += [
-        f"objectives: {objective!r} is none of {', '.join(known)}; add it to metrics to have it computed"
+        f"objectives: {objective!r} is not one of {', '.join(known)}; add it to metrics to have it computed"
         for objective in search.objectives
         if objective not in known
     ]
@@ -243,7 +243,7 @@ def shared_stages(search: SweepSpec, training: BaseModel) -> int:
 
 
 def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str, Value]]:
-    """Trials to begin with: the course's ratios and equal rates, everything else as the training has it."""
+    """Trials to begin with: the course's ratios and equal lrs, everything else as the training has it."""
     names = [dimension.name for dimension in search.space]
     settings = training.model_dump()
     as_given = {dimension.name: _value_of(settings, dimension.name) for dimension in search.space}
@@ -320,7 +320,7 @@ def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     Raises
     ------
     UserError
-        If the text is none of these.
+        If the text is not one of these.
     """
     name, _, rest = (part.strip() for part in text.partition("="))
     if name and rest.lower() == "none":

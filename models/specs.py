@@ -27,7 +27,7 @@ class Spec(BaseModel):
 
 
 class DataSpec(Spec):
-    """Which pictures, how they are split, and how large they are trained."""
+    """Which images, how they are split, and how large they are trained."""
 
     source: str = Field(
         default="digits",
@@ -40,12 +40,12 @@ class DataSpec(Spec):
         default=None,
         ge=16,
         le=1024,
-        description="Side of the square training picture in pixels. Empty: the size the weights were trained at, but "
-        "at most eight times the pictures' own median side.",
+        description="Side of the square training image in pixels. Empty: the size the weights were trained at, but "
+        "at most eight times the images' own median side.",
     )
     fit: Literal["crop", "squish", "pad"] = Field(
         default="crop",
-        description="How a picture becomes square: `crop` the centre, `squish` the whole, or `pad` with black.",
+        description="How an image becomes square: `crop` the centre, `squish` the whole, or `pad` with black.",
     )
     valid_fraction: float = Field(
         default=0.2,
@@ -61,23 +61,23 @@ class DataSpec(Spec):
     )
     split_like: str | None = Field(
         default=None,
-        description="Id of an earlier MLflow run: its pictures stay on the side that they were on, and only new ones "
+        description="Id of an earlier MLflow run: its images stay on the side that they were on, and only new ones "
         "are split. Unused where the source has a split.",
     )
-    path_column: str = Field(default="path", description="Column of picture paths in a CSV or feather source.")
+    path_column: str = Field(default="path", description="Column of image paths in a CSV or feather source.")
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says `train`, `valid` or `test` (left out) per row. "
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` (unused) per row. "
         "Empty: split by `valid_fraction`.",
     )
     max_megapixels: float = Field(
         default=100,
         gt=0,
         le=2000,
-        description="Pictures with more million pixels than this are left out, so that none can exhaust memory: "
+        description="Images with more million pixels than this are rejected, so that none can exhaust memory: "
         "decoding one takes at most 12 bytes per pixel of this limit, 1.2 GB at 100. WebP, AVIF and JPEG 2000 need "
-        "more per pixel and are left out from two thirds, five sixths and half of it.",
+        "more per pixel and are rejected from two thirds, five sixths and half of it.",
     )
 
 
@@ -105,7 +105,7 @@ class ModelSpec(Spec):
 
 
 class AugmentSpec(Spec):
-    """Random views of a training picture, drawn per picture on the training device."""
+    """Random views of a training image, drawn per image on the training device."""
 
     preset: Augmentation = Field(
         default="side_on",
@@ -123,7 +123,7 @@ class AugmentSpec(Spec):
 class TtaSpec(Spec):
     """Test-time augmentation: average the plain view's probabilities with those of random views."""
 
-    n_aug: int = Field(default=4, ge=0, le=64, description="Augmented views per picture; 0 switches TTA off.")
+    n_aug: int = Field(default=4, ge=0, le=64, description="Augmented views per image; 0 switches TTA off.")
     beta: float | None = Field(
         default=None,
         ge=0,
@@ -133,16 +133,16 @@ class TtaSpec(Spec):
 
 
 class FinderSpec(Spec):
-    """The learning-rate finder: raise the rate batch by batch and watch the loss."""
+    """The learning-rate finder: raise the lr batch by batch and watch the loss."""
 
     start: float = Field(default=1e-5, gt=0, lt=1, description="First learning rate of the sweep.")
     end: float = Field(default=10, gt=0, le=100, description="Last learning rate of the sweep.")
     steps: int = Field(default=100, ge=10, le=2000, description="Batches of the sweep.")
     method: Literal["falling", "valley", "steepest", "minimum"] = Field(
         default="falling",
-        description="Which suggestion is used: `falling` is the highest rate where the loss is still clearly falling, "
+        description="Which suggestion is used: `falling` is the highest lr where the loss is still clearly falling, "
         "`valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
-        "rate of the lowest loss.",
+        "lr of the lowest loss.",
     )
 
     @model_validator(mode="after")
@@ -153,7 +153,7 @@ class FinderSpec(Spec):
 
 
 class Stage(Spec):
-    """One stage of the recipe: what is trained, on which inputs, at which rates, for how long."""
+    """One stage of the recipe: what is trained, on which inputs, at which lrs, for how long."""
 
     name: str = Field(
         min_length=1,
@@ -167,20 +167,20 @@ class Stage(Spec):
     )
     precompute: bool = Field(
         default=False,
-        description="Train the head from the frozen body's precomputed activations of the plain pictures.",
+        description="Train the head from the frozen body's precomputed activations of the plain images.",
     )
     views: int | None = Field(
         default=None,
         ge=1,
         le=64,
-        description="Draw from this many augmented views per picture, precomputed once through the frozen body. "
+        description="Draw from this many augmented views per image, precomputed once through the frozen body. "
         "Empty (`none`): fresh augmentation in every epoch. Only where just the head is trained.",
     )
     size: int | None = Field(
         default=None,
         ge=16,
         le=1024,
-        description="Side of the picture in this stage, in pixels (progressive resizing). Empty: `data.size`.",
+        description="Side of the image in this stage, in pixels (progressive resizing). Empty: `data.size`.",
     )
     find_lr: bool = Field(
         default=False, description="Run the learning-rate finder first, and use its suggestion unless `lr` is given."
@@ -192,14 +192,14 @@ class Stage(Spec):
         description="Learning rate of the head. Empty: the latest suggestion of the finder.",
     )
     lr_factor: float = Field(
-        default=1.0, gt=0, le=100, description="Multiplies the rate that the finder suggests; unused with `lr`."
+        default=1.0, gt=0, le=100, description="Multiplies the lr that the finder suggests; unused with `lr`."
     )
     ratio: float = Field(
         default=10,
         ge=1,
         le=1000,
         description="Each earlier layer group learns this many times slower than the next: 10 for data like ImageNet, "
-        "3 for data unlike it, 1 for equal rates.",
+        "3 for data unlike it, 1 for equal lrs.",
     )
     early_ratio: float | None = Field(
         default=None,
@@ -211,13 +211,13 @@ class Stage(Spec):
         default=None,
         min_length=2,
         max_length=20,
-        description="Explicit rates, earliest layers first, the head last; all but the last are spread evenly over the "
+        description="Explicit lrs, earliest layers first, the head last; all but the last are spread evenly over the "
         "body. Used instead of `lr` and `ratio`.",
     )
-    cycles: int = Field(default=1, ge=1, le=100, description="Cosine cycles (SGDR: the rate restarts at each).")
+    cycles: int = Field(default=1, ge=1, le=100, description="Cosine cycles (SGDR: the lr restarts at each).")
     cycle_len: int = Field(default=1, ge=1, le=1000, description="Epochs of the first cycle.")
     cycle_mult: int = Field(default=1, ge=1, le=10, description="Each cycle is this many times longer than the last.")
-    patience: float | None = Field(
+    early_stop_tolerance: float | None = Field(
         default=None,
         ge=0,
         le=10,
@@ -227,7 +227,7 @@ class Stage(Spec):
     freeze_batchnorm: bool = Field(
         default=False,
         description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: better for data like "
-        "ImageNet, and for few pictures.",
+        "ImageNet, and for few images.",
     )
 
     @field_validator("views", mode="before")
@@ -237,9 +237,9 @@ class Stage(Spec):
 
     @field_validator("lrs")
     @classmethod
-    def _rates_are_positive(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and any(not 0 < rate <= 100 for rate in value):
-            raise ValueError("every rate must be above 0 and at most 100")
+    def _lrs_are_positive(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and any(not 0 < lr <= 100 for lr in value):
+            raise ValueError("every lr must be above 0 and at most 100")
         return value
 
     @model_validator(mode="after")
@@ -251,16 +251,14 @@ class Stage(Spec):
                 f"set train to 'head' or leave {field} empty"
             )
         if self.train == "late" and self.lrs is not None and len(self.lrs) == 2:
-            raise ValueError(f"stage {self.name!r}: two rates leave the body one group without a late half; give 3")
+            raise ValueError(f"stage {self.name!r}: two lrs leave the body one group without a late half; give 3")
         if self.epochs > MOST_EPOCHS:
             raise ValueError(
                 f"stage {self.name!r}: {self.cycles} cycles of {self.cycle_len} epochs, each {self.cycle_mult} times "
                 f"longer than the last, are {self.epochs:,} epochs; at most {MOST_EPOCHS:,}"
             )
         if self.precompute and self.views:
-            raise ValueError(
-                f"stage {self.name!r} sets both precompute (plain pictures) and views (augmented): pick one"
-            )
+            raise ValueError(f"stage {self.name!r} sets both precompute (plain images) and views (augmented): pick one")
         return self
 
     @property
@@ -280,7 +278,7 @@ class OptimizerSpec(Spec):
     name: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with momentum.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
-    batch_size: int = Field(default=64, ge=4, le=4096, description="Pictures in a batch.")
+    batch_size: int = Field(default=64, ge=4, le=4096, description="Images in a batch.")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="`balanced` weighs classes by the inverse of their training frequency."
@@ -299,7 +297,7 @@ class TrackingSpec(Spec):
         default=True, description="Keep a checkpoint per cycle; the last epoch's is always kept, to resume from."
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
-    top_losses: int = Field(default=16, ge=0, le=100, description="Pictures with the highest loss to show.")
+    top_losses: int = Field(default=16, ge=0, le=100, description="Images with the highest loss to show.")
     keep_examples: bool = Field(
         default=False,
         description="Keep real data with the model: the input example of the registered model and, of a table, the "
@@ -321,9 +319,9 @@ class TrackingSpec(Spec):
 class TrainImages(Spec):
     """Everything that defines a training of an image classifier."""
 
-    data: DataSpec = Field(default=DataSpec(), description="Which pictures, how they are split, how large they are.")
+    data: DataSpec = Field(default=DataSpec(), description="Which images, how they are split, how large they are.")
     model: ModelSpec = Field(default=ModelSpec(), description="The pretrained body and the new head.")
-    augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training pictures.")
+    augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
     finder: FinderSpec = Field(default=FinderSpec(), description="The learning-rate finder.")
     recipe: list[Stage] = Field(
         default=[
@@ -337,15 +335,15 @@ class TrainImages(Spec):
                 cycles=3,
                 cycle_len=1,
                 cycle_mult=2,
-                patience=0.1,
+                early_stop_tolerance=0.1,
                 freeze_batchnorm=True,
             ),
         ],
         min_length=1,
         max_length=20,
-        description="The stages in order. The default is the course's eight steps: find a rate and train the head from "
-        "precomputed activations, train it on augmented pictures, unfreeze, set differential rates, find a "
-        "rate again, train all layers with growing cycles until over-fitting.",
+        description="The stages in order. The default is the course's eight steps: find a lr and train the head from "
+        "precomputed activations, train it on augmented images, unfreeze, set differential lrs, find a "
+        "lr again, train all layers with growing cycles until over-fitting.",
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer and loss.")
     snapshots: int = Field(
@@ -412,9 +410,9 @@ def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec)
         return
     if stage.cycles < snapshots:
         raise ValueError(f"snapshots: {snapshots} need as many cycles, but stage {stage.name!r} has {stage.cycles}")
-    if stage.patience is not None:
+    if stage.early_stop_tolerance is not None:
         raise ValueError(
-            f"snapshots: stage {stage.name!r} has patience, which keeps one cycle's weights; set it to none"
+            f"snapshots: stage {stage.name!r} has early_stop_tolerance, which keeps one cycle's weights; set it to none"
         )
     if not tracking.cycle_checkpoints:
         raise ValueError("snapshots: tracking.cycle_checkpoints must be true, or no cycle's weights are kept")

@@ -32,7 +32,7 @@ class TableDataSpec(Spec):
     date: list[str] = Field(default=[], description="Columns of dates; each becomes its parts (add_datepart).")
     time_of_day: bool = Field(default=False, description="Hour, minute and second among the parts of a date.")
     cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
-    drop: list[str] = Field(default=[], description="Columns to leave out, such as those known only afterwards.")
+    drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
     where: list[str] = Field(
         default=[],
         description="Keep only rows for which all hold: `Open == 1`, `Sales > 0`, `state != a` (==, !=, <, >).",
@@ -169,7 +169,7 @@ class TrainTables(Spec):
         for position, stage in enumerate(self.recipe):
             wrong = [name for name in ("precompute", "views", "size") if getattr(stage, name)]
             if wrong:
-                raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for pictures")
+                raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for images")
         return self
 
 

@@ -55,7 +55,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def draw_stripes(folder: Path, count: int, seed: int) -> None:
-    """Draw so many little pictures per class: stripes across and stripes down."""
+    """Draw so many little images per class: stripes across and stripes down."""
     generator = np.random.default_rng(seed)
     for label, axis in (("across", 0), ("down", 1)):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def draw_stripes(folder: Path, count: int, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 little pictures in two classes that a tiny network can tell apart."""
+    """48 little images in two classes that a tiny network can tell apart."""
     folder = tmp_path_factory.mktemp("stripes")
     draw_stripes(folder, 24, seed=0)
     return folder

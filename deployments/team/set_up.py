@@ -13,7 +13,7 @@ import boto3
 import httpx
 from botocore.exceptions import ClientError
 
-from unfreeze.tasks.deployments import register_deployments
+from unfreeze.tasks.service.deployments import register_deployments
 
 PROJECT = Path(__file__).parents[2]
 

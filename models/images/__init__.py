@@ -1,1 +1,1 @@
-"""Pictures: reading, caching, augmenting, backbones, precomputed activations, evaluation, prediction."""
+"""Images: reading, caching, augmenting, backbones, precomputed activations, evaluation, prediction."""

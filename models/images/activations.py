@@ -1,4 +1,4 @@
-"""Precomputed activations: what a frozen body makes of every picture, written once."""
+"""Precomputed activations: what a frozen body makes of every image, written once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from unfreeze.models.images.backbones import Body
-from unfreeze.models.images.batches import PictureBatches
+from unfreeze.models.images.batches import ImageBatches
 from unfreeze.models.images.row_file import RowWriter
 from unfreeze.models.training.batches import in_order
 from unfreeze.models.training.precision import Precision
@@ -19,19 +19,19 @@ ACTIVATIONS_VERSION = 1
 @torch.no_grad()
 def precompute(
     body: Body,
-    pictures: PictureBatches,
+    images: ImageBatches,
     precision: Precision,
     path: Path,
     metadata: dict[str, str],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the activations of one view of every picture.
+    """Write the activations of one view of every image.
 
     Parameters
     ----------
     body
         Frozen: put into evaluation mode here, so that the activations equal the frozen network's.
-    pictures
+    images
         The rows and their fixed view.
     precision
         Number formats; inference is used. Activations are pooled and kept in float32.
@@ -42,14 +42,14 @@ def precompute(
     progress
         Called with (rows done, all rows) after every batch.
     """
-    body.to(pictures.device).to(memory_format=torch.channels_last).eval()
+    body.to(images.device).to(memory_format=torch.channels_last).eval()
 
     done = 0
     with RowWriter(path, body.features, np.float32, metadata) as writer:
-        for inputs, _ in in_order(pictures):
-            with precision.autocast(learning=False):
+        for inputs, _ in in_order(images):
+            with precision.autocast(training=False):
                 activations = body(inputs)
             writer.append(activations.float().cpu().numpy())
             done += len(inputs)
             if progress is not None:
-                progress(done, len(pictures))
+                progress(done, len(images))

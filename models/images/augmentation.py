@@ -1,4 +1,4 @@
-"""Random views: one fused affine warp and a change of light per picture, on the training device; and their average."""
+"""Random views: one fused affine warp and a change of light per image, on the training device; and their average."""
 
 import math
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from torch.nn import functional
 from unfreeze.models.specs import AugmentSpec
 
 COLUMNS = ("flip", "quarter_turns", "radians", "zoom", "shift_x", "shift_y", "brightness", "contrast")
-"""What is drawn for every picture; the order of the columns of a draw."""
+"""What is drawn for every image; the order of the columns of a draw."""
 VIEW_SEED = 20171217
 """Base seed of numbered views: they are the same in every run, so that their activations can be shared."""
 
 
 def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> torch.Tensor:
-    """Draw the parameters of one random view for each of `count` pictures.
+    """Draw the parameters of one random view for each of `count` images.
 
     Three of four views are rotated, as in fastai 0.7 (``RandomRotate`` with p=.75); zoom, shift and light (there
     ``RandomLighting``) always change. Contrast is drawn so that a factor and its inverse are equally likely.
@@ -54,28 +54,28 @@ def plain_views(count: int) -> torch.Tensor:
 
 
 def numbered_view(view: int, count: int, augment: AugmentSpec) -> torch.Tensor:
-    """The parameters (count, 8) of view number `view` of every picture: 0 is plain, others are random but fixed."""
+    """The parameters (count, 8) of view number `view` of every image: 0 is plain, others are random but fixed."""
     if view == 0:
         return plain_views(count)
     return draw_views(count, augment, torch.Generator().manual_seed(VIEW_SEED + view))
 
 
-def apply_views(pictures: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     """Warp and light a batch.
 
     Parameters
     ----------
-    pictures
+    images
         (B, 3, H, W) float in 0..1, on any device.
     views
-        (B, 8) float32, one row of parameters per picture.
+        (B, 8) float32, one row of parameters per image.
 
     Returns
     -------
     torch.Tensor
-        (B, 3, H, W) in 0..1, same dtype. Where the warp looks beyond the border the picture is mirrored.
+        (B, 3, H, W) in 0..1, same dtype. Where the warp looks beyond the border the image is mirrored.
     """
-    views = views.to(pictures.device, pictures.dtype)
+    views = views.to(images.device, images.dtype)
     flip, quarter_turns, radians, zoom, shift_x, shift_y, brightness, contrast = views.unbind(1)
     angle = radians + quarter_turns * (math.pi / 2)
     cosine, sine = angle.cos() / zoom, angle.sin() / zoom
@@ -84,8 +84,8 @@ def apply_views(pictures: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
         -1, 2, 3
     )
     # The matrix maps output to input coordinates, which both run from -1 to 1.
-    grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    warped = functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     factor = contrast.view(-1, 1, 1, 1)
     offset = warped.mean(dim=(1, 2, 3), keepdim=True) * (1 - factor) + brightness.view(-1, 1, 1, 1)
     # One pass over the pixels: written out as (x - mean) * c + mean + b it takes nine times as long on a CPU.

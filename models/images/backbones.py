@@ -130,7 +130,7 @@ class Body(nn.Module):
         if side is not None and images.shape[-2:] != (side, side):
             height, width = images.shape[-2:]
             raise UserError(
-                f"this backbone takes pictures of {side} x {side} pixels, but got {height} x {width}; set data.size "
+                f"this backbone takes images of {side} x {side} pixels, but got {height} x {width}; set data.size "
                 f"(and the size of each stage) to {side}, or choose a backbone without a fixed size"
             )
         forward_features = cast(Callable[[Tensor], Tensor], self.network.forward_features)
@@ -250,7 +250,7 @@ def _library(backbone: str) -> _Library:
 def _wrong_size(name: str, side: int, default: int, error: Exception) -> UserError:
     reason = pretrained.first_line(error)
     return UserError(
-        f"backbone {name!r} cannot take pictures of {side} x {side} pixels ({reason}); set data.size (and the size of "
+        f"backbone {name!r} cannot take images of {side} x {side} pixels ({reason}); set data.size (and the size of "
         f"each stage) to {default}, which it was trained at, or choose another backbone"
     )
 

@@ -1,4 +1,4 @@
-"""The two kinds of rows an image stage trains on: pictures, and activations of pictures."""
+"""The two kinds of rows an image stage trains on: images, and activations of images."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.specs import AugmentSpec
 
 CPU_FORWARD_SIZE = 16
-"""Pictures in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""
+"""Images in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""
 
 
-class PictureBatches:
+class ImageBatches:
     """Rows of an image cache, freshly augmented whenever they are drawn for training.
 
     Parameters
     ----------
     cache
-        Pictures of all rows of the data set.
+        Images of all rows of the data set.
     rows
         Which of them, (N,) int64.
     targets
@@ -59,13 +59,13 @@ class PictureBatches:
         return len(self.rows)
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised pictures (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`."""
-        pictures = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
+        """Normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        images = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
         if generator is not None and self.augment.preset != "none":
-            pictures = apply_views(pictures, draw_views(len(rows), self.augment, generator))
+            images = apply_views(images, draw_views(len(rows), self.augment, generator))
         elif generator is None and self.fixed_views is not None:
-            pictures = apply_views(pictures, self.fixed_views[rows])
-        return normalise(pictures, self.preprocessing), self.targets[rows].to(self.device)
+            images = apply_views(images, self.fixed_views[rows])
+        return normalise(images, self.preprocessing), self.targets[rows].to(self.device)
 
 
 class ActivationBatches:

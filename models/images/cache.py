@@ -1,4 +1,4 @@
-"""Pictures resized once: a memory-mapped Arrow file of square uint8 rows, so a batch is a gather."""
+"""Images resized once: a memory-mapped Arrow file of square uint8 rows, so a batch is a gather."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,11 +11,11 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.decode import (
     Fit,
     Interpolation,
-    UnreadablePicture,
+    UnreadableImage,
     draft_side,
     make_square,
     map_in_order,
-    read_picture,
+    read_image,
 )
 from unfreeze.models.images.index import Index, hash_file
 from unfreeze.models.images.row_file import RowFile, RowWriter
@@ -33,33 +33,33 @@ def build_image_caches(
     threads: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Decode every picture of an index once and write it at all sizes, in the order of the index.
+    """Decode every image of an index once and write it at all sizes, in the order of the index.
 
-    A row equals `make_square(read_picture(path, max_megapixels, at_least=size), size, fit, interpolation)`, whichever
+    A row equals `make_square(read_image(path, max_megapixels, at_least=size), size, fit, interpolation)`, whichever
     sizes are built together.
 
-    Memory: at most `threads` decoded pictures, `4 * threads` pictures resized to all sizes, and one record batch per
-    size (128 rows, fewer where that exceeds 32 MiB), whatever the number of pictures.
+    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and one record batch per
+    size (128 rows, fewer where that exceeds 32 MiB), whatever the number of images.
 
     Parameters
     ----------
     index
-        The pictures. Their files must still have the content that was indexed.
+        The images. Their files must still have the content that was indexed.
     targets
         Side of the square in pixels -> file to write. The file is written in place: publish it by renaming.
     fit, interpolation
         As in `make_square`.
     max_megapixels
-        As in `read_picture`.
+        As in `read_image`.
     threads
         Decoding threads.
     progress
-        Called with (pictures done, pictures in all) after each picture.
+        Called with (images done, images in all) after each image.
 
     Raises
     ------
     UserError
-        Where a picture changed, vanished or became unreadable since it was indexed.
+        Where an image changed, vanished or became unreadable since it was indexed.
     """
     paths = index.rows["path"].to_pylist()
     contents = index.rows["content"].to_pylist()
@@ -67,22 +67,22 @@ def build_image_caches(
     sides = sorted(set(map(draft_side, targets)))
 
     def squares_of(path: Path, side: int) -> dict[int, np.ndarray]:
-        image = read_picture(path, max_megapixels, side)
+        image = read_image(path, max_megapixels, side)
         sizes = [size for size in targets if draft_side(size) == side]
         return {size: make_square(image, size, fit, interpolation) for size in sizes}
 
-    def squares(picture: tuple[str, str]) -> list[np.ndarray]:
-        path, content = picture
+    def squares(image: tuple[str, str]) -> list[np.ndarray]:
+        path, content = image
         # Keys are made of content hashes: pixels of another content must never be stored under them.
         if hash_file(Path(path)) != content:
-            raise UserError(f"{path}: the picture changed or vanished since it was indexed; run again to index it anew")
+            raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it anew")
         try:
-            # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_picture`.
-            # One after the other, so that there is only one decoded picture at a time.
+            # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
+            # One after the other, so that there is only one decoded image at a time.
             made = {size: square for side in sides for size, square in squares_of(Path(path), side).items()}
             return [made[size] for size in targets]
-        except UnreadablePicture as error:
-            raise UserError(f"{path}: {error}; run again to index the pictures anew") from error
+        except UnreadableImage as error:
+            raise UserError(f"{path}: {error}; run again to index the images anew") from error
 
     with ExitStack() as files:
         writers = [files.enter_context(_writer(path, size, fit)) for size, path in targets.items()]
@@ -107,7 +107,7 @@ class ImageCache:
     size : int
         Side of the squares in pixels.
     fit : str
-        How pictures became square.
+        How images became square.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class ImageCache:
         return len(self._rows)
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy some pictures out of the cache.
+        """Copy some images out of the cache.
 
         Parameters
         ----------
@@ -147,19 +147,19 @@ class ImageCache:
 
 
 def usable_size(index: Index, native: int) -> int:
-    """Return the default training size: what the weights were trained at, unless the pictures are much smaller.
+    """Return the default training size: what the weights were trained at, unless the images are much smaller.
 
     Parameters
     ----------
     index
-        The pictures.
+        The images.
     native
         Side that the weights were trained at, in pixels.
 
     Returns
     -------
     int
-        `native`, but at most eight times the median of the pictures' shorter sides, rounded to a multiple of 32.
+        `native`, but at most eight times the median of the images' shorter sides, rounded to a multiple of 32.
     """
     width, height = (index.rows[name].to_numpy() for name in ("width", "height"))
     limit = 8 * float(np.median(np.minimum(width, height)))

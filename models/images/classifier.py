@@ -12,8 +12,8 @@ from unfreeze.models.training.network import Network
 def build_head(features: int, classes: int, width: int = 512, dropout: float = 0.5) -> nn.Sequential:
     """The head of fastai 0.7 (``conv_learner.ConvnetBuilder``), after the concatenated pooling.
 
-    Batch norm, dropout of half the rate, linear to `width`, ReLU, batch norm, dropout, linear to `classes`; linear
-    weights are initialised as He et al. (2015) do, with biases at zero.
+    Batch norm, dropout of half the probability, linear to `width`, ReLU, batch norm, dropout, linear to `classes`;
+    linear weights are initialised as He et al. (2015) do, with biases at zero.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
     seed
         Seed of new weights. The global random state is left as it was.
     size
-        Side of the pictures in pixels, for backbones that are built for one size.
+        Side of the images in pixels, for backbones that are built for one size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -61,11 +61,11 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
     return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
 
-def normalise(pictures: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Pictures as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pictures.device).view(1, 3, 1, 1)
-    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Images as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
@@ -77,12 +77,12 @@ def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch
 
 
 def summarise(network: Network) -> list[dict[str, object]]:
-    """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, what learns.
+    """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, trainable.
 
     Returns
     -------
     list of dict
-        ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``learning``, in forward order, the head last.
+        ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``trainable``, in forward order, the head last.
     """
     parameters = dict(network.named_parameters())
     body = network.body
@@ -96,7 +96,7 @@ def summarise(network: Network) -> list[dict[str, object]]:
             "layer_group": "head" if name == "head" else "early" if number < network.early_blocks else "late",
             "tensors": len(names),
             "parameters": sum(parameters[parameter].numel() for parameter in names),
-            "learning": sum(
+            "trainable": sum(
                 parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad
             ),
         }

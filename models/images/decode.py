@@ -1,4 +1,4 @@
-"""One picture file in, upright 8-bit RGB pixels out, or a plain reason why not."""
+"""One image file in, upright 8-bit RGB pixels out, or a plain reason why not."""
 
 import io
 import math
@@ -65,12 +65,12 @@ _RESAMPLING = {
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
-class UnreadablePicture(Exception):
-    """A file that cannot be used as a picture; the message is the reason, without the file's name."""
+class UnreadableImage(Exception):
+    """A file that cannot be used as an image; the message is the reason, without the file's name."""
 
 
-def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
-    """Decode a picture upright, as 8-bit RGB.
+def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
+    """Decode an image upright, as 8-bit RGB.
 
     Animations give their first frame; transparency is composited over white; 16-bit, 32-bit and float grayscale is
     scaled to 8 bits. Safe to call from several threads.
@@ -80,7 +80,7 @@ def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int |
     path
         The file, or its bytes.
     max_megapixels
-        Larger pictures are refused from their header, before anything is decoded, so that a decode takes at most
+        Larger images are refused from their header, before anything is decoded, so that a decode takes at most
         `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
     at_least
         The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
@@ -93,8 +93,8 @@ def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int |
 
     Raises
     ------
-    UnreadablePicture
-        With a plain reason: zero bytes, not a picture, truncated or damaged, too large, too small.
+    UnreadableImage
+        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small.
     """
     with _opened(path, max_megapixels) as image:
         if at_least is not None:
@@ -102,13 +102,13 @@ def read_picture(path: Path | io.BytesIO, max_megapixels: float, at_least: int |
             image.draft(None, (side, side))
         image.load()
         orientation = _orientation(image)
-        picture = _to_rgb(image)
-    del image  # its pixels would be a third copy beside those of the turned picture
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+        rgb = _to_rgb(image)
+    del image  # its pixels would be a third copy beside those of the turned image
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
-def check_picture(path: Path, max_megapixels: float) -> tuple[int, int]:
-    """Verify that `read_picture` will succeed, as cheaply as reading the whole stream allows.
+def check_image(path: Path, max_megapixels: float) -> tuple[int, int]:
+    """Verify that `read_image` will succeed, as cheaply as reading the whole stream allows.
 
     Returns
     -------
@@ -117,8 +117,8 @@ def check_picture(path: Path, max_megapixels: float) -> tuple[int, int]:
 
     Raises
     ------
-    UnreadablePicture
-        As `read_picture` does.
+    UnreadableImage
+        As `read_image` does.
     """
     with _opened(path, max_megapixels) as image:
         width, height = image.size
@@ -138,7 +138,7 @@ def draft_side(at_least: int) -> int:
 
 
 def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpolation) -> np.ndarray:
-    """Resize a picture to a square, antialiased.
+    """Resize an image to a square, antialiased.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def map_in_order(
     At most `in_flight` items are submitted and not yet yielded, so memory stays bounded however many there are.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -198,46 +198,46 @@ def map_in_order(
 
 @contextmanager
 def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
-    """Open with all header checks made; any failure inside the block becomes `UnreadablePicture`."""
+    """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
     _silence_pil()
     try:
         if isinstance(path, Path) and (kind := irregular_kind(path)):
-            raise UnreadablePicture(f"{kind}, not a file")
+            raise UnreadableImage(f"{kind}, not a file")
         size = path.getbuffer().nbytes if isinstance(path, io.BytesIO) else os.stat(path).st_size
         if size == 0:
-            raise UnreadablePicture("zero bytes")
+            raise UnreadableImage("zero bytes")
         with Image.open(path, formats=_FORMATS) as image:
             _check_header(image, max_megapixels)
             yield image
-    except UnreadablePicture:
+    except UnreadableImage:
         raise
     except UnidentifiedImageError:
         start = path.getvalue()[:4] if isinstance(path, io.BytesIO) else path.open("rb").read(4)
         known = start.startswith(_SIGNATURES)
-        raise UnreadablePicture("truncated or damaged: broken header" if known else "not a picture") from None
+        raise UnreadableImage("truncated or damaged: broken header" if known else "not an image") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UnreadablePicture(f"cannot be read: {error.strerror}") from error
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # on damaged input PIL's decoders raise almost anything
         detail = str(error).strip() or type(error).__name__
-        raise UnreadablePicture(f"truncated or damaged: {detail}") from error
+        raise UnreadableImage(f"truncated or damaged: {detail}") from error
 
 
 def _check_header(image: Image.Image, max_megapixels: float) -> None:
     width, height = image.size
     megapixels = _pixels(image) / 1e6
     if megapixels > max_megapixels:
-        raise UnreadablePicture(f"{megapixels:,.6g} megapixels exceed data.max_megapixels={max_megapixels:g}")
+        raise UnreadableImage(f"{megapixels:,.6g} megapixels exceed data.max_megapixels={max_megapixels:g}")
     needed = megapixels * _PEAK_PER_PIXEL.get(image.format or "", 0) / 1e3
     allowed = max_megapixels * BYTES_PER_PIXEL / 1e3
     if needed > allowed:
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"decoding {megapixels:,.6g} megapixels of {image.format} takes {needed:.3g} GB, and "
             f"data.max_megapixels={max_megapixels:g} allows {allowed:.3g} GB"
         )
     if min(width, height) < _SMALLEST_SIDE:
-        raise UnreadablePicture(f"{width}x{height} pixels: too small")
+        raise UnreadableImage(f"{width}x{height} pixels: too small")
     if image.mode not in _MODES and not image.mode.startswith("I;16"):
-        raise UnreadablePicture(f"colour mode {image.mode} is not supported")
+        raise UnreadableImage(f"colour mode {image.mode} is not supported")
 
 
 def _pixels(image: Image.Image) -> int:
@@ -245,11 +245,11 @@ def _pixels(image: Image.Image) -> int:
     width, height = image.size
     pixels = width * height
     if isinstance(image, TiffImageFile):
-        # A tile of a TIFF is decoded as a whole, however little of it is within the picture.
+        # A tile of a TIFF is decoded as a whole, however little of it is within the image.
         tile = [value for tag in (_TILE_WIDTH, _TILE_LENGTH) if isinstance(value := image.tag_v2.get(tag), int)]
         return max(pixels, math.prod(tile)) if len(tile) == 2 else pixels
     if isinstance(image, IcoImageFile):
-        # The icon's table gives at most 256 x 256; the picture behind it has a header of its own, a PNG's or a BMP's.
+        # The icon's table gives at most 256 x 256; the image behind it has a header of its own, a PNG's or a BMP's.
         image.ico.buf.seek(image.ico.entry[image.ico.getentryindex(image.size)].offset)
         start = image.ico.buf.read(24).ljust(24, b"\0")
         width, height = (
@@ -270,7 +270,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
     try:
         value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged EXIF is no reason to lose the picture
+    except Exception:  # damaged EXIF is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -281,7 +281,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.copy()  # the caller closes the file
     wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
     scale = _scale_of(image) if wide else (0.0, 1.0)
-    picture = Image.new("RGB", image.size)
+    image = Image.new("RGB", image.size)
     for box in _tiles(image):
         tile = image.crop(box)
         if wide:
@@ -289,8 +289,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         elif tile.has_transparency_data:
             opaque = tile.convert("RGBA")
             tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-        picture.paste(tile.convert("RGB"), box)
-    return picture
+        image.paste(tile.convert("RGB"), box)
+    return image
 
 
 def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

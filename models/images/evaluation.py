@@ -47,7 +47,7 @@ def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def predictions_table(
     paths: Sequence[str], targets: np.ndarray, plain: np.ndarray, averaged: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """One row per validation picture: path, label, predictions plain and with TTA, the loss, every probability.
+    """One row per validation image: path, label, predictions plain and with TTA, the loss, every probability.
 
     Columns ``path``, ``label``, ``predicted``, ``probability``, ``predicted_tta``, ``probability_tta``, ``loss`` (of
     the plain view) and ``p(CLASS)`` (plain) and ``p_tta(CLASS)`` per class.

@@ -25,17 +25,17 @@ def fold_batch_norms(body: Body, size: int) -> int:
     body
         In evaluation mode on the CPU; changed in place.
     size
-        Side of the pictures that it will see, in pixels.
+        Side of the images that it will see, in pixels.
     """
-    pictures = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        pairs, before = _watched(body, pictures)
+        pairs, before = _watched(body, images)
     kept = [(conv.weight, conv.bias) for conv, _, _ in pairs]
     for conv, norm, name in pairs:
         conv.weight, conv.bias = _folded(conv, norm)
         body.set_submodule(name, _rest_of(norm))
     with torch.inference_mode():
-        same = _are_close(body(pictures), before)
+        same = _are_close(body(images), before)
     if same:
         return len(pairs)
     for (conv, norm, name), (weight, bias) in zip(pairs, kept, strict=True):
@@ -48,7 +48,7 @@ Pair = tuple[nn.Conv2d, nn.BatchNorm2d, str]
 """A convolution, the batch norm that takes its output, and the name of the latter."""
 
 
-def _watched(body: Body, pictures: Tensor) -> tuple[list[Pair], Tensor]:
+def _watched(body: Body, images: Tensor) -> tuple[list[Pair], Tensor]:
     """Which batch norms take a convolution's output, each of both running once; and the activations."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     calls: dict[nn.Module, int] = {}
@@ -75,7 +75,7 @@ def _watched(body: Body, pictures: Tensor) -> tuple[list[Pair], Tensor]:
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and isinstance(module.running_mean, Tensor):
             hooks.append(module.register_forward_pre_hook(norm_runs(name)))
     try:
-        activations = body(pictures)
+        activations = body(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""The index: every usable picture with its class, its side of the split and its content hash."""
+"""The index: every usable image with its class, its side of the split and its content hash."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.decode import UnreadablePicture, check_picture, map_in_order
+from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_order
 from unfreeze.models.images.sources import Listing
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
@@ -31,31 +31,31 @@ _ROWS = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-_LEFT_OUT = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+_REJECTED = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 
 CONTRADICTION = "contradiction:"
-"""How the reason begins why an image with two labels is left out."""
+"""How the reason begins why an image with two labels is rejected."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The pictures of a data set, in a fixed order that caches and predictions share.
+    """The images of a data set, in a fixed order that caches and predictions share.
 
     Attributes
     ----------
     rows
         path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
         width and height (as displayed), bytes.
-    left_out
+    rejected
         path, label and reason of every file that is not used.
     classes
         Labels in sorted order.
     digest
-        Hash of (content, label, split) of the rows in order: equal digests have equal pictures, targets and split.
+        Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split.
     """
 
     rows: pa.Table
-    left_out: pa.Table
+    rejected: pa.Table
     classes: tuple[str, ...]
     digest: str
 
@@ -79,7 +79,7 @@ class Index:
         return np.flatnonzero(np.array(self.rows["split"].to_pylist()) == split).astype(np.int64)
 
     def sides(self) -> dict[str, str]:
-        """Content of every picture -> `train` or `valid`."""
+        """Content of every image -> `train` or `valid`."""
         return dict(zip(self.rows["content"].to_pylist(), self.rows["split"].to_pylist(), strict=True))
 
     def fingerprint(self) -> str:
@@ -92,7 +92,7 @@ class Index:
         metadata = {
             "classes": json.dumps(self.classes),
             "digest": self.digest,
-            "left_out": json.dumps(self.left_out.to_pylist()),
+            "rejected": json.dumps(self.rejected.to_pylist()),
         }
         pa.feather.write_feather(self.rows.replace_schema_metadata(metadata), str(path), compression="zstd")
 
@@ -108,12 +108,12 @@ class Index:
         try:
             rows = pa.feather.read_table(str(path), memory_map=False)
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
-            left_out = pa.Table.from_pylist(json.loads(metadata["left_out"]), schema=_LEFT_OUT)
+            rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
             digest = metadata["digest"]
         except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise UserError(f"{path} is not a picture index ({error}); delete it and run again") from error
-        return cls(rows.replace_schema_metadata(None), left_out, classes, digest)
+            raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
+        return cls(rows.replace_schema_metadata(None), rejected, classes, digest)
 
 
 def hash_file(path: Path) -> str:
@@ -140,14 +140,14 @@ def build_index(
     threads: int | None = None,
     earlier: Mapping[str, str] | None = None,
 ) -> Index:
-    """Verify every picture by decoding it, leave out what cannot be used, and split the rest.
+    """Verify every image by decoding it, exclude what cannot be used, and split the rest.
 
-    Left out, with a reason: unreadable files; the same content under two labels (all of its rows); with a split of
-    the source's own, a validation picture that also occurs in training. No file is changed.
+    Rejected, with a reason: unreadable files; the same content under two labels (all of its rows); with a split of
+    the source's own, a validation image that also occurs in training. No file is changed.
 
     Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
     contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
-    stay together, and adding pictures hardly moves the others; with an `earlier` split they do not move at all.
+    stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ def build_index(
     progress
         Called with (contents verified, contents in all).
     threads
-        Decoding threads; all cores if not given. At most this many pictures are in memory.
+        Decoding threads; all cores if not given. At most this many images are in memory.
     earlier
-        Content -> `train` or `valid` of a split to go on with: new contents fill up what a class lacks.
+        Content -> `train` or `valid` of a split to continue with: new contents fill up what a class lacks.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def build_index(
     Raises
     ------
     UserError
-        Where nothing is left, or a class has fewer than two distinct pictures, none to train on, or the source's own
+        Where nothing is left, or a class has fewer than two distinct images, none to train on, or the source's own
         split leaves nothing to validate on.
     """
     found = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
@@ -207,14 +207,14 @@ def build_index(
                 "bytes": size.bytes,
             }
         )
-    left_out = [
+    rejected = [
         {"path": str(file.path), "label": file.label, "reason": reason}
         for file, reason in zip(listing.files, reasons, strict=True)
         if reason is not None
     ]
     return Index(
         rows=pa.Table.from_pylist(rows, schema=_ROWS),
-        left_out=pa.Table.from_pylist(left_out, schema=_LEFT_OUT),
+        rejected=pa.Table.from_pylist(rejected, schema=_REJECTED),
         classes=classes,
         digest=digest.hexdigest(),
     )
@@ -233,15 +233,15 @@ def _verify(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[_Size | str]:
-    """Size of every file, or the reason why it is no picture; copies are decoded once."""
+    """Size of every file, or the reason why it is not an image; copies are decoded once."""
     # An unreadable file has no hash; its path keeps it apart from others of that kind.
     keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
     path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
 
     def verdict(path: Path) -> _Size | str:
         try:
-            return _Size(*check_picture(path, max_megapixels), bytes=path.stat().st_size)
-        except (UnreadablePicture, OSError) as error:
+            return _Size(*check_image(path, max_megapixels), bytes=path.stat().st_size)
+        except (UnreadableImage, OSError) as error:
             return str(error)
 
     verdicts = {}
@@ -272,7 +272,7 @@ def _leave_out_leaks(listing: Listing, hashes: Sequence[str], reasons: list[str 
     }
     for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
         if reasons[position] is None and file.split == "valid" and content in trained:
-            reasons[position] = f"the same picture is in train as {trained[content]}"
+            reasons[position] = f"the same image is in train as {trained[content]}"
 
 
 def _check_classes(
@@ -287,26 +287,26 @@ def _check_classes(
         splits[file.label].add(file.split or "")
     problem = None
     if not kept:
-        problem = f"none of the {len(reasons)} files is a usable picture"
+        problem = f"none of the {len(reasons)} files is a usable image"
     elif len(labels) < 2:
         problem = f"only one class ({', '.join(map(repr, labels))}), but at least two are needed"
     elif few := sorted(label for label in labels if len(contents[label]) < 2):
         problem = (
-            "every class needs at least two different usable pictures, one to train and one to validate, but "
+            "every class needs at least two different usable images, one to train and one to validate, but "
             + _listed(f"{label!r} has {len(contents[label])}" for label in few)
         )
     elif own_split and (untrained := sorted(label for label in labels if "train" not in splits[label])):
-        problem = f"no training picture of {_listed(map(repr, untrained))}"
+        problem = f"no training image of {_listed(map(repr, untrained))}"
     elif own_split and not any("valid" in sides for sides in splits.values()):
-        problem = "the source's own split has no usable validation picture"
+        problem = "the source's own split has no usable validation image"
     if problem is None:
         return
     message = f"{listing.name}: {problem}"
     if gone := Counter(_kind_of(reason) for reason in reasons if reason is not None):
         kind, count = gone.most_common(1)[0]
         reason = next(reason for reason in reasons if reason is not None and _kind_of(reason) == kind)
-        message += f"; {gone.total()} of {len(reasons)} files were left out, most often ({count}) because: {reason}"
-    raise UserError(f"{message}. Add pictures, or remove or merge these classes.")
+        message += f"; {gone.total()} of {len(reasons)} files were rejected, most often ({count}) because: {reason}"
+    raise UserError(f"{message}. Add images, or remove or merge these classes.")
 
 
 def _kind_of(reason: str) -> str:

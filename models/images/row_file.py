@@ -1,4 +1,4 @@
-"""Fixed-width rows in one memory-mapped Arrow file: pictures as uint8, activations as float32."""
+"""Fixed-width rows in one memory-mapped Arrow file: images as uint8, activations as float32."""
 
 from pathlib import Path
 

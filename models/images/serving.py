@@ -20,9 +20,9 @@ from unfreeze.models.images.augmentation import apply_views, average_views, numb
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
 from unfreeze.models.images.classifier import build_head, normalise, normalise_bytes
-from unfreeze.models.images.decode import make_square, read_picture
+from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
-from unfreeze.models.images.streaming import Chunk, Picture, stream
+from unfreeze.models.images.streaming import Chunk, ImageSource, stream
 from unfreeze.models.model_folder import class_frame, load_networks, read_description, save_model_folder
 from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.training.allocator import ready_device
@@ -50,11 +50,11 @@ def save_classifier(
     params
         What it was trained with.
     preprocessing
-        How its pictures are normalised and resized.
+        How its images are normalised and resized.
     classes
         Names of the C classes, in the order of its logits.
     size
-        Side of the pictures that it ends with, in pixels.
+        Side of the images that it ends with, in pixels.
     snapshots
         See `save_model_folder`.
     """
@@ -72,7 +72,7 @@ def save_classifier(
     save_model_folder(folder, network, description, snapshots)
 
 
-def made_up_image(size: int) -> bytes:
+def example_image(size: int) -> bytes:
     """A generated image, encoded as PNG: what a model's example shows instead of somebody's photo.
 
     Parameters
@@ -90,7 +90,7 @@ def made_up_image(size: int) -> bytes:
 
 
 class ImagePredictor:
-    """Predicts the class of encoded pictures exactly as the evaluation did, except for rounding.
+    """Predicts the class of encoded images exactly as the evaluation did, except for rounding.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ class ImagePredictor:
     classes : list of str
         Names of the C classes, in the order of the probabilities.
     size : int
-        Side of the squares that pictures are made, in pixels.
+        Side of the squares that images are made, in pixels.
     features_width : int
-        Numbers D that the body makes of a picture.
+        Numbers D that the body makes of an image.
     tta : TtaSpec
         Test-time augmentation as the model was evaluated with.
     """
@@ -134,15 +134,15 @@ class ImagePredictor:
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a forward pass."""
+        """Images in a forward pass."""
         return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
 
-    def probabilities(self, pictures: Sequence[Picture], tta: bool = False) -> np.ndarray:
-        """Probabilities (N, C) float64 of encoded pictures (bytes) or picture files (paths).
+    def probabilities(self, images: Sequence[ImageSource], tta: bool = False) -> np.ndarray:
+        """Probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
 
         Parameters
         ----------
-        pictures
+        images
             All of them: the random views of test-time augmentation go by position, and by how many there are.
         tta
             Whether to average the plain view with random ones, as the evaluation did: `evaluation.predict_views`.
@@ -150,30 +150,30 @@ class ImagePredictor:
         Raises
         ------
         UserError
-            For a picture that cannot be read; says which row.
+            For an image that cannot be read; says which row.
         """
-        chunks = self.stream(pictures, self.batch_size, tta)
+        chunks = self.stream(images, self.batch_size, tta)
         return _strictly(chunks, np.empty((0, len(self.classes))))
 
-    def features(self, pictures: Sequence[Picture]) -> np.ndarray:
+    def features(self, images: Sequence[ImageSource]) -> np.ndarray:
         """What the head takes: the body's pooled features (N, D) float32.
 
         Raises
         ------
         UserError
-            For a picture that cannot be read; says which row.
+            For an image that cannot be read; says which row.
         """
-        chunks = self.stream_features(pictures, self.batch_size)
+        chunks = self.stream_features(images, self.batch_size)
         return _strictly(chunks, np.empty((0, self.features_width), np.float32))
 
     def stream(
-        self, pictures: Sequence[Picture], chunk: int = 1024, tta: bool = False, start: int = 0
+        self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool = False, start: int = 0
     ) -> Generator[Chunk, None, None]:
-        """Probabilities chunk by chunk; pictures that cannot be read are reported, with the reason.
+        """Probabilities chunk by chunk; images that cannot be read are reported, with the reason.
 
         Parameters
         ----------
-        pictures, tta
+        images, tta
             See `probabilities`.
         chunk, start
             See `streaming.stream`.
@@ -184,22 +184,22 @@ class ImagePredictor:
             With probabilities (n, C) float64.
         """
         numbers = range(1, self.tta.n_aug + 1) if tta else ()
-        views = [numbered_view(number, len(pictures), self.augment) for number in numbers]
+        views = [numbered_view(number, len(images), self.augment) for number in numbers]
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             pixels = self._pixels(squares)
             plain = self._classify(normalise_bytes(pixels, self.preprocessing))
             if not views:
                 return plain
-            pictures = pixels.float().div_(255)
-            augmented = [apply_views(pictures, view[torch.from_numpy(positions)]) for view in views]
+            images = pixels.float().div_(255)
+            augmented = [apply_views(images, view[torch.from_numpy(positions)]) for view in views]
             others = [self._classify(normalise(view, self.preprocessing)) for view in augmented]
             return average_views(plain, others, self.tta.beta)
 
-        return self._stream(pictures, compute, chunk, start)
+        return self._stream(images, compute, chunk, start)
 
     def stream_features(
-        self, pictures: Sequence[Picture], chunk: int = 1024, start: int = 0
+        self, images: Sequence[ImageSource], chunk: int = 1024, start: int = 0
     ) -> Generator[Chunk, None, None]:
         """The body's features chunk by chunk, as `stream`.
 
@@ -210,12 +210,12 @@ class ImagePredictor:
         """
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
-            with torch.inference_mode(), self.precision.autocast(learning=False):
+            with torch.inference_mode(), self.precision.autocast(training=False):
                 features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
             in_memory: np.ndarray = features.float().cpu().numpy()
             return in_memory
 
-        return self._stream(pictures, compute, chunk, start)
+        return self._stream(images, compute, chunk, start)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Class, probability and all probabilities for a frame with a column ``image`` of encoded bytes.
@@ -233,41 +233,41 @@ class ImagePredictor:
             raise UserError("predict: give the encoded bytes of every image in a column `image`, not its path")
         return class_frame(self.classes, self.probabilities(contents))
 
-    def square(self, picture: Picture) -> np.ndarray:
-        """The picture as the network takes it, uint8 (S, S, 3)."""
-        source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
-        image = read_picture(source, self.max_megapixels, at_least=self.size)
+    def square(self, source: ImageSource) -> np.ndarray:
+        """The image as the network takes it, uint8 (S, S, 3)."""
+        file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+        image = read_image(file, self.max_megapixels, at_least=self.size)
         return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
 
     def _stream(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[ImageSource],
         compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
         chunk: int,
         start: int,
     ) -> Generator[Chunk, None, None]:
         overlap = self.device.type != "cpu"
-        return stream(pictures, self.square, compute, self.batch_size, chunk, start, overlap)
+        return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)
 
     def _pixels(self, squares: np.ndarray) -> torch.Tensor:
         """Squares (B, S, S, 3) uint8 as a batch (B, 3, S, S) on the device."""
         return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
 
     def _classify(self, inputs: torch.Tensor) -> np.ndarray:
-        with torch.inference_mode(), self.precision.autocast(learning=False):
+        with torch.inference_mode(), self.precision.autocast(training=False):
             logits = torch.stack([network(inputs) for network in self.networks])
         probabilities: np.ndarray = logits.double().softmax(dim=2).mean(dim=0).cpu().numpy()
         return probabilities
 
 
 def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:
-    """All results, or an error for the first picture that cannot be read."""
+    """All results, or an error for the first image that cannot be read."""
     results = [nothing]
     with closing(chunks):
         for chunk in chunks:
             if chunk.unreadable:
                 row, reason = min(chunk.unreadable.items())
-                raise UserError(f"row {row}: the picture cannot be read: {reason}")
+                raise UserError(f"row {row}: the image cannot be read: {reason}")
             results.append(chunk.results)
     return np.concatenate(results)
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a table, a torchvision data set or the embedded digits, as one listing."""
+"""Where images come from: a folder, a table, a torchvision data set or the embedded digits, as one listing."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.picture_files import published, write_pictures
-from unfreeze.models.images.torchvision_sources import DATA_SETS, torchvision_pictures
+from unfreeze.models.images.image_files import published, write_images
+from unfreeze.models.images.torchvision_sources import DATA_SETS, torchvision_images
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part, part_of
@@ -25,7 +25,7 @@ _TABLES = (".csv", ".feather", ".arrow")
 
 
 class ListedFile(NamedTuple):
-    """One picture of a source; `split` is None where the source has no split of its own."""
+    """One image of a source; `split` is None where the source has no split of its own."""
 
     path: Path
     label: str
@@ -52,7 +52,7 @@ class Listing:
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
-    """List the pictures and labels of `data.source`.
+    """List the images and labels of `data.source`.
 
     `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
 
@@ -71,7 +71,7 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     Raises
     ------
     UserError
-        Where the source is none of the kinds, is empty, has fewer than two classes, a table has missing columns,
+        Where the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
         values or files, or a download fails.
     """
     # Absolute, because the listing outlives the working directory in a stored index.
@@ -88,7 +88,7 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
     what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
     raise UserError(
-        f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of pictures per "
+        f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
         "class; a folder with train/ and valid/ of such folders; a .csv, .feather or .arrow file with a "
         f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
     )
@@ -116,7 +116,7 @@ def _list_folder(folder: Path, name: str) -> Listing:
     if not children:
         flat = sum(1 for _ in _visible(folder))
         problem = f"has {flat} files but no folders" if flat else "is empty"
-        raise UserError(f"{folder} {problem}; put the pictures into a folder per class, such as {folder}/cat/1.jpg.")
+        raise UserError(f"{folder} {problem}; put the images into a folder per class, such as {folder}/cat/1.jpg.")
     parts: dict[Part, str] = {}
     for child in sorted(children):
         part = part_of(child)
@@ -132,13 +132,11 @@ def _list_folder(folder: Path, name: str) -> Listing:
         files = [file._replace(split=side) for side in sides for file in _list_classes(children[parts[side]])]
         empty = [side for side in sides if not any(file.split == side for file in files)]
         if empty:
-            raise UserError(
-                f"{folder} has no class folder with files for {empty[0]}; add pictures or remove the split."
-            )
+            raise UserError(f"{folder} has no class folder with files for {empty[0]}; add images or remove the split.")
         return _listing(name, files, str(folder))
     if parts.keys() == {"train", "test"} and len(children) == 2:
         train = children[parts["train"]]
-        return _listing(name, _list_classes(train), str(train), _left_out_test(f"{parts['test']}/"))
+        return _listing(name, _list_classes(train), str(train), _rejected_test(f"{parts['test']}/"))
     raise UserError(
         f"{folder} has {_some(f'{child}/' for child in sorted(children))}: "
         f"{_some(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
@@ -147,8 +145,8 @@ def _list_folder(folder: Path, name: str) -> Listing:
     )
 
 
-def _left_out_test(test: str) -> str:
-    return f"{test} is left out of the training, and the validation rows are drawn from the training ones at random"
+def _rejected_test(test: str) -> str:
+    return f"{test} is not used for training, and the validation rows are drawn from the training ones at random"
 
 
 def _some(names: Iterable[str], most: int = 8) -> str:
@@ -197,7 +195,7 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
         missing = {"train", "valid"} - set(splits) if paths else set()
         if missing == {"valid"} and "test" in splits:
             splits = [None if part == "train" else part for part in splits]
-            note = _left_out_test("`test`")
+            note = _rejected_test("`test`")
         elif missing:
             raise UserError(f"{table}: no row has {min(missing)!r} in column {data.split_column!r}")
     absent = (row for row, path in enumerate(paths) if not path.is_file())
@@ -270,12 +268,12 @@ def _write_digits(folder: Path) -> Path:
         digits = load_digits()
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         with published(folder) as building:
-            write_pictures(building, pixels, [str(label) for label in digits.target])
+            write_images(building, pixels, [str(label) for label in digits.target])
     return folder
 
 
 def _list_data_set(name: str, folder: Path) -> Listing:
-    found = torchvision_pictures(name, folder)
+    found = torchvision_images(name, folder)
     if isinstance(found, Path):
         return _list_folder(found, name)
     files = [ListedFile(*file) for file in found]

@@ -1,8 +1,8 @@
-"""Pictures in at one end, numbers out at the other: threads decode ahead of the forward pass, in bounded memory.
+"""Images in at one end, numbers out at the other: threads decode ahead of the forward pass, in bounded memory.
 
 Where the forward pass has a device of its own, threads decode meanwhile. On a CPU both want the same cores, and a pass
 waits for the slowest of its threads: there a few batches are decoded on all cores, and then computed on all cores. That
-was a sixth faster than decoding beside the pass (185 against 161 pictures a second on two cores, efficientnet-lite0).
+was a sixth faster than decoding beside the pass (185 against 161 images a second on two cores, efficientnet-lite0).
 """
 
 import os
@@ -15,21 +15,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfreeze.models.images.decode import UnreadablePicture, map_in_order
+from unfreeze.models.images.decode import UnreadableImage, map_in_order
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that decode; PIL leaves the interpreter free meanwhile, and so does the forward pass."""
 BATCHES_AHEAD = 4
 """Batches that are decoded, at most, before the forward pass takes them."""
 
-Picture = bytes | str | Path
+ImageSource = bytes | str | Path
 """Encoded bytes, or a file."""
 Decoded = tuple[int, np.ndarray | str]
 """Position, and pixels or the reason why there are none."""
 
 
 class Chunk(NamedTuple):
-    """What became of some pictures in a row.
+    """What became of some images in a row.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class Chunk(NamedTuple):
 
 
 def stream(
-    pictures: Sequence[Picture],
-    decode: Callable[[Picture], np.ndarray],
+    images: Sequence[ImageSource],
+    decode: Callable[[ImageSource], np.ndarray],
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
     batch_size: int,
     chunk: int,
@@ -60,22 +60,22 @@ def stream(
 
     A batch never reaches over the end of a chunk: whoever starts again at a chunk gets, bit for bit, what an
     uninterrupted pass gives. Memory: `BATCHES_AHEAD` decoded batches, the one under way and a chunk of results,
-    besides a picture in each thread, whatever the number of pictures.
+    besides an image in each thread, whatever the number of images.
 
     Parameters
     ----------
-    pictures
+    images
         All of them.
     decode
-        Makes a picture an array of a fixed shape, or raises `UnreadablePicture`. Called on threads.
+        Makes an image an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
     compute
         (decoded (B, ...), positions (B,) int64) -> results (B, K). Called here.
     batch_size
-        Pictures per call of `compute`, at most.
+        Images per call of `compute`, at most.
     chunk
-        Pictures per chunk; the last may have fewer.
+        Images per chunk; the last may have fewer.
     start
-        Position of the first picture to read; chunks are counted from there.
+        Position of the first image to read; chunks are counted from there.
     overlap
         Whether to decode while `compute` runs, or in turns with it.
     threads
@@ -84,22 +84,22 @@ def stream(
 
     def decoded(position: int) -> Decoded:
         try:
-            return position, decode(pictures[position])
-        except UnreadablePicture as error:
+            return position, decode(images[position])
+        except UnreadableImage as error:
             return position, str(error)
 
     in_turn = map_in_order if overlap else _lot_by_lot
-    ahead = in_turn(decoded, range(start, len(pictures)), threads, BATCHES_AHEAD * batch_size)
-    with closing(ahead):  # stopped in the middle, the threads must not go on decoding
-        for first in range(start, len(pictures), chunk):
-            yield _one_chunk(islice(ahead, min(chunk, len(pictures) - first)), compute, batch_size)
+    ahead = in_turn(decoded, range(start, len(images)), threads, BATCHES_AHEAD * batch_size)
+    with closing(ahead):  # stopped in the middle, the threads must not continue decoding
+        for first in range(start, len(images), chunk):
+            yield _one_chunk(islice(ahead, min(chunk, len(images) - first)), compute, batch_size)
 
 
 def _lot_by_lot(
     function: Callable[[int], Decoded], items: Sequence[int], threads: int, lot: int
 ) -> Generator[Decoded, None, None]:
     """As `map_in_order`, but the threads rest while the results of a lot are taken."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         for first in range(0, len(items), lot):
             yield from list(pool.map(function, items[first : first + lot]))
 
@@ -118,12 +118,12 @@ def _one_chunk(
         results.append(compute(np.stack(batch), np.array(positions[-len(batch) :], dtype=np.int64)))
         batch.clear()
 
-    for position, picture in decoded:
-        if isinstance(picture, str):
-            unreadable[position] = picture
+    for position, image in decoded:
+        if isinstance(image, str):
+            unreadable[position] = image
             continue
         positions.append(position)
-        batch.append(picture)
+        batch.append(image)
         if len(batch) == batch_size:
             flush()
     if batch:

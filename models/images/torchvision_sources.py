@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads, as pictures in files."""
+"""Data sets that torchvision downloads, as images in files."""
 
 import importlib
 import socket
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.picture_files import published, write_pictures
+from unfreeze.models.images.image_files import published, write_images
 
 _NETWORK_SECONDS = 5.0
 
@@ -44,8 +44,8 @@ DATA_SETS = {
 }
 
 
-def torchvision_pictures(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
-    """Find the pictures of a data set, after downloading it into `folder` if it is not there yet.
+def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
+    """Find the images of a data set, after downloading it into `folder` if it is not there yet.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def torchvision_pictures(name: str, folder: Path) -> Path | list[tuple[Path, str
     Returns
     -------
     Path or list of tuple
-        Path, label and split of each picture (None for all where the data set has no split); or, where torchvision
+        Path, label and split of each image (None for all where the data set has no split); or, where torchvision
         has pixels instead of files, the folder that they were written to, one folder per split (if any) and label.
 
     Raises
@@ -66,7 +66,7 @@ def torchvision_pictures(name: str, folder: Path) -> Path | list[tuple[Path, str
         If the download fails.
     """
     data_set = DATA_SETS[name]
-    written = folder / "pictures"
+    written = folder / "images"
     if written.is_dir():
         return written
     if not folder.exists():
@@ -80,7 +80,7 @@ def torchvision_pictures(name: str, folder: Path) -> Path | list[tuple[Path, str
         with published(written) as building:
             for side, part in parts:
                 labels = [part.classes[target].replace("/", "-") for target in _targets(part)]
-                write_pictures(building / side, _channels_last(np.asarray(part.data)), labels)
+                write_images(building / side, _channels_last(np.asarray(part.data)), labels)
         return written
     return [(path, label, side if len(parts) > 1 else None) for side, part in parts for path, label in _samples(part)]
 
@@ -98,7 +98,7 @@ def _open(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> An
         raise UserError(
             f"data.source {name!r} could not be downloaded: {error}. Without a network, put the archives that "
             f"torchvision.datasets.{data_set.class_name} downloads into {final / data_set.archive_folder}, or unpack "
-            "the pictures anywhere into a folder per class and give that folder as data.source."
+            "the images anywhere into a folder per class and give that folder as data.source."
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -1,4 +1,4 @@
-"""Pictures to predict: a folder, one picture, or a table of paths; what cannot be read shows only when it is."""
+"""Images to predict: a folder, one image, or a table of paths; what cannot be read shows only when it is."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ TABLES = (".csv", ".feather", ".arrow", ".parquet")
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Pictures in a fixed order.
+    """Images in a fixed order.
 
     Attributes
     ----------
@@ -36,19 +36,19 @@ class Unlabelled:
 
 
 def list_unlabelled(source: str, path_column: str, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
-    """List pictures without opening any.
+    """List images without opening any.
 
     Parameters
     ----------
     source
-        A folder (with all folders in it; hidden files are left out), one picture, a CSV, feather or Parquet file of
+        A folder (with all folders in it; hidden files are skipped), one image, a CSV, feather or Parquet file of
         paths, or `digits`.
     path_column
         Column of paths; relative ones start at the table's folder.
     downloads
         Folder of the digits, which are written there if need be.
     without
-        Files and folders that are no part of a folder's pictures, such as the predictions themselves.
+        Files and folders that are no part of a folder's images, such as the predictions themselves.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def list_unlabelled(source: str, path_column: str, downloads: Path, without: Col
     if path.is_dir():
         files = sorted(_nested(path, {os.path.abspath(each) for each in without}))
         if not files:
-            raise UserError(f"source: there is no file in {path}; give a folder of pictures")
+            raise UserError(f"source: there is no file in {path}; give a folder of images")
         return Unlabelled([_printable(file) for file in files], files)
     if not path.is_file():
         kind = irregular_kind(path)
         what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
         raise UserError(
-            f"source: {source!r} {what}. A source is one of: a folder of pictures; a picture; "
+            f"source: {source!r} {what}. A source is one of: a folder of images; an image; "
             f"a file of paths ({', '.join(TABLES)}); or `digits`."
         )
     if path.suffix.lower() not in TABLES:
@@ -91,7 +91,7 @@ def _is_wanted(place: str, name: str, without: Collection[str]) -> bool:
 
 
 def _printable(path: str) -> str:
-    """The path as valid text: a name that is no UTF-8 is still a picture."""
+    """The path as valid text: a name that is not UTF-8 is still an image."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

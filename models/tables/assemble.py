@@ -37,14 +37,14 @@ def assemble(
     data
         What to do.
     training
-        Whether the rows are to learn from: rows that a condition excludes are left out. Rows to predict are all kept.
+        Whether the rows are to learn from: rows that a condition excludes are rejected. Rows to predict are all kept.
 
     Returns
     -------
     tuple
-        The table, its date columns read, and what was left out: ``reason`` and ``rows``.
+        The table, its date columns read, and what was rejected: ``reason`` and ``rows``.
     """
-    left_out: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
     for joined in joins:
         frame = join_many_to_one(frame, joined.frame, joined.on, joined.name)
     _require(frame, [*data.date, *data.events, *data.rolling, *data.group], "data.date, events, rolling or group")
@@ -52,9 +52,9 @@ def assemble(
     if data.events or data.rolling:
         frame = _with_events(frame, data)
     if training and data.where:
-        frame, left_out = keep_where(frame, data.where)
+        frame, rejected = keep_where(frame, data.where)
     frame = frame.drop(columns=[name for name in data.drop if name in frame]).reset_index(drop=True)
-    return frame, left_out
+    return frame, rejected
 
 
 def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:

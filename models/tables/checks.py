@@ -69,7 +69,7 @@ def check_table(
 
 
 def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Leave out rows without a target. Infinite numbers count as missing.
+    """Exclude rows without a target. Infinite numbers count as missing.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
     Returns
     -------
     tuple
-        The table, with the index of its rows, and what was left out: dicts of what (`rows`, or a column's name),
+        The table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
         reason, and rows (how many it concerns).
 
     Raises
@@ -92,11 +92,11 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
     for target in targets:
         if target not in frame.columns:
             raise unknown_column(target, frame.columns, "target")
-    frame, left_out = _without_infinities(frame)
+    frame, rejected = _without_infinities(frame)
     for target in targets:
         missing = frame[target].isna()
         if missing.any():
-            left_out.append({"what": "rows", "reason": f"{target} is missing", "rows": int(missing.sum())})
+            rejected.append({"what": "rows", "reason": f"{target} is missing", "rows": int(missing.sum())})
             frame = frame[~missing]
     if len(frame) < MIN_ROWS:
         raise UserError(
@@ -105,11 +105,11 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
     for target in targets:
         if count_up_to(frame[target], 2) == 1:
             raise UserError(f"target {target}: {frame[target].iloc[0]!r} in every row; there is nothing to learn")
-    return frame, left_out
+    return frame, rejected
 
 
 def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Leave out columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
+    """Exclude columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
 
     Parameters
     ----------
@@ -121,28 +121,28 @@ def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.
     Returns
     -------
     tuple
-        The table, and what was left out, as `drop_unusable_rows` says it.
+        The table, and what was rejected, as `drop_unusable_rows` says it.
     """
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
         for column in frame.columns
         if column not in keep and count_up_to(frame[column], 2, missing=True) == 1
     }
-    left_out = [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
-    return frame.drop(columns=list(reasons)), left_out
+    rejected = [{"what": column, "reason": reason, "rows": len(frame)} for column, reason in reasons.items()]
+    return frame.drop(columns=list(reasons)), rejected
 
 
 def _without_infinities(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    left_out = []
+    rejected = []
     for column in frame.columns:
         if not is_float_dtype(frame[column]):
             continue
         infinite = np.concatenate([part.isin([np.inf, -np.inf]).to_numpy() for part in in_chunks(frame[column])])
         if infinite.any():
             reason = "an infinite value counts as missing"
-            left_out.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
+            rejected.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
             frame = frame.assign(**{column: frame[column].mask(infinite)})
-    return frame, left_out
+    return frame, rejected
 
 
 def _split_warnings(frame: pd.DataFrame, features: list[str], data: TableDataSpec) -> list[str]:
@@ -196,7 +196,7 @@ def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
             return None
         found = f"correlation {strength:.3f}"
     return (
-        f"{column.name} nearly gives {target.name} away ({found}): if it is known only afterwards, leave it out "
+        f"{column.name} nearly gives {target.name} away ({found}): if it is known only afterwards, exclude it "
         f"(drop: [{column.name}])."
     )
 

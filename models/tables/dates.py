@@ -68,7 +68,7 @@ def parse_dates(values: pd.Series, name: str) -> pd.Series:
     Raises
     ------
     UserError
-        If a value is no date, or if nothing in the column tells whether the month or the day comes first.
+        If a value is not a date, or if nothing in the column tells whether the month or the day comes first.
     """
     times, wrong = read_dates(values, name)
     if wrong.any():
@@ -77,7 +77,7 @@ def parse_dates(values: pd.Series, name: str) -> pd.Series:
 
 
 def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
-    """Read a column as `parse_dates` does, but say which values are no dates instead of failing.
+    """Read a column as `parse_dates` does, but say which values are not dates instead of failing.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
     Returns
     -------
     tuple
-        The dates, NaT where there is none, and which values are no dates although there is one, (n,) bool.
+        The dates, NaT where there is none, and which values are not dates although there is one, (n,) bool.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def add_datepart(
     time, cyclic : bool
         See `date_parts`.
     drop : bool
-        Whether to leave out the date itself; if not, it is kept as read.
+        Whether to drop the date itself; if not, it is kept as read.
     prefix : str or None
         Put before the name of each part. None: the name of the column without Date or date at its end.
 
@@ -330,7 +330,7 @@ def _no_dates(texts: pd.Series, wrong: np.ndarray, name: str) -> UserError:
     rows = np.flatnonzero(wrong)
     shown = ", ".join(f"row {row + 1} ({texts.iloc[row]!r})" for row in rows[:SHOWN])
     more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
-    what = "1 value is no date" if len(rows) == 1 else f"{len(rows):,} values are no dates"
+    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
     return UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
 
 

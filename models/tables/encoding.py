@@ -72,7 +72,7 @@ class TableEncoder:
         Flag -> the column whose missing values it marks.
     kinds : dict of str
         Column -> ``text``, ``bool`` or ``number``: what later tables must hold there too.
-    left_out : dict of str
+    rejected : dict of str
         Column that tells nothing -> why.
     task : str
         ``regression`` or ``classification``.
@@ -90,7 +90,7 @@ class TableEncoder:
     continuous: dict[str, dict[str, float]]
     flags: dict[str, str]
     kinds: dict[str, str]
-    left_out: dict[str, str]
+    rejected: dict[str, str]
     task: Task
     target_names: list[str]
     classes: list[Category]
@@ -168,7 +168,7 @@ class TableEncoder:
             numbers[:, position] = (values - statistics["mean"]) / statistics["std"]
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
-        """Targets as the network learns them.
+        """Targets as the network is trained on them.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class TableEncoder:
         return cls(**{**fields, "target_extremes": tuple(fields["target_extremes"])})
 
     def _reads(self, name: str) -> bool:
-        return name not in self.left_out or name in self.flags.values()
+        return name not in self.rejected or name in self.flags.values()
 
     def _check(self, frame: pd.DataFrame) -> None:
         names = self.columns()
@@ -262,12 +262,12 @@ class _Columns:
     continuous: dict[str, dict[str, float]]
     flags: dict[str, str]
     kinds: dict[str, str]
-    left_out: dict[str, str]
+    rejected: dict[str, str]
 
     def add(self, column: pd.Series, data: TableDataSpec) -> None:
         name, kind = str(column.name), _kind(column)
         if kind == "empty" or (kind == "number" and all(np.isnan(_numbers(part)).all() for part in in_chunks(column))):
-            self.left_out[name] = "no value in the training rows"
+            self.rejected[name] = "no value in the training rows"
             return
         self.kinds[name] = kind
         if _is_category(column, kind, data):
@@ -283,7 +283,7 @@ class _Columns:
         if statistics["std"] > 0:
             self.continuous[name] = statistics
         else:
-            self.left_out[name] = f"{statistics['median']:g} in every training row"
+            self.rejected[name] = f"{statistics['median']:g} in every training row"
 
 
 def embedding_width(categories: int, rule: str) -> int:
@@ -374,7 +374,7 @@ def _whole(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 def _is_category(column: pd.Series, kind: Kind, data: TableDataSpec) -> bool:
     if column.name in data.continuous:
         if kind == "text":
-            raise UserError(f"data.continuous: column {column.name!r} is text; leave it out of the list")
+            raise UserError(f"data.continuous: column {column.name!r} is text; remove it from the list")
         return False
     if kind in ("text", "bool") or column.name in data.categorical:
         return True
@@ -402,7 +402,7 @@ def _categories(column: pd.Series, data: TableDataSpec) -> list[Category]:
 def _count_values(column: pd.Series) -> pd.Series:
     """Rows of every value as categories are kept, sorted by value; counted chunk by chunk."""
     kind = _kind(column)
-    # Whether numbers are whole is for the column to say, not for a chunk of it.
+    # Whether numbers are whole is for the column to log_info, not for a chunk of it.
     fractions = kind == "number" and any(_has_fractions(part) for part in in_chunks(column))
     counts = [_category_values(part, kind, fractions).value_counts() for part in in_chunks(column)]
     together = counts[0] if len(counts) == 1 else pd.concat(counts).groupby(level=0).sum()

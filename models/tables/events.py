@@ -12,7 +12,7 @@ def days_since(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series])
     Parameters
     ----------
     dates : Series of length n, datetime64
-        In any order; the time of day is left out, and a day may have several rows.
+        In any order; the time of day is ignored, and a day may have several rows.
     event : array of shape (n,), bool
         Whether the row's day is a day of the event for its group; one such row of a day is enough.
     groups : sequence of Series of length n
@@ -26,7 +26,7 @@ def days_since(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series])
     Raises
     ------
     ValueError
-        If the lengths differ, `event` is not bool or `dates` are no naive dates.
+        If the lengths differ, `event` is not bool or `dates` are not naive dates.
     """
     days, known, codes, span = _calendar(dates, event, groups)
     keys = codes * span + days
@@ -68,9 +68,9 @@ def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Serie
     Parameters
     ----------
     values : array of shape (n,), numbers
-        Missing (NaN) ones are left out.
+        Missing (NaN) ones are ignored.
     dates : Series of length n, datetime64
-        In any order; the time of day is left out, and a day may have several rows.
+        In any order; the time of day is ignored, and a day may have several rows.
     groups : sequence of Series of length n
         The columns that name a group; see `days_since`.
     days : int
@@ -84,7 +84,7 @@ def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Serie
     Raises
     ------
     ValueError
-        If the lengths differ, `days` is below 1 or `dates` are no naive dates.
+        If the lengths differ, `days` is below 1 or `dates` are not naive dates.
     """
     if days < 1:
         raise ValueError(f"a window needs at least 1 day, not {days}")

@@ -11,7 +11,7 @@ from unfreeze.models.training.metrics import accuracy, area_under_curve, own_met
 
 
 def rmspe(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Root mean squared percentage error, as a share; rows with target 0 are left out (Rossmann competition).
+    """Root mean squared percentage error, as a share; rows with target 0 are ignored (Rossmann competition).
 
     NaN if all targets are 0.
     """

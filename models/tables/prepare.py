@@ -31,7 +31,7 @@ class Prepared:
         Fitted on the training rows.
     encoded, targets
         All rows as the network takes them.
-    left_out
+    rejected
         What is not used, and why.
     warnings
         For people: leaks, splits that flatter, columns without meaning.
@@ -44,12 +44,12 @@ class Prepared:
     encoder: TableEncoder
     encoded: Encoded
     targets: np.ndarray
-    left_out: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
     warnings: list[str]
 
 
 def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -> Prepared:
-    """Join, add features, leave out what cannot be used, split, and encode.
+    """Join, add features, exclude what cannot be used, split, and encode.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
         For what is wrong with the tables or does not fit them.
     """
     own = frame.columns
-    frame, left_out = assemble(frame, joins, data, training=True)
+    frame, rejected = assemble(frame, joins, data, training=True)
     for name in data.target:
         if name not in frame:
             raise unknown_column(name, frame.columns, "data.target")
@@ -82,5 +82,5 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     encoder = TableEncoder.fit(features, train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
     return Prepared(
-        frame, features, train, valid, encoder, encoded, targets, [*left_out, *rows_out, *columns_out], warnings
+        frame, features, train, valid, encoder, encoded, targets, [*rejected, *rows_out, *columns_out], warnings
     )

@@ -513,7 +513,7 @@ def parse_join(text: str) -> tuple[str, list[str] | None]:
 def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | None, name: str) -> pd.DataFrame:
     """Add the columns of a table that has one row per key; rows, their order and their index stay those of `left`.
 
-    A row without a partner gets missing values, and a missing key has no partner. That no row has one is no error:
+    A row without a partner gets missing values, and a missing key has no partner. That no row has one is not an error:
     rows to predict are joined as well, and may be few.
 
     Parameters
@@ -616,14 +616,14 @@ def keep_where(frame: pd.DataFrame, conditions: list[str]) -> tuple[pd.DataFrame
     UserError
         Where a condition is malformed, names no column, compares with a value of the wrong kind, or keeps no row.
     """
-    left_out = []
+    rejected = []
     for condition in conditions:
         holds = _holds(frame, condition)
         if not holds.any():
             raise UserError(f"where {condition!r}: holds for none of {len(frame)} rows; check the value")
-        left_out.append({"reason": f"{condition.strip()} does not hold", "rows": int((~holds).sum())})
+        rejected.append({"reason": f"{condition.strip()} does not hold", "rows": int((~holds).sum())})
         frame = frame[holds]
-    return frame, left_out
+    return frame, rejected
 
 
 def _holds(frame: pd.DataFrame, condition: str) -> pd.Series:
@@ -678,7 +678,7 @@ def flights_frame() -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     Returns
     -------
     tuple
-        The table, and what was left out: dicts of reason and rows.
+        The table, and what was rejected: dicts of reason and rows.
 
     Raises
     ------
@@ -691,12 +691,12 @@ def flights_frame() -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     frame = join_many_to_one(flights, pd.read_csv(folder / "planes.csv"), ["tailnum"], "planes")
     frame = join_many_to_one(frame, weather, ["origin", "time_hour"], "weather")
     arrived = frame["arr_delay"].notna()
-    left_out = [{"reason": "no arr_delay: the flight was cancelled or diverted", "rows": int((~arrived).sum())}]
+    rejected = [{"reason": "no arr_delay: the flight was cancelled or diverted", "rows": int((~arrived).sum())}]
     frame = frame[arrived].reset_index(drop=True)
     hours = pd.to_datetime(frame["time_hour"], utc=True).dt.tz_convert("America/New_York").dt.tz_localize(None)
     frame.insert(0, "date", hours)
     frame["arr_late"] = (frame["arr_delay"] > FLIGHT_LATE_MINUTES).map({True: "late", False: "on time"})
-    return frame.drop(columns=[*_KNOWN_AFTER_DEPARTURE, *_PARTS_OF_DATE]), left_out
+    return frame.drop(columns=[*_KNOWN_AFTER_DEPARTURE, *_PARTS_OF_DATE]), rejected
 
 
 def _flights_folder() -> Path:

@@ -43,7 +43,7 @@ def save_table_model(
     save_model_folder(folder, network, description, snapshots)
 
 
-def made_up_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
+def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     """A row with the columns and types of a table and none of its values: what a model's example shows.
 
     Parameters
@@ -72,7 +72,7 @@ def predict_encoded(
     """Outputs (N, C) float32 on the CPU of encoded rows, computed in float32 unless a precision is given."""
     network.eval()
     results = []
-    with torch.inference_mode(), precision.autocast(learning=False) if precision else nullcontext():
+    with torch.inference_mode(), precision.autocast(training=False) if precision else nullcontext():
         for start in range(0, max(len(encoded), 1), FORWARD_SIZE):  # no rows give no outputs, but of the right width
             part = slice(start, start + FORWARD_SIZE)
             categories = torch.from_numpy(encoded.categorical[part].astype(np.int64)).to(device)

@@ -1,1 +1,1 @@
-"""The recipe's machinery, the same for pictures and tables: loop, schedules, layer groups, finder, checkpoints."""
+"""The recipe's machinery, the same for images and tables: loop, schedules, layer groups, finder, checkpoints."""

@@ -10,7 +10,7 @@ Inputs = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 class Batches(Protocol):
-    """A set of rows that can be visited in any order; pictures, precomputed activations and tables are such sets."""
+    """A set of rows that can be visited in any order; images, precomputed activations and tables are such sets."""
 
     batch_size: int
     """Rows of a training batch, at most."""

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on bit for bit, without pickled code.
+"""Checkpoints: all that a training needs to continue bit for bit, without pickled code.
 
 One safetensors file. Its header carries a JSON text with the position, the layout of the layer groups and which
 parameters require gradients; its tensors are the weights and buffers (``network/``), the optimizer's state
@@ -68,7 +68,7 @@ def capture(learner: Learner) -> Checkpoint:
         "finished": progress.finished,
         "best_loss": progress.best_loss,
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
-        "base_rates": learner.base_rates,
+        "base_lrs": learner.base_lrs,
         "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
     }
     copies = {
@@ -93,7 +93,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     parameters = dict(learner.network.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in requires_grad)
-    learner.base_rates = list(checkpoint.position["base_rates"])
+    learner.base_lrs = list(checkpoint.position["base_lrs"])
     learner.optimizer.state.clear()
     for path, value in checkpoint.part("optimizer").items():
         name, key = path.rsplit("/", 1)
@@ -133,7 +133,7 @@ def random_states(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def set_random_states(learner: Learner, states: dict[str, torch.Tensor]) -> None:
-    """Put back what `random_states` returned; a CUDA state is left out where there is no such device."""
+    """Put back what `random_states` returned; a CUDA state is ignored where there is no such device."""
     torch.set_rng_state(states["torch"])
     learner.generator.set_state(states["learner"])
     if learner.device.type == "cuda" and "cuda" in states:

@@ -1,4 +1,4 @@
-"""The learning-rate finder: raise the rate batch by batch, watch the loss, put everything back."""
+"""The learning-rate finder: raise the lr batch by batch, watch the loss, put everything back."""
 
 import math
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ DIVERGED = 4.0
 
 
 @dataclass(frozen=True)
-class LearningRateCurve:
+class LrCurve:
     """What the finder saw: one entry per batch."""
 
-    rates: np.ndarray
+    lrs: np.ndarray
     """Learning rate of the head, (N,) float64."""
     losses: np.ndarray
     """Loss of the batch, (N,) float64."""
@@ -32,13 +32,13 @@ class LearningRateCurve:
 
     def suggestions(self) -> dict[str, float]:
         """Learning rates by method; see `suggest`."""
-        return suggest(self.rates, self.losses)
+        return suggest(self.lrs, self.losses)
 
 
-def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -> LearningRateCurve:
+def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrCurve:
     """Sweep the learning rate from ``settings.start`` to ``settings.end``.
 
-    The learner must be prepared for a stage; one multiplier raises the rates of all its groups, so their ratios hold.
+    The learner must be prepared for a stage; one multiplier raises the lrs of all its groups, so their ratios hold.
     Model, optimizer, buffers and random numbers are afterwards bit for bit what they were, also in mid-training.
     The sweep runs the training loop, over as many epochs as it takes, and stops early at a loss that is not a number
     or exceeds four times the lowest smoothed loss.
@@ -52,33 +52,33 @@ def find_learning_rate(learner: Learner, train: Batches, settings: FinderSpec) -
     ----------
     Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; fastai 0.7 (``learner.lr_find``).
     """
-    before, base_rates, progress = capture(learner), learner.base_rates, learner.progress
-    set_rates = [parameters["lr"] for parameters in learner.optimizer.param_groups]
-    learner.base_rates = [rate / base_rates[-1] for rate in base_rates]
+    before, base_lrs, progress = capture(learner), learner.base_lrs, learner.progress
+    set_lrs = [parameters["lr"] for parameters in learner.optimizer.param_groups]
+    learner.base_lrs = [lr / base_lrs[-1] for lr in base_lrs]
     learner.progress = Progress()  # the training's own belongs to a loop that may be suspended in mid-epoch
     schedule = exponential(settings.start, settings.end, settings.steps)
-    rates: list[float] = []
+    lrs: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     average = 0.0
     try:
         while len(losses) < settings.steps:
-            for batch_loss, group_rates in train_epoch(learner, train, schedule, first=len(losses)):
+            for batch_loss, group_lrs in train_epoch(learner, train, schedule, first=len(losses)):
                 loss = float(batch_loss)
                 average = BETA * average + (1 - BETA) * loss
-                rates.append(list(group_rates.values())[-1])
+                lrs.append(list(group_lrs.values())[-1])
                 losses.append(loss)
                 smoothed.append(average / (1 - BETA ** len(losses)))
                 if len(losses) == 1 and not math.isfinite(loss):
                     raise DivergedError("the loss is not finite at the finder's first batch; check data and weights")
                 if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed) or len(losses) == settings.steps:
-                    return LearningRateCurve(*_finite(rates, losses, smoothed))
+                    return LrCurve(*_finite(lrs, losses, smoothed))
         raise AssertionError("an epoch has at least one batch")
     finally:
         restore(learner, before)
         learner.progress = progress
-        for parameters, rate in zip(learner.optimizer.param_groups, set_rates, strict=True):
-            parameters["lr"] = rate
+        for parameters, lr in zip(learner.optimizer.param_groups, set_lrs, strict=True):
+            parameters["lr"] = lr
 
 
 def _finite(*columns: list[float]) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""Layer groups: which parameters share a learning rate, and which rate each group gets."""
+"""Layer groups: which parameters share a learning rate, and which lr each group gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
 
     Three groups are the network's own: the early blocks, the late blocks and the head (for a resnet the stem with
     layer1 and layer2, layer3 with layer4, and the head). Any other number spreads the first ``count - 1`` evenly over
-    the body's blocks, as fastai 0.7 spreads a longer list of rates.
+    the body's blocks, as fastai 0.7 spreads a longer list of lrs.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
     if not 1 <= parts <= len(blocks):
         raise UserError(
             f"{count} learning rates need {parts} parts of the body, but it has {len(blocks)} blocks; "
-            f"give 2 to {len(blocks) + 1} rates in lrs"
+            f"give 2 to {len(blocks) + 1} lrs in lrs"
         )
     if count == 3:
         borders, names = [0, network.early_blocks, len(blocks)], ["early", "late"]
@@ -48,13 +48,13 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
     return [*groups, LayerGroup("head", tuple(network.head_parameters()))]
 
 
-def group_rates(lr: float, ratio: float, count: int, early_ratio: float | None = None) -> list[float]:
+def group_lrs(lr: float, ratio: float, count: int, early_ratio: float | None = None) -> list[float]:
     """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`.
 
     With `early_ratio`, that and not `ratio` lies between the first group and the second.
     """
-    rates = [lr / ratio ** (count - 1 - group) for group in range(count)]
-    return rates if early_ratio is None else [rates[1] / early_ratio, *rates[1:]]
+    lrs = [lr / ratio ** (count - 1 - group) for group in range(count)]
+    return lrs if early_ratio is None else [lrs[1] / early_ratio, *lrs[1:]]
 
 
 def trained_groups(groups: Sequence[LayerGroup], train: str) -> list[LayerGroup]:
@@ -72,15 +72,15 @@ def freeze_all_but(network: Network, groups: Sequence[LayerGroup]) -> None:
 
 
 def set_modes(network: Network) -> None:
-    """Training mode for what learns, evaluation mode for what is frozen.
+    """Training mode for what is trainable, evaluation mode for what is frozen.
 
     A module without parameters (dropout, stochastic depth) follows the nearest parent. A frozen batch norm keeps its
     statistics untouched: only then do precomputed activations equal those of the network that is trained.
     """
 
-    def visit(module: nn.Module, parent_learns: bool) -> None:
+    def visit(module: nn.Module, parent_trains: bool) -> None:
         needs = [parameter.requires_grad for parameter in module.parameters()]
-        module.training = any(needs) if needs else parent_learns
+        module.training = any(needs) if needs else parent_trains
         for child in module.children():
             visit(child, module.training)
 

@@ -1,4 +1,4 @@
-"""A network with all that changes while it learns."""
+"""A network with all that changes during training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from unfreeze.models.training.layer_groups import (
     LayerGroup,
     freeze_all_but,
     freeze_batchnorm,
-    group_rates,
+    group_lrs,
     layer_groups,
     set_modes,
     trained_groups,
@@ -27,7 +27,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 @dataclass
 class Progress:
-    """Where a training stands; with weights, optimizer and RNG it is enough to go on bit for bit."""
+    """Where a training stands; with weights, optimizer and RNG it is enough to continue bit for bit."""
 
     stage: int = 0
     epoch: int = 0
@@ -85,36 +85,36 @@ class Learner:
         torch.manual_seed(seed)
         self.progress = Progress()
         self.groups: list[LayerGroup] = []
-        self.base_rates: list[float] = []
+        self.base_lrs: list[float] = []
 
     def prepare(self, stage: Stage, position: int, lr: float) -> None:
-        """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's rates for a head rate of `lr`."""
+        """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's lrs for a head lr of `lr`."""
         groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
-        rates = list(stage.lrs) if stage.lrs else group_rates(lr, stage.ratio, len(groups), stage.early_ratio)
+        lrs = list(stage.lrs) if stage.lrs else group_lrs(lr, stage.ratio, len(groups), stage.early_ratio)
         self.groups = trained_groups(groups, stage.train)
-        self.base_rates = rates[-len(self.groups) :]
+        self.base_lrs = lrs[-len(self.groups) :]
         freeze_all_but(self.network, self.groups)
         if stage.freeze_batchnorm:
             freeze_batchnorm(self.network.body)
         self.optimizer = build_optimizer(self.network, self.groups, self.settings)
         self.progress = Progress(stage=position, step=self.progress.step)
 
-    def set_rates(self, factor: float) -> dict[str, float]:
-        """Set every group's rate to `factor` times its base rate; the rates by group name."""
-        rates = {group.name: rate * factor for group, rate in zip(self.groups, self.base_rates, strict=True)}
+    def set_lrs(self, factor: float) -> dict[str, float]:
+        """Set every group's lr to `factor` times its base lr; the lrs by group name."""
+        lrs = {group.name: lr * factor for group, lr in zip(self.groups, self.base_lrs, strict=True)}
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rates[parameters["layer_group"]]
-        return rates
+            parameters["lr"] = lrs[parameters["layer_group"]]
+        return lrs
 
     def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
         """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar."""
-        with self.precision.autocast(learning=True):
+        with self.precision.autocast(training=True):
             if train.precomputed:
                 logits = self.network.head(inputs)
-            elif self.network.body_learns():
+            elif self.network.body_is_trainable():
                 logits = self.network(inputs)
             else:
-                with torch.no_grad(), self.precision.autocast(learning=False):
+                with torch.no_grad(), self.precision.autocast(training=False):
                     parts = [self.network.body(part) for part in split_inputs(inputs, train.forward_size)]
                 logits = self.network.head(torch.cat(parts))
             loss = self.loss(logits, targets)
@@ -124,7 +124,7 @@ class Learner:
         return loss.detach()
 
     def train_mode(self) -> None:
-        """Training mode for what learns; what is frozen stays in evaluation mode."""
+        """Training mode for what is trainable; what is frozen stays in evaluation mode."""
         set_modes(self.network)
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class Learner:
         self.network.eval()
         forward = self.network.head if batches.precomputed else self.network
         logits, targets = [], []
-        with self.precision.autocast(learning=False):
+        with self.precision.autocast(training=False):
             for inputs, target in in_order(batches):
                 logits.append(forward(inputs).float().cpu())
                 targets.append(target.cpu())
@@ -153,9 +153,9 @@ def build_optimizer(network: Network, groups: list[LayerGroup], settings: Optimi
     parameters = dict(network.named_parameters())
     param_groups = []
     for group in groups:
-        learning = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
+        trainable = [parameters[name] for name in group.parameters if parameters[name].requires_grad]
         for decays in (True, False):
-            chosen = [parameter for parameter in learning if (parameter.ndim > 1) == decays]
+            chosen = [parameter for parameter in trainable if (parameter.ndim > 1) == decays]
             if chosen:
                 decay = settings.weight_decay if decays else 0.0
                 param_groups.append({"params": chosen, "layer_group": group.name, "weight_decay": decay})

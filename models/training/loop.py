@@ -27,7 +27,7 @@ class Step:
     """Epochs of this stage that are done."""
     cycle: int
     """The cycle that the batch or epoch belongs to, from 1."""
-    rates: dict[str, float]
+    lrs: dict[str, float]
     """Learning rate of every trained layer group, at the last batch."""
     loss: torch.Tensor
     """Batch: its loss, a scalar on the training device. Epoch and cycle: the mean over the epoch."""
@@ -38,17 +38,17 @@ class Step:
 def train_epoch(
     learner: Learner, train: Batches, schedule: Schedule, first: int
 ) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
-    """Train one epoch, or what is left of it; yields each batch's loss and rates.
+    """Train one epoch, or what is left of it; yields each batch's loss and lrs.
 
     Parameters
     ----------
     learner
         Prepared for a stage. Its progress holds the epoch's row order (drawn here if there is none) and the losses of
-        the batches that are done, so an interrupted epoch goes on with the very next batch.
+        the batches that are done, so an interrupted epoch continues with the very next batch.
     train
         Training rows.
     schedule
-        Factor of the base rates by batch number.
+        Factor of the base lrs by batch number.
     first
         Number of the epoch's first batch in the schedule.
     """
@@ -58,21 +58,22 @@ def train_epoch(
     batches = split_into_batches(progress.order, train.batch_size)
     learner.train_mode()
     for number in range(len(progress.losses), len(batches)):
-        rates = learner.set_rates(schedule(first + number))
+        lrs = learner.set_lrs(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
         loss = learner.train_batch(inputs, targets, train)
         progress.losses.append(loss)
         progress.step += 1
-        yield loss, rates
+        yield loss, lrs
     progress.order = None
 
 
 def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Iterator[Step]:
     """Train one stage; yields after each batch, epoch and cycle, and the caller logs, saves, prunes or stops.
 
-    The learner must be prepared for the stage. It goes on from ``learner.progress``, which at every yield is exactly
-    what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends at the
-    first cycle end whose validation loss is worse than the best by that share, and the best weights are put back.
+    The learner must be prepared for the stage. It continues from ``learner.progress``, which at every yield is exactly
+    what has been done: a checkpoint written there resumes bit for bit. With
+    ``stage.early_stop_tolerance`` the stage ends at the first cycle end whose validation loss is worse than the best by
+    that share, and the best weights are restored.
 
     Raises
     ------
@@ -87,9 +88,9 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     while not progress.finished:
         cycle = sum(end <= progress.epoch for end in ends) + 1
         # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
-        rates: dict[str, float] = learner.set_rates(schedule((progress.epoch + 1) * per_epoch - 1))
-        for loss, rates in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
-            yield Step("batch", progress.step, progress.epoch, cycle, rates, loss)
+        lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
+        for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
+            yield Step("batch", progress.step, progress.epoch, cycle, lrs, loss)
         losses = torch.stack(progress.losses)
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
@@ -100,21 +101,21 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         if at_cycle_end:
             close_cycle(learner, stage, metrics["loss"])
         progress.finished = progress.finished or progress.epoch == ends[-1]
-        yield Step("epoch", progress.step, progress.epoch, cycle, rates, losses.mean(), metrics)
+        yield Step("epoch", progress.step, progress.epoch, cycle, lrs, losses.mean(), metrics)
         if at_cycle_end:
-            yield Step("cycle", progress.step, progress.epoch, cycle, rates, losses.mean(), metrics)
+            yield Step("cycle", progress.step, progress.epoch, cycle, lrs, losses.mean(), metrics)
     if progress.best is not None:
         learner.network.load_state_dict(progress.best)
         progress.best = None
 
 
 def close_cycle(learner: Learner, stage: Stage, valid_loss: float) -> None:
-    """Remember the best cycle, and finish a stage that over-fits by more than its patience."""
+    """Remember the best cycle, and finish a stage that over-fits by more than its early_stop_tolerance."""
     progress = learner.progress
-    if stage.patience is None:
+    if stage.early_stop_tolerance is None:
         return
     if valid_loss < progress.best_loss:
         progress.best_loss = valid_loss
         progress.best = {name: tensor.detach().cpu().clone() for name, tensor in learner.network.state_dict().items()}
-    elif valid_loss > progress.best_loss * (1 + stage.patience):
+    elif valid_loss > progress.best_loss * (1 + stage.early_stop_tolerance):
         progress.finished = True

@@ -81,7 +81,7 @@ def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(
-            f"metrics: {name!r} is none of {', '.join(known)}, nor one of your own as `package.module:function`{hint}"
+            f"metrics: {name!r} is not one of {', '.join(known)}, nor a `package.module:function` of your own{hint}"
         )
     imported = _imported(module, name)
     metric: Metric | None = getattr(imported, function, None)

@@ -42,6 +42,6 @@ class Network(nn.Module):
         """Parameter names of the head."""
         return [f"head.{name}" for name, _ in self.head.named_parameters()]
 
-    def body_learns(self) -> bool:
+    def body_is_trainable(self) -> bool:
         """Whether any layer of the body is unfrozen."""
         return any(parameter.requires_grad for parameter in self.body.parameters())

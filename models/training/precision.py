@@ -39,9 +39,9 @@ class Precision:
     training: torch.dtype
     inference: torch.dtype
 
-    def autocast(self, learning: bool) -> AbstractContextManager[Any]:
-        """The autocast context for a pass that is followed by a backward pass (`learning`), or not."""
-        dtype = self.training if learning else self.inference
+    def autocast(self, training: bool) -> AbstractContextManager[Any]:
+        """The autocast context for a pass that is followed by a backward pass (`training`), or not."""
+        dtype = self.training if training else self.inference
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device_type, dtype)
 
 

@@ -1,10 +1,10 @@
-"""Learning-rate schedules: pure functions from a batch number to a multiple of the base rates."""
+"""Learning-rate schedules: pure functions from a batch number to a multiple of the base lrs."""
 
 import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
-"""Batch number, counted from 0 over the whole stage -> factor of every group's base rate."""
+"""Batch number, counted from 0 over the whole stage -> factor of every group's base lr."""
 
 
 def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
@@ -29,7 +29,7 @@ def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
 
 
 def cosine_restarts(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
-    """SGDR: a half cosine from the base rate towards zero in every cycle, then a restart.
+    """SGDR: a half cosine from the base lr towards zero in every cycle, then a restart.
 
     Within a cycle of n batches, batch i runs at ``(1 + cos(pi i / n)) / 2``; the first n/20 batches of the very
     first cycle run at 1/100 to let a fresh optimizer settle.

@@ -31,12 +31,12 @@ def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return trend, savgol_filter(bounded, window, polyorder=1, deriv=1)
 
 
-def suggest(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """Learning rates by method.
 
     Parameters
     ----------
-    rates
+    lrs
         Learning rates of the sweep, (N,) float64, rising.
     losses
         Loss of the batch at each, (N,) float64.
@@ -44,25 +44,25 @@ def suggest(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     Returns
     -------
     dict
-        ``falling``: the highest rate where the loss is still clearly falling, the course's rule: the end of the main
-        descent, which begins at the steepest point and lasts while the slope over log rate is at least 0.15 of
+        ``falling``: the highest lr where the loss is still clearly falling, the course's rule: the end of the main
+        descent, which begins at the steepest point and lasts while the slope over log lr is at least 0.15 of
         that. ``valley``: the middle of the longest descent (fastai 2, ``callback.schedule.valley``). ``steepest``: the
-        steepest point. ``minimum``: a tenth of the rate of the lowest loss. Where the loss never falls, or there are
-        fewer than five points, all are the sweep's first rate.
+        steepest point. ``minimum``: a tenth of the lr of the lowest loss. Where the loss never falls, or there are
+        fewer than five points, all are the sweep's first lr.
     """
-    if len(rates) < 5:
-        return dict.fromkeys(METHODS, float(rates[0]))
+    if len(lrs) < 5:
+        return dict.fromkeys(METHODS, float(lrs[0]))
     trend, slopes = centred(losses)
     lowest = int(trend.argmin())
     steepest = int(slopes[: lowest + 1].argmin())
     if slopes[steepest] >= 0:
-        return dict.fromkeys(METHODS, float(rates[0]))
+        return dict.fromkeys(METHODS, float(lrs[0]))
     falling = steepest
     while falling < lowest and slopes[falling + 1] <= CLEARLY_FALLING * slopes[steepest]:
         falling += 1
     start, end = longest_descent(trend)
     picks = {"falling": falling, "valley": (start + end) // 2, "steepest": steepest}
-    return {**{name: float(rates[index]) for name, index in picks.items()}, "minimum": float(rates[lowest] / 10)}
+    return {**{name: float(lrs[index]) for name, index in picks.items()}, "minimum": float(lrs[lowest] / 10)}
 
 
 def longest_descent(values: np.ndarray) -> tuple[int, int]:

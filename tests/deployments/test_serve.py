@@ -21,7 +21,7 @@ from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.tables.serving import TablePredictor
-from unfreeze.tasks import registry
+from unfreeze.tasks.tracking import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 
@@ -29,7 +29,7 @@ STAGE = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 1}]
 
 
 @pytest.fixture(scope="module")
-def pictures(stripes: Path, prefect_api: None) -> registry.Version:
+def images(stripes: Path, prefect_api: None) -> registry.Version:
     from unfreeze.flows.train_images import train_images
 
     train_images(tiny_training(stripes, recipe=STAGE, **{"tracking.model_name": "served-classifier"}))
@@ -95,12 +95,12 @@ def serving(uri: str, log: Path) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(scope="module")
 def served(
-    pictures: registry.Version, table: registry.Version, tmp_path_factory: pytest.TempPathFactory
+    images: registry.Version, table: registry.Version, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """Addresses of the picture model and of the table model."""
+    """Addresses of the image model and of the table model."""
     folder = tmp_path_factory.mktemp("served")
     with (
-        serving(f"models:/{pictures.name}@champion", folder / "pictures.log") as first,
+        serving(f"models:/{images.name}@champion", folder / "images.log") as first,
         serving(f"models:/{table.name}/{table.number}", folder / "table.log") as second,
     ):
         yield first(), second()
@@ -114,12 +114,12 @@ def answered(address: str, columns: list[str], data: list[list[Any]]) -> pd.Data
     return pd.DataFrame(answer.json()["predictions"])
 
 
-def test_pictures_in_base64_get_the_probabilities_that_the_predictor_gives(
-    served: tuple[str, str], pictures: registry.Version, stripes: Path
+def test_images_in_base64_get_the_probabilities_that_the_predictor_gives(
+    served: tuple[str, str], images: registry.Version, stripes: Path
 ) -> None:
     contents = [path.read_bytes() for path in sorted(stripes.glob("*/*.png"))[::16]]
     answer = answered(served[0], ["image"], [[base64.b64encode(content).decode()] for content in contents])
-    predictor = ImagePredictor(registry.folder_of(pictures), "cpu")
+    predictor = ImagePredictor(registry.folder_of(images), "cpu")
     expected = predictor.probabilities(contents)
     assert answer["class"].tolist() == [predictor.classes[number] for number in expected.argmax(1)]
     np.testing.assert_allclose(np.array(answer["probabilities"].tolist()), expected, atol=1e-5)
@@ -135,11 +135,11 @@ def test_raw_rows_of_a_table_get_the_values_that_the_predictor_gives(
     np.testing.assert_allclose(answer["sales"], expected, rtol=1e-4)
 
 
-def test_a_picture_that_cannot_be_read_is_named_in_the_answer(served: tuple[str, str]) -> None:
-    data = {"columns": ["image"], "data": [[base64.b64encode(b"no picture").decode()]]}
+def test_an_image_that_cannot_be_read_is_named_in_the_answer(served: tuple[str, str]) -> None:
+    data = {"columns": ["image"], "data": [[base64.b64encode(b"no image").decode()]]}
     answer = httpx.post(f"{served[0]}/invocations", json={"dataframe_split": data}, timeout=60)
     assert answer.status_code in (400, 500)
-    assert "row 0: the picture cannot be read: not a picture" in answer.text
+    assert "row 0: the image cannot be read: not an image" in answer.text
 
 
 def test_a_path_in_a_request_opens_no_file_of_the_server(served: tuple[str, str], stripes: Path) -> None:
@@ -152,12 +152,12 @@ def test_a_path_in_a_request_opens_no_file_of_the_server(served: tuple[str, str]
 
 
 def test_examples_are_made_up_and_can_be_predicted(
-    pictures: registry.Version, table: registry.Version, stripes: Path, sales: Path
+    images: registry.Version, table: registry.Version, stripes: Path, sales: Path
 ) -> None:
-    for version in (pictures, table):
+    for version in (images, table):
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.number}")
         assert len(model.predict(model.input_example)) == 1
-    image = mlflow.pyfunc.load_model(f"models:/{pictures.name}/{pictures.number}").input_example["image"][0]
+    image = mlflow.pyfunc.load_model(f"models:/{images.name}/{images.number}").input_example["image"][0]
     assert image not in {path.read_bytes() for path in stripes.glob("*/*.png")}
     row = mlflow.pyfunc.load_model(f"models:/{table.name}/{table.number}").input_example
     assert row["day"][0] not in set(pd.read_csv(sales / "sales.csv")["day"])

@@ -117,7 +117,7 @@ def test_a_training_ends_in_mlflow_and_in_the_bucket(team: Team, stripes: Path) 
     assert any(name.endswith("/artifacts/MLmodel") for name in objects)
 
 
-def test_the_run_of_a_stopped_worker_goes_on_at_the_other(team: Team, stripes: Path) -> None:
+def test_the_run_of_a_stopped_worker_continues_at_the_other(team: Team, stripes: Path) -> None:
     long = {"recipe.full.cycles": 40, "recipe.full.cycle_mult": 1, "seed": 1}
     flow_run = team.start("train-images/local", {"params": tiny_training(stripes, **long).model_dump(mode="json")})
     assert until(lambda: any(line.startswith("full: epoch 2 ") for line in team.log(flow_run)), 90)

@@ -118,7 +118,7 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
     path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
     up.request("PATCH", path, {"active": True})
     script = (
-        "import os; from pathlib import Path; from unfreeze.tasks.deployments import register_deployments; "
+        "import os; from pathlib import Path; from unfreeze.tasks.service.deployments import register_deployments; "
         "register_deployments(Path.cwd(), 'local', os.environ)"
     )
     environment = {**up.environment, "PREFECT_API_URL": up.api}
@@ -134,8 +134,8 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
 ) -> None:
     from playwright.sync_api import Page, expect, sync_playwright
 
-    pictures = Path(os.environ.get("UNFREEZE_SCREENSHOTS", tmp_path))
-    pictures.mkdir(parents=True, exist_ok=True)
+    images = Path(os.environ.get("UNFREEZE_SCREENSHOTS", tmp_path))
+    images.mkdir(parents=True, exist_ok=True)
     prefect = up.api.removesuffix("/api")
     ids = {each["entrypoint"].split(":")[1]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
 
@@ -162,23 +162,23 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
             described = page.locator(".schema-form-property__description").count()
             assert len(labels) > 1, deployment
             assert described >= len(labels) - 1, f"{deployment}: {len(labels)} fields, {described} descriptions"
-            page.screenshot(path=pictures / f"form-{deployment}.png")
+            page.screenshot(path=images / f"form-{deployment}.png")
 
         # A bad value is refused on the spot, by the field's name.
         form(page, "train_images")
         field(page, "Valid Fraction").locator("input").fill("7")
         page.get_by_role("button", name="Submit").click()
         expect(page.get_by_text("Validation failed for field 'params.data.valid_fraction'").first).to_be_visible()
-        page.screenshot(path=pictures / "refused.png")
+        page.screenshot(path=images / "refused.png")
 
         form(page, "train_images")
         field(page, "Source").locator("textarea").fill(str(lines))
         field(page, "Backbone").locator("textarea").fill("timm/test_resnet")
         field(page, "Weights").locator("textarea").fill("none")
         field(page, "Steps").locator("input").fill("12")
-        page.screenshot(path=pictures / "filled-in.png")
+        page.screenshot(path=images / "filled-in.png")
         page.get_by_role("button", name="Submit").click()
-        # Not read off the deployment's page: that leaves out runs that are only scheduled, and looks again much later.
+        # Not read off the deployment's page: that excludes runs that are only scheduled, and looks again much later.
         assert until(lambda: len(_flow_runs(up, "train-images")) == 1, 30)
         run = _flow_runs(up, "train-images")[0]["id"]
         up.wait(run, "COMPLETED", seconds=240)
@@ -186,15 +186,15 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         expect(page.get_by_text("Completed").first).to_be_visible()
         expect(page.get_by_text(re.compile(r"train .*lines")).first).to_be_visible()
         expect(page.get_by_text(re.compile("epoch 1 of")).first).to_be_visible()  # the flow's own log
-        page.screenshot(path=pictures / "run.png")
+        page.screenshot(path=images / "run.png")
 
         page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
         page.get_by_text("mlflow-run").first.click()
         link = page.get_by_role("link", name="Open the run in MLflow")
-        page.screenshot(path=pictures / "artifact.png")
+        page.screenshot(path=images / "artifact.png")
         page.goto(str(link.get_attribute("href")))
         expect(page.get_by_text("valid/accuracy_tta").first).to_be_visible()
-        page.screenshot(path=pictures / "mlflow-run.png")
+        page.screenshot(path=images / "mlflow-run.png")
 
         again = up.start("train-images/local", {"params": tiny_training(lines, seed=1).model_dump(mode="json")})
         sweep = {"params": {"trials": 3, "study": "seen"}, "training": tiny_training(lines).model_dump(mode="json")}
@@ -209,26 +209,26 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         for text in ("sweep seen", "valid/accuracy_tta", "lines-classifier"):
             expect(page.get_by_text(text).first).to_be_visible()
         expect(page.get_by_text(re.compile(r"lines \([0-9a-f]{8}\)")).first).to_be_visible()
-        page.screenshot(path=pictures / "mlflow-runs.png")
+        page.screenshot(path=images / "mlflow-runs.png")
         cells = page.locator(".ag-header-cell")
         columns = cells.evaluate_all("found => found.map(cell => cell.getAttribute('col-id'))")
         assert columns[1:4] == ["attributes.`Run Name`", "runDateAndNestInfo", "metrics.`valid/accuracy_tta`"]
         # The trials are folded away below their sweep.
         assert page.get_by_text(re.compile(r"^trial 0")).count() == 0
         page.goto(f"{address}&compareRunsMode=CHART")
-        for section, metric in (("train", "train/loss"), ("valid", "valid/accuracy"), ("rate", "rate/head")):
+        for section, metric in (("train", "train/loss"), ("valid", "valid/accuracy"), ("lr", "lr/head")):
             page.get_by_placeholder("Search metric charts").fill(metric)
             expect(
                 page.get_by_role("figure").filter(has_text=re.compile(rf"{section}\s*\(\d+\)")).first
             ).to_be_visible()
-        page.screenshot(path=pictures / "mlflow-charts.png")
+        page.screenshot(path=images / "mlflow-charts.png")
         runs = _runs(up, "train-images")
         experiment = re.search(r"experiments/(\d+)", address)
         assert experiment is not None
         page.goto(f'{up.mlflow}/#/compare-runs?runs=["{runs[0]}","{runs[1]}"]&experiments=["{experiment[1]}"]')
         expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
         expect(page.get_by_text("seed", exact=True).first).to_be_visible()
-        page.screenshot(path=pictures / "mlflow-compare.png", full_page=True)
+        page.screenshot(path=images / "mlflow-compare.png", full_page=True)
         browser.close()
         assert strangers == []
 
@@ -264,7 +264,7 @@ def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
 def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
     up: Up, lines: Path, tmp_path: Path
 ) -> None:
-    endless = {"recipe.full.cycles": 12, "recipe.full.patience": None, "seed": 2}
+    endless = {"recipe.full.cycles": 12, "recipe.full.early_stop_tolerance": None, "seed": 2}
     long = tiny_training(lines, **endless).model_dump(mode="json")
     run = up.start("train-images/local", {"params": long})
     up.wait(run, "RUNNING")

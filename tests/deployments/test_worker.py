@@ -32,7 +32,7 @@ def asked(service: Service, question: str) -> list[tuple[str, ...]]:
 def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Service, stripes: Path) -> None:
     params = tiny_training(stripes, **{"recipe.full.cycles": 60, "recipe.full.cycle_mult": 1}).model_dump(mode="json")
     flow_run = service.start("train-images/local", {"params": params})
-    unfrozen = "select 1 from metrics where key = 'rate/early' limit 1"
+    unfrozen = "select 1 from metrics where key = 'lr/early' limit 1"
     assert until(lambda: bool(asked(service, unfrozen)), 90), service.flow_run(flow_run)["state"]
 
     service.command("prefect", "flow-run", "cancel", flow_run)

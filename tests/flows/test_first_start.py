@@ -36,7 +36,8 @@ def servers_of(data: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("UNFREEZE_HOME") == str(data)
-            if ours and any("unfreeze.tasks.prefect_server" in word or "uvicorn" in word for word in process.cmdline()):
+            servers = ("unfreeze.tasks.service.prefect_server", "uvicorn")
+            if ours and any(server in word for word in process.cmdline() for server in servers):
                 found.append(process)
         except (psutil.Error, OSError):
             continue

@@ -22,14 +22,14 @@ class Network(Strict):
     backbone: str = Field(default="small", description="Half of 100% is 50%.")
     size: int | None = Field(default=None, ge=16, le=1024, description="Side in pixels.")
     preset: Literal["flip", "none"] = "flip"
-    rates: list[float] | None = None
+    lrs: list[float] | None = None
 
 
 class Step(Strict):
     """One step."""
 
     name: str
-    rate: float | None = Field(default=None, gt=0)
+    lr: float | None = Field(default=None, gt=0)
     find: bool = False
 
 
@@ -66,23 +66,21 @@ def test_no_flags_are_the_defaults() -> None:
 
 
 def test_flags_set_fields_of_groups_and_of_list_entries() -> None:
-    spec = spec_of(
-        "--seed", "7", "--network.backbone=resnet34", "--recipe.1.rate", "1e-3", "--recipe.head.find", "true"
-    )
+    spec = spec_of("--seed", "7", "--network.backbone=resnet34", "--recipe.1.lr", "1e-3", "--recipe.head.find", "true")
     assert spec == Training(
         seed=7,
         network=Network(backbone="resnet34"),
-        recipe=[Step(name="head", find=True), Step(name="full", rate=1e-3)],
+        recipe=[Step(name="head", find=True), Step(name="full", lr=1e-3)],
     )
 
 
 def test_a_whole_list_is_given_as_yaml_and_its_entries_by_their_new_names() -> None:
-    spec = spec_of("--recipe.b.find", "--recipe", "[{name: a, rate: 1e-3}, {name: b}]")
-    assert spec.recipe == [Step(name="a", rate=1e-3), Step(name="b", find=True)]
+    spec = spec_of("--recipe.b.find", "--recipe", "[{name: a, lr: 1e-3}, {name: b}]")
+    assert spec.recipe == [Step(name="a", lr=1e-3), Step(name="b", find=True)]
 
 
 def test_a_list_of_numbers_is_given_as_yaml() -> None:
-    assert spec_of("--network.rates", "[1e-3, 2]").network.rates == [1e-3, 2]
+    assert spec_of("--network.lrs", "[1e-3, 2]").network.lrs == [1e-3, 2]
 
 
 @pytest.mark.parametrize("text", ["7", "none", "true", "[a", "1e-3", " x: y"])
@@ -118,7 +116,7 @@ def test_fixed_settings_win_over_flags() -> None:
         (["--see", "7"], "unknown flag --see; did you mean --seed?"),
         (["--network.sise=7"], "unknown flag --network.sise; did you mean --network.size?"),
         (["--size", "7"], "unknown flag --size; did you mean --network.size?"),
-        (["--recipe.1.rat", "7"], "unknown flag --recipe.1.rat; did you mean --recipe.1.rate?"),
+        (["--recipe.1.rat", "7"], "unknown flag --recipe.1.rat; did you mean --recipe.1.lr?"),
         (["--confg", "x"], "unknown flag --confg; did you mean --config?"),
         (["--zzzzzz"], "unknown flag --zzzzzz; --help lists all"),
     ],
@@ -179,14 +177,14 @@ def test_an_empty_name_of_a_file_is_refused(name: str) -> None:
 
 def test_help_describes_every_setting_once_with_bounds_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        program().parse_args(["train", "--recipe.0.rate", "1", "--help"])
+        program().parse_args(["train", "--recipe.0.lr", "1", "--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "usage: unfreeze train [source] [--config FILE] [--SETTING VALUE ...]" in text
     assert "Side in pixels. (whole number, 16 to 1024, or none; default none)" in text
     assert "Half of 100% is 50%." in text
-    assert "--recipe.N.rate" in text
-    assert "--recipe.0.rate" not in text
+    assert "--recipe.N.lr" in text
+    assert "--recipe.0.lr" not in text
 
 
 def test_the_flags_of_the_real_spec_work() -> None:
@@ -202,20 +200,20 @@ def test_the_flags_of_the_real_spec_work() -> None:
     seed=st.integers(0, 2**31),
     size=st.none() | st.integers(16, 1024),
     backbone=st.text(),
-    rate=st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    lr=st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     quick=st.booleans(),
 )
 def test_any_valid_value_given_as_a_flag_lands_in_its_field(
-    seed: int, size: int | None, backbone: str, rate: float | None, quick: bool
+    seed: int, size: int | None, backbone: str, lr: float | None, quick: bool
 ) -> None:
     spec = spec_of(
         f"--seed={seed}",
         f"--network.size={size}",
         f"--network.backbone={backbone}",
-        f"--recipe.full.rate={rate}",
+        f"--recipe.full.lr={lr}",
         f"--quick={quick}",
     )
     network = Network(size=size, backbone=backbone)
     assert spec == Training(
-        seed=seed, network=network, recipe=[Step(name="head"), Step(name="full", rate=rate)], quick=quick
+        seed=seed, network=network, recipe=[Step(name="head"), Step(name="full", lr=lr)], quick=quick
     )

@@ -1,4 +1,4 @@
-"""Predicting with registered models: pictures and tables, interrupted and not, through a real registry."""
+"""Predicting with registered models: images and tables, interrupted and not, through a real registry."""
 
 import os
 import signal
@@ -56,14 +56,14 @@ def sales_model(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> 
 
 @pytest.fixture
 def mixed(stripes: Path, tmp_path: Path) -> Path:
-    """Ten pictures in two folders, and three files that are none."""
+    """Ten images in two folders, and three files that are none."""
     folder = tmp_path / "mixed"
-    pictures = sorted(stripes.glob("*/*.png"))
+    images = sorted(stripes.glob("*/*.png"))
     for number in range(10):
         target = folder / ("in" if number % 2 else ".") / f"{number}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(pictures[4 * number].read_bytes())
-    (folder / "3a.txt").write_text("no picture")
+        target.write_bytes(images[4 * number].read_bytes())
+    (folder / "3a.txt").write_text("no image")
     (folder / "in" / "cut.png").write_bytes((folder / "0.png").read_bytes()[:200])
     (folder / "empty.jpg").write_bytes(b"")
     return folder
@@ -84,7 +84,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     trained: dict[str, Any], mixed: Path, tmp_path: Path
 ) -> None:
     from unfreeze.models.images.serving import ImagePredictor
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
     result = predicted(lines(mixed, tmp_path / "out.feather", chunk=4))
     assert {"out", "rows", "unreadable", "model", "version", "seconds"} <= result.keys()
@@ -95,7 +95,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     assert frame["path"].tolist() == sorted(str(path) for path in mixed.rglob("*") if path.is_file())
     reasons = frame[frame["error"].notna()].set_index("path")["error"]
     assert reasons[str(mixed / "empty.jpg")] == "zero bytes"
-    assert reasons[str(mixed / "3a.txt")] == "not a picture"
+    assert reasons[str(mixed / "3a.txt")] == "not an image"
     assert reasons[str(mixed / "in" / "cut.png")].startswith("truncated or damaged")
     assert frame["class"].isna().tolist() == frame["error"].notna().tolist()
     readable = frame[frame["error"].isna()]
@@ -127,7 +127,7 @@ def test_a_file_of_paths_is_predicted_row_by_row_in_every_format(
     assert list(frame.columns) == RANKED
     assert frame["path"].fillna("").tolist() == paths
     assert frame["class"].notna().tolist() == [False, True, False, True, False]
-    assert frame["error"][2] == "there is no path in this row"
+    assert frame["error"][2] == "there is not a path in this row"
     assert frame["error"][4] == "cannot be read: No such file or directory"
     assert frame["probability"][1] == frame["probability"][3]
 
@@ -148,8 +148,8 @@ def test_test_time_augmentation_gives_what_the_evaluation_gave(
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
 from unfreeze.models.predict_spec import Predict
-from unfreeze.tasks.predict import predict_parts
-from unfreeze.tasks.predict_source import find_model, list_source
+from unfreeze.tasks.predictions.parts import predict_parts
+from unfreeze.tasks.predictions.source import find_model, list_source
 from unfreeze.models.images.serving import ImagePredictor
 
 params = Predict(model="lines", source=sys.argv[1], out=sys.argv[2], chunk=4, tta=True, device="cpu")
@@ -157,10 +157,10 @@ model = find_model.fn(params.model)
 source = list_source.fn(params, model)
 square = ImagePredictor.square
 
-def killing(self, picture):
-    if picture == sys.argv[3]:
+def killing(self, image):
+    if image == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return square(self, picture)
+    return square(self, image)
 
 ImagePredictor.square = killing
 ImagePredictor.batch_size = 2
@@ -169,7 +169,7 @@ predict_parts.fn(params, model, source)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_after_its_last_whole_part(
+def test_a_run_that_was_killed_continues_after_its_last_whole_part(
     trained: dict[str, Any], stripes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, out = lines(stripes, tmp_path / "whole.feather", chunk=4, tta=True), tmp_path / "out.feather"
@@ -210,7 +210,7 @@ def test_the_same_prediction_is_not_made_twice_and_another_s_output_is_not_repla
     assert "class_2" not in pd.read_parquet(tmp_path / "out.parquet")
 
 
-def test_new_pictures_are_another_prediction_but_the_output_in_their_folder_is_none_of_them(
+def test_new_images_are_another_prediction_but_the_output_in_their_folder_is_none_of_them(
     trained: dict[str, Any], mixed: Path
 ) -> None:
     params = lines(mixed, mixed / "out.feather")
@@ -232,7 +232,7 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
-    from unfreeze.tasks.storage import cache_path, key_of
+    from unfreeze.tasks.machine.cache import cache_path, key_of
 
     lock = FileLock(cache_path("predictions", key_of(str(tmp_path / "out.csv")), ".lock"))
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -256,16 +256,16 @@ def test_a_model_that_is_not_there_is_said(trained: dict[str, Any], tmp_path: Pa
 
 @pytest.mark.parametrize("model", ["lines", "lines-classifier@champion", "models:/lines-classifier/{version}"])
 def test_a_model_goes_by_name_alias_or_version(trained: dict[str, Any], model: str) -> None:
-    from unfreeze.tasks.predict_source import find_model
+    from unfreeze.tasks.predictions.source import find_model
 
     found = find_model.fn(model.format(version=trained["model"]["version"]))
     assert (found["name"], found["version"]) == ("lines-classifier", trained["model"]["version"])
-    assert found["kind"] == "pictures"
+    assert found["kind"] == "images"
 
 
 def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_model: Path, tmp_path: Path) -> None:
     from unfreeze.models.tables.serving import TablePredictor
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
     rows = pd.read_csv(sales_model / "sales.csv", dtype={"day": object}).drop(columns="sales")
     broken = rows.copy()
@@ -277,7 +277,7 @@ def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_
     frame = pd.read_csv(tmp_path / "out.csv")
     assert list(frame.columns) == ["row", "sales", "model", "version", "error"]
     assert frame["row"].tolist() == list(range(240))
-    assert frame["error"][7] == "column 'day': 'some day' is no date"
+    assert frame["error"][7] == "column 'day': 'some day' is not a date"
     predictor = TablePredictor(registry.folder_of(registry.version_of("turnover-table", "champion")), "cpu")
     expected = predictor.predict(rows)["sales"]
     np.testing.assert_allclose(frame["sales"].drop(7), expected.drop(7), rtol=1e-5)
@@ -292,20 +292,20 @@ def test_a_table_s_model_says_what_it_predicts(sales_model: Path, tmp_path: Path
 
 
 def test_a_table_has_no_test_time_augmentation(sales_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="test-time augmentation is for pictures"):
+    with pytest.raises(UserError, match="test-time augmentation is for images"):
         predicted(Predict(model="turnover", source=str(sales_model / "sales.csv"), tta=True))
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_cancelled_and_keeps_the_parts(trained: dict[str, Any], stripes: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "many"
-    pictures.mkdir()
+    images = tmp_path / "many"
+    images.mkdir()
     content = next(stripes.glob("down/*.png")).read_bytes()
     for number in range(2000):
-        (pictures / f"{number:05d}.png").write_bytes(content)
+        (images / f"{number:05d}.png").write_bytes(content)
     out = tmp_path / "out.csv"
     options = ["--chunk", "16", "--out", str(out), "--device", "cpu"]
-    command = [sys.executable, "-m", "unfreeze.flows.cli", "predict", "lines", str(pictures), *options]
+    command = [sys.executable, "-m", "unfreeze.flows.cli", "predict", "lines", str(images), *options]
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -317,10 +317,10 @@ def test_ctrl_c_ends_cancelled_and_keeps_the_parts(trained: dict[str, Any], stri
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, (tmp_path / "log").read_text()
     text = (tmp_path / "log").read_text()
-    assert "go on with the same command" in text
+    assert "continue with the same command" in text
     assert "Cancelled" in text
     assert not out.exists()
     there = len(list(tmp_path.glob("out.csv.*.partial/*.arrow")))
-    result = predicted(lines(pictures, out, chunk=16))
+    result = predicted(lines(images, out, chunk=16))
     assert result["predicted"] == 2000 - 16 * there < 2000
     assert len(pd.read_csv(out)) == 2000

@@ -18,8 +18,9 @@ from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.models.errors import UserError
 from unfreeze.models.retrain_spec import PromotionSpec, Retrain
-from unfreeze.tasks import registry, tracking
-from unfreeze.tasks.index_images import index_of
+from unfreeze.tasks import tracking
+from unfreeze.tasks.steps.index_images import index_of
+from unfreeze.tasks.tracking import registry
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -28,10 +29,10 @@ ANYTHING_BETTER = PromotionSpec(significance=1)
 
 @pytest.fixture
 def champion(stripes: Path, own_home: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """A folder of pictures of its own, and what training on it came to: the champion of `lines`."""
+    """A folder of images of its own, and what training on it came to: the champion of `lines`."""
     from unfreeze.flows.train_images import train_images
 
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     shutil.copytree(stripes, source)
     recipe = [{"name": "full", "train": "all", "lr": 1e-6, "ratio": 3}]  # too slow to learn anything
     return source, train_images(tiny_training(source, recipe=recipe, **{"tracking.model_name": "lines-classifier"}))
@@ -68,7 +69,7 @@ def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_dow
     source, trained = champion
     before = index_of(trained["run_id"]).sides()
     draw_stripes(source, 30, seed=7)
-    # Random weights fine-tuned at a rate that learns, against a champion that could not.
+    # Random weights fine-tuned at a lr that learns, against a champion that could not.
     result = retrain(Retrain(model="lines", warm_start="fresh", changes=LEARNS, promotion=ANYTHING_BETTER))
 
     assert result["decision"] == "promoted", result["reasons"]
@@ -115,7 +116,7 @@ def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[s
 
 def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, dict[str, Any]]) -> None:
     from unfreeze.flows.retrain import retrain
-    from unfreeze.tasks.turns import turn
+    from unfreeze.tasks.retraining.turns import turn
 
     with turn("retrain lines-classifier"):
         state = retrain(Retrain(model="lines"), return_state=True)

@@ -160,14 +160,14 @@ numbers = st.floats(min_value=0, max_value=100, exclude_min=True)
 
 @given(words, words, numbers, st.integers(0, 2**31 - 1), st.booleans(), st.lists(words, max_size=3))
 def test_what_a_training_dumps_is_read_back_equal(
-    source: str, column: str, rate: float, seed: int, switch: bool, metrics: list[str]
+    source: str, column: str, lr: float, seed: int, switch: bool, metrics: list[str]
 ) -> None:
     overrides = {
         "data.source": source,
         "data.path_column": column,
         "data.split_column": column,
-        "recipe.full.lr": rate,
-        "finder.end": max(rate, 1),
+        "recipe.full.lr": lr,
+        "finder.end": max(lr, 1),
         "seed": seed,
         "tracking.system_metrics": switch,
         "metrics": metrics,

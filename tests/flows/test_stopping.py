@@ -1,4 +1,4 @@
-"""Stopping a training by every signal that ends programs, at the worst moments, and going on with it."""
+"""Stopping a training by every signal that ends programs, at the worst moments, and continuing with it."""
 
 import json
 import os

@@ -61,10 +61,10 @@ def test_each_trial_is_a_child_run_with_its_true_state_and_curves(swept: dict[st
     assert ended.count("KILLED") == swept["trials"]["pruned"]
     for run in runs:
         assert {"body_ratio", "early_ratio", "head_factor"} <= set(run.data.params)
-        assert {"valid/loss", "train/loss", "rate/early"} <= set(run.data.metrics)
+        assert {"valid/loss", "train/loss", "lr/early"} <= set(run.data.metrics)
 
 
-def test_the_parent_shows_the_best_and_the_pictures(swept: dict[str, Any]) -> None:
+def test_the_parent_shows_the_best_and_the_images(swept: dict[str, Any]) -> None:
     client = tracking.client()
     metrics = client.get_run(swept["run_id"]).data.metrics
     assert metrics["best_value"] == pytest.approx(swept["best"]["value"])
@@ -79,7 +79,7 @@ def test_the_course_s_ratios_come_first(swept: dict[str, Any]) -> None:
 
 
 def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict[str, Any], stripes: Path) -> None:
-    """The shared prefix changes nothing: train by the recipe, with the finder's rate as the trial had it."""
+    """The shared prefix changes nothing: train by the recipe, with the finder's lr as the trial had it."""
     from unfreeze.flows.train_images import train_images
 
     run = next(run for run in children(swept["run_id"]) if run.data.tags["unfreeze.trial"] == "1")
@@ -89,7 +89,7 @@ def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict
     assert run.data.metrics["valid/loss"] == pytest.approx(alone["metrics"]["valid/loss"], rel=1e-12)
 
 
-def test_the_same_command_goes_on_where_the_study_stopped(swept: dict[str, Any], stripes: Path) -> None:
+def test_the_same_command_continues_where_the_study_stopped(swept: dict[str, Any], stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 
     again = sweep(SweepSpec(trials=6, study="swept"), short_training(stripes))
@@ -150,17 +150,17 @@ def test_a_wrong_space_is_refused_before_the_first_trial(stripes: Path) -> None:
         sweep(SweepSpec(study="wrong", space=space), short_training(stripes))
 
 
-def test_a_study_that_goes_on_refuses_flags_that_would_change_it(
+def test_a_study_that_continues_refuses_flags_that_would_change_it(
     swept: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from unfreeze.flows.cli import main
 
     assert main(["sweep", "--study", "swept", "--data.size", "64", "--space", "seed=1,2"]) == 2
-    assert "--data.size, --space: study 'swept' goes on with the settings" in capsys.readouterr().err
+    assert "--data.size, --space: study 'swept' continues with the settings" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_goes_on(stripes: Path, own_home: Path) -> None:
+def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_continues(stripes: Path, own_home: Path) -> None:
     own_home.mkdir()
     config = own_home / "spec.yaml"
     config.write_text(yaml.safe_dump(short_training(stripes, **{"recipe.full.cycles": 6}).model_dump(mode="json")))

@@ -13,8 +13,8 @@ from tests.deployments.service import own_environment, until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs import TrainImages
-from unfreeze.tasks.processes import own_module
-from unfreeze.tasks.study import load_study
+from unfreeze.tasks.machine.processes import own_module
+from unfreeze.tasks.sweeps.study import load_study
 
 pytestmark = pytest.mark.slow
 

@@ -85,12 +85,12 @@ def test_metrics_go_on_counting_steps_across_stages(trained: dict[str, Any]) -> 
 
 
 def test_every_layer_group_logs_its_rate_in_the_ratio_of_the_stage(trained: dict[str, Any]) -> None:
-    rates = {
-        group: MlflowClient().get_metric_history(trained["run_id"], f"rate/{group}")[-1].value
+    lrs = {
+        group: MlflowClient().get_metric_history(trained["run_id"], f"lr/{group}")[-1].value
         for group in ("early", "late", "head")
     }
-    assert rates["head"] / rates["late"] == pytest.approx(3)
-    assert rates["late"] / rates["early"] == pytest.approx(3)
+    assert lrs["head"] / lrs["late"] == pytest.approx(3)
+    assert lrs["late"] / lrs["early"] == pytest.approx(3)
 
 
 def test_the_whole_spec_is_logged_as_params(trained: dict[str, Any]) -> None:
@@ -181,14 +181,14 @@ def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
 
 def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
-    from unfreeze.tasks.environment import home
+    from unfreeze.tasks.machine.environment import home
 
-    pictures = list((home() / "cache" / "images").glob("*.arrow"))
-    for path in pictures:
+    images = list((home() / "cache" / "images").glob("*.arrow"))
+    for path in images:
         path.unlink()
     again = train_images(tiny_training(stripes))
     assert again["metrics"] == trained["metrics"]
-    assert len([path for path in pictures if path.exists()]) == 1  # other tests' caches are not this run's
+    assert len([path for path in images if path.exists()]) == 1  # other tests' caches are not this run's
 
 
 def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
 def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
     from unfreeze.models.images.serving import ImagePredictor
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
-    changes = {"recipe.full.patience": "none", "recipe.full.cycles": 3, "recipe.full.cycle_mult": 1}
+    changes = {"recipe.full.early_stop_tolerance": "none", "recipe.full.cycles": 3, "recipe.full.cycle_mult": 1}
     name = {"tracking.model_name": "snapshots", "snapshots": 2}
     result = train_images(tiny_training(stripes, **changes, **name))
     assert "valid/accuracy_tta_single" in result["metrics"]

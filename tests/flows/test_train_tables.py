@@ -45,11 +45,11 @@ def test_the_network_learns_and_stands_beside_its_baselines(trained: dict[str, A
     assert {"baseline/tree_rmspe", "ensemble/rmspe", "valid/rmse", "valid/mae", "valid/r2"} <= set(metrics)
 
 
-def test_every_picture_and_table_is_kept(trained: dict[str, Any]) -> None:
+def test_every_image_and_table_is_kept(trained: dict[str, Any]) -> None:
     names = artifacts(trained["run_id"])
     assert {
         "data/columns.feather",
-        "data/left_out.feather",
+        "data/rejected.feather",
         "valid/predictions.feather",
         "valid/models.txt",
         "valid/importance.png",
@@ -61,7 +61,7 @@ def test_every_picture_and_table_is_kept(trained: dict[str, Any]) -> None:
 
 
 def test_rows_that_a_condition_leaves_out_are_counted(trained: dict[str, Any], tmp_path: Path) -> None:
-    path = MlflowClient().download_artifacts(trained["run_id"], "data/left_out.feather", str(tmp_path))
+    path = MlflowClient().download_artifacts(trained["run_id"], "data/rejected.feather", str(tmp_path))
     table = pd.read_feather(path)
     assert table.loc[0, "rows"] == "12"
 
@@ -84,8 +84,8 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
 
 
 def test_one_deleted_file_of_a_prepared_table_is_made_again(trained: dict[str, Any], sales: Path) -> None:
-    from unfreeze.tasks.environment import home
-    from unfreeze.tasks.prepare_table import list_tables, prepare_table, read_table
+    from unfreeze.tasks.machine.environment import home
+    from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
 
     data = tiny_table(sales).data
     tables = {path: read_table(path, content) for path, content in list_tables(data).items()}
@@ -122,7 +122,7 @@ def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
     raw["day"] = pd.to_datetime(raw["day"])
     both = evaluated.merge(raw, on=["shop", "day"], suffixes=("", "_raw"))
     assert len(both) == len(evaluated)
-    # Rows that were left out take part in what events and rolling means say, in training and here alike.
+    # Rows that were rejected take part in what events and rolling means log_info, in training and here alike.
     assert np.allclose(both["network_sales"], both["predicted"], rtol=1e-4)
 
 
@@ -161,7 +161,7 @@ def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
 def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sales: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.tables.serving import TablePredictor
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
     result = train_tables(tiny_table(sales, snapshots=2, **{"tracking.model_name": "snapshots-table"}))
     assert result["metrics"]["valid/rmspe"] != result["metrics"]["single/rmspe"]
@@ -179,7 +179,7 @@ def test_a_snapshot_ensemble_of_a_table_is_evaluated_beside_its_last_member(sale
 def test_several_targets_are_learned_and_served_together(sales: Path, tmp_path: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.tables.serving import TablePredictor
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
     table = pd.read_csv(sales / "sales.csv")
     table["visitors"] = table["sales"] * np.where(table["shop"] == 1, 0.2, 0.1)

@@ -11,8 +11,9 @@ from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.retrain_spec import Watch
-from unfreeze.tasks import registry, tracking
-from unfreeze.tasks.deployments import NEW_DATA, RESOURCE
+from unfreeze.tasks import tracking
+from unfreeze.tasks.service.deployments import NEW_DATA, RESOURCE
+from unfreeze.tasks.tracking import registry
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -72,7 +73,7 @@ def test_data_count_as_seen_only_once_the_event_is_out(
         raise ConnectionError("the server is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfreeze.flows.watch, "announce_new_data", server_is_away)
+        patch.setattr(unfreeze.flows.watch, "report_new_data", server_is_away)
         assert watched("first").is_failed()
     assert events_of("first") == 0
 

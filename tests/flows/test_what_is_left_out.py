@@ -1,4 +1,4 @@
-"""What a person is told about pictures that a training leaves out."""
+"""What a person is told about images that a training excludes."""
 
 import logging
 import shutil
@@ -28,12 +28,12 @@ def test_a_contradiction_and_a_test_folder_are_told_in_lines_and_kept_in_the_run
     monkeypatch.setattr(logger, "handlers", [*logger.handlers, caplog.handler])
     with caplog.at_level("INFO", logger="prefect.task_runs"):
         result = train_images(tiny_training(source, recipe=[{"name": "head", "lr": 0.01, "precompute": True}]))
-    assert "split: Test/ is left out of the training" in caplog.text
+    assert "split: Test/ is not used for training" in caplog.text
     (warning,) = [line for line in caplog.messages if line.startswith("warning: ")]
-    assert "2 files are left out because the same image has another label elsewhere" in warning
+    assert "2 files are rejected because the same image has another label elsewhere" in warning
     for part in (str(first), str(second), "labelled 'across'", "labelled 'down'"):
         assert part in warning
-    path = tracking.fetch(result["run_id"], "data/left_out.feather")
+    path = tracking.fetch(result["run_id"], "data/rejected.feather")
     assert path is not None
     kept = pd.read_feather(path)
     assert sorted(kept["path"]) == sorted([str(first), str(second)])

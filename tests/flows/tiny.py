@@ -11,11 +11,19 @@ from unfreeze.models.table_specs import TrainTables
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:
-    """A spec that trains a small random network on little pictures in seconds."""
+    """A spec that trains a small random network on little images in seconds."""
     recipe = [
         {"name": "head", "precompute": True, "find_lr": True, "cycles": 2},
         {"name": "augmented", "views": 2, "cycles": 1},
-        {"name": "full", "train": "all", "find_lr": True, "ratio": 3, "cycles": 2, "cycle_mult": 2, "patience": 5.0},
+        {
+            "name": "full",
+            "train": "all",
+            "find_lr": True,
+            "ratio": 3,
+            "cycles": 2,
+            "cycle_mult": 2,
+            "early_stop_tolerance": 5.0,
+        },
     ]
     config = {
         "data": {"source": str(source), "size": 32},

@@ -1,4 +1,4 @@
-"""A tiny network with batch norm, rows for it, and tiny pictures, on which training takes milliseconds."""
+"""A tiny network with batch norm, rows for it, and tiny images, on which training takes milliseconds."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +48,7 @@ class TensorBatches:
 
 
 def pixels(count: int, seed: int = 0, batch_size: int = 8) -> TensorBatches:
-    """Small pictures whose class shows in one channel."""
+    """Small images whose class shows in one channel."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(CLASSES, (count,), generator=generator)
     inputs = torch.randn(count, 3, 6, 6, generator=generator)
@@ -140,15 +140,15 @@ RECIPE = [
 
 @pytest.fixture(scope="session")
 def tiny_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """39 pictures of noise, of which the classes differ in colour; 9 validate."""
+    """39 images of noise, of which the classes differ in colour; 9 validate."""
     root = tmp_path_factory.mktemp("colours")
     random = np.random.default_rng(0)
     for number, label in enumerate(("blue", "green", "red")):
         (root / label).mkdir()
-        for picture in range(13):
+        for image in range(13):
             levels = random.integers(0, 160, (*random.integers(30, 60, 2), 3), np.uint8)
             levels[..., 2 - number] += 80
-            Image.fromarray(levels).save(root / label / f"{picture:02d}.{'png' if picture % 2 else 'jpg'}")
+            Image.fromarray(levels).save(root / label / f"{image:02d}.{'png' if image % 2 else 'jpg'}")
     data = DataSpec(source=str(root), valid_fraction=0.25)
     listing = resolve_source(data, root)
     return build_index(listing, hash_files([file.path for file in listing.files], 1), data, threads=1)
@@ -156,7 +156,7 @@ def tiny_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture(scope="session")
 def tiny_caches(tiny_index: Index, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Caches of those pictures at 32 and 48 pixels."""
+    """Caches of those images at 32 and 48 pixels."""
     folder = tmp_path_factory.mktemp("caches")
     paths = {size: folder / str(size) for size in (32, 48)}
     build_image_caches(tiny_index, paths, "crop", "bilinear", 100, threads=1)
@@ -171,7 +171,7 @@ def tiny_cache(tiny_caches: dict[int, Path]) -> ImageCache:
 
 @pytest.fixture(scope="module")
 def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageRecipe:
-    """Every kind of stage over those pictures, in full precision."""
+    """Every kind of stage over those images, in full precision."""
     params = TrainImages(
         model=TINY_MODEL,
         data=DataSpec(size=32),

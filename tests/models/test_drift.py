@@ -10,14 +10,14 @@ from hypothesis.extra.numpy import arrays
 
 from unfreeze.models.drift import (
     COMMONEST,
-    PictureSample,
+    ImageSample,
     category_drift,
     distributions_of,
     feature_distance,
     frechet_distance,
     image_drift,
+    image_statistics,
     number_drift,
-    picture_statistics,
     population_stability,
     ratio_verdict,
     stability_verdict,
@@ -316,7 +316,7 @@ def test_too_few_rows_have_no_feature_distance(rows: int, current: int) -> None:
     assert ratio_verdict(found["ratio"], found["chance"]) == "unknown"
 
 
-def test_rows_that_are_not_finite_are_left_out() -> None:
+def test_rows_that_are_not_finite_are_rejected() -> None:
     rng = np.random.default_rng(0)
     reference, current = rng.normal(size=(50, 5)), rng.normal(size=(20, 5))
     spoilt = np.vstack([current, np.full((3, 5), np.nan), np.full((1, 5), np.inf)])
@@ -329,10 +329,10 @@ def test_features_that_never_vary_are_compared_too() -> None:
     assert feature_distance(constant, constant + 1)["ratio"] == math.inf
 
 
-def test_light_and_colour_of_plain_pictures() -> None:
+def test_light_and_colour_of_plain_images() -> None:
     colours = [(255, 255, 255), (0, 0, 0), (255, 0, 0), (128, 128, 128), (200, 100, 100)]
     pixels = np.stack([np.full((4, 6, 3), colour, dtype=np.uint8) for colour in colours])
-    found = picture_statistics(pixels)
+    found = image_statistics(pixels)
     assert found["brightness"].tolist() == pytest.approx([1, 0, 0.299, 128 / 255, (200 * 0.299 + 70.1) / 255])
     assert found["contrast"].tolist() == pytest.approx([0] * 5, abs=1e-9)
     assert found["saturation"].tolist() == pytest.approx([0, 0, 1, 0, 0.5])
@@ -342,26 +342,26 @@ def test_light_and_colour_of_plain_pictures() -> None:
 def test_contrast_is_the_spread_of_light() -> None:
     halves = np.zeros((1, 2, 2, 3), dtype=np.uint8)
     halves[:, 0] = 255
-    assert picture_statistics(halves)["contrast"][0] == pytest.approx(0.5)
+    assert image_statistics(halves)["contrast"][0] == pytest.approx(0.5)
 
 
-def test_every_picture_has_a_row_whatever_the_number() -> None:
+def test_every_image_has_a_row_whatever_the_number() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (150, 5, 4, 3), dtype=np.uint8)
-    found = picture_statistics(pixels)
+    found = image_statistics(pixels)
     assert len(found) == 150
-    assert found.iloc[140].tolist() == pytest.approx(picture_statistics(pixels[140:141]).iloc[0].tolist())
-    assert picture_statistics(pixels[:0]).shape == (0, 3)
+    assert found.iloc[140].tolist() == pytest.approx(image_statistics(pixels[140:141]).iloc[0].tolist())
+    assert image_statistics(pixels[:0]).shape == (0, 3)
 
 
-def pictures(rows: int, seed: int, light: float = 1.0, cats: float = 0.5) -> PictureSample:
+def images(rows: int, seed: int, light: float = 1.0, cats: float = 0.5) -> ImageSample:
     rng = np.random.default_rng(seed)
     pixels = (rng.integers(0, 200, (rows, 1, 1, 1)) * light + rng.integers(0, 50, (rows, 6, 6, 3))).astype(np.uint8)
     labels = ["cat" if drawn < cats else "dog" for drawn in rng.random(rows)]
-    return PictureSample(labels, picture_statistics(pixels), features(rng, rows) * light)
+    return ImageSample(labels, image_statistics(pixels), features(rng, rows) * light)
 
 
-def test_pictures_like_the_reference_are_stable() -> None:
-    found = image_drift(pictures(300, 0), pictures(200, 1))
+def test_images_like_the_reference_are_stable() -> None:
+    found = image_drift(images(300, 0), images(200, 1))
     assert found["what"].tolist() == ["class balance", "brightness", "contrast", "saturation", "feature space"]
     assert found.columns.tolist() == ["what", "psi", "ks", "distance", "ratio", "verdict"]
     assert set(found["verdict"]) == {"stable"}
@@ -370,21 +370,21 @@ def test_pictures_like_the_reference_are_stable() -> None:
     assert found["ratio"].notna().tolist() == found["distance"].notna().tolist() == [False] * 4 + [True]
 
 
-def test_darker_pictures_of_other_classes_are_a_drift() -> None:
-    found = image_drift(pictures(300, 0), pictures(200, 1, light=0.4, cats=0.9)).set_index("what")
+def test_darker_images_of_other_classes_are_a_drift() -> None:
+    found = image_drift(images(300, 0), images(200, 1, light=0.4, cats=0.9)).set_index("what")
     assert found["verdict"].drop("contrast").tolist() == ["large"] * 4
     assert found.loc["contrast", "verdict"] == "stable"
 
 
-def test_few_pictures_leave_the_feature_space_unknown() -> None:
-    found = image_drift(pictures(300, 0), pictures(5, 1)).set_index("what")
+def test_few_images_leave_the_feature_space_unknown() -> None:
+    found = image_drift(images(300, 0), images(5, 1)).set_index("what")
     assert found.loc["feature space", "verdict"] == "unknown"
     assert found.loc["class balance", "verdict"] == "stable"
 
 
 def test_nothing_cannot_be_compared() -> None:
-    some = pictures(10, 0)
-    nothing = PictureSample([], some.statistics.head(0), some.features[:0])
+    some = images(10, 0)
+    nothing = ImageSample([], some.statistics.head(0), some.features[:0])
     with pytest.raises(UserError, match="no rows in the current data"):
         image_drift(some, nothing)
     with pytest.raises(UserError, match="no rows in the reference"):

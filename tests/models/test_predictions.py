@@ -13,15 +13,15 @@ CLASSES = ["cat", "dog", "fox"]
 PROBABILITIES = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 
 
-def pictures(top_k: int = 2) -> tuple[Layout, pa.RecordBatch]:
-    """Three pictures, the middle one unreadable."""
+def images(top_k: int = 2) -> tuple[Layout, pa.RecordBatch]:
+    """Three images, the middle one unreadable."""
     layout = Layout(PATH, "pets", "3", CLASSES, [], top_k)
     batch = layout.batch(pa.array(["a", "b", "c"]), np.array([0, 2]), PROBABILITIES, {1: "zero bytes"})
     return layout, batch
 
 
 def test_the_most_probable_classes_are_flat_columns_and_an_unreadable_row_has_its_reason() -> None:
-    _, batch = pictures()
+    _, batch = images()
     assert batch.to_pydict() == {
         "path": ["a", "b", "c"],
         "class": ["dog", None, "cat"],
@@ -35,15 +35,15 @@ def test_the_most_probable_classes_are_flat_columns_and_an_unreadable_row_has_it
 
 
 def test_there_are_no_more_ranks_than_classes() -> None:
-    layout, _ = pictures(top_k=100)
+    layout, _ = images(top_k=100)
     assert layout.schema.names[1:7] == ["class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
 
 
 def test_a_chunk_without_a_readable_row_has_only_reasons() -> None:
-    layout, _ = pictures()
-    nothing = layout.batch(pa.array(["a"]), np.empty(0, np.int64), np.empty((0, 0)), {0: "not a picture"})
+    layout, _ = images()
+    nothing = layout.batch(pa.array(["a"]), np.empty(0, np.int64), np.empty((0, 0)), {0: "not an image"})
     assert nothing.schema == layout.schema
-    assert nothing.column("error").to_pylist() == ["not a picture"]
+    assert nothing.column("error").to_pylist() == ["not an image"]
 
 
 def test_classes_keep_their_type() -> None:
@@ -63,7 +63,7 @@ def test_a_regression_has_a_column_per_target_which_never_hides_another() -> Non
 @pytest.mark.parametrize("suffix", [".feather", ".parquet", ".csv"])
 def test_every_format_holds_the_same_rows(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictions, "ROWS_AT_ONCE", 4)
-    layout, batch = pictures()
+    layout, batch = images()
     path = tmp_path / f"out{suffix}"
     write_predictions([batch] * 3, layout.schema.with_metadata({"a": "b"}), path, suffix)
     read = {".feather": pd.read_feather, ".parquet": pd.read_parquet, ".csv": pd.read_csv}[suffix]
@@ -84,7 +84,7 @@ def test_a_file_of_another_kind_has_no_metadata(tmp_path: Path) -> None:
 
 
 def test_rows_are_counted_by_their_most_probable_class() -> None:
-    _, batch = pictures()
+    _, batch = images()
     tally = Tally()
     assert list(tally.passing([batch, batch])) == [batch, batch]
     assert (tally.rows, tally.unreadable) == (6, 2)

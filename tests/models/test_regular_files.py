@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.decode import UnreadablePicture, check_picture, read_picture
+from unfreeze.models.images.decode import UnreadableImage, check_image, read_image
 from unfreeze.models.images.index import build_index, hash_file, hash_files
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.images.streaming import stream
@@ -32,7 +32,7 @@ def _end_instead_of_waiting() -> Iterator[None]:
 @pytest.fixture
 def oddities(tmp_path: Path) -> Iterator[dict[Path, str]]:
     """Path -> kind of what is not a file."""
-    folder = tmp_path / "pictures" / "cat"
+    folder = tmp_path / "images" / "cat"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "pipe.png")
     (folder / "link.png").symlink_to(folder / "pipe.png")
@@ -47,7 +47,7 @@ def oddities(tmp_path: Path) -> Iterator[dict[Path, str]]:
         }
 
 
-def picture(path: Path, seed: int) -> Path:
+def image(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)).save(path)
     return path
@@ -56,7 +56,7 @@ def picture(path: Path, seed: int) -> Path:
 def test_each_kind_is_told_and_files_and_folders_are_none_of_them(oddities: dict[Path, str], tmp_path: Path) -> None:
     assert {path: irregular_kind(path) for path in oddities} == oddities
     assert irregular_kind(tmp_path) is None
-    assert irregular_kind(picture(tmp_path / "a.png", 0)) is None
+    assert irregular_kind(image(tmp_path / "a.png", 0)) is None
     assert irregular_kind(tmp_path / "absent") is None
     assert irregular_kind("a\0b") is None
 
@@ -64,32 +64,32 @@ def test_each_kind_is_told_and_files_and_folders_are_none_of_them(oddities: dict
 def test_none_is_hashed_or_decoded(oddities: dict[Path, str]) -> None:
     for path, kind in oddities.items():
         assert hash_file(path) == ""
-        for read in (check_picture, read_picture):
-            with pytest.raises(UnreadablePicture, match=f"^{kind}, not a file$"):
+        for read in (check_image, read_image):
+            with pytest.raises(UnreadableImage, match=f"^{kind}, not a file$"):
                 read(path, 100)
 
 
-def test_in_a_folder_of_classes_each_is_left_out_with_its_kind(oddities: dict[Path, str], tmp_path: Path) -> None:
+def test_in_a_folder_of_classes_each_is_rejected_with_its_kind(oddities: dict[Path, str], tmp_path: Path) -> None:
     for number in range(4):
-        picture(tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number}.png", number)
-    data = DataSpec(source=str(tmp_path / "pictures"))
+        image(tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png", number)
+    data = DataSpec(source=str(tmp_path / "images"))
     listing = resolve_source(data, tmp_path)
     index = build_index(listing, hash_files([file.path for file in listing.files], 2), data, threads=2)
     assert len(index) == 4
-    found = {Path(row["path"]): row["reason"] for row in index.left_out.to_pylist()}
+    found = {Path(row["path"]): row["reason"] for row in index.rejected.to_pylist()}
     assert found == {path: f"{kind}, not a file" for path, kind in oddities.items()}
 
 
 def test_in_a_folder_to_predict_each_is_a_row_with_its_reason(oddities: dict[Path, str], tmp_path: Path) -> None:
-    picture(tmp_path / "pictures/a.png", 0)
-    listed = list_unlabelled(str(tmp_path / "pictures"), "path", tmp_path)
+    image(tmp_path / "images/a.png", 0)
+    listed = list_unlabelled(str(tmp_path / "images"), "path", tmp_path)
     assert len(listed.files) == 5
 
     def decode(file: str | bytes) -> np.ndarray:
         source = io.BytesIO(file) if isinstance(file, bytes) else Path(file)
-        return np.asarray(read_picture(source, 100))
+        return np.asarray(read_image(source, 100))
 
-    (chunk,) = stream(listed.files, decode, lambda pictures, _: pictures.mean((1, 2)), 4, 100, 0, False, 2)
+    (chunk,) = stream(listed.files, decode, lambda images, _: images.mean((1, 2)), 4, 100, 0, False, 2)
     reasons = {Path(listed.files[position]): reason for position, reason in chunk.unreadable.items()}
     assert reasons == {path: f"{kind}, not a file" for path, kind in oddities.items()}
 

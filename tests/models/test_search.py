@@ -404,7 +404,7 @@ def test_ratios_can_be_searched_where_the_heads_rate_is_given() -> None:
 
 def test_an_objective_that_nobody_computes_is_refused_with_those_there_are() -> None:
     assert problems(TRAINING, *DEFAULT_SPACE, objectives=["f1"]) == [
-        "objectives: 'f1' is none of loss, seconds, accuracy; add it to metrics to have it computed"
+        "objectives: 'f1' is not one of loss, seconds, accuracy; add it to metrics to have it computed"
     ]
     check_space(SweepSpec(objectives=["f1", "mine", "seconds"]), TrainImages(metrics=["f1", "package.metrics:mine"]))
 

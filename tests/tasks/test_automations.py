@@ -14,7 +14,7 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Completed, Crashed, Pending, Running, State
 
-from unfreeze.tasks.automations import (
+from unfreeze.tasks.service.automations import (
     apply_automations,
     recovery_automations,
     reschedule_crashed_automation,

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from unfreeze.tasks.environment import credentials, live_service, make_home
-from unfreeze.tasks.processes import this_process
+from unfreeze.tasks.machine.environment import credentials, live_service, make_home
+from unfreeze.tasks.machine.processes import this_process
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_damaged_record_is_no_service(content: str, folder: Path) -> None:
 
 def test_passwords_in_addresses_of_servers_move_to_where_their_clients_look(own_home: Path) -> None:
     code = (
-        "import os, unfreeze.tasks.environment; print(*(os.environ.get(name) for name in ("
+        "import os, unfreeze.tasks.machine.environment; print(*(os.environ.get(name) for name in ("
         "'MLFLOW_TRACKING_URI', 'MLFLOW_TRACKING_USERNAME', 'MLFLOW_TRACKING_PASSWORD', "
         "'PREFECT_API_URL', 'PREFECT_API_AUTH_STRING')))"
     )

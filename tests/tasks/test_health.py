@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unfreeze.tasks.health import errors_in
+from unfreeze.tasks.service.health import errors_in
 
 LOG = """\
 17:00:01.000 | INFO    | prefect.server - started

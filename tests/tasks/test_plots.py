@@ -2,16 +2,14 @@
 
 import numpy as np
 
-from unfreeze.models.training.finder import LearningRateCurve
-from unfreeze.tasks.plots import plot_confusion, plot_learning_rates, plot_pictures, plot_schedule
+from unfreeze.models.training.finder import LrCurve
+from unfreeze.tasks.steps.plots import plot_confusion, plot_images, plot_lr_curve, plot_schedule
 
 
 def test_the_finders_plot_marks_every_suggestion_and_the_used_one() -> None:
-    rates = np.geomspace(1e-5, 1, 50)
+    lrs = np.geomspace(1e-5, 1, 50)
     losses = np.linspace(3, 1, 50)
-    figure = plot_learning_rates(
-        LearningRateCurve(rates, losses, losses), {"falling": 0.1, "valley": 0.01}, "falling", "x"
-    )
+    figure = plot_lr_curve(LrCurve(lrs, losses, losses), {"falling": 0.1, "valley": 0.01}, "falling", "x")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert any("0.1 (used)" in label for label in labels)
     assert any("valley: 0.01" in label for label in labels)
@@ -27,6 +25,6 @@ def test_the_confusion_matrix_counts_rows() -> None:
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1", "1", "1"]
 
 
-def test_pictures_have_their_captions() -> None:
-    figure = plot_pictures(np.zeros((3, 8, 8, 3), np.uint8), ["a", "b", "c"], "x")
+def test_images_have_their_captions() -> None:
+    figure = plot_images(np.zeros((3, 8, 8, 3), np.uint8), ["a", "b", "c"], "x")
     assert [axes.get_title() for axes in figure.axes][:3] == ["a", "b", "c"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.tasks.storage import build, cache_path, key_of, missing
+from unfreeze.tasks.machine.cache import build, cache_path, key_of, missing
 
 pytestmark = pytest.mark.usefixtures("own_home")
 

@@ -1,4 +1,4 @@
-"""A study goes on wherever it was stopped, whoever works on it, and says what keeps it from doing so."""
+"""A study continues wherever it was stopped, whoever works on it, and says what keeps it from doing so."""
 
 import multiprocessing
 import os
@@ -18,11 +18,11 @@ import pytest
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-import unfreeze.tasks.study
+import unfreeze.tasks.sweeps.study
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
 from unfreeze.models.specs import OptimizerSpec, Stage, TrainImages
-from unfreeze.tasks.study import (
+from unfreeze.tasks.sweeps.study import (
     MOST_RETRIES,
     best_trial,
     counts,
@@ -139,7 +139,7 @@ def test_other_settings_for_the_same_name_are_refused_with_what_differs(
     assert difference in str(refused.value)
 
 
-def test_a_study_of_a_release_that_lacked_a_setting_goes_on() -> None:
+def test_a_study_of_a_release_that_lacked_a_setting_continues() -> None:
     study = opened()
     settings = settings_of(study)
     del settings["training"]["snapshots"]
@@ -234,7 +234,7 @@ def test_workers_that_finish_at_once_start_no_trial_too_many() -> None:
     assert counts(opened())["complete"] == 4
 
 
-# --- stopping and going on --------------------------------------------------------------------------------------------
+# --- stopping and continuing ------------------------------------------------------------------------------------------
 
 
 def stopping(stop: BaseException, suggests: bool = True) -> Callable[[Trial], float]:
@@ -277,7 +277,7 @@ def test_a_trial_of_the_sampler_comes_again_too() -> None:
 def test_a_trial_that_is_stopped_time_and_again_is_given_up() -> None:
     def stop_equal_rates(trial: Trial) -> float:
         result = total()(trial)
-        if trial.user_attrs.get("rule") == "equal rates":
+        if trial.user_attrs.get("rule") == "equal lrs":
             raise KeyboardInterrupt
         return result
 
@@ -287,7 +287,7 @@ def test_a_trial_that_is_stopped_time_and_again_is_given_up() -> None:
             goes_on = run_next(opened(), 5, stop_equal_rates)
     assert not goes_on
     study = opened()
-    equal = [trial for trial in study.trials if trial.user_attrs.get("rule") == "equal rates"]
+    equal = [trial for trial in study.trials if trial.user_attrs.get("rule") == "equal lrs"]
     assert [trial.state for trial in equal] == [TrialState.FAIL] * (1 + MOST_RETRIES)
     assert counts(study) == {"complete": 5, "pruned": 0, "failed": 1 + MOST_RETRIES}
 
@@ -340,7 +340,7 @@ def test_in_a_database_a_trial_of_a_machine_that_fell_silent_is_taken_up(
 ) -> None:
     search = SweepSpec(storage=f"sqlite:///{tmp_path / 'studies.db'}")
     kill_a_worker(search, host="another machine")
-    monkeypatch.setattr(unfreeze.tasks.study, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(unfreeze.tasks.sweeps.study, "HEARTBEAT_SECONDS", 1)
     study = opened(search)
     assert len(run_all(study, 3)) == 3, "as long as the machine is thought to be alive"
     time.sleep(4.5)  # three heartbeats, in a database that rounds to seconds
@@ -420,7 +420,7 @@ def test_every_sampler_stays_inside_the_space(sampler: Any) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_study_that_goes_on_tries_no_values_twice(sampler: Any) -> None:
+def test_a_study_that_continues_tries_no_values_twice(sampler: Any) -> None:
     search = SweepSpec(sampler=sampler)
     for trials in (5, 7, 9, 11):
         run_all(opened(search), trials, search)  # another sampler each time, as in another process
@@ -457,7 +457,7 @@ def test_a_grid_ends_when_every_point_was_tried() -> None:
     tried = run_all(opened(SMALL), 100, SMALL)
     points = Counter((trial.params["recipe.head.cycles"], trial.params["recipe.full.cycles"]) for trial in tried)
     assert set(points) == {(head, full) for head in (1, 2, 3) for full in (1, 2)}
-    assert len(tried) == 6 + 1, "and what the recipe says, which is no point of this grid"
+    assert len(tried) == 6 + 1, "and what the recipe says, which is not a point of this grid"
 
 
 def test_a_grid_is_finished_when_trials_were_stopped_or_killed_at_its_end() -> None:

@@ -18,8 +18,8 @@ from optuna.trial import Trial
 from scipy.stats import wilcoxon
 
 from unfreeze.tasks import tracking
-from unfreeze.tasks.study import best_trial
-from unfreeze.tasks.sweep_report import compare_with_rules, draw_study, keep_report
+from unfreeze.tasks.sweeps.report import compare_with_rules, draw_study, keep_report
+from unfreeze.tasks.sweeps.study import best_trial
 
 ALL = ["history", "parallel_coordinate", "slice", "contour", "importance"]
 RULES = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0}
@@ -81,7 +81,7 @@ def test_a_study_is_drawn_in_every_way() -> None:
     assert page.layout.yaxis.title.text == figure.axes[0].get_ylabel() == "loss"
 
 
-def test_no_picture_stays_in_pyplot_and_its_style_is_as_before() -> None:
+def test_no_image_stays_in_pyplot_and_its_style_is_as_before() -> None:
     before = dict(matplotlib.rcParams)
     draw_study(search(), ["loss"])
     assert pyplot.get_fignums() == []
@@ -130,7 +130,7 @@ def test_settings_of_every_kind_can_be_drawn() -> None:
     assert list(draw_study(search(objective), ["loss"])) == ALL
 
 
-def test_a_training_that_diverged_is_left_out() -> None:
+def test_a_training_that_diverged_is_rejected() -> None:
     def objective(trial: Trial) -> float:
         return math.inf if trial.number == 1 else loss(trial)
 
@@ -218,7 +218,7 @@ def test_rows_can_be_shown_as_json() -> None:
 
 
 @pytest.mark.usefixtures("own_home")
-def test_a_report_has_a_page_and_a_picture_of_every_plot_and_its_tables() -> None:
+def test_a_report_has_a_page_and_an_image_of_every_plot_and_its_tables() -> None:
     study = search(lambda trial: repeated(trial, 6))
     run_id, names = kept(study, ["loss"])
     tables = {"trials.feather", "search_vs_rule_of_thumb.feather", "search_vs_rule_of_thumb.txt"}

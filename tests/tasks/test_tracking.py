@@ -82,7 +82,7 @@ def test_a_deleted_experiment_is_named_in_the_error() -> None:
         tracking.experiment_id("gone")
 
 
-def test_an_undefined_metric_is_left_out() -> None:
+def test_an_undefined_metric_is_rejected() -> None:
     assert tracking.as_float({"auc": float("nan"), "loss": float("inf"), "accuracy": 1}) == {"accuracy": 1.0}
 
 

@@ -9,8 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
-import unfreeze.tasks.turns
-from unfreeze.tasks.turns import NotNow, leave_to_later_run, turn
+import unfreeze.tasks.retraining.turns
+from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -36,7 +36,7 @@ def missed(hours: list[int], models: list[str]) -> list[FlowRun]:
 
 def begin(run: FlowRun, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
-    monkeypatch.setattr(unfreeze.tasks.turns, "FlowRunContext", under_way)
+    monkeypatch.setattr(unfreeze.tasks.retraining.turns, "FlowRunContext", under_way)
     leave_to_later_run()
 
 
@@ -60,7 +60,7 @@ def test_a_later_run_of_another_model_or_one_that_a_person_started_changes_nothi
 
 def test_a_turn_is_held_by_one_and_free_again_even_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError), turn("retrain birds"):
-        monkeypatch.setattr(unfreeze.tasks.turns, "WAIT_SECONDS", 3)
+        monkeypatch.setattr(unfreeze.tasks.retraining.turns, "WAIT_SECONDS", 3)
         with pytest.raises(NotNow, match="retrain birds is under way"), turn("retrain birds"):
             pass
         with turn("retrain cats"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.upgrades.write import ARCHIVES, PICTURES, STOPPED, STUDY
+from tests.upgrades.write import ARCHIVES, IMAGES, STOPPED, STUDY
 from unfreeze.models.images.cache import ImageCache
 from unfreeze.models.images.index import Index
 from unfreeze.models.images.serving import ImagePredictor
@@ -49,14 +49,14 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return home
 
 
-def test_a_run_that_stopped_goes_on_and_a_study_as_well(home: Path) -> None:
+def test_a_run_that_stopped_continues_and_a_study_as_well(home: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.search import SweepSpec
     from unfreeze.models.table_specs import TrainTables
     from unfreeze.tasks import tracking
-    from unfreeze.tasks.study import load_study
-    from unfreeze.tasks.sweep import stored
+    from unfreeze.tasks.sweeps.study import load_study
+    from unfreeze.tasks.sweeps.sweep import stored
 
     (run,) = tracking.client().search_runs(
         [tracking.experiment_id("unfreeze")], f"attributes.run_name = '{STOPPED}' and attributes.status = 'FAILED'"
@@ -70,12 +70,12 @@ def test_a_run_that_stopped_goes_on_and_a_study_as_well(home: Path) -> None:
 
 
 def test_a_registered_classifier_says_what_it_said(home: Path) -> None:
-    from unfreeze.tasks import registry
+    from unfreeze.tasks.tracking import registry
 
     champion = registry.champion_of("lines-classifier")
     assert champion is not None
     predictor = ImagePredictor(registry.folder_of(champion), "cpu")
-    said = predictor.probabilities([home.parent / "sources" / "lines" / name for name in PICTURES])
+    said = predictor.probabilities([home.parent / "sources" / "lines" / name for name in IMAGES])
     before = np.loadtxt(home / "said.txt")
     assert said == pytest.approx(before, abs=2e-3)  # processors round differently
 
@@ -83,8 +83,8 @@ def test_a_registered_classifier_says_what_it_said(home: Path) -> None:
 def test_caches_are_read(home: Path) -> None:
     (index,) = (home / "cache" / "indexes").glob("*.arrow")
     assert len(Index.load(index)) == 8
-    pictures = [path for path in (home / "cache" / "images").glob("*.arrow")]
-    assert {ImageCache(path).size for path in pictures} == {32}
+    images = [path for path in (home / "cache" / "images").glob("*.arrow")]
+    assert {ImageCache(path).size for path in images} == {32}
 
 
 def test_there_is_an_archive_of_this_release() -> None:

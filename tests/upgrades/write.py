@@ -1,7 +1,7 @@
 """Write what this release keeps, for the tests of later ones: `python -m tests.upgrades.write`.
 
 A small archive per release: a home with an MLflow store (a training on a table that failed half-way, one that is
-registered), a study, caches, and a classifier with what it says of two pictures. Archives are never written again.
+registered), a study, caches, and a classifier with what it says of two images. Archives are never written again.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ARCHIVES = Path(__file__).parent
-STOPPED, STUDY, PICTURES = "stopped run", "kept", ("across/0-0.png", "down/0-1.png")
+STOPPED, STUDY, IMAGES = "stopped run", "kept", ("across/0-0.png", "down/0-1.png")
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def write(home: Path, sources: Path) -> None:
         from unfreeze.flows.sweep import sweep_tables
         from unfreeze.flows.train_images import train_images
         from unfreeze.flows.train_tables import train_tables
-        from unfreeze.tasks import registry
+        from unfreeze.tasks.tracking import registry
 
         recipe: list[dict[str, Any]] = [{"name": "head", "precompute": True, "lr": 0.01}]
         small = {"model.backbone": "timm/test_efficientnet", "recipe": recipe, "tracking.cycle_checkpoints": False}
@@ -67,14 +67,14 @@ def write(home: Path, sources: Path) -> None:
         sweep_tables(SweepSpec(trials=3, study=STUDY, space=space), tiny_table(sources))
         classifier = registry.folder_of(registry.version_of("lines-classifier", "champion"))
     predictor = ImagePredictor(classifier, "cpu")
-    said = predictor.probabilities([sources / "lines" / name for name in PICTURES])
+    said = predictor.probabilities([sources / "lines" / name for name in IMAGES])
     (home / "said.txt").write_text("\n".join(" ".join(f"{value:.6f}" for value in row) for row in said))
     shutil.rmtree(home / "cache" / "models")  # copies
 
 
 def stop_half_way(training: Any) -> None:
     """A training whose plug is pulled after its first cycle."""
-    import unfreeze.tasks.train_stage
+    import unfreeze.tasks.steps.train_stage
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.training.loop import fit
 

@@ -14,16 +14,16 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_the_head_on_activations_equals_the_whole_network(tiny_recipe, tmp_path, split, view):
     learner = tiny_recipe.learner()
     tiny_recipe.precompute(learner.network.body, 0, (split, view), tmp_path / "file")
-    pictures = tiny_recipe.pictures(0, split, view)
-    inputs, _ = pictures.gather(torch.arange(len(pictures)), None)
+    images = tiny_recipe.images(0, split, view)
+    inputs, _ = images.gather(torch.arange(len(images)), None)
     learner.network.eval()
     with torch.no_grad():
         whole = learner.network(inputs)
-        head = learner.network.head(RowFile(tmp_path / "file").gather(torch.arange(len(pictures))))
+        head = learner.network.head(RowFile(tmp_path / "file").gather(torch.arange(len(images))))
     torch.testing.assert_close(head, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_activations_are_one_row_per_picture_with_their_origin(tiny_recipe, tmp_path):
+def test_activations_are_one_row_per_image_with_their_origin(tiny_recipe, tmp_path):
     body = tiny_recipe.learner().network.body
     done: list[tuple[int, int]] = []
     tiny_recipe.precompute(body, 3, ("train", 1), tmp_path / "file", lambda *counts: done.append(counts))
@@ -60,8 +60,8 @@ def test_a_body_that_trained_the_head_still_gives_the_same_activations(tiny_reci
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
 
 
-def test_training_from_activations_equals_training_from_pictures(tiny_recipe, tiny_caches, tmp_path):
-    """The plain pictures through the frozen body at every visit, or once: the same head comes out."""
+def test_training_from_activations_equals_training_from_images(tiny_recipe, tiny_caches, tmp_path):
+    """The plain images through the frozen body at every visit, or once: the same head comes out."""
     plain = tiny_recipe.params.model_copy(
         update={"augment": tiny_recipe.params.augment.model_copy(update={"preset": "none"})}
     )

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from unfreeze.models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
 from unfreeze.models.specs import AugmentSpec
 
-PICTURES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def views(count: int = len(PICTURES), **changes: float | torch.Tensor) -> torch.Tensor:
+def views(count: int = len(IMAGES), **changes: float | torch.Tensor) -> torch.Tensor:
     """Plain views but for the columns named."""
     made = plain_views(count)
     for name, value in changes.items():
@@ -30,25 +30,25 @@ def column(draws: torch.Tensor, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("side", [24, 31])
 def test_the_plain_view_changes_nothing(side):
-    pictures = torch.rand(2, 3, side, side, generator=generator(1))
-    torch.testing.assert_close(apply_views(pictures, plain_views(2)), pictures, atol=1e-4, rtol=0)
+    images = torch.rand(2, 3, side, side, generator=generator(1))
+    torch.testing.assert_close(apply_views(images, plain_views(2)), images, atol=1e-4, rtol=0)
 
 
 def test_a_flip_swaps_left_and_right():
-    torch.testing.assert_close(apply_views(PICTURES, views(flip=1)), PICTURES.flip(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(apply_views(IMAGES, views(flip=1)), IMAGES.flip(3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turns_are_exact(turns):
-    turned = apply_views(PICTURES, views(quarter_turns=turns))
-    torch.testing.assert_close(turned, torch.rot90(PICTURES, turns, (2, 3)), atol=1e-4, rtol=0)
+    turned = apply_views(IMAGES, views(quarter_turns=turns))
+    torch.testing.assert_close(turned, torch.rot90(IMAGES, turns, (2, 3)), atol=1e-4, rtol=0)
 
 
 def test_top_down_shows_all_eight_flips_and_turns_equally_often():
     spec = AugmentSpec(preset="top_down", max_rotate=0, max_zoom=1, max_shift=0, max_lighting=0)
-    picture = PICTURES[:1]
-    expected = [torch.rot90(flipped, turns, (2, 3)) for flipped in (picture, picture.flip(3)) for turns in range(4)]
-    shown = apply_views(picture.expand(800, -1, -1, -1), draw_views(800, spec, generator()))
+    image = IMAGES[:1]
+    expected = [torch.rot90(flipped, turns, (2, 3)) for flipped in (image, image.flip(3)) for turns in range(4)]
+    shown = apply_views(image.expand(800, -1, -1, -1), draw_views(800, spec, generator()))
     distances = torch.stack([(shown - one).abs().amax(dim=(1, 2, 3)) for one in expected])
     assert distances.amin(dim=0).max() < 1e-4
     counts = Counter(distances.argmin(dim=0).tolist())
@@ -58,41 +58,41 @@ def test_top_down_shows_all_eight_flips_and_turns_equally_often():
 
 def test_a_rotation_by_a_right_angle_is_a_quarter_turn():
     torch.testing.assert_close(
-        apply_views(PICTURES, views(radians=math.pi / 2)), apply_views(PICTURES, views(quarter_turns=1))
+        apply_views(IMAGES, views(radians=math.pi / 2)), apply_views(IMAGES, views(quarter_turns=1))
     )
 
 
 def test_zoom_magnifies_the_centre():
-    picture = torch.zeros(1, 3, 24, 24)
-    picture[..., 9:15, 9:15] = 1
-    zoomed = apply_views(picture, views(1, zoom=2))
+    image = torch.zeros(1, 3, 24, 24)
+    image[..., 9:15, 9:15] = 1
+    zoomed = apply_views(image, views(1, zoom=2))
     assert (zoomed[..., 7:17, 7:17] == 1).all()
     assert (zoomed[..., :5, :] == 0).all()
-    assert float(zoomed.mean()) == pytest.approx(4 * float(picture.mean()), rel=0.1)
+    assert float(zoomed.mean()) == pytest.approx(4 * float(image.mean()), rel=0.1)
 
 
 @pytest.mark.parametrize(("axis", "name"), [(3, "shift_x"), (2, "shift_y")])
 def test_a_shift_is_a_share_of_the_side_and_mirrors_the_border(axis, name):
-    shifted = apply_views(PICTURES, views(**{name: 3 / 24}))
-    kept = PICTURES.narrow(axis, 3, 21)
+    shifted = apply_views(IMAGES, views(**{name: 3 / 24}))
+    kept = IMAGES.narrow(axis, 3, 21)
     expected = torch.cat([kept, kept.narrow(axis, 18, 3).flip(axis)], dim=axis)
     torch.testing.assert_close(shifted, expected, atol=1e-4, rtol=0)
 
 
-def test_the_light_changes_around_the_mean_of_the_picture():
+def test_the_light_changes_around_the_mean_of_the_image():
     brightness, contrast = torch.tensor([0.1, -0.2, 0.0, 0.05]), torch.tensor([1.0, 1.3, 0.6, 2.0])
-    lit = apply_views(PICTURES, views(brightness=brightness, contrast=contrast))
-    mean = PICTURES.mean(dim=(1, 2, 3), keepdim=True)
-    expected = (PICTURES - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
+    lit = apply_views(IMAGES, views(brightness=brightness, contrast=contrast))
+    mean = IMAGES.mean(dim=(1, 2, 3), keepdim=True)
+    expected = (IMAGES - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
     torch.testing.assert_close(lit, expected.clamp(0, 1), atol=1e-4, rtol=0)
 
 
-def test_every_picture_has_a_view_of_its_own():
+def test_every_image_has_a_view_of_its_own():
     draws = draw_views(4, AugmentSpec(max_rotate=40), generator(3))
-    together = apply_views(PICTURES, draws)
+    together = apply_views(IMAGES, draws)
     for row in range(4):
-        torch.testing.assert_close(together[row : row + 1], apply_views(PICTURES[row : row + 1], draws[row : row + 1]))
-    same = apply_views(PICTURES[:1].expand(4, -1, -1, -1), draws)
+        torch.testing.assert_close(together[row : row + 1], apply_views(IMAGES[row : row + 1], draws[row : row + 1]))
+    same = apply_views(IMAGES[:1].expand(4, -1, -1, -1), draws)
     assert all((same[one] - same[two]).abs().max() > 0.05 for one in range(4) for two in range(one))
 
 
@@ -114,8 +114,8 @@ def test_whatever_is_drawn_stays_within_the_spec_and_in_0_to_1(preset, rotate, z
     assert 1 <= column(draws, "zoom").min() <= column(draws, "zoom").max() <= zoom + 1e-6
     factors = column(draws, "contrast")
     assert 1 / (1 + lighting) - 1e-6 <= factors.min() <= factors.max() <= 1 + lighting + 1e-6
-    shown = apply_views(PICTURES, draws)
-    assert shown.shape == PICTURES.shape
+    shown = apply_views(IMAGES, draws)
+    assert shown.shape == IMAGES.shape
     assert 0 <= shown.min() <= shown.max() <= 1
 
 

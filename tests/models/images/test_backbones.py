@@ -205,7 +205,7 @@ def test_a_vit_refuses_images_of_another_size_and_names_the_one_it_needs():
 
 @pytest.mark.parametrize(("backbone", "size", "default"), [("vit_b_32", 100, 224), ("inception_v3", 16, 299)])
 def test_a_size_that_cannot_work_is_refused_at_once(backbone, size, default):
-    with pytest.raises(UserError, match=f"cannot take pictures of {size} x {size} .* to {default}"):
+    with pytest.raises(UserError, match=f"cannot take images of {size} x {size} .* to {default}"):
         load_body(ModelSpec(backbone=backbone, weights="none"), size)
 
 

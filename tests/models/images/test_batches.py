@@ -7,7 +7,7 @@ import torch
 
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
 from unfreeze.models.images.backbones import Preprocessing
-from unfreeze.models.images.batches import ActivationBatches, PictureBatches
+from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache
 from unfreeze.models.images.row_file import RowFile, RowWriter
 from unfreeze.models.specs import AugmentSpec
@@ -20,8 +20,8 @@ PREPROCESSING = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bilinear", 32)
 AUGMENT = AugmentSpec(max_rotate=30)
 
 
-def pictures(cache: ImageCache, fixed_views: torch.Tensor | None = None) -> PictureBatches:
-    return PictureBatches(cache, ROWS, TARGETS, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
+def images(cache: ImageCache, fixed_views: torch.Tensor | None = None) -> ImageBatches:
+    return ImageBatches(cache, ROWS, TARGETS, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
 
 
 def written(path: Path, rows: np.ndarray) -> RowFile:
@@ -35,16 +35,16 @@ def normalised(shares: torch.Tensor) -> torch.Tensor:
     return (shares - mean) / std
 
 
-def test_without_a_generator_pictures_are_plain_and_normalised(tiny_cache):
-    inputs, targets = pictures(tiny_cache).gather(torch.tensor([2, 0]), None)
+def test_without_a_generator_images_are_plain_and_normalised(tiny_cache):
+    inputs, targets = images(tiny_cache).gather(torch.tensor([2, 0]), None)
     expected = normalised(tiny_cache.gather(np.array([38, 5])).float() / 255)
     torch.testing.assert_close(inputs, expected)
     assert targets.tolist() == [2, 0]
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_with_a_generator_pictures_are_augmented_by_its_draws(tiny_cache):
-    inputs, targets = pictures(tiny_cache).gather(torch.tensor([2, 0, 1]), torch.Generator().manual_seed(7))
+def test_with_a_generator_images_are_augmented_by_its_draws(tiny_cache):
+    inputs, targets = images(tiny_cache).gather(torch.tensor([2, 0, 1]), torch.Generator().manual_seed(7))
     shares = tiny_cache.gather(np.array([38, 5, 0])).float() / 255
     views = draw_views(3, AUGMENT, torch.Generator().manual_seed(7))
     torch.testing.assert_close(inputs, normalised(apply_views(shares, views)))
@@ -53,23 +53,23 @@ def test_with_a_generator_pictures_are_augmented_by_its_draws(tiny_cache):
 
 
 def test_every_visit_shows_another_view(tiny_cache):
-    batches, generator = pictures(tiny_cache), torch.Generator().manual_seed(7)
+    batches, generator = images(tiny_cache), torch.Generator().manual_seed(7)
     one, two = (batches.gather(torch.arange(6), generator)[0] for _ in range(2))
     assert not torch.allclose(one, two, atol=0.1)
 
 
 def test_a_fixed_view_belongs_to_its_row(tiny_cache):
     views = numbered_view(1, 6, AUGMENT)
-    batches = pictures(tiny_cache, views)
+    batches = images(tiny_cache, views)
     together, _ = batches.gather(torch.arange(6), None)
     shares = tiny_cache.gather(ROWS).float() / 255
     torch.testing.assert_close(together, normalised(apply_views(shares, views)))
     torch.testing.assert_close(batches.gather(torch.tensor([4, 1]), None)[0], together[[4, 1]])
 
 
-def test_pictures_in_order_are_the_rows_in_order(tiny_cache):
-    parts = list(in_order(pictures(tiny_cache)))
-    assert len(pictures(tiny_cache)) == 6
+def test_images_in_order_are_the_rows_in_order(tiny_cache):
+    parts = list(in_order(images(tiny_cache)))
+    assert len(images(tiny_cache)) == 6
     torch.testing.assert_close(
         torch.cat([inputs for inputs, _ in parts]), normalised(tiny_cache.gather(ROWS).float() / 255)
     )
@@ -112,6 +112,6 @@ def test_a_single_view_draws_nothing(views):
     assert torch.equal(generator.get_state(), before)
 
 
-def test_activations_and_pictures_say_which_they_are(tiny_cache, views):
+def test_activations_and_images_say_which_they_are(tiny_cache, views):
     assert ActivationBatches(views, TARGETS, CPU, 4).precomputed
-    assert not pictures(tiny_cache).precomputed
+    assert not images(tiny_cache).precomputed

@@ -11,7 +11,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import cache as cache_module
 from unfreeze.models.images import row_file
 from unfreeze.models.images.cache import ImageCache, build_image_caches, usable_size
-from unfreeze.models.images.decode import make_square, read_picture
+from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.index import Index, build_index, hash_files
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import DataSpec
@@ -37,29 +37,29 @@ def written(root: Path, counts: dict[str, int], sides: tuple[int, int] = (20, 90
 
 def direct(index: Index, rows: list[int], size: int, fit: str = "crop") -> np.ndarray:
     paths = [Path(index.rows["path"][row].as_py()) for row in rows]
-    return np.stack([make_square(read_picture(path, 100, at_least=size), size, fit, "bicubic") for path in paths])
+    return np.stack([make_square(read_image(path, 100, at_least=size), size, fit, "bicubic") for path in paths])
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Index:
-    """More than two record batches of small pictures."""
-    return written(tmp_path_factory.mktemp("pictures"), {"cat": 150, "dog": 121})
+def images(tmp_path_factory) -> Index:
+    """More than two record batches of small images."""
+    return written(tmp_path_factory.mktemp("images"), {"cat": 150, "dog": 121})
 
 
 @pytest.fixture(scope="module")
-def cache(pictures, tmp_path_factory) -> ImageCache:
+def cache(images, tmp_path_factory) -> ImageCache:
     path = tmp_path_factory.mktemp("cache") / "24.arrow"
-    build_image_caches(pictures, {24: path}, "crop", "bicubic", 100, threads=2)
+    build_image_caches(images, {24: path}, "crop", "bicubic", 100, threads=2)
     return ImageCache(path)
 
 
 @pytest.mark.parametrize("fit", ["crop", "squish", "pad"])
-def test_gathered_rows_equal_direct_decoding(pictures, tmp_path, fit):
-    build_image_caches(pictures, {32: tmp_path / "32"}, fit, "bicubic", 100, threads=2)
+def test_gathered_rows_equal_direct_decoding(images, tmp_path, fit):
+    build_image_caches(images, {32: tmp_path / "32"}, fit, "bicubic", 100, threads=2)
     cache = ImageCache(tmp_path / "32")
     rows = [270, 0, 127, 128, 256, 5, 5]
-    assert (cache.size, cache.fit, len(cache)) == (32, fit, len(pictures))
-    np.testing.assert_array_equal(cache.gather(np.array(rows)).permute(0, 2, 3, 1), direct(pictures, rows, 32, fit))
+    assert (cache.size, cache.fit, len(cache)) == (32, fit, len(images))
+    np.testing.assert_array_equal(cache.gather(np.array(rows)).permute(0, 2, 3, 1), direct(images, rows, 32, fit))
 
 
 def test_a_gathered_batch_is_uint8_in_channels_last_memory(cache):
@@ -91,49 +91,49 @@ def test_several_sizes_at_once_equal_single_builds(tmp_path):
         assert path.read_bytes() == (tmp_path / f"alone{size}").read_bytes()
 
 
-def test_large_rows_come_in_smaller_batches(pictures, cache, tmp_path, monkeypatch):
+def test_large_rows_come_in_smaller_batches(images, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(row_file, "_MOST_BYTES", 10 * 24 * 24 * 3)
-    build_image_caches(pictures, {24: tmp_path / "24"}, "crop", "bicubic", 100, threads=2)
+    build_image_caches(images, {24: tmp_path / "24"}, "crop", "bicubic", 100, threads=2)
     rows = np.array([0, 9, 10, 127, 128, 269, 270])
     small_batches = ImageCache(tmp_path / "24").gather(rows)
     monkeypatch.undo()
     assert torch.equal(small_batches, cache.gather(rows))
 
 
-def test_each_picture_is_decoded_once_for_several_sizes(pictures, tmp_path, monkeypatch):
+def test_each_image_is_decoded_once_for_several_sizes(images, tmp_path, monkeypatch):
     decoded = []
 
     def counting(path: Path, *arguments: float) -> Image.Image:
         decoded.append(path)
-        return read_picture(path, *arguments)
+        return read_image(path, *arguments)
 
-    monkeypatch.setattr(cache_module, "read_picture", counting)
+    monkeypatch.setattr(cache_module, "read_image", counting)
     progress = []
     targets = {16: tmp_path / "a", 32: tmp_path / "b"}
     build_image_caches(
-        pictures, targets, "crop", "bilinear", 100, 2, progress=lambda done, total: progress.append((done, total))
+        images, targets, "crop", "bilinear", 100, 2, progress=lambda done, total: progress.append((done, total))
     )
-    assert len(decoded) == len(set(decoded)) == len(pictures)
-    assert progress == [(number, len(pictures)) for number in range(1, len(pictures) + 1)]
+    assert len(decoded) == len(set(decoded)) == len(images)
+    assert progress == [(number, len(images)) for number in range(1, len(images) + 1)]
 
 
-def test_a_picture_that_changed_since_the_index_is_refused(tmp_path):
-    index = written(tmp_path / "pictures", {"cat": 3, "dog": 3})
+def test_an_image_that_changed_since_the_index_is_refused(tmp_path):
+    index = written(tmp_path / "images", {"cat": 3, "dog": 3})
     Image.new("RGB", (30, 30)).save(index.rows["path"][1].as_py())
-    with pytest.raises(UserError, match=r"001\.jpg: the picture changed"):
+    with pytest.raises(UserError, match=r"001\.jpg: the image changed"):
         build_image_caches(index, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
 
 
-def test_an_incomplete_cache_is_refused(cache, pictures, tmp_path):
-    build_image_caches(pictures, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
+def test_an_incomplete_cache_is_refused(cache, images, tmp_path):
+    build_image_caches(images, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
     content = (tmp_path / "16").read_bytes()
     (tmp_path / "16").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="not a complete cache file"):
         ImageCache(tmp_path / "16")
 
 
-def test_a_cache_of_another_version_is_refused(pictures, tmp_path, monkeypatch):
-    build_image_caches(pictures, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
+def test_a_cache_of_another_version_is_refused(images, tmp_path, monkeypatch):
+    build_image_caches(images, {16: tmp_path / "16"}, "crop", "bilinear", 100, threads=2)
     monkeypatch.setattr(cache_module, "CACHE_VERSION", 99)
     with pytest.raises(UserError, match="cache version"):
         ImageCache(tmp_path / "16")
@@ -142,7 +142,7 @@ def test_a_cache_of_another_version_is_refused(pictures, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("side", "native", "expected"), [(8, 224, 64), (4, 224, 32), (300, 224, 224), (11, 224, 96), (28, 300, 224)]
 )
-def test_the_usable_size_is_at_most_eight_times_the_pictures(tmp_path, side, native, expected):
+def test_the_usable_size_is_at_most_eight_times_the_images(tmp_path, side, native, expected):
     random = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()

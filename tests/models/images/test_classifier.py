@@ -58,8 +58,8 @@ def test_a_classifier_gives_one_logit_per_class():
 
 def test_normalised_pixels_are_what_the_weights_saw():
     preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 2.0), "bilinear", 32)
-    pictures = torch.tensor([1.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    result = normalise(pictures, preprocessing)
+    images = torch.tensor([1.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    result = normalise(images, preprocessing)
     assert result[0, :, 0, 0].tolist() == [1.0, 1.0, 0.5]
     assert result.is_contiguous(memory_format=torch.channels_last)
 
@@ -73,13 +73,13 @@ def test_the_summarys_counts_add_up(train):
     parameters = list(network.parameters())
     assert sum(row["parameters"] for row in rows) == sum(one.numel() for one in parameters)
     assert sum(row["tensors"] for row in rows) == len(parameters)
-    assert sum(row["learning"] for row in rows) == sum(one.numel() for one in parameters if one.requires_grad)
+    assert sum(row["trainable"] for row in rows) == sum(one.numel() for one in parameters if one.requires_grad)
     assert [row["block"] for row in rows] == [*(block.name for block in network.body.blocks), "head"]
     sizes = {name: sum(row["parameters"] for row in rows if row["layer_group"] == name) for name in ("early", "late")}
     by_name = dict(network.named_parameters())
     for group in groups[:2]:
         assert sizes[group.name] == sum(by_name[name].numel() for name in group.parameters)
-    assert [row["learning"] > 0 for row in rows] == [
+    assert [row["trainable"] > 0 for row in rows] == [
         row["layer_group"] == "head" or train == "all" or (train == "late" and row["layer_group"] == "late")
         for row in rows
     ]

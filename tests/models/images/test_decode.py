@@ -13,17 +13,17 @@ from PIL import Image
 
 from unfreeze.models.images.decode import (
     BYTES_PER_PIXEL,
-    UnreadablePicture,
-    check_picture,
+    UnreadableImage,
+    check_image,
     draft_side,
     make_square,
     map_in_order,
-    read_picture,
+    read_image,
 )
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """A smooth picture, so that JPEG compression changes it little."""
+    """A smooth image, so that JPEG compression changes it little."""
     rows, columns = np.mgrid[0:height, 0:width]
     shift = np.random.default_rng(seed).uniform(0, 6, 3)
     waves = [np.sin(rows / 9 + shift[0]), np.cos(columns / 11 + shift[1]), np.sin((rows + columns) / 13 + shift[2])]
@@ -42,20 +42,20 @@ def huge_png(side: int) -> bytes:
 
 def reason(path: Path, max_megapixels: float = 100) -> str:
     """Why a file is refused; reading and checking must agree."""
-    with pytest.raises(UnreadablePicture) as checked:
-        check_picture(path, max_megapixels)
-    with pytest.raises(UnreadablePicture) as read:
-        read_picture(path, max_megapixels)
+    with pytest.raises(UnreadableImage) as checked:
+        check_image(path, max_megapixels)
+    with pytest.raises(UnreadableImage) as read:
+        read_image(path, max_megapixels)
     assert str(read.value) == str(checked.value)
     return str(read.value)
 
 
-def test_an_rgb_picture_is_read_as_it_is(tmp_path):
+def test_an_rgb_image_is_read_as_it_is(tmp_path):
     photo().save(tmp_path / "a.png")
-    picture = read_picture(tmp_path / "a.png", 100)
-    assert picture.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(photo()))
-    assert check_picture(tmp_path / "a.png", 100) == (60, 40)
+    image = read_image(tmp_path / "a.png", 100)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(photo()))
+    assert check_image(tmp_path / "a.png", 100) == (60, 40)
 
 
 def test_zero_bytes_are_refused(tmp_path):
@@ -64,9 +64,9 @@ def test_zero_bytes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"hello, this is text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_other_files_are_not_pictures(tmp_path, content):
+def test_other_files_are_not_images(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    assert reason(tmp_path / "a.jpg") == "not a picture"
+    assert reason(tmp_path / "a.jpg") == "not an image"
 
 
 def test_a_missing_file_cannot_be_read(tmp_path):
@@ -86,19 +86,19 @@ def test_a_missing_file_cannot_be_read(tmp_path):
         ("tiff", {}),
     ],
 )
-def test_a_truncated_picture_is_refused(tmp_path, kind, options, kept):
+def test_a_truncated_image_is_refused(tmp_path, kind, options, kept):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
     buffer = io.BytesIO()
     noise.save(buffer, kind, **options)
     path = tmp_path / f"a.{kind}"
     path.write_bytes(buffer.getvalue()[: int(kept * buffer.tell())])
-    with pytest.raises(UnreadablePicture, match=r"truncated or damaged|not a picture"):
-        check_picture(path, 100)
-    with pytest.raises(UnreadablePicture, match=r"truncated or damaged|not a picture"):
-        read_picture(path, 100, at_least=64)
+    with pytest.raises(UnreadableImage, match=r"truncated or damaged|not an image"):
+        check_image(path, 100)
+    with pytest.raises(UnreadableImage, match=r"truncated or damaged|not an image"):
+        read_image(path, 100, at_least=64)
 
 
-def test_a_picture_cut_within_its_header_is_called_damaged(tmp_path):
+def test_an_image_cut_within_its_header_is_called_damaged(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
     assert reason(tmp_path / "a.jpg").startswith("truncated or damaged")
 
@@ -110,22 +110,22 @@ def test_a_gigapixel_header_is_refused_without_decoding_or_warning(tmp_path):
         assert reason(tmp_path / "a.png") == "2,500 megapixels exceed data.max_megapixels=100"
 
 
-def test_a_large_picture_below_the_limit_does_not_warn(tmp_path):
+def test_a_large_image_below_the_limit_does_not_warn(tmp_path):
     Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert check_picture(tmp_path / "a.png", 100) == (10_000, 10_000)
+        assert check_image(tmp_path / "a.png", 100) == (10_000, 10_000)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200)])
-def test_a_tiny_picture_is_too_small(tmp_path, size):
+def test_a_tiny_image_is_too_small(tmp_path, size):
     Image.new("RGB", size).save(tmp_path / "a.png")
     assert reason(tmp_path / "a.png") == f"{size[0]}x{size[1]} pixels: too small"
 
 
 def test_cmyk_keeps_its_colours(tmp_path):
     Image.new("RGB", (32, 32), (200, 30, 60)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-    colour = np.asarray(read_picture(tmp_path / "a.jpg", 100)).reshape(-1, 3).mean(0)
+    colour = np.asarray(read_image(tmp_path / "a.jpg", 100)).reshape(-1, 3).mean(0)
     np.testing.assert_allclose(colour, (200, 30, 60), atol=6)
 
 
@@ -133,7 +133,7 @@ def test_sixteen_bit_grayscale_is_scaled_and_not_clipped(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (8, 1))
     for name in ("a.png", "a.tif"):
         Image.fromarray(ramp).save(tmp_path / name)
-        levels = np.asarray(read_picture(tmp_path / name, 100))
+        levels = np.asarray(read_image(tmp_path / name, 100))
         np.testing.assert_array_equal(levels[..., 0], np.rint(ramp / 257))
 
 
@@ -141,40 +141,40 @@ def test_sixteen_bit_grayscale_is_scaled_and_not_clipped(tmp_path):
 def test_float_grayscale_is_scaled_by_its_range(tmp_path, factor):
     ramp = np.tile(np.arange(256, dtype=np.float32), (8, 1))
     Image.fromarray(ramp * np.float32(factor)).save(tmp_path / "a.tif")
-    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))[..., 0]
+    levels = np.asarray(read_image(tmp_path / "a.tif", 100))[..., 0]
     np.testing.assert_allclose(levels, ramp if factor > 0 else 255 - ramp, atol=1)
 
 
 def test_wide_integers_are_scaled_by_their_range(tmp_path):
     ramp = np.tile(np.arange(256, dtype=np.int32) * 100_000, (8, 1))
     Image.fromarray(ramp).save(tmp_path / "a.tif")
-    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))[..., 0]
+    levels = np.asarray(read_image(tmp_path / "a.tif", 100))[..., 0]
     np.testing.assert_allclose(levels, ramp / 100_000, atol=1)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_becomes_white(tmp_path, mode):
-    picture = Image.new("RGBA", (20, 10), (0, 0, 0, 255))
-    picture.paste((0, 0, 0, 0), (0, 0, 10, 10))
-    picture.convert(mode).save(tmp_path / "a.png")
-    levels = np.asarray(read_picture(tmp_path / "a.png", 100))
+    image = Image.new("RGBA", (20, 10), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    image.convert(mode).save(tmp_path / "a.png")
+    levels = np.asarray(read_image(tmp_path / "a.png", 100))
     assert (levels[:, :10] == 255).all()
     assert (levels[:, 10:] == 0).all()
 
 
 def test_a_palette_with_a_transparent_colour_becomes_white_there(tmp_path):
-    picture = Image.new("P", (20, 10), 0)
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.paste(1, (10, 0, 20, 10))
-    picture.save(tmp_path / "a.gif", transparency=0)
-    levels = np.asarray(read_picture(tmp_path / "a.gif", 100))
+    image = Image.new("P", (20, 10), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (10, 0, 20, 10))
+    image.save(tmp_path / "a.gif", transparency=0)
+    levels = np.asarray(read_image(tmp_path / "a.gif", 100))
     assert levels[0, 0].tolist() == [255, 255, 255]
     assert levels[0, 15].tolist() == [200, 100, 50]
 
 
 def test_black_and_white_becomes_rgb(tmp_path):
     Image.new("1", (10, 10), 1).save(tmp_path / "a.png")
-    assert (np.asarray(read_picture(tmp_path / "a.png", 100)) == 255).all()
+    assert (np.asarray(read_image(tmp_path / "a.png", 100)) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png"])
@@ -182,7 +182,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, kind):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "webp" else {}
     frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], **options)
-    assert np.asarray(read_picture(tmp_path / f"a.{kind}", 100))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(read_image(tmp_path / f"a.{kind}", 100))[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
@@ -198,30 +198,30 @@ def test_every_orientation_is_turned_upright(tmp_path, kind, orientation):
         7: [Image.Transpose.TRANSVERSE],
         8: [Image.Transpose.ROTATE_270],
     }[orientation]
-    picture = photo()
+    image = photo()
     for turn in stored_as:
-        picture = picture.transpose(turn)
+        image = image.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{kind}"
-    picture.save(path, exif=exif, **({"quality": 95} if kind == "jpg" else {}))
-    upright = np.asarray(read_picture(path, 100)).astype(int)
-    assert check_picture(path, 100) == (60, 40)
+    image.save(path, exif=exif, **({"quality": 95} if kind == "jpg" else {}))
+    upright = np.asarray(read_image(path, 100)).astype(int)
+    assert check_image(path, 100) == (60, 40)
     assert np.abs(upright - np.asarray(photo())).mean() < (4 if kind == "jpg" else 0.01)
 
 
 def test_reduced_decoding_keeps_the_side_that_is_needed(tmp_path):
     photo(2400, 1800).save(tmp_path / "a.jpg")
-    assert min(read_picture(tmp_path / "a.jpg", 100, at_least=224).size) == 900
-    assert min(read_picture(tmp_path / "a.jpg", 100, at_least=900).size) == 1800
-    assert min(read_picture(tmp_path / "a.jpg", 100).size) == 1800
+    assert min(read_image(tmp_path / "a.jpg", 100, at_least=224).size) == 900
+    assert min(read_image(tmp_path / "a.jpg", 100, at_least=900).size) == 1800
+    assert min(read_image(tmp_path / "a.jpg", 100).size) == 1800
     assert [draft_side(size) for size in (16, 512, 513, 1024)] == [512, 512, 1024, 1024]
 
 
 def test_reduced_decoding_hardly_changes_the_square(tmp_path):
     photo(2400, 1800).save(tmp_path / "a.jpg", quality=95)
     reduced, whole = (
-        make_square(read_picture(tmp_path / "a.jpg", 100, at_least), 64, "crop", "bicubic").astype(int)
+        make_square(read_image(tmp_path / "a.jpg", 100, at_least), 64, "crop", "bicubic").astype(int)
         for at_least in (64, None)
     )
     assert np.abs(reduced - whole).max() <= 2
@@ -258,9 +258,9 @@ def test_threads_read_what_one_thread_reads(tmp_path):
         photo(seed=number).save(tmp_path / f"{number}.jpg")
     paths = [tmp_path / f"{number}.jpg" for number in range(24)] * 4
     with ThreadPoolExecutor(8) as pool:
-        threaded = list(pool.map(lambda path: np.asarray(read_picture(path, 100)), paths))
+        threaded = list(pool.map(lambda path: np.asarray(read_image(path, 100)), paths))
     for path, levels in zip(paths, threaded, strict=True):
-        np.testing.assert_array_equal(levels, np.asarray(read_picture(path, 100)))
+        np.testing.assert_array_equal(levels, np.asarray(read_image(path, 100)))
 
 
 def test_work_in_threads_keeps_order_and_stays_bounded():
@@ -334,23 +334,23 @@ LARGE = {
 PEAK = """
 import sys
 from pathlib import Path
-from unfreeze.models.images.decode import check_picture, read_picture
+from unfreeze.models.images.decode import check_image, read_image
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 
 small, large = map(Path, sys.argv[1:])
-read_picture(small, 1)
+read_image(small, 1)
 before = peak()
-check_picture(large, 16)
-read_picture(large, 16)
+check_image(large, 16)
+read_image(large, 16)
 print(peak() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("name", LARGE)
-def test_a_picture_at_the_limit_takes_at_most_12_bytes_per_pixel(tmp_path, name):
+def test_an_image_at_the_limit_takes_at_most_12_bytes_per_pixel(tmp_path, name):
     (tmp_path / "large").write_bytes(LARGE[name]())
     photo().convert("RGBA").save(tmp_path / "small.png")
     command = [sys.executable, "-c", PEAK, str(tmp_path / "small.png"), str(tmp_path / "large")]
@@ -365,10 +365,10 @@ def test_a_format_that_takes_more_per_pixel_may_have_fewer(tmp_path, kind, megap
     photo(1000, int(megapixels * 1000)).save(tmp_path / "a", kind)
     assert reason(tmp_path / "a", 1).startswith(f"decoding {megapixels:g} megapixels of {kind} takes 0.0")
     photo(1000, int(megapixels * 1000) - 20).save(tmp_path / "b", kind)
-    assert read_picture(tmp_path / "b", 1).width == 1000
+    assert read_image(tmp_path / "b", 1).width == 1000
 
 
-def test_an_icon_counts_the_pixels_of_the_picture_inside(tmp_path):
+def test_an_icon_counts_the_pixels_of_the_image_inside(tmp_path):
     inside = deflated_png(2000, 1000, 8, 0)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inside), 22)
     (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inside)
@@ -393,7 +393,7 @@ def test_a_tiff_counts_the_pixels_of_its_tiles(tmp_path):
     table = struct.pack("<H", len(tags)) + entries + bytes(4)
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table)
     assert reason(tmp_path / "a.tif", 1) == "2.09715 megapixels exceed data.max_megapixels=1"
-    assert read_picture(tmp_path / "a.tif", 3).size == (16, 16)
+    assert read_image(tmp_path / "a.tif", 3).size == (16, 16)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "I", "F", "CMYK", "P"])
@@ -401,15 +401,13 @@ def test_tiles_leave_no_seams(tmp_path, mode):
     gradient = Image.linear_gradient("L").resize((1100, 700))
     if mode == "RGBA":
         gradient = Image.merge("RGBA", [gradient, gradient, gradient.rotate(180), gradient.rotate(90)])
-    picture = (
-        Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257) if mode == "I;16" else gradient.convert(mode)
-    )
-    picture.save(tmp_path / "a.tif")
-    levels = np.asarray(read_picture(tmp_path / "a.tif", 100))
+    image = Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257) if mode == "I;16" else gradient.convert(mode)
+    image.save(tmp_path / "a.tif")
+    levels = np.asarray(read_image(tmp_path / "a.tif", 100))
     if mode == "RGBA":
-        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     else:
-        flat = (picture if mode in ("CMYK", "LA", "P") else gradient).convert("RGB")
+        flat = (image if mode in ("CMYK", "LA", "P") else gradient).convert("RGB")
     expected = np.asarray(flat).astype(float)
     if mode in ("I", "F"):
         expected = expected if mode == "F" else np.rint(expected / 257)

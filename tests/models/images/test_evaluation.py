@@ -46,8 +46,8 @@ def test_probabilities_are_averaged_over_views_in_the_rows_order(tiny_recipe):
     plain, averaged = predict_views(learner, tiny_recipe.evaluation_views(0, {}), tta)
     logits = []
     for view in range(3):
-        pictures = tiny_recipe.pictures(0, "valid", view)
-        rows = [pictures.gather(torch.tensor([row]), None)[0] for row in range(len(pictures))]
+        images = tiny_recipe.images(0, "valid", view)
+        rows = [images.gather(torch.tensor([row]), None)[0] for row in range(len(images))]
         with torch.no_grad():
             logits.append(learner.network.eval()(torch.cat(rows)).double())
     each = torch.stack(logits).softmax(2).numpy()
@@ -65,8 +65,8 @@ def test_evaluating_from_activations_gives_the_same(tiny_recipe, tmp_path):
         predict_views(learner, tiny_recipe.evaluation_views(0, activations), TtaSpec(n_aug=2))
         for activations in ({}, files)
     ]
-    for pictures, activations in zip(*results, strict=True):
-        np.testing.assert_allclose(activations, pictures, atol=1e-5)
+    for images, activations in zip(*results, strict=True):
+        np.testing.assert_allclose(activations, images, atol=1e-5)
 
 
 def test_no_augmentation_asks_for_the_plain_view_alone(tiny_recipe):
@@ -74,7 +74,7 @@ def test_no_augmentation_asks_for_the_plain_view_alone(tiny_recipe):
 
     def views(view: int) -> object:
         asked.append(view)
-        return tiny_recipe.pictures(0, "valid", view)
+        return tiny_recipe.images(0, "valid", view)
 
     plain, averaged = predict_views(learner, views, TtaSpec(n_aug=0))  # type: ignore[arg-type]
     assert asked == [0]
@@ -95,7 +95,7 @@ def test_a_rows_loss_is_the_negative_log_probability_of_its_class():
     assert losses[1] > 20
 
 
-def test_the_table_of_predictions_has_a_row_per_picture():
+def test_the_table_of_predictions_has_a_row_per_image():
     plain, averaged = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.2, 0.8], [0.1, 0.9]])
     table = predictions_table(["x.jpg", "y.jpg"], np.array([0, 0]), plain, averaged, ["cat", "dog"])
     assert table["path"].tolist() == ["x.jpg", "y.jpg"]

@@ -17,7 +17,7 @@ from unfreeze.models.specs import DataSpec
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
 
 
-def picture(path: Path, seed: int) -> Path:
+def image(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)).save(path)
     return path
@@ -27,7 +27,7 @@ def folder(root: Path, counts: dict[str, int], first_seed: int = 0) -> Path:
     seed = first_seed
     for label, count in counts.items():
         for number in range(count):
-            picture(root / label / f"{number}.png", seed)
+            image(root / label / f"{number}.png", seed)
             seed += 1
     return root
 
@@ -39,7 +39,7 @@ def indexed(root: Path, **spec: object) -> Index:
 
 
 def reasons(index: Index) -> dict[str, str]:
-    return {Path(row["path"]).name: row["reason"] for row in index.left_out.to_pylist()}
+    return {Path(row["path"]).name: row["reason"] for row in index.rejected.to_pylist()}
 
 
 def refusal(root: Path) -> str:
@@ -48,7 +48,7 @@ def refusal(root: Path) -> str:
     return str(error.value)
 
 
-def test_an_index_describes_every_picture(tmp_path):
+def test_an_index_describes_every_image(tmp_path):
     index = indexed(folder(tmp_path, {"dog": 5, "cat": 5}))
     assert index.classes == ("cat", "dog")
     assert index.rows["label"].to_pylist() == ["cat"] * 5 + ["dog"] * 5
@@ -57,33 +57,33 @@ def test_an_index_describes_every_picture(tmp_path):
     assert set(index.rows["height"].to_pylist()) == {12}
     first = Path(index.rows["path"][0].as_py())
     assert index.rows["bytes"][0].as_py() == first.stat().st_size
-    assert index.left_out.num_rows == 0
+    assert index.rejected.num_rows == 0
     assert len(index.valid_rows()) == 2
     assert {array.dtype for array in (index.targets(), index.train_rows(), index.valid_rows())} == {np.dtype(np.int64)}
     assert sorted([*index.train_rows(), *index.valid_rows()]) == list(range(len(index)))
 
 
 def test_a_saved_index_is_loaded_unchanged(tmp_path):
-    folder(tmp_path / "pictures", {"cat": 4, "dög": 4})
-    (tmp_path / "pictures/cat/bad.png").touch()
-    index = indexed(tmp_path / "pictures")
+    folder(tmp_path / "images", {"cat": 4, "dög": 4})
+    (tmp_path / "images/cat/bad.png").touch()
+    index = indexed(tmp_path / "images")
     index.save(tmp_path / "index.feather")
     loaded = Index.load(tmp_path / "index.feather")
     assert loaded.rows.equals(index.rows, check_metadata=True)
-    assert loaded.left_out.equals(index.left_out, check_metadata=True)
+    assert loaded.rejected.equals(index.rejected, check_metadata=True)
     assert (loaded.classes, loaded.digest) == (index.classes, index.digest)
 
 
 def test_a_file_that_is_no_index_is_refused(tmp_path):
     (tmp_path / "index.feather").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="not a picture index"):
+    with pytest.raises(UserError, match="not an image index"):
         Index.load(tmp_path / "index.feather")
 
 
-def test_bad_files_are_left_out_with_their_reasons(tmp_path):
+def test_bad_files_are_rejected_with_their_reasons(tmp_path):
     folder(tmp_path, {"cat": 4, "dog": 4})
     (tmp_path / "cat/empty.jpg").touch()
-    (tmp_path / "cat/notes.txt").write_text("not a picture")
+    (tmp_path / "cat/notes.txt").write_text("not an image")
     Image.new("RGB", (1, 1)).save(tmp_path / "cat/dot.png")
     Image.new("L", (200, 200)).save(tmp_path / "cat/large.png")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))
@@ -97,7 +97,7 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path):
     assert found.pop("cut.jpg").startswith("truncated or damaged: ")
     assert found == {
         "empty.jpg": "zero bytes",
-        "notes.txt": "not a picture",
+        "notes.txt": "not an image",
         "dot.png": "1x1 pixels: too small",
         "large.png": "0.04 megapixels exceed data.max_megapixels=0.02",
         "gone.jpg": "cannot be read: No such file or directory",
@@ -109,7 +109,7 @@ def test_bad_files_are_left_out_with_their_reasons(tmp_path):
 def test_one_image_under_two_labels_is_a_contradiction_that_names_both_files(tmp_path):
     folder(tmp_path, {"cat": 3, "dog": 3})
     for name in ("cat/twin1.png", "cat/twin2.png", "dog/twin3.png"):
-        picture(tmp_path / name, 99)
+        image(tmp_path / name, 99)
     assert reasons(indexed(tmp_path)) == {
         "twin1.png": f"contradiction: the same image is labelled 'dog' as {tmp_path / 'dog/twin3.png'}",
         "twin2.png": f"contradiction: the same image is labelled 'dog' as {tmp_path / 'dog/twin3.png'}",
@@ -120,18 +120,18 @@ def test_one_image_under_two_labels_is_a_contradiction_that_names_both_files(tmp
 def test_a_class_that_contradictions_use_up_is_refused_with_one_of_them(tmp_path):
     for label in ("cat", "dog"):
         for number in range(3):
-            picture(tmp_path / label / f"{number}.png", number)
+            image(tmp_path / label / f"{number}.png", number)
     message = refusal(tmp_path)
-    assert "6 of 6 files were left out, most often (6) because: contradiction: " in message
+    assert "6 of 6 files were rejected, most often (6) because: contradiction: " in message
     assert f"labelled 'dog' as {tmp_path / 'dog/0.png'}" in message
 
 
-def test_a_split_of_the_source_is_kept_and_its_leaks_left_out(tmp_path):
+def test_a_split_of_the_source_is_kept_and_its_leaks_rejected(tmp_path):
     folder(tmp_path / "train", {"cat": 3, "dog": 3})
     folder(tmp_path / "valid", {"cat": 2, "dog": 2}, first_seed=50)
-    picture(tmp_path / "valid/cat/leak.png", 0)
+    image(tmp_path / "valid/cat/leak.png", 0)
     index = indexed(tmp_path)
-    assert reasons(index) == {"leak.png": "the same picture is in train as 0.png"}
+    assert reasons(index) == {"leak.png": "the same image is in train as 0.png"}
     sides = [Path(path).parts[-3] for path in index.rows["path"].to_pylist()]
     assert sides == index.rows["split"].to_pylist()
     assert (len(index.train_rows()), len(index.valid_rows())) == (6, 4)
@@ -140,26 +140,26 @@ def test_a_split_of_the_source_is_kept_and_its_leaks_left_out(tmp_path):
 def test_a_class_that_is_never_trained_is_refused(tmp_path):
     folder(tmp_path / "train", {"cat": 3, "dog": 3})
     folder(tmp_path / "valid", {"cat": 2, "bird": 2}, first_seed=50)
-    assert "no training picture of 'bird'" in refusal(tmp_path)
+    assert "no training image of 'bird'" in refusal(tmp_path)
 
 
 def test_a_split_without_usable_validation_is_refused(tmp_path):
     folder(tmp_path / "train", {"cat": 3, "dog": 3})
-    picture(tmp_path / "valid/cat/leak.png", 0)
-    assert "no usable validation picture" in refusal(tmp_path)
+    image(tmp_path / "valid/cat/leak.png", 0)
+    assert "no usable validation image" in refusal(tmp_path)
 
 
-def test_a_class_with_one_picture_is_refused_with_the_commonest_reason(tmp_path):
+def test_a_class_with_one_image_is_refused_with_the_commonest_reason(tmp_path):
     folder(tmp_path, {"cat": 3, "dog": 1})
-    picture(tmp_path / "dog/copy.png", 3)
+    image(tmp_path / "dog/copy.png", 3)
     for number in range(3):
         (tmp_path / f"dog/{number}.jpg").touch()
     message = refusal(tmp_path)
     assert "'dog' has 1" in message
-    assert "3 of 8 files were left out, most often (3) because: zero bytes" in message
+    assert "3 of 8 files were rejected, most often (3) because: zero bytes" in message
 
 
-def test_a_class_without_any_usable_picture_is_refused(tmp_path):
+def test_a_class_without_any_usable_image_is_refused(tmp_path):
     folder(tmp_path, {"cat": 3, "dog": 3})
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").write_text("text")
@@ -170,12 +170,12 @@ def test_nothing_usable_at_all_is_refused(tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "a.jpg").touch()
-    assert "none of the 2 files is a usable picture" in refusal(tmp_path)
+    assert "none of the 2 files is a usable image" in refusal(tmp_path)
 
 
 def test_hashes_follow_the_content_and_the_order(tmp_path):
-    first, second = picture(tmp_path / "a.png", 1), picture(tmp_path / "b.png", 2)
-    copy = picture(tmp_path / "c.png", 1)
+    first, second = image(tmp_path / "a.png", 1), image(tmp_path / "b.png", 2)
+    copy = image(tmp_path / "c.png", 1)
     hashes = hash_files([first, second, copy, tmp_path / "gone"], threads=2)
     assert hashes[0] == hashes[2] != hashes[1]
     assert len(hashes[0]) == 32
@@ -188,11 +188,11 @@ def test_the_digest_follows_content_label_and_split_and_not_the_place(tmp_path):
     assert indexed(tmp_path / "here", split_seed=1).digest != here.digest
     (tmp_path / "there/dog").rename(tmp_path / "there/wolf")
     assert indexed(tmp_path / "there").digest != here.digest
-    picture(tmp_path / "here/cat/0.png", 77)
+    image(tmp_path / "here/cat/0.png", 77)
     assert indexed(tmp_path / "here").digest != here.digest
 
 
-def test_progress_counts_up_to_all_pictures(tmp_path):
+def test_progress_counts_up_to_all_images(tmp_path):
     data = DataSpec(source=str(folder(tmp_path, {"cat": 3, "dog": 3})))
     listing = resolve_source(data, tmp_path)
     seen = []
@@ -201,7 +201,7 @@ def test_progress_counts_up_to_all_pictures(tmp_path):
     assert seen == [(number, 6) for number in range(1, 7)]
 
 
-# The properties of the split need no picture files: contents are made up and the check of the file is skipped.
+# The properties of the split need no image files: contents are made up and the check of the file is skipped.
 contents_of_classes = st.dictionaries(
     st.sampled_from("abcd"), st.lists(st.integers(0, 30), min_size=2, max_size=60), min_size=2
 ).filter(lambda classes: all(len(set(contents)) > 1 for contents in classes.values()))
@@ -245,7 +245,7 @@ def test_the_split_depends_on_contents_and_not_on_their_order(classes: dict[str,
 
 @settings(max_examples=40)
 @given(classes=contents_of_classes, added=st.integers(100, 200))
-def test_one_more_picture_moves_at_most_one_other(classes: dict[str, list[int]], added: int):
+def test_one_more_image_moves_at_most_one_other(classes: dict[str, list[int]], added: int):
     label = min(classes)
     before = {row["content"]: row["split"] for row in split_of(classes).rows.to_pylist()}
     grown = {**classes, label: [*classes[label], added]}
@@ -261,5 +261,5 @@ def test_rows_stay_in_the_order_of_the_listing():
 @pytest.mark.skipif(not CATS_DOGS.is_dir(), reason="the cat and dog photos are not at ../shared/data/cats_dogs")
 def test_the_cat_and_dog_photos_are_all_usable():
     index = indexed(CATS_DOGS)
-    assert (len(index), index.left_out.num_rows, index.classes) == (1100, 0, ("cat", "dog"))
+    assert (len(index), index.rejected.num_rows, index.classes) == (1100, 0, ("cat", "dog"))
     assert np.bincount(index.targets()[index.valid_rows()]).tolist() == [110, 110]

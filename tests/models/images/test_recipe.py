@@ -4,8 +4,8 @@ import torch
 
 from unfreeze.models.images.augmentation import numbered_view
 from unfreeze.models.images.backbones import Preprocessing
-from unfreeze.models.images.batches import ActivationBatches, PictureBatches
-from unfreeze.models.images.recipe import majority_share, picture_sizes, wanted_activations
+from unfreeze.models.images.batches import ActivationBatches, ImageBatches
+from unfreeze.models.images.recipe import image_sizes, majority_share, wanted_activations
 from unfreeze.models.specs import DataSpec, Stage, TrainImages
 from unfreeze.models.training.loop import fit
 
@@ -36,39 +36,39 @@ def test_without_tta_only_plain_validation_is_wanted():
 def test_every_stage_may_have_a_size_of_its_own(tiny_index):
     recipe = [Stage(name="a", lr=1, size=64), Stage(name="b", lr=1), Stage(name="c", lr=1, size=128)]
     params = TrainImages(data=DataSpec(size=96), recipe=recipe)
-    assert picture_sizes(params, tiny_index, PREPROCESSING) == [64, 96, 128]
+    assert image_sizes(params, tiny_index, PREPROCESSING) == [64, 96, 128]
 
 
 @pytest.mark.parametrize(("native", "expected"), [(160, 160), (1000, 320)])
-def test_without_a_size_it_is_the_weights_unless_the_pictures_are_much_smaller(tiny_index, native, expected):
+def test_without_a_size_it_is_the_weights_unless_the_images_are_much_smaller(tiny_index, native, expected):
     widths, heights = (tiny_index.rows[name].to_numpy() for name in ("width", "height"))
     assert np.median(np.minimum(widths, heights)) == 40
     preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, "bilinear", native)
     params = TrainImages(recipe=[Stage(name="a", lr=1), Stage(name="b", lr=1, size=64)])
-    assert picture_sizes(params, tiny_index, preprocessing) == [expected, 64]
+    assert image_sizes(params, tiny_index, preprocessing) == [expected, 64]
 
 
 def test_progressive_resizing_reads_the_cache_of_the_stages_size(tiny_recipe):
     assert tiny_recipe.sizes == [32, 32, 32, 48]
     for position, side in enumerate(tiny_recipe.sizes):
-        inputs, _ = tiny_recipe.pictures(position, "valid").gather(torch.tensor([0]), None)
+        inputs, _ = tiny_recipe.images(position, "valid").gather(torch.tensor([0]), None)
         assert inputs.shape == (1, 3, side, side)
 
 
 def test_the_splits_are_those_of_the_index(tiny_recipe, tiny_index):
     for split, rows in (("train", tiny_index.train_rows()), ("valid", tiny_index.valid_rows())):
-        pictures = tiny_recipe.pictures(0, split)
-        np.testing.assert_array_equal(pictures.rows, rows)
-        _, targets = pictures.gather(torch.arange(len(pictures)), None)
+        images = tiny_recipe.images(0, split)
+        np.testing.assert_array_equal(images.rows, rows)
+        _, targets = images.gather(torch.arange(len(images)), None)
         np.testing.assert_array_equal(targets, tiny_index.targets()[rows])
 
 
-def test_a_numbered_view_of_a_picture_does_not_depend_on_its_split(tiny_recipe, tiny_index):
+def test_a_numbered_view_of_an_image_does_not_depend_on_its_split(tiny_recipe, tiny_index):
     every = numbered_view(2, len(tiny_index), tiny_recipe.params.augment)
     for split in ("train", "valid"):
-        fixed = tiny_recipe.pictures(0, split, 2).fixed_views
+        fixed = tiny_recipe.images(0, split, 2).fixed_views
         assert torch.equal(fixed, every[torch.from_numpy(tiny_recipe.rows[split])])
-    assert tiny_recipe.pictures(0, "train", 0).fixed_views is None
+    assert tiny_recipe.images(0, "train", 0).fixed_views is None
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,11 @@ def test_a_precomputed_stage_trains_on_its_views_and_validates_on_the_plain_one(
     assert (len(train), len(valid)) == (30, 9)
 
 
-def test_other_stages_train_on_pictures(tiny_recipe):
+def test_other_stages_train_on_images(tiny_recipe):
     for position in (2, 3):
         train, valid = tiny_recipe.batches(position, {})
-        assert isinstance(train, PictureBatches)
-        assert isinstance(valid, PictureBatches)
+        assert isinstance(train, ImageBatches)
+        assert isinstance(valid, ImageBatches)
         assert train.fixed_views is valid.fixed_views is None
 
 
@@ -109,8 +109,8 @@ def test_evaluation_reads_the_views_of_the_validation_rows(tiny_recipe, files):
     assert isinstance(read, ActivationBatches)
     assert [(file.metadata["split"], file.metadata["view"]) for file in read.views] == [("valid", "1")]
     shown = tiny_recipe.evaluation_views(3, {})(1)
-    assert isinstance(shown, PictureBatches)
-    assert torch.equal(shown.fixed_views, tiny_recipe.pictures(3, "valid", 1).fixed_views)
+    assert isinstance(shown, ImageBatches)
+    assert torch.equal(shown.fixed_views, tiny_recipe.images(3, "valid", 1).fixed_views)
     assert shown.cache.size == 48
 
 

@@ -33,14 +33,14 @@ class Saved(NamedTuple):
 
 @pytest.fixture(scope="module")
 def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """A network that trained a little, its validation pictures, and what evaluation says of them."""
+    """A network that trained a little, its validation images, and what evaluation says of them."""
     learner, stage, params = tiny_recipe.learner(), tiny_recipe.params.recipe[POSITION], tiny_recipe.params
     learner.prepare(stage, POSITION, 0.01)
     for _ in fit(learner, stage, *tiny_recipe.batches(POSITION, {})):
         pass
     expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=2))
     with torch.no_grad():
-        features = torch.cat([learner.network.body(inputs) for inputs, _ in in_order(tiny_recipe.pictures(3, "valid"))])
+        features = torch.cat([learner.network.body(inputs) for inputs, _ in in_order(tiny_recipe.images(3, "valid"))])
     folder = tmp_path_factory.mktemp("served") / "model"
     save_classifier(
         folder,
@@ -58,11 +58,11 @@ def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_served_model_predicts_what_evaluation_did(saved):
     probabilities = ImagePredictor(saved.folder, "cpu").probabilities(saved.paths)
     np.testing.assert_allclose(probabilities, saved.expected, atol=1e-5)
-    assert np.ptp(probabilities, axis=0).max() > 0.01  # it tells pictures apart
+    assert np.ptp(probabilities, axis=0).max() > 0.01  # it tells images apart
 
 
 def test_test_time_augmentation_is_that_of_the_evaluation(saved):
-    # The views go by the position among all pictures, as they do in the evaluation's index.
+    # The views go by the position among all images, as they do in the evaluation's index.
     averaged = ImagePredictor(saved.folder, "cpu").probabilities(saved.all_paths, tta=True)
     np.testing.assert_allclose(averaged[saved.valid], saved.averaged, atol=1e-5)
     assert np.abs(saved.averaged - saved.expected).max() > 1e-3
@@ -82,11 +82,11 @@ def test_features_are_what_the_head_takes(saved):
 @pytest.mark.parametrize("tta", [False, True])
 def test_a_stream_reports_what_cannot_be_read_and_predicts_the_rest(saved, tta, tmp_path):
     (tmp_path / "cut.jpg").write_bytes(Path(saved.paths[1]).read_bytes()[:50])
-    pictures = [*saved.paths[:2], tmp_path / "cut.jpg", *saved.paths[2:], "/nowhere/at/all.png"]
+    images = [*saved.paths[:2], tmp_path / "cut.jpg", *saved.paths[2:], "/nowhere/at/all.png"]
     predictor = ImagePredictor(saved.folder, "cpu")
-    chunks = list(predictor.stream(pictures, chunk=4, tta=tta))
+    chunks = list(predictor.stream(images, chunk=4, tta=tta))
     reasons = {position: reason for each in chunks for position, reason in each.unreadable.items()}
-    assert list(reasons) == [2, len(pictures) - 1]
+    assert list(reasons) == [2, len(images) - 1]
     assert reasons[2].startswith("truncated or damaged")
     together = np.concatenate([each.results for each in chunks])
     assert together.shape == saved.expected.shape
@@ -102,7 +102,7 @@ def test_bytes_and_paths_give_the_same(saved):
     np.testing.assert_array_equal(predictor.probabilities([Path(path) for path in saved.paths]), from_paths)
 
 
-def test_more_pictures_than_a_batch_come_back_in_order(saved, monkeypatch):
+def test_more_images_than_a_batch_come_back_in_order(saved, monkeypatch):
     monkeypatch.setattr(serving, "CPU_FORWARD_SIZE", 4)
     predictor = ImagePredictor(saved.folder, "cpu")
     np.testing.assert_allclose(predictor.probabilities(saved.paths), saved.expected, atol=1e-5)
@@ -110,7 +110,7 @@ def test_more_pictures_than_a_batch_come_back_in_order(saved, monkeypatch):
     np.testing.assert_allclose(backwards, saved.expected[::-1], atol=1e-5)
 
 
-def test_no_pictures_give_no_rows(saved):
+def test_no_images_give_no_rows(saved):
     assert ImagePredictor(saved.folder, "cpu").probabilities([]).shape == (0, 3)
 
 
@@ -132,14 +132,14 @@ def test_a_frame_never_makes_the_model_open_a_file(saved, column):
 
 def test_the_made_up_image_is_one_that_the_model_predicts(saved):
     predictor = serving._load_pyfunc(str(saved.folder))
-    result = predictor.predict(pd.DataFrame({"image": [serving.made_up_image(predictor.size)]}))
+    result = predictor.predict(pd.DataFrame({"image": [serving.example_image(predictor.size)]}))
     assert result["probability"].between(0, 1).all()
 
 
-@pytest.mark.parametrize("bad", [b"no picture", b"", "/nowhere/to/be/found.jpg"])
-def test_an_unreadable_picture_names_its_row(saved, bad, monkeypatch):
+@pytest.mark.parametrize("bad", [b"no image", b"", "/nowhere/to/be/found.jpg"])
+def test_an_unreadable_image_names_its_row(saved, bad, monkeypatch):
     monkeypatch.setattr(serving, "CPU_FORWARD_SIZE", 2)
-    with pytest.raises(UserError, match=r"^row 3: the picture cannot be read"):
+    with pytest.raises(UserError, match=r"^row 3: the image cannot be read"):
         ImagePredictor(saved.folder, "cpu").probabilities([*saved.paths[:3], bad, saved.paths[0]])
 
 

@@ -17,7 +17,7 @@ from unfreeze.models.images.torchvision_sources import DATA_SETS
 from unfreeze.models.specs import DataSpec
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8)).save(path)
     return path
@@ -40,9 +40,9 @@ def table(path: Path, columns: dict[str, list]) -> Path:
 
 
 @pytest.fixture
-def two_pictures(tmp_path) -> Path:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "sub" / "b.png")
+def two_images(tmp_path) -> Path:
+    image(tmp_path / "a.png")
+    image(tmp_path / "sub" / "b.png")
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_the_digits_are_written_once(tmp_path):
 
 
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "write_pictures", lambda *_: 1 / 0)
+    monkeypatch.setattr(sources, "write_images", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         listed("digits", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -69,10 +69,10 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_folder_per_class_is_listed_in_order_without_hidden_files(tmp_path):
     root = tmp_path / "pets"
     for name in ("dog/b.png", "dog/a.png", "cat/deep/er/c.png", "cat/.DS_Store.png", "dog/.ipynb_checkpoints/a.png"):
-        picture(root / name)
-    picture(root / "__MACOSX" / "x.png")
-    picture(root / ".hidden" / "x.png")
-    (root / "cat" / "notes.txt").write_text("listed, and left out by the index")
+        image(root / name)
+    image(root / "__MACOSX" / "x.png")
+    image(root / ".hidden" / "x.png")
+    (root / "cat" / "notes.txt").write_text("listed, and rejected by the index")
     listing = listed(root)
     assert listing.name == "pets"
     assert [(file.path.relative_to(root).as_posix(), file.label, file.split) for file in listing.files] == [
@@ -84,8 +84,8 @@ def test_a_folder_per_class_is_listed_in_order_without_hidden_files(tmp_path):
 
 
 def test_a_relative_source_is_listed_by_absolute_paths(tmp_path, monkeypatch):
-    picture(tmp_path / "pets/cat/a.png")
-    picture(tmp_path / "pets/dog/a.png")
+    image(tmp_path / "pets/cat/a.png")
+    image(tmp_path / "pets/dog/a.png")
     monkeypatch.chdir(tmp_path)
     assert [file.path for file in listed("pets").files] == [tmp_path / "pets/cat/a.png", tmp_path / "pets/dog/a.png"]
 
@@ -102,8 +102,8 @@ def test_a_relative_source_is_listed_by_absolute_paths(tmp_path, monkeypatch):
 )
 def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, train, valid, test):
     for name in (f"{train}/cat/a.png", f"{train}/dog/a.png", f"{valid}/cat/b.png", f"{valid}/dog/b.png"):
-        picture(tmp_path / name)
-    picture(tmp_path / test / "cat/c.png")
+        image(tmp_path / name)
+    image(tmp_path / test / "cat/c.png")
     found = sorted((file.split, file.label, file.path.name) for file in listed(tmp_path).files)
     assert found == [
         ("train", "cat", "a.png"),
@@ -114,13 +114,13 @@ def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, train, valid,
 
 
 @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Testing")])
-def test_a_test_side_alone_is_left_out_and_train_is_split_at_random(tmp_path, train, test):
+def test_a_test_side_alone_is_rejected_and_train_is_split_at_random(tmp_path, train, test):
     for name in (f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/cat/c.png", f"{test}/dog/d.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     listing = listed(tmp_path)
     assert [(file.label, file.split) for file in listing.files] == [("cat", None), ("dog", None)]
     assert listing.note is not None
-    assert listing.note.startswith(f"{test}/ is left out of the training")
+    assert listing.note.startswith(f"{test}/ is not used for training")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_a_test_side_alone_is_left_out_and_train_is_split_at_random(tmp_path, tr
 )
 def test_folders_of_a_split_that_is_not_whole_are_never_taken_for_classes(tmp_path, folders):
     for folder in folders:
-        picture(tmp_path / folder / "cat/a.png")
-        picture(tmp_path / folder / "dog/a.png")
+        image(tmp_path / folder / "cat/a.png")
+        image(tmp_path / folder / "dog/a.png")
     message = refusal(tmp_path)
     assert "\n" not in message
     assert f"has {', '.join(f'{folder}/' for folder in sorted(folders))}: " in message
@@ -156,14 +156,14 @@ def test_folders_of_a_split_that_is_not_whole_are_never_taken_for_classes(tmp_pa
 )
 def test_two_folders_that_mean_the_same_part_are_refused(tmp_path, first, second, part):
     for folder in {"train", "valid", first, second}:
-        picture(tmp_path / folder / "cat/a.png")
-        picture(tmp_path / folder / "dog/a.png")
+        image(tmp_path / folder / "cat/a.png")
+        image(tmp_path / folder / "dog/a.png")
     if not (tmp_path / first).samefile(tmp_path / second):
         assert f"both mean {part}; merge them" in refusal(tmp_path)
 
 
 def test_an_empty_side_of_a_split_is_refused(tmp_path):
-    picture(tmp_path / "train/cat/a.png")
+    image(tmp_path / "train/cat/a.png")
     (tmp_path / "valid").mkdir()
     assert "for valid" in refusal(tmp_path)
 
@@ -172,111 +172,111 @@ def test_an_empty_folder_is_refused(tmp_path):
     assert "is empty" in refusal(tmp_path)
 
 
-def test_flat_pictures_are_refused(tmp_path):
-    picture(tmp_path / "a.png")
+def test_flat_images_are_refused(tmp_path):
+    image(tmp_path / "a.png")
     assert "1 files but no folders" in refusal(tmp_path)
 
 
 def test_a_single_class_is_refused_by_name(tmp_path):
-    picture(tmp_path / "cat/a.png")
+    image(tmp_path / "cat/a.png")
     assert "only the class 'cat'" in refusal(tmp_path)
 
 
 def test_something_else_is_refused_with_all_that_it_may_be(tmp_path):
     message = refusal("no-such-thing")
     assert "does not exist" in message
-    for kind in ("digits", "folder of pictures per class", "train/", ".csv", "oxford-iiit-pet"):
+    for kind in ("digits", "folder of images per class", "train/", ".csv", "oxford-iiit-pet"):
         assert kind in message
-    (tmp_path / "pictures.zip").touch()
-    assert "type .zip" in refusal(tmp_path / "pictures.zip")
+    (tmp_path / "images.zip").touch()
+    assert "type .zip" in refusal(tmp_path / "images.zip")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.feather", "t.arrow"])
-def test_a_table_lists_relative_and_absolute_paths(two_pictures, name):
-    paths = ["sub/b.png", str(two_pictures / "a.png")]
-    source = table(two_pictures / name, {"path": paths, "label": ["NA", "007"]})
+def test_a_table_lists_relative_and_absolute_paths(two_images, name):
+    paths = ["sub/b.png", str(two_images / "a.png")]
+    source = table(two_images / name, {"path": paths, "label": ["NA", "007"]})
     listing = listed(source)
     assert listing.name == "t"
-    assert listing.files == ((two_pictures / "a.png", "007", None), (two_pictures / "sub/b.png", "NA", None))
+    assert listing.files == ((two_images / "a.png", "007", None), (two_images / "sub/b.png", "NA", None))
 
 
-def test_a_feather_table_may_hold_numbers_and_categories(two_pictures):
+def test_a_feather_table_may_hold_numbers_and_categories(two_images):
     columns = {"path": pd.Categorical(["a.png", "sub/b.png"]), "label": [1, 0]}
-    pd.DataFrame(columns).to_feather(two_pictures / "t.feather")
-    assert [file.label for file in listed(two_pictures / "t.feather").files] == ["1", "0"]
+    pd.DataFrame(columns).to_feather(two_images / "t.feather")
+    assert [file.label for file in listed(two_images / "t.feather").files] == ["1", "0"]
 
 
-def test_an_arrow_stream_is_read_as_well(two_pictures):
+def test_an_arrow_stream_is_read_as_well(two_images):
     rows = pa.table({"path": ["a.png", "sub/b.png"], "label": ["x", "y"]})
-    with pa.OSFile(str(two_pictures / "t.arrow"), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+    with pa.OSFile(str(two_images / "t.arrow"), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
         writer.write_table(rows)
-    assert [file.label for file in listed(two_pictures / "t.arrow").files] == ["x", "y"]
+    assert [file.label for file in listed(two_images / "t.arrow").files] == ["x", "y"]
 
 
-def test_a_table_may_name_its_columns_and_its_split(two_pictures):
+def test_a_table_may_name_its_columns_and_its_split(two_images):
     columns = {"file": ["a.png", "sub/b.png"], "kind": ["x", "y"], "side": ["train", "Val"], "path": ["", ""]}
-    source = table(two_pictures / "t.csv", columns)
+    source = table(two_images / "t.csv", columns)
     files = listed(source, path_column="file", label_column="kind", split_column="side").files
     assert [(file.label, file.split) for file in files] == [("x", "train"), ("y", "valid")]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.feather"])
-def test_a_missing_column_is_named_with_those_that_exist(two_pictures, name):
-    source = table(two_pictures / name, {"file": ["a.png"], "label": ["x"]})
+def test_a_missing_column_is_named_with_those_that_exist(two_images, name):
+    source = table(two_images / name, {"file": ["a.png"], "label": ["x"]})
     message = refusal(source)
     assert "no column 'path'" in message
     assert "'file', 'label'" in message
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.feather"])
-def test_empty_cells_are_refused_by_row(two_pictures, name):
-    source = table(two_pictures / name, {"path": ["a.png", "sub/b.png", "a.png"], "label": ["x", None, ""]})
+def test_empty_cells_are_refused_by_row(two_images, name):
+    source = table(two_images / name, {"path": ["a.png", "sub/b.png", "a.png"], "label": ["x", None, ""]})
     assert "2 rows: empty 'label': row 2, 3" in refusal(source)
 
 
-def test_a_row_with_too_few_fields_is_refused_by_row(two_pictures):
-    (two_pictures / "t.csv").write_text("path,label\na.png,x\nsub/b.png\n")
-    assert "1 rows: empty 'label': row 2" in refusal(two_pictures / "t.csv")
+def test_a_row_with_too_few_fields_is_refused_by_row(two_images):
+    (two_images / "t.csv").write_text("path,label\na.png,x\nsub/b.png\n")
+    assert "1 rows: empty 'label': row 2" in refusal(two_images / "t.csv")
 
 
-def test_missing_files_are_counted_and_named(two_pictures):
+def test_missing_files_are_counted_and_named(two_images):
     names = ["a.png"] + [f"gone{number}.png" for number in range(7)]
-    message = refusal(table(two_pictures / "t.csv", {"path": names, "label": list("xyxyxyxy")}))
+    message = refusal(table(two_images / "t.csv", {"path": names, "label": list("xyxyxyxy")}))
     assert "7 rows: no file at the path: row 2 (" in message
     assert "gone0.png" in message
     assert "and 2 more" in message
 
 
-def test_one_path_with_two_labels_is_refused(two_pictures):
-    source = table(two_pictures / "t.csv", {"path": ["a.png", "sub/b.png", "./a.png"], "label": ["x", "y", "y"]})
+def test_one_path_with_two_labels_is_refused(two_images):
+    source = table(two_images / "t.csv", {"path": ["a.png", "sub/b.png", "./a.png"], "label": ["x", "y", "y"]})
     assert "row 3 (a.png: 'x', then 'y')" in refusal(source)
 
 
 @pytest.mark.parametrize(("train", "valid", "test"), [("Training", "DEV", "testing"), ("train", "Validation", "TEST")])
-def test_a_split_column_knows_the_words_that_folders_know(two_pictures, train, valid, test):
-    picture(two_pictures / "c.png")
+def test_a_split_column_knows_the_words_that_folders_know(two_images, train, valid, test):
+    image(two_images / "c.png")
     columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": [train, valid, test]}
-    listing = listed(table(two_pictures / "t.csv", columns), split_column="side")
+    listing = listed(table(two_images / "t.csv", columns), split_column="side")
     assert [(file.path.name, file.split) for file in listing.files] == [("a.png", "train"), ("b.png", "valid")]
     assert listing.note is None
 
 
-def test_a_split_column_of_train_and_test_leaves_test_out_and_the_split_open(two_pictures):
-    picture(two_pictures / "c.png")
+def test_a_split_column_of_train_and_test_leaves_test_out_and_the_split_open(two_images):
+    image(two_images / "c.png")
     columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": ["train", "train", "test"]}
-    listing = listed(table(two_pictures / "t.csv", columns), split_column="side")
+    listing = listed(table(two_images / "t.csv", columns), split_column="side")
     assert [(file.path.name, file.split) for file in listing.files] == [("a.png", None), ("b.png", None)]
     assert listing.note is not None
-    assert listing.note.startswith("`test` is left out")
+    assert listing.note.startswith("`test` is rejected")
 
 
-def test_unknown_and_one_sided_splits_are_refused(two_pictures):
+def test_unknown_and_one_sided_splits_are_refused(two_images):
     columns = {"path": ["a.png", "sub/b.png"], "label": ["x", "y"], "side": ["train", "holdout"]}
     assert "neither `train` nor `valid` nor `test`: row 2 " in refusal(
-        table(two_pictures / "t.csv", columns), split_column="side"
+        table(two_images / "t.csv", columns), split_column="side"
     )
     columns["side"] = ["train", "train"]
-    assert "no row has 'valid'" in refusal(table(two_pictures / "u.csv", columns), split_column="side")
+    assert "no row has 'valid'" in refusal(table(two_images / "u.csv", columns), split_column="side")
 
 
 def test_an_unreadable_table_is_refused(tmp_path):
@@ -301,7 +301,7 @@ def test_without_a_network_a_data_set_says_where_to_put_it(tmp_path, monkeypatch
 
 def test_a_data_set_of_files_is_used_in_place(tmp_path, monkeypatch):
     def pets(root: str, split: str, download: bool) -> SimpleNamespace:
-        paths = [picture(Path(root) / "images" / f"{split}{number}.png") for number in range(2)]
+        paths = [image(Path(root) / "images" / f"{split}{number}.png") for number in range(2)]
         return SimpleNamespace(_images=paths, _labels=[1, 0], classes=["cat", "dog"])
 
     monkeypatch.setattr(torchvision.datasets, "OxfordIIITPet", pets)
@@ -341,7 +341,7 @@ def test_every_data_set_name_has_its_torchvision_class(name):
 
 
 def test_a_folder_goes_before_a_data_set_of_that_name(tmp_path, monkeypatch):
-    picture(tmp_path / "mnist/cat/a.png")
-    picture(tmp_path / "mnist/dog/a.png")
+    image(tmp_path / "mnist/cat/a.png")
+    image(tmp_path / "mnist/dog/a.png")
     monkeypatch.chdir(tmp_path)
     assert [file.label for file in listed("mnist").files] == ["cat", "dog"]

@@ -4,30 +4,30 @@ import time
 import numpy as np
 import pytest
 
-from unfreeze.models.images.decode import UnreadablePicture
+from unfreeze.models.images.decode import UnreadableImage
 from unfreeze.models.images.streaming import BATCHES_AHEAD, stream
 
 
-def decode(picture):
-    """A picture is its number, as text; anything else cannot be read."""
-    if not picture.isdigit():
-        raise UnreadablePicture("not a picture")
-    return np.full((2, 2), int(picture), np.uint8)
+def decode(image):
+    """An image is its number, as text; anything else cannot be read."""
+    if not image.isdigit():
+        raise UnreadableImage("not an image")
+    return np.full((2, 2), int(image), np.uint8)
 
 
 def double(batch, positions):
     return np.stack([batch[:, 0, 0].astype(float) * 2, positions.astype(float)], axis=1)
 
 
-PICTURES = ["0", "1", "broken", "3", "4", "5", "6", "bad", "also bad", "9", "10"]
+IMAGES = ["0", "1", "broken", "3", "4", "5", "6", "bad", "also bad", "9", "10"]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 100])
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 @pytest.mark.parametrize("overlap", [True, False])
-def test_every_picture_comes_once_in_order_with_its_result_or_its_reason(chunk, batch_size, overlap):
-    chunks = list(stream(PICTURES, decode, double, batch_size, chunk, overlap=overlap, threads=3))
-    assert len(chunks) == -(-len(PICTURES) // chunk)
+def test_every_image_comes_once_in_order_with_its_result_or_its_reason(chunk, batch_size, overlap):
+    chunks = list(stream(IMAGES, decode, double, batch_size, chunk, overlap=overlap, threads=3))
+    assert len(chunks) == -(-len(IMAGES) // chunk)
     results = {
         position: row
         for each in chunks
@@ -35,7 +35,7 @@ def test_every_picture_comes_once_in_order_with_its_result_or_its_reason(chunk, 
     }
     assert results == {number: [2.0 * number, float(number)] for number in (0, 1, 3, 4, 5, 6, 9, 10)}
     reasons = {position: reason for each in chunks for position, reason in each.unreadable.items()}
-    assert reasons == dict.fromkeys((2, 7, 8), "not a picture")
+    assert reasons == dict.fromkeys((2, 7, 8), "not an image")
     for number, each in enumerate(chunks):
         assert all(
             number * chunk <= position < (number + 1) * chunk for position in [*each.positions, *each.unreadable]
@@ -50,7 +50,7 @@ def test_batches_end_with_their_chunk():
 
 
 def test_a_stream_that_starts_later_gives_what_is_left():
-    whole, rest = (list(stream(PICTURES, decode, double, 2, 3, start)) for start in (0, 6))
+    whole, rest = (list(stream(IMAGES, decode, double, 2, 3, start)) for start in (0, 6))
     for one, other in zip(whole[2:], rest, strict=True):
         assert one.positions.tolist() == other.positions.tolist()
         assert one.unreadable == other.unreadable
@@ -58,14 +58,14 @@ def test_a_stream_that_starts_later_gives_what_is_left():
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-def test_pictures_are_decoded_only_a_few_batches_ahead_and_during_a_computation_only_if_they_may(overlap):
+def test_images_are_decoded_only_a_few_batches_ahead_and_during_a_computation_only_if_they_may(overlap):
     decoded, meanwhile, seen, lock = 0, [], [], threading.Lock()
 
-    def counted(picture):
+    def counted(image):
         nonlocal decoded
         with lock:
             decoded += 1
-        return decode(picture)
+        return decode(image)
 
     def slow(batch, positions):
         before = decoded
@@ -85,9 +85,9 @@ def test_pictures_are_decoded_only_a_few_batches_ahead_and_during_a_computation_
 def test_a_stream_that_is_not_read_to_its_end_stops_decoding():
     decoded = []
 
-    def noted(picture):
-        decoded.append(picture)
-        return decode(picture)
+    def noted(image):
+        decoded.append(image)
+        return decode(image)
 
     chunks = stream([str(number % 200) for number in range(1000)], noted, double, 2, 4, threads=2)
     next(chunks)
@@ -97,13 +97,13 @@ def test_a_stream_that_is_not_read_to_its_end_stops_decoding():
     assert len(decoded) == done < 100
 
 
-def test_an_error_of_the_computation_is_not_taken_for_a_picture_s():
+def test_an_error_of_the_computation_is_not_taken_for_an_image_s():
     def fails(batch, positions):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(stream(PICTURES, decode, fails, 2, 3))
+        list(stream(IMAGES, decode, fails, 2, 3))
 
 
-def test_no_pictures_give_no_chunks():
+def test_no_images_give_no_chunks():
     assert list(stream([], decode, double, 2, 3)) == []

@@ -23,12 +23,12 @@ def test_a_folder_gives_all_files_that_are_not_hidden_sorted(photos: Path, tmp_p
     assert listed.names == listed.files
 
 
-def test_the_predictions_themselves_are_no_pictures(photos: Path, tmp_path: Path) -> None:
+def test_the_predictions_themselves_are_no_images(photos: Path, tmp_path: Path) -> None:
     listed = list_unlabelled(str(photos), "path", tmp_path, [photos / "notes.txt", photos / "in"])
     assert listed.files == [str(photos / "a.jpg"), str(photos / "b.jpg")]
 
 
-def test_one_picture_is_a_source(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_is_a_source(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     assert list_unlabelled("a.jpg", "path", tmp_path).files == [str(photos / "a.jpg")]
 

@@ -104,7 +104,7 @@ def test_the_column_that_says_the_split_is_no_feature() -> None:
     assert warnings(frame, "sales", split="column", split_column="part") == []
 
 
-def test_rows_and_columns_that_cannot_be_used_are_left_out_and_stated() -> None:
+def test_rows_and_columns_that_cannot_be_used_are_rejected_and_stated() -> None:
     frame = CLEAN.assign(
         same="x", none=None, gaps=["x", None] * 500, fixed=1, number=CLEAN["number"].where(CLEAN.index > 1, np.inf)
     )
@@ -129,11 +129,11 @@ def test_rows_and_columns_that_cannot_be_used_are_left_out_and_stated() -> None:
 def test_what_is_left_has_no_infinite_number_and_every_target(values: list[float | None]) -> None:
     frame = pd.DataFrame({"target": [float(number) for number in range(len(values))]})
     frame["value"] = np.array([np.nan if value is None else value for value in values])
-    usable, left_out = drop_unusable_columns(drop_unusable_rows(frame, ["target"])[0], ["target"])
+    usable, rejected = drop_unusable_columns(drop_unusable_rows(frame, ["target"])[0], ["target"])
     assert not np.isinf(usable.to_numpy()).any()
     assert usable["target"].notna().all()
     assert ("value" in usable.columns) != any(
-        "in every row" in entry["reason"] or "in any row" in entry["reason"] for entry in left_out
+        "in every row" in entry["reason"] or "in any row" in entry["reason"] for entry in rejected
     )
 
 
@@ -151,7 +151,7 @@ def test_a_table_that_teaches_nothing_is_refused(frame: pd.DataFrame, message: s
         drop_unusable_rows(frame, ["sales"])
 
 
-def test_in_chunks_the_same_columns_are_left_out(monkeypatch):
+def test_in_chunks_the_same_columns_are_rejected(monkeypatch):
     frame = pd.DataFrame(
         {
             "sales": [float(number) for number in range(40)],
@@ -166,9 +166,9 @@ def test_in_chunks_the_same_columns_are_left_out(monkeypatch):
     def drop():
         return drop_unusable_columns(drop_unusable_rows(frame, ["sales"])[0], ["sales"])
 
-    kept, left_out = drop()
+    kept, rejected = drop()
     monkeypatch.setattr(reading, "CHUNK_ROWS", 7)
     monkeypatch.setattr(reading, "_FIRST_ROWS", 2)
     pd.testing.assert_frame_equal(drop()[0], kept)
-    assert drop()[1] == left_out
+    assert drop()[1] == rejected
     assert list(kept.columns) == ["sales", "late", "gap", "infinite"]

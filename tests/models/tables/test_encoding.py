@@ -202,17 +202,17 @@ def test_more_whole_numbers_than_allowed_are_a_number():
     assert "weekday" in fitted(shop(), max_category_values=2).continuous
 
 
-def test_columns_that_tell_nothing_are_left_out_and_not_asked_for_again():
+def test_columns_that_tell_nothing_are_rejected_and_not_asked_for_again():
     frame = shop(Elapsed=0.1, distance=np.nan)
     encoder = fitted(frame)
-    assert encoder.left_out == {"Elapsed": "0.1 in every training row", "distance": "no value in the training rows"}
+    assert encoder.rejected == {"Elapsed": "0.1 in every training row", "distance": "no value in the training rows"}
     assert encoder.continuous == {}
     assert encoder.transform(frame.drop(columns=["Elapsed", "distance"])).continuous.shape == (6, 0)
 
 
 def test_that_a_constant_is_missing_is_still_told():
     encoder = fitted(shop(Elapsed=[1.5, None, 1.5, 1.5, 1.5, None]))
-    assert encoder.left_out == {"Elapsed": "1.5 in every training row"}
+    assert encoder.rejected == {"Elapsed": "1.5 in every training row"}
     flags = encoder.transform(shop(Elapsed=[None, 2, 3, 4, 5, 6])).categorical[
         :, list(encoder.categorical).index("Elapsed_na")
     ]

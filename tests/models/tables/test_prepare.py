@@ -55,9 +55,9 @@ def test_features_computed_from_other_rows_move_no_row_of_a_random_split() -> No
     assert validated(pd.concat([SALES, MORE.assign(promo=1)], ignore_index=True), **events) == before
 
 
-def test_rows_without_a_target_and_constant_columns_are_left_out_and_stated() -> None:
+def test_rows_without_a_target_and_constant_columns_are_rejected_and_stated() -> None:
     frame = SALES.assign(sales=SALES["sales"].where(SALES["row"] != 3))
     table = prepare(frame, [], TableDataSpec(source="sales.csv", target=["sales"]))
     assert len(table.frame) == 119
     assert not {"open", "note"} & set(table.frame.columns)
-    assert [(entry["what"], entry["rows"]) for entry in table.left_out] == [("rows", 1), ("open", 119), ("note", 119)]
+    assert [(entry["what"], entry["rows"]) for entry in table.rejected] == [("rows", 1), ("open", 119), ("note", 119)]

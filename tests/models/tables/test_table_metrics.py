@@ -65,7 +65,7 @@ def test_named_metrics_and_ones_own_are_computed():
     [
         ("regression", "auc", "'auc' does not fit regression; choose among rmspe"),
         ("classification", "rmse", "'rmse' does not fit classification"),
-        ("regression", "mape", "'mape' is none of rmspe, rmse, mae, r2"),
+        ("regression", "mape", "'mape' is not one of rmspe, rmse, mae, r2"),
         ("regression", "numpy:absent", "numpy:absent"),
     ],
 )

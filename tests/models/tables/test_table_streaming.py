@@ -102,8 +102,8 @@ def test_rows_that_cannot_be_read_are_reported_and_the_others_predicted(tmp_path
     stream = stream_of(predictor, rows, tmp_path)
     results, unreadable = together(stream, 4)
     assert unreadable == {
-        3: "column 'day': 'soon' is no date",
-        5: "column 'day': 'never' is no date; column 'price': 'cheap' is no number",
+        3: "column 'day': 'soon' is not a date",
+        5: "column 'day': 'never' is not a date; column 'price': 'cheap' is not a number",
     }
     if kind == "regression":  # events of the neighbours depend on the rows that have no date
         kept = np.setdiff1d(np.arange(60), [3, 5, 8])

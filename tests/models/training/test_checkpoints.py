@@ -23,8 +23,11 @@ from unfreeze.models.training.checkpoints import (
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import Step, fit
 
-RECIPE = [Stage(name="head", cycles=2), Stage(name="full", train="all", ratio=3, cycles=2, cycle_mult=2, patience=0.05)]
-RATES = [0.02, 0.05]
+RECIPE = [
+    Stage(name="head", cycles=2),
+    Stage(name="full", train="all", ratio=3, cycles=2, cycle_mult=2, early_stop_tolerance=0.05),
+]
+LRS = [0.02, 0.05]
 VALID = pixels(11, seed=1)
 YIELDS = (3 + 2) * 2 + (3 + 2) + (6 + 3)
 """Of the whole recipe, should it run to its end."""
@@ -34,12 +37,12 @@ def train(learner: Learner, position: int) -> Iterator[Step]:
     """The rest of the recipe, from a learner prepared for (or restored into) stage `position`."""
     for number, stage in enumerate(RECIPE[position:], start=position):
         if number > position:
-            learner.prepare(stage, number, RATES[number])
+            learner.prepare(stage, number, LRS[number])
         yield from fit(learner, stage, pixels(20), VALID)
 
 
 def told(step: Step) -> tuple[object, ...]:
-    return (step.kind, step.step, step.epoch, step.cycle, step.rates, float(step.loss), step.metrics)
+    return (step.kind, step.step, step.epoch, step.cycle, step.lrs, float(step.loss), step.metrics)
 
 
 def everything(learner: Learner) -> dict[str, torch.Tensor]:
@@ -64,7 +67,7 @@ def whole_run(
     uninterrupted: dict[str, tuple[list[tuple[object, ...]], dict[str, torch.Tensor]]],
 ) -> tuple[list[tuple[object, ...]], dict[str, torch.Tensor]]:
     if optimizer not in uninterrupted:
-        learner = make_learner(RECIPE[0], RATES[0], name=optimizer)
+        learner = make_learner(RECIPE[0], LRS[0], name=optimizer)
         steps = [told(step) for step in train(learner, 0)]
         uninterrupted[optimizer] = steps, everything(learner)
     return uninterrupted[optimizer]
@@ -76,7 +79,7 @@ def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
     make_learner, optimizer, uninterrupted, tmp_path, stop
 ):
     expected_steps, expected = whole_run(make_learner, optimizer, uninterrupted)
-    learner = make_learner(RECIPE[0], RATES[0], name=optimizer)
+    learner = make_learner(RECIPE[0], LRS[0], name=optimizer)
     stop = min(stop, len(expected_steps))
     for _, _step in zip(range(stop), train(learner, 0), strict=False):
         pass
@@ -85,7 +88,7 @@ def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
 
     checkpoint = load_checkpoint(tmp_path / "state.safetensors")
     resumed = make_learner(name=optimizer, seed=99)
-    resumed.prepare(RECIPE[checkpoint.stage], checkpoint.stage, RATES[checkpoint.stage])
+    resumed.prepare(RECIPE[checkpoint.stage], checkpoint.stage, LRS[checkpoint.stage])
     restore(resumed, checkpoint)
     steps = [told(step) for step in train(resumed, checkpoint.stage)]
     if expected_steps[stop - 1][0] == "epoch":  # the cycle's end was done with the epoch's
@@ -96,7 +99,7 @@ def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])
 def test_a_checkpoint_equals_what_it_was_captured_from(make_learner, tmp_path, stop):
-    learner = make_learner(RECIPE[1], RATES[1])
+    learner = make_learner(RECIPE[1], LRS[1])
     for _, _step in zip(range(stop), fit(learner, RECIPE[1], pixels(20), VALID), strict=False):
         pass
     captured = capture(learner)
@@ -108,8 +111,8 @@ def test_a_checkpoint_equals_what_it_was_captured_from(make_learner, tmp_path, s
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 
 
-def test_a_checkpoint_does_not_change_when_training_goes_on(make_learner):
-    learner = make_learner(RECIPE[1], RATES[1])
+def test_a_checkpoint_does_not_change_when_training_continues(make_learner):
+    learner = make_learner(RECIPE[1], LRS[1])
     steps = fit(learner, RECIPE[1], pixels(20), VALID)
     next(steps)
     checkpoint = capture(learner)
@@ -124,14 +127,14 @@ def test_what_learns_and_in_which_groups_is_held(make_learner, tmp_path):
     save_checkpoint(learner, tmp_path / "state.safetensors")
     position = load_checkpoint(tmp_path / "state.safetensors").position
     assert [group["name"] for group in position["groups"]] == ["body-2", "head"]
-    assert position["base_rates"] == [3e-3, 1e-2]
+    assert position["base_lrs"] == [3e-3, 1e-2]
     resumed = make_learner(stage, seed=1)
     resumed.network.requires_grad_(True)
     restore(resumed, load_checkpoint(tmp_path / "state.safetensors"))
-    learning = {name for name, parameter in resumed.network.named_parameters() if parameter.requires_grad}
-    assert learning == {name for name, parameter in learner.network.named_parameters() if parameter.requires_grad}
-    assert "body.blocks.3.0.weight" in learning
-    assert "body.blocks.3.1.weight" not in learning
+    trainable = {name for name, parameter in resumed.network.named_parameters() if parameter.requires_grad}
+    assert trainable == {name for name, parameter in learner.network.named_parameters() if parameter.requires_grad}
+    assert "body.blocks.3.0.weight" in trainable
+    assert "body.blocks.3.1.weight" not in trainable
 
 
 def test_a_checkpoint_is_a_plain_safetensors_file(make_learner, tmp_path):
@@ -145,7 +148,7 @@ def test_a_checkpoint_is_a_plain_safetensors_file(make_learner, tmp_path):
 
 
 def test_a_finished_stage_hands_on_its_best_weights(make_learner, tmp_path):
-    stage = Stage(name="all", train="all", cycles=3, patience=0)
+    stage = Stage(name="all", train="all", cycles=3, early_stop_tolerance=0)
     learner = make_learner(stage)
     losses = iter([1.0, 2.0])
     best: list[dict[str, torch.Tensor]] = []

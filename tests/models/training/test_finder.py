@@ -7,7 +7,7 @@ import torch
 from tests.models.conftest import assert_same, optimizer_states, pixels, states_of
 from unfreeze.models.specs import FinderSpec, Stage
 from unfreeze.models.training.checkpoints import capture
-from unfreeze.models.training.finder import find_learning_rate
+from unfreeze.models.training.finder import find_lr_curve
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import DivergedError, fit
 
@@ -38,19 +38,19 @@ def after(learner: Learner, yields: int) -> Learner:
 def test_everything_is_put_back_bit_for_bit(make_learner, optimizer, yields):
     learner = after(make_learner(STAGE, name=optimizer), yields)
     before, progress = capture(learner), vars(learner.progress).copy()
-    weights, state, rates = states_of(learner), optimizer_states(learner), learner.set_rates(0.3)
-    curve = find_learning_rate(learner, pixels(20), SWEEP)
-    assert len(curve.rates) > 3
+    weights, state, lrs = states_of(learner), optimizer_states(learner), learner.set_lrs(0.3)
+    curve = find_lr_curve(learner, pixels(20), SWEEP)
+    assert len(curve.lrs) > 3
     assert_same(states_of(learner), weights)
     assert_same(optimizer_states(learner), state)
     assert_same(capture(learner).tensors, before.tensors)  # random numbers, row order and losses too
     assert capture(learner).position == before.position
     assert vars(learner.progress) == progress
-    assert {group["layer_group"]: group["lr"] for group in learner.optimizer.param_groups} == rates
+    assert {group["layer_group"]: group["lr"] for group in learner.optimizer.param_groups} == lrs
 
 
 @pytest.mark.parametrize("yields", [1, 3, 4])
-def test_a_loop_that_is_under_way_goes_on_as_if_nothing_had_happened(make_learner, yields):
+def test_a_loop_that_is_under_way_continues_as_if_nothing_had_happened(make_learner, yields):
     ends = []
     for sweeps in (False, True):
         learner = make_learner(STAGE)
@@ -58,7 +58,7 @@ def test_a_loop_that_is_under_way_goes_on_as_if_nothing_had_happened(make_learne
         for _ in range(yields):
             next(steps)
         if sweeps:
-            find_learning_rate(learner, pixels(20), SWEEP)
+            find_lr_curve(learner, pixels(20), SWEEP)
         told = [(step.kind, step.step, step.epoch, float(step.loss), step.metrics) for step in steps]
         ends.append((told, capture(learner)))
     assert ends[0][0] == ends[1][0]
@@ -78,7 +78,7 @@ def test_everything_is_put_back_when_the_sweep_fails(make_learner):
 
     learner.loss = loss
     with pytest.raises(KeyboardInterrupt):
-        find_learning_rate(learner, pixels(20), SWEEP)
+        find_lr_curve(learner, pixels(20), SWEEP)
     assert_same(capture(learner).tensors, before.tensors)
     assert capture(learner).position == before.position
 
@@ -94,28 +94,28 @@ def test_the_ratios_of_the_groups_hold_during_the_sweep(make_learner):
         return true_train(inputs, targets, precomputed)
 
     learner.train_batch = train_batch  # type: ignore[method-assign]
-    curve = find_learning_rate(learner, pixels(20), SWEEP)
+    curve = find_lr_curve(learner, pixels(20), SWEEP)
     assert len(seen) == 20
-    np.testing.assert_allclose([rates["head"] for rates in seen], curve.rates)
-    for rates in seen:
-        assert rates["head"] == pytest.approx(5 * rates["late"])
-        assert rates["late"] == pytest.approx(5 * rates["early"])
+    np.testing.assert_allclose([lrs["head"] for lrs in seen], curve.lrs)
+    for lrs in seen:
+        assert lrs["head"] == pytest.approx(5 * lrs["late"])
+        assert lrs["late"] == pytest.approx(5 * lrs["early"])
 
 
 def test_the_sweep_covers_its_range_over_several_epochs(make_learner):
     learner = make_learner(STAGE, lr=0.7)
     losses_of(learner, 1.0)
-    curve = find_learning_rate(learner, pixels(20), FinderSpec(start=1e-4, end=1, steps=50))
-    np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 1, 50))
+    curve = find_lr_curve(learner, pixels(20), FinderSpec(start=1e-4, end=1, steps=50))
+    np.testing.assert_allclose(curve.lrs, np.geomspace(1e-4, 1, 50))
 
 
 def test_the_sweep_changes_the_weights_while_it_runs(make_learner):
-    curve = find_learning_rate(make_learner(STAGE), pixels(60), FinderSpec(start=1e-4, end=1, steps=40))
+    curve = find_lr_curve(make_learner(STAGE), pixels(60), FinderSpec(start=1e-4, end=1, steps=40))
     assert curve.losses.min() < 0.8 * curve.losses[:3].mean()
 
 
 def test_the_smoothed_loss_is_the_debiased_average(make_learner):
-    curve = find_learning_rate(make_learner(STAGE), pixels(20), SWEEP)
+    curve = find_lr_curve(make_learner(STAGE), pixels(20), SWEEP)
     for end in range(1, len(curve.losses) + 1):
         weights = 0.98 ** np.arange(end)[::-1]
         assert curve.smoothed[end - 1] == pytest.approx(np.average(curve.losses[:end], weights=weights))
@@ -124,15 +124,15 @@ def test_the_smoothed_loss_is_the_debiased_average(make_learner):
 def test_the_sweep_stops_at_a_loss_that_is_no_number(make_learner):
     learner = make_learner(STAGE)
     losses_of(learner, *[1.0] * 7, math.nan)
-    curve = find_learning_rate(learner, pixels(20), SWEEP)
-    assert len(curve.rates) == len(curve.losses) == len(curve.smoothed) == 7
+    curve = find_lr_curve(learner, pixels(20), SWEEP)
+    assert len(curve.lrs) == len(curve.losses) == len(curve.smoothed) == 7
     assert np.isfinite(curve.losses).all()
 
 
 def test_the_sweep_stops_where_the_smoothed_loss_is_four_times_the_best(make_learner):
     learner = make_learner(STAGE)
     losses_of(learner, 1.0, 1.0, 1.0, 1.0, 12.9, 40.0, 1.0)
-    curve = find_learning_rate(learner, pixels(20), SWEEP)
+    curve = find_lr_curve(learner, pixels(20), SWEEP)
     assert len(curve.losses) == 6
     assert curve.smoothed[4] < 4 * curve.smoothed.min() < curve.smoothed[5]
 
@@ -142,12 +142,12 @@ def test_a_first_loss_that_is_no_number_is_an_error(make_learner):
     before = capture(learner)
     losses_of(learner, math.nan)
     with pytest.raises(DivergedError, match="first batch"):
-        find_learning_rate(learner, pixels(20), SWEEP)
+        find_lr_curve(learner, pixels(20), SWEEP)
     assert_same(capture(learner).tensors, before.tensors)
 
 
 def test_the_same_sweep_twice_gives_the_same_curve(make_learner):
     learner = after(make_learner(STAGE), 2)
-    one, two = (find_learning_rate(learner, pixels(20), SWEEP) for _ in range(2))
+    one, two = (find_lr_curve(learner, pixels(20), SWEEP) for _ in range(2))
     np.testing.assert_array_equal(one.losses, two.losses)
     assert one.suggestions() == two.suggestions()

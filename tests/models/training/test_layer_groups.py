@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.models.conftest import assert_same, pixels, states_of, tiny_network
 from unfreeze.models.specs import Stage
-from unfreeze.models.training.layer_groups import freeze_all_but, group_rates, layer_groups, set_modes, trained_groups
+from unfreeze.models.training.layer_groups import freeze_all_but, group_lrs, layer_groups, set_modes, trained_groups
 from unfreeze.models.training.loop import fit
 from unfreeze.models.training.network import Network
 
@@ -23,9 +23,9 @@ def blocks_in(group: tuple[str, ...]) -> list[int]:
 
 @given(lr=st.floats(1e-6, 1), ratio=st.floats(1, 100), count=st.integers(1, 8))
 def test_each_earlier_group_learns_more_slowly_by_the_ratio(lr, ratio, count):
-    rates = group_rates(lr, ratio, count)
-    assert rates == pytest.approx([lr / ratio ** (count - 1 - group) for group in range(count)])
-    assert rates[-1] == lr
+    lrs = group_lrs(lr, ratio, count)
+    assert lrs == pytest.approx([lr / ratio ** (count - 1 - group) for group in range(count)])
+    assert lrs[-1] == lr
 
 
 def test_three_groups_are_the_early_blocks_the_late_blocks_and_the_head():
@@ -75,8 +75,8 @@ def test_a_stage_trains_the_groups_it_names(train, expected):
     groups = trained_groups(layer_groups(network), train)
     assert [group.name for group in groups] == expected
     freeze_all_but(network, groups)
-    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    assert learning == {name for group in groups for name in group.parameters}
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trainable == {name for group in groups for name in group.parameters}
 
 
 def test_the_late_half_of_four_parts_is_two_parts():
@@ -86,18 +86,18 @@ def test_the_late_half_of_four_parts_is_two_parts():
 
 def test_a_list_of_rates_maps_one_to_one(make_learner):
     learner = make_learner(Stage(name="a", train="all", lrs=[1e-4, 2e-4, 5e-4, 1e-3]))
-    assert learner.set_rates(1) == {"body-0": 1e-4, "body-1": 2e-4, "body-2": 5e-4, "head": 1e-3}
+    assert learner.set_lrs(1) == {"body-0": 1e-4, "body-1": 2e-4, "body-2": 5e-4, "head": 1e-3}
 
 
 def test_a_list_of_rates_for_the_head_alone_gives_it_the_last(make_learner):
-    assert make_learner(Stage(name="a", train="head", lrs=[1e-4, 2e-4, 1e-3])).set_rates(1) == {"head": 1e-3}
+    assert make_learner(Stage(name="a", train="head", lrs=[1e-4, 2e-4, 1e-3])).set_lrs(1) == {"head": 1e-3}
 
 
 def test_one_rate_and_a_ratio_give_every_parameter_its_rate(make_learner):
     learner = make_learner(Stage(name="a", train="all", ratio=10), lr=0.1)
-    assert learner.set_rates(0.5) == pytest.approx({"early": 0.0005, "late": 0.005, "head": 0.05})
-    rate_of = {parameter: group["lr"] for group in learner.optimizer.param_groups for parameter in group["params"]}
-    by_name = {name: rate_of[parameter] for name, parameter in learner.network.named_parameters()}
+    assert learner.set_lrs(0.5) == pytest.approx({"early": 0.0005, "late": 0.005, "head": 0.05})
+    lr_of = {parameter: group["lr"] for group in learner.optimizer.param_groups for parameter in group["params"]}
+    by_name = {name: lr_of[parameter] for name, parameter in learner.network.named_parameters()}
     assert by_name["body.blocks.0.0.weight"] == by_name["body.blocks.2.1.bias"] == pytest.approx(0.0005)
     assert by_name["body.blocks.3.0.weight"] == pytest.approx(0.005)
     assert by_name["head.1.weight"] == pytest.approx(0.05)

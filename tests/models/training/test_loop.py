@@ -83,16 +83,16 @@ def test_the_rates_follow_the_schedule_and_keep_their_ratio(make_learner):
     steps = run(make_learner(stage, lr=0.08), stage)
     schedule = cosine_restarts(3, 2)
     for number, step in enumerate(step for step in steps if step.kind == "batch"):
-        assert step.rates["head"] == pytest.approx(0.08 * schedule(number))
-        assert step.rates["head"] == pytest.approx(4 * step.rates["late"])
-        assert step.rates["late"] == pytest.approx(4 * step.rates["early"])
+        assert step.lrs["head"] == pytest.approx(0.08 * schedule(number))
+        assert step.lrs["head"] == pytest.approx(4 * step.lrs["late"])
+        assert step.lrs["late"] == pytest.approx(4 * step.lrs["early"])
 
 
 def test_an_epoch_reports_the_rates_of_its_last_batch(make_learner):
     stage = Stage(name="head", cycles=2)
     steps = run(make_learner(stage), stage)
-    last = [before.rates for before, step in pairwise(steps) if step.kind == "epoch"]
-    assert [step.rates for step in steps if step.kind == "epoch"] == last
+    last = [before.lrs for before, step in pairwise(steps) if step.kind == "epoch"]
+    assert [step.lrs for step in steps if step.kind == "epoch"] == last
 
 
 def test_training_lowers_the_loss(make_learner):
@@ -125,17 +125,19 @@ def test_steps_are_counted_over_all_stages(make_learner):
 
 
 @pytest.mark.parametrize(
-    ("patience", "losses", "epochs", "best"),
+    ("early_stop_tolerance", "losses", "epochs", "best"),
     [
         (0.0, [3.0, 2.0, 2.5, 1.0], 3, 1),  # the first worse cycle end
-        (0.5, [3.0, 2.0, 2.5, 1.0], 4, 3),  # worse, but within the patience
+        (0.5, [3.0, 2.0, 2.5, 1.0], 4, 3),  # worse, but within the early_stop_tolerance
         (0.5, [2.0, 2.5, 3.1, 1.0], 3, 0),
         (0.0, [3.0, 2.0, 2.0, 1.5], 4, 3),  # as good is not worse
         (0.1, [4.0, 3.0, 2.0, 1.0], 4, 3),
     ],
 )
-def test_patience_stops_at_the_first_worse_cycle_and_puts_the_best_back(make_learner, patience, losses, epochs, best):
-    stage = Stage(name="all", train="all", cycles=4, patience=patience)
+def test_patience_stops_at_the_first_worse_cycle_and_puts_the_best_back(
+    make_learner, early_stop_tolerance, losses, epochs, best
+):
+    stage = Stage(name="all", train="all", cycles=4, early_stop_tolerance=early_stop_tolerance)
     learner = make_learner(stage)
     seen = scripted_validation(learner, losses)
     steps = run(learner, stage)
@@ -146,7 +148,7 @@ def test_patience_stops_at_the_first_worse_cycle_and_puts_the_best_back(make_lea
 
 
 def test_patience_looks_at_cycle_ends_only(make_learner):
-    stage = Stage(name="all", train="all", cycles=2, cycle_mult=2, patience=0)
+    stage = Stage(name="all", train="all", cycles=2, cycle_mult=2, early_stop_tolerance=0)
     learner = make_learner(stage)
     seen = scripted_validation(learner, [2.0, 9.0, 1.0])
     run(learner, stage)

@@ -56,7 +56,7 @@ def test_a_named_format_is_taken_everywhere(setting, expected, device):
 
 def test_a_pass_runs_in_the_format_of_its_purpose():
     precision, layer, inputs = Precision("cpu", FP32, BF16), torch.nn.Linear(4, 4), torch.ones(2, 4)
-    with precision.autocast(learning=True):
+    with precision.autocast(training=True):
         assert layer(inputs).dtype == FP32
-    with precision.autocast(learning=False):
+    with precision.autocast(training=False):
         assert layer(inputs).dtype == BF16

@@ -1,0 +1,169 @@
+"""Where things are kept, and quiet defaults for what we start. Imports nothing heavy."""
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from unfreeze.models.addresses import split_password
+
+SERVICE_RECORD = "service.json"
+"""File in `home` that says what `unfreeze up` is running."""
+CREDENTIALS = "prefect.auth"
+"""File in `home` with the credentials of the Prefect servers that run for this folder, as USER:PASSWORD."""
+
+
+def home() -> Path:
+    """The folder of everything that unfreeze keeps: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
+    return Path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).expanduser().resolve()
+
+
+def make_home() -> Path:
+    """Make the data folder, readable by its owner alone: credentials, data and code that is loaded lie in it."""
+    folder = home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def credentials() -> str:
+    """The folder's credentials for Prefect, as USER:PASSWORD; made at the first call.
+
+    A file that others can read is replaced: it may have come with a folder from elsewhere.
+    """
+    path = make_home() / CREDENTIALS
+    for _ in range(3):
+        try:
+            status = path.stat()
+            if status.st_uid == os.getuid() and not status.st_mode & 0o077:
+                return path.read_text().strip()
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        _write_once(path, f"unfreeze:{secrets.token_urlsafe(24)}\n")
+    raise OSError(f"{path} cannot be kept private")
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a private file as a whole, unless another process was faster."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def live_service() -> dict[str, Any] | None:
+    """What `unfreeze up` recorded for this `home` while it runs; None if it does not.
+
+    A record is believed only if its host, user and process are this machine's and its addresses are loopback: a folder
+    that came from elsewhere must not send commands to somebody's server.
+    """
+    record = service_record()
+    if record is None or record.get("unfreeze.host") != socket.gethostname() or record.get("user") != os.getuid():
+        return None
+    if not all(_is_loopback(record.get(server)) for server in ("prefect", "mlflow")):
+        return None
+    from unfreeze.tasks.machine.processes import is_gone, user_of
+
+    return None if is_gone(record) or user_of(record) != os.getuid() else record
+
+
+def service_record() -> dict[str, Any] | None:
+    """The content of `SERVICE_RECORD`, believable or not; None if there is none that can be read."""
+    try:
+        record = json.loads((home() / SERVICE_RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_loopback(address: Any) -> bool:
+    """Whether an address of a server is this machine's; None, for a server that runs elsewhere, is harmless."""
+    if address is None:
+        return True
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+_SET_HERE: set[str] = set()
+"""Variables that `set_defaults` set; a person's own are not among them."""
+
+
+def set_defaults() -> None:
+    """Telemetry off, Prefect and MLflow in the data folder; what a person has set stays.
+
+    Where `unfreeze up` runs, its servers are used, so that commands and pages show the same.
+    """
+    _hide_passwords()
+    service = live_service() or {}
+    servers = {}
+    if service.get("mlflow"):
+        servers["MLFLOW_TRACKING_URI"] = service["mlflow"]
+    if service.get("prefect") and "PREFECT_API_URL" not in os.environ:
+        servers |= {
+            "PREFECT_API_URL": service["prefect"],
+            "PREFECT_UI_URL": service["prefect"].removesuffix("/api"),
+            "PREFECT_API_AUTH_STRING": credentials(),
+        }
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Prefect's own default is one folder of the user's: databases, results and settings of all projects in one.
+        "PREFECT_HOME": str(home() / "prefect"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home() / 'mlflow.db'}",
+        # Without it MLflow prints links to a server on port 5000 that nobody started.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # Its bars for every small download would drown the lines of the steps.
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    for name, value in {**defaults, **servers}.items():
+        if name not in os.environ:
+            os.environ[name] = value
+            _SET_HERE.add(name)
+
+
+def _hide_passwords() -> None:
+    """Move user and password of the servers' addresses to where MLflow and Prefect look for them.
+
+    The addresses are printed, logged and kept with runs.
+    """
+    for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        address, user, password = split_password(os.environ.get(variable, ""))
+        if password is None or not address.startswith("http"):
+            continue
+        os.environ[variable] = address.replace(f"{urlsplit(address).netloc.rpartition('@')[0]}@", "", 1)
+        if variable == "PREFECT_API_URL":
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", f"{user or ''}:{password}")
+        else:
+            os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user or "")
+            os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
+
+
+def move_home(folder: Path) -> None:
+    """Keep everything in `folder` from here on, Prefect's database included."""
+    for name in _SET_HERE:
+        del os.environ[name]
+    _SET_HERE.clear()
+    os.environ["UNFREEZE_HOME"] = str(folder)
+    make_home()
+    set_defaults()
+
+
+set_defaults()

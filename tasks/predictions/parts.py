@@ -1,0 +1,218 @@
+"""A registered model on new images or rows: predicted part by part, then put together into one file."""
+
+import json
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from prefect import task
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.part_files import PartFiles, flush_to_disk
+from unfreeze.models.predict_spec import CHUNKS, Predict
+from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.tables.reading import open_table
+from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.models.tables.streaming import TableStream
+from unfreeze.tasks.machine.cache import cache_path, key_of
+from unfreeze.tasks.predictions.source import out_of
+from unfreeze.tasks.prefect_run.interruption import heeding_hangups
+from unfreeze.tasks.prefect_run.progress import log_info, progress
+from unfreeze.tasks.prefect_run.report import show_table
+
+PREDICTION_VERSION = 1
+"""Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
+_NAMED = "unfreeze.prediction"
+
+
+class Prediction:
+    """What is predicted, by which model, and where it is kept.
+
+    Parameters
+    ----------
+    params
+        The spec.
+    model, source
+        From `find_model` and `list_source`.
+    """
+
+    def __init__(self, params: Predict, model: dict[str, str], source: dict[str, Any]) -> None:
+        self.params, self.model, self.source, self.out = params, model, source, out_of(params)
+        self.chunk = params.chunk or CHUNKS[model["kind"]]
+        # Everything that the rows, and the parts that they come in, depend on.
+        options = [self.chunk, params.tta, params.top_k]
+        version = [model["name"], model["version"], model["run_id"]]
+        self.key = key_of(PREDICTION_VERSION, version, options, source["content"])
+        folder = self.out.with_name(f"{self.out.name}.{self.key[:8]}.partial")
+        self.parts = PartFiles(folder, source["rows"], self.chunk)
+
+    def is_there(self) -> bool:
+        """Whether the output holds this very prediction.
+
+        Raises
+        ------
+        UserError
+            If it holds anything else, which is replaced only if that is wanted.
+        """
+        if self.out.is_dir():
+            raise UserError(f"out: {self.out} is a folder; choose another --out")
+        if not self.out.exists():
+            return False
+        if metadata_of(self.out).get(_NAMED) == self.key:
+            return True
+        if not self.params.overwrite:
+            raise UserError(f"out: {self.out} holds something else already; choose another --out, or give --overwrite")
+        return False
+
+    def batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
+        """Predictions from row `first` on, a batch a chunk."""
+        return self._of_table(first) if self.model["kind"] == "table" else self._of_images(first)
+
+    def publish(self) -> Tally:
+        """Put the parts together into the output; returns what they come to."""
+        tally = Tally()
+        # Beside the output, because a file can be renamed only within its disk; hidden, so that no folder lists it.
+        unfinished = self.out.with_name(f".{self.out.name}.{self.key[:8]}.unfinished")
+        try:
+            schema = self.parts.schema().with_metadata({_NAMED: self.key})
+            write_predictions(tally.passing(self.parts.batches()), schema, unfinished, self.out.suffix.lower())
+            flush_to_disk(unfinished)
+            os.replace(unfinished, self.out)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return tally
+
+    def _layout(self, key: pa.Field, classes: list[Any], targets: list[str]) -> Layout:
+        return Layout(key, self.model["name"], self.model["version"], classes, targets, self.params.top_k)
+
+    def _of_images(self, first: int) -> Generator[pa.RecordBatch, None, None]:
+        predictor = ImagePredictor(Path(self.model["folder"]), self.params.device)
+        layout = self._layout(pa.field("path", pa.string()), predictor.classes, [])
+        listed = json.loads(Path(self.source["path"]).read_text())
+        with closing(predictor.stream(listed["files"], self.chunk, self.params.tta, first)) as chunks:
+            for chunk in chunks:
+                names = pa.array(listed["names"][first : first + self.chunk], pa.string())
+                errors = {
+                    position - first: reason if listed["files"][position] else "there is not a path in this row"
+                    for position, reason in chunk.unreadable.items()
+                }
+                yield layout.batch(names, chunk.positions - first, chunk.results, errors)
+                first += len(names)
+
+    def _of_table(self, first: int) -> Generator[pa.RecordBatch, None, None]:
+        predictor = TablePredictor(Path(self.model["folder"]), self.params.device)
+        encoder = predictor.encoder
+        layout = self._layout(pa.field("row", pa.int64()), encoder.classes, encoder.target_names)
+        stream = TableStream(predictor, open_table(Path(self.source["path"])))
+        for chunk in stream.chunks(self.chunk, first):
+            count = len(chunk.results)
+            rows = np.array([row for row in range(count) if row not in chunk.unreadable], dtype=np.int64)
+            yield layout.batch(pa.array(np.arange(first, first + count)), rows, chunk.results[rows], chunk.unreadable)
+            first += count
+
+
+@contextmanager
+def writing(params: Predict) -> Iterator[None]:
+    """Make the output's folder and be the only run that writes there; a Ctrl-C is noted how to continue with.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written, or another process writes it.
+    """
+    folder = out_of(params).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot make {folder}: {error.strerror}; choose another --out") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"out: no right to write in {folder}; choose another --out")
+    path = cache_path("predictions", key_of(str(out_of(params))), ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"out: another process is writing {out_of(params)}; choose another --out") from None
+    try:
+        with heeding_hangups():
+            yield
+    except KeyboardInterrupt as stopped:
+        stopped.add_note("continue with the same command: the parts that are done are kept")
+        raise
+    finally:
+        lock.release()
+
+
+@task(name="predict-parts", task_run_name="predict {params.source}")
+def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]) -> dict[str, Any]:
+    """Predict what an earlier run of the same prediction has not, part by part, into a folder beside the output.
+
+    Returns
+    -------
+    dict
+        ``rows`` that were predicted here, and the ``seconds`` it took.
+
+    Raises
+    ------
+    UserError
+        If the output holds another prediction, or the model cannot predict these rows.
+    """
+    began, prediction, rows = time.monotonic(), Prediction(params, model, source), source["rows"]
+    if prediction.is_there():
+        log_info(f"{prediction.out} holds this prediction already")
+        return {"rows": 0, "seconds": 0.0}
+    done = first = prediction.parts.done()
+    if done:
+        log_info(f"{done:,} of {rows:,} rows were there already")
+    if done < rows:
+        with progress("Predicting") as advance, closing(prediction.batches(first)) as batches:
+            for batch in batches:
+                prediction.parts.write(done, batch)
+                done += batch.num_rows
+                advance(done, rows)
+    return {"rows": done - first, "seconds": time.monotonic() - began}
+
+
+@task(name="publish-predictions", task_run_name="write {params.out}")
+def publish_predictions(
+    params: Predict, model: dict[str, str], source: dict[str, Any], predicted: dict[str, Any]
+) -> dict[str, Any]:
+    """Put the parts together into the output, remove them once it is there, and show what they come to.
+
+    Returns
+    -------
+    dict
+        ``out``, ``rows``, ``unreadable``, ``model``, ``version``, ``predicted`` (rows of this run),
+        ``rows_per_second`` and ``table`` (rows and share of every class, or the range of every target).
+    """
+    prediction = Prediction(params, model, source)
+    if prediction.is_there():
+        tally = Tally()
+        for _ in tally.passing(read_predictions(prediction.out)):
+            pass
+    else:
+        tally = prediction.publish()
+    prediction.parts.remove()
+    rate = round(predicted["rows"] / predicted["seconds"], 1) if predicted["rows"] else None
+    speed = f", {rate:,.0f} a second" if rate else ""
+    by = f"{model['name']} version {model['version']}"
+    log_info(f"{tally.rows:,} rows by {by}, {tally.unreadable:,} unreadable{speed}: {prediction.out}")
+    show_table(tally.table(), "predictions", f"{by} on {params.source}")
+    return {
+        "out": str(prediction.out),
+        "rows": tally.rows,
+        "unreadable": tally.unreadable,
+        "model": model["name"],
+        "version": model["version"],
+        "predicted": predicted["rows"],
+        "rows_per_second": rate,
+        "table": tally.table(),
+    }

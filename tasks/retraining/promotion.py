@@ -1,0 +1,121 @@
+"""What becomes of a challenger: decided, perhaps approved by a person, carried out, and told."""
+
+import inspect
+import json
+from dataclasses import asdict
+from typing import Any, cast
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import NotificationBlock
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.utilities.asyncutils import run_coro_as_sync
+from pydantic import Field
+
+from unfreeze.models.comparison import Comparison, Decision
+from unfreeze.models.errors import UserError
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.report import artifact_key
+from unfreeze.tasks.tracking import registry
+
+POLL_SECONDS = 3
+"""How often a paused retraining looks for its answer."""
+
+
+class Approval(RunInput):
+    """The form that a person fills in on the page of a paused retraining."""
+
+    promote: bool = Field(default=False, description="Make the challenger the champion.")
+    comment: str = Field(default="", description="Kept with the decision.")
+
+
+def approved(decision: Decision, hours: float) -> Decision:
+    """Ask a person; without an answer, or with a no, nothing is promoted."""
+    log_notice("waiting for approval: the flow run's page has a form")
+    try:
+        answer = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600), poll_interval=POLL_SECONDS)
+    except FlowPauseTimeout:
+        return Decision(False, [*decision.reasons, f"nobody approved it within {hours:g} hours"])
+    said = f"a person {'approved' if answer.promote else 'declined'}"
+    return Decision(answer.promote, [*decision.reasons, f"{said}: {answer.comment}" if answer.comment else said])
+
+
+def carry_out(
+    decision: Decision, comparison: Comparison, champion: registry.Version, challenger: registry.Version
+) -> str:
+    """Move the alias if the challenger is promoted, and write the decision down wherever people look.
+
+    Returns
+    -------
+    str
+        The decision in a line.
+    """
+    if decision.promote:
+        registry.set_champion(challenger.name, challenger.number)
+        line = f"Version {challenger.number} was promoted over version {champion.number}"
+    else:
+        line = f"Version {challenger.number} was not promoted, version {champion.number} stays champion"
+    numbers = {name: value for name, value in asdict(comparison).items() if name != "classes"}
+    tags = {
+        "unfreeze.decision": "promoted" if decision.promote else "kept champion",
+        "unfreeze.decision.reasons": "; ".join(decision.reasons),
+        "unfreeze.decision.numbers": json.dumps(numbers),
+        "unfreeze.champion_before": champion.number,
+    }
+    registry.note_decision(challenger, f"{line}: {'; '.join(decision.reasons)}.", tags)
+    show_decision(challenger.name, line, decision.reasons, numbers)
+    log_notice(f"{challenger.name}: {line[0].lower()}{line[1:]}")
+    return line
+
+
+def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, Any]) -> None:
+    """Keep the decision as an artifact of the flow run; the artifacts of one model form a history on the page."""
+    listed = "\n".join(f"- {reason}" for reason in reasons)
+    rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
+    table = f"\n\n| | |\n|---|---|\n{rows}" if rows else ""
+    create_markdown_artifact(
+        f"## {name}\n\n**{line}**\n\n{listed}{table}", key=artifact_key(f"retrain-{name}"), description=line
+    )
+
+
+def notify(params: Retrain, subject: str, body: str) -> None:
+    """Tell every notification block of the spec; one that cannot be reached does not fail the retraining."""
+    for name in params.notify:
+        try:
+            told: Any = notification_block(name).notify(body, subject=subject)
+            if inspect.isawaitable(told):  # a block of one's own need not know Prefect's way to be called from here
+                run_coro_as_sync(cast(Any, told))
+        except Exception as error:
+            log_notice(f"notify: {name} could not be told: {error}")
+
+
+def require_blocks(params: Retrain) -> None:
+    """Look every notification block up before hours are spent.
+
+    Raises
+    ------
+    UserError
+        See `notification_block`.
+    """
+    for name in params.notify:
+        notification_block(name)
+
+
+def notification_block(name: str) -> NotificationBlock:
+    """The block that `type/name` names.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it is of another kind.
+    """
+    try:
+        block = Block.load(name)
+    except ValueError as error:
+        raise UserError(f"notify: there is no block {name!r}; make one on the Prefect page under Blocks") from error
+    if not isinstance(block, NotificationBlock):
+        raise UserError(f"notify: block {name!r} is not a notification block")
+    return block

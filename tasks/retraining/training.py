@@ -1,0 +1,132 @@
+"""What a retraining is of: the champion's settings with what differs, and whether there is anything new to learn."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unfreeze.models.comparison import Comparison, Decision
+from unfreeze.models.images.index import Index
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.table_specs import TrainTables
+from unfreeze.tasks import tracking
+from unfreeze.tasks.steps.index_images import index_images, list_images
+from unfreeze.tasks.steps.prepare_table import digest_of, list_tables, prepare_table, read_table
+from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.run import model_name
+
+FRESH_WEIGHTS = "unfreeze.fresh_weights"
+"""Tag of a run that started from a champion: the weights that a fresh training would start from."""
+
+Training = TrainImages | TrainTables
+
+
+def name_of(params: Retrain) -> str:
+    """The model's full name; that of the default one even before it exists.
+
+    Raises
+    ------
+    UserError
+        If there is no such model.
+    """
+    default = model_name(TrainImages())
+    return default if params.model == default else registry.full_name(params.model)
+
+
+def champion_of(params: Retrain) -> registry.Version | None:
+    """The champion to beat; None if the model is the default one and was never trained.
+
+    Raises
+    ------
+    UserError
+        If there is no such model, or it has no champion.
+    """
+    name = name_of(params)
+    if name == model_name(TrainImages()) and registry.champion_of(name) is None:
+        return None
+    return registry.version_of(name, registry.CHAMPION)
+
+
+def first_training(params: Retrain) -> TrainImages:
+    """The training of a default model that has no champion yet."""
+    return build_spec(TrainImages, dict(params.changes), {})
+
+
+def training_like(champion: registry.Version, params: Retrain) -> Training:
+    """The champion's training with the retraining's changes; images that it had stay on their side of the split.
+
+    Raises
+    ------
+    UserError
+        If the champion was not trained by unfreeze, or a change is wrong.
+    """
+    spec = tracking.spec_of(champion.run_id)
+    kind: type[Any] = TrainTables if "baselines" in spec else TrainImages
+    fixed: dict[str, Any] = {"tracking.model_name": champion.name}
+    if kind is TrainImages:
+        fixed["data.split_like"] = champion.run_id
+        if params.warm_start == "champion":
+            fixed["model.weights"] = str(registry.folder_of(champion))
+        else:
+            fixed["model.weights"] = fresh_weights(champion)
+    training: Training = build_spec(kind, spec, {**params.changes, **fixed})
+    return training
+
+
+def fresh_weights(champion: registry.Version) -> str:
+    """The weights that the first of a line of champions started from."""
+    started: str = tracking.spec_of(champion.run_id)["model"]["weights"]
+    return tracking.tags_of(champion.run_id).get(FRESH_WEIGHTS, started)
+
+
+def read_data(training: Training) -> dict[str, str]:
+    """Read the data as they are now; returns the files that describe them, and their ``fingerprint``.
+
+    It takes as long as reading the files; what was read before is taken from the cache.
+    """
+    if isinstance(training, TrainImages):
+        index = index_images(list_images(training.data), training.data)
+        return {"index": index, "fingerprint": Index.load(Path(index)).fingerprint()}
+    tables = {path: read_table(path, content) for path, content in list_tables(training.data).items()}
+    files: dict[str, str] = prepare_table(tables, training.data)
+    return {**files, "fingerprint": digest_of(files)}
+
+
+def is_new(fingerprint: str, champion: registry.Version) -> bool:
+    """Whether neither the champion nor the latest retraining has seen these data."""
+    latest = registry.latest_retraining(champion.name)
+    known = {tracking.tags_of(champion.run_id).get(tracking.FINGERPRINT), latest["data"] if latest else None}
+    return fingerprint not in known
+
+
+def mark_challenger(run_id: str, champion: registry.Version) -> None:
+    """Note on a run which champion it challenged, and what a fresh training would start from."""
+    tags = {"unfreeze.challenges": f"{champion.name}/{champion.number}"}
+    if tracking.kind_of_run(run_id) == "train-images":
+        tags[FRESH_WEIGHTS] = fresh_weights(champion)
+    tracking.log_tags(run_id, tags)
+
+
+def summary(
+    trained: dict[str, Any],
+    champion: registry.Version,
+    challenger: registry.Version,
+    decision: Decision,
+    comparison: Comparison,
+    drift: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the retraining came to, for a person's table and a program's JSON."""
+    return {
+        "decision": "promoted" if decision.promote else "kept champion",
+        "reasons": decision.reasons,
+        "model": champion.name,
+        "champion": challenger.number if decision.promote else champion.number,
+        "champion_before": champion.number,
+        "challenger": challenger.number,
+        "comparison": asdict(comparison),
+        "drift": drift,
+        "run_id": trained["run_id"],
+        "experiment_id": trained["experiment_id"],
+        "metrics": trained["metrics"],
+    }

@@ -1,0 +1,128 @@
+"""What a Prefect server must know of us: work pool, deployments, automations; and what runs there."""
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, WorkPoolFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.actions import RunDeployment
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.states import Cancelling
+
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.service.automations import apply_automations, recovery_automations
+
+NEW_DATA = "unfreeze.new-data"
+"""Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
+RESOURCE = "unfreeze.model"
+IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+def register_deployments(project: Path, pool: str, environment: Mapping[str, str]) -> int:
+    """Create the work pool and every deployment of `prefect.yaml` there; returns how many deployments.
+
+    Schedules are set when a deployment is new. Later they belong to whoever changed them on the page: a schedule that
+    was switched on, edited or added stays as it is.
+
+    Raises
+    ------
+    UserError
+        If Prefect refuses; shows what it said.
+    """
+    settings: dict[str, Any] = yaml.safe_load((project / "prefect.yaml").read_text())
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        known = {str(deployment.entrypoint) for deployment in client.read_deployments(limit=200)}
+    for deployment in settings["deployments"]:
+        deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
+        if deployment["entrypoint"] in known:
+            deployment.pop("schedules", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt", "--prefect-file", str(path)]
+        done = subprocess.run(command, cwd=project, env=dict(environment), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"`prefect deploy` failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+    with get_client(sync_client=True) as client:
+        retrain = client.read_deployment_by_name("retrain/local")
+    apply_automations([*recovery_automations(), new_data_automation(retrain.id)])
+    return len(settings["deployments"])
+
+
+def new_data_automation(deployment_id: UUID) -> Automation:
+    """Start a retraining whenever the sensor flow has seen new data of a model."""
+    return Automation(
+        name="unfreeze: new data start a retraining",
+        description="The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
+        trigger=EventTrigger(
+            expect={NEW_DATA},
+            match=ResourceSpecification({"prefect.resource.id": f"{RESOURCE}.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            RunDeployment(deployment_id=deployment_id, parameters={"params": {"model": "{{ event.payload.model }}"}})
+        ],
+    )
+
+
+def online_workers(pool: str) -> list[str]:
+    """Names of the pool's workers that are online; none where the pool, or the API, cannot be found."""
+    try:
+        with get_client(sync_client=True) as client:
+            workers = client.read_workers_for_work_pool(pool)
+    except (ObjectNotFound, OSError):
+        return []
+    return [worker.name for worker in workers if worker.status == "ONLINE"]
+
+
+def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
+    """Flow runs that are pending, running, paused or being cancelled."""
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_FLIGHT)))
+    of_pool = WorkPoolFilter.model_validate({"name": {"any_": [pool]}}) if pool is not None else None
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=of_pool))
+
+
+def cancel_running(
+    pool: str, seconds: float, report: Callable[[str], None], only: Collection[str] | None = None
+) -> int:
+    """Cancel the pool's flow runs under way and wait until they have saved their checkpoints; returns how many.
+
+    Parameters
+    ----------
+    only
+        Ids of flow runs to cancel, where the server has workers besides ours.
+    """
+    running = [
+        run
+        for run in runs_in_flight(pool)
+        if run.state_type in (StateType.RUNNING, StateType.PENDING) and (only is None or str(run.id) in only)
+    ]
+    if not running:
+        return 0
+    report(f"stopping {', '.join(run.name for run in running)}: the batch under way ends, a checkpoint is saved")
+    with get_client(sync_client=True) as client:
+        for run in running:
+            client.set_flow_run_state(run.id, Cancelling())
+    deadline = time.monotonic() + seconds
+    ids = {run.id for run in running}
+    while time.monotonic() < deadline and ids & {run.id for run in runs_in_flight(pool)}:
+        time.sleep(0.5)
+    return len(running)

@@ -1,0 +1,83 @@
+"""The service at a glance: the pages that matter, and what runs, what serves, what was decided last."""
+
+import os
+from typing import Any
+
+from unfreeze.models.errors import UserError
+from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.environment import live_service
+from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
+from unfreeze.tasks.service.health import health
+from unfreeze.tasks.service.prefect_server import responds
+from unfreeze.tasks.tracking import columns as runs_view
+from unfreeze.tasks.tracking.registry import champions
+
+MOST_SHOWN = 20
+
+
+def addresses() -> dict[str, str]:
+    """``Prefect`` (its API) and ``MLflow``, as far as servers are known."""
+    prefect, mlflow = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
+    known = {"Prefect": prefect} if prefect else {}
+    return {**known, "MLflow": mlflow} if mlflow.startswith("http") else known
+
+
+def pages() -> dict[str, str]:
+    """Title -> address of every page that people look at.
+
+    Raises
+    ------
+    UserError
+        If no server is known.
+    """
+    known = addresses()
+    if not known:
+        raise UserError("no server is running: start them with `unfreeze up`, or set PREFECT_API_URL")
+    found: dict[str, str] = {}
+    if "Prefect" in known:
+        prefect = known["Prefect"].removesuffix("/api")
+        found |= {
+            "Prefect, dashboard": f"{prefect}/dashboard",
+            "Prefect, deployments": f"{prefect}/deployments",
+            "Prefect, runs": f"{prefect}/runs",
+            "Prefect, automations": f"{prefect}/automations",
+        }
+    if "MLflow" in known:
+        for name, number in tracking.experiments().items():
+            found[f"MLflow, {name}"] = runs_view.address(known["MLflow"], number)
+        found["MLflow, models"] = f"{known['MLflow'].rstrip('/')}/#/models?{runs_view.WORKFLOW}"
+    return found
+
+
+def overview() -> dict[str, list[dict[str, Any]]]:
+    """Tables by title: ``servers``, ``workers``, ``runs_in_flight``, ``health`` and ``models`` (with retrainings)."""
+    known = addresses()
+    servers = [
+        {"server": name, "address": address, "state": "up" if responds(f"{address}/health") else "down"}
+        for name, address in known.items()
+    ]
+    up = {server["server"] for server in servers if server["state"] == "up"}
+    if "Prefect" not in known:
+        servers.append({"server": "Prefect", "address": "", "state": "not running: unfreeze up"})
+    if "MLflow" not in known:
+        servers.append(
+            {"server": "MLflow", "address": os.environ["MLFLOW_TRACKING_URI"], "state": "store without a server"}
+        )
+    service = live_service() or {}
+    pool = service.get("pool", "local")
+    state: dict[str, list[dict[str, Any]]] = {"servers": servers, "workers": [], "runs_in_flight": []}
+    if "Prefect" in up:
+        state["workers"] = [{"worker": name, "pool": pool, "state": "online"} for name in online_workers(pool)]
+        state["runs_in_flight"] = [
+            {"run": run.name, "state": run.state_name, "since": _time(run.start_time or run.expected_start_time)}
+            for run in runs_in_flight()[:MOST_SHOWN]
+        ]
+        if service:
+            state["health"] = health(service)
+    if "MLflow" in up or "MLflow" not in known:
+        state["models"] = champions()
+    return state
+
+
+def _time(moment: Any) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""

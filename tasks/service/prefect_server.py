@@ -1,0 +1,221 @@
+"""Prefect's server as we run it: for its own pages and our commands only, and gone with whoever started it.
+
+Prefect alone answers any web page that a browser on the same machine has open, under any name of the host, and a worker
+runs whatever a deployment says. Credentials, allowed origins and CSRF tokens are Prefect's own settings; the check of
+the host and the page's content security policy are added here.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.environment import credentials, home, make_home
+from unfreeze.tasks.machine.processes import own_module
+
+SECONDS_TO_START = 180
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' {addresses}; "
+    "frame-ancestors 'none'"
+)
+"""The browser itself then refuses what the page would send to, or load from, any other server."""
+
+
+def server_settings(host: str, port: int) -> dict[str, str]:
+    """Settings of a server at that address: they keep strangers out and the page from asking other servers."""
+    origins = dict.fromkeys(f"http://{name}:{port}" for name in (host, "127.0.0.1", "localhost"))
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": credentials(),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+        # The second page asks an analytics host, and the first has advertisements that link there.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # On a busy machine the 10 s that Prefect waits for SQLite's lock are too short.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": os.environ.get("PREFECT_SERVER_DATABASE_TIMEOUT", "60"),
+    }
+
+
+def knows_a_server() -> bool:
+    """Whether this process has a Prefect server already, by its environment or by Prefect's own settings."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    if "prefect.settings" not in sys.modules:
+        return False
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+def start_embedded() -> Callable[[], None]:
+    """Start a server without pages for this process, and let this process use it; returns what waits for it.
+
+    It listens on a port that the system picks, and ends when this process does, however that ends.
+    """
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
+    port = listening.getsockname()[1]
+    api, log = f"http://127.0.0.1:{port}/api", make_home() / "logs" / "prefect-embedded.log"
+    log.parent.mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        **server_settings("127.0.0.1", port),
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT_UI_ENABLED": "0",
+    }
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(listening.fileno())),
+            env=environment,
+            pass_fds=(listening.fileno(),),
+            # Never written to: it closes as this process ends, which the server waits for.
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is for this process, which has its last states to tell the server
+        )
+    listening.close()
+    os.environ.update(
+        {
+            "PREFECT_API_URL": api,
+            "PREFECT_API_AUTH_STRING": environment["PREFECT_SERVER_API_AUTH_STRING"],
+            "PREFECT_UI_URL": "",  # there is no page to link to
+        }
+    )
+    return lambda: _wait(server, api, log)
+
+
+def _wait(server: "subprocess.Popen[bytes]", api: str, log: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not responds(f"{api}/health"):
+        if server.poll() is not None:
+            raise UserError(f"Prefect's server ended as it started; the end of {log}:\n{last_lines(log)}")
+        if time.monotonic() > deadline:
+            raise UserError(f"Prefect's server does not answer after {SECONDS_TO_START} s; see {log}")
+        time.sleep(0.1)
+
+
+def responds(address: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return 200 <= answer.status < 300
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """The end of a log file."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+
+
+# --- in the server's own process
+
+
+def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
+    """An ASGI app that answers only requests addressed to one of `hosts`, and whose pages load nothing from elsewhere.
+
+    Parameters
+    ----------
+    app
+        The ASGI app.
+    hosts
+        Names, without ports, that a request's ``Host`` may have. Under any other name a page of another site could
+        pass for one of ours, because the browser goes by the name.
+    addresses
+        What pages may connect to besides the host that they came from.
+    """
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    policy = CONTENT_SECURITY_POLICY.format(addresses=" ".join(addresses)).encode()
+
+    async def with_policy(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        async def send_with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", []), (b"content-security-policy", policy)]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, send_with_policy)
+
+    return TrustedHostMiddleware(with_policy, allowed_hosts=hosts, www_redirect=False)
+
+
+def serve(host: str, port: int, descriptor: int | None) -> None:
+    """Serve until a signal; with a descriptor, on that socket and until stdin closes.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen, and the names that requests may use.
+    descriptor
+        File descriptor of a socket that listens already.
+    """
+    import prefect
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            # Prefect's migrations fail where two first servers of one database start at the same moment.
+            with FileLock(home() / "prefect.lock"):
+                await super().startup(sockets)
+
+    # The setting alone would leave the second page one click away.
+    prefect.__ui_v2_static_path__ = Path("not served")
+    settings = get_current_settings().server
+    everywhere = host in ("0.0.0.0", "::")
+    names = ["127.0.0.1", "localhost", socket.gethostname() if everywhere else host]
+    config = uvicorn.Config(
+        guarded(
+            create_app(final=True), names, [f"{kind}://{name}:{port}" for name in names for kind in ("http", "ws")]
+        ),
+        host=host,
+        port=port,
+        timeout_keep_alive=settings.api.keepalive_timeout,
+        ws_ping_interval=settings.api.websocket_ping_interval,
+        ws_ping_timeout=settings.api.websocket_ping_timeout,
+        log_level=str(settings.logging_level).lower(),
+        lifespan="on",
+    )
+    server = Server(config)
+    if descriptor is None:
+        server.run()
+        return
+    threading.Thread(target=_end_with_stdin, args=[server], daemon=True).start()
+    server.run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _end_with_stdin(server: Any) -> None:
+    while sys.stdin.buffer.read(1024):
+        pass
+    server.should_exit = True
+    time.sleep(10)
+    os._exit(1)  # it hangs, and nobody is left who could stop it
+
+
+def main() -> None:
+    """Entry point of the server's process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--descriptor", type=int)
+    options = parser.parse_args()
+    serve(options.host, options.port, options.descriptor)
+
+
+if __name__ == "__main__":
+    main()

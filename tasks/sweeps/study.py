@@ -1,0 +1,341 @@
+"""Optuna: the study of a sweep, which any number of processes may join and leave."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import BaseModel
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from unfreeze.models.addresses import masked
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.processes import is_gone, this_process
+
+PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
+"""Environment variable with the password of the database of studies, which no address holds that anybody can read."""
+WORKER = "UNFREEZE_WORKER"
+"""Environment variable with the number of a worker that was started beside the first, which reports."""
+HEARTBEAT_SECONDS = 20
+"""How often a worker tells a database that it lives; after three times as long its trial is retried elsewhere."""
+MOST_RETRIES = 2
+"""Of a trial whose process died or was stopped."""
+OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+}
+"""For addresses that name none: those of our extras, which are not SQLAlchemy's own choice in every release."""
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", ExperimentalWarning)
+
+
+def journal_path() -> str:
+    """The file of the studies of this machine."""
+    return str(home() / "optuna.journal")
+
+
+@contextmanager
+def reachable(address: str | None) -> Iterator[BaseStorage]:
+    """The storage at `address` (None: the journal file); trouble with it is a `UserError` that names the address.
+
+    A database gets heartbeats, and a trial whose worker fell silent is retried.
+    """
+    if address is None:
+        home().mkdir(parents=True, exist_ok=True)
+        yield JournalStorage(JournalFileBackend(journal_path()))
+        return
+    url, shown = _read_address(address), masked(address)
+    try:
+        yield RDBStorage(
+            url.render_as_string(hide_password=False),
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=3 * HEARTBEAT_SECONDS,
+            # Not Optuna's own: it keeps the tags of the process that is gone, and counts by itself.
+            heartbeat_stale_trial_callback=lambda study, trial: _retry(study, trial, "its worker fell silent"),
+        )
+    except ImportError as error:
+        raise UserError(
+            f"storage {shown}: {error.__cause__ or error}; install the database's driver, such as: "
+            "pip install 'unfreeze[postgresql]'"
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise UserError(f"storage {shown}: {reason}") from error
+
+
+def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
+    """The study of that name, made if there is none, with the rules of thumb as its first trials.
+
+    Raises
+    ------
+    UserError
+        If the study was begun with another space, objectives, repeats or training.
+    """
+    lower, higher = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
+    directions = [lower if objective in LOWER_IS_BETTER else higher for objective in search.objectives]
+    home().mkdir(parents=True, exist_ok=True)
+    with FileLock(home() / "optuna.lock"), reachable(search.storage) as storage:
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            pruner=_pruner(search),
+            load_if_exists=True,
+        )
+        study.sampler = _sampler(search, training, len(study.get_trials(deepcopy=False)))
+        begun_with = _settings(search, training)
+        known = study.user_attrs.get("settings")
+        if known is None:
+            study.set_user_attr("settings", begun_with)
+            study.set_metric_names(search.objectives)
+            for rule, values in rules_of_thumb(search, training).items():
+                study.enqueue_trial(values, user_attrs={"rule": rule}, skip_if_exists=True)
+        elif differences := _differences(_completed(known, training), begun_with):
+            raise UserError(
+                f"study {name!r} was begun with other settings: {differences}; give the same, or another --study"
+            )
+    return study
+
+
+def load_study(name: str, storage: str | None) -> Study:
+    """A study that exists; `UserError` with the names that do otherwise."""
+    with reachable(storage) as opened:
+        names = optuna.get_all_study_names(opened)
+        if name not in names:
+            raise UserError(f"there is no study {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
+        return optuna.load_study(study_name=name, storage=opened)
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """What the study was begun with: ``kind`` (of training), ``training``, ``space``, ``objectives``, ``repeats``."""
+    settings: dict[str, Any] = study.user_attrs["settings"]
+    return settings
+
+
+def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, Value]:
+    """The trial's values by dimension."""
+    return {dimension.name: _suggest(trial, dimension, training) for dimension in search.space}
+
+
+def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:
+    """Run one more trial, unless `trials` are over or under way; returns whether one was run.
+
+    An objective that raises `optuna.TrialPruned` prunes its trial, and so does a value that is not a number; any other
+    `Exception` fails it and is raised here again. What ends the process (Ctrl-C, a cancellation) fails it too, and it
+    is tried again later. A grid is over when each of its points was tried.
+    """
+    # Held until the trial is known to be this process's, so that workers start none too many and retry none twice.
+    lock = FileLock(home() / "optuna.lock")
+    number: int | None = None
+
+    def watched(trial: Trial) -> float | tuple[float, ...]:
+        nonlocal number
+        number = trial.number
+        for name, value in this_process().items():
+            trial.set_user_attr(name, value)
+        lock.release()
+        result = objective(trial)
+        if any(math.isnan(value) for value in (result if isinstance(result, tuple) else (result,))):
+            raise optuna.TrialPruned
+        return result
+
+    try:
+        lock.acquire()
+        close_stale_trials(study)
+        known = study.get_trials(deepcopy=False)
+        if sum(each.state in (*OVER, TrialState.RUNNING) for each in known) >= trials:
+            return False
+        if isinstance(study.sampler, _Grid) and study.sampler.is_begun(known):
+            return False
+        study.optimize(watched, n_trials=1)
+        return True
+    except Exception:
+        raise
+    except BaseException:
+        if number is not None:
+            _fail_and_retry(study, study.get_trials(deepcopy=False)[number], "stopped")
+        raise
+    finally:
+        lock.release()
+
+
+def close_stale_trials(study: Study) -> None:
+    """Fail trials whose process on this machine is gone, or whose machine fell silent, and queue their values again."""
+    optuna.storages.fail_stale_trials(study)  # Optuna's own call comes too late for the last trial of a study
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get("unfreeze.process") and is_gone(trial.user_attrs):
+            _fail_and_retry(study, trial, "its process ended")
+
+
+def counts(study: Study) -> dict[str, int]:
+    """Trials by what became of them: ``complete``, ``pruned``, ``failed``."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    named = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    return {name: states.count(state) for name, state in named.items()}
+
+
+def best_trial(study: Study) -> FrozenTrial | None:
+    """The trial with the best value, of the first objective if there are several; None before any is complete."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    lower = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
+    return min(complete, key=lambda trial: trial.values[0] if lower else -trial.values[0], default=None)
+
+
+def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
+    """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
+    if any(math.isnan(value) for value in values):
+        return False
+    signs = [1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions]
+    mine = [sign * value for sign, value in zip(signs, values, strict=True)]
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        theirs = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        if all(their <= my for their, my in zip(theirs, mine, strict=True)) and theirs != mine:
+            return False
+    return True
+
+
+def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Mark a running trial as failed, and queue its values again; one that is over already stays as it is."""
+    if trial.state not in OVER:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        _retry(study, trial, reason)
+
+
+def _retry(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Queue a trial's values again, with the same rule, unless they failed too often."""
+    retries = int(trial.user_attrs.get("retries", 0))
+    values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if retries < MOST_RETRIES and values:
+        kept = {key: trial.user_attrs[key] for key in ("rule",) if key in trial.user_attrs}
+        study.enqueue_trial(
+            values, user_attrs={**kept, "retries": retries + 1, "retry_of": trial.number, "reason": reason}
+        )
+
+
+def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
+    if dimension.choices is not None:
+        return cast(Value, trial.suggest_categorical(dimension.name, dimension.choices))
+    low, high = float(dimension.low or 0), float(dimension.high or 0)
+    if whole_numbers(dimension, training):
+        return trial.suggest_int(dimension.name, round(low), round(high), log=dimension.log)
+    return trial.suggest_float(dimension.name, low, high, log=dimension.log)
+
+
+def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samplers.BaseSampler:
+    # Workers that all began with the same seed, or a study that continues, would propose the same values again.
+    seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
+    if search.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    if search.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed)
+    if search.sampler == "grid":
+        grid = {dimension.name: dimension.grid(whole_numbers(dimension, training)) for dimension in search.space}
+        return _Grid(grid, seed=search.sampler_seed)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """A grid beside which queued trials are run, such as rules of thumb and retries, which are none of its points."""
+
+    def __init__(self, grid: Mapping[str, Sequence[Value]], seed: int) -> None:
+        super().__init__(grid, seed)
+        self.grid = grid
+
+    def is_begun(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether every point was tried or is being tried, and nothing is queued."""
+        points = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        return not waiting and len(points) >= math.prod(len(values) for values in self.grid.values())
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """The value of the trial's point; of a queued trial that leaves the setting open, any of the grid."""
+        if "grid_id" in trial.system_attrs:
+            return super().sample_independent(study, trial, name, distribution)
+        return self.grid[name][trial.number % len(self.grid[name])]
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Nothing: Optuna's own raises for trials from the queue, and `run_next` sees when the grid is over."""
+
+
+def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
+    if len(search.objectives) > 1 or search.pruner == "none":
+        return optuna.pruners.NopPruner()
+    if search.repeats > 1:
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
+    if search.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    # The rules of thumb always run to their end: every other trial is compared with them.
+    return optuna.pruners.MedianPruner(n_startup_trials=3, n_min_trials=3)
+
+
+def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
+    chosen = search.model_dump(mode="json", include={"objectives", "repeats"})
+    chosen["space"] = {dimension.name: dimension.model_dump(mode="json") for dimension in search.space}
+    return {"kind": type(training).__name__, "training": training.model_dump(mode="json"), **chosen}
+
+
+def _completed(known: Mapping[str, Any], training: BaseModel) -> Mapping[str, Any]:
+    """Settings of a study of an earlier release with the defaults of fields that came later."""
+    if known["kind"] != type(training).__name__:
+        return known
+    return {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
+
+
+def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> str:
+    lines = []
+    for key in known.keys() | given.keys():
+        if f"{prefix}{key}" in ("training.tracking", "training.device"):
+            continue  # another worker may log elsewhere and have another device
+        old, new = known.get(key), given.get(key)
+        named = [_by_name(each) for each in (old, new)]
+        if named[0] and list(named[0]) == list(named[1]):
+            old, new = named
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines.append(_differences(old, new, f"{prefix}{key}."))
+        elif old != new:
+            texts = [
+                "not there" if each is None else ", ".join(entries) or json.dumps(each)[:300]
+                for each, entries in zip((old, new), named, strict=True)
+            ]
+            lines.append(f"{prefix}{key} was {texts[0]}, is {texts[1]}")
+    return ", ".join(sorted(line for line in lines if line))
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """Name -> entry of a list of stages; empty for anything else."""
+    if not (isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)):
+        return {}
+    return {entry["name"]: entry for entry in value}
+
+
+def _read_address(address: str) -> URL:
+    try:
+        url = make_url(address)
+        if url.password is not None and "@" in f"{url.host}{url.database}":
+            raise ValueError("the password has an @ of its own")
+    except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
+        raise UserError(
+            f"storage {masked(address)}: no address of a database; write "
+            "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
+        ) from None
+    if url.password is None and PASSWORD in os.environ:
+        url = url.set(password=os.environ[PASSWORD])
+    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))

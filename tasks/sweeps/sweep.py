@@ -1,0 +1,309 @@
+"""One sweep as MLflow and Prefect see it: the parent run of its trials, the best so far, workers beside this one."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import torch
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from pydantic import BaseModel
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.search import SweepSpec, check_space
+from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.processes import own_module
+from unfreeze.tasks.prefect_run.interruption import heeding_hangups
+from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.report import artifact_key, show_mlflow_link
+from unfreeze.tasks.sweeps.kinds import KINDS, kind_of, name_of
+from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
+from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
+from unfreeze.tasks.sweeps.trial import TrialRunner
+from unfreeze.tasks.tracking.run import prefect_tags
+
+
+class WorkersDied(RuntimeError):
+    """None of the processes beside the first lived to the end of its sweep."""
+
+
+MOST_FAILURES = 3
+"""Trials in a row that may fail; after that it is not their values that are wrong."""
+
+
+class Sweep:
+    """A sweep under way.
+
+    Parameters
+    ----------
+    search, training
+        What varies, and what is trained.
+    study
+        The Optuna study.
+    run_id
+        Its MLflow run.
+    """
+
+    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str) -> None:
+        self.search, self.training, self.study, self.run_id = search, training, study, run_id
+        experiment = tracking.get_run(run_id).info.experiment_id
+        self._runner = TrialRunner(search, training, experiment, run_id)
+        self._began = time.monotonic()
+        self._artifact: UUID | None = None
+        self._shown_best: int | None = None
+
+    def run_trials(self) -> None:
+        """Run trials until the study has as many as asked for.
+
+        Raises
+        ------
+        UserError
+            If the input is wrong, whatever the trial.
+        """
+        failures = 0
+        while True:
+            try:
+                if not run_next(self.study, self.search.trials, self._runner.objective):
+                    return
+                failures = 0
+            except UserError:
+                raise
+            except Exception as error:
+                failures += 1
+                log_notice(f"a trial failed: {type(error).__name__}: {error}")
+                if failures == MOST_FAILURES:
+                    raise
+            self._report_progress()
+
+    def finish(self) -> dict[str, Any]:
+        """Draw and log what was found; what it came to as JSON."""
+        keep_report(self.study, self.search.objectives, self.run_id)
+        best = best_trial(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        return {
+            "study": self.study.study_name,
+            "run_id": self.run_id,
+            "best": None if best is None else _shown(best),
+            "trials": counts(self.study),
+            "prefix_builds": sum(int(trial.user_attrs.get("prefix_builds", 0)) for trial in trials),
+            "seconds": round(time.monotonic() - self._began, 2),
+            "comparison": compare_with_rules(self.study, self.search.objectives),
+        }
+
+    def _report_progress(self) -> None:
+        done = counts(self.study)
+        over = done["complete"] + done["pruned"]
+        line = f"{over} of {self.search.trials} trials ({done['pruned']} pruned, {done['failed']} failed)"
+        best = best_trial(self.study)
+        if best is not None:
+            values = ", ".join(
+                f"{name} {value:.5g}" for name, value in zip(self.search.objectives, best.values, strict=True)
+            )
+            params = ", ".join(
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in best.params.items()
+            )
+            line += f"; best: trial {best.number} with {values} ({params})"
+            self._log_best(best, over)
+        log_notice(line)
+        if self._artifact is None:
+            self._artifact = cast(UUID, create_progress_artifact(0.0, description=line))
+        update_progress_artifact(self._artifact, min(100.0, 100 * over / self.search.trials), description=line)
+        if best is not None and best.number != self._shown_best:
+            self._shown_best = best.number
+            create_markdown_artifact(f"## Best so far\n\n{line}", key="best-so-far", description=line)
+
+    def _log_best(self, best: FrozenTrial, over: int) -> None:
+        numbers = {"best_trial": float(best.number), "best_value": best.values[0]}
+        numbers |= dict(zip([f"best_{name}" for name in self.search.objectives], best.values, strict=True))
+        texts = {}
+        for name, value in best.params.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers[f"best_{name}"] = value
+            else:
+                texts[f"best_{name}"] = str(value)
+        with tracking.MetricLog(self.run_id) as log:
+            log.log(numbers, over)
+        if texts:
+            tracking.log_tags(self.run_id, texts)
+
+
+@contextmanager
+def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
+    """Begin a sweep or continue with it, and end its MLflow run as the block ends.
+
+    Raises
+    ------
+    UserError
+        If the space is wrong, or the study of that name was begun with other settings.
+    """
+    check_space(search, training)
+    study = open_study(search.study or name_of(training), search, training)
+    experiment = training.tracking.experiment
+    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name}
+    run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
+    if run_id is None:
+        params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
+        run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
+        kind_of(training).describe(training, run_id)
+    else:
+        tracking.reopen_run(run_id, tags, finished=True)
+    resume_command = f"unfreeze sweep --study {study.study_name} --trials {search.trials}"
+    log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
+    show_mlflow_link(run_id)
+    sweep = Sweep(search, training, study, run_id)
+    with heeding_hangups(), tracking.closing_run(run_id, resume_command):
+        yield sweep
+
+
+class Workers:
+    """Processes that run trials of the same study beside this one.
+
+    Parameters
+    ----------
+    search
+        What they search; `search.workers` counts this process as well.
+    study
+        Name of the study.
+    """
+
+    def __init__(self, search: SweepSpec, study: str) -> None:
+        self._search, self._study = search, study
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._died: dict[int, dict[str, Any]] = {}
+        self._stopping = threading.Event()
+        # In this run's context, so that its lines go to this run's log.
+        self._watcher = threading.Thread(target=copy_context().run, args=(self._watch,), daemon=True)
+
+    def start(self, threads: int) -> None:
+        """Start them, with that many threads each; their output goes to log files in the data folder."""
+        with get_client(sync_client=True) as client:
+            api = str(client.api_url).rstrip("/")
+        wanted = {"trials", "storage", "sampler", "pruner", "sampler_seed"}
+        settings = self._search.model_dump(include=wanted, exclude_none=True)
+        flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        command = own_module("unfreeze.flows.cli", "sweep", "--study", self._study, *flags)
+        environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
+        for number in range(1, self._search.workers):
+            log = self._log(number)
+            log.parent.mkdir(exist_ok=True)
+            with log.open("wb") as output:
+                self._processes[number] = subprocess.Popen(
+                    command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
+                )
+
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        """Announce each that dies, soon after it did: a trial of this process may take an hour."""
+        living = dict(self._processes)
+        while living and not self._stopping.wait(1):
+            for number, process in list(living.items()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del living[number]
+                if status != 0:
+                    self._died[number] = {"worker": number, "exit_status": status, "log": str(self._log(number))}
+                    log_notice(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for them; how many were ``started``, and which ``died``."""
+        if self._processes:
+            self._watcher.join()
+        return {"started": len(self._processes), "died": [self._died[number] for number in sorted(self._died)]}
+
+    def require_survivor(self) -> None:
+        """Refuse to call a sweep a success whose workers beside this process all died.
+
+        Raises
+        ------
+        WorkersDied
+            Names them and their logs.
+        """
+        if self._processes and len(self._died) == len(self._processes):
+            logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in self._died.values())
+            raise WorkersDied(f"all {len(self._died)} workers beside the first died; their logs: {logs}")
+
+    def stop(self) -> None:
+        """End those that run; each finishes its batch."""
+        self._stopping.set()
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.wait()
+
+    def _log(self, number: int) -> Path:
+        return home() / "logs" / f"sweep-{artifact_key(self._study)}-worker-{number}.log"
+
+
+@contextmanager
+def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
+    """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
+    workers = Workers(search, study)
+    alone = torch.get_num_threads()
+    # Workers that each took every core would mostly wait for each other.
+    threads = max(1, alone // search.workers)
+    torch.set_num_threads(threads)
+    try:
+        if search.workers > 1:
+            workers.start(threads)
+        yield workers
+    finally:
+        torch.set_num_threads(alone)
+        workers.stop()
+
+
+def join_sweep(search: SweepSpec, training: Any) -> None:
+    """Run trials of a sweep that another process leads, which reports.
+
+    Raises
+    ------
+    UserError
+        If the sweep has no MLflow run here.
+    """
+    study = open_study(search.study or name_of(training), search, training)
+    run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
+    if run_id is None:
+        raise UserError(f"study {study.study_name!r} has no MLflow run at {os.environ['MLFLOW_TRACKING_URI']}")
+    Sweep(search, training, study, run_id).run_trials()
+
+
+def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
+    """`search` with the space, objectives and repeats that the study was begun with, and the training."""
+    settings = settings_of(study)
+    known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
+    whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
+    return whole, KINDS[settings["kind"]].spec(**settings["training"])
+
+
+def register_best(study: Study) -> dict[str, Any]:
+    """Evaluate and register the best trial's weights."""
+    best = best_of(study)
+    run_id = best["run_id"]
+    _, training = stored(study, SweepSpec())
+    kind = kind_of(training)
+    # A trial keeps no weights of earlier cycles.
+    return {**best, **kind.register(kind.spec(**{**tracking.spec_of(run_id), "snapshots": 1}), run_id)}
+
+
+def best_of(study: Study) -> dict[str, Any]:
+    """The best trial as JSON."""
+    best = best_trial(study)
+    if best is None:
+        raise UserError(f"study {study.study_name!r} has no complete trial yet")
+    return {**_shown(best), "run_id": best.user_attrs["mlflow_run"]}
+
+
+def _shown(trial: FrozenTrial) -> dict[str, Any]:
+    return {"number": trial.number, "value": trial.values[0], "values": list(trial.values), "params": trial.params}

@@ -1,0 +1,151 @@
+"""One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
+
+import gc
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from optuna import TrialPruned
+from optuna.trial import Trial
+from prefect import Task
+from pydantic import BaseModel
+
+from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
+from unfreeze.models.training.loop import DivergedError
+from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.steps.checkpoint_writer import SLOTS
+from unfreeze.tasks.sweeps.kinds import kind_of
+from unfreeze.tasks.sweeps.study import is_among_best, suggest
+
+
+class TrialRunner:
+    """Runs the trials of one sweep in this process.
+
+    Parameters
+    ----------
+    search, training
+        What varies, and what is trained.
+    experiment
+        Id of the MLflow experiment.
+    parent
+        The sweep's MLflow run.
+    """
+
+    def __init__(self, search: SweepSpec, training: BaseModel, experiment: str, parent: str) -> None:
+        self.search, self.training, self.experiment, self.parent = search, training, experiment, parent
+        self.shared = shared_stages(search, training)
+        gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
+
+    def objective(self, trial: Trial) -> tuple[float, ...]:
+        """What Optuna calls: the trial's values, after a Prefect task of its own with a readable name."""
+        values = suggest(trial, self.search, self.training)
+        name = f"trial {trial.number}: " + ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+        run: Callable[[], list[float] | None] = Task(lambda: self.run(trial, values), name="trial", task_run_name=name)
+        results = run()
+        if results is None:
+            raise TrialPruned
+        return tuple(results)
+
+    def run(self, trial: Trial, values: dict[str, Value]) -> list[float] | None:
+        """Train with `values`; the objectives' means over the repeats, None if pruned.
+
+        The MLflow child run ends FINISHED, KILLED (pruned or stopped) or FAILED.
+        """
+        spec = trial_spec(self.training, values)
+        tags = {"mlflow.parentRunId": self.parent, "unfreeze.kind": "trial", "unfreeze.trial": str(trial.number)}
+        if rule := trial.user_attrs.get("rule"):
+            tags["unfreeze.rule"] = rule
+        run_id = tracking.create_run(self.experiment, f"trial {trial.number}", values, tags)
+        tracking.log_spec(run_id, spec.model_dump(mode="json"))
+        trial.set_user_attr("mlflow_run", run_id)
+        status: tracking.RunStatus = "FAILED"
+        try:
+            try:
+                results = self._repeat(trial, spec, run_id)
+            except DivergedError as error:  # pruned: the sampler learns to keep away from such values
+                log_info(str(error))
+                results = None
+            status = "FINISHED" if results is not None else "KILLED"
+            return results
+        except Exception:
+            raise
+        except BaseException:
+            status = "KILLED"
+            raise
+        finally:
+            gc.collect()  # the network and its optimizer refer to each other
+            with tracking.MetricLog(run_id) as log:
+                log.log({"memory_mb": psutil.Process().memory_info().rss / 2**20}, 0)
+            tracking.close_run(run_id, status)
+
+    def _repeat(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:
+        results: list[list[float]] = []
+        with tempfile.TemporaryDirectory() as folder, tracking.MetricLog(run_id) as log:
+            checkpoint = Path(folder) / SLOTS[0]
+            for repeat in range(self.search.repeats):
+                seeded = spec.model_copy(update={"seed": spec.seed + repeat})
+                metrics = self._train(trial, seeded, log, repeat, None if repeat else checkpoint)
+                if metrics is None:
+                    return None
+                results.append([metrics[objective] for objective in self.search.objectives])
+                if self.search.repeats > 1:
+                    trial.set_user_attr("repeats", [each[0] for each in results])
+                    if self._hopeless(trial, results[-1][0], repeat) and repeat + 1 < self.search.repeats:
+                        return None
+            means = [float(mean) for mean in np.mean(results, axis=0)]
+            log.log(dict(zip([f"mean/{name}" for name in self.search.objectives], means, strict=True)), 0)
+            if is_among_best(trial.study, tuple(means)):
+                tracking.save_checkpoint(run_id, checkpoint)
+        return means
+
+    def _train(
+        self, trial: Trial, spec: Any, log: tracking.MetricLog, repeat: int, checkpoint: Path | None
+    ) -> dict[str, float] | None:
+        """Loss, metrics and ``seconds`` of one training; None if the pruner stopped it."""
+        attempt = kind_of(spec).trial(self.training, spec, self.shared)
+        section = f"seed-{spec.seed}/" if repeat else ""
+        epochs, metrics, early_stop_tolerance = 0, dict[str, float](), None
+        for stage, step in attempt.train():
+            early_stop_tolerance = stage.early_stop_tolerance
+            if step.kind == "batch":
+                lrs = {f"{section}lr/{group}": lr for group, lr in step.lrs.items()}
+                log.log({f"{section}train/loss": float(step.loss), **lrs}, step.step)
+            elif step.kind == "epoch":
+                epochs += 1
+                metrics = step.metrics
+                log.log(_named(f"{section}valid", metrics), step.step)
+                if self.search.repeats == 1 and self._hopeless(trial, metrics.get(self.search.objectives[0]), epochs):
+                    _count_prefix(trial, attempt.prefix_builds)
+                    return None
+        if early_stop_tolerance is not None:  # the best weights have been put back
+            metrics = attempt.validate()
+            log.log(_named(f"{section}valid", metrics), attempt.learner.progress.step + 1)
+        _count_prefix(trial, attempt.prefix_builds)
+        if checkpoint is not None:
+            attempt.save(checkpoint)
+        return {**metrics, "seconds": attempt.seconds}
+
+    def _hopeless(self, trial: Trial, value: float | None, step: int) -> bool:
+        if len(self.search.objectives) > 1 or value is None:
+            return False
+        trial.report(value, step)
+        # A rule of thumb always runs to its end: it is what the others are compared with.
+        return "rule" not in trial.user_attrs and trial.should_prune()
+
+
+def _count_prefix(trial: Trial, builds: int) -> None:
+    """Count a shared prefix once, however many files it has."""
+    if builds:
+        trial.set_user_attr("prefix_builds", int(trial.user_attrs.get("prefix_builds", 0)) + 1)
+
+
+def _named(section: str, values: dict[str, float]) -> dict[str, float]:
+    return tracking.as_float({f"{section}/{name}": value for name, value in values.items()})
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

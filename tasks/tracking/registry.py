@@ -1,0 +1,178 @@
+"""Registered models: versions, the champion among them, and what was decided about them."""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow.artifacts
+from mlflow.exceptions import MlflowException
+
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.cache import build, cache_path, key_of
+from unfreeze.tasks.tracking.runs import client, get_run
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+LATEST_RETRAINING = "unfreeze.retrained"
+"""Tag of a registered model: JSON of the latest retraining's time, decision, data and version."""
+
+
+class Version(NamedTuple):
+    """One version of a registered model."""
+
+    name: str
+    number: str
+    run_id: str
+    uri: str
+
+
+def full_name(name: str) -> str:
+    """The registered model that a person means by `name`, which may exclude `-classifier` or `-table`.
+
+    Raises
+    ------
+    UserError
+        If there is none, or more than one; lists those there are.
+    """
+    registered = sorted(model.name for model in client().search_registered_models(max_results=1000))
+    matching = [each for each in (name, f"{name}-classifier", f"{name}-table") if each in registered]
+    if name in matching or len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UserError(f"model {name!r}: {' or '.join(matching)}? give the whole name")
+    there = f"there are {', '.join(registered)}" if registered else "no model is registered yet"
+    raise UserError(f"there is no registered model {name!r} ({there}); train it first")
+
+
+def version_of(name: str, which: str) -> Version:
+    """A version by number or alias.
+
+    Raises
+    ------
+    UserError
+        If the model has no such version or alias; lists what it has.
+    """
+    mlflow_client = client()
+    try:
+        if which.isdigit():
+            found = mlflow_client.get_model_version(name, which)
+        else:
+            found = mlflow_client.get_model_version_by_alias(name, which)
+    except MlflowException:
+        aliases = mlflow_client.get_registered_model(name).aliases
+        versions = sorted(int(each.version) for each in mlflow_client.search_model_versions(f"name = '{name}'"))
+        raise UserError(
+            f"{name} has no {'version' if which.isdigit() else 'alias'} {which!r}; it has "
+            + ", ".join(
+                [*(f"{alias} (version {number})" for alias, number in sorted(aliases.items())), *map(str, versions)]
+            )
+        ) from None
+    return Version(name, str(found.version), str(found.run_id), f"models:/{name}/{found.version}")
+
+
+def champion_of(name: str) -> Version | None:
+    """The champion; None where the model, or its champion, does not exist."""
+    try:
+        return version_of(full_name(name), CHAMPION)
+    except UserError:
+        return None
+
+
+def folder_of(version: Version) -> Path:
+    """The folder of a version, a copy in the cache: what a predictor of `models` reads."""
+    target = cache_path("models", key_of(version.name, version.number, version.run_id), "")
+
+    def download(temporary: list[Path]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
+            descriptions = list(Path(local).rglob("model.json"))
+            if len(descriptions) != 1:
+                raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
+            shutil.copytree(descriptions[0].parent, temporary[0])
+
+    return build([target], download)[0]
+
+
+def set_champion(name: str, number: str) -> str | None:
+    """Make a version the champion; the champion before keeps the alias ``previous``, and its number is returned.
+
+    The alias moves in one step on the server: whoever loads ``models:/name@champion`` gets the one or the other.
+    """
+    mlflow_client = client()
+    before = mlflow_client.get_registered_model(name).aliases.get(CHAMPION)
+    if str(before) == number:
+        return None
+    if before is not None:
+        mlflow_client.set_registered_model_alias(name, PREVIOUS, str(before))
+    mlflow_client.set_registered_model_alias(name, CHAMPION, number)
+    aliases = mlflow_client.get_registered_model(name).aliases
+    if str(aliases.get(CHALLENGER)) == number:
+        mlflow_client.delete_registered_model_alias(name, CHALLENGER)
+    return str(before) if before is not None else None
+
+
+def note_decision(version: Version, line: str, tags: dict[str, str]) -> None:
+    """Add a line to a version's description, and tags to the version and to its run."""
+    mlflow_client = client()
+    described = mlflow_client.get_model_version(version.name, version.number).description or ""
+    mlflow_client.update_model_version(version.name, version.number, f"{described}\n\n{line}".strip())
+    for key, value in tags.items():
+        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
+        mlflow_client.set_tag(version.run_id, key, value)
+
+
+def keep_retraining(name: str, decision: str, version: str | None, fingerprint: str) -> None:
+    """Remember a retraining and the data that it was of."""
+    kept = {"time": int(time.time()), "decision": decision, "version": version, "data": fingerprint}
+    client().set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(kept))
+
+
+def latest_retraining(name: str) -> dict[str, Any] | None:
+    """What `keep_retraining` remembered; None before the first."""
+    text = client().get_registered_model(name).tags.get(LATEST_RETRAINING)
+    kept: dict[str, Any] | None = json.loads(text) if text else None
+    return kept
+
+
+def champions() -> list[dict[str, Any]]:
+    """A row per registered model: its champion and challenger, when it was trained, the latest retraining."""
+    rows = []
+    for model in client().search_registered_models(max_results=1000):
+        number = model.aliases.get(CHAMPION)
+        run = _run_of(version_of(model.name, str(number))) if number is not None else None
+        kept = json.loads(model.tags.get(LATEST_RETRAINING, "{}"))
+        rows.append(
+            {
+                "model": model.name,
+                "champion": number,
+                "challenger": model.aliases.get(CHALLENGER),
+                "trained": _moment(run.info.start_time / 1000) if run else None,
+                "run": run.info.run_name if run else None,
+                "latest retraining": f"{_moment(kept['time'])}: {kept['decision']}" if kept else None,
+            }
+        )
+    return rows
+
+
+def own_champions() -> list[str]:
+    """Names of the models that have a champion trained by unfreeze: a registry may hold models of other programs."""
+    names = []
+    for model in client().search_registered_models(max_results=1000):
+        run = _run_of(version_of(model.name, CHAMPION)) if CHAMPION in model.aliases else None
+        if run is not None and "unfreeze.kind" in run.data.tags:
+            names.append(str(model.name))
+    return names
+
+
+def _run_of(version: Version) -> Any | None:
+    """The run that made a version; None where there is none, as other programs may have it."""
+    try:
+        return get_run(version.run_id)
+    except UserError:
+        return None
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
