@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from unfreeze.models.images.recipe import ImageRecipe, View, image_sizes, preprocessing_of, wanted_activations
 
 from unfreeze.models.images.cache import build_image_caches
 from unfreeze.models.images.evaluation import predict_views
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.recipe import ImageRecipe, View, image_sizes, preprocessing_of, wanted_activations
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.training.finder import find_lr_curve

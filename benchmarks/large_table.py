@@ -26,14 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
+from unfreeze.models.tables.metrics import rmse
+from unfreeze.models.tables.recipe import TableRecipe
 
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.table_specs import TrainTables
 from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.metrics import rmse
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import open_table, to_frame, write_feather
-from unfreeze.models.tables.recipe import TableRecipe
 from unfreeze.models.training.loop import fit
 
 MILLIONS = (1, 10, 50)

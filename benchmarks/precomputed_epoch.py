@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import yaml
+from unfreeze.models.images.recipe import ImageRecipe
 
 from benchmarks._prepared import PHOTOS, median, prepared
-from unfreeze.models.images.recipe import ImageRecipe
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import AugmentSpec, TrainImages
 from unfreeze.models.training.batches import Batches

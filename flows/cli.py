@@ -148,15 +148,13 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     with _prefect_starting():
-        from unfreeze.flows.train_images import train_images
-        from unfreeze.flows.train_tables import train_tables
-        from unfreeze.tasks.tracking import kind_of_run, spec_of
+        from unfreeze.flows.retrain import FLOWS
+        from unfreeze.models.modality import modality
+        from unfreeze.tasks.tracking import spec_of
 
     spec = spec_of(options.run_id)
-    if kind_of_run(options.run_id) == "train-tables":
-        state = train_tables(TrainTables(**spec), options.run_id, return_state=True)
-    else:
-        state = train_images(TrainImages(**spec), options.run_id, return_state=True)
+    flow = FLOWS[spec["modality"]]
+    state = flow(modality(spec["modality"]).spec(**spec), options.run_id, return_state=True)
     return _finish(state, options.json, show.training)
 
 

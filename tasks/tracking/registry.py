@@ -11,7 +11,8 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.cache import build, cache_path, key_of
+from unfreeze.models.workspace import Derived, Workspace, key_of
+from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.runs import client, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -82,17 +83,17 @@ def champion_of(name: str) -> Version | None:
 
 def folder_of(version: Version) -> Path:
     """The folder of a version, a copy in the cache: what a predictor of `models` reads."""
-    target = cache_path("models", key_of(version.name, version.number, version.run_id), "")
+    files = {"model": Derived("models", key_of(version.name, version.number, version.run_id), "")}
 
-    def download(temporary: list[Path]) -> None:
+    def download(wanted: dict[str, Path]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
             descriptions = list(Path(local).rglob("model.json"))
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
-            shutil.copytree(descriptions[0].parent, temporary[0])
+            shutil.copytree(descriptions[0].parent, wanted["model"])
 
-    return build([target], download)[0]
+    return Workspace(home()).derive("fetch model", files, download)["model"]
 
 
 def set_champion(name: str, number: str) -> str | None:

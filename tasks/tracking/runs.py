@@ -31,6 +31,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 import unfreeze.models
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
+from unfreeze.models.target import Target
 from unfreeze.tasks.machine.environment import home, make_home
 from unfreeze.tasks.machine.processes import is_gone, this_process
 from unfreeze.tasks.tracking.columns import TAG, WORKFLOW, view
@@ -371,30 +372,27 @@ def fetch(run_id: str, name: str) -> Path | None:
     return Path(client().download_artifacts(run_id, name))
 
 
-IMAGES_IN = Schema([ColSpec(DataType.binary, "image")])
-"""An image per row, as encoded bytes."""
-CLASSES_OUT = Schema(
+_CLASSES_OUT = Schema(
     [
         ColSpec(DataType.string, "class"),
         ColSpec(DataType.double, "probability"),
         ColSpec(Array(DataType.double), "probabilities"),
     ]
 )
-"""The class, its probability, and the probabilities of all classes in their order."""
 
 
-def columns_in(frame: pd.DataFrame) -> Schema:
-    """Raw columns of a table, none of them required: a column that is not there is the model's to complain about."""
+def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
+    """What a model takes and answers.
+
+    No column is required: the model itself reports one that is missing, with what to do.
+    """
     with warnings.catch_warnings():
-        # About gaps in whole numbers: no column is required here, and the model says itself what it cannot do without.
+        # About gaps in whole numbers: no column is required.
         warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
-        inferred = infer_signature(frame).inputs
-    return Schema([ColSpec(column.type, column.name, required=False) for column in inferred])
-
-
-def values_out(targets: Sequence[str]) -> Schema:
-    """A number per target."""
-    return Schema([ColSpec(DataType.double, target) for target in targets])
+        inferred = infer_signature(example).inputs
+    inputs = Schema([ColSpec(column.type, column.name, required=False) for column in inferred])
+    numbers = Schema([ColSpec(DataType.double, column) for column in target.columns])
+    return ModelSignature(inputs, _CLASSES_OUT if target.classes else numbers)
 
 
 @contextmanager
@@ -413,7 +411,7 @@ def log_model(
     run_id: str,
     folder: Path,
     loader: str,
-    signature: tuple[Schema, Schema],
+    signature: ModelSignature,
     example: pd.DataFrame,
     requirements: Sequence[str],
     metadata: Mapping[str, Any],
@@ -444,7 +442,7 @@ def log_model(
             loader_module=loader,
             data_path=str(folder),
             code_paths=[str(code)],
-            signature=ModelSignature(*signature),
+            signature=signature,
             input_example=example,
             pip_requirements=pinned,
             metadata=dict(metadata),

@@ -13,13 +13,13 @@ from prefect.blocks.notifications import NotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from unfreeze.tasks.steps.index_images import index_of
 
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.models.errors import UserError
 from unfreeze.models.retrain_spec import PromotionSpec, Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.steps.index_images import index_of
 from unfreeze.tasks.tracking import registry
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

@@ -84,8 +84,9 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
 
 
 def test_one_deleted_file_of_a_prepared_table_is_made_again(trained: dict[str, Any], sales: Path) -> None:
-    from unfreeze.tasks.machine.environment import home
     from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
+
+    from unfreeze.tasks.machine.environment import home
 
     data = tiny_table(sales).data
     tables = {path: read_table(path, content) for path, content in list_tables(data).items()}

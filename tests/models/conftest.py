@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.images.cache import ImageCache, build_image_caches
+from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.recipe import ImageRecipe
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
 from unfreeze.models.training.learner import Learner
@@ -170,7 +170,7 @@ def tiny_cache(tiny_caches: dict[int, Path]) -> ImageCache:
 
 
 @pytest.fixture(scope="module")
-def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageRecipe:
+def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageData:
     """Every kind of stage over those images, in full precision."""
     params = TrainImages(
         model=TINY_MODEL,
@@ -180,4 +180,4 @@ def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: Non
         device="cpu",
         precision="fp32",
     )
-    return ImageRecipe(params, tiny_index, tiny_caches)
+    return ImageData(params, tiny_index, tiny_caches)

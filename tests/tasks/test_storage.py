@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from unfreeze.tasks.machine.cache import build, cache_path, key_of, missing
 
 pytestmark = pytest.mark.usefixtures("own_home")

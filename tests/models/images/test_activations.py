@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unfreeze.models.images.recipe import ImageRecipe, wanted_activations
+from unfreeze.models.images.data import ImageData, wanted_activations
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.training.loop import fit
 
@@ -68,7 +68,7 @@ def test_training_from_activations_equals_training_from_images(tiny_recipe, tiny
     stage = plain.recipe[0]
     heads = []
     for precomputed in (True, False):
-        recipe = ImageRecipe(plain, tiny_recipe.index, tiny_caches)
+        recipe = ImageData(plain, tiny_recipe.index, tiny_caches)
         learner = recipe.learner()
         files = {}
         for number, view in enumerate(wanted_activations(stage, 0) if precomputed else []):

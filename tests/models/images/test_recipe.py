@@ -5,7 +5,7 @@ import torch
 from unfreeze.models.images.augmentation import numbered_view
 from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.recipe import image_sizes, majority_share, wanted_activations
+from unfreeze.models.images.data import image_sizes, majority_share, wanted_activations
 from unfreeze.models.specs import DataSpec, Stage, TrainImages
 from unfreeze.models.training.loop import fit
 

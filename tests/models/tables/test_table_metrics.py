@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.metrics import log_loss, mae, r2, rmse, rmspe, table_metrics
+from unfreeze.models.training.metrics import log_loss, mae, r2, rmse, rmspe, table_metrics
 
 TARGETS = np.array([[100.0], [0.0], [200.0], [400.0]])
 PREDICTIONS = np.array([[110.0], [50.0], [180.0], [400.0]])

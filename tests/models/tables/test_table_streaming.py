@@ -3,16 +3,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from unfreeze.models.tables.streaming import TableStream, text_columns
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.table_specs import TrainTables
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
+from unfreeze.models.tables.data import network_of
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.reading import open_table, write_feather
-from unfreeze.models.tables.recipe import network_of
 from unfreeze.models.tables.serving import TablePredictor, save_table_model
-from unfreeze.models.tables.streaming import TableStream, text_columns
 
 SHOPS = pd.DataFrame({"shop": ["01", "2", "b"], "area": [80.5, 200.0, 120.0]})
 
