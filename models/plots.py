@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from unfreeze.models.training.finder import LrCurve
-from unfreeze.models.training.suggestions import centred
+from unfreeze.models.training.suggestions import LrCurve, centred
 
 _NAMES = {"falling": "highest still falling", "valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
 _MOST_CLASSES_NAMED = 40

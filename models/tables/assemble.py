@@ -75,9 +75,11 @@ def assemble(
     _require(frame, [*data.date, *data.events, *data.rolling, *data.group], "data.date, events, rolling or group")
     frame = frame.assign(**{name: parse_dates(frame[name], name) for name in data.date})
     if data.events or data.rolling:
-        if calendar is None:
+        if training:
             calendar = Calendar.of(frame, data)
             features = calendar.own_features(frame)
+        elif calendar is None:
+            raise UserError("the model has no calendar for its features of events; train and register it again")
         else:
             features, unknown = calendar.features(frame)
         frame = frame.assign(**features)

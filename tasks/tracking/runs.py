@@ -391,8 +391,9 @@ def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
         warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
         inferred = infer_signature(example).inputs
     inputs = Schema([ColSpec(column.type, column.name, required=False) for column in inferred])
-    numbers = Schema([ColSpec(DataType.double, column) for column in target.columns])
-    return ModelSignature(inputs, _CLASSES_OUT if target.classes else numbers)
+    if target.classes:
+        return ModelSignature(inputs, _CLASSES_OUT)
+    return ModelSignature(inputs, Schema([ColSpec(DataType.double, column) for column in target.columns]))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def saved(tiny_recipe: ImageData, tmp_path_factory: pytest.TempPathFactory) -> S
     """A network that trained a little, its validation images, and what evaluation says of them."""
     learner, stage, params = tiny_recipe.learner(), tiny_recipe.params.recipe[POSITION], tiny_recipe.params
     learner.prepare(stage, POSITION, 0.01)
-    for _ in fit(learner, stage, *tiny_recipe.batches(POSITION, {})):
+    for _ in fit(learner, stage, *(tiny_recipe.batches(POSITION, split, {}) for split in ("train", "valid"))):
         pass
     expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=2))
     with torch.no_grad():
