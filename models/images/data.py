@@ -164,7 +164,7 @@ class ImageData(TrainingData):
                 for name, path in wanted.items():
                     split, _, view = name.partition("/")
                     report = partial(_advance_from, advance, done, total)
-                    self._write_view(body, position, (split, int(view)), path, report)
+                    self.write_view(body, position, (split, int(view)), path, report)
                     done += len(self.rows[split])
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
@@ -186,9 +186,10 @@ class ImageData(TrainingData):
             for split, view in views
         }
 
-    def _write_view(
+    def write_view(
         self, body: Body, position: int, view: View, path: Path, progress: Callable[[int, int], None] | None = None
     ) -> None:
+        """Write the activations of one view of a split at the size of stage `position`."""
         metadata = {"split": view[0], "view": str(view[1]), "size": str(self.sizes[position])}
         precompute(body, self.images(position, *view), self.precision, path, metadata, progress)
 

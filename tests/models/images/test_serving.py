@@ -38,7 +38,7 @@ def saved(tiny_recipe: ImageData, tmp_path_factory: pytest.TempPathFactory) -> S
     learner.prepare(stage, POSITION, 0.01)
     for _ in fit(learner, stage, *(tiny_recipe.batches(POSITION, split, {}) for split in ("train", "valid"))):
         pass
-    expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=2))
+    expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, "valid", {}), TtaSpec(n_aug=2))
     with torch.no_grad():
         features = torch.cat([learner.network.body(inputs) for inputs, _ in in_order(tiny_recipe.images(3, "valid"))])
     folder = tmp_path_factory.mktemp("served") / "model"

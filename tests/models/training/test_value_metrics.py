@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training.metrics import log_loss, mae, r2, rmse, rmspe, table_metrics
+from unfreeze.models.target import Numbers, SingleLabel
+from unfreeze.models.training.metrics import log_loss, mae, r2, rmse, rmspe
 
 TARGETS = np.array([[100.0], [0.0], [200.0], [400.0]])
 PREDICTIONS = np.array([[110.0], [50.0], [180.0], [400.0]])
 CLASSES = np.array([0, 1, 1])
 PROBABILITIES = np.array([[0.8, 0.2], [0.4, 0.6], [0.9, 0.1]], dtype=np.float32)
+
+
+TARGETS_BY_TASK = {"regression": Numbers(["x"]), "classification": SingleLabel(["a", "b"])}
+
+
+def table_metrics(task, names):
+    return TARGETS_BY_TASK[task].metrics(names)
 
 
 def largest_error(predictions: np.ndarray, targets: np.ndarray) -> float:
