@@ -33,7 +33,7 @@ def fold_batch_norms(body: Body, size: int) -> int:
         pairs, before = _watched(body, images)
     modules = dict(body.named_modules())
     for conv, norm in pairs:
-        body.set_submodule(conv, fuse_conv_bn_eval(modules[conv], modules[norm]))  # type: ignore[type-var, arg-type]
+        body.set_submodule(conv, fuse_conv_bn_eval(modules[conv], modules[norm]))
         body.set_submodule(norm, _activation_of(modules[norm]))
     with torch.inference_mode():
         if (body(images) - before).abs().max() <= TOLERANCE * before.abs().max():

@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.libraries import network_of
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body, preprocessing_of
+from unfreeze.models.images.libraries import network_of
 from unfreeze.models.specs import ModelSpec
 
 SHARED_MOBILENET = Path(__file__).parents[4] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
