@@ -9,7 +9,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.index import hash_file
-from unfreeze.models.images.unlabelled import list_unlabelled
+from unfreeze.models.images.sources import list_unlabelled
 from unfreeze.models.model_folder import read_description
 from unfreeze.models.predict_spec import Predict
 from unfreeze.models.regular_files import irregular_kind
