@@ -18,8 +18,7 @@ from unfreeze.models.images.classifier import HEADS
 from unfreeze.models.images.data import ImageData, image_sizes, sample_rows
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.images.sources import Listing, resolve_source
-from unfreeze.models.images.unlabelled import list_unlabelled
+from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.predict_spec import Predict
 from unfreeze.models.specs import TrainImages

@@ -1,17 +1,21 @@
-"""Data sets that torchvision downloads, as images in files."""
+"""Data sets that come with scikit-learn or are downloaded by torchvision, as images in files."""
 
 import importlib
+import os
+import shutil
 import socket
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.image_files import published, write_images
 
 _NETWORK_SECONDS = 5.0
 
@@ -44,6 +48,18 @@ DATA_SETS = {
 }
 
 
+def write_digits(folder: Path) -> Path:
+    """Write scikit-learn's digits, one folder per digit, unless they are there; returns `folder`."""
+    if not folder.is_dir():
+        from sklearn.datasets import load_digits  # takes half a second, and only the first time
+
+        digits = load_digits()
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        with _published(folder) as building:
+            _write_images(building, pixels, [str(label) for label in digits.target])
+    return folder
+
+
 def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
     """Find the images of a data set, after downloading it into `folder` if it is not there yet.
 
@@ -65,24 +81,28 @@ def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, 
     UserError
         If the download fails.
     """
-    data_set = DATA_SETS[name]
-    written = folder / "images"
+    data_set, written = DATA_SETS[name], folder / "images"
     if written.is_dir():
         return written
     if not folder.exists():
         # Unpacking in place could leave half a data set that torchvision takes for a whole one.
-        with published(folder) as building:
+        with _published(folder) as building:
             _open(name, building, folder, data_set.train)
     parts: list[tuple[Literal["train", "valid"], Any]] = [("train", _open(name, folder, folder, data_set.train))]
     if data_set.valid is not None:
         parts.append(("valid", _open(name, folder, folder, data_set.valid)))
-    if hasattr(parts[0][1], "data"):
-        with published(written) as building:
-            for side, part in parts:
-                labels = [part.classes[target].replace("/", "-") for target in _targets(part)]
-                write_images(building / side, _channels_last(np.asarray(part.data)), labels)
-        return written
-    return [(path, label, side if len(parts) > 1 else None) for side, part in parts for path, label in _samples(part)]
+    if not hasattr(parts[0][1], "data"):
+        return [
+            (path, label, side if len(parts) > 1 else None) for side, part in parts for path, label in _samples(part)
+        ]
+    with _published(written) as building:
+        for side, part in parts:
+            targets = part.targets if hasattr(part, "targets") else part.labels
+            labels = [part.classes[int(target)].replace("/", "-") for target in targets]
+            pixels = np.asarray(part.data)
+            is_channels_first = pixels.ndim == 4 and pixels.shape[1] == 3
+            _write_images(building / side, np.moveaxis(pixels, 1, 3) if is_channels_first else pixels, labels)
+    return written
 
 
 def _open(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> Any:
@@ -114,9 +134,25 @@ def _samples(part: Any) -> Iterator[tuple[Path, str]]:
     return ((Path(path), names[target]) for path, target in pairs)
 
 
-def _targets(part: Any) -> list[int]:
-    return [int(target) for target in (part.targets if hasattr(part, "targets") else part.labels)]
+def _write_images(folder: Path, pixels: np.ndarray, labels: list[str]) -> None:
+    """Write ``folder/LABEL/00000.png`` and so on, numbered in the order of `pixels`, uint8 (H, W) or (H, W, 3) each."""
+    for label in set(labels):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        Image.fromarray(image).save(folder / label / f"{number:05d}.png")
 
 
-def _channels_last(pixels: np.ndarray) -> np.ndarray:
-    return pixels.transpose(0, 2, 3, 1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels
+@contextmanager
+def _published(folder: Path) -> Iterator[Path]:
+    """Build in a temporary folder beside the final one; rename it when the block ends well, remove it otherwise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
+        building = Path(place) / folder.name
+        building.mkdir()
+        yield building
+        try:
+            os.rename(building, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(building)  # another process was faster, with the same content
