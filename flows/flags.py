@@ -5,6 +5,7 @@
 """
 
 import argparse
+import copy
 import difflib
 import sys
 from collections.abc import Collection, Sequence
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from unfreeze.flows.settings_file import parse_yaml, read_settings
 from unfreeze.models.errors import UserError
-from unfreeze.models.fields import SpecField, covers, field_named, fields_of
+from unfreeze.models.fields import covers, field_named, fields_of
 from unfreeze.models.overrides import SpecType, build_spec
 from unfreeze.models.search import Dimension, parse_dimension
 
@@ -45,12 +46,8 @@ class FlagParser(argparse.ArgumentParser):
             actions = self._option_string_actions
             action = next((actions[known] for known in actions if covers(known, flag)), None)
             if action and flag not in actions:
-                options: dict[str, Any] = {
-                    "dest": f"{SETTING}{flag[2:]}",
-                    "default": argparse.SUPPRESS,
-                    "help": argparse.SUPPRESS,
-                }
-                self.add_argument(flag, nargs=action.nargs, const=action.const, **options)
+                actions[flag] = copy.copy(action)
+                actions[flag].dest, actions[flag].option_strings = f"{SETTING}{flag[2:]}", [flag]
         parsed, left = super().parse_known_args(args, namespace)
         if unknown := [argument.split("=")[0] for argument in left if argument.startswith("--") and argument != "--"]:
             self._reject(unknown[0])
@@ -112,26 +109,17 @@ def spec_from(
 ) -> SpecType:
     """Build the spec that the command line describes: defaults, then the file, then the flags, then `fixed`.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        What a parser with the spec's flags parsed; flags of other specs are ignored.
-    section : str, optional
-        The part of the file that holds this spec's settings; without it they are at the top, beside `SECTIONS`.
-    **fixed
-        Settings by dotted name that win over the flags: ``spec_from(arguments, Spec, **{"data.source": source})``.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or one line per setting that is not valid.
+    Flags of other specs are ignored. `section` is the part of the file that holds this spec's settings; without it they
+    are at the top, beside `SECTIONS`. `fixed` settings go by dotted name. A `UserError` has one line per problem.
     """
     overrides: dict[str, Any] = {}
     for key, text in vars(arguments).items():
         name = key.removeprefix(SETTING)
         if key.startswith(SETTING) and (field := field_named(spec_class, name)):
             # Single values stay text, and the field says what it means.
-            overrides[name] = _structured(text, name, field) if field.is_structured else text
+            overrides[name] = parse_yaml(text, f"--{name}") if field.is_structured else text
+            if isinstance(overrides[name], str) and list[str] in field.kinds:
+                overrides[name] = [text]
     config = {}
     if arguments.config is not None:
         if not arguments.config.strip():
@@ -147,13 +135,7 @@ def spec_from(
 
 
 def space_from(texts: Sequence[str], space: Sequence[Dimension]) -> list[Dimension]:
-    """A sweep's space with what ``--space`` adds, replaces and excludes.
-
-    Raises
-    ------
-    UserError
-        If a text cannot be read, or nothing is left to vary.
-    """
+    """A sweep's space with what ``--space`` adds, replaces and excludes; a `UserError` if nothing is left to vary."""
     named = {dimension.name: dimension for dimension in space}
     for text in texts:
         name, dimension = parse_dimension(text)
@@ -164,12 +146,6 @@ def space_from(texts: Sequence[str], space: Sequence[Dimension]) -> list[Dimensi
     if not named:
         raise UserError("--space: nothing is left to vary")
     return list(named.values())
-
-
-def _structured(text: str, name: str, field: SpecField) -> Any:
-    """The flag's YAML; a single text where a list of texts belongs is a list of one."""
-    value = parse_yaml(text, f"--{name}")
-    return [text] if isinstance(value, str) and list[str] in field.kinds else value
 
 
 def _default_in_words(value: Any) -> str:

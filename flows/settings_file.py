@@ -35,13 +35,7 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file of settings; an empty one has none.
-
-    Raises
-    ------
-    UserError
-        If it is missing, unreadable, too large, not valid (with the line) or not a mapping.
-    """
+    """Read a YAML or JSON file of settings; an empty one has none, one that is not valid is a `UserError`."""
     kind = "a folder" if path.is_dir() else irregular_kind(path)
     if kind is not None:
         raise UserError(f"--config: {path} is {kind}; give a YAML or JSON file")
@@ -67,10 +61,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, origin: str) -> Any:
     """The one value in a YAML text, of plain mappings with text keys, lists and single values; None if it is empty.
 
-    Raises
-    ------
-    UserError
-        If it is not valid or not allowed; with `origin`, line and column.
+    A `UserError` names `origin`, line and column.
     """
     try:
         events = yaml.parse(text, Loader=yaml.SafeLoader)
@@ -91,13 +82,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def parse_json(text: str, origin: str) -> Any:
-    """The value in a JSON text, without duplicate keys, NaN and infinite numbers.
-
-    Raises
-    ------
-    UserError
-        If it is not valid or not allowed; with `origin`.
-    """
+    """The value in a JSON text, without duplicate keys, NaN and infinite numbers; a `UserError` names `origin`."""
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(name for name, _ in pairs)

@@ -1,7 +1,7 @@
 """The settings of a spec one by one, with the allowed values in words, for help texts and error messages."""
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -26,20 +26,9 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class SpecField:
-    """One setting of a spec.
+    """One setting of a spec; `default` is plain data, `group` the dotted name of its group of settings (empty at top).
 
-    Attributes
-    ----------
-    name : str
-        Dotted name; the fields of a list's entries are named ``recipe.N.lr``.
-    info : pydantic.fields.FieldInfo
-        The field's type, limits and description.
-    required : bool
-        Whether there is no default.
-    default : Any
-        The default as plain data.
-    group, group_description : str
-        Dotted name (empty at the top) and description of the group of settings that the field belongs to.
+    The fields of a list's entries are named ``recipe.N.lr``.
     """
 
     name: str
@@ -67,18 +56,15 @@ class SpecField:
 
 
 def fields_of(
-    spec_class: type[BaseModel],
-    prefix: str = "",
-    defaults: Mapping[str, Any] | None = None,
-    group_description: str | None = None,
+    spec_class: type[BaseModel], prefix: str = "", defaults: Any = None, about: str | None = None
 ) -> Iterator[SpecField]:
     """Every setting of a spec in order, including those of nested groups and of list entries.
 
     A list of groups comes twice: as itself (``recipe``), and field by field (``recipe.N.lr``). `prefix`, `defaults`
-    and `group_description` are those of a nested group, whose defaults may differ from those of its class.
+    and the description `about` are those of a nested group, whose defaults may differ from those of its class.
     """
     defaults = plain_defaults(spec_class) if defaults is None else defaults
-    about = _summary(spec_class) if group_description is None else group_description
+    about = _summary(spec_class) if about is None else about
     for name, info in spec_class.model_fields.items():
         dotted = f"{prefix}{name}"
         if group := group_in(info.annotation):
@@ -86,9 +72,8 @@ def fields_of(
             continue
         yield SpecField(dotted, info, name not in defaults, defaults.get(name), prefix.rstrip("."), about)
         if entry := group_in(entry_type_of(info.annotation)):
-            yield from fields_of(
-                entry, f"{dotted}.N.", None, f"{_summary(entry)} N is its position from 0, or its name."
-            )
+            about_entry = f"{_summary(entry)} N is its position from 0, or its name."
+            yield from fields_of(entry, f"{dotted}.N.", None, about_entry)
 
 
 def field_named(spec_class: type[BaseModel], dotted: str) -> SpecField | None:
@@ -154,12 +139,8 @@ def _kind_in_words(kind: Any) -> str:
 
 def _limits_in_words(field: SpecField) -> str:
     names = {name for group, _ in _LIMITS for name in group}
-    limits = {
-        name: value
-        for constraint in field.info.metadata
-        for name in names
-        if (value := getattr(constraint, name, None)) is not None
-    }
+    found = ((name, getattr(constraint, name, None)) for constraint in field.info.metadata for name in names)
+    limits = {name: limit for name, limit in found if limit is not None}
     unit = "characters" if str in field.kinds else "entries"
     words = []
     for group, text in _LIMITS:

@@ -21,26 +21,19 @@ NONE_WORDS = ("", "none", "null")
 
 
 def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """Copy of nested `settings` with one more setting.
+    """Copy of nested `settings` with one more setting; a mapping is merged into a mapping, anything else replaces.
 
-    Parameters
-    ----------
-    dotted : str
-        Such as ``data.size``. A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries have a
-        ``name``, by that (``recipe.full.lr``). A group that is missing or None is created.
-    value : Any
-        A mapping is merged into an existing mapping; anything else replaces.
+    A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries have a ``name``, by that
+    (``recipe.full.lr``). A group that is missing or None is created.
 
     Raises
     ------
     UserError
         If the list has no such entry, or a part of the name is a single value and has no fields.
     """
-    parts = dotted.split(".")
-    if "" in parts:
+    if "" in (parts := dotted.split(".")):
         raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
-    changed: dict[str, Any] = _set_below(settings, parts, 0, value)
-    return changed
+    return dict(_set_below(settings, parts, 0, value))
 
 
 def get_field(settings: Any, dotted: str) -> Any:
@@ -67,12 +60,8 @@ def build_spec(
 ) -> SpecType:
     """Spec from its defaults, a partial configuration that wins over them, and single settings that win over both.
 
-    Parameters
-    ----------
-    config : mapping, optional
-        Nested settings. Mappings merge, lists and values replace.
-    overrides : mapping of str to Any, optional
-        Values by dotted name, see `set_field`. Whole lists are set before their entries, in whatever order given.
+    Mappings merge, lists and values replace. `overrides` go by dotted name as in `set_field`, whole lists before
+    their entries.
 
     Raises
     ------
@@ -80,9 +69,8 @@ def build_spec(
         One line per problem.
     """
     settings = _merged(plain_defaults(spec_class), config or {})
-    overrides = overrides or {}
-    for dotted in sorted(overrides, key=lambda name: name.count(".")):
-        settings = set_field(settings, dotted, overrides[dotted])
+    for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
+        settings = set_field(settings, dotted, value)
     settings = _with_none(settings, spec_class)
     try:
         return spec_class.model_validate(settings)

@@ -7,7 +7,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,8 +18,6 @@ from unfreeze.models.overrides import SpecType, build_spec, get_field, position_
 from unfreeze.models.specs import Spec, Stage
 
 Value = bool | int | float | str
-# Not left to right: then 1 would be read as true, and "no" as false.
-Choice = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 STAGE_DIMENSIONS = {"body_ratio": "ratio", "early_ratio": "early_ratio", "head_factor": "lr_factor"}
 """Dimension -> the field that it sets in every stage that trains the body."""
@@ -42,7 +40,7 @@ class Dimension(Spec):
     low: float | None = Field(default=None, description="Lowest value of a range.")
     high: float | None = Field(default=None, description="Highest value of a range.")
     log: bool = Field(default=False, description="Search the range by ratios instead of differences.")
-    choices: list[Choice] | None = Field(default=None, min_length=1, description="Values to choose from; no range.")
+    choices: list[Value] | None = Field(default=None, min_length=1, description="Values to choose from; no range.")
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> Self:
@@ -52,7 +50,7 @@ class Dimension(Spec):
             return self
         if self.low is None or self.high is None:
             raise ValueError(f"{self.name}: give low and high, or choices")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if self.low >= self.high:
             raise ValueError(f"{self.name}: low ({self.low:g}) must be below high ({self.high:g})")
         if self.log and self.low <= 0:
             raise ValueError(f"{self.name}: a logarithmic range needs low above 0, not {self.low:g}")
@@ -162,13 +160,7 @@ class SweepSpec(Spec):
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
-    """The training of one trial: `training` with `values` by dimension.
-
-    Raises
-    ------
-    UserError
-        If a dimension is not a setting, or a value is not allowed.
-    """
+    """The training of one trial: `training` with `values` by dimension; a `UserError` if one is not allowed."""
     overrides: dict[str, Value] = {}
     for name, value in values.items():
         field = STAGE_DIMENSIONS.get(name)
@@ -179,10 +171,7 @@ def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
 def check_space(search: SweepSpec, training: BaseModel) -> None:
     """Reject, before the first trial, dimensions and objectives that do not exist, mean nothing, or leave their bounds.
 
-    Raises
-    ------
-    UserError
-        One line per problem.
+    The `UserError` has one line per problem.
     """
     problems = []
     for dimension in search.space:
@@ -229,12 +218,9 @@ def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str
     ratios = [dimension for dimension in search.space if dimension.name in ("body_ratio", "early_ratio")]
     if not ratios:
         return {"as the recipe has it": inside} if inside else {}
-    rules = (
-        RULES_OF_THUMB if len(ratios) == 2 else {f"{ratios[0].name} {each:g}": each for each in RULES_OF_THUMB.values()}
-    )
     return {
-        rule: {**inside, **{dimension.name: ratio for dimension in ratios}}
-        for rule, ratio in rules.items()
+        rule if len(ratios) == 2 else f"{ratios[0].name} {ratio:g}": {**inside, **{each.name: ratio for each in ratios}}
+        for rule, ratio in RULES_OF_THUMB.items()
         if all(dimension.contains(ratio) for dimension in ratios)
     }
 
@@ -242,15 +228,7 @@ def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str
 def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     """Read ``NAME=1,2,4`` (choices), ``NAME=1..30`` or ``NAME=1..30 log`` (a range), ``NAME=none`` (not varied).
 
-    Returns
-    -------
-    tuple
-        The name, and the dimension; None for one that is removed from the space.
-
-    Raises
-    ------
-    UserError
-        If the text is not one of these.
+    Returns the name, and the dimension or None; any other text is a `UserError`.
     """
     name, _, rest = (part.strip() for part in text.partition("="))
     if name and rest.lower() == "none":
@@ -285,9 +263,8 @@ def _stages_of(name: str, training: BaseModel) -> list[int]:
     """Positions of the stages that a dimension changes; the first for a setting outside the recipe."""
     if name in STAGE_DIMENSIONS:
         return [at for at, stage in enumerate(_recipe(training)) if stage.train != "head"]
-    group, *rest = name.split(".")
-    in_recipe = group == "recipe" and len(rest) > 1
-    return [position_of(training.model_dump()["recipe"], rest[0]) or 0] if in_recipe else [0]
+    group, entry, *field = *name.split("."), ""
+    return [position_of(training.model_dump()["recipe"], entry) or 0] if group == "recipe" and field[:-1] else [0]
 
 
 def _check_meaning(dimension: Dimension, training: BaseModel) -> None:
