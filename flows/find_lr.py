@@ -10,7 +10,7 @@ from unfreeze.tasks.steps.find_lr import find_lr as sweep_lrs
 from unfreeze.tasks.steps.index_images import index_images, list_images
 from unfreeze.tasks.steps.precompute import precompute_activations
 from unfreeze.tasks.steps.resize_images import resize_images
-from unfreeze.tasks.tracking.run import open_run
+from unfreeze.tasks.tracking.training_run import open_run
 
 DEFAULTS = TrainImages()
 

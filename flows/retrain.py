@@ -19,7 +19,7 @@ from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, req
 from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
 from unfreeze.tasks.steps.checks import check_training
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.run import unfinished_training
+from unfreeze.tasks.tracking.training_run import unfinished_training
 
 DEFAULTS = Retrain()
 

@@ -15,7 +15,7 @@ from unfreeze.tasks.steps.precompute import precompute_activations
 from unfreeze.tasks.steps.register import register_model
 from unfreeze.tasks.steps.resize_images import resize_images
 from unfreeze.tasks.steps.train_stage import train_stage
-from unfreeze.tasks.tracking.run import Run, open_run
+from unfreeze.tasks.tracking.training_run import Run, open_run
 
 DEFAULTS = TrainImages()
 

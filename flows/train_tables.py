@@ -13,7 +13,7 @@ from unfreeze.tasks.steps.find_lr import find_lr
 from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
 from unfreeze.tasks.steps.register_table import register_table
 from unfreeze.tasks.steps.train_stage import train_stage
-from unfreeze.tasks.tracking.run import Run, open_run
+from unfreeze.tasks.tracking.training_run import Run, open_run
 
 DEFAULTS = TrainTables()
 

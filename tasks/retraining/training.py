@@ -14,7 +14,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.index_images import index_images, list_images
 from unfreeze.tasks.steps.prepare_table import digest_of, list_tables, prepare_table, read_table
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.run import model_name
+from unfreeze.tasks.tracking.training_run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
 """Tag of a run that started from a champion: the weights that a fresh training would start from."""

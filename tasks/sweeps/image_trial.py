@@ -15,7 +15,7 @@ from unfreeze.tasks.steps.register import register_model
 from unfreeze.tasks.steps.resize_images import resize_images
 from unfreeze.tasks.steps.stage import bind
 from unfreeze.tasks.sweeps.stage_chain import StageChain
-from unfreeze.tasks.tracking.run import model_name
+from unfreeze.tasks.tracking.training_run import model_name
 
 
 class ImageTrial(StageChain):

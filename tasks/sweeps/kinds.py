@@ -10,7 +10,7 @@ from unfreeze.models.specs import TrainImages
 from unfreeze.models.table_specs import TrainTables
 from unfreeze.tasks.sweeps.image_trial import ImageTrial, describe_images, register_images
 from unfreeze.tasks.sweeps.table_trial import TableTrial, describe_tables, register_tables
-from unfreeze.tasks.tracking.run import source_name
+from unfreeze.tasks.tracking.training_run import source_name
 
 
 @dataclass(frozen=True)

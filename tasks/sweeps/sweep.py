@@ -30,7 +30,7 @@ from unfreeze.tasks.sweeps.kinds import KINDS, kind_of, name_of
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
 from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from unfreeze.tasks.sweeps.trial import TrialRunner
-from unfreeze.tasks.tracking.run import prefect_tags
+from unfreeze.tasks.tracking.training_run import prefect_tags
 
 
 class WorkersDied(RuntimeError):

@@ -11,7 +11,7 @@ from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_
 from unfreeze.tasks.steps.register_table import register_table
 from unfreeze.tasks.steps.stage import bind_table
 from unfreeze.tasks.sweeps.stage_chain import StageChain
-from unfreeze.tasks.tracking.run import model_name
+from unfreeze.tasks.tracking.training_run import model_name
 
 
 class TableTrial(StageChain):

@@ -14,28 +14,20 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
 from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
 from unfreeze.tasks.steps.checks import check_training
 from unfreeze.tasks.steps.train_stage import result_tag
-from unfreeze.tasks.tracking import runs as tracking
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
-LONGEST_SOURCE_NAME = 200
+MAX_SOURCE_NAME = 200
 """Letters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 
 
 class Run:
-    """A training under way.
-
-    Parameters
-    ----------
-    run_id
-        The MLflow run.
-    params
-        What it was started with.
-    """
+    """A training under way: the MLflow run `id`, started with the spec `params`."""
 
     def __init__(self, run_id: str, params: Any) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
@@ -86,10 +78,9 @@ class Run:
         return suggestions
 
     def summary(self, metrics: dict[str, float], model: dict[str, str]) -> dict[str, Any]:
-        """What the training came to, for a person's table and a program's JSON."""
+        """The training's stages, metrics and model: shown as tables on the Prefect page, returned as JSON."""
         run = tracking.get_run(self.id)
         stages = [json.loads(run.data.tags[result_tag(position)]) for position in range(len(self.params.recipe))]
-        baseline = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
         rows = [
             {
                 "stage": stage["name"],
@@ -101,15 +92,12 @@ class Run:
             for stage in stages
         ]
         show_table(rows, "stages", "Stages")
-        shown = [{"metric": name, "value": round(value, 4)} for name, value in {**baseline, **metrics}.items()]
+        baseline = {name: value for name, value in run.data.metrics.items() if name.startswith("baseline/")}
+        metrics = {**baseline, **metrics}
+        shown = [{"metric": name, "value": round(value, 4)} for name, value in metrics.items()]
         show_table(shown, "metrics", "Metrics on the validation set")
-        return {
-            **self.identity(),
-            "model_uri": model["model_uri"],
-            "model": model,
-            "stages": stages,
-            "metrics": {**baseline, **metrics},
-        }
+        result = {"model_uri": model["model_uri"], "model": model, "stages": stages, "metrics": metrics}
+        return {**self.identity(), **result}
 
     def artifact_uri(self, name: str) -> str:
         """Address of one of the run's artifacts."""
@@ -123,10 +111,9 @@ class Run:
 
 @contextmanager
 def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images") -> Iterator[Run]:
-    """Start a run, or continue with one that was stopped, and end it as the block ends.
+    """Start a run, or resume one that was stopped, and end it as the block ends (see `tracking.closing_run`).
 
-    A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
-    KILLED after a signal, Ctrl-C or a cancellation.
+    A retry of the same Prefect flow run finds its MLflow run by itself.
 
     Raises
     ------
@@ -157,11 +144,9 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
             resume = f"; after an interruption: unfreeze resume {run.id}" if kind.startswith("train") else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
-        with (
-            tracking.closing_run(run.id, f"unfreeze resume {run.id}"),
-            tracking.system_metrics(run.id, params.tracking.system_metrics),
-        ):
-            yield run
+        held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
+        held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
+        yield run
 
 
 def unfinished_training(experiment: str) -> str | None:
@@ -173,6 +158,21 @@ def unfinished_training(experiment: str) -> str | None:
     return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
 
 
+def prefect_tags() -> dict[str, str]:
+    """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return {}
+    flow_run, address = context.flow_run, PREFECT_UI_URL.value()
+    tags = {FLOW_RUN: str(flow_run.id), "prefect.flow_run_name": flow_run.name}
+    if flow_run.parent_task_run_id is not None:
+        tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
+    if address:
+        link = f"{address}/runs/flow-run/{flow_run.id}"
+        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": f"[Prefect flow run {flow_run.name}]({link})"}
+    return tags
+
+
 def model_name(params: Any) -> str:
     """Name in the model registry of what a training makes."""
     kind = "classifier" if isinstance(params, TrainImages) else "table"
@@ -182,25 +182,7 @@ def model_name(params: Any) -> str:
 def source_name(source: str) -> str:
     """A short name of a data source for people and registries: the folder's or the file's own, without odd letters."""
     name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:LONGEST_SOURCE_NAME].strip("-") or "images"
-
-
-def prefect_tags() -> dict[str, str]:
-    """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return {}
-    tags = {FLOW_RUN: str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
-    if context.flow_run.parent_task_run_id is not None:
-        tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
-    address = PREFECT_UI_URL.value()
-    if address:
-        link = f"{address}/runs/flow-run/{context.flow_run.id}"
-        tags |= {
-            "prefect.flow_run_url": link,
-            "mlflow.note.content": f"[Prefect flow run {context.flow_run.name}]({link})",
-        }
-    return tags
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "images"
 
 
 def _lr_tag(position: int) -> str:
