@@ -114,7 +114,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.tracking.champion import promote
+    from unfreeze.tasks.tracking.registry import promote
 
     line = promote(options.model, options.version)
     print(line, file=sys.stderr)

@@ -1,48 +1,71 @@
-"""MLflow: runs, their metrics and artifacts, models and their registry. Nothing outside this room imports it."""
+"""MLflow: runs, their metrics and artifacts, and registered models. Nothing outside this room imports MLflow.
+
+Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models, and `training_run` in flows that train.
+
+=====================  ===============================================================================================
+``server.py``          the client, experiments, a run by its id, addresses of pages, columns of the table of runs
+``runs.py``            a run's life: start, hold, reopen, close; its tags, params, metrics and input data
+``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
+``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
+``registry.py``        registered models: find a version, download it, make it champion, note decisions
+``training_run.py``    `Run`, one training for its flow: opened or resumed, its stages, lrs and summary
+=====================  ===============================================================================================
+
+What is where in MLflow:
+
+- An **experiment** is `tracking.experiment` of the spec. A **run** is a training, a finder's run or a sweep; each trial
+  of a sweep is a child run (``mlflow.parentRunId``). Params are the spec by dotted name; the input is the data set.
+- **Metrics**: ``train/loss`` and ``lr/GROUP`` per batch, ``valid/*`` per epoch, ``baseline/*`` for the head alone,
+  ``best_*`` for a sweep, ``mean/*`` for a trial, ``system/*`` for the machine.
+- **Tags of a run**:
+
+  - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
+  - ``unfreeze.host`` and ``unfreeze.process``: who trains it. A run whose process is gone is KILLED by the next one.
+  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N
+  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
+  - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
+  - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
+  - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
+
+- **Artifacts of a run**: ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows);
+  ``learning_rate/`` (finder); ``valid/`` and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/``
+  (retraining); ``sweep/`` (plots, trials). Tables are feather files.
+- **Registered models**: a version's description and tags hold decisions. Aliases: ``champion`` (served), ``challenger``
+  (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
+"""
 # ruff: noqa: F401 - names for other rooms
 
-from unfreeze.tasks.tracking.runs import (
-    BUFFERED_METRICS,
+from unfreeze.tasks.tracking.files import (
     CHECKPOINTS,
+    artifacts,
+    fetch,
+    latest_checkpoint,
+    log_file,
+    log_frame,
+    log_png,
+    log_spec,
+    log_text,
+    save_checkpoint,
+    spec_of,
+)
+from unfreeze.tasks.tracking.runs import (
     FINGERPRINT,
-    FLOW_RUN,
-    PARENT,
-    SILENT_SECONDS,
     TRAINED_UNTIL,
     MetricLog,
     RunStatus,
-    artifacts,
     as_float,
-    client,
     close_run,
-    close_stale_runs,
     closing_run,
-    code_of_models,
     create_run,
-    experiment_id,
-    experiments,
-    fetch,
     flatten,
-    get_run,
     held_run,
     kind_of_run,
-    latest_checkpoint,
     log_data_set,
-    log_file,
-    log_frame,
-    log_model,
-    log_png,
-    log_spec,
     log_tags,
-    log_text,
-    page,
-    register_model,
     reopen_run,
     run_with_tag,
-    save_checkpoint,
-    signature_of,
-    spec_of,
     start_run,
     system_metrics,
     tags_of,
 )
+from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, page

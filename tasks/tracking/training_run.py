@@ -17,10 +17,10 @@ from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Record
 from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import load_checkpoint
+from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
-from unfreeze.tasks.tracking import runs as tracking
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
 LONGEST_SOURCE_NAME = 200
