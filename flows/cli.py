@@ -14,11 +14,11 @@ from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.predict_spec import Predict
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.specs.tables import TrainTables
 
 
 def main(arguments: list[str] | None = None) -> int:

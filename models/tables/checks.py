@@ -8,7 +8,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20

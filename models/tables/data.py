@@ -14,7 +14,7 @@ from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded

@@ -14,9 +14,9 @@ from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.index import hash_files
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
-from unfreeze.models.predict_spec import Predict
 from unfreeze.models.regular_files import irregular_kind
-from unfreeze.models.table_specs import TableDataSpec, TrainTables, completed
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import SAMPLED, TableData

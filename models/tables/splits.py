@@ -8,8 +8,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.split_words import Part, part_of
-from unfreeze.models.table_specs import TableDataSpec
 from unfreeze.models.tables.reading import in_chunks, unknown_column
 
 _SAYS_VALID = {"1": True, "true": True, "0": False, "false": False}

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import (
     SERVICE_RECORD,
     credentials,
