@@ -25,9 +25,10 @@ from unfreeze.models.table_specs import TrainTables
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean
 from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.metrics import rmspe
 from unfreeze.models.tables.prepare import prepare
-from unfreeze.models.tables.reading import open_table, parse_join, write_feather
+from unfreeze.models.tables.reading import open_table, write_feather
 from unfreeze.models.tables.recipe import TableRecipe
 from unfreeze.models.training.loop import fit
 

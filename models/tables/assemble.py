@@ -11,7 +11,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.table_specs import TableDataSpec
 from unfreeze.models.tables.dates import add_datepart, parse_dates
 from unfreeze.models.tables.events import days_since, days_until, rolling_mean
-from unfreeze.models.tables.reading import join_many_to_one, keep_where
+from unfreeze.models.tables.joins import join_many_to_one, keep_where
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from prefect.variables import Variable
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.retrain_spec import Retrain, Watch
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.tables.reading import parse_join
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.prefect_run.progress import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key

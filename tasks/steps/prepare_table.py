@@ -14,12 +14,12 @@ from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.table_specs import TableDataSpec
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
     column_types,
     flights_frame,
     open_table,
-    parse_join,
     to_frame,
     write_feather,
     write_frame,
