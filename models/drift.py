@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import qr, svdvals
+from scipy.linalg import svdvals
 from scipy.stats import MonteCarloMethod, chi2_contingency, ks_2samp
 from sklearn.decomposition import PCA
 from sklearn.model_selection import ShuffleSplit
@@ -76,11 +76,6 @@ def category_drift(reference: Values, current: Values) -> Difference:
 
     The 50 commonest values of both sides together are counted one by one, a missing value being one of them; all
     others are counted as one.
-
-    Raises
-    ------
-    UserError
-        If either has no rows.
     """
     _check_rows(reference, current)
     before, now = (_texts(values) for values in (reference, current))
@@ -98,11 +93,6 @@ def number_drift(reference: Values, current: Values) -> Difference:
     A value that fills a decile or more has a bin of its own, so a column that is constant, or mostly 0, is compared as
     well as any other. Missing values (NaN) are a bin too. The Kolmogorov-Smirnov statistic is of the finite values,
     NaN where one side has none.
-
-    Raises
-    ------
-    UserError
-        If either has no rows.
     """
     _check_rows(reference, current)
     sides = [np.asarray(values, dtype=np.float64) for values in (reference, current)]
@@ -185,23 +175,19 @@ def table_drift(reference: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
         If either table has no rows.
     """
     _check_rows(reference, current)
-    absent, shared, new = [], [], []
-    for name in reference.columns:
-        kind = _kind(reference[name])
-        before = _comparable(reference[name], kind)
-        row = {"column": name, "kind": kind, "missing_reference": before.isna().mean()}
-        if name in current.columns:
-            now = _comparable(current[name], kind)
-            found = category_drift(before, now) if kind == "category" else number_drift(before, now)
-            shared.append({**row, "missing_current": now.isna().mean(), **found._asdict()})
+    rows = []
+    for name in reference.columns.union(current.columns, sort=False):
+        kind = _kind((reference if name in reference else current)[name])
+        before, now = (_comparable(table[name], kind) if name in table else None for table in (reference, current))
+        if before is None or now is None:
+            found = Difference(np.nan, np.nan, "new" if before is None else "absent")
         else:
-            absent.append({**row, "verdict": "absent"})
-    for name in current.columns.difference(reference.columns, sort=False):
-        kind, missing = _kind(current[name]), current[name].isna().mean()
-        new.append({"column": name, "kind": kind, "missing_current": missing, "verdict": "new"})
-    shared.sort(key=lambda row: -row["psi"])
+            found = category_drift(before, now) if kind == "category" else number_drift(before, now)
+        missing = [np.nan if column is None else column.isna().mean() for column in (before, now)]
+        rows.append([name, kind, found.psi, found.ks, *missing, found.verdict])
     columns = ["column", "kind", "psi", "ks", "missing_reference", "missing_current", "verdict"]
-    return pd.DataFrame([*absent, *new, *shared], columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("psi", ascending=False, na_position="first", kind="stable", ignore_index=True)
 
 
 def _kind(column: pd.Series) -> str:
@@ -229,13 +215,11 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     the singular values of R1 R2ᵀ, also where a covariance lacks full rank.
     """
     shift = first.mean(axis=0) - second.mean(axis=0)
-    one, other = (_root_of_covariance(sample) for sample in (first, second))
+    one, other = (
+        np.linalg.qr((sample - sample.mean(axis=0)) / np.sqrt(len(sample) - 1)).R for sample in (first, second)
+    )
     shared = svdvals(one @ other.T).sum()
     return max(float(shift @ shift + np.square(one).sum() + np.square(other).sum() - 2 * shared), 0.0)
-
-
-def _root_of_covariance(sample: np.ndarray) -> np.ndarray:
-    return np.asarray(qr((sample - sample.mean(axis=0)) / np.sqrt(len(sample) - 1), mode="r")[0])
 
 
 def feature_distance(reference: np.ndarray, current: np.ndarray, seed: int = 0) -> dict[str, float]:
