@@ -10,8 +10,6 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
 from unfreeze.models.service_spec import Service
@@ -94,6 +92,8 @@ def _open(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from unfreeze.tasks.service.overview import overview
 
     state = overview()

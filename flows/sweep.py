@@ -5,11 +5,14 @@ from typing import Any
 from prefect import flow
 from prefect.states import State
 
+from unfreeze.models.recipe import Evaluate, run_recipe
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.table_specs import TrainTables, completed
 from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.steps.checks import check_trials
+from unfreeze.tasks.steps.evaluate import evaluate, register
+from unfreeze.tasks.steps.prepare import check_trials, prepare
+from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps import sweep as sweeps
 from unfreeze.tasks.sweeps.study import load_study
 
@@ -78,4 +81,10 @@ def register_best(study: str, storage: str | None = None) -> dict[str, Any]:
         study: Name of the study.
         storage: Database of studies. Empty: the journal file on this machine.
     """
-    return sweeps.register_best(load_study(study, storage))
+    best, run = sweeps.best_run(load_study(study, storage))
+    data, record = prepare(run.params), run.record()
+    record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
+    for step in run_recipe(data, FlowWorkspace(), record):
+        if isinstance(step, Evaluate) and step.section != "baseline":
+            evaluate(run, step)
+    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.learner)}

@@ -8,8 +8,6 @@ from unfreeze.models.specs import Spec
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""
-CHUNKS = {"images": 1024, "table": 65_536}
-"""Rows at a time: a table in parts of 1,024 rows would take twelve times as long."""
 
 
 class Predict(Spec):

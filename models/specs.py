@@ -95,6 +95,7 @@ class ModelSpec(Spec):
         description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
         "model that unfreeze trained.",
     )
+    head: str = Field(default="fastai", description="`fastai` (two layers), or another one of `HEADS`.")
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(
         default=0.5,
@@ -214,7 +215,10 @@ class Stage(Spec):
         description="Explicit lrs, earliest layers first, the head last; all but the last are spread evenly over the "
         "body. Used instead of `lr` and `ratio`.",
     )
-    cycles: int = Field(default=1, ge=1, le=100, description="Cosine cycles (SGDR: the lr restarts at each).")
+    schedule: str = Field(
+        default="cosine", description="`cosine` (SGDR: the lr restarts at each cycle), or another one of `SCHEDULES`."
+    )
+    cycles: int = Field(default=1, ge=1, le=100, description="Cycles of the schedule.")
     cycle_len: int = Field(default=1, ge=1, le=1000, description="Epochs of the first cycle.")
     cycle_mult: int = Field(default=1, ge=1, le=10, description="Each cycle is this many times longer than the last.")
     early_stop_tolerance: float | None = Field(
@@ -275,7 +279,12 @@ class Stage(Spec):
 class OptimizerSpec(Spec):
     """How weights are updated, and what the loss counts."""
 
-    name: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with momentum.")
+    name: str = Field(default="adamw", description="`adamw`, `sgd` (with momentum), or another one of `OPTIMIZERS`.")
+    loss: str = Field(
+        default="auto",
+        description="`auto` follows from the target: `cross_entropy` for classes, `squared_error` for numbers; or "
+        "another one of `LOSSES`.",
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
     batch_size: int = Field(default=64, ge=4, le=4096, description="Images in a batch.")
@@ -316,13 +325,48 @@ class TrackingSpec(Spec):
         return None if value is None else check_registry_name(value)
 
 
-class TrainImages(Spec):
+class Training(Spec):
+    """Everything that defines a training, whatever its data."""
+
+    modality: str = Field(description="Kind of data.")
+    data: Spec = Field(description="Which data, and how they are split.")
+    model: Spec = Field(description="The network.")
+    finder: FinderSpec = Field(default=FinderSpec(), description="The learning-rate finder.")
+    recipe: list[Stage] = Field(min_length=1, max_length=20, description="The stages in order.")
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer and loss.")
+    snapshots: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="Snapshot ensemble: average the predictions of the weights at the ends of the last N cycles of the "
+        "last stage. 1: the final weights alone.",
+    )
+    metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
+    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="`auto` uses bf16 where the hardware is faster with it: CUDA from compute capability 8, and for "
+        "the frozen body on CPUs with AMX.",
+    )
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        check_recipe(self.recipe)
+        check_snapshots(self.snapshots, self.recipe, self.tracking)
+        return self
+
+
+class TrainImages(Training):
     """Everything that defines a training of an image classifier."""
 
+    modality: Literal["images"] = Field(default="images", description="Kind of data.")
     data: DataSpec = Field(default=DataSpec(), description="Which images, how they are split, how large they are.")
     model: ModelSpec = Field(default=ModelSpec(), description="The pretrained body and the new head.")
     augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
-    finder: FinderSpec = Field(default=FinderSpec(), description="The learning-rate finder.")
     recipe: list[Stage] = Field(
         default=[
             Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
@@ -341,40 +385,16 @@ class TrainImages(Spec):
         ],
         min_length=1,
         max_length=20,
-        description="The stages in order. The default is the course's eight steps: find a lr and train the head from "
-        "precomputed activations, train it on augmented images, unfreeze, set differential lrs, find a "
-        "lr again, train all layers with growing cycles until over-fitting.",
-    )
-    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer and loss.")
-    snapshots: int = Field(
-        default=1,
-        ge=1,
-        le=20,
-        description="Snapshot ensemble: average the predictions of the weights at the ends of the last so many cycles "
-        "of the last stage. 1: the final weights alone.",
+        description="The stages in order. The default is the course's eight steps: find an lr and train the head from "
+        "precomputed activations, train it on augmented images, unfreeze, set differential lrs, find the lr again, "
+        "train all layers with growing cycles until over-fitting.",
     )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     metrics: list[str] = Field(
         default=["accuracy"],
         description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
-        "or a function of your own as `package.module:function`.",
+        "`log_loss`, or a function of your own as `package.module:function`.",
     )
-    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
-    )
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        default="auto",
-        description="`auto` uses bf16 where the hardware is faster with it: CUDA from compute capability 8, and for "
-        "the frozen body on CPUs with AMX.",
-    )
-
-    @model_validator(mode="after")
-    def _stages_fit_together(self) -> Self:
-        check_recipe(self.recipe)
-        check_snapshots(self.snapshots, self.recipe, self.tracking)
-        return self
 
 
 def check_recipe(recipe: list[Stage]) -> None:

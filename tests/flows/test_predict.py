@@ -231,7 +231,6 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
 
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
-
     from unfreeze.tasks.machine.cache import cache_path, key_of
 
     lock = FileLock(cache_path("predictions", key_of(str(tmp_path / "out.csv")), ".lock"))
