@@ -31,7 +31,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 import unfreeze.models
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
-from unfreeze.tasks.machine.environment import home, make_home
+from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 from unfreeze.tasks.machine.processes import is_gone, this_process
 from unfreeze.tasks.tracking.columns import TAG, WORKFLOW, view
 
@@ -199,7 +199,7 @@ def get_run(run_id: str) -> Any:
         return client().get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"run {run_id!r} is not in MLflow at {os.environ['MLFLOW_TRACKING_URI']}; "
+            f"run {run_id!r} is not in MLflow at {tracking_store()}; "
             "copy the id from the MLflow page or from the run's last lines"
         ) from error
 
