@@ -21,8 +21,7 @@ from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import SAMPLED, TableData
 from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.prepare import Prepared as PreparedTable
-from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.prepare import Prepared as PreparedTable, prepare
 from unfreeze.models.tables.reading import (
     SUFFIXES,
     column_types,

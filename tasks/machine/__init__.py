@@ -1,4 +1,4 @@
-"""This machine: the data folder, the environment of our processes, and which process is whose.
+"""The machine: the data folder, the environment of our processes, and which process is whose.
 
 ``environment.py`` is imported before Prefect and MLflow, because both read their settings when they are imported: it
 points them at the data folder (`UNFREEZE_HOME`, or ``.unfreeze`` in the working folder), hides passwords from what is

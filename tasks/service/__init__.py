@@ -10,11 +10,11 @@
 ``overview.py``          what `unfreeze status` and `unfreeze open` show
 =======================  =============================================================================================
 
-- **One service per data folder**; a port that another program uses is refused with its name. Prefect and MLflow servers
-  that the environment names are used instead of starting some.
+- **One service per data folder**; a port that another program uses is refused with its name. Prefect and MLflow
+  servers that the environment names are used instead.
 - **Stopping keeps work**: running flow runs of this folder are cancelled first, and a training saves a checkpoint.
 - **Nothing of the service outlives it**: parts are process groups, the embedded server ends when a pipe to its parent
   closes, and what a killed service left behind is found by process id and time of creation.
-- **The server is closed**: our origin only, an account that is random per folder, no address beyond the loopback without
-  an MLflow that has accounts.
+- **The server is closed**: our origin only, an account that is random per folder, no address beyond the loopback
+  without an MLflow that has accounts.
 """

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from unfreeze.flows.settings_file import MOST_BYTES, MOST_DEPTH, parse_json, parse_yaml, read_settings
 from unfreeze.models.errors import UserError

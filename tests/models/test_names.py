@@ -1,8 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, folder_name

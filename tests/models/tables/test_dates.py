@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates

@@ -4,8 +4,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec

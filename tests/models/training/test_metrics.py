@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training.metrics import CLASS_METRICS as METRICS
-from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.metrics import pick_metrics as pick
+from unfreeze.models.training.metrics import CLASS_METRICS as METRICS, Metric, pick_metrics as pick
 
 
 def pick_metrics(names: list[str]) -> dict[str, Metric]:

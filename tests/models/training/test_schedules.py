@@ -1,8 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.training.schedules import cosine_restarts, cycle_ends, exponential, one_cycle
 
