@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Heavy libraries are imported by the command that needs them, so that ``--help`` answers at once.
     """
     parser = FlagParser(prog="unfreeze", description="Fine-tune pretrained networks, tracked and resumable.")
+    parser.add_argument("--version", action="version", version=f"unfreeze {version('unfreeze')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="fine-tune an image classifier and register it")

@@ -20,8 +20,9 @@ from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import TableHead, network_of, summarise_table
-from unfreeze.models.tables.reading import open_table, parse_join, to_frame
+from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches

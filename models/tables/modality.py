@@ -20,6 +20,7 @@ from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import SAMPLED, TableData
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import Prepared as PreparedTable
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
@@ -27,7 +28,6 @@ from unfreeze.models.tables.reading import (
     column_types,
     flights_frame,
     open_table,
-    parse_join,
     to_frame,
     write_feather,
     write_frame,

@@ -7,8 +7,8 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``runs.py``            a run's life: start, hold, reopen, close; its tags, params, metrics and input data
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
 ``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
-``registry.py``        registered models: find a version, download it, make it champion, note decisions
-``training_run.py``    `Run`, one training for its flow: opened or resumed, its stages, lrs and summary
+``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
+``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
 =====================  ===============================================================================================
 
 What is where in MLflow:
@@ -21,7 +21,8 @@ What is where in MLflow:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
   - ``unfreeze.host`` and ``unfreeze.process``: who trains it. A run whose process is gone is KILLED by the next one.
-  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N
+  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
+    ``unfreeze.stage.N``: the result of stage N, once it is over
   - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
@@ -48,6 +49,8 @@ from unfreeze.tasks.tracking.files import (
     save_checkpoint,
     spec_of,
 )
+from unfreeze.tasks.tracking.logged_models import log_model, signature_of
+from unfreeze.tasks.tracking.registry import register_model
 from unfreeze.tasks.tracking.runs import (
     FINGERPRINT,
     TRAINED_UNTIL,

@@ -29,7 +29,7 @@ def test_label_smoothing_spreads_a_share_over_all_classes():
 def test_the_focal_loss_weighs_a_row_by_the_square_of_its_error():
     loss = focal(OptimizerSpec(), TARGETS.numpy(), 3, CPU)
     right = LOGITS.softmax(1)[range(4), TARGETS]
-    assert float(loss(LOGITS, TARGETS)) == pytest.approx(float((-(1 - right) ** 2 * right.log()).mean()))
+    assert float(loss(LOGITS, TARGETS)) == pytest.approx(float((-((1 - right) ** 2) * right.log()).mean()))
 
 
 def test_balanced_classes_count_the_same():
