@@ -79,8 +79,9 @@ def heeding_hangups() -> Iterator[None]:
 def _is_being_cancelled() -> bool:
     """Whether the flow run that a worker started as this process is being cancelled, as far as the server can tell."""
     try:
+        flow_run = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(os.environ["PREFECT__FLOW_RUN_ID"])).state
+            state = client.read_flow_run(flow_run).state
     except Exception:  # no worker started it, or the server is away: then it cannot be told from any other end
         return False
     return state is not None and state.is_cancelling()
