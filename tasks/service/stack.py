@@ -1,7 +1,6 @@
 """One machine as a service: Prefect's server, MLflow's, a worker and every deployment, started and kept running."""
 
 import hashlib
-import ipaddress
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from unfreeze.tasks.machine.environment import (
     WORKING_FOLDER,
     credentials,
     home,
+    is_loopback,
     live_service,
     make_home,
     service_record,
@@ -67,7 +67,12 @@ class Stack:
         _refuse_second(self.report)
         given_prefect, store = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
         given_mlflow = store if store.startswith("http") else None
-        _refuse_open_server(self.settings.host, given_mlflow is None)
+        if given_mlflow is None and not is_loopback(self.settings.host):
+            raise UserError(
+                f"--host {self.settings.host}: MLflow would be open to the network without an account. Set "
+                "MLFLOW_TRACKING_URI to a server with accounts (docs/team-server.md), or omit --host and use an SSH "
+                "tunnel to this machine"
+            )
         host, ports = own_name(self.settings.host), (self.settings.prefect_port, self.settings.mlflow_port)
         self.prefect = given_prefect or f"http://{host}:{ports[0]}/api"
         self.mlflow = given_mlflow or f"http://{host}:{ports[1]}"
@@ -80,7 +85,9 @@ class Stack:
             token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
             protected = {**environment, **server_settings(host, ports[0]), **token}
             _require_free_port(self.settings.host, ports[0], "--prefect_port")
-            self._start("Prefect", self._prefect_command(), protected, lambda: responds(f"{self.prefect}/health"))
+            flags = ("--host", self.settings.host, "--port", str(ports[0]))
+            command = own_module("unfreeze.tasks.service.prefect_server", *flags)
+            self._start("Prefect", command, protected, lambda: responds(f"{self.prefect}/health"))
         if given_mlflow:
             _require_server("MLflow", self.mlflow, "MLFLOW_TRACKING_URI")
         else:
@@ -169,10 +176,6 @@ class Stack:
         part.start()
         self.parts.append(part)
 
-    def _prefect_command(self) -> list[str]:
-        host, port = self.settings.host, str(self.settings.prefect_port)
-        return own_module("unfreeze.tasks.service.prefect_server", "--host", host, "--port", port)
-
     def _mlflow_command(self) -> list[str]:
         host = own_name(self.settings.host)
         return [
@@ -234,19 +237,6 @@ def _refuse_second(report: Report) -> None:
             report(f"stopping {name} (process {process.pid}), which a service that was killed left behind")
             stop_process_tree(process.pid)
     (home() / SERVICE_RECORD).unlink(missing_ok=True)
-
-
-def _refuse_open_server(host: str, own_mlflow: bool) -> None:
-    """MLflow as `up` starts it has no accounts, so that it may listen on the loopback only."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if own_mlflow and not is_loopback:
-        raise UserError(
-            f"--host {host}: MLflow would be open to the network without an account. Set MLFLOW_TRACKING_URI to a "
-            "server with accounts (docs/team-server.md), or omit --host and use an SSH tunnel to this machine"
-        )
 
 
 def _require_server(name: str, address: str, variable: str) -> None:
