@@ -83,13 +83,18 @@ def service_record() -> dict[str, Any] | None:
 
 def _is_loopback(address: Any) -> bool:
     """Whether an address of a server is this machine's; None, for a server that runs elsewhere, is harmless."""
-    if address is None:
-        return True
     try:
         parts = urlsplit(address)
-        host = parts.hostname or ""
-        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+        return address is None or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
         return False
 
 

@@ -21,8 +21,6 @@ NEW_DATA = "unfreeze.new-data"
 RESOURCE = "unfreeze.model"
 
 FLOW_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
-ANY_NEWS = {"prefect.flow-run.*"}
-"""Events of a run, its heartbeats included."""
 
 
 def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
@@ -32,29 +30,22 @@ def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
         "Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while the Prefect "
         "server is down for longer than the silence that it allows.",
         ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {seconds:.0f} s: its process died"),
-        missing_for=seconds,
+        silent_for=seconds,
         after={"prefect.flow-run.heartbeat"},
-        expect=ANY_NEWS,
-        match=FLOW_RUNS,
     )
 
 
 def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "process") -> Automation:
     """Queue a flow run again that a worker claimed and never started: it died in between, so no heartbeat ever came.
 
-    Parameters
-    ----------
-    pool_type
-        Type of the work pools it is for. On Kubernetes a run may well wait for a machine for longer.
+    It is for work pools of one type: on Kubernetes a run may well wait for a machine for longer.
     """
     return _automation(
         "unfreeze: runs that were claimed but not started are queued again",
         "A worker that dies between claiming a run and starting it leaves the run Pending.",
         _queue_again(f"Not started within {seconds:.0f} s: its worker died"),
-        missing_for=seconds,
+        silent_for=seconds,
         after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
-        expect=ANY_NEWS,
-        match=FLOW_RUNS,
         match_related={"prefect.resource.role": "work-pool", "prefect.work-pool.type": pool_type},
     )
 
@@ -62,11 +53,8 @@ def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "pro
 def reschedule_crashed_automation(attempts: int = MOST_ATTEMPTS) -> Automation:
     """Queue a crashed flow run again, for any worker; a training then continues from its last checkpoint.
 
-    Parameters
-    ----------
-    attempts
-        Starts after which it stays Crashed. A run that never started counts none and is not queued again: it would
-        only fail to start once more.
+    After so many attempts it stays Crashed. A run that never started counts none and is not queued again: it would only
+    fail to start once more.
     """
     return _automation(
         "unfreeze: crashed runs are queued again",
@@ -108,19 +96,17 @@ def apply_automations(automations: Iterable[Automation]) -> None:
 
 
 def _automation(
-    name: str, description: str, action: ActionTypes, missing_for: float | None = None, **trigger: Any
+    name: str, description: str, action: ActionTypes, silent_for: float | None = None, **trigger: Any
 ) -> Automation:
-    """Act on each resource at an event, or where the event is missing for some seconds after another one."""
-    posture = Posture.Reactive if missing_for is None else Posture.Proactive
-    within = timedelta(seconds=missing_for or 0)
-    each = {"prefect.resource.id"}
+    """Act at an event, or after seconds without any event (heartbeats are events, too) of a flow run."""
+    if silent_for is None:
+        kind: dict[str, Any] = {"posture": Posture.Reactive, "within": timedelta(0)}
+    else:
+        within = timedelta(seconds=silent_for)
+        kind = {"posture": Posture.Proactive, "within": within, "expect": {"prefect.flow-run.*"}, "match": FLOW_RUNS}
+    settings = {"for_each": {"prefect.resource.id"}, "threshold": 1, **kind, **trigger}
     return Automation(
-        name=name,
-        description=description,
-        trigger=EventTrigger.model_validate(
-            {"for_each": each, "posture": posture, "threshold": 1, "within": within, **trigger}
-        ),
-        actions=[action],
+        name=name, description=description, trigger=EventTrigger.model_validate(settings), actions=[action]
     )
 
 

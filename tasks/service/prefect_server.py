@@ -52,13 +52,8 @@ def server_settings(host: str, port: int) -> dict[str, str]:
 
 def knows_a_server() -> bool:
     """Whether this process has a Prefect server already, by its environment or by Prefect's own settings."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
-    if "prefect.settings" not in sys.modules:
-        return False
-    from prefect.settings import PREFECT_API_URL
-
-    return bool(PREFECT_API_URL.value())
+    settings = sys.modules.get("prefect.settings")  # not imported for this: it takes seconds
+    return bool(os.environ.get("PREFECT_API_URL") or (settings is not None and settings.PREFECT_API_URL.value()))
 
 
 def start_embedded() -> Callable[[], None]:
@@ -66,37 +61,24 @@ def start_embedded() -> Callable[[], None]:
 
     It listens on a port that the system picks, and ends when this process does, however that ends.
     """
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    port = listening.getsockname()[1]
-    api, log = f"http://127.0.0.1:{port}/api", make_home() / "logs" / "prefect-embedded.log"
+    log = make_home() / "logs" / "prefect-embedded.log"
     log.parent.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        **server_settings("127.0.0.1", port),
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT_UI_ENABLED": "0",
-    }
-    with log.open("ab") as output:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, log.open("ab") as output:
+        port, descriptor = listening.getsockname()[1], listening.fileno()
+        settings = server_settings("127.0.0.1", port)
         server = subprocess.Popen(
-            own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(listening.fileno())),
-            env=environment,
-            pass_fds=(listening.fileno(),),
+            own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(descriptor)),
+            env={**os.environ, **settings, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"},
+            pass_fds=(descriptor,),
             # Never written to: it closes as this process ends, which the server waits for.
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is for this process, which has its last states to tell the server
         )
-    listening.close()
-    os.environ.update(
-        {
-            "PREFECT_API_URL": api,
-            "PREFECT_API_AUTH_STRING": environment["PREFECT_SERVER_API_AUTH_STRING"],
-            "PREFECT_UI_URL": "",  # there is no page to link to
-        }
-    )
+    os.environ["PREFECT_API_URL"] = api = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"]
+    os.environ["PREFECT_UI_URL"] = ""  # there is no page to link to
     return lambda: wait_for("Prefect's server", server, lambda: responds(f"{api}/health"), log, SECONDS_TO_START)
 
 
@@ -108,8 +90,6 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
 
     Parameters
     ----------
-    app
-        The ASGI app.
     hosts
         Names, without ports, that a request's ``Host`` may have. Under any other name a page of another site could
         pass for one of ours, because the browser goes by the name.
@@ -123,8 +103,7 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
     async def with_policy(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), (b"content-security-policy", policy)]
-                message = {**message, "headers": headers}
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", policy)]
             await send(message)
 
         await app(scope, receive, send_with_policy)

@@ -1,7 +1,6 @@
 """One machine as a service: Prefect's server, MLflow's, a worker and every deployment, started and kept running."""
 
 import hashlib
-import ipaddress
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from unfreeze.tasks.machine.environment import (
     WORKING_FOLDER,
     credentials,
     home,
+    is_loopback,
     live_service,
     make_home,
     service_record,
@@ -45,28 +45,16 @@ Report = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """What runs: parts of ours, and the addresses of all, whoever started them.
-
-    A server is ours unless its address is given in the environment.
-
-    Parameters
-    ----------
-    settings
-        Ports, pool and limit.
-    report
-        Called with a line of news.
-    """
+    """What runs: parts of ours, and the addresses of both servers, which are ours unless the environment has them."""
 
     settings: Service
     report: Report
+    """Called with a line of news."""
     parts: list[Part] = field(default_factory=list)
     prefect: str = ""
     """Address of the API, ending in /api."""
     mlflow: str = ""
-    own_prefect: bool = True
-    own_mlflow: bool = True
-    since: str = ""
-    """When it began, ISO 8601 with the time zone."""
+    since: str = field(default_factory=now)
 
     def start(self) -> None:
         """Start what is not there yet, register the deployments, and wait until a worker is online.
@@ -77,43 +65,56 @@ class Stack:
             If a service runs already in this folder, a port is taken, or a part does not come up.
         """
         _refuse_second(self.report)
-        given_api, store = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
-        self.own_prefect, self.own_mlflow = given_api is None, not store.startswith("http")
-        _refuse_open_server(self.settings.host, self.own_mlflow)
-        host = own_name(self.settings.host)
-        self.prefect = given_api or f"http://{host}:{self.settings.prefect_port}/api"
-        self.mlflow = f"http://{host}:{self.settings.mlflow_port}" if self.own_mlflow else store
+        given_prefect, store = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
+        given_mlflow = store if store.startswith("http") else None
+        if given_mlflow is None and not is_loopback(self.settings.host):
+            raise UserError(
+                f"--host {self.settings.host}: MLflow would be open to the network without an account. Set "
+                "MLFLOW_TRACKING_URI to a server with accounts (docs/team-server.md), or omit --host and use an SSH "
+                "tunnel to this machine"
+            )
+        host, ports = own_name(self.settings.host), (self.settings.prefect_port, self.settings.mlflow_port)
+        self.prefect = given_prefect or f"http://{host}:{ports[0]}/api"
+        self.mlflow = given_mlflow or f"http://{host}:{ports[1]}"
         make_home()
-        self.since = now()
-        environment = self.environment()
-        if self.own_prefect:
-            protected = {
-                **environment,
-                **server_settings(host, self.settings.prefect_port),
-                # Besides the credentials, so that no other page can use those that the browser has saved.
-                "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
-            }
-            self._start_server("Prefect", self.settings.prefect_port, self._prefect_command(), protected)
-        if self.own_mlflow:
+        environment = self._environment({} if given_prefect else {"PREFECT_API_AUTH_STRING": credentials()})
+        if given_prefect:
+            _require_server("Prefect", self.prefect, "PREFECT_API_URL")
+        else:
+            # Credentials and a token, so that no other page can use those that the browser has saved.
+            token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
+            protected = {**environment, **server_settings(host, ports[0]), **token}
+            _require_free_port(self.settings.host, ports[0], "--prefect_port")
+            flags = ("--host", self.settings.host, "--port", str(ports[0]))
+            command = own_module("unfreeze.tasks.service.prefect_server", *flags)
+            self._start("Prefect", command, protected, lambda: responds(f"{self.prefect}/health"))
+        if given_mlflow:
+            _require_server("MLflow", self.mlflow, "MLFLOW_TRACKING_URI")
+        else:
             # The address may hold a password, and everybody can read a command line.
             with_store = {**environment, "MLFLOW_BACKEND_STORE_URI": store}
-            self._start_server("MLflow", self.settings.mlflow_port, self._mlflow_command(), with_store)
-        self._wait("Prefect", self.prefect)
+            _require_free_port(self.settings.host, ports[1], "--mlflow_port")
+            self._start("MLflow", self._mlflow_command(), with_store, lambda: responds(f"{self.mlflow}/health"))
+        for part in self.parts:
+            if part.name == "Prefect":
+                part.wait_until_it_answers(SECONDS_TO_START)
         shared = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI")
         os.environ.update({name: environment[name] for name in shared if name in environment})
-        worker = self._part("worker", self._worker_command(), environment, self._worker_is_online)
-        worker.children_outlive_it = True
+        self._start("worker", self._worker_command(), environment, self._worker_is_online, children_outlive_it=True)
         self._record()
         from unfreeze.tasks.service.deployments import register_deployments  # prefect, which takes seconds, meanwhile
 
         count = register_deployments(self.settings.pool, environment)
         self.report(f"{count} deployments in work pool {self.settings.pool}")
-        self._wait("MLflow", self.mlflow)
-        worker.wait_until_it_answers(SECONDS_TO_START)
+        for part in self.parts:
+            part.wait_until_it_answers(SECONDS_TO_START)
 
-    def environment(self) -> dict[str, str]:
+    def runs(self, name: str) -> bool:
+        """Whether one of `parts` has this name: Prefect, MLflow or worker."""
+        return any(part.name == name for part in self.parts)
+
+    def _environment(self, account: Mapping[str, str]) -> dict[str, str]:
         """Variables of every part."""
-        account = {"PREFECT_API_AUTH_STRING": credentials()} if self.own_prefect else {}
         from_clone = {}
         if (ROOT / "pyproject.toml").exists():  # it need not be installed
             from_clone["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -146,12 +147,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop flow runs with a checkpoint, then every part, the last started first; for a stack that has parts."""
-        if any(part.name == "worker" for part in self.parts):
+        if self.runs("worker"):
             from unfreeze.tasks.service.deployments import cancel_running
 
             try:
                 # A server that others use as well has runs of their workers in the same pool.
-                ours = None if self.own_prefect else flow_runs_here(home())
+                ours = None if self.runs("Prefect") else flow_runs_here(home())
                 stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.report, ours)
                 if stopping:
                     self.report(f"{stopping} flow runs were cancelled; `unfreeze resume` resumes a training")
@@ -161,29 +162,19 @@ class Stack:
             part.stop()
         (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
-    def _part(self, name: str, command: list[str], environment: Mapping[str, str], answers: Callable[[], bool]) -> Part:
-        """Start a part; not in the working folder, whose files might have the names of modules."""
-        part = Part(name, command, environment, home(), home() / "logs" / f"{name.lower()}.log", answers)
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        answers: Callable[[], bool],
+        children_outlive_it: bool = False,
+    ) -> None:
+        """Start a part, not in the working folder: a file there might have the name of a module."""
+        log = home() / "logs" / f"{name.lower()}.log"
+        part = Part(name, command, environment, home(), log, answers, children_outlive_it)
         part.start()
         self.parts.append(part)
-        return part
-
-    def _start_server(self, name: str, port: int, command: list[str], environment: Mapping[str, str]) -> None:
-        _require_free_port(self.settings.host, port, f"--{name.lower()}_port")
-        address = self.prefect if name == "Prefect" else self.mlflow
-        self._part(name, command, environment, lambda: responds(f"{address}/health"))
-
-    def _wait(self, name: str, address: str) -> None:
-        part = next((part for part in self.parts if part.name == name), None)
-        if part is not None:
-            part.wait_until_it_answers(SECONDS_TO_START)
-        elif not responds(f"{address}/health"):
-            variable = "PREFECT_API_URL" if name == "Prefect" else "MLFLOW_TRACKING_URI"
-            raise UserError(f"{name} does not answer at {address}; start it, or unset {variable}")
-
-    def _prefect_command(self) -> list[str]:
-        host, port = self.settings.host, str(self.settings.prefect_port)
-        return own_module("unfreeze.tasks.service.prefect_server", "--host", host, "--port", port)
 
     def _mlflow_command(self) -> list[str]:
         host = own_name(self.settings.host)
@@ -219,26 +210,19 @@ class Stack:
         # Commands on this machine; servers elsewhere are known by the environment.
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
         running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
+        of_health = ("restarts", "last_restart", "log", "log_begins")
         record = {
             **this_process(),
             "user": os.getuid(),
             "since": self.since,
-            "prefect": f"http://{host}:{self.settings.prefect_port}/api" if self.own_prefect else None,
-            "mlflow": f"http://{host}:{self.settings.mlflow_port}" if self.own_mlflow else None,
+            "prefect": f"http://{host}:{self.settings.prefect_port}/api" if self.runs("Prefect") else None,
+            "mlflow": f"http://{host}:{self.settings.mlflow_port}" if self.runs("MLflow") else None,
             "pool": self.settings.pool,
             "parts": {name: mark_of(psutil.Process(pid)) for name, pid in running.items()},
-            "health": {
-                part.name: {
-                    "restarts": part.restarts,
-                    "last_restart": part.last_restart,
-                    "log": str(part.log),
-                    "log_begins": part.log_begins,
-                }
-                for part in self.parts
-            },
+            "health": {part.name: {name: getattr(part, name) for name in of_health} for part in self.parts},
         }
         temporary = home() / f"{SERVICE_RECORD}.tmp"
-        temporary.write_text(json.dumps(record, indent=1))
+        temporary.write_text(json.dumps(record, indent=1, default=str))
         os.replace(temporary, home() / SERVICE_RECORD)
 
 
@@ -255,27 +239,17 @@ def _refuse_second(report: Report) -> None:
     (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
 
-def _refuse_open_server(host: str, own_mlflow: bool) -> None:
-    """MLflow as `up` starts it has no accounts, so that it may listen on the loopback only."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if own_mlflow and not is_loopback:
-        raise UserError(
-            f"--host {host}: MLflow would be open to the network without an account. Set MLFLOW_TRACKING_URI to a "
-            "server with accounts (docs/team-server.md), or omit --host and use an SSH tunnel to this machine"
-        )
+def _require_server(name: str, address: str, variable: str) -> None:
+    if not responds(f"{address}/health"):
+        raise UserError(f"{name} does not answer at {address}; start it, or unset {variable}")
 
 
 def _require_free_port(host: str, port: int, flag: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            return
-        except OSError as error:
-            reason = error.strerror
+    try:
+        socket.create_server((host, port)).close()
+        return
+    except OSError as error:
+        reason = error.strerror or str(error)
     process = listener(port)
     folder = data_folder_of(process) if process is not None else None
     if folder is not None:

@@ -25,16 +25,10 @@ MOST_FAILURES = 3
 
 @dataclass
 class Part:
-    """One long-running process, the leader of a process group of its own.
+    """One long-running process, the leader of a process group of its own, with a log that its output is appended to.
 
     Parameters
     ----------
-    name
-        For people.
-    command, environment, folder
-        What to run, with which variables, where.
-    log
-        File that its output is appended to.
     answers
         Whether it can be used; asked until it is, and never failing.
     children_outlive_it
@@ -50,21 +44,21 @@ class Part:
     answers: Callable[[], bool]
     children_outlive_it: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    failures: int = 0
     restarts: int = 0
     last_restart: str | None = None
     """When it was last started again, ISO 8601."""
     log_begins: int = 0
     """Bytes that the log had before this program started it."""
+    _failures: int = 0
     _started: float = 0.0
 
     def start(self) -> None:
         """Start it; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.process is None and self.log.exists():
-            self.log_begins = self.log.stat().st_size
         self._started = time.monotonic()
         with self.log.open("ab") as log:
+            if self.process is None:
+                self.log_begins = log.tell()
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
@@ -81,17 +75,11 @@ class Part:
             wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
-        """Start it again if it has ended; whether it had.
-
-        Raises
-        ------
-        UserError
-            If it failed right after its start several times in a row.
-        """
+        """Start it again if it has ended; whether it had. A `UserError` if it keeps failing right after its start."""
         if self.process is not None and self.process.poll() is None:
             return False
-        self.failures = self.failures + 1 if time.monotonic() - self._started < SOON else 1
-        if self.failures > MOST_FAILURES:
+        self._failures = self._failures + 1 if time.monotonic() - self._started < SOON else 1
+        if self._failures > MOST_FAILURES:
             raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{_last_lines(self.log)}")
         if not self.children_outlive_it:
             self._kill_group()
@@ -107,21 +95,15 @@ class Part:
             self._kill_group()
 
     def _kill_group(self) -> None:
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            if self.process is not None:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def wait_for(
     name: str, process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path, seconds: float
 ) -> None:
-    """Wait until a process that was started answers.
-
-    Raises
-    ------
-    UserError
-        If it ends or does not answer in time; shows the end of its log.
-    """
+    """Wait until a process answers; a `UserError` with the end of its log if it ends or does not answer in time."""
     deadline = time.monotonic() + seconds
     while not answers():
         if process.poll() is not None:
