@@ -12,7 +12,7 @@ from typing import Any
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 

@@ -11,7 +11,7 @@ from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Evaluate, run_recipe
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.models.specs.tables import TrainTables, completed
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.steps.evaluate import evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare

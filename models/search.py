@@ -263,8 +263,10 @@ def _stages_of(name: str, training: BaseModel) -> list[int]:
     """Positions of the stages that a dimension changes; the first for a setting outside the recipe."""
     if name in STAGE_DIMENSIONS:
         return [at for at, stage in enumerate(_recipe(training)) if stage.train != "head"]
-    group, entry, *field = *name.split("."), ""
-    return [position_of(training.model_dump()["recipe"], entry) or 0] if group == "recipe" and field[:-1] else [0]
+    parts = name.split(".")
+    if parts[0] != "recipe" or len(parts) < 3:
+        return [0]
+    return [position_of(training.model_dump()["recipe"], parts[1]) or 0]
 
 
 def _check_meaning(dimension: Dimension, training: BaseModel) -> None:

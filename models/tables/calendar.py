@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.events import days_since, days_until, rolling_mean
 
 ROLLING_DAYS = 7

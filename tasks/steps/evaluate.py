@@ -42,16 +42,11 @@ def register(run: Run, data: TrainingData, learner: Learner) -> dict[str, str]:
 
 
 def _register(run: Run, data: TrainingData, learner: Learner) -> dict[str, str]:
-    modality = modality_of(run.params)
-    target = data.target
-    metadata = {"targets": list(target.columns), "classes": [str(each) for each in target.classes]}
+    kind = modality_of(run.params)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / modality.suffix
+        folder = Path(place) / kind.suffix
         data.save(folder, learner.network, len(run.params.recipe) - 1, snapshots_of(run))
-        signature = tracking.signature_of(data.example(), target)
-        uri, model_id = tracking.log_model(
-            run.id, folder, modality.loader, signature, data.example(), modality.requirements, metadata
-        )
+        uri, model_id = tracking.log_model(run.id, folder, kind, data.target, data.example())
     number, alias = tracking.register_model(run.model_name, run.id, uri, model_id, data.summary(run.metrics))
     log_info(f"registered {run.model_name} version {number} as {alias}")
     return {"model_uri": uri, "name": run.model_name, "version": number, "alias": alias}

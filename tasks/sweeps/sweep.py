@@ -24,7 +24,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
 from unfreeze.models.search import SweepSpec, check_space
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.environment import home, tracking_store
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
@@ -252,7 +252,7 @@ def join_sweep(search: SweepSpec, training: Any) -> None:
     study = open_study(search.study or source_name(training.data.source), search, training)
     run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
     if run_id is None:
-        raise UserError(f"study {study.study_name!r} has no MLflow run at {os.environ['MLFLOW_TRACKING_URI']}")
+        raise UserError(f"study {study.study_name!r} has no MLflow run at {tracking_store()}")
     Sweep(search, training, study, run_id).run_trials()
 
 

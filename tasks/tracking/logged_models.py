@@ -3,10 +3,8 @@
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pandas as pd
@@ -14,6 +12,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 import unfreeze.models
+from unfreeze.models.modality import Modality
 from unfreeze.models.target import Target
 from unfreeze.tasks.tracking.server import client
 
@@ -41,18 +40,10 @@ def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
     return ModelSignature(inputs, Schema([ColSpec(DataType.double, column) for column in target.columns]))
 
 
-def log_model(
-    run_id: str,
-    folder: Path,
-    loader: str,
-    signature: ModelSignature,
-    example: pd.DataFrame,
-    requirements: Sequence[str],
-    metadata: Mapping[str, Any],
-) -> tuple[str, str]:
-    """Log a model whose `loader` module reads `folder`, with the code of `unfreeze.models`; returns its URI and id.
+def log_model(run_id: str, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> tuple[str, str]:
+    """Log the model in `folder` with the code of `unfreeze.models`; returns its URI and id.
 
-    `requirements` are packages that it needs besides MLflow; they are pinned to the versions installed here.
+    The packages that the modality's models need are pinned to the versions installed here.
     """
     mlflow_client = client()
     run = mlflow_client.get_run(run_id)
@@ -70,12 +61,12 @@ def log_model(
             name="model",
             run_id=run_id,
             model_id=logged.model_id,
-            loader_module=loader,
+            loader_module=modality.loader,
             data_path=str(folder),
             code_paths=[str(code)],
-            signature=signature,
+            signature=signature_of(example, target),
             input_example=example,
-            pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in requirements],
-            metadata=dict(metadata),
+            pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in modality.requirements],
+            metadata={"targets": list(target.columns), "classes": [str(each) for each in target.classes]},
         )
     return str(info.model_uri), str(info.model_id)

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
-from unfreeze.tasks.machine.environment import home, make_home
+from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
@@ -76,7 +76,7 @@ def get_run(run_id: str) -> Any:
         return client().get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"run {run_id!r} is not in MLflow at {os.environ['MLFLOW_TRACKING_URI']}; "
+            f"run {run_id!r} is not in MLflow at {tracking_store()}; "
             "copy the id from the MLflow page or from the run's last lines"
         ) from error
 

@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ not_a_function = 3
         ("f2", (2 / 3 + 4 / 5) / 2),
         ("auc", 12 / 15),
         ("kappa", (6 / 8 - 34 / 64) / (1 - 34 / 64)),
+        ("mcc", (2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5)),
     ],
 )
 def test_a_metric_has_the_value_worked_out_by_hand(name, expected):
