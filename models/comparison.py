@@ -90,7 +90,7 @@ def compare_classes(actual: np.ndarray, champion: np.ndarray, challenger: np.nda
     by_class.insert(0, "rows", rows.groupby("class").size())
     improvement = float(rows["gain"].mean())
     # Accuracy is 1 minus the mean absolute error of being right.
-    resampled = -_resampled("mae", np.ones((len(rows), 1)), *(each[:, None] for each in right), seed)
+    resampled = -_resampled("mae", np.ones((len(rows), 1)), right[0][:, None], right[1][:, None], seed)
     low, high = _interval(resampled, improvement)
     p_value = mcnemar(int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum()))
     before, now = (float(each.mean()) for each in right)
