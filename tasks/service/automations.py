@@ -1,45 +1,41 @@
-"""Automations that bring a flow run back whose worker, machine or process died; Prefect alone leaves it as it is."""
+"""Automations: flow runs whose worker, machine or process died come back, and new data start a retraining."""
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
-from prefect.automations import Automation, AutomationCore, EventTrigger, Posture, ResourceSpecification
+from prefect.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment
 
-HEARTBEAT_SECONDS = 30
-"""What ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` has to be for workers; Prefect allows no less."""
 SILENT_SECONDS = 120
-"""A run that was not heard of for so long is dead: four heartbeats, so that three may get lost."""
+"""A run without news for this long is dead: four heartbeats, so that three may get lost."""
 WAITING_SECONDS = 180
 """A run that a worker claimed but did not start by then is given to another."""
 MOST_ATTEMPTS = 3
 """A run that crashed this often stays Crashed: it is the cause."""
+NEW_DATA = "unfreeze.new-data"
+"""Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
+RESOURCE = "unfreeze.model"
 
-EVERY_FLOW_RUN = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
-# Any news of the run will do; a heartbeat is news as well.
+FLOW_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 ANY_NEWS = {"prefect.flow-run.*"}
+"""Events of a run, its heartbeats included."""
 
 
 def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
     """Mark a flow run as Crashed whose heartbeats stopped: its machine or its process died without a word."""
-    return Automation(
-        name="unfreeze: silent runs have crashed",
-        description="Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while "
-        "the Prefect server is down for longer than the silence that it allows.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect=ANY_NEWS,
-            match=EVERY_FLOW_RUN,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {seconds:.0f} s: its process died")
-        ],
+    return _automation(
+        "unfreeze: silent runs have crashed",
+        "Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while the Prefect "
+        "server is down for longer than the silence that it allows.",
+        ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {seconds:.0f} s: its process died"),
+        missing_for=seconds,
+        after={"prefect.flow-run.heartbeat"},
+        expect=ANY_NEWS,
+        match=FLOW_RUNS,
     )
 
 
@@ -51,22 +47,15 @@ def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "pro
     pool_type
         Type of the work pools it is for. On Kubernetes a run may well wait for a machine for longer.
     """
-    return Automation(
-        name="unfreeze: runs that were claimed but not started are queued again",
-        description="A worker that dies between claiming a run and starting it leaves the run Pending.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
-            expect=ANY_NEWS,
-            match=EVERY_FLOW_RUN,
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "work-pool", "prefect.work-pool.type": pool_type}
-            ),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[_queue_again(f"Not started within {seconds:.0f} s: its worker died")],
+    return _automation(
+        "unfreeze: runs that were claimed but not started are queued again",
+        "A worker that dies between claiming a run and starting it leaves the run Pending.",
+        _queue_again(f"Not started within {seconds:.0f} s: its worker died"),
+        missing_for=seconds,
+        after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
+        expect=ANY_NEWS,
+        match=FLOW_RUNS,
+        match_related={"prefect.resource.role": "work-pool", "prefect.work-pool.type": pool_type},
     )
 
 
@@ -79,30 +68,30 @@ def reschedule_crashed_automation(attempts: int = MOST_ATTEMPTS) -> Automation:
         Starts after which it stays Crashed. A run that never started counts none and is not queued again: it would
         only fail to start once more.
     """
-    return Automation(
-        name="unfreeze: crashed runs are queued again",
-        description=f"At most {attempts} attempts; a person's Retry on the page counts as one.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Crashed"},
-            match=ResourceSpecification(
-                {
-                    "prefect.resource.id": "prefect.flow-run.*",
-                    "prefect.run-count": [str(count) for count in range(1, attempts)],
-                }
-            ),
-            # A run without a deployment is a person's command, or part of another run.
-            match_related=ResourceSpecification({"prefect.resource.role": "deployment"}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[_queue_again("Queued again after a crash")],
+    return _automation(
+        "unfreeze: crashed runs are queued again",
+        f"At most {attempts} attempts; a person's Retry on the page counts as one.",
+        _queue_again("Queued again after a crash"),
+        expect={"prefect.flow-run.Crashed"},
+        match={**FLOW_RUNS, "prefect.run-count": [str(count) for count in range(1, attempts)]},
+        # A run without a deployment is a person's command, or part of another run.
+        match_related={"prefect.resource.role": "deployment"},
+    )
+
+
+def new_data_automation(deployment_id: UUID) -> Automation:
+    """Start a retraining whenever the sensor flow has seen new data of a model."""
+    return _automation(
+        "unfreeze: new data start a retraining",
+        "The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
+        RunDeployment(deployment_id=deployment_id, parameters={"params": {"model": "{{ event.payload.model }}"}}),
+        expect={NEW_DATA},
+        match={"prefect.resource.id": f"{RESOURCE}.*"},
     )
 
 
 def recovery_automations() -> list[Automation]:
-    """All of them, with their usual times."""
+    """All that bring flow runs back, with their usual times."""
     return [zombie_automation(), unstarted_automation(), reschedule_crashed_automation()]
 
 
@@ -116,6 +105,23 @@ def apply_automations(automations: Iterable[Automation]) -> None:
                 client.create_automation(wanted)
             for found in known:
                 client.update_automation(found.id, wanted.model_copy(update={"enabled": found.enabled}))
+
+
+def _automation(
+    name: str, description: str, action: ActionTypes, missing_for: float | None = None, **trigger: Any
+) -> Automation:
+    """Act on each resource at an event, or where the event is missing for some seconds after another one."""
+    posture = Posture.Reactive if missing_for is None else Posture.Proactive
+    within = timedelta(seconds=missing_for or 0)
+    each = {"prefect.resource.id"}
+    return Automation(
+        name=name,
+        description=description,
+        trigger=EventTrigger.model_validate(
+            {"for_each": each, "posture": posture, "threshold": 1, "within": within, **trigger}
+        ),
+        actions=[action],
+    )
 
 
 def _queue_again(message: str) -> ChangeFlowRunState:

@@ -7,25 +7,34 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import (
     SERVICE_RECORD,
+    WORKING_FOLDER,
     credentials,
     home,
     live_service,
     make_home,
     service_record,
 )
-from unfreeze.tasks.machine.processes import ROOT, data_folder_of, flow_runs_here, listener, own_module, this_process
-from unfreeze.tasks.service.prefect_server import responds, server_settings
-from unfreeze.tasks.service.supervise import Part, now, stop_process_tree
+from unfreeze.tasks.machine.processes import (
+    ROOT,
+    data_folder_of,
+    flow_runs_here,
+    listener,
+    mark_of,
+    own_module,
+    process_of,
+    this_process,
+)
+from unfreeze.tasks.service.prefect_server import own_name, server_settings
+from unfreeze.tasks.service.supervise import Part, now, responds, stop_process_tree
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
@@ -68,59 +77,59 @@ class Stack:
             If a service runs already in this folder, a port is taken, or a part does not come up.
         """
         _refuse_second(self.report)
-        if not (ROOT / "prefect.yaml").exists():
-            raise UserError(f"no prefect.yaml in {ROOT}: install unfreeze from its clone (pip install -e .)")
-        given_api, given_mlflow = os.environ.get("PREFECT_API_URL"), os.environ.get("MLFLOW_TRACKING_URI", "")
-        self.own_prefect, self.own_mlflow = given_api is None, not given_mlflow.startswith("http")
+        given_api, store = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
+        self.own_prefect, self.own_mlflow = given_api is None, not store.startswith("http")
         _refuse_open_server(self.settings.host, self.own_mlflow)
-        self.prefect = given_api or f"http://{self.host}:{self.settings.prefect_port}/api"
-        self.mlflow = f"http://{self.host}:{self.settings.mlflow_port}" if self.own_mlflow else given_mlflow
+        host = own_name(self.settings.host)
+        self.prefect = given_api or f"http://{host}:{self.settings.prefect_port}/api"
+        self.mlflow = f"http://{host}:{self.settings.mlflow_port}" if self.own_mlflow else store
         make_home()
         self.since = now()
         environment = self.environment()
         if self.own_prefect:
-            command = self._prefect_command()
-            protected = {**environment, **server_settings(self.host, self.settings.prefect_port)}
-            # The page asks for credentials; a token besides, so that no other page can use what the browser has saved.
-            protected["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] = "true"
-            self._start("Prefect", self.prefect, command, protected, "--prefect_port")
+            protected = {
+                **environment,
+                **server_settings(host, self.settings.prefect_port),
+                # Besides the credentials, so that no other page can use those that the browser has saved.
+                "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+            }
+            self._start_server("Prefect", self.settings.prefect_port, self._prefect_command(), protected)
         if self.own_mlflow:
-            self._start("MLflow", self.mlflow, self._mlflow_command(), environment, "--mlflow_port")
+            # The address may hold a password, and everybody can read a command line.
+            with_store = {**environment, "MLFLOW_BACKEND_STORE_URI": store}
+            self._start_server("MLflow", self.settings.mlflow_port, self._mlflow_command(), with_store)
         self._wait("Prefect", self.prefect)
         shared = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI")
         os.environ.update({name: environment[name] for name in shared if name in environment})
-        command, log = self._worker_command(), _log("worker")
-        worker = Part("worker", command, environment, ROOT, log, self._worker_is_online, children_outlive_it=True)
-        worker.start()
-        self.parts.append(worker)
+        worker = self._part("worker", self._worker_command(), environment, self._worker_is_online)
+        worker.children_outlive_it = True
         self._record()
         from unfreeze.tasks.service.deployments import register_deployments  # prefect, which takes seconds, meanwhile
 
-        count = register_deployments(ROOT, self.settings.pool, environment)
+        count = register_deployments(self.settings.pool, environment)
         self.report(f"{count} deployments in work pool {self.settings.pool}")
         self._wait("MLflow", self.mlflow)
         worker.wait_until_it_answers(SECONDS_TO_START)
 
-    @property
-    def host(self) -> str:
-        """The name that browsers and workers use: a server that listens everywhere has no address of its own."""
-        return socket.gethostname() if self.settings.host in ("0.0.0.0", "::") else self.settings.host
-
     def environment(self) -> dict[str, str]:
-        """Variables of every part, and of whoever wants to use them."""
-        ui = self.prefect.removesuffix("/api")
+        """Variables of every part."""
         account = {"PREFECT_API_AUTH_STRING": credentials()} if self.own_prefect else {}
+        from_clone = {}
+        if (ROOT / "pyproject.toml").exists():  # it need not be installed
+            from_clone["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return {
+            # A run whose process vanished would stay Running: the heartbeat lets an automation see it.
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             **os.environ,
             **account,
+            **from_clone,
             "UNFREEZE_HOME": str(home()),
+            WORKING_FOLDER: os.getcwd(),
             "PREFECT_API_URL": self.prefect,
             "PREFECT_UI_API_URL": self.prefect,
-            "PREFECT_UI_URL": ui,
+            "PREFECT_UI_URL": self.prefect.removesuffix("/api"),
             "MLFLOW_TRACKING_URI": self.mlflow,
-            # A run whose process vanished would stay Running: the heartbeat lets an automation see it.
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"),
-            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
             "PYTHONUNBUFFERED": "1",
             # Seven processes that serve what unfreeze does not use.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -152,14 +161,17 @@ class Stack:
             part.stop()
         (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
-    def _start(self, name: str, address: str, command: list[str], environment: dict[str, str], flag: str) -> None:
-        def answers() -> bool:
-            return responds(f"{address}/health")
-
-        _require_free_port(self.settings.host, int(address.removesuffix("/api").rsplit(":", 1)[1]), flag)
-        part = Part(name, command, environment, ROOT, _log(name.lower()), answers)
+    def _part(self, name: str, command: list[str], environment: Mapping[str, str], answers: Callable[[], bool]) -> Part:
+        """Start a part; not in the working folder, whose files might have the names of modules."""
+        part = Part(name, command, environment, home(), home() / "logs" / f"{name.lower()}.log", answers)
         part.start()
         self.parts.append(part)
+        return part
+
+    def _start_server(self, name: str, port: int, command: list[str], environment: Mapping[str, str]) -> None:
+        _require_free_port(self.settings.host, port, f"--{name.lower()}_port")
+        address = self.prefect if name == "Prefect" else self.mlflow
+        self._part(name, command, environment, lambda: responds(f"{address}/health"))
 
     def _wait(self, name: str, address: str) -> None:
         part = next((part for part in self.parts if part.name == name), None)
@@ -174,16 +186,15 @@ class Stack:
         return own_module("unfreeze.tasks.service.prefect_server", "--host", host, "--port", port)
 
     def _mlflow_command(self) -> list[str]:
-        store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{home() / 'mlflow.db'}")
+        host = own_name(self.settings.host)
         return [
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", self.settings.host, "--port", str(self.settings.mlflow_port)),
-            *("--backend-store-uri", store),
             # Runs without this server write to the same folder, so both see all artifacts.
             *("--default-artifact-root", (home() / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"),
             *("--workers", "1"),  # four processes would each take seconds to start
             # Without it MLflow refuses requests that name any host but the loopback.
-            *("--allowed-hosts", f"{self.host}:*,{self.host},localhost:*,127.0.0.1:*"),
+            *("--allowed-hosts", f"{host}:*,{host},localhost:*,127.0.0.1:*"),
         ]
 
     def _worker_command(self) -> list[str]:
@@ -205,24 +216,17 @@ class Stack:
 
     def _record(self) -> None:
         """Note what runs, so that other commands find it, and a later `up` what this one may leave behind."""
-        processes = {part.name: part.process.pid for part in self.parts if part.process is not None}
+        # Commands on this machine; servers elsewhere are known by the environment.
+        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
+        running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
         record = {
             **this_process(),
             "user": os.getuid(),
             "since": self.since,
-            # Commands on this machine; servers elsewhere are known by the environment.
-            "prefect": f"http://{_loopback(self.settings.host)}:{self.settings.prefect_port}/api"
-            if self.own_prefect
-            else None,
-            "mlflow": f"http://{_loopback(self.settings.host)}:{self.settings.mlflow_port}"
-            if self.own_mlflow
-            else None,
+            "prefect": f"http://{host}:{self.settings.prefect_port}/api" if self.own_prefect else None,
+            "mlflow": f"http://{host}:{self.settings.mlflow_port}" if self.own_mlflow else None,
             "pool": self.settings.pool,
-            "parts": {
-                name: f"{pid}:{psutil.Process(pid).create_time():.0f}"
-                for name, pid in processes.items()
-                if psutil.pid_exists(pid)
-            },
+            "parts": {name: mark_of(psutil.Process(pid)) for name, pid in running.items()},
             "health": {
                 part.name: {
                     "restarts": part.restarts,
@@ -238,33 +242,17 @@ class Stack:
         os.replace(temporary, home() / SERVICE_RECORD)
 
 
-def _loopback(host: str) -> str:
-    """The address under which this machine's own commands reach what listens on `host`."""
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
-
-
-def _log(name: str) -> Path:
-    return home() / "logs" / f"{name}.log"
-
-
 def _refuse_second(report: Report) -> None:
     """One service a folder; the parts of one that was killed are stopped first."""
     if live_service() is not None:
         raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
-    record = service_record()
-    if record is None:
-        return
-    parts = record.get("parts")
-    for name, text in parts.items() if isinstance(parts, dict) else ():
-        pid, _, created = str(text).partition(":")
-        try:
-            process = psutil.Process(int(pid))
-            if abs(process.create_time() - float(created)) < 2 and data_folder_of(process) == str(home()):
-                report(f"stopping {name} (process {pid}), which a service that was killed left behind")
-                stop_process_tree(int(pid))
-        except (psutil.NoSuchProcess, ValueError):  # ValueError: a record that we did not write
-            continue
-    (home() / SERVICE_RECORD).unlink()
+    parts = (service_record() or {}).get("parts")
+    for name, mark in parts.items() if isinstance(parts, dict) else ():
+        process = process_of(mark)
+        if process is not None and data_folder_of(process) == str(home()):
+            report(f"stopping {name} (process {process.pid}), which a service that was killed left behind")
+            stop_process_tree(process.pid)
+    (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
 
 def _refuse_open_server(host: str, own_mlflow: bool) -> None:

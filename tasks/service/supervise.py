@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.service.prefect_server import last_lines
 
 SECONDS_TO_STOP = 15
 """A part that has not ended by then is killed."""
@@ -25,12 +25,12 @@ MOST_FAILURES = 3
 
 @dataclass
 class Part:
-    """One long-running process.
+    """One long-running process, the leader of a process group of its own.
 
     Parameters
     ----------
     name
-        For people and for the log file.
+        For people.
     command, environment, folder
         What to run, with which variables, where.
     log
@@ -75,25 +75,10 @@ class Part:
                 start_new_session=True,
             )
 
-    def is_running(self) -> bool:
-        """Whether its process lives."""
-        return self.process is not None and self.process.poll() is None
-
     def wait_until_it_answers(self, seconds: float) -> None:
-        """Wait for it.
-
-        Raises
-        ------
-        UserError
-            If it ends or does not answer in time; shows the end of its log.
-        """
-        deadline = time.monotonic() + seconds
-        while not self.answers():
-            if not self.is_running():
-                raise UserError(f"{self.name} ended as it started; the end of {self.log}:\n{last_lines(self.log)}")
-            if time.monotonic() > deadline:
-                raise UserError(f"{self.name} does not answer after {seconds:.0f} s; see {self.log}")
-            time.sleep(0.1)
+        """Wait for it; see `wait_for`."""
+        if self.process is not None:
+            wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
         """Start it again if it has ended; whether it had.
@@ -103,13 +88,13 @@ class Part:
         UserError
             If it failed right after its start several times in a row.
         """
-        if self.is_running():
+        if self.process is not None and self.process.poll() is None:
             return False
         self.failures = self.failures + 1 if time.monotonic() - self._started < SOON else 1
         if self.failures > MOST_FAILURES:
-            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{last_lines(self.log)}")
+            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{_last_lines(self.log)}")
         if not self.children_outlive_it:
-            self._stop_orphans()
+            self._kill_group()
         self.start()
         self.restarts, self.last_restart = self.restarts + 1, now()
         return True
@@ -119,13 +104,40 @@ class Part:
         if self.process is not None:
             stop_process_tree(self.process.pid)
             self.process.wait()
-            self._stop_orphans()
+            self._kill_group()
 
-    def _stop_orphans(self) -> None:
-        """Kill what is left of its process group; each part leads one of its own."""
+    def _kill_group(self) -> None:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def wait_for(
+    name: str, process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path, seconds: float
+) -> None:
+    """Wait until a process that was started answers.
+
+    Raises
+    ------
+    UserError
+        If it ends or does not answer in time; shows the end of its log.
+    """
+    deadline = time.monotonic() + seconds
+    while not answers():
+        if process.poll() is not None:
+            raise UserError(f"{name} ended as it started; the end of {log}:\n{_last_lines(log)}")
+        if time.monotonic() > deadline:
+            raise UserError(f"{name} does not answer after {seconds:.0f} s; see {log}")
+        time.sleep(0.1)
+
+
+def responds(address: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return 200 <= answer.status < 300
+    except (OSError, ValueError):
+        return False
 
 
 def now() -> str:
@@ -134,23 +146,21 @@ def now() -> str:
 
 
 def stop_process_tree(pid: int) -> None:
-    """Ask a process and all its descendants to end, and kill those that do not."""
+    """Ask a process, then its descendants, to end, and kill those that do not."""
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        left = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    _each(family[:1], psutil.Process.terminate)  # it stops its own children in its own way
-    _, left = psutil.wait_procs(family, SECONDS_TO_STOP)
-    _each(left, psutil.Process.terminate)
-    _, left = psutil.wait_procs(left, 3)
-    _each(left, psutil.Process.kill)
-    psutil.wait_procs(left, 3)
+    terminate, kill = psutil.Process.terminate, psutil.Process.kill
+    asked = [root]  # it stops its own children in its own way
+    for action, seconds in ((terminate, SECONDS_TO_STOP), (terminate, 3), (kill, 3)):
+        for process in asked:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                action(process)
+        _, left = psutil.wait_procs(left, seconds)
+        asked = left
 
 
-def _each(processes: Iterable[psutil.Process], action: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        try:
-            action(process)
-        except psutil.NoSuchProcess:
-            continue
+def _last_lines(log: Path, count: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])

@@ -82,7 +82,7 @@ def test_mlflow_answers_to_no_other_host_name(team: Team) -> None:
 
 def test_the_set_up_made_every_deployment_and_the_automations(team: Team) -> None:
     deployments = team.request("POST", "/deployments/filter", {})
-    assert "train-images" in {each["entrypoint"].split("/")[1].split(".")[0].replace("_", "-") for each in deployments}
+    assert "train-images" in {each["entrypoint"].split(".")[-1].replace("_", "-") for each in deployments}
     assert {each["work_pool_name"] for each in deployments} == {"local"}
     names = {each["name"] for each in team.request("POST", "/automations/filter", {})}
     assert {"unfreeze: silent runs have crashed", "unfreeze: crashed runs are queued again"} <= names

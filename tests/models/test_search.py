@@ -365,8 +365,8 @@ def test_any_setting_can_be_searched(dimension: Dimension) -> None:
         ),
         (
             TRAINING,
-            choices_of("optimizer.name", "adamw", "adam"),
-            "space: optimizer.name: given 'adam'; allowed: adamw or sgd",
+            choices_of("data.fit", "crop", "squash"),
+            "space: data.fit: given 'squash'; allowed: crop, squish or pad",
         ),
         (TRAINING, range_of("optimizer.name", 1, 2), "space: optimizer.name: a range needs a number; give choices"),
         (

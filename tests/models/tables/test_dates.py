@@ -197,7 +197,7 @@ def test_rows_whose_index_repeats_stay_apart() -> None:
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("date", "no column 'date'; did you mean 'Date'?"), ("xyz", "no column 'xyz'; the columns are Date, Store")],
+    [("date", "no column 'date'; did you mean Date?"), ("xyz", "no column 'xyz'; it has: Date, Store")],
 )
 def test_a_column_that_is_not_there_is_named(column: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
@@ -228,7 +228,7 @@ def test_files_of_every_format_become_files_of_every_format(tmp_path: Path, suff
         ("none.csv", "Date", "out.csv", "none.csv does not exist"),
         ("sales.txt", "Date", "out.csv", "sales.txt ends in none of .csv, .parquet, .feather"),
         ("sales.csv", "Date", "out.xlsx", "out.xlsx ends in none of"),
-        ("sales.csv", "date", "out.csv", "sales.csv: there is no column 'date'; did you mean 'Date'?"),
+        ("sales.csv", "date", "out.csv", "sales.csv: date column: the table has no column 'date'; did you mean Date?"),
         (
             "sales.csv",
             "Store",
