@@ -58,9 +58,10 @@ def _side(output: Any) -> int | None:
 
 def remove_unused(network: nn.Module, used: set[str]) -> None:
     """Remove the parameters that are not in `used`, and the content of modules that have no others."""
+    kept = {parameter for name, parameter in network.named_parameters() if name in used}
     for name, module in reversed(list(network.named_modules())):
-        parameters = {parameter for parameter, _ in module.named_parameters(prefix=name)}
-        if parameters and not parameters & used:
+        parameters = set(module.parameters())
+        if parameters and not parameters & kept:
             network.set_submodule(name, nn.Identity())
     for name in {name for name, _ in network.named_parameters()} - used:
         module, _, own = name.rpartition(".")
