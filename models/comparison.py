@@ -11,7 +11,7 @@ from scipy.stats import DegenerateDataWarning, binom, bootstrap
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import LOWER_IS_BETTER
 from unfreeze.models.specs.retrain import PromotionSpec
-from unfreeze.models.training.metrics import METRICS
+from unfreeze.models.training.metrics import VALUE_METRICS
 
 RESAMPLES = 2000
 """Of the bootstrap: the smallest p-value it can give is 1 / 2001."""
@@ -135,7 +135,7 @@ def compare_values(
     UserError
         If there are no rows, a target is missing, the shapes differ, or the metric is not one of these.
     """
-    metrics = METRICS["regression"]
+    metrics = VALUE_METRICS
     if metric not in metrics:
         raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(metrics)}")
     actual, champion, challenger = (_columns(values) for values in (actual, champion, challenger))
