@@ -329,8 +329,9 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return True
     if str(column.name).endswith("Elapsed"):  # seconds since 1970: few days in a table make it no category
         return False
-    few = count_up_to(column, data.max_category_values + 1) <= data.max_category_values
-    return few and not any(map(_has_fractions, in_chunks(column)))
+    if any(map(_has_fractions, in_chunks(column))):
+        return False
+    return count_up_to(_whole(column), data.max_category_values + 1) <= data.max_category_values
 
 
 def _count_categories(column: pd.Series, kind: str) -> pd.Series:
