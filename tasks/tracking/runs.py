@@ -143,7 +143,7 @@ def _last_logged(run: Any) -> int:
     """When the run logged its last metric, or began: milliseconds since 1970."""
     names = ("train/loss", "valid/loss", "system/cpu_utilization_percentage")
     histories = (client().get_metric_history(run.info.run_id, name) for name in names if name in run.data.metrics)
-    return max([run.info.start_time, *(metric.timestamp for history in histories for metric in history[-1:])])
+    return max([int(run.info.start_time), *(metric.timestamp for history in histories for metric in history[-1:])])
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
