@@ -119,8 +119,9 @@ def overhead(folder: Path) -> None:
 
 def directly(home: Path, runs: list[Any]) -> float:
     """Median seconds of the same trainings by `models` alone, from the shared prefix's weights."""
-    from unfreeze.models.images.index import Index
     from unfreeze.models.images.recipe import ImageRecipe
+
+    from unfreeze.models.images.index import Index
     from unfreeze.models.overrides import build_spec
     from unfreeze.models.specs import TrainImages
     from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages

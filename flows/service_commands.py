@@ -10,11 +10,9 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 
@@ -88,6 +86,8 @@ def _open(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from unfreeze.tasks.service.overview import overview
 
     state = overview()
@@ -107,7 +107,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.tracking.champion import promote
+    from unfreeze.tasks.tracking.registry import promote
 
     print(promote(options.model, options.version), file=sys.stderr)
     return 0

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.retrain_spec import PromotionSpec
 from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.tables.metrics import mae, r2, rmse, rmspe
+from unfreeze.models.specs.retrain import PromotionSpec
+from unfreeze.models.training.metrics import mae, r2, rmse, rmspe
 
 RESAMPLES = 2000
 """Of the bootstrap: the smallest p-value it can give is 1 / 2001."""

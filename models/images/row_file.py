@@ -1,6 +1,7 @@
 """Fixed-width rows in one memory-mapped Arrow file: images as uint8, activations as float32."""
 
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ class RowWriter:
         self._schema = pa.schema([pa.field("row", self._type, nullable=False)], metadata=metadata)
         self._file = pa.ipc.new_file(str(path), self._schema)
 
-    def __enter__(self) -> "RowWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -98,22 +99,12 @@ class RowFile:
         return self._rows
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy some rows out of the file.
-
-        Parameters
-        ----------
-        rows
-            int64 of shape (B,), in any order, repeats allowed.
-
-        Returns
-        -------
-        torch.Tensor
-            (B, width) of the file's dtype.
+        """Copy the rows (B,) int64, in any order, repeats allowed, as (B, width) of the file's dtype.
 
         Raises
         ------
         IndexError
-            Where a row is negative or past the end.
+            If a row is negative or past the end.
         """
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._rows:

@@ -1,17 +1,18 @@
 """Dates: read whatever a table writes them as, and make the parts of a date that the course trains on."""
 
-import difflib
 import re
-from collections.abc import Callable
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.tables.reading import unknown_column
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Ticks per second of the units that pandas keeps times in."""
@@ -26,76 +27,47 @@ TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:
 SHOWN = 3
 """Rows that an error names."""
 SAMPLE = 100
-"""Texts that decide which formats are worth trying on all."""
+"""Texts that decide which formats are tried on all."""
 # A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
 _ZONE = re.compile(r"([:T]\d{2,6}(?:[.,]\d+)?)\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$", re.IGNORECASE)
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
 _ISO_BEGINS = r"\s*\d{4}(?:-|\d{4})"
-
-_Function = TypeVar("_Function")
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    # In one piece: pieces may disagree about the type of a column.
-    ".csv": lambda path: pd.read_csv(path, low_memory=False),
-    ".parquet": pd.read_parquet,
-    ".feather": pd.read_feather,
-}
-_WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-    ".feather": lambda frame, path: frame.to_feather(path),
+_DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
+_FORMATS: dict[str, tuple[Any, Any]] = {
+    # CSV in one piece: pieces may disagree about the type of a column.
+    ".csv": (partial(pd.read_csv, low_memory=False), partial(pd.DataFrame.to_csv, index=False)),
+    ".parquet": (pd.read_parquet, partial(pd.DataFrame.to_parquet, index=False)),
+    ".feather": (pd.read_feather, pd.DataFrame.to_feather),
 }
 
 
 def parse_dates(values: pd.Series, name: str) -> pd.Series:
-    """Read a column as dates and times.
+    """Read a column as dates and times, datetime64 in the unit of `values` if it has one, with its index.
 
     Times with a zone keep the wall clock of their own zone and lose the zone: the hour at which a shop opens says
     more than the hour in Greenwich. A text is read as ISO 8601, or with the one of `DATE_FORMATS` and `TIME_FORMATS`
-    that fits every text that is not. Whole numbers are read as YYYYMMDD.
-
-    Parameters
-    ----------
-    values : Series of length n
-        Times, dates, texts, or a mix of them. Missing values and blank texts become NaT.
-    name : str
-        The column's name, for errors.
-
-    Returns
-    -------
-    Series of length n, datetime64 in the unit of `values` if it has one
-        With the index of `values`.
+    that fits every text that is not. Whole numbers are read as YYYYMMDD. Missing values and blank texts become NaT.
 
     Raises
     ------
     UserError
-        If a value is not a date, or if nothing in the column tells whether the month or the day comes first.
+        If a value is not a date, or if nothing in the column tells whether the month or the day comes first; it
+        names the column `name`.
     """
     times, wrong = read_dates(values, name)
-    if wrong.any():
-        raise _no_dates(_as_texts(_without_categories(values), name), wrong, name)
-    return times
+    if not wrong.any():
+        return times
+    texts, rows = _as_texts(_without_categories(values), name), np.flatnonzero(wrong)
+    shown = ", ".join(f"row {row + 1} ({texts.iloc[row]!r})" for row in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
+    raise UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
 
 
 def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
-    """Read a column as `parse_dates` does, but say which values are not dates instead of failing.
-
-    Parameters
-    ----------
-    values, name
-        See `parse_dates`.
-
-    Returns
-    -------
-    tuple
-        The dates, NaT where there is none, and which values are not dates although there is one, (n,) bool.
-
-    Raises
-    ------
-    UserError
-        If nothing in the column tells whether the month or the day comes first.
-    """
+    """Read a column as `parse_dates` does, and mark the present values that are not dates, (n,) bool, as NaT."""
     values = _without_categories(values)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    if types.is_datetime64_any_dtype(values.dtype):
         return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
     codes, distinct = pd.factorize(texts)
@@ -119,10 +91,8 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
         See `parse_dates`.
     prefix : str
         Put before each name.
-    time : bool
-        Whether to make the parts of the time of day.
-    cyclic : bool
-        Whether to make sines and cosines.
+    time, cyclic : bool
+        Whether to make the parts of the time of day, and sines and cosines.
 
     Returns
     -------
@@ -142,15 +112,32 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     days = seconds // DAY
     # Millions of rows share a few thousand days: each day's parts are found once.
     codes, distinct = _distinct_days(days)
-    of_days = _parts_of_days(distinct)
-    parts = {name: part[codes] for name, part in of_days.items()}
+    of_days = pd.DatetimeIndex((distinct * DAY).astype("datetime64[s]"))
+    numbers = {
+        "Year": of_days.year,
+        "Month": of_days.month,
+        "Week": of_days.isocalendar().week,
+        "Day": of_days.day,
+        "Dayofweek": of_days.day_of_week,
+        "Dayofyear": of_days.day_of_year,
+    }
+    parts = {name: np.asarray(part, np.int32)[codes] for name, part in numbers.items()}
+    parts |= {name: np.asarray(getattr(of_days, name.lower()))[codes] for name in _DAY_FLAGS}
     if time:
-        parts |= _parts_of_time((seconds - days * DAY).astype(np.int32))
+        minutes, second = np.divmod((seconds - days * DAY).astype(np.int32), np.int32(60))
+        parts |= {"Hour": minutes // 60, "Minute": minutes % 60, "Second": second}
     parts["Elapsed"] = seconds.astype(np.float64)
     if cyclic:
-        parts |= {name: wave[codes] for name, wave in _waves_of_days(distinct, of_days).items()}
+        shares = {
+            "Month": (of_days.month - 1) / 12,
+            "Dayofweek": of_days.day_of_week / 7,
+            "Dayofyear": (of_days.day_of_year - 1) / (365 + of_days.is_leap_year),
+            "Day": (of_days.day - 1) / of_days.days_in_month,
+        }
+        for name, share in shares.items():
+            parts |= _waves(name, np.asarray(share), codes)
         if time:
-            parts |= {name: wave[parts["Hour"]] for name, wave in _waves("Hour", np.arange(24) / 24).items()}
+            parts |= _waves("Hour", np.arange(24) / 24, parts["Hour"])
     if blanks:
         parts = {name: _blank(part, missing) for name, part in parts.items()}
     return {prefix + name: part for name, part in parts.items()}
@@ -164,12 +151,12 @@ def add_datepart(
     drop: bool = True,
     prefix: str | None = None,
 ) -> pd.DataFrame:
-    """A table with the parts of one of its dates as columns, at its end.
+    """A copy of a table with the parts of one of its dates (see `date_parts`) as columns at its end.
 
     Parameters
     ----------
     frame : DataFrame
-        Is not changed. A column that has the name of a part gives way to it, as with fastai.
+        A column that has the name of a part gives way to it, as with fastai.
     column : str
         The date; see `parse_dates` for what is read.
     time, cyclic : bool
@@ -179,18 +166,13 @@ def add_datepart(
     prefix : str or None
         Put before the name of each part. None: the name of the column without Date or date at its end.
 
-    Returns
-    -------
-    DataFrame
-        See `date_parts` for the columns added.
-
     Raises
     ------
     UserError
         If there is no such column, or it holds something else than dates.
     """
     if column not in frame.columns:
-        raise _no_column(column, [str(name) for name in frame.columns])
+        raise unknown_column(column, frame.columns, "date column")
     dates = parse_dates(frame[column], column)
     prefix = re.sub("[Dd]ate$", "", column) if prefix is None else prefix
     rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
@@ -200,23 +182,9 @@ def add_datepart(
 
 
 def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False) -> int:
-    """Write a table's file anew with the parts of one of its dates; see `add_datepart`.
+    """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
 
-    Parameters
-    ----------
-    source : Path
-        A .csv, .parquet or .feather file.
-    column : str
-        The date, which is replaced by its parts.
-    out : Path
-        What to write, by its ending one of the same formats. A file that is there is replaced once all is written.
-    time, cyclic : bool
-        See `date_parts`.
-
-    Returns
-    -------
-    int
-        The number of rows.
+    Both files are .csv, .parquet or .feather; an existing `out` is replaced once all is written.
 
     Raises
     ------
@@ -225,7 +193,10 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
     """
     if (kind := irregular_kind(source)) is not None:
         raise UserError(f"{source} is {kind}; give the path of a file")
-    read, write = _by_suffix(source, _READERS), _by_suffix(out, _WRITERS)
+    for path in (source, out):
+        if path.suffix.lower() not in _FORMATS:
+            raise UserError(f"{path} ends in none of {', '.join(_FORMATS)}; give a file of one of these formats")
+    read, write = _FORMATS[source.suffix.lower()][0], _FORMATS[out.suffix.lower()][1]
     try:
         frame = read(source)
     except FileNotFoundError as error:
@@ -237,17 +208,14 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
         frame = add_datepart(frame, column, time, cyclic)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    partial = out.with_name(f".{out.name}.part")
+    partial_file = out.with_name(f".{out.name}.part")
     try:
-        write(frame, partial)
-        partial.replace(out)
+        write(frame, partial_file)
+        partial_file.replace(out)
     except (OSError, ValueError) as error:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
         raise UserError(f"{out} cannot be written ({error}); check that its folder is there and has room") from error
     return len(frame)
-
-
-# --- reading dates ----------------------------------------------------------------------------------------------------
 
 
 def _without_categories(values: pd.Series) -> pd.Series:
@@ -258,25 +226,29 @@ def _without_categories(values: pd.Series) -> pd.Series:
 def _without_zone(values: pd.Series) -> pd.Series:
     if isinstance(values.dtype, pd.ArrowDtype):
         # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
-        arrow = values.array.__arrow_array__()
-        plain = arrow.to_pandas(date_as_object=False)
+        plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
         values = pd.Series(plain.array, index=values.index, name=values.name)
     return values.dt.tz_localize(None)
 
 
 def _as_texts(values: pd.Series, name: str) -> pd.Series:
     """Each value as a text without zone; missing where there is none."""
-    dtype, is_object = values.dtype, pd.api.types.is_object_dtype(values.dtype)
-    if pd.api.types.is_string_dtype(dtype) and not is_object:
+    dtype, is_object = values.dtype, types.is_object_dtype(values.dtype)
+    if types.is_string_dtype(dtype) and not is_object:
         texts = values.astype("str")
     elif is_object or values.isna().all():
         texts = pd.Series([_as_text(value) for value in values], index=values.index, dtype="str")
-    elif pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
-        texts = _whole_numbers(values, name)
     else:
-        raise UserError(
-            f"column {name!r} holds {dtype}, not dates; name a column of dates, or write them as YYYY-MM-DD"
-        )
+        try:
+            if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
+                raise TypeError
+            texts = values.astype("Int64").astype("str")
+        except (TypeError, ValueError) as error:
+            fractions = " with fractions" if types.is_float_dtype(dtype) else ""
+            raise UserError(
+                f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "
+                "YYYY-MM-DD"
+            ) from error
     return texts.mask(texts.str.strip() == "")
 
 
@@ -286,16 +258,6 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, date):
         return value.isoformat()
     return None if pd.isna(value) else str(value)
-
-
-def _whole_numbers(values: pd.Series, name: str) -> pd.Series:
-    try:
-        return values.astype("Int64").astype("str")
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"column {name!r} holds {values.dtype} with fractions, not dates; name a column of dates, or write them as "
-            "YYYY-MM-DD"
-        ) from error
 
 
 def _parse_texts(texts: pd.Series, name: str) -> pd.Series:
@@ -326,17 +288,6 @@ def _parse_other(texts: pd.Series, name: str) -> pd.Series | None:
     return max(readings, key=lambda reading: reading.notna().sum())
 
 
-def _no_dates(texts: pd.Series, wrong: np.ndarray, name: str) -> UserError:
-    rows = np.flatnonzero(wrong)
-    shown = ", ".join(f"row {row + 1} ({texts.iloc[row]!r})" for row in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
-    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
-    return UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
-
-
 def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each row's position among distinct days, and these days."""
     first, last = (int(days.min()), int(days.max())) if len(days) else (0, -1)
@@ -346,85 +297,15 @@ def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pd.factorize(days)
 
 
-def _parts_of_days(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Parts of days given as numbers since 1970-01-01."""
-    days = numbers.astype("datetime64[D]")
-    months, years = days.astype("datetime64[M]"), days.astype("datetime64[Y]")
-    month = months.astype(np.int64) % 12 + 1
-    weekday = (numbers + 3) % 7  # 1970 began on a Thursday
-    month_start, month_end = days == _first(months), days + 1 == _first(months + 1)
-    ends_quarter, starts_quarter = month % 3 == 0, month % 3 == 1
-    whole = {
-        "Year": years.astype(np.int64) + 1970,
-        "Month": month,
-        "Week": _iso_week(days, weekday),
-        "Day": (days - _first(months)).astype(np.int64) + 1,
-        "Dayofweek": weekday,
-        "Dayofyear": (days - _first(years)).astype(np.int64) + 1,
-    }
-    return {name: part.astype(np.int32) for name, part in whole.items()} | {
-        "Is_month_end": month_end,
-        "Is_month_start": month_start,
-        "Is_quarter_end": month_end & ends_quarter,
-        "Is_quarter_start": month_start & starts_quarter,
-        "Is_year_end": month_end & (month == 12),
-        "Is_year_start": month_start & (month == 1),
-    }
-
-
-def _iso_week(days: np.ndarray, weekday: np.ndarray) -> np.ndarray:
-    """Week of ISO 8601: a week belongs to the year of its Thursday."""
-    thursday = days - weekday + 3
-    return (thursday - _first(thursday.astype("datetime64[Y]"))).astype(np.int64) // 7 + 1
-
-
-def _first(periods: np.ndarray) -> np.ndarray:
-    """The first day of months or years."""
-    return periods.astype("datetime64[D]")
-
-
-def _parts_of_time(seconds: np.ndarray) -> dict[str, np.ndarray]:
-    minutes = seconds // 60
-    return {"Hour": minutes // 60, "Minute": minutes % 60, "Second": seconds % 60}
-
-
-def _waves_of_days(numbers: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    days = numbers.astype("datetime64[D]")
-    months, years = days.astype("datetime64[M]"), days.astype("datetime64[Y]")
-    days_of_month = (_first(months + 1) - _first(months)).astype(np.int64)
-    days_of_year = (_first(years + 1) - _first(years)).astype(np.int64)
-    return (
-        _waves("Month", (parts["Month"] - 1) / 12)
-        | _waves("Dayofweek", parts["Dayofweek"] / 7)
-        | _waves("Dayofyear", (parts["Dayofyear"] - 1) / days_of_year)
-        | _waves("Day", (parts["Day"] - 1) / days_of_month)
-    )
-
-
-def _waves(name: str, share: np.ndarray) -> dict[str, np.ndarray]:
+def _waves(name: str, share: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
     angle = 2 * np.pi * share
-    return {f"{name}_sin": np.sin(angle).astype(np.float32), f"{name}_cos": np.cos(angle).astype(np.float32)}
+    return {f"{name}_{wave.__name__}": wave(angle).astype(np.float32)[codes] for wave in (np.sin, np.cos)}
 
 
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """A part without what the placeholder day says of missing dates."""
+    """A part without the values of the day that stands in for missing dates."""
     if part.dtype == bool:
         return part & ~missing
     part = part if part.dtype.kind == "f" else part.astype(np.float64)
     part[missing] = np.nan
     return part
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _by_suffix(path: Path, functions: dict[str, _Function]) -> _Function:
-    if (function := functions.get(path.suffix.lower())) is None:
-        raise UserError(f"{path} ends in none of {', '.join(functions)}; give a file of one of these formats")
-    return function
-
-
-def _no_column(column: str, columns: list[str]) -> UserError:
-    near = difflib.get_close_matches(column, columns, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(columns)}"
-    return UserError(f"there is no column {column!r}; {hint}")

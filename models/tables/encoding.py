@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.reading import CHUNK_ROWS, count_up_to, in_chunks
+from unfreeze.models.target import Category, Numbers, SingleLabel, Target
 
 Task = Literal["regression", "classification"]
 Kind = Literal["text", "bool", "number", "empty"]
-Category = str | bool | int | float
 
 REGRESSION_VALUES = 20
 """A target of numbers with more values than this is to be regressed unless the spec says otherwise."""
@@ -205,6 +205,13 @@ class TableEncoder:
                 f"{column.iloc[place]!r}; drop such rows (data.where) or change the split"
             )
         return codes.astype(np.int64) - 1
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+        return (
+            SingleLabel(self.classes) if self.task == "classification" else Numbers(self.target_names, self.log_target)
+        )
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Values (N, T) float64 in their own scale, from those that `targets` gives; class scores stay as they are."""

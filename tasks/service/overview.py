@@ -9,8 +9,8 @@ from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.health import health
 from unfreeze.tasks.service.supervise import responds
-from unfreeze.tasks.tracking import columns as runs_view
 from unfreeze.tasks.tracking.registry import champions
+from unfreeze.tasks.tracking.server import models_page, runs_page
 
 MOST_SHOWN = 20
 
@@ -38,8 +38,8 @@ def pages() -> dict[str, str]:
         found |= {f"Prefect, {name}": f"{known['Prefect'].removesuffix('/api')}/{name}" for name in names}
     if "MLflow" in known:
         for name, number in tracking.experiments().items():
-            found[f"MLflow, {name}"] = runs_view.address(known["MLflow"], number)
-        found["MLflow, models"] = f"{known['MLflow'].rstrip('/')}/#/models?{runs_view.WORKFLOW}"
+            found[f"MLflow, {name}"] = runs_page(known["MLflow"], number)
+        found["MLflow, models"] = models_page(known["MLflow"])
     return found
 
 

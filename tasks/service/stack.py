@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import (
     SERVICE_RECORD,
     WORKING_FOLDER,
