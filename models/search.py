@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.addresses import WITHOUT_PASSWORD, check_no_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.fields import field_named
 from unfreeze.models.overrides import SpecType, build_spec, get_field, position_of
@@ -132,12 +132,7 @@ class SweepSpec(Spec):
     @field_validator("storage")
     @classmethod
     def _holds_no_password(cls, value: str | None) -> str | None:
-        if value is not None and (re.search(r"(?i)password=", value) or not re.match(WITHOUT_PASSWORD, value)):
-            raise ValueError(
-                "write it as postgresql://user@host/name; the password is UNFREEZE_STORAGE_PASSWORD in the environment "
-                "of whoever runs trials, because everybody can read the parameters of a flow run"
-            )
-        return value
+        return None if value is None else check_no_password(value)
 
     @field_validator("objectives", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -31,15 +32,12 @@ def trace(network: nn.Module, size: int) -> Trace:
     twin = copy.deepcopy(network).to("meta")
     sides: dict[str, int | None] = {}
 
-    def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            sides.pop(name, None)
-            sides[name] = _side(output)
-
-        return hook
+    def remember(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        sides.pop(name, None)
+        sides[name] = _side(output)
 
     for name, module in twin.named_modules():
-        module.register_forward_hook(remember(name))
+        module.register_forward_hook(partial(remember, name))
     with torch.enable_grad():
         output = twin.forward_features(torch.zeros(2, 3, size, size, device="meta"))  # type: ignore[operator]
         if isinstance(output, Tensor):
@@ -60,9 +58,10 @@ def _side(output: Any) -> int | None:
 
 def remove_unused(network: nn.Module, used: set[str]) -> None:
     """Remove the parameters that are not in `used`, and the content of modules that have no others."""
+    kept = {parameter for name, parameter in network.named_parameters() if name in used}
     for name, module in reversed(list(network.named_modules())):
-        parameters = {parameter for parameter, _ in module.named_parameters(prefix=name)}
-        if parameters and not parameters & used:
+        parameters = set(module.parameters())
+        if parameters and not parameters & kept:
             network.set_submodule(name, nn.Identity())
     for name in {name for name, _ in network.named_parameters()} - used:
         module, _, own = name.rpartition(".")

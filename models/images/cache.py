@@ -43,14 +43,8 @@ def build_image_caches(
 
     Parameters
     ----------
-    index
-        The images. Their files must still have the content that was indexed.
     targets
         Side of the square in pixels -> file to write. The file is written in place: publish it by renaming.
-    fit, interpolation, max_megapixels
-        See `make_square` and `read_image`.
-    threads
-        Decoding threads.
     progress
         Called with (images done, images in all) after each image.
 
@@ -91,24 +85,10 @@ def build_image_caches(
 
 
 class ImageCache:
-    """One cache file, memory-mapped: opening is instant, and only the rows asked for are read.
+    """A file that `build_image_caches` wrote, memory-mapped: opening is instant, and only the rows asked for are read.
 
-    Parameters
-    ----------
-    path
-        A file written by `build_image_caches`.
-
-    Attributes
-    ----------
-    size : int
-        Side of the squares in pixels.
-    fit : str
-        How images became square.
-
-    Raises
-    ------
-    UserError
-        If the file is not such a cache, is incomplete, or is of another version.
+    Its `size` is the side of the squares in pixels; its `fit`, how images became square. A `UserError` if the file is
+    not such a cache, is incomplete, or is of another version.
     """
 
     def __init__(self, path: Path) -> None:

@@ -19,19 +19,11 @@ from unfreeze.models.images.sources import ListedFile, Listing, shortened
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 
+_TEXT, _INT = pa.string(), pa.int32()
 _ROWS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("target", pa.int32()),
-        ("split", pa.string()),
-        ("content", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("bytes", pa.int64()),
-    ]
+    dict(path=_TEXT, label=_TEXT, target=_INT, split=_TEXT, content=_TEXT, width=_INT, height=_INT, bytes=pa.int64())
 )
-_REJECTED = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+_REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("reason", _TEXT)])
 
 CONTRADICTION = "contradiction:"
 """How the reason begins why an image with two labels is rejected."""
@@ -39,25 +31,17 @@ CONTRADICTION = "contradiction:"
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The images of a data set, in a fixed order that caches and predictions share.
-
-    Attributes
-    ----------
-    rows
-        path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
-        width and height (as displayed), bytes.
-    rejected
-        path, label and reason of every file that is not used.
-    classes
-        Labels in sorted order.
-    digest
-        Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split.
-    """
+    """The images of a data set, in a fixed order that caches and predictions share."""
 
     rows: pa.Table
+    """path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
+    width and height (as displayed), bytes."""
     rejected: pa.Table
+    """path, label and reason of every file that is not used."""
     classes: tuple[str, ...]
+    """Labels in sorted order."""
     digest: str
+    """Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -144,23 +128,14 @@ def build_index(
 
     Parameters
     ----------
-    listing
-        Files and labels.
-    hashes
-        Content hashes of the files, in the same order.
-    data
-        Split and limits.
+    listing, hashes
+        Files in the order of the index's rows, and hashes of their content.
     progress
         Called with (contents verified, contents in all).
     threads
         Decoding threads; all cores if not given. At most this many images are in memory.
     earlier
         Content -> `train` or `valid` of a split to continue with: new contents fill up what a class lacks.
-
-    Returns
-    -------
-    Index
-        Rows in the order of the listing.
 
     Raises
     ------

@@ -30,21 +30,14 @@ Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Chunk(NamedTuple):
-    """Results of consecutive images.
-
-    Attributes
-    ----------
-    positions
-        Of images that could be read, (n,) int64, ascending.
-    results
-        A row for each of them, (n, K).
-    unreadable
-        Position -> reason, of the others.
-    """
+    """Results of consecutive images."""
 
     positions: np.ndarray
+    """Of images that could be read, (n,) int64, ascending."""
     results: np.ndarray
+    """A row for each of them, (n, K)."""
     unreadable: dict[int, str]
+    """Position -> reason, of the others."""
 
 
 def stream(
@@ -65,22 +58,14 @@ def stream(
 
     Parameters
     ----------
-    images
-        All of them.
     decode
         Makes an image an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
     compute
-        Called in the caller's thread.
-    batch_size
-        Images per call of `compute`, at most.
-    chunk
-        Images per chunk; the last may have fewer.
+        Called in the caller's thread, with at most `batch_size` images.
     start
         Position of the first image to read; chunks are counted from there.
     overlap
         Whether to decode while `compute` runs, or in turns with it.
-    threads
-        Number of threads that decode.
     """
 
     def decoded(position: int) -> Decoded:

@@ -12,27 +12,19 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
 
-JUDGED_SHARE = 0.2
-"""Share of the training rows on which the columns to group by are chosen."""
-MOST_JUDGED = 100_000
-"""Rows for that at most."""
+JUDGED_SHARE = 0.2  # of the training rows: the columns to group by are chosen on them
+MOST_JUDGED = 100_000  # rows for that
 MOST_CODES = 5_000
 """Columns with this many codes are not grouped by: too few rows would be left in a group."""
-BEST_COLUMNS = 10
-"""How many of the best columns are tried in pairs."""
-MOST_ENTRIES = 50_000_000
-"""Groups times classes in a table of frequencies, at most (400 MB)."""
-BOOSTED_CODES = 255
-"""Categories that scikit-learn's trees accept at most; a column with more codes is a number to them."""
+BEST_COLUMNS = 10  # of the columns are tried in pairs
+MOST_ENTRIES = 50_000_000  # groups times classes in a table of frequencies (400 MB)
+BOOSTED_CODES = 255  # categories that scikit-learn's trees accept; a column with more codes is a number to them
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on, and columns to group by are chosen with, at most: a random part of more."""
-SET_ASIDE = 0.1
-"""Share of the training rows on which trees are judged while they are added."""
-PATIENCE = 20
-"""Trees are no longer added after this many that did not help the rows set aside."""
+SET_ASIDE = 0.1  # of the training rows: trees are judged on them while they are added
+PATIENCE = 20  # trees that did not help the rows set aside, after which no more are added
 
-Columns = tuple[int, ...]
-"""Positions of categorical columns; none: all rows are one group."""
+Columns = tuple[int, ...]  # positions of categorical columns; none: all rows are one group
 
 
 @dataclass(frozen=True)
@@ -53,8 +45,6 @@ def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid
 
     Parameters
     ----------
-    encoder
-        Fitted on the training rows.
     train, targets
         Training rows, and `TableEncoder.targets` of them: (N, T) float32 or (N,) int64.
     valid

@@ -11,9 +11,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
-MIN_ROWS = 20
-"""Fewer usable rows are an error."""
-
+MIN_ROWS = 20  # fewer usable rows are an error
 _SAMPLE_ROWS = 20_000
 _LEAK_CORRELATION = 0.98
 _LEAK_ACCURACY = 0.98
@@ -35,12 +33,8 @@ def check_table(
     ----------
     frame
         The rows, dates already parsed.
-    targets
-        Columns to predict.
     train, valid
         Positions of the rows of each part.
-    data
-        How the table is read and split.
     """
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
     features = [column for column in frame.columns if column not in not_features]
@@ -59,16 +53,10 @@ def check_table(
 def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Exclude rows without a value of each of the `targets`. Infinite numbers count as missing.
 
-    Returns
-    -------
-    tuple
-        The table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
-        reason, and rows (how many it concerns).
+    Returns the table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
+    reason, and rows (how many it concerns).
 
-    Raises
-    ------
-    UserError
-        Where a target is absent or constant, or fewer than 20 rows are left.
+    Raises UserError where a target is absent or constant, or fewer than 20 rows are left.
     """
     for target in targets:
         if target not in frame.columns:
@@ -98,17 +86,8 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
 def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Exclude columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
 
-    Parameters
-    ----------
-    frame
-        The usable rows.
-    keep
-        Columns that stay even if constant: targets, and those that dates, groups or the split come from.
-
-    Returns
-    -------
-    tuple
-        The table, and what was rejected, as from `drop_unusable_rows`.
+    Columns in `keep` stay in any case: targets, and those that dates, groups or the split come from. Returns the table,
+    and what was rejected, as `drop_unusable_rows` does.
     """
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"

@@ -1,7 +1,7 @@
 """Dates: read whatever a table writes them as, and make the parts of a date that the course trains on."""
 
 import re
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,16 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.tables.reading import unknown_column
 
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-"""Ticks per second of the units that pandas keeps times in."""
-DAY = 86_400
-"""Seconds of a day."""
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
+DAY = 86_400  # seconds
 DATE_FORMATS = (
     *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%Y/%m/%d"),
     *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
 )
 TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 """Besides ISO 8601, a text may be one of the date formats followed by one of the time formats."""
-SHOWN = 3
-"""Rows that an error names."""
-SAMPLE = 100
-"""Texts that decide which formats are tried on all."""
+SHOWN = 3  # rows that an error names
+SAMPLE = 100  # texts that decide which formats are tried on all
 # A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
 _ZONE = re.compile(r"([:T]\d{2,6}(?:[.,]\d+)?)\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$", re.IGNORECASE)
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
@@ -48,25 +44,23 @@ def parse_dates(values: pd.Series, name: str) -> pd.Series:
     more than the hour in Greenwich. A text is read as ISO 8601, or with the one of `DATE_FORMATS` and `TIME_FORMATS`
     that fits every text that is not. Whole numbers are read as YYYYMMDD. Missing values and blank texts become NaT.
 
-    Raises
-    ------
-    UserError
-        If a value is not a date, or if nothing in the column tells whether the month or the day comes first; it
-        names the column `name`.
+    Raises UserError if a value is not a date, or if nothing in the column tells whether the month or the day comes
+    first; it names the column `name`.
     """
     times, wrong = read_dates(values, name)
     if not wrong.any():
         return times
-    texts, rows = _as_texts(_without_categories(values), name), np.flatnonzero(wrong)
-    shown = ", ".join(f"row {row + 1} ({texts.iloc[row]!r})" for row in rows[:SHOWN])
+    rows = np.flatnonzero(wrong)
+    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:SHOWN])
     more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
     what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
     raise UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
 
 
 def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
-    """Read a column as `parse_dates` does, and mark the present values that are not dates, (n,) bool, as NaT."""
-    values = _without_categories(values)
+    """Read a column as `parse_dates` does; values that are not dates become NaT and are marked, (n,) bool."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
     if types.is_datetime64_any_dtype(values.dtype):
         return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
@@ -91,8 +85,6 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
         See `parse_dates`.
     prefix : str
         Put before each name.
-    time, cyclic : bool
-        Whether to make the parts of the time of day, and sines and cosines.
 
     Returns
     -------
@@ -134,10 +126,12 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
             "Dayofyear": (of_days.day_of_year - 1) / (365 + of_days.is_leap_year),
             "Day": (of_days.day - 1) / of_days.days_in_month,
         }
-        for name, share in shares.items():
-            parts |= _waves(name, np.asarray(share), codes)
+        angles = {name: (2 * np.pi * np.asarray(share), codes) for name, share in shares.items()}
         if time:
-            parts |= _waves("Hour", np.arange(24) / 24, parts["Hour"])
+            angles["Hour"] = 2 * np.pi * np.arange(24) / 24, parts["Hour"]
+        for name, (angle, rows) in angles.items():
+            parts[f"{name}_sin"] = np.sin(angle).astype(np.float32)[rows]
+            parts[f"{name}_cos"] = np.cos(angle).astype(np.float32)[rows]
     if blanks:
         parts = {name: _blank(part, missing) for name, part in parts.items()}
     return {prefix + name: part for name, part in parts.items()}
@@ -151,25 +145,18 @@ def add_datepart(
     drop: bool = True,
     prefix: str | None = None,
 ) -> pd.DataFrame:
-    """A copy of a table with the parts of one of its dates (see `date_parts`) as columns at its end.
+    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) as columns at its end.
+
+    A column that has the name of a part gives way to it, as with fastai.
 
     Parameters
     ----------
-    frame : DataFrame
-        A column that has the name of a part gives way to it, as with fastai.
-    column : str
-        The date; see `parse_dates` for what is read.
-    time, cyclic : bool
-        See `date_parts`.
     drop : bool
         Whether to drop the date itself; if not, it is kept as read.
     prefix : str or None
         Put before the name of each part. None: the name of the column without Date or date at its end.
 
-    Raises
-    ------
-    UserError
-        If there is no such column, or it holds something else than dates.
+    Raises UserError if there is no such column, or it holds something else than dates.
     """
     if column not in frame.columns:
         raise unknown_column(column, frame.columns, "date column")
@@ -186,10 +173,8 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
 
     Both files are .csv, .parquet or .feather; an existing `out` is replaced once all is written.
 
-    Raises
-    ------
-    UserError
-        If a file cannot be read or written, or if the column is missing or holds something else than dates.
+    Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
+    dates.
     """
     if (kind := irregular_kind(source)) is not None:
         raise UserError(f"{source} is {kind}; give the path of a file")
@@ -216,11 +201,6 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
         partial_file.unlink(missing_ok=True)
         raise UserError(f"{out} cannot be written ({error}); check that its folder is there and has room") from error
     return len(frame)
-
-
-def _without_categories(values: pd.Series) -> pd.Series:
-    is_categorical = isinstance(values.dtype, pd.CategoricalDtype)
-    return values.astype(values.cat.categories.dtype) if is_categorical else values
 
 
 def _without_zone(values: pd.Series) -> pd.Series:
@@ -253,39 +233,29 @@ def _as_texts(values: pd.Series, name: str) -> pd.Series:
 
 
 def _as_text(value: Any) -> str | None:
-    if isinstance(value, datetime):  # pandas' Timestamp and NaT are datetimes too
-        return None if pd.isna(value) else value.replace(tzinfo=None).isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    return None if pd.isna(value) else str(value)
+    if pd.isna(value):
+        return None
+    return str(value.replace(tzinfo=None) if isinstance(value, datetime) else value)
 
 
 def _parse_texts(texts: pd.Series, name: str) -> pd.Series:
-    """Times of texts, NaT where none can be read."""
+    """Times of texts by ISO 8601, of the others by the format that reads most of them; NaT where none can be read."""
     local = texts.str.replace(_ZONE, r"\1", regex=True)
     parsed = pd.to_datetime(local.where(local.str.match(_ISO_BEGINS)), format="ISO8601", errors="coerce")
-    other = parsed.isna() & local.str.contains(r"\d")
-    if other.any():
-        found = _parse_other(local[other], name)
-        return parsed if found is None else parsed.fillna(found)
-    return parsed
-
-
-def _parse_other(texts: pd.Series, name: str) -> pd.Series | None:
-    """Times of texts that are not ISO 8601, by the format that reads most of them; None if none reads any."""
+    others = local[parsed.isna() & local.str.contains(r"\d")]
+    if others.empty:
+        return parsed
     formats = [day + time for day in DATE_FORMATS for time in TIME_FORMATS]
-    sample = texts.iloc[:SAMPLE]
+    sample = others.iloc[:SAMPLE]
     likely = [form for form in formats if pd.to_datetime(sample, format=form, errors="coerce").notna().any()]
-    readings = [pd.to_datetime(texts, format=form, errors="coerce") for form in likely]
-    if not readings:
-        return None
+    readings = [pd.to_datetime(others, format=form, errors="coerce") for form in likely]
     full = [reading for reading in readings if reading.notna().all()]
     if any(not (reading == full[0]).all() for reading in full):
         raise UserError(
-            f"column {name!r}: nothing tells whether {texts.iloc[0]!r} has the month or the day first; write the dates "
-            "as YYYY-MM-DD"
+            f"column {name!r}: nothing tells whether {others.iloc[0]!r} has the month or the day first; "
+            "write the dates as YYYY-MM-DD"
         )
-    return max(readings, key=lambda reading: reading.notna().sum())
+    return parsed.fillna(max(readings, key=lambda reading: reading.notna().sum())) if readings else parsed
 
 
 def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,11 +265,6 @@ def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Rather some days too many than a hash of each row, which takes longer than all parts together.
         return days - first, np.arange(first, last + 1)
     return pd.factorize(days)
-
-
-def _waves(name: str, share: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
-    angle = 2 * np.pi * share
-    return {f"{name}_{wave.__name__}": wave(angle).astype(np.float32)[codes] for wave in (np.sin, np.cos)}
 
 
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -22,10 +22,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 def parse_join(text: str) -> tuple[str, list[str] | None]:
     """Split `FILE on A,B` into the file and its key columns, None where the text names none.
 
-    Raises
-    ------
-    UserError
-        Where the file or a column is empty.
+    Raises UserError where the file or a column is empty.
     """
     file, found, keys = text.rpartition(" on ")
     if not found or keys.strip().lower().endswith(SUFFIXES):  # a path may contain " on " as well
@@ -45,17 +42,13 @@ def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | No
 
     Parameters
     ----------
-    left, right
-        The tables.
     on
         Key columns; None: all columns that both have.
     name
         What `right` is called: in errors, and as suffix `_<name>` of its columns that `left` has too.
 
-    Raises
-    ------
-    UserError
-        Where keys are absent, without any value in `right`, of different types, or not unique in `right`.
+    Raises UserError where keys are absent, without any value in `right`, of different types, or not unique in
+    `right`.
     """
     keys = [column for column in left.columns if column in right.columns] if on is None else list(dict.fromkeys(on))
     if not keys:
@@ -104,16 +97,11 @@ def keep_where(frame: pd.DataFrame, conditions: list[str]) -> tuple[pd.DataFrame
     around the value are optional. The value is compared as a number, a date or text, whichever the column holds. Of a
     missing value only != holds.
 
-    Returns
-    -------
-    tuple
-        The rows that are kept, with their index, and for each condition a dict of reason and rows: how many it left
-        out of those that the conditions before it had kept.
+    Returns the rows that are kept, with their index, and for each condition a dict of reason and rows: how many it
+    left out of those that the conditions before it had kept.
 
-    Raises
-    ------
-    UserError
-        Where a condition is malformed, names no column, compares with a value of the wrong kind, or keeps no row.
+    Raises UserError where a condition is malformed, names no column, compares with a value of the wrong kind, or
+    keeps no row.
     """
     rejected = []
     for condition in conditions:

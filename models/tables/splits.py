@@ -9,11 +9,13 @@ from pandas.api.types import is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.split_words import Part, part_of
+from unfreeze.models.split_words import part_of
 from unfreeze.models.tables.reading import in_chunks, unknown_column
 
-_FLAGS = {"1": True, "true": True, "0": False, "false": False}
-_PARTS: dict[Part | None, bool] = {"train": False, "valid": True}
+_VALIDATES: dict[str | None, bool] = {
+    **dict.fromkeys(("1", "true", "valid"), True),
+    **dict.fromkeys(("0", "false", "train"), False),
+}
 
 
 def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
@@ -29,15 +31,10 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     ----------
     frame
         The rows, dates already parsed.
-    data
-        How to split.
     identity
         Columns that a random split goes by; none: all.
 
-    Raises
-    ------
-    UserError
-        Where a column is absent or has other values, or where nothing is left to train or to validate.
+    Raises UserError where a column is absent or has other values, or where nothing is left to train or to validate.
     """
 
     def column(name: str, where: str) -> pd.Series:
@@ -59,7 +56,9 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     else:
         told = column(str(data.split_column), "split_column")
         if kind == "group":
-            validates = _groups(told, data.valid_fraction, data.split_seed)
+            codes, values = pd.factorize(told)
+            chosen = [_share(_text(value), data.split_seed) < data.valid_fraction for value in values]
+            validates = np.array([*chosen, False])[codes]  # code -1: missing
             advice = f"{told.name} has {told.nunique()} values; change split_seed or valid_fraction"
         else:
             validates, advice = _as_stated(told), f"see column {told.name}"
@@ -70,26 +69,12 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
 
 
 def time_fold(dates: pd.Series, fold: int, days: int) -> tuple[np.ndarray, np.ndarray]:
-    """One fold of a cross-validation in the order of time: it never trains on what comes after its validation.
+    """Positions (int64, ascending) of training and of validation rows of one fold of a cross-validation in time.
 
-    Parameters
-    ----------
-    dates
-        Date of every row; a row without one is in no fold.
-    fold
-        How many folds validate later days; fold 0 validates the last days.
-    days
-        Calendar days that each fold validates.
+    Each fold validates that many calendar `days`, fold 0 the last, fold 1 those before, and so on; it trains on what
+    comes before. A row without a date is in no fold.
 
-    Returns
-    -------
-    tuple
-        Positions of training and of validation rows (int64, ascending).
-
-    Raises
-    ------
-    UserError
-        Where the fold has nothing to train or to validate.
+    Raises UserError where the fold has nothing to train or to validate.
     """
     day = dates.dt.normalize()
     last = _last_day(day)
@@ -141,12 +126,6 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _groups(column: pd.Series, fraction: float, seed: int) -> np.ndarray:
-    codes, values = pd.factorize(column)
-    chosen = np.array([_share(_text(value), seed) < fraction for value in values] + [False])  # code -1: missing
-    return chosen[codes]
-
-
 def _share(value: str, seed: int) -> float:
     """Spread values evenly from 0 to 1, each always at the same place."""
     digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
@@ -162,7 +141,8 @@ def _as_stated(column: pd.Series) -> np.ndarray:
     if column.isna().any():
         raise UserError(f"split_column {column.name}: {int(column.isna().sum())} rows have no value; fill them in")
     codes, values = pd.factorize(column)
-    stated = [_FLAGS.get(_text(value).strip().lower(), _PARTS.get(part_of(_text(value)))) for value in values]
+    words = [_text(value).strip().lower() for value in values]
+    stated = [_VALIDATES.get(part_of(word) or word) for word in words]
     if None in stated:
         raise UserError(
             f"split_column {column.name}: {values[stated.index(None)]!r} is neither train, 0, false nor valid, 1, true"
