@@ -20,13 +20,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelling
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.service.automations import (
-    NEW_DATA as NEW_DATA,
-    RESOURCE as RESOURCE,
-    apply_automations,
-    new_data_automation,
-    recovery_automations,
-)
+from unfreeze.tasks.service.automations import apply_automations, new_data_automation, recovery_automations
 
 IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
