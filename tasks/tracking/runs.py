@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -205,7 +205,7 @@ class MetricLog:
     def __init__(self, run_id: str) -> None:
         self.run_id, self._client, self._buffer, self._sent = run_id, client(), list[Metric](), time.monotonic()
 
-    def __enter__(self) -> "MetricLog":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
