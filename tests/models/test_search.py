@@ -345,8 +345,8 @@ def test_any_setting_can_be_searched(dimension: Dimension) -> None:
             TRAINING,
             range_of("recipe.ful.cycles", 1, 3),
             (
-                "space: recipe.ful.cycles: recipe has no entry 'ful', only 3 entries: 0 head, 1 head-augmented, 2 full; "
-                "did you mean recipe.full?"
+                "space: recipe.ful.cycles: recipe has no entry 'ful', only 3 entries: 0 head, 1 head-augmented, "
+                "2 full; did you mean recipe.full?"
             ),
         ),
         (
