@@ -1,21 +1,19 @@
-"""The photos, prepared once: a recipe bound to its images by calling `models` directly."""
+"""The photos, prepared once and trained by `run_recipe`, without servers."""
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from unfreeze.models.images.cache import build_image_caches
-from unfreeze.models.images.evaluation import predict_views
-from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.recipe import ImageRecipe, View, image_sizes, preprocessing_of, wanted_activations
-from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.images.data import ImageData
+from unfreeze.models.modality import Activations, modality
+from unfreeze.models.recipe import Evaluate, Train, run_recipe
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.training.finder import find_lr_curve
-from unfreeze.models.training.loop import fit
+from unfreeze.models.workspace import Derived, Workspace
 
 SHARED = Path(__file__).parents[2] / "shared"
 PHOTOS = SHARED / "data" / "cats_dogs"
@@ -23,60 +21,55 @@ MOBILENET = SHARED / "weights" / "mobilenet_v2-b0353104.pth"
 SEEDS = range(5)
 
 
+class TimedWorkspace(Workspace):
+    """A workspace that knows how long each kind of derived file took."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.seconds: dict[str, float] = {}
+
+    def derive(
+        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
+    ) -> dict[str, Path]:
+        began, part = time.perf_counter(), name.split(" ", maxsplit=1)[0]
+        paths = super().derive(name, files, build)
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+        return paths
+
+
 class Prepared:
-    """Index, image cache and activations of one spec in a temporary folder, with the seconds each took."""
+    """Index, image caches and activations of one spec in a folder."""
 
     def __init__(self, params: TrainImages, folder: Path) -> None:
-        self.params, self.folder, self.seconds = params, folder, dict[str, float]()
-        with self.timed("index"):
-            listing = resolve_source(params.data, folder)
-            hashes = hash_files([file.path for file in listing.files], 2)
-            self.index: Index = build_index(listing, hashes, params.data)
-        with self.timed("resize"):
-            preprocessing = preprocessing_of(params.model)
-            self.caches = {size: folder / f"{size}.arrow" for size in image_sizes(params, self.index, preprocessing)}
-            build_image_caches(
-                self.index, self.caches, params.data.fit, preprocessing.interpolation, params.data.max_megapixels, 2
-            )
-        self.activations: dict[View, Path] = {}
+        self.params, self.workspace = params, TimedWorkspace(folder)
+        self._handle = modality("images").prepare(params, self.workspace)
 
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of every part of the preparation."""
+        return self.workspace.seconds
 
-    def bind(self, **changes: object) -> ImageRecipe:
-        """The recipe with other settings at the top level, such as the seed."""
-        return ImageRecipe(self.params.model_copy(update=changes), self.index, self.caches)
+    def bind(self, **changes: object) -> ImageData:
+        """The data with other settings at the top level, such as the seed."""
+        return ImageData(self.params.model_copy(update=changes), self._handle)
 
-    def precompute(self) -> None:
-        """All views that the recipe's frozen stages want."""
-        recipe = self.bind()
-        body = recipe.learner().network.body
-        for position, stage in enumerate(self.params.recipe):
-            for view in wanted_activations(stage, self.params.tta.n_aug):
-                if view not in self.activations:
-                    path = self.folder / f"{view[0]}-{view[1]}.arrow"
-                    with self.timed("precompute"):
-                        recipe.precompute(body, position, view, path)
-                    self.activations[view] = path
+    def precompute(self) -> list[Activations]:
+        """All views that the recipe's frozen stages read, by stage."""
+        data = self.bind()
+        learner = data.learner()
+        return [data.precompute(learner, position, self.workspace) for position in range(len(self.params.recipe))]
 
-    def train(self, recipe: ImageRecipe) -> tuple[float, float]:
-        """Run the recipe's stages; validation accuracy plain and with TTA."""
-        learner, lr = recipe.learner(), 0.0
-        for position, stage in enumerate(recipe.params.recipe):
-            activations = self.activations if stage.precomputes else {}
-            train, valid = recipe.batches(position, activations)
-            if stage.find_lr:
-                learner.prepare(stage, position, 1.0)
-                lr = find_lr_curve(learner, train, recipe.params.finder).suggestions()[recipe.params.finder.method]
-            learner.prepare(stage, position, stage.lr or lr)
-            for _ in fit(learner, stage, train, valid):
-                pass
-        plain, averaged = predict_views(learner, recipe.evaluation_views(position, activations), recipe.params.tta)
-        targets = recipe.targets["valid"]
-        return tuple(float((each.argmax(1) == targets).mean()) for each in (plain, averaged))  # type: ignore[return-value]
+    def train(self, data: ImageData) -> tuple[float, float]:
+        """Run the recipe; validation accuracy plain and with TTA."""
+        for step in run_recipe(data, self.workspace):
+            if isinstance(step, Train):
+                for _ in step.run():
+                    pass
+            elif not isinstance(step, Evaluate):
+                step.run()
+            elif step.section == "valid":
+                metrics: dict[str, Any] = step.run().metrics
+        return metrics["valid/accuracy"], metrics["valid/accuracy_tta"]
 
 
 @contextmanager

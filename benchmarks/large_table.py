@@ -27,14 +27,13 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
+from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables
-from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.metrics import rmse
-from unfreeze.models.tables.prepare import prepare
-from unfreeze.models.tables.reading import open_table, to_frame, write_feather
-from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.loop import fit
+from unfreeze.models.training.metrics import rmse
+from unfreeze.models.workspace import Workspace
 
 MILLIONS = (1, 10, 50)
 VALUES = {"shop": 1_000, "product": 100, "weekday": 10}
@@ -95,7 +94,7 @@ class Peak:
 
 def measure(source: Path, folder: Path) -> dict[str, object]:
     """What the process of one size does; seconds and peak bytes of each part, the error, and the rows of each split."""
-    params, peak, seconds = build_spec(TrainTables, SPEC, {}), Peak(), dict[str, float]()
+    params, peak, seconds = build_spec(TrainTables, SPEC, {"data.source": str(source)}), Peak(), dict[str, float]()
     began = time.perf_counter()
 
     def done(following: str) -> None:
@@ -103,30 +102,21 @@ def measure(source: Path, folder: Path) -> dict[str, object]:
         seconds[peak.part] = time.perf_counter() - began
         peak.part, began = following, time.perf_counter()
 
-    done("read")
-    write_feather(source, folder / "table.arrow")
     done("prepare")
-    table = prepare(to_frame(open_table(folder / "table.arrow"), folder), [], params.data)
-    done("write")
-    files = {"encoded": folder / "encoded.arrow", "split": folder / "split.npz"}
-    write_encoded(table.encoded, table.targets, files["encoded"])
-    np.savez(files["split"], train=table.train, valid=table.valid)
-    (folder / "encoder.json").write_text(table.encoder.to_json())
-    splits = {"train": len(table.train), "valid": len(table.valid)}
-    del table
+    handle = modality("tables").prepare(params, Workspace(folder))
     done("train")
-    recipe = TableRecipe(params, folder / "encoder.json", files)
-    learner = recipe.learner()
+    data = TableData(params, handle)
+    learner = data.learner()
     stage = params.recipe[0]
-    train, valid = recipe.batches(0, {})
+    train, valid = (data.batches(0, split, {}) for split in ("train", "valid"))
     learner.prepare(stage, 0, float(stage.lr or 0))
     for _ in fit(learner, stage, train, valid):
         pass
     done("predict")
     outputs, targets = learner.predict(valid)
-    error = rmse(learner.outputs.predictions(outputs), learner.outputs.actual(targets))
+    error = rmse(learner.target.predictions(outputs), learner.target.actual(targets))
     done("end")
-    return {"seconds": seconds, "bytes": peak.stop(), "rmse": error, **splits}
+    return {"seconds": seconds, "bytes": peak.stop(), "rmse": error, **handle.splits}
 
 
 def run(millions: float) -> dict[str, Any]:
@@ -146,7 +136,7 @@ def main() -> None:
         print(json.dumps(measure(Path(sys.argv[2]), Path(sys.argv[3]))))
         return
     sizes = [float(text) for text in sys.argv[1:]] or list(MILLIONS)
-    columns = ("million rows", "read", "prepare, write", "train", "predict", "trained a second", "RMSE", "peak of each")
+    columns = ("million rows", "read, prepare", "train", "predict", "trained a second", "RMSE", "peak of each")
     shown = Table(*columns, "peak", title="Seconds, and anonymous memory in GB")
     totals, peaks = [], []
     for millions in sizes:
@@ -156,8 +146,7 @@ def main() -> None:
         peaks.append(max(peak.values()))
         shown.add_row(
             f"{millions:g}",
-            f"{seconds['read']:.1f}",
-            f"{seconds['prepare'] + seconds['write']:.1f}",
+            f"{seconds['prepare']:.1f}",
             f"{seconds['train']:.1f}",
             f"{seconds['predict']:.1f}",
             f"{found['train'] / seconds['train']:,.0f}",

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks._prepared import PHOTOS, median, prepared
-from unfreeze.models.images.recipe import ImageRecipe
+from unfreeze.models.images.data import ImageData
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import AugmentSpec, TrainImages
 from unfreeze.models.training.batches import Batches
@@ -18,7 +18,7 @@ HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.y
 REPEATS = 3
 
 
-def epoch_seconds(learner: Learner, recipe: ImageRecipe, train: Batches) -> float:
+def epoch_seconds(learner: Learner, recipe: ImageData, train: Batches) -> float:
     """Seconds of one training epoch of the head."""
     learner.prepare(recipe.params.recipe[1], 1, 1e-3)
     began = time.perf_counter()
@@ -34,11 +34,11 @@ def main() -> None:
     config = yaml.safe_load(HEAD_ONLY.read_text())
     params = build_spec(TrainImages, config, {"data.source": str(PHOTOS), "recipe.1.views": 1, "tta.n_aug": 0})
     with prepared(params) as photos:
-        photos.precompute()
+        activations = photos.precompute()[0]
         recipe = photos.bind()
         learner = recipe.learner()
         rows = {
-            "precomputed activations": recipe.batches(0, photos.activations)[0],
+            "precomputed activations": recipe.batches(0, "train", activations),
             "plain images through the frozen body": photos.bind(augment=AugmentSpec(preset="none")).images(0, "train"),
             "augmented images through the frozen body": recipe.images(0, "train"),
         }

@@ -13,23 +13,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import SHARED, median
+from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables
-from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.tables.assemble import with_date_parts
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean
-from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.metrics import rmspe
-from unfreeze.models.tables.prepare import prepare
-from unfreeze.models.tables.reading import open_table, parse_join, write_feather
-from unfreeze.models.tables.recipe import TableRecipe
+from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.loop import fit
+from unfreeze.models.training.metrics import rmspe
+from unfreeze.models.workspace import Workspace
 
 ROSSMANN = SHARED / "data" / "rossmann"
 CONFIG = Path(__file__).parents[1] / "deployments" / "configs" / "rossmann.yaml"
@@ -41,33 +39,22 @@ Result = tuple[np.ndarray, float]
 
 
 class Bound:
-    """The table prepared in a folder, by calling `models` directly."""
+    """The table prepared in a folder, without servers."""
 
     def __init__(self, params: TrainTables, folder: Path) -> None:
-        self.params, data = params, params.data
-        joins = [
-            Joined(Path(path).stem, _read(Path(path), folder), on)
-            for path, on in (parse_join(text) for text in data.join)
-        ]
-        table = prepare(_read(Path(data.source), folder), joins, data)
-        self.train, self.valid, self.features, self.encoder = table.train, table.valid, table.features, table.encoder
-        self.files = {"encoded": folder / "encoded.arrow", "split": folder / "split.npz"}
-        write_encoded(table.encoded, table.targets, self.files["encoded"])
-        np.savez(self.files["split"], train=table.train, valid=table.valid)
-        self._json = folder / "encoder.json"
-        self._json.write_text(table.encoder.to_json())
-        rows = table.encoded.rows
-        self.baseline_inputs = (table.encoder, rows(table.train), table.targets[table.train], rows(table.valid))
-        self.actual = table.encoder.predictions(table.targets[table.valid])
+        self.params = params
+        self._handle = modality("tables").prepare(params, Workspace(folder))
+        data = self.bind(0)
+        self.train, self.valid, self.encoder = data.rows["train"], data.rows["valid"], data.encoder
+        self.features = with_date_parts(data.frame, params.data)
+        train, targets = data.encoded("train")
+        valid, wanted = data.encoded("valid")
+        self.baseline_inputs = (self.encoder, train, targets, valid)
+        self.actual = data.target.actual(torch.from_numpy(wanted))
 
-    def bind(self, seed: int) -> TableRecipe:
-        """The recipe with another seed."""
-        return TableRecipe(self.params.model_copy(update={"seed": seed}), self._json, self.files)
-
-
-def _read(source: Path, folder: Path) -> pd.DataFrame:
-    write_feather(source, folder / f"{source.stem}.arrow")
-    return open_table(folder / f"{source.stem}.arrow").to_pandas()
+    def bind(self, seed: int) -> TableData:
+        """The data with another seed."""
+        return TableData(self.params.model_copy(update={"seed": seed}), self._handle)
 
 
 def train_ours(table: Bound, seed: int) -> Result:
@@ -83,16 +70,16 @@ def train_one_cycle(table: Bound, seed: int) -> Result:
     return _train(recipe)
 
 
-def _train(recipe: TableRecipe) -> Result:
+def _train(recipe: TableData) -> Result:
     learner = recipe.learner()
     seconds, ends = 0.0, []
     for position, stage in enumerate(recipe.params.recipe):
-        train, valid = recipe.batches(position, {})
+        train, valid = (recipe.batches(position, split, {}) for split in ("train", "valid"))
         learner.prepare(stage, position, stage.lr)
         began = time.perf_counter()
         for step in fit(learner, stage, train, valid):
             if step.kind == "cycle":
-                ends.append(learner.outputs.predictions(learner.predict(valid)[0]))
+                ends.append(learner.target.predictions(learner.predict(valid)[0]))
         seconds += time.perf_counter() - began
     return np.mean(ends[-recipe.params.snapshots :], axis=0), seconds
 

@@ -49,7 +49,7 @@ def unfreeze(home: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "unfreeze.flows.cli", *arguments, "--json"]
     began = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
     return time.perf_counter() - began, json.loads(done.stdout.splitlines()[-1])
@@ -119,8 +119,9 @@ def overhead(folder: Path) -> None:
 
 def directly(home: Path, runs: list[Any]) -> float:
     """Median seconds of the same trainings by `models` alone, from the shared prefix's weights."""
-    from unfreeze.models.images.index import Index
     from unfreeze.models.images.recipe import ImageRecipe
+
+    from unfreeze.models.images.index import Index
     from unfreeze.models.overrides import build_spec
     from unfreeze.models.specs import TrainImages
     from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages

@@ -1,27 +1,26 @@
 """The `unfreeze` command."""
 
 import argparse
-import contextlib
 import json
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from unfreeze.flows import show
-from unfreeze.flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
+from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
+from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.predict_spec import Predict
-from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.overrides import SpecType
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
-from unfreeze.models.table_specs import TrainTables
-from unfreeze.tasks.machine.environment import make_home
-from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.specs.tables import TrainTables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     Heavy libraries are imported by the command that needs them, so that ``--help`` answers at once.
     """
     parser = FlagParser(prog="unfreeze", description="Fine-tune pretrained networks, tracked and resumable.")
+    parser.add_argument("--version", action="version", version=f"unfreeze {version('unfreeze')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="fine-tune an image classifier and register it")
@@ -124,7 +124,7 @@ def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType
 
 def _train(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.train_images import train_images
 
     return _finish(train_images(params, return_state=True), options.json, show.training)
@@ -132,7 +132,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _train_table(options: argparse.Namespace) -> int:
     params = _params(options, TrainTables)
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.train_tables import train_tables
 
     return _finish(train_tables(params, return_state=True), options.json, show.training)
@@ -147,22 +147,20 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    with _prefect_starting():
-        from unfreeze.flows.train_images import train_images
-        from unfreeze.flows.train_tables import train_tables
-        from unfreeze.tasks.tracking import kind_of_run, spec_of
+    with prefect_starting():
+        from unfreeze.flows.retrain import FLOWS
+        from unfreeze.models.modality import modality
+        from unfreeze.tasks.tracking import spec_of
 
     spec = spec_of(options.run_id)
-    if kind_of_run(options.run_id) == "train-tables":
-        state = train_tables(TrainTables(**spec), options.run_id, return_state=True)
-    else:
-        state = train_images(TrainImages(**spec), options.run_id, return_state=True)
+    flow = FLOWS[spec["modality"]]
+    state = flow(modality(spec["modality"]).spec(**spec), options.run_id, return_state=True)
     return _finish(state, options.json, show.training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
 
     return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
@@ -170,7 +168,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 
 def _retrain(options: argparse.Namespace) -> int:
     params = spec_from(options, Retrain, **({"model": options.model} if options.model is not None else {}))
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.retrain import retrain
 
     return _finish(retrain(params, return_state=True), options.json, show.retraining)
@@ -179,7 +177,7 @@ def _retrain(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
     params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.predict import predict
 
     return _finish(predict(params, return_state=True), options.json, show.predictions)
@@ -195,7 +193,7 @@ def _sweep(options: argparse.Namespace) -> int:
     params: TrainImages | TrainTables | None = None
     if fresh or search.study is None:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
-    with _prefect_starting():
+    with prefect_starting():
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from unfreeze.tasks.sweeps.study import WORKER, load_study
         from unfreeze.tasks.sweeps.sweep import best_of, stored
@@ -237,26 +235,6 @@ def _refuse_changes(options: argparse.Namespace) -> None:
             f"--{', --'.join(sorted(changing))}: study {vars(options)[f'{SETTING}study']!r} keeps the settings it was "
             "begun with; omit them, or give SOURCE and another --study"
         )
-
-
-@contextlib.contextmanager
-def _prefect_starting() -> Iterator[None]:
-    """Quiet the libraries, and let Prefect's embedded server start while the block imports torch: each takes seconds.
-
-    The block ends when the server answers: a flow that met it half started would not wait for it.
-    """
-    make_home()
-    # In a terminal the bars say it all; elsewhere the steps' own lines do.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
-    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
-    for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    if knows_a_server():
-        yield
-        return
-    wait_for_server = start_embedded()
-    yield
-    wait_for_server()
 
 
 def _finish(state: Any, as_json: bool, shown_by: Callable[[dict[str, Any]], None]) -> int:

@@ -5,17 +5,17 @@ from typing import Any
 from prefect import flow
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.recipe import Course, FindLr, Record
 from unfreeze.models.specs import TrainImages
-from unfreeze.tasks.steps.find_lr import find_lr as sweep_lrs
-from unfreeze.tasks.steps.index_images import index_images, list_images
-from unfreeze.tasks.steps.precompute import precompute_activations
-from unfreeze.tasks.steps.resize_images import resize_images
-from unfreeze.tasks.tracking.run import open_run
+from unfreeze.tasks.steps import find_lr as finder
+from unfreeze.tasks.steps.prepare import check_training, prepare
+from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.tracking.training_run import open_run
 
 DEFAULTS = TrainImages()
 
 
-@flow(name="find-lr", flow_run_name="find a lr for {params.data.source}")
+@flow(name="find-lr", flow_run_name="find an lr for {params.data.source}")
 def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
     """Run the learning-rate finder on one stage of the recipe, with pretrained body and new head.
 
@@ -27,12 +27,9 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
     if stage is not None and stage not in names:
         raise UserError(f"stage: {stage!r} is not one of the recipe's: {', '.join(names)}")
     position = names.index(stage) if stage else 0
-    with open_run(params, None, kind="find-lr") as run:
-        index = index_images(list_images(params.data), params.data)
-        images = resize_images(index, params)
-        activations = {}
-        if params.recipe[position].precomputes:
-            activations = precompute_activations(params, index, images, run.id, position)
-        suggestions = sweep_lrs(params, index, images, activations, run.id, position)
+    check_training(params)
+    with open_run(params, kind="find-lr") as run:
+        course = Course(prepare(params), FlowWorkspace(), Record())
+        suggestions = finder.find_lr(run, FindLr(course, position))
         found = {"stage": names[position], "method": params.finder.method, "suggestions": suggestions}
         return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{names[position]}.png")}

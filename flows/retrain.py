@@ -3,25 +3,27 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from unfreeze.flows.train_images import train_images
 from unfreeze.flows.train_tables import train_tables
 from unfreeze.models.comparison import decide
-from unfreeze.models.retrain_spec import Retrain
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs import Training
+from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.retraining import training as retraining
-from unfreeze.tasks.retraining.compare import compare_models
-from unfreeze.tasks.retraining.drift import report_drift
+from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
 from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
-from unfreeze.tasks.steps.checks import check_training
+from unfreeze.tasks.steps.prepare import check_training, prepare_handle
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.run import unfinished_training
+from unfreeze.tasks.tracking.training_run import unfinished_training
 
 DEFAULTS = Retrain()
+FLOWS: dict[str, Any] = {"images": train_images, "tables": train_tables}
+"""Modality -> flow that trains on it."""
 
 
 @flow(name="retrain", flow_run_name="retrain {params.model}")
@@ -53,8 +55,8 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
         return first_champion(params)
     training = retraining.training_like(champion, params)
     check_training(training)
-    data = retraining.read_data(training)
-    if not retraining.is_new(data["fingerprint"], champion) and not params.even_if_unchanged:
+    data = prepare_handle(training)
+    if not retraining.is_new(data, champion) and not params.even_if_unchanged:
         line = f"no new data since version {champion.number} and the latest retraining"
         show_decision(champion.name, line, [], {})
         log_notice(f"{champion.name}: {line}")
@@ -69,7 +71,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
     if decision.promote and params.approval:
         decision = approved(decision, params.approval_hours)
     line = carry_out(decision, comparison, champion, challenger)
-    registry.keep_retraining(champion.name, line, challenger.number, data["fingerprint"])
+    registry.keep_retraining(champion.name, line, challenger.number, data.fingerprint)
     if decision.promote:
         notify(params, f"unfreeze: {champion.name} has a new champion", f"{line}: {'; '.join(decision.reasons)}")
     return retraining.summary(trained, champion, challenger, decision, comparison, drift)
@@ -83,11 +85,10 @@ def first_champion(params: Retrain) -> dict[str, Any]:
     return {"decision": "first champion", "champion": trained["model"]["version"], **trained}
 
 
-def train(training: retraining.Training) -> dict[str, Any]:
+def train(training: Training) -> dict[str, Any]:
     """The training as a flow inside this one; a retraining that crashed and is run again continues with it."""
     unfinished = unfinished_training(training.tracking.experiment)
-    kind: Any = train_images if isinstance(training, TrainImages) else train_tables
-    state: State[Any] = kind(training, unfinished, return_state=True)
+    state: State[Any] = FLOWS[training.modality](training, unfinished, return_state=True)
     if state.is_cancelled():
         stopped = KeyboardInterrupt()
         stopped.add_note(str(state.message))

@@ -1,21 +1,32 @@
-"""Fine-tune an image classifier: from a folder of images to a registered model."""
+"""Fine-tune an image classifier by the eight steps of the 2017 fast.ai course, from images to a registered model.
+
+1. `precompute`: the frozen body's activations, once per image;
+2. `find_lr`: a learning rate for the head;
+3. `train_stage`: the head, from the activations;
+4. `train_stage`: the head, from activations of augmented images;
+5. `unfreeze`: all layers become trainable,
+6. with an lr per layer group, earlier layers slower (`ratio`);
+7. `find_lr`: again, for the whole network;
+8. `train_stage`: all layers, in cycles that grow (`cycle_mult`) until over-fitting.
+
+Which of them a training takes follows from the spec's `recipe`; a stage that is done is not repeated by a resumed run.
+"""
 
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.recipe import Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
+from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.steps.describe import describe
-from unfreeze.tasks.steps.evaluate import evaluate
+from unfreeze.tasks.steps.evaluate import evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
-from unfreeze.tasks.steps.index_images import index_images, list_images
-from unfreeze.tasks.steps.precompute import precompute_activations
-from unfreeze.tasks.steps.register import register_model
-from unfreeze.tasks.steps.resize_images import resize_images
-from unfreeze.tasks.steps.train_stage import train_stage
-from unfreeze.tasks.tracking.run import Run, open_run
+from unfreeze.tasks.steps.prepare import check_training, prepare
+from unfreeze.tasks.steps.train_stage import precompute, train_stage, unfreeze
+from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.tracking.training_run import Run, open_run
 
 DEFAULTS = TrainImages()
 
@@ -26,9 +37,15 @@ def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = Non
 
     Args:
         params: Everything that defines the training; every field has a default.
-        resume_run_id: Id of an MLflow run that was stopped: continue where it was, with the params it was started with.
+        resume_run_id: Id of an MLflow run that was stopped: resume it with the params it was started with.
     """
+    return train(params, resume_run_id)
+
+
+def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
+    """Train on any modality; a cancellation is the flow's final state."""
     try:
+        check_training(params)
         with open_run(params, resume_run_id) as run:
             return follow_recipe(run)
     except KeyboardInterrupt as stopped:
@@ -36,23 +53,19 @@ def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = Non
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:
-    """Prepare the images once; let each stage find its lr and train; evaluate; register."""
-    params = run.params
-    index = index_images(list_images(params.data), params.data)
-    images = resize_images(index, params)
-    describe(params, index, images, run.id)
-
-    for position, stage in run.remaining():
-        activations = {}
-        if stage.precomputes:
-            activations = precompute_activations(params, index, images, run.id, position)
-        if run.wants_lr(position):
-            run.keep_lrs(position, find_lr(params, index, images, activations, run.id, position))
-        if not run.is_trained(position):
-            train_stage(params, index, images, activations, run.id, position, run.lr(position))
-        if run.wants_baseline(position):
-            evaluate(params, index, images, activations, run.id, position, "baseline")
-
-    metrics = evaluate(params, index, images, activations, run.id, position, "valid")
-    model = register_model(params, index, images, run.id, position, run.model_name, metrics)
-    return run.summary(metrics, model)
+    """Prepare the data once, take the recipe's steps, register the model."""
+    data = prepare(run.params)
+    describe(data, run.id)
+    for step in run_recipe(data, FlowWorkspace(), run.record()):
+        match step:
+            case Precompute():
+                precompute(run, step)
+            case FindLr():
+                find_lr(run, step)
+            case Unfreeze():
+                unfreeze(run, step)
+            case Train():
+                train_stage(run, step)
+            case Evaluate():
+                evaluate(run, step)
+    return run.summary(register(run, data, step.course.learner))

@@ -1,19 +1,16 @@
-"""Train an entity-embedding network on a table: from CSV files to a registered model, with baselines beside it."""
+"""Train an entity-embedding network on a table: from CSV files to a registered model, with baselines beside it.
+
+The steps are those of `unfreeze.flows.train_images`; a table's network has no pretrained body, so that the default
+recipe finds an lr and trains all layers.
+"""
 
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
-from unfreeze.models.table_specs import TrainTables, completed
-from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.steps.describe_table import describe_table
-from unfreeze.tasks.steps.evaluate_table import evaluate_table
-from unfreeze.tasks.steps.find_lr import find_lr
-from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
-from unfreeze.tasks.steps.register_table import register_table
-from unfreeze.tasks.steps.train_stage import train_stage
-from unfreeze.tasks.tracking.run import Run, open_run
+from unfreeze.flows.train_images import train
+from unfreeze.models.specs.tables import TrainTables, completed
 
 DEFAULTS = TrainTables()
 
@@ -24,28 +21,6 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
 
     Args:
         params: Everything that defines the training; every field has a default.
-        resume_run_id: Id of an MLflow run that was stopped: continue where it was, with the params it was started with.
+        resume_run_id: Id of an MLflow run that was stopped: resume it with the params it was started with.
     """
-    try:
-        with open_run(completed(params), resume_run_id, kind="train-tables") as run:
-            return follow_recipe(run)
-    except KeyboardInterrupt as stopped:
-        return cancelled(stopped)
-
-
-def follow_recipe(run: Run) -> dict[str, Any]:
-    """Read and encode the table once; let each stage find its lr and train; evaluate; register."""
-    params = run.params
-    tables = {path: read_table(path, content) for path, content in list_tables(params.data).items()}
-    files = prepare_table(tables, params.data)
-    describe_table(params, files, run.id)
-
-    for position, _ in run.remaining():
-        if run.wants_lr(position):
-            run.keep_lrs(position, find_lr(params, files["encoder"], files, {}, run.id, position))
-        if not run.is_trained(position):
-            train_stage(params, files["encoder"], files, {}, run.id, position, run.lr(position))
-
-    metrics = evaluate_table(params, files, run.id, position)
-    model = register_table(params, tables, files, run.id, position, run.model_name, metrics)
-    return run.summary(metrics, model)
+    return train(completed(params), resume_run_id)

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy.stats import DegenerateDataWarning, binom, bootstrap
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.retrain_spec import PromotionSpec
 from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.tables.metrics import METRICS
+from unfreeze.models.specs.retrain import PromotionSpec
+from unfreeze.models.training.metrics import VALUE_METRICS
 
 RESAMPLES = 2000
 """Of the bootstrap: the smallest p-value it can give is 1 / 2001."""
@@ -135,7 +135,7 @@ def compare_values(
     UserError
         If there are no rows, a target is missing, the shapes differ, or the metric is not one of these.
     """
-    metrics = METRICS["regression"]
+    metrics = VALUE_METRICS
     if metric not in metrics:
         raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(metrics)}")
     actual, champion, challenger = (_columns(values) for values in (actual, champion, challenger))
@@ -268,7 +268,8 @@ def _resampled(metric: str, actual: np.ndarray, champion: np.ndarray, challenger
 
     def difference(*resample: np.ndarray, axis: int) -> np.ndarray:
         of_champion, weights, of_challenger = (rows.sum(axis) for rows in resample)
-        return _value(metric, of_challenger, weights) - _value(metric, of_champion, weights)
+        gains: np.ndarray = _value(metric, of_challenger, weights) - _value(metric, of_champion, weights)
+        return gains
 
     options = {"n_resamples": RESAMPLES, "batch": _DRAWN_AT_ONCE // len(starts), "method": "percentile", "axis": -1}
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import pandas as pd
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from unfreeze.models.errors import UserError
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raise it when a folder of before can no longer be read."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -87,27 +85,3 @@ def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[Network
         network.load_state_dict(load_file(folder / file))
         network.eval()
     return networks
-
-
-def class_frame(classes: Sequence[Any], probabilities: np.ndarray) -> pd.DataFrame:
-    """What a served classifier answers, a row per row.
-
-    Parameters
-    ----------
-    classes
-        Names of the C classes.
-    probabilities
-        (N, C) float64.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``class``, ``probability``, and ``probabilities`` of all classes in their order.
-    """
-    return pd.DataFrame(
-        {
-            "class": [classes[number] for number in probabilities.argmax(1)],
-            "probability": probabilities.max(1),
-            "probabilities": probabilities.tolist(),
-        }
-    )

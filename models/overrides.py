@@ -1,6 +1,6 @@
 """A spec from its defaults, a partial configuration and single settings by dotted name, such as ``recipe.2.lr``.
 
-Whatever is refused is refused with a sentence that names the field, what was given and what is allowed.
+Every error names the field, what was given and what is allowed.
 """
 
 import difflib
@@ -12,74 +12,65 @@ from pydantic_core import ErrorDetails
 
 from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
-from unfreeze.models.fields import (
-    SpecField,
-    alternatives,
-    entry_type_of,
-    fields_of,
-    group_in,
-    plain,
-    plain_defaults,
-    present,
-)
+from unfreeze.models.fields import SpecField, entry_type_of, fields_of, group_in, kinds_of, plain, plain_defaults
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
 
 NONE_WORDS = ("", "none", "null")
-"""How a person writes "no value" where text arrives: YAML itself only knows ``null`` and ``~``."""
+"""How people write "no value" where text arrives: YAML itself only knows ``null`` and ``~``."""
 
 
 def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """Copy of `settings` with one more setting.
+    """Copy of nested `settings` with one more setting; a mapping is merged into a mapping, anything else replaces.
 
-    Parameters
-    ----------
-    settings : mapping
-        Nested mappings and lists; left as it is.
-    dotted : str
-        Where, such as ``data.size``. A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries
-        have a ``name``, by that (``recipe.full.lr``). A group that is missing or none is made.
-    value : Any
-        What. A mapping is laid over the mapping that is there; anything else replaces.
+    A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries have a ``name``, by that
+    (``recipe.full.lr``). A group that is missing or None is created.
 
     Raises
     ------
     UserError
         If the list has no such entry, or a part of the name is a single value and has no fields.
     """
-    changed = _set_below(dict(settings), dotted.split("."), value, dotted, "")
-    assert isinstance(changed, dict)
-    return changed
+    if "" in (parts := dotted.split(".")):
+        raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
+    return dict(_set_below(settings, parts, 0, plain(value)))
+
+
+def get_field(settings: Any, dotted: str) -> Any:
+    """The setting of a dotted name, as in `set_field`; None if there is none."""
+    for part in dotted.split("."):
+        if isinstance(settings, list):
+            position = position_of(settings, part)
+            settings = None if position is None else settings[position]
+        else:
+            settings = settings.get(part) if isinstance(settings, dict) else None
+    return settings
+
+
+def position_of(entries: Sequence[Any], part: str) -> int | None:
+    """Position of the list entry that a part of a dotted name means; None if there is none."""
+    if part.isascii() and part.isdecimal():  # a number is always a position, even if an entry is called "2"
+        return int(part) if int(part) < len(entries) else None
+    names = _names_of(entries)
+    return names.index(part) if part in names else None
 
 
 def build_spec(
     spec_class: type[SpecType], config: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> SpecType:
-    """Spec from its defaults, with a partial configuration laid over them and single settings over that.
+    """Spec from its defaults, a partial configuration that wins over them, and single settings that win over both.
 
-    Parameters
-    ----------
-    spec_class : type of pydantic.BaseModel
-        The spec to build.
-    config : mapping, optional
-        Nested settings. Mappings merge, lists and values replace.
-    overrides : mapping of str to Any, optional
-        Values by dotted name, see `set_field`. Whole lists are set before their entries, whatever the order given.
-
-    Returns
-    -------
-    BaseModel
-        A validated instance of `spec_class`.
+    Mappings merge, lists and values replace. `overrides` go by dotted name as in `set_field`, whole lists before
+    their entries.
 
     Raises
     ------
     UserError
         One line per problem.
     """
-    settings = _laid_over(plain_defaults(spec_class), config or {})
-    overrides = overrides or {}
-    for dotted in sorted(overrides, key=lambda name: name.count(".")):
-        settings = set_field(settings, dotted, overrides[dotted])
+    settings = _merged(plain_defaults(spec_class), plain(config or {}))
+    for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
+        settings = set_field(settings, dotted, value)
     settings = _with_none(settings, spec_class)
     try:
         return spec_class.model_validate(settings)
@@ -92,59 +83,53 @@ def build_spec(
 # --- plain data -------------------------------------------------------------------------------------------------------
 
 
-def _laid_over(below: Any, above: Any) -> Any:
-    above = plain(above)
+def _merged(below: Any, above: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _set_below(settings: Any, parts: Sequence[str], value: Any, dotted: str, above: str) -> Any:
-    if not parts:
-        return _laid_over(settings, value)
-    part, rest = parts[0], parts[1:]
-    here = f"{above}.{part}" if above else part
-    if not part:
-        raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
-    if settings is None:
-        settings = {}
-    if isinstance(settings, dict):
-        return {**settings, part: _set_below(settings.get(part), rest, value, dotted, here)}
-    if isinstance(settings, list):
-        position = _position(settings, part, dotted, above)
-        changed = _set_below(settings[position], rest, value, dotted, here)
-        return [*settings[:position], changed, *settings[position + 1 :]]
-    raise UserError(f"{dotted}: {above} is the single value {_shown(settings)} and has no field {part!r}")
+def _set_below(settings: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
+    """The settings under ``parts[:depth]`` with the value at ``parts[depth:]``."""
+    if depth == len(parts):
+        return _merged(settings, value)
+    dotted, above, part = ".".join(parts), ".".join(parts[:depth]), parts[depth]
+    if settings is None or isinstance(settings, Mapping):
+        settings = settings or {}
+        return {**settings, part: _set_below(settings.get(part), parts, depth + 1, value)}
+    if not isinstance(settings, list):
+        raise UserError(f"{dotted}: {above} is the single value {_shown(settings)} and has no field {part!r}")
+    position = position_of(settings, part)
+    if position is None:
+        names = _names_of(settings)
+        known = ", ".join(str(number) if name is None else f"{number} {name}" for number, name in enumerate(names))
+        close = difflib.get_close_matches(part, [name for name in names if isinstance(name, str)], n=1)
+        hint = f"; did you mean {above}.{close[0]}?" if close else ""
+        count = f"{len(names)} entr{'y' if len(names) == 1 else 'ies'}"
+        raise UserError(f"{dotted}: {above} has no entry {part!r}, only {count}: {known or 'none'}{hint}")
+    changed = _set_below(settings[position], parts, depth + 1, value)
+    return [*settings[:position], changed, *settings[position + 1 :]]
 
 
-def _position(entries: list[Any], part: str, dotted: str, where: str) -> int:
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
-    if part.isascii() and part.isdecimal():  # a number is always a position, even if an entry is called "2"
-        if int(part) < len(entries):
-            return int(part)
-    elif part in names:
-        return names.index(part)
-    known = ", ".join(str(position) if name is None else f"{position} {name}" for position, name in enumerate(names))
-    close = difflib.get_close_matches(part, [name for name in names if isinstance(name, str)], n=1)
-    hint = f"; did you mean {where}.{close[0]}?" if close else ""
-    count = f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"
-    raise UserError(f"{dotted}: {where} has no entry {part!r}, only {count}: {known or 'none'}{hint}")
+def _names_of(entries: Sequence[Any]) -> list[Any]:
+    return [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
 
 
-def _with_none(value: Any, kind: Any) -> Any:
+def _with_none(value: Any, annotation: Any) -> Any:
     """Replace the words for "no value" by None, wherever None is allowed and the word itself is not a choice."""
-    if isinstance(value, dict) and (group := group_in(kind)):
+    if isinstance(value, dict) and (group := group_in(annotation)):
         known = group.model_fields
         return {
-            name: _with_none(entry, known[name].annotation) if name in known else entry for name, entry in value.items()
+            name: _with_none(each, known[name].annotation if name in known else Any) for name, each in value.items()
         }
-    if isinstance(value, list) and (entry_type := entry_type_of(kind)):
+    if isinstance(value, list) and (entry_type := entry_type_of(annotation)):
         return [_with_none(entry, entry_type) for entry in value]
-    is_word = isinstance(value, str) and value.lower() in NONE_WORDS and type(None) in alternatives(kind)
-    return None if is_word and not any(value in get_args(each) for each in present(kind)) else value
+    kinds = kinds_of(annotation)
+    is_word = isinstance(value, str) and value.lower() in NONE_WORDS and type(None) in kinds
+    return None if is_word and not any(value in get_args(kind) for kind in kinds) else value
 
 
-# --- problems in words ------------------------------------------------------------------------------------------------
+# --- error messages ---------------------------------------------------------------------------------------------------
 
 
 def _shown(value: Any) -> str:
@@ -155,27 +140,26 @@ def _shown(value: Any) -> str:
 
 
 def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: Any) -> str:
-    parts: list[str] = []  # the dotted name
-    pattern: list[str] = []  # the same with N for positions, as in `fields`
+    parts: list[str] = []
     entry_name = ""
     for part in detail["loc"]:
         if isinstance(settings, dict):
             settings = settings.get(str(part))
         elif isinstance(settings, list) and isinstance(part, int):
             settings = settings[part]
+            if isinstance(settings, dict) and settings.get("name"):
+                entry_name = f" ({settings['name']})"
         else:
             continue  # names a branch of a union, not a field
         parts.append(str(part))
-        pattern.append("N" if isinstance(part, int) else part)
-        if isinstance(part, int) and isinstance(settings, dict) and settings.get("name"):
-            entry_name = f" ({settings['name']})"
     where = ".".join(parts) + entry_name
+    pattern = ["N" if part.isdecimal() else part for part in parts]
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown setting; {_suggestion(parts, pattern, fields)}"
     field = fields.get(".".join(pattern)) or fields.get(".".join(pattern).removesuffix(".N"))
     if detail["type"] == "missing":
         return f"{where}: missing, but required ({field.allowed if field else 'a group of settings'})"
-    if detail["type"] in ("value_error", "assertion_error"):  # our own validators say it all
+    if detail["type"] in ("value_error", "assertion_error"):  # of our own validators
         message = str(detail.get("ctx", {}).get("error", detail["msg"]))
         given = "" if isinstance(detail["input"], dict | BaseModel) else f"given {_shown(detail['input'])}; "
         return f"{where}: {given}{message}" if where else message

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,27 @@ from pyarrow.fs import LocalFileSystem
 
 ROWS_AT_ONCE = 131_072
 """Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""
+
+
+class Chunk(NamedTuple):
+    """Some consecutive rows of a source.
+
+    Attributes
+    ----------
+    keys : sequence
+        What names every row: its path or its number.
+    rows : numpy.ndarray
+        Positions (m,) int64 in the chunk of those that were predicted.
+    results : numpy.ndarray
+        Their probabilities (m, C) or values (m, T), float64.
+    errors : dict of int to str
+        Position -> why it was not predicted.
+    """
+
+    keys: Sequence[Any]
+    rows: np.ndarray
+    results: np.ndarray
+    errors: dict[int, str]
 
 
 class Layout:

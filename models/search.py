@@ -3,22 +3,21 @@
 A dimension is a setting by its dotted name, or one of the three that say what the course has a rule of thumb for.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unfreeze.models.addresses import WITHOUT_PASSWORD, check_no_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.fields import fields_of, present
-from unfreeze.models.overrides import SpecType, build_spec
+from unfreeze.models.fields import field_named
+from unfreeze.models.overrides import SpecType, build_spec, get_field, position_of
 from unfreeze.models.specs import Spec, Stage
 
 Value = bool | int | float | str
-# Not left to right: then 1 would be read as true, and "no" as false.
-Choice = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 STAGE_DIMENSIONS = {"body_ratio": "ratio", "early_ratio": "early_ratio", "head_factor": "lr_factor"}
 """Dimension -> the field that it sets in every stage that trains the body."""
@@ -41,7 +40,7 @@ class Dimension(Spec):
     low: float | None = Field(default=None, description="Lowest value of a range.")
     high: float | None = Field(default=None, description="Highest value of a range.")
     log: bool = Field(default=False, description="Search the range by ratios instead of differences.")
-    choices: list[Choice] | None = Field(default=None, min_length=1, description="Values to choose from; no range.")
+    choices: list[Value] | None = Field(default=None, min_length=1, description="Values to choose from; no range.")
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> Self:
@@ -51,31 +50,32 @@ class Dimension(Spec):
             return self
         if self.low is None or self.high is None:
             raise ValueError(f"{self.name}: give low and high, or choices")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if self.low >= self.high:
             raise ValueError(f"{self.name}: low ({self.low:g}) must be below high ({self.high:g})")
         if self.log and self.low <= 0:
             raise ValueError(f"{self.name}: a logarithmic range needs low above 0, not {self.low:g}")
         return self
 
-    def ends(self) -> list[Value]:
-        """The values that must be allowed if all are to be: the choices, or both ends of the range."""
-        return list(self.choices) if self.choices is not None else [float(self.low or 0), float(self.high or 0)]
+    def ends(self) -> list[Any]:
+        """The choices, or both ends of the range: if these are allowed, so is everything the sweep tries."""
+        return list(self.choices or (self.low, self.high))
 
     def contains(self, value: Any) -> bool:
         """Whether the sweep could try this value."""
         if self.choices is not None:
             return value in self.choices
-        return isinstance(value, int | float) and float(self.low or 0) <= value <= float(self.high or 0)
+        low, high = self.ends()
+        return isinstance(value, int | float) and low <= value <= high
 
-    def grid(self, whole: bool) -> list[Value]:
+    def grid(self, whole: bool) -> list[Any]:
         """The choices, or evenly spread points of the range (`whole` numbers where the setting is one)."""
         if self.choices is not None:
             return list(self.choices)
-        low, high = float(self.low or 0), float(self.high or 0)
-        shares = [point / (GRID_POINTS - 1) for point in range(GRID_POINTS)]
-        points = [low * (high / low) ** share if self.log else low + (high - low) * share for share in shares]
-        points[0], points[-1] = low, high
-        return list(dict.fromkeys(round(point) for point in points)) if whole else list(points)
+        import numpy as np  # here, because `--help` needs this module but no points
+
+        low, high = self.ends()
+        points = np.geomspace(low, high, GRID_POINTS) if self.log else np.linspace(low, high, GRID_POINTS)
+        return list(dict.fromkeys(round(point) for point in points)) if whole else points.tolist()
 
 
 class SweepSpec(Spec):
@@ -155,29 +155,18 @@ class SweepSpec(Spec):
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
-    """The training of one trial: `training` with `values` by dimension.
-
-    Raises
-    ------
-    UserError
-        If a dimension is not a setting, or a value is not allowed.
-    """
+    """The training of one trial: `training` with `values` by dimension; a `UserError` if one is not allowed."""
     overrides: dict[str, Value] = {}
     for name, value in values.items():
-        if name in STAGE_DIMENSIONS:
-            overrides |= {f"recipe.{position}.{STAGE_DIMENSIONS[name]}": value for position in _body_stages(training)}
-        else:
-            overrides[name] = value
+        field = STAGE_DIMENSIONS.get(name)
+        overrides |= {f"recipe.{at}.{field}": value for at in _stages_of(name, training)} if field else {name: value}
     return build_spec(type(training), training.model_dump(), overrides)
 
 
 def check_space(search: SweepSpec, training: BaseModel) -> None:
-    """Refuse, before the first trial, dimensions that do not exist, mean nothing, or leave their bounds.
+    """Reject, before the first trial, dimensions and objectives that do not exist, mean nothing, or leave their bounds.
 
-    Raises
-    ------
-    UserError
-        One line per problem.
+    The `UserError` has one line per problem.
     """
     problems = []
     for dimension in search.space:
@@ -187,8 +176,7 @@ def check_space(search: SweepSpec, training: BaseModel) -> None:
                 trial_spec(training, {dimension.name: value})
         except UserError as error:
             problems.append(f"space: {error}")
-    metrics = getattr(training, "metrics", [])
-    known = ["loss", "seconds", *(metric.split(":")[-1] for metric in metrics)]
+    known = ["loss", "seconds", *(metric.split(":")[-1] for metric in getattr(training, "metrics", []))]
     problems += [
         f"objectives: {objective!r} is not one of {', '.join(known)}; add it to metrics to have it computed"
         for objective in search.objectives
@@ -198,124 +186,44 @@ def check_space(search: SweepSpec, training: BaseModel) -> None:
         raise UserError("\n".join(problems))
 
 
-def _check_meaning(dimension: Dimension, training: BaseModel) -> None:
-    stages: Sequence[Stage] = getattr(training, "recipe", [])
-    if dimension.name not in STAGE_DIMENSIONS:
-        if dimension.choices is None and not _is_number(dimension.name, training):
-            raise UserError(f"{dimension.name}: a range needs a number; give choices")
-        return
-    positions = _body_stages(training)
-    if not positions:
-        raise UserError(f"{dimension.name}: no stage of the recipe trains the body; set train to all or late in one")
-    for position in positions:
-        stage = stages[position]
-        if stage.lrs is not None or (dimension.name == "head_factor" and stage.lr is not None):
-            field = "lrs" if stage.lrs is not None else "lr"
-            raise UserError(f"{dimension.name}: stage {stage.name!r} sets {field}, which leaves nothing to search")
-
-
 def whole_numbers(dimension: Dimension, training: BaseModel) -> bool:
     """Whether the dimension's setting is a whole number."""
-    kinds = _kinds(dimension.name, training)
-    return int in kinds and float not in kinds
+    field = field_named(type(training), dimension.name)
+    return field is not None and int in field.kinds and float not in field.kinds
 
 
 def shared_stages(search: SweepSpec, training: BaseModel) -> int:
     """How many stages, from the first, different trials can have in common.
 
-    A stage is shared until a range reaches it: a value from a range is never met again, a choice is. The last stage
-    is each trial's own: what it trains is what the trial is about.
+    A stage is shared until a range reaches it: a value from a range never recurs, a choice does. The last stage is
+    never shared: what it trains is what the trial is about.
     """
-    stages: Sequence[Stage] = getattr(training, "recipe", [])
-    reached = max(0, len(stages) - 1)
-    for dimension in search.space:
-        if dimension.choices is None:
-            if dimension.name in STAGE_DIMENSIONS:
-                reached = min([reached, *_body_stages(training)])
-            else:
-                reached = min(reached, _first_stage(dimension.name, stages))
-    return reached
+    ranges = [dimension.name for dimension in search.space if dimension.choices is None]
+    return min([max(0, len(_recipe(training)) - 1), *(at for name in ranges for at in _stages_of(name, training))])
 
 
 def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str, Value]]:
-    """Trials to begin with: the course's ratios and equal lrs, everything else as the training has it."""
-    names = [dimension.name for dimension in search.space]
+    """Trials to begin with: the course's ratios and equal lrs; other settings keep the training's value."""
     settings = training.model_dump()
-    as_given = {dimension.name: _value_of(settings, dimension.name) for dimension in search.space}
-    as_given |= {"head_factor": 1.0} if "head_factor" in names else {}
     inside = {
-        dimension.name: as_given[dimension.name]
+        dimension.name: value
         for dimension in search.space
-        if dimension.contains(as_given[dimension.name])
+        if dimension.contains(value := 1.0 if dimension.name == "head_factor" else get_field(settings, dimension.name))
     }
-    ratios = [name for name in ("body_ratio", "early_ratio") if name in names]
+    ratios = [dimension for dimension in search.space if dimension.name in ("body_ratio", "early_ratio")]
     if not ratios:
         return {"as the recipe has it": inside} if inside else {}
-    named = RULES_OF_THUMB if len(ratios) == 2 else {f"{ratios[0]} {ratio:g}": ratio for ratio in (10.0, 3.0, 1.0)}
-    rules = {rule: {**inside, **dict.fromkeys(ratios, ratio)} for rule, ratio in named.items()}
-    by_name = {dimension.name: dimension for dimension in search.space}
     return {
-        rule: values
-        for rule, values in rules.items()
-        if all(by_name[name].contains(value) for name, value in values.items())
+        rule if len(ratios) == 2 else f"{ratios[0].name} {ratio:g}": {**inside, **{each.name: ratio for each in ratios}}
+        for rule, ratio in RULES_OF_THUMB.items()
+        if all(dimension.contains(ratio) for dimension in ratios)
     }
-
-
-def _body_stages(training: BaseModel) -> list[int]:
-    stages: Sequence[Stage] = getattr(training, "recipe", [])
-    return [position for position, stage in enumerate(stages) if stage.train != "head"]
-
-
-def _first_stage(name: str, stages: Sequence[Stage]) -> int:
-    """Number of the first stage that a setting by dotted name changes; 0 unless it belongs to one stage."""
-    parts = name.split(".")
-    if parts[0] != "recipe" or len(parts) < 3:
-        return 0
-    return _position([stage.name for stage in stages], parts[1]) or 0
-
-
-def _value_of(settings: Any, name: str) -> Any:
-    for part in name.split("."):
-        if isinstance(settings, list):
-            position = _position([each.get("name") if isinstance(each, dict) else None for each in settings], part)
-            settings = None if position is None else settings[position]
-        else:
-            settings = settings.get(part) if isinstance(settings, dict) else None
-    return settings
-
-
-def _position(names: Sequence[str | None], part: str) -> int | None:
-    """Which entry of a list a part of a dotted name means: its position or its name, as in `set_field`."""
-    if part.isascii() and part.isdecimal():
-        return int(part) if int(part) < len(names) else None
-    return names.index(part) if part in names else None
-
-
-def _kinds(name: str, training: BaseModel) -> list[Any]:
-    if name in STAGE_DIMENSIONS:
-        return [float]
-    parts = name.split(".")
-    pattern = ".".join("N" if parts[0] == "recipe" and place == 1 else part for place, part in enumerate(parts))
-    return [kind for field in fields_of(type(training)) if field.name == pattern for kind in present(field.annotation)]
-
-
-def _is_number(name: str, training: BaseModel) -> bool:
-    kinds = _kinds(name, training)
-    return not kinds or any(kind in (int, float) for kind in kinds)  # unknown names have a message of their own
 
 
 def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     """Read ``NAME=1,2,4`` (choices), ``NAME=1..30`` or ``NAME=1..30 log`` (a range), ``NAME=none`` (not varied).
 
-    Returns
-    -------
-    tuple
-        The name, and the dimension; None for one that is taken out of the space.
-
-    Raises
-    ------
-    UserError
-        If the text is not one of these.
+    Returns the name, and the dimension or None; any other text is a `UserError`.
     """
     name, _, rest = (part.strip() for part in text.partition("="))
     if name and rest.lower() == "none":
@@ -325,23 +233,47 @@ def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     ends = re.fullmatch(r"(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?P<log>\s+log)?", rest) if is_range else None
     if not name or not all(words) or (is_range and not ends):
         raise UserError(f"--space {text!r}: write NAME=1,2,4 or NAME=1..30 or NAME=1..30 log, or NAME=none")
-    settings: dict[str, Any] = {"choices": [_read(word) for word in words]}
-    if ends:
-        settings = {**ends.groupdict(), "log": ends["log"] is not None}
+    values = {**ends.groupdict(), "log": bool(ends["log"])} if ends else {"choices": [_parsed(word) for word in words]}
     try:
-        return name, build_spec(Dimension, {"name": name, **settings})
+        return name, build_spec(Dimension, {"name": name, **values})
     except UserError as error:
         raise UserError(f"--space {text!r}: {error}") from error
 
 
-def _read(text: str) -> Value:
+def _parsed(text: str) -> Value:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
-        try:
-            value = kind(text)
-            if math.isfinite(value):
+        with contextlib.suppress(ValueError, OverflowError):
+            if math.isfinite(value := kind(text)):
                 return value
-        except (ValueError, OverflowError):
-            continue
     return text
+
+
+def _recipe(training: BaseModel) -> Sequence[Stage]:
+    return getattr(training, "recipe", [])
+
+
+def _stages_of(name: str, training: BaseModel) -> list[int]:
+    """Positions of the stages that a dimension changes; the first for a setting outside the recipe."""
+    if name in STAGE_DIMENSIONS:
+        return [at for at, stage in enumerate(_recipe(training)) if stage.train != "head"]
+    parts = name.split(".")
+    if parts[0] != "recipe" or len(parts) < 3:
+        return [0]
+    return [position_of(training.model_dump()["recipe"], parts[1]) or 0]
+
+
+def _check_meaning(dimension: Dimension, training: BaseModel) -> None:
+    if dimension.name not in STAGE_DIMENSIONS:
+        field = field_named(type(training), dimension.name)  # unknown names are rejected with the trial's spec
+        if dimension.choices is None and field and not {int, float} & set(field.kinds):
+            raise UserError(f"{dimension.name}: a range needs a number; give choices")
+        return
+    positions = _stages_of(dimension.name, training)
+    if not positions:
+        raise UserError(f"{dimension.name}: no stage of the recipe trains the body; set train to all or late in one")
+    for stage in (_recipe(training)[at] for at in positions):
+        if stage.lrs is not None or (dimension.name == "head_factor" and stage.lr is not None):
+            rate = "lr" if stage.lrs is None else "lrs"
+            raise UserError(f"{dimension.name}: stage {stage.name!r} sets {rate}, which leaves nothing to search")

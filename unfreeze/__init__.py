@@ -1,5 +1,36 @@
 """Fine-tune pretrained networks the way the fast.ai course taught it, as a tracked and scheduled pipeline.
 
+In a notebook, ``from unfreeze import Images, Tables, load_model`` trains and predicts without any server, and
+``train`` and ``predict`` run the flows that MLflow and Prefect keep track of.
+
 ``unfreeze.models`` trains and predicts, and knows no orchestration; ``unfreeze.tasks`` are its steps, kept by MLflow;
 ``unfreeze.flows`` are what a person starts. Imports point one way: flows, tasks, models.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unfreeze.flows.notebook import predict, train
+    from unfreeze.models.estimator import Images, Tables, load_model
+
+__all__ = ["Images", "Tables", "load_model", "predict", "train"]
+
+_PLACES = {
+    "Images": "unfreeze.models.estimator",
+    "Tables": "unfreeze.models.estimator",
+    "load_model": "unfreeze.models.estimator",
+    "predict": "unfreeze.flows.notebook",
+    "train": "unfreeze.flows.notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch and prefect take seconds."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unfreeze' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

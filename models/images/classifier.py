@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, choose
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.specs import ModelSpec
 from unfreeze.models.training.network import Network
@@ -40,6 +40,10 @@ def build_head(features: int, classes: int, width: int = 512, dropout: float = 0
     return head
 
 
+HEADS = {"fastai": build_head}
+"""Name in `model.head` -> what makes a head of (features, classes, width, dropout)."""
+
+
 def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
     """A pretrained body with a new head; the head (and a body without weights) is drawn from `seed`.
 
@@ -57,7 +61,7 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = load_body(model, size)
-        head = build_head(body.features, classes, model.head_width, model.dropout)
+        head = choose(HEADS, model.head, "model.head")(body.features, classes, model.head_width, model.dropout)
     return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
 

@@ -1,20 +1,19 @@
 """One image file in, upright 8-bit RGB pixels out, or a plain reason why not."""
 
-import io
 import math
-import os
 import re
 import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from PIL.IcoImagePlugin import IcoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -26,42 +25,18 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# All plugins are imported here, once: PIL otherwise imports them on first use, inside the decoding threads.
-Image.init()
-# The limit is `data.max_megapixels`, checked below from the header; PIL's own would warn or raise at another size.
-Image.MAX_IMAGE_PIXELS = None
-
 # Only these are tried. Others are rare as photos, and opening EPS would start Ghostscript on a file from anywhere.
-_FORMATS = tuple(
-    name
-    for name in ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
-    if name in Image.OPEN
-)
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-_ORIENTATION_TAG, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 _SMALLEST_SIDE = 4
 _TILE = 512
 
 BYTES_PER_PIXEL = 12
-"""What a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
+"""Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
 # Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
 _PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -69,27 +44,22 @@ class UnreadableImage(Exception):
     """A file that cannot be used as an image; the message is the reason, without the file's name."""
 
 
-def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
-    """Decode an image upright, as 8-bit RGB.
+def read_image(path: Path | BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
+    """Decode an image upright, as 8-bit RGB; safe to call from several threads.
 
     Animations give their first frame; transparency is composited over white; 16-bit, 32-bit and float grayscale is
-    scaled to 8 bits. Safe to call from several threads.
+    scaled to 8 bits.
 
     Parameters
     ----------
     path
         The file, or its bytes.
     max_megapixels
-        Larger images are refused from their header, before anything is decoded, so that a decode takes at most
+        Larger images are rejected by their header, before anything is decoded, so that a decode takes at most
         `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
     at_least
         The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
         eighth of its size (never below `draft_side(at_least)`), which is several times faster.
-
-    Returns
-    -------
-    PIL.Image.Image
-        In mode RGB, with the EXIF orientation applied.
 
     Raises
     ------
@@ -98,28 +68,19 @@ def read_image(path: Path | io.BytesIO, max_megapixels: float, at_least: int | N
     """
     with _opened(path, max_megapixels) as image:
         if at_least is not None:
-            side = draft_side(at_least)
-            image.draft(None, (side, side))
+            image.draft(None, (draft_side(at_least), draft_side(at_least)))
         image.load()
         orientation = _orientation(image)
         rgb = _to_rgb(image)
     del image  # its pixels would be a third copy beside those of the turned image
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    rgb.info = {}  # damaged EXIF among it would be read again
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def check_image(path: Path, max_megapixels: float) -> tuple[int, int]:
-    """Verify that `read_image` will succeed, as cheaply as reading the whole stream allows.
-
-    Returns
-    -------
-    tuple of int
-        Width and height as displayed, after the EXIF orientation.
-
-    Raises
-    ------
-    UnreadableImage
-        As `read_image` does.
-    """
+    """Width and height as displayed, if `read_image` would succeed; raises what it would, but more cheaply."""
     with _opened(path, max_megapixels) as image:
         width, height = image.size
         # A JPEG's luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
@@ -138,26 +99,12 @@ def draft_side(at_least: int) -> int:
 
 
 def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpolation) -> np.ndarray:
-    """Resize an image to a square, antialiased.
+    """Resize an RGB image to a square of `size` pixels, antialiased: (size, size, 3) uint8, writable.
 
-    Parameters
-    ----------
-    image
-        In mode RGB.
-    size
-        Side of the square in pixels.
-    fit
-        `crop`: scale the shorter side to `size` and keep the centre; `squish`: ignore the aspect ratio;
-        `pad`: scale the longer side to `size` and fill up with black.
-    interpolation
-        Name of the resampling filter.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 of shape (size, size, 3), writable.
+    `crop` scales the shorter side to `size` and keeps the centre; `squish` ignores the aspect ratio; `pad` scales the
+    longer side to `size` and fills up with black.
     """
-    filter_ = _RESAMPLING[interpolation]
+    filter_ = Image.Resampling[interpolation.upper()]
     width, height = image.size
     if fit == "pad":
         scale = size / max(width, height)
@@ -197,29 +144,42 @@ def map_in_order(
 
 
 @contextmanager
-def _opened(path: Path | io.BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
+def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
     """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
-    _silence_pil()
+    # `warnings.catch_warnings` is not safe in threads. A test or another library may have reset the filters meanwhile.
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         if isinstance(path, Path) and (kind := irregular_kind(path)):
             raise UnreadableImage(f"{kind}, not a file")
-        size = path.getbuffer().nbytes if isinstance(path, io.BytesIO) else os.stat(path).st_size
-        if size == 0:
-            raise UnreadableImage("zero bytes")
-        with Image.open(path, formats=_FORMATS) as image:
+        opened = path.open("rb") if isinstance(path, Path) else nullcontext(path)
+        with opened as file, _identified(file) as image:
             _check_header(image, max_megapixels)
             yield image
     except UnreadableImage:
         raise
-    except UnidentifiedImageError:
-        start = path.getvalue()[:4] if isinstance(path, io.BytesIO) else path.open("rb").read(4)
-        known = start.startswith(_SIGNATURES)
-        raise UnreadableImage("truncated or damaged: broken header" if known else "not an image") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # on damaged input PIL's decoders raise almost anything
         detail = str(error).strip() or type(error).__name__
         raise UnreadableImage(f"truncated or damaged: {detail}") from error
+
+
+def _identified(file: IO[bytes]) -> Image.Image:
+    """`PIL.Image.open` without its process-wide limit of pixels, in place of which `_check_header` has one."""
+    Image.init()
+    file.seek(0)
+    start = file.read(16)
+    if not start:
+        raise UnreadableImage("zero bytes")
+    for make, accepts in (Image.OPEN[name] for name in _FORMATS if name in Image.OPEN):
+        if accepts is None or accepts(start) is True:
+            file.seek(0)
+            try:
+                return make(file, getattr(file, "name", ""))
+            except (SyntaxError, IndexError, TypeError, struct.error):  # not of this format, or damaged
+                continue
+    raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
 
 
 def _check_header(image: Image.Image, max_megapixels: float) -> None:
@@ -255,21 +215,14 @@ def _pixels(image: Image.Image) -> int:
         width, height = (
             struct.unpack(">II", start[16:]) if start[:4] == b"\x89PNG" else struct.unpack("<ii", start[4:12])
         )
-        return max(pixels, abs(width * height))
+        return max(pixels, abs(int(width) * int(height)))
     return pixels
-
-
-def _silence_pil() -> None:
-    # A process-wide filter, because `warnings.catch_warnings` is not safe in threads. It is looked up in every call,
-    # because a test or another library may have reset the filters meanwhile.
-    if _QUIET not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
     try:
-        value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+        value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -281,7 +234,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.copy()  # the caller closes the file
     wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
     scale = _scale_of(image) if wide else (0.0, 1.0)
-    image = Image.new("RGB", image.size)
+    rgb = Image.new("RGB", image.size)
     for box in _tiles(image):
         tile = image.crop(box)
         if wide:
@@ -289,8 +242,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         elif tile.has_transparency_data:
             opaque = tile.convert("RGBA")
             tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-        image.paste(tile.convert("RGB"), box)
-    return image
+        rgb.paste(tile.convert("RGB"), box)
+    return rgb
 
 
 def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

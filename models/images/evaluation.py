@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support
 
 from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.specs import TtaSpec
@@ -26,7 +25,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
 
     def probabilities(view: int) -> np.ndarray:
         logits, _ = learner.predict(views(view))
-        return learner.outputs.predictions(logits)
+        return learner.target.predictions(logits)
 
     plain = probabilities(0)
     return plain, average_views(plain, [probabilities(view) for view in range(1, tta.n_aug + 1)], tta.beta)
@@ -41,7 +40,8 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Cross entropy of every row, (N,) float64, from probabilities (N, C)."""
     chosen = probabilities[np.arange(len(targets)), targets]
-    return -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    losses: np.ndarray = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    return losses
 
 
 def predictions_table(
@@ -65,11 +65,3 @@ def predictions_table(
     columns = {f"p({name})": plain[:, number] for number, name in enumerate(classes)}
     columns |= {f"p_tta({name})": averaged[:, number] for number, name in enumerate(classes)}
     return pd.DataFrame({**table, **columns})
-
-
-def per_class_table(probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """Precision, recall, F1 and number of validation rows of every class, one row per class."""
-    precision, recall, f1, support = precision_recall_fscore_support(
-        targets, probabilities.argmax(1), labels=range(len(classes)), zero_division=0
-    )
-    return pd.DataFrame({"class": list(classes), "precision": precision, "recall": recall, "f1": f1, "rows": support})

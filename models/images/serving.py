@@ -4,6 +4,7 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
+import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -19,12 +20,14 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
-from unfreeze.models.images.classifier import build_head, normalise, normalise_bytes
+from unfreeze.models.images.classifier import HEADS, normalise, normalise_bytes
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
-from unfreeze.models.model_folder import class_frame, load_networks, read_description, save_model_folder
+from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
+from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
+from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import pick_precision
@@ -59,6 +62,7 @@ def save_classifier(
         See `save_model_folder`.
     """
     description = {
+        "modality": "images",
         "model": {**params.model.model_dump(), "weights": "none"},
         "preprocessing": asdict(preprocessing),
         "classes": list(classes),
@@ -114,6 +118,7 @@ class ImagePredictor:
     def __init__(self, folder: Path, device: str = "auto") -> None:
         about = read_description(folder)
         self.classes: list[str] = about["classes"]
+        self.target = SingleLabel(self.classes)
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
         self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
@@ -124,7 +129,7 @@ class ImagePredictor:
         def make() -> Network:
             body = load_body(model, self.size)
             self.features_width = body.features
-            head = build_head(body.features, len(self.classes), model.head_width, model.dropout)
+            head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
             return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
         self.networks = []
@@ -217,6 +222,21 @@ class ImagePredictor:
 
         return self._stream(images, compute, chunk, start)
 
+    def chunks(
+        self, source: Mapping[str, Any], size: int, first: int, tta: bool
+    ) -> Generator[PredictedChunk, None, None]:
+        """Predict a listing of images from number `first`, `size` images at a time; unreadable ones are reported."""
+        listed = json.loads(Path(source["path"]).read_text())
+        with closing(self.stream(listed["files"], size, tta, first)) as chunks:
+            for chunk in chunks:
+                names = listed["names"][first : first + size]
+                errors = {
+                    position - first: reason if listed["files"][position] else "there is no path in this row"
+                    for position, reason in chunk.unreadable.items()
+                }
+                yield PredictedChunk(names, chunk.positions - first, chunk.results, errors)
+                first += len(names)
+
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Class, probability and all probabilities for a frame with a column ``image`` of encoded bytes.
 
@@ -231,7 +251,7 @@ class ImagePredictor:
         contents = [image for image in images if isinstance(image, bytes)]
         if not len(contents) == len(images) == len(model_input):
             raise UserError("predict: give the encoded bytes of every image in a column `image`, not its path")
-        return class_frame(self.classes, self.probabilities(contents))
+        return self.target.frame(self.probabilities(contents))
 
     def square(self, source: ImageSource) -> np.ndarray:
         """The image as the network takes it, uint8 (S, S, 3)."""

@@ -1,27 +1,27 @@
-"""Where images come from: a folder, a table, a torchvision data set or the embedded digits, as one listing."""
+"""The images of a source, with their labels for training or without for predictions."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.image_files import published, write_images
-from unfreeze.models.images.torchvision_sources import DATA_SETS, torchvision_images
+from unfreeze.models.images.data_sets import DATA_SETS, torchvision_images, write_digits
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part, part_of
 
 Split = Literal["train", "valid"]
 
+TABLES = (".csv", ".feather", ".arrow", ".parquet")
+"""Suffixes of files that are read as tables of paths."""
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-_TABLES = (".csv", ".feather", ".arrow")
 
 
 class ListedFile(NamedTuple):
@@ -34,64 +34,104 @@ class ListedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, sorted, before any was opened.
-
-    Attributes
-    ----------
-    name
-        Short name for people.
-    files
-        Sorted by path relative to the source (tables: by path). Either all have a split or none.
-    note
-        What a person should know about how the source was understood.
-    """
+    """The files of a source, sorted, before any was opened."""
 
     name: str
     files: tuple[ListedFile, ...]
+    """Sorted by path relative to the source (tables: by path). Either all have a split or none."""
     note: str | None = None
+    """How the source was understood, where that may surprise."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images to predict, in a fixed order."""
+
+    names: list[str]
+    """What each is called in the predictions: the path as a table has it, else the whole path."""
+    files: list[str]
+    """Absolute paths, or empty where a table has none."""
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     """List the images and labels of `data.source`.
 
     `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
-
-    Parameters
-    ----------
-    data
-        The source, and the columns of a table.
-    downloads
-        Folder for digits and torchvision data sets, one folder each; created where needed.
-
-    Returns
-    -------
-    Listing
-        At least two classes.
+    Digits and torchvision data sets are written to a folder each in `downloads`.
 
     Raises
     ------
     UserError
-        Where the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
+        If the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
         values or files, or a download fails.
     """
     # Absolute, because the listing outlives the working directory in a stored index.
     downloads = downloads.absolute()
     if data.source == "digits":
-        return _list_folder(_write_digits(downloads / "digits"), "digits")
+        return _list_folder(write_digits(downloads / "digits"), "digits")
     path = Path(os.path.abspath(Path(data.source).expanduser()))
     if path.is_dir():
         return _list_folder(path, path.name)
-    if path.is_file() and path.suffix.lower() in _TABLES:
+    if path.is_file() and path.suffix.lower() in TABLES:
         return _list_table(path, data)
     if not path.exists() and data.source in DATA_SETS:
-        return _list_data_set(data.source, downloads / data.source)
+        found = torchvision_images(data.source, downloads / data.source)
+        if isinstance(found, Path):
+            return _list_folder(found, data.source)
+        files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
+        return _listing(data.source, files, str(downloads / data.source))
     kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
     what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
     raise UserError(
         f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
-        "class; a folder with train/ and valid/ of such folders; a .csv, .feather or .arrow file with a "
+        f"class; a folder with train/ and valid/ of such folders; a table ({', '.join(TABLES)}) with a "
         f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
     )
+
+
+def list_unlabelled(source: str, path_column: str, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
+    """List images to predict without opening any; a `UserError` if there is no such source, or nothing in it.
+
+    Parameters
+    ----------
+    source
+        A folder (with all folders in it; hidden files are skipped), one image, a table of paths (relative ones start at
+        the table's folder), or `digits` (written to a folder in `downloads` if necessary).
+    without
+        Files and folders to leave out, such as the predictions themselves.
+    """
+    path = Path(os.path.abspath(Path(source).expanduser()))
+    if source == "digits":
+        path = write_digits(downloads.absolute() / "digits")
+    if path.is_dir():
+        files = sorted(_nested_files(path, {os.path.abspath(each) for each in without}))
+        if not files:
+            raise UserError(f"source: there is no file in {path}; give a folder of images")
+        return Unlabelled([_printable(file) for file in files], files)
+    if not path.is_file():
+        kind = irregular_kind(path)
+        what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
+        raise UserError(
+            f"source: {source!r} {what}. A source is one of: a folder of images; an image; "
+            f"a file of paths ({', '.join(TABLES)}); or `digits`."
+        )
+    if path.suffix.lower() not in TABLES:
+        return Unlabelled([_printable(str(path))], [str(path)])
+    names = _read_table(path, [path_column], "path_column")[path_column]
+    if not names:
+        raise UserError(f"source: {path} has no rows")
+    return Unlabelled(names, [os.path.normpath(path.parent / name) if name else "" for name in names])
+
+
+def shortened(items: Iterable[str], most: int = 10) -> str:
+    """The first items with commas between them, and how many more there are."""
+    every = list(items)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def _printable(path: str) -> str:
+    """The path as valid text: a name that is not UTF-8 is still an image."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _listing(name: str, files: Iterable[ListedFile], place: str, note: str | None = None) -> Listing:
@@ -112,10 +152,10 @@ def _listing(name: str, files: Iterable[ListedFile], place: str, note: str | Non
 
 
 def _list_folder(folder: Path, name: str) -> Listing:
-    children = {child.name: child for child in _visible(folder) if child.is_dir()}
+    entries = [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
+    children = {entry.name: entry for entry in entries if entry.is_dir()}
     if not children:
-        flat = sum(1 for _ in _visible(folder))
-        problem = f"has {flat} files but no folders" if flat else "is empty"
+        problem = f"has {len(entries)} files but no folders" if entries else "is empty"
         raise UserError(f"{folder} {problem}; put the images into a folder per class, such as {folder}/cat/1.jpg.")
     parts: dict[Part, str] = {}
     for child in sorted(children):
@@ -128,51 +168,43 @@ def _list_folder(folder: Path, name: str) -> Listing:
         return _listing(name, _list_classes(folder), str(folder))
     if "train" in parts and "valid" in parts:
         # Other folders, such as test/, are no part of the training.
+        files: list[ListedFile] = []
         sides: tuple[Split, ...] = ("train", "valid")
-        files = [file._replace(split=side) for side in sides for file in _list_classes(children[parts[side]])]
-        empty = [side for side in sides if not any(file.split == side for file in files)]
-        if empty:
-            raise UserError(f"{folder} has no class folder with files for {empty[0]}; add images or remove the split.")
+        for side in sides:
+            found = _list_classes(children[parts[side]])
+            if not found:
+                raise UserError(f"{folder} has no class folder with files for {side}; add images or remove the split.")
+            files += [file._replace(split=side) for file in found]
         return _listing(name, files, str(folder))
     if parts.keys() == {"train", "test"} and len(children) == 2:
         train = children[parts["train"]]
-        return _listing(name, _list_classes(train), str(train), _rejected_test(f"{parts['test']}/"))
+        return _listing(name, _list_classes(train), str(train), _unused_test(f"{parts['test']}/"))
     raise UserError(
-        f"{folder} has {_some(f'{child}/' for child in sorted(children))}: "
-        f"{_some(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
+        f"{folder} has {shortened(f'{child}/' for child in sorted(children))}: "
+        f"{shortened(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
         "(or val/, validation/, dev/) with a folder per class in each; add the missing folder, give one of them as the "
         "source to split it at random, or rename a folder that is a class."
     )
 
 
-def _rejected_test(test: str) -> str:
+def _unused_test(test: str) -> str:
     return f"{test} is not used for training, and the validation rows are drawn from the training ones at random"
 
 
-def _some(names: Iterable[str], most: int = 8) -> str:
-    every = list(names)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
-
-
 def _list_classes(folder: Path) -> list[ListedFile]:
-    found = []
-    for class_folder in _visible(folder):
-        if class_folder.is_dir():
-            found += [ListedFile(path, class_folder.name, None) for path in _nested_files(class_folder)]
+    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name)]
+    found = [ListedFile(Path(file), each.name, None) for each in classes for file in _nested_files(each)]
     return sorted(found, key=lambda file: file.path.relative_to(folder).as_posix())
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (child for child in folder.iterdir() if not _hidden(child.name))
-
-
-def _nested_files(folder: Path) -> Iterator[Path]:
+def _nested_files(folder: Path, without: Collection[str] = ()) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _hidden(name)]
-        yield from (Path(place, name) for name in names if not _hidden(name))
+        folders[:] = [name for name in folders if not _is_hidden(name) and os.path.join(place, name) not in without]
+        files = (os.path.join(place, name) for name in names if not _is_hidden(name))
+        yield from (file for file in files if file not in without)
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FILES
 
 
@@ -181,9 +213,9 @@ def _hidden(name: str) -> bool:
 
 def _list_table(table: Path, data: DataSpec) -> Listing:
     columns = [data.path_column, data.label_column] + ([data.split_column] if data.split_column else [])
-    values = _read_table(table, columns)
+    values = _read_table(table, columns, "data.path_column, data.label_column or data.split_column")
     for column in columns:
-        _refuse_rows(table, (row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
+        _reject_rows(table, (row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
     paths = [Path(os.path.normpath(table.parent / value)) for value in values[data.path_column]]
     labels = values[data.label_column]
     splits: list[Part | None] = [None] * len(paths)
@@ -191,18 +223,18 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
     if data.split_column:
         splits = [part_of(value) for value in values[data.split_column]]
         wrong = (row for row, part in enumerate(splits) if part is None)
-        _refuse_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
+        _reject_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
         missing = {"train", "valid"} - set(splits) if paths else set()
         if missing == {"valid"} and "test" in splits:
             splits = [None if part == "train" else part for part in splits]
-            note = _rejected_test("`test`")
+            note = _unused_test("`test`")
         elif missing:
             raise UserError(f"{table}: no row has {min(missing)!r} in column {data.split_column!r}")
     absent = (row for row, path in enumerate(paths) if not path.is_file())
-    _refuse_rows(table, absent, "no file at the path", lambda row: str(paths[row]))
+    _reject_rows(table, absent, "no file at the path", lambda row: str(paths[row]))
     first_row: dict[Path, int] = {}
     clashes = [row for row, path in enumerate(paths) if labels[first_row.setdefault(path, row)] != labels[row]]
-    _refuse_rows(
+    _reject_rows(
         table,
         clashes,
         "the path has another label in an earlier row",
@@ -214,13 +246,15 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
     return _listing(table.stem, files, str(table), note)
 
 
-def _read_table(table: Path, columns: list[str]) -> dict[str, list[str]]:
-    """Read the wanted columns as text: str, empty where a value is missing."""
+def _read_table(table: Path, columns: list[str], settings: str) -> dict[str, list[str]]:
+    """Read columns as text, empty where a value is missing; `settings` name the columns."""
     try:
         if table.suffix.lower() == ".csv":
             # Text as written: a label 007 or NA must not turn into a number or a missing value.
-            frame = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-            names, values = list(frame.columns), {name: frame[name].fillna("") for name in frame.columns}
+            options: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig", "index_col": False}
+            names = list(pd.read_csv(table, nrows=0, **options).columns)
+            frame = pd.read_csv(table, usecols=lambda name: name in columns, keep_default_na=False, **options)
+            values = {name: frame[name].fillna("") for name in frame.columns}
         else:
             arrow = _read_arrow(table)
             names = arrow.column_names
@@ -231,12 +265,14 @@ def _read_table(table: Path, columns: list[str]) -> dict[str, list[str]]:
     if absent := [column for column in columns if column not in names]:
         raise UserError(
             f"{table} has no column {', '.join(map(repr, absent))}; its columns are {', '.join(map(repr, names))}. "
-            "Set data.path_column, data.label_column or data.split_column."
+            f"Set {settings}."
         )
     return {column: values[column].str.strip().tolist() for column in columns}
 
 
 def _read_arrow(table: Path) -> pa.Table:
+    if table.suffix.lower() == ".parquet":
+        return pa.parquet.read_table(str(table))
     try:
         return pa.feather.read_table(str(table), memory_map=False)
     except pa.ArrowInvalid:  # an .arrow file may also be in the stream format
@@ -244,37 +280,11 @@ def _read_arrow(table: Path) -> pa.Table:
             return pa.ipc.open_stream(file).read_all()
 
 
-def _refuse_rows(
-    table: Path, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None, most: int = 5
-) -> None:
+def _reject_rows(table: Path, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None) -> None:
     wrong = list(rows)
-    if not wrong:
-        return
-    shown = [f"{row + 1}" + (f" ({detail(row)})" if detail else "") for row in wrong[:most]]
-    more = f" and {len(wrong) - most} more" if len(wrong) > most else ""
-    raise UserError(
-        f"{table}: {len(wrong)} rows: {problem}: row {', '.join(shown)}{more} "
-        "(the first row below the header is row 1). Correct or remove them."
-    )
-
-
-# --- digits and torchvision data sets
-
-
-def _write_digits(folder: Path) -> Path:
-    if not folder.is_dir():
-        from sklearn.datasets import load_digits  # takes half a second, and only the first time
-
-        digits = load_digits()
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        with published(folder) as building:
-            write_images(building, pixels, [str(label) for label in digits.target])
-    return folder
-
-
-def _list_data_set(name: str, folder: Path) -> Listing:
-    found = torchvision_images(name, folder)
-    if isinstance(found, Path):
-        return _list_folder(found, name)
-    files = [ListedFile(*file) for file in found]
-    return _listing(name, sorted(files, key=lambda file: (file.split or "", str(file.path))), str(folder))
+    if wrong:
+        shown = shortened((f"{row + 1}" + (f" ({detail(row)})" if detail else "") for row in wrong), most=5)
+        raise UserError(
+            f"{table}: {len(wrong)} rows: {problem}: row {shown} "
+            "(the first row below the header is row 1). Correct or remove them."
+        )

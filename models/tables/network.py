@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from unfreeze.models.table_specs import TableModelSpec
+from unfreeze.models.specs.tables import TableModelSpec, TrainTables
+from unfreeze.models.tables.encoding import TableEncoder, embedding_width
 from unfreeze.models.training.network import Network
 
 
@@ -119,6 +120,18 @@ def build_table_network(
     hidden = [name for name in names if not name.startswith("embeddings.")]
     blocks = [embeddings, hidden] if embeddings else [hidden[:1], hidden[1:]]
     return Network(body, head, blocks, early_blocks=1)
+
+
+def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
+    """The network that fits an encoder's columns, with new weights."""
+    model = params.model
+    sizes = [
+        (categories, model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule)))
+        for name, categories in encoder.sizes()
+    ]
+    y_range = encoder.target_range() if encoder.target.columns and model.y_range else None
+    numbers = len(encoder.continuous)
+    return build_table_network(sizes, numbers, encoder.target.outputs, y_range, model, params.seed)
 
 
 def summarise_table(network: Network, columns: Sequence[str]) -> list[dict[str, object]]:

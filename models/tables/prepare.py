@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
+from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import unknown_column
@@ -25,8 +26,8 @@ class Prepared:
         All rows that are used, joined, with targets and dates.
     features
         The same with the parts of dates.
-    train, valid
-        Positions of training and of validation rows, int64.
+    train, valid, test
+        Positions of the rows of every split, int64.
     encoder
         Fitted on the training rows.
     encoded, targets
@@ -35,17 +36,21 @@ class Prepared:
         What is not used, and why.
     warnings
         For people: leaks, splits that flatter, columns without meaning.
+    calendar
+        What features of events are computed from; None without them.
     """
 
     frame: pd.DataFrame
     features: pd.DataFrame
     train: np.ndarray
     valid: np.ndarray
+    test: np.ndarray
     encoder: TableEncoder
     encoded: Encoded
     targets: np.ndarray
     rejected: list[dict[str, Any]]
     warnings: list[str]
+    calendar: Calendar | None
 
 
 def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -> Prepared:
@@ -66,7 +71,8 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
         For what is wrong with the tables or does not fit them.
     """
     own = frame.columns
-    frame, rejected = assemble(frame, joins, data, training=True)
+    assembled = assemble(frame, joins, data, training=True)
+    frame = assembled.frame
     for name in data.target:
         if name not in frame:
             raise unknown_column(name, frame.columns, "data.target")
@@ -82,5 +88,15 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     encoder = TableEncoder.fit(features, train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
     return Prepared(
-        frame, features, train, valid, encoder, encoded, targets, [*rejected, *rows_out, *columns_out], warnings
+        frame,
+        features,
+        train,
+        valid,
+        np.empty(0, np.int64),
+        encoder,
+        encoded,
+        targets,
+        [*assembled.rejected, *rows_out, *columns_out],
+        warnings,
+        assembled.calendar,
     )

@@ -3,8 +3,7 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unfreeze.models.model_folder import class_frame, load_networks, read_description, save_model_folder
-from unfreeze.models.table_specs import TableDataSpec, TrainTables
+from unfreeze.models.errors import UserError
+from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
+from unfreeze.models.predictions import Chunk
+from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
-from unfreeze.models.tables.batches import FORWARD_SIZE
+from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.recipe import network_of
-from unfreeze.models.training.losses import CLASSES, values
+from unfreeze.models.tables.network import network_of
+from unfreeze.models.tables.reading import open_table
+from unfreeze.models.tables.row_reader import RowReader, columns_of
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
+
+CPU_BLOCK, ACCELERATOR_BLOCK = 256, 8192
+"""Rows of a forward pass. Always as many, the last ones filled up: with other numbers of rows a matrix product rounds
+differently, and a row's prediction would depend on the rows beside it."""
 
 
 def save_table_model(
@@ -29,9 +35,10 @@ def save_table_model(
     params: TrainTables,
     encoder: TableEncoder,
     joins: Sequence[Joined],
+    calendar: Calendar | None = None,
     snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
-    """Write weights, encoder, spec and the joined tables into `folder`."""
+    """Write weights, encoder, spec, the joined tables and the calendar into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "encoder.json").write_text(encoder.to_json())
     described = []
@@ -39,20 +46,14 @@ def save_table_model(
         file = f"join-{number}.feather"
         joined.frame.to_feather(folder / file)
         described.append({"name": joined.name, "on": joined.on, "file": file})
-    description = {"params": params.model_dump(mode="json"), "joins": described}
+    if calendar is not None:
+        calendar.save(folder / "calendar.feather")
+    description = {"modality": "tables", "params": params.model_dump(mode="json"), "joins": described}
     save_model_folder(folder, network, description, snapshots)
 
 
 def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
-    """A row with the columns and types of a table and none of its values: what a model's example shows.
-
-    Parameters
-    ----------
-    frame
-        Rows of the main table.
-    data
-        Says which columns are dates.
-    """
+    """A row with the columns and types of a table and none of its values."""
 
     def value(column: pd.Series) -> pd.Series:
         if pd.api.types.is_datetime64_any_dtype(column):
@@ -69,15 +70,21 @@ def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
 def predict_encoded(
     network: Network, encoded: Encoded, device: torch.device, precision: Precision | None = None
 ) -> torch.Tensor:
-    """Outputs (N, C) float32 on the CPU of encoded rows, computed in float32 unless a precision is given."""
+    """Outputs (N, C) float32 on the CPU of encoded rows, in float32 unless a precision is given.
+
+    A row's outputs are the same to the last bit whatever rows are beside it.
+    """
     network.eval()
+    precision = precision or Precision(device.type, torch.float32, torch.float32)
+    block = CPU_BLOCK if device.type == "cpu" else ACCELERATOR_BLOCK
     results = []
-    with torch.inference_mode(), precision.autocast(training=False) if precision else nullcontext():
-        for start in range(0, max(len(encoded), 1), FORWARD_SIZE):  # no rows give no outputs, but of the right width
-            part = slice(start, start + FORWARD_SIZE)
-            categories = torch.from_numpy(encoded.categorical[part].astype(np.int64)).to(device)
-            numbers = torch.from_numpy(encoded.continuous[part]).to(device)
-            results.append(network((categories, numbers)).float().cpu())
+    with torch.inference_mode(), precision.autocast(training=False):
+        for start in range(0, max(len(encoded), 1), block):
+            part = encoded.rows(np.arange(start, min(start + block, len(encoded))))
+            fill = [(0, block - len(part)), (0, 0)]
+            categories = torch.from_numpy(np.pad(part.categorical, fill).astype(np.int64)).to(device)
+            numbers = torch.from_numpy(np.pad(part.continuous, fill)).to(device)
+            results.append(network((categories, numbers))[: len(part)].float().cpu())
     return torch.cat(results)
 
 
@@ -96,9 +103,12 @@ class TablePredictor:
         about = read_description(folder)
         self.params = TrainTables(**about["params"])
         self.encoder = TableEncoder.from_json((folder / "encoder.json").read_text())
+        self.target = self.encoder.target
         self.joins = [
             Joined(each["name"], pd.read_feather(folder / each["file"]), each["on"]) for each in about["joins"]
         ]
+        kept = folder / "calendar.feather"
+        self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
         self.device = pick_device(device)
         self.precision = pick_precision(self.params.precision, self.device)
         networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
@@ -110,33 +120,51 @@ class TablePredictor:
         Returns
         -------
         pandas.DataFrame
-            Regression: a column per target. Classification: ``class``, ``probability`` and ``probabilities``.
+            A column per number; of classes ``class``, ``probability`` and ``probabilities``.
 
         Raises
         ------
         UserError
-            For missing columns and dates that cannot be read.
+            For missing columns, dates that cannot be read, and rows whose features of events cannot be computed.
         """
-        frame, _ = assemble(model_input.reset_index(drop=True), self.joins, self.params.data, training=False)
-        return self.predict_assembled(frame)
+        frame, unknown = self.assemble(model_input.reset_index(drop=True))
+        if unknown:
+            row, reason = min(unknown.items())
+            raise UserError(f"row {row}: {reason}")
+        return self.target.frame(self.results(frame))
 
-    def predict_assembled(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Predictions for rows that are joined already and have their events; see `predict`."""
-        results = self.results(frame)
-        if self.encoder.task == "regression":
-            return pd.DataFrame(results, columns=self.encoder.target_names)
-        return class_frame(self.encoder.classes, results)
+    def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
+        """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
+        assembled = assemble(frame, self.joins, self.params.data, training=False, calendar=self.calendar)
+        return assembled.frame, assembled.unknown
 
     def results(self, frame: pd.DataFrame) -> np.ndarray:
         """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
-        data = self.params.data
-        encoded = self.encoder.transform(with_date_parts(frame, data))
-        kind = values(data.log_target) if self.encoder.task == "regression" else CLASSES
-        results = [
-            kind.predictions(predict_encoded(network, encoded, self.device, self.precision))
-            for network in self.networks
-        ]
-        return np.asarray(np.mean(results, axis=0))
+        encoded = self.encoder.transform(with_date_parts(frame, self.params.data))
+        outputs = (predict_encoded(network, encoded, self.device, self.precision) for network in self.networks)
+        return np.asarray(np.mean([self.target.predictions(each) for each in outputs], axis=0))
+
+    def chunks(self, source: Mapping[str, Any], size: int, first: int, tta: bool) -> Generator[Chunk, None, None]:
+        """Predict a table's file from row `first`, `size` rows at a time.
+
+        Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then
+        held in memory.
+        """
+        reader = RowReader(self, open_table(Path(source["path"])))
+        whole = reader.assembled(0, source["rows"]) if self.calendar is not None else None
+        for start in range(first, source["rows"], size):
+            end = min(start + size, source["rows"])
+            if whole is None:
+                frame, errors = reader.assembled(start, end)
+            else:
+                frame = whole[0].iloc[start:end].reset_index(drop=True)
+                errors = {row - start: why for row, why in whole[1].items() if start <= row < end}
+            rows = np.array([row for row in range(end - start) if row not in errors], dtype=np.int64)
+            yield Chunk(range(start, end), rows, self.results(frame)[rows], errors)
+
+    def text_columns(self) -> list[str]:
+        """Columns that a file must be read as text, because the training had text there."""
+        return columns_of(self, "text", pd.api.types.is_string_dtype)
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:

@@ -1,7 +1,6 @@
 """The learning-rate finder: raise the lr batch by batch, watch the loss, put everything back."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,28 +10,12 @@ from unfreeze.models.training.checkpoints import capture, restore
 from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.loop import DivergedError, train_epoch
 from unfreeze.models.training.schedules import exponential
-from unfreeze.models.training.suggestions import suggest
+from unfreeze.models.training.suggestions import LrCurve
 
 BETA = 0.98
 """Weight of the past in the smoothed loss."""
 DIVERGED = 4.0
 """The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
-
-
-@dataclass(frozen=True)
-class LrCurve:
-    """What the finder saw: one entry per batch."""
-
-    lrs: np.ndarray
-    """Learning rate of the head, (N,) float64."""
-    losses: np.ndarray
-    """Loss of the batch, (N,) float64."""
-    smoothed: np.ndarray
-    """Debiased exponential moving average of the losses, (N,) float64."""
-
-    def suggestions(self) -> dict[str, float]:
-        """Learning rates by method; see `suggest`."""
-        return suggest(self.lrs, self.losses)
 
 
 def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrCurve:

@@ -1,12 +1,15 @@
 """A network with all that changes during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 
+from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
+from unfreeze.models.target import SingleLabel, Target
 from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs
 from unfreeze.models.training.layer_groups import (
     LayerGroup,
@@ -17,12 +20,10 @@ from unfreeze.models.training.layer_groups import (
     set_modes,
     trained_groups,
 )
-from unfreeze.models.training.losses import CLASSES, Loss, Outputs
+from unfreeze.models.training.losses import Loss
+from unfreeze.models.training.metrics import Metric
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)) -> a number over all rows."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Learner:
         Seeds order, views and dropout.
     metrics
         Computed at every epoch's end on the whole validation set.
-    outputs
+    target
         What the network's outputs mean there.
     """
 
@@ -76,11 +77,11 @@ class Learner:
         precision: Precision,
         seed: int,
         metrics: dict[str, Metric],
-        outputs: Outputs = CLASSES,
+        target: Target | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
-        self.outputs = outputs
+        self.target = target or SingleLabel()
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self.progress = Progress()
@@ -140,12 +141,35 @@ class Learner:
         return torch.cat(logits), torch.cat(targets)
 
     def validate(self, batches: Batches) -> dict[str, float]:
-        """Validation ``loss`` and the metrics, over all rows at once; see `Outputs`."""
+        """Validation ``loss`` and the metrics, over all rows at once; see `Target`."""
         outputs, targets = self.predict(batches)
-        loss = self.outputs.score(outputs.double(), targets.double() if targets.is_floating_point() else targets)
-        predictions, actual = self.outputs.predictions(outputs), self.outputs.actual(targets)
+        loss = self.target.score(outputs.double(), targets.double() if targets.is_floating_point() else targets)
+        predictions, actual = self.target.predictions(outputs), self.target.actual(targets)
         values = {name: metric(predictions, actual) for name, metric in self.metrics.items()}
         return {"loss": float(loss), **values}
+
+    @contextmanager
+    def other_weights(self) -> Iterator[Callable[[Mapping[str, torch.Tensor]], object]]:
+        """A function that loads other weights for the duration of the block; the learner's own are put back."""
+        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        try:
+            yield self.network.load_state_dict
+        finally:
+            self.network.load_state_dict(own)
+
+
+def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2017), its weight decay decoupled."""
+    return torch.optim.AdamW(groups, lr=0.0, betas=(settings.momentum, 0.999))
+
+
+def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
+    """SGD with momentum."""
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum)
+
+
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
+"""Name in `optimizer.name` -> what makes the optimizer of parameter groups."""
 
 
 def build_optimizer(network: Network, groups: list[LayerGroup], settings: OptimizerSpec) -> torch.optim.Optimizer:
@@ -159,6 +183,4 @@ def build_optimizer(network: Network, groups: list[LayerGroup], settings: Optimi
             if chosen:
                 decay = settings.weight_decay if decays else 0.0
                 param_groups.append({"params": chosen, "layer_group": group.name, "weight_decay": decay})
-    if settings.name == "sgd":
-        return torch.optim.SGD(param_groups, lr=0.0, momentum=settings.momentum)
-    return torch.optim.AdamW(param_groups, lr=0.0, betas=(settings.momentum, 0.999))
+    return choose(OPTIMIZERS, settings.name, "optimizer.name")(param_groups, settings)

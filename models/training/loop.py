@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 
+from unfreeze.models.errors import choose
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.schedules import Schedule, cosine_restarts, cycle_ends
+from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_ends
 
 
 class DivergedError(RuntimeError):
@@ -31,6 +32,10 @@ class Step:
     """Learning rate of every trained layer group, at the last batch."""
     loss: torch.Tensor
     """Batch: its loss, a scalar on the training device. Epoch and cycle: the mean over the epoch."""
+    batch: int
+    """Batches of this stage that are done."""
+    batches: int
+    """Batches of this stage, if it is not ended early."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Epoch and cycle: validation loss and metrics."""
 
@@ -83,14 +88,16 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     """
     progress = learner.progress
     per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
-    schedule = cosine_restarts(stage.cycle_len * per_epoch, stage.cycle_mult)
+    schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
+    batches = stage.epochs * per_epoch
     ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
     while not progress.finished:
         cycle = sum(end <= progress.epoch for end in ends) + 1
         # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
         lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
-            yield Step("batch", progress.step, progress.epoch, cycle, lrs, loss)
+            done = progress.epoch * per_epoch + len(progress.losses)
+            yield Step("batch", progress.step, progress.epoch, cycle, lrs, loss, done, batches)
         losses = torch.stack(progress.losses)
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
@@ -101,9 +108,9 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         if at_cycle_end:
             close_cycle(learner, stage, metrics["loss"])
         progress.finished = progress.finished or progress.epoch == ends[-1]
-        yield Step("epoch", progress.step, progress.epoch, cycle, lrs, losses.mean(), metrics)
-        if at_cycle_end:
-            yield Step("cycle", progress.step, progress.epoch, cycle, lrs, losses.mean(), metrics)
+        for kind in ("epoch", "cycle") if at_cycle_end else ("epoch",):
+            done = progress.epoch * per_epoch
+            yield Step(kind, progress.step, progress.epoch, cycle, lrs, losses.mean(), done, batches, metrics)
     if progress.best is not None:
         learner.network.load_state_dict(progress.best)
         progress.best = None

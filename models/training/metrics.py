@@ -4,7 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +12,9 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training.learner import Metric
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)) -> a number over all rows."""
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -25,44 +27,85 @@ def _of_classes(score: Callable[..., float], **settings: object) -> Metric:
 
 
 def area_under_curve(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Area under the ROC curve; with more than two classes the mean of one against the rest. NaN if one is absent."""
+    """Area under the ROC curve, one against the rest with more than two classes. NaN if a class is absent."""
     if len(np.unique(targets)) < probabilities.shape[1]:
         return float("nan")
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     return float(sklearn_metrics.roc_auc_score(targets, scores, multi_class="ovr"))
 
 
-METRICS: dict[str, Metric] = {
+def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean negative logarithm of the right class's probability."""
+    scores = probabilities.astype(np.float64)
+    scores /= scores.sum(axis=1, keepdims=True)  # float32 adds up to 1 only nearly, of which scikit-learn warns
+    return float(sklearn_metrics.log_loss(targets, scores, labels=np.arange(scores.shape[1])))
+
+
+def rmspe(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Root mean squared percentage error, as a share, over rows with a target other than 0 (Rossmann competition)."""
+    predictions = predictions.reshape(targets.shape)
+    counted = targets != 0
+    if not counted.any():
+        return float("nan")
+    known = targets[counted].astype(np.float64)
+    return float(np.sqrt(np.mean(np.square((known - predictions[counted]) / known))))
+
+
+def _of_values(score: Callable[..., float], rows: int = 1) -> Metric:
+    """A metric of values; with several targets the mean of theirs, NaN for fewer rows than it needs."""
+
+    def metric(predictions: np.ndarray, targets: np.ndarray) -> float:
+        return float(score(targets, predictions.reshape(targets.shape))) if len(targets) >= rows else float("nan")
+
+    return metric
+
+
+rmse = _of_values(sklearn_metrics.root_mean_squared_error)
+mae = _of_values(sklearn_metrics.mean_absolute_error)
+r2 = _of_values(sklearn_metrics.r2_score, rows=2)
+
+CLASS_METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "balanced_accuracy": _of_classes(sklearn_metrics.balanced_accuracy_score),
     "f1": _of_classes(sklearn_metrics.f1_score, average="macro"),
     "f2": _of_classes(sklearn_metrics.fbeta_score, beta=2, average="macro"),
     "auc": area_under_curve,
     "kappa": _of_classes(sklearn_metrics.cohen_kappa_score, weights="quadratic"),
+    "log_loss": log_loss,
+    "mcc": _of_classes(sklearn_metrics.matthews_corrcoef),
 }
+"""Of probabilities and classes."""
+VALUE_METRICS: dict[str, Metric] = {"rmspe": rmspe, "rmse": rmse, "mae": mae, "r2": r2}
+"""Of values in the targets' own scale."""
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmspe", "rmse", "mae"})
 
 
-def pick_metrics(names: Sequence[str]) -> dict[str, Metric]:
-    """The named metrics, accuracy always first.
+def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -> dict[str, Metric]:
+    """The named metrics of a task.
 
     Parameters
     ----------
     names
-        Names in `METRICS`, or ``package.module:function`` for one's own, called with probabilities (N, C) float64 and
-        targets (N,) int64.
+        Names in `known`, or ``package.module:function`` for one's own.
+    known
+        `CLASS_METRICS` or `VALUE_METRICS`.
+    task
+        What they measure, for errors: ``classification`` or ``regression``.
 
     Raises
     ------
     UserError
-        For a name that is neither.
+        For a name that is neither, or that belongs to the other task.
     """
-    chosen: dict[str, Metric] = {"accuracy": accuracy}
+    chosen: dict[str, Metric] = {}
     for name in names:
-        if name in METRICS:
-            chosen[name] = METRICS[name]
-            continue
-        function, metric = own_metric(name, METRICS)
-        chosen[function] = metric
+        if name in known:
+            chosen[name] = known[name]
+        elif name in CLASS_METRICS or name in VALUE_METRICS:
+            raise UserError(f"metrics: {name!r} does not fit {task}; choose among {', '.join(known)}")
+        else:
+            function, metric = own_metric(name, known)
+            chosen[function] = metric
     return chosen
 
 
@@ -116,7 +159,7 @@ def _imported(module: str, name: str) -> ModuleType:
 
 
 def _failed(module: str, name: str, error: BaseException) -> UserError:
-    spec = importlib.util.find_spec(module.split(".")[0])
+    spec = importlib.util.find_spec(module.split(".", maxsplit=1)[0])
     where = spec.origin if spec is not None and spec.origin is not None else module
     detail = " ".join(str(error).split())
     return UserError(f"metrics: {name!r}: importing {where} failed: {type(error).__name__}: {detail}; mend the module")

@@ -1,5 +1,7 @@
 """Reading a learning rate off the finder's curve."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.signal import savgol_filter
 
@@ -76,3 +78,19 @@ def longest_descent(values: np.ndarray) -> tuple[int, int]:
             lengths[index], starts[index] = lengths[best] + 1, starts[best]
     end = int(lengths.argmax())
     return int(starts[end]), end
+
+
+@dataclass(frozen=True)
+class LrCurve:
+    """What the finder saw: one entry per batch."""
+
+    lrs: np.ndarray
+    """Learning rate of the head, (N,) float64."""
+    losses: np.ndarray
+    """Loss of the batch, (N,) float64."""
+    smoothed: np.ndarray
+    """Debiased exponential moving average of the losses, (N,) float64."""
+
+    def suggestions(self) -> dict[str, float]:
+        """Learning rates by method; see `suggest`."""
+        return suggest(self.lrs, self.losses)

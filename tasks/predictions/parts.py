@@ -1,6 +1,5 @@
 """A registered model on new images or rows: predicted part by part, then put together into one file."""
 
-import json
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -8,24 +7,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from prefect import task
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.modality import modality
 from unfreeze.models.part_files import PartFiles, flush_to_disk
-from unfreeze.models.predict_spec import CHUNKS, Predict
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
-from unfreeze.models.tables.reading import open_table
-from unfreeze.models.tables.serving import TablePredictor
-from unfreeze.models.tables.streaming import TableStream
-from unfreeze.tasks.machine.cache import cache_path, key_of
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.workspace import Derived, key_of
 from unfreeze.tasks.predictions.source import out_of
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_info, progress
 from unfreeze.tasks.prefect_run.report import show_table
+from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 PREDICTION_VERSION = 1
 """Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
@@ -45,7 +41,7 @@ class Prediction:
 
     def __init__(self, params: Predict, model: dict[str, str], source: dict[str, Any]) -> None:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
-        self.chunk = params.chunk or CHUNKS[model["kind"]]
+        self.chunk = params.chunk or modality(model["modality"]).chunk
         # Everything that the rows, and the parts that they come in, depend on.
         options = [self.chunk, params.tta, params.top_k]
         version = [model["name"], model["version"], model["run_id"]]
@@ -72,8 +68,16 @@ class Prediction:
         return False
 
     def batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
-        """Predictions from row `first` on, a batch a chunk."""
-        return self._of_table(first) if self.model["kind"] == "table" else self._of_images(first)
+        """Predictions from row `first` on, a batch per chunk."""
+        kind = modality(self.model["modality"])
+        predictor = kind.load(Path(self.model["folder"]), self.params.device)
+        target, name = predictor.target, kind.key_type
+        key = pa.field(name, pa.string() if name == "path" else pa.int64())
+        model, top = self.model, self.params.top_k
+        layout = Layout(key, model["name"], model["version"], list(target.classes), list(target.columns), top)
+        with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
+            for chunk in chunks:
+                yield layout.batch(pa.array(chunk.keys, key.type), chunk.rows, chunk.results, chunk.errors)
 
     def publish(self) -> Tally:
         """Put the parts together into the output; returns what they come to."""
@@ -88,34 +92,6 @@ class Prediction:
         finally:
             unfinished.unlink(missing_ok=True)
         return tally
-
-    def _layout(self, key: pa.Field, classes: list[Any], targets: list[str]) -> Layout:
-        return Layout(key, self.model["name"], self.model["version"], classes, targets, self.params.top_k)
-
-    def _of_images(self, first: int) -> Generator[pa.RecordBatch, None, None]:
-        predictor = ImagePredictor(Path(self.model["folder"]), self.params.device)
-        layout = self._layout(pa.field("path", pa.string()), predictor.classes, [])
-        listed = json.loads(Path(self.source["path"]).read_text())
-        with closing(predictor.stream(listed["files"], self.chunk, self.params.tta, first)) as chunks:
-            for chunk in chunks:
-                names = pa.array(listed["names"][first : first + self.chunk], pa.string())
-                errors = {
-                    position - first: reason if listed["files"][position] else "there is not a path in this row"
-                    for position, reason in chunk.unreadable.items()
-                }
-                yield layout.batch(names, chunk.positions - first, chunk.results, errors)
-                first += len(names)
-
-    def _of_table(self, first: int) -> Generator[pa.RecordBatch, None, None]:
-        predictor = TablePredictor(Path(self.model["folder"]), self.params.device)
-        encoder = predictor.encoder
-        layout = self._layout(pa.field("row", pa.int64()), encoder.classes, encoder.target_names)
-        stream = TableStream(predictor, open_table(Path(self.source["path"])))
-        for chunk in stream.chunks(self.chunk, first):
-            count = len(chunk.results)
-            rows = np.array([row for row in range(count) if row not in chunk.unreadable], dtype=np.int64)
-            yield layout.batch(pa.array(np.arange(first, first + count)), rows, chunk.results[rows], chunk.unreadable)
-            first += count
 
 
 @contextmanager
@@ -134,7 +110,7 @@ def writing(params: Predict) -> Iterator[None]:
         raise UserError(f"out: cannot make {folder}: {error.strerror}; choose another --out") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"out: no right to write in {folder}; choose another --out")
-    path = cache_path("predictions", key_of(str(out_of(params))), ".lock")
+    path = FlowWorkspace().path(Derived("predictions", key_of(str(out_of(params))), ".lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:

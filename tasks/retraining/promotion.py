@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import NotificationBlock
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
-from unfreeze.models.retrain_spec import Retrain
+from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.tracking import registry

@@ -1,25 +1,19 @@
 """What a retraining is of: the champion's settings with what differs, and whether there is anything new to learn."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from unfreeze.models.comparison import Comparison, Decision
-from unfreeze.models.images.index import Index
+from unfreeze.models.modality import Prepared, modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.retrain_spec import Retrain
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs import TrainImages, Training
+from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.steps.index_images import index_images, list_images
-from unfreeze.tasks.steps.prepare_table import digest_of, list_tables, prepare_table, read_table
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.run import model_name
+from unfreeze.tasks.tracking.training_run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
 """Tag of a run that started from a champion: the weights that a fresh training would start from."""
-
-Training = TrainImages | TrainTables
 
 
 def name_of(params: Retrain) -> str:
@@ -62,16 +56,15 @@ def training_like(champion: registry.Version, params: Retrain) -> Training:
         If the champion was not trained by unfreeze, or a change is wrong.
     """
     spec = tracking.spec_of(champion.run_id)
-    kind: type[Any] = TrainTables if "baselines" in spec else TrainImages
+    kind = modality(spec["modality"]).spec
     fixed: dict[str, Any] = {"tracking.model_name": champion.name}
-    if kind is TrainImages:
+    if "split_like" in spec["data"]:
         fixed["data.split_like"] = champion.run_id
         if params.warm_start == "champion":
             fixed["model.weights"] = str(registry.folder_of(champion))
         else:
             fixed["model.weights"] = fresh_weights(champion)
-    training: Training = build_spec(kind, spec, {**params.changes, **fixed})
-    return training
+    return build_spec(kind, spec, {**params.changes, **fixed})
 
 
 def fresh_weights(champion: registry.Version) -> str:
@@ -80,24 +73,11 @@ def fresh_weights(champion: registry.Version) -> str:
     return tracking.tags_of(champion.run_id).get(FRESH_WEIGHTS, started)
 
 
-def read_data(training: Training) -> dict[str, str]:
-    """Read the data as they are now; returns the files that describe them, and their ``fingerprint``.
-
-    It takes as long as reading the files; what was read before is taken from the cache.
-    """
-    if isinstance(training, TrainImages):
-        index = index_images(list_images(training.data), training.data)
-        return {"index": index, "fingerprint": Index.load(Path(index)).fingerprint()}
-    tables = {path: read_table(path, content) for path, content in list_tables(training.data).items()}
-    files: dict[str, str] = prepare_table(tables, training.data)
-    return {**files, "fingerprint": digest_of(files)}
-
-
-def is_new(fingerprint: str, champion: registry.Version) -> bool:
+def is_new(data: Prepared, champion: registry.Version) -> bool:
     """Whether neither the champion nor the latest retraining has seen these data."""
     latest = registry.latest_retraining(champion.name)
     known = {tracking.tags_of(champion.run_id).get(tracking.FINGERPRINT), latest["data"] if latest else None}
-    return fingerprint not in known
+    return data.fingerprint not in known
 
 
 def mark_challenger(run_id: str, champion: registry.Version) -> None:

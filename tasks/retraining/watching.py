@@ -1,22 +1,21 @@
 """The sensor: which models' sources have data that no training has seen."""
 
 import hashlib
-from pathlib import Path
 
 from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 from prefect.variables import Variable
 
-from unfreeze.models.images.sources import resolve_source
-from unfreeze.models.retrain_spec import Retrain, Watch
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.tables.reading import parse_join
-from unfreeze.tasks.machine.environment import home
+from unfreeze.models.modality import modality_of
+from unfreeze.models.specs import Training
+from unfreeze.models.specs.retrain import Retrain, Watch
 from unfreeze.tasks.prefect_run.progress import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
-from unfreeze.tasks.retraining.training import Training, is_new, read_data, training_like
-from unfreeze.tasks.service.deployments import NEW_DATA, RESOURCE
+from unfreeze.tasks.retraining.training import is_new, training_like
+from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
+from unfreeze.tasks.steps.prepare import prepare_handle
+from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
 
 
@@ -42,7 +41,7 @@ def look_at_source(model: str) -> str | None:
     if Variable.get(_variable(model)) == look:
         log_info(f"{model}: nothing changed since the last look")
         return None
-    if is_new(read_data(training)["fingerprint"], champion):
+    if is_new(prepare_handle(training), champion):
         log_info(f"{model}: new data")
         return look
     log_info(f"{model}: files changed, the data did not")
@@ -73,11 +72,7 @@ def _variable(model: str) -> str:
 
 def _look(training: Training) -> str:
     """Hash of the names, sizes and times of the source's files."""
-    if isinstance(training, TrainImages):
-        paths = [file.path for file in resolve_source(training.data, home() / "datasets").files]
-    else:
-        names = [training.data.source, *(parse_join(text)[0] for text in training.data.join)]
-        paths = [Path(name).expanduser() for name in names]
+    paths = modality_of(training).look(training, FlowWorkspace())
     hashed = hashlib.blake2b(digest_size=16)
     for path in paths:
         status = path.stat() if path.exists() else None

@@ -1,46 +1,33 @@
 """The learning-rate finder as a step."""
 
 import pandas as pd
-from prefect import task
 
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
-from unfreeze.models.training.finder import find_lr_curve
+from unfreeze.models.plots import plot_lr_curve
+from unfreeze.models.recipe import FindLr
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.progress import log_info
 from unfreeze.tasks.prefect_run.report import log_figure
-from unfreeze.tasks.steps.plots import plot_lr_curve
-from unfreeze.tasks.steps.precompute import as_views
-from unfreeze.tasks.steps.stage import bind_any, checkpoint_of, learner_at, named_after_stage
+from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.training_run import Run
 
 
-@task(name="find-lr", task_run_name=named_after_stage("find a learning rate for"))
-def find_lr(
-    params: TrainImages | TrainTables,
-    index_path: str,
-    caches: dict[str, str],
-    activations: dict[str, str],
-    run_id: str,
-    position: int,
-) -> dict[str, float]:
-    """Sweep the lr of stage `position` on the weights as they are; returns the suggestions by method.
+def find_lr(run: Run, step: FindLr) -> dict[str, float]:
+    """Find the lr of a stage on the weights as they are; returns the suggestions by method.
 
-    The curve goes to MLflow as an image and a feather file.
+    The curve goes to MLflow as a figure and a feather file, the suggestions as a tag: a resumed run trains at the same
+    lr.
     """
-    stage = params.recipe[position]
-    recipe = bind_any(params, index_path, caches)
-    learner = learner_at(recipe, position, 1.0, checkpoint_of(run_id))
-    train, _ = recipe.batches(position, as_views(activations))
-    curve = find_lr_curve(learner, train, params.finder)
+    return as_task(step.name, lambda: _find_lr(run, step))
+
+
+def _find_lr(run: Run, step: FindLr) -> dict[str, float]:
+    stage, method, curve = step.stage, run.params.finder.method, step.run()
     suggestions = curve.suggestions()
-    method = params.finder.method
     frame = pd.DataFrame({"lr": curve.lrs, "loss": curve.losses, "smoothed": curve.smoothed})
-    tracking.log_frame(run_id, frame, f"learning_rate/{stage.name}.feather")
+    tracking.log_frame(run.id, frame, f"learning_rate/{stage.name}.feather")
     figure = plot_lr_curve(curve, suggestions, method, f"Learning rate for stage {stage.name}")
-    log_figure(run_id, figure, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
-    log_info(f"{stage.name}: learning rate {suggestions[method]:.2g} ({method}), of {_listed(suggestions)}")
+    log_figure(run.id, figure, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
+    listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
+    log_info(f"{stage.name}: lr {suggestions[method]:.2g} ({method}), of {listed}")
+    run.keep_suggestions(step.position, suggestions)
     return suggestions
-
-
-def _listed(suggestions: dict[str, float]) -> str:
-    return ", ".join(f"{method} {lr:.2g}" for method, lr in suggestions.items())

@@ -1,120 +1,104 @@
 """One stage of the recipe as a step: the training loop with its metrics, checkpoints and an end at any batch."""
 
-import json
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
-from unfreeze.models.training.loop import Step, fit
+from unfreeze.models.plots import plot_schedule
+from unfreeze.models.recipe import Precompute, Train, Unfreeze
+from unfreeze.models.training import loop
 from unfreeze.models.training.schedules import cycle_ends
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import deferred_signals
 from unfreeze.tasks.prefect_run.progress import log_info, progress
-from unfreeze.tasks.prefect_run.report import log_figure
+from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.steps.checkpoint_writer import CheckpointWriter
-from unfreeze.tasks.steps.plots import plot_schedule
-from unfreeze.tasks.steps.precompute import as_views
-from unfreeze.tasks.steps.stage import bind_any, checkpoint_of, cycle_checkpoint, learner_at, named_after_stage
+from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.training_run import Run
 
 
-@task(name="train-stage", task_run_name=named_after_stage("train"))
-def train_stage(
-    params: TrainImages | TrainTables,
-    index_path: str,
-    caches: dict[str, str],
-    activations: dict[str, str],
-    run_id: str,
-    position: int,
-    lr: float,
-) -> dict[str, Any]:
-    """Train stage `position` with a head lr of `lr`, from the run's latest checkpoint.
+def precompute(run: Run, step: Precompute) -> None:
+    """Activations of the frozen body for a stage; tasks of which those are skipped whose files exist."""
+    step.run()
 
-    Metrics of every batch and epoch go to MLflow, and a checkpoint at every epoch's end. A signal to stop is heeded
-    after the batch under way, with a checkpoint.
 
-    Returns
-    -------
-    dict
-        The stage's ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics`` and ``seconds``.
+def unfreeze(run: Run, step: Unfreeze) -> None:
+    """Make layers of the body trainable, with differential lrs."""
+
+    def unfreeze_layers() -> None:
+        rows = step.run()
+        show_table(rows, f"unfreeze-{step.stage.name}", f"Trainable layer groups of stage {step.stage.name}")
+        lrs = ", ".join(f"{row['layer group']} {row['lr relative to the head']}" for row in rows)
+        log_info(f"{step.stage.name}: trainable layer groups and their lrs relative to the head: {lrs}")
+
+    as_task(step.name, unfreeze_layers)
+
+
+def train_stage(run: Run, step: Train) -> dict[str, Any]:
+    """Train a stage from where the run is; returns its result, see `Train.result`.
+
+    Metrics of every batch and epoch go to MLflow, and a checkpoint at every epoch's end. A signal to stop ends the
+    training after the batch under way, with a checkpoint.
     """
-    began = time.monotonic()
-    stage = params.recipe[position]
-    recipe = bind_any(params, index_path, caches)
-    learner = learner_at(recipe, position, lr, checkpoint_of(run_id))
-    train, valid = recipe.batches(position, as_views(activations))
-    per_epoch = -(-len(train) // train.batch_size)
+    return as_task(step.name, lambda: _train(run, step))
+
+
+def _train(run: Run, step: Train) -> dict[str, Any]:
+    stage, learner = step.stage, step.course.learner
+    keeps_cycles = run.params.tracking.cycle_checkpoints
     ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
-    done = learner.progress.epoch * per_epoch + (
-        len(learner.progress.losses) if learner.progress.order is not None else 0
-    )
-    before = learner.progress.step - done
     lrs: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    last: Step | None = None
-    writer = CheckpointWriter(run_id, learner)
+    last: loop.Step | None = None
+    writer = CheckpointWriter(run.id, learner)
     with (
-        tracking.MetricLog(run_id) as log,
+        tracking.MetricLog(run.id) as log,
         progress(f"Training {stage.name}", lambda: _note(last)) as advance,
         deferred_signals() as stop_asked,
     ):
-        for step in fit(learner, stage, train, valid):
-            if step.kind == "batch":
-                log.log({"train/loss": float(step.loss), **_named("lr", step.lrs)}, step.step)
-                for group, group_lr in step.lrs.items():
-                    lrs[group].append((step.step, group_lr))
-                advance(step.step - before, per_epoch * stage.epochs)
+        for event in step.run():
+            if event.kind == "batch":
+                log.log({"train/loss": float(event.loss), **_named("lr", event.lrs)}, event.step)
+                for group, lr in event.lrs.items():
+                    lrs[group].append((event.step, lr))
+                advance(event.batch, event.batches)
                 # Asked once: a signal between two questions would end the stage without the checkpoint.
                 if not stop_asked():
                     continue
                 writer.save()
                 break
-            elif step.kind == "epoch":
-                last = step
-                epoch_metrics = {"train/epoch_loss": float(step.loss), **_named("valid", step.metrics)}
-                log.log(tracking.as_float(epoch_metrics), step.step)
+            if event.kind == "epoch":
+                last = event
+                metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
+                log.log(tracking.as_float(metrics), event.step)
                 log.flush()
-                log_info(f"{stage.name}: epoch {step.epoch} of {stage.epochs}: {_note(step)}")
-                if params.tracking.cycle_checkpoints and step.epoch in ends:
-                    continue  # the cycle's own step, which follows at once, saves the same state
+                log_info(f"{stage.name}: epoch {event.epoch} of {stage.epochs}: {_note(event)}")
+                if keeps_cycles and event.epoch in ends:
+                    continue  # the cycle's own event, which follows at once, saves the same state
                 writer.save()
-            elif params.tracking.cycle_checkpoints:
-                writer.save(cycle_checkpoint(stage.name, step.cycle))
+            elif keeps_cycles:
+                writer.save(cycle_checkpoint(stage.name, event.cycle))
             if stop_asked():
                 break
         else:
             if stage.early_stop_tolerance is not None:
-                writer.save()  # the best weights have been put back
-    metrics = last.metrics if last and stage.early_stop_tolerance is None else learner.validate(valid)
+                writer.save()  # the best weights have been restored
     if lrs:
         figure = plot_schedule(lrs, f"Schedule of stage {stage.name}")
-        log_figure(run_id, figure, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
-    result = {
-        "name": stage.name,
-        "lr": lr,
-        "epochs": learner.progress.epoch,
-        "steps": learner.progress.step,
-        "train_loss": float(last.loss) if last else None,
-        "metrics": metrics,
-        "seconds": round(time.monotonic() - began, 2),
-    }
-    tracking.log_tags(run_id, {result_tag(position): json.dumps(result)})
-    return result
+        log_figure(run.id, figure, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
+    run.keep_result(step.position, step.result)
+    return step.result
 
 
-def result_tag(position: int) -> str:
-    """The run's tag that keeps the result of a stage that is over."""
-    return f"unfreeze.stage.{position}"
+def cycle_checkpoint(stage: str, cycle: int) -> str:
+    """Name of the checkpoint at a cycle's end, counted from 1."""
+    return f"{stage}-cycle-{cycle}.safetensors"
 
 
 def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{section}/{name}": value for name, value in values.items()}
 
 
-def _note(step: Step | None) -> str:
+def _note(step: loop.Step | None) -> str:
     if step is None:
         return ""
     values = {"train_loss": float(step.loss), **{f"valid_{name}": value for name, value in step.metrics.items()}}

@@ -1,6 +1,7 @@
 """One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
 
 import gc
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,17 @@ import psutil
 from optuna import TrialPruned
 from optuna.trial import Trial
 from prefect import Task
-from pydantic import BaseModel
 
+from unfreeze.models.modality import Prepared, bind, modality_of
+from unfreeze.models.recipe import SharedStages, Train, run_recipe
 from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
+from unfreeze.models.specs import Training
+from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.progress import log_info
 from unfreeze.tasks.steps.checkpoint_writer import SLOTS
-from unfreeze.tasks.sweeps.kinds import kind_of
+from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps.study import is_among_best, suggest
 
 
@@ -35,9 +39,10 @@ class TrialRunner:
         The sweep's MLflow run.
     """
 
-    def __init__(self, search: SweepSpec, training: BaseModel, experiment: str, parent: str) -> None:
+    def __init__(self, search: SweepSpec, training: Training, experiment: str, parent: str) -> None:
         self.search, self.training, self.experiment, self.parent = search, training, experiment, parent
         self.shared = shared_stages(search, training)
+        self._known: dict[str, Prepared] = {}
         gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
 
     def objective(self, trial: Trial) -> tuple[float, ...]:
@@ -106,28 +111,43 @@ class TrialRunner:
         self, trial: Trial, spec: Any, log: tracking.MetricLog, repeat: int, checkpoint: Path | None
     ) -> dict[str, float] | None:
         """Loss, metrics and ``seconds`` of one training; None if the pruner stopped it."""
-        attempt = kind_of(spec).trial(self.training, spec, self.shared)
+        workspace = FlowWorkspace()
+        data = bind(spec, self._prepared(spec, workspace))
+        settings = {
+            name: getattr(spec, name).model_dump() for name in ("model", "augment", "optimizer") if name in spec
+        }
+        shared = SharedStages(self.shared, self.training.recipe, [data.prepared.digest, settings, spec.seed])
         section = f"seed-{spec.seed}/" if repeat else ""
-        epochs, metrics, early_stop_tolerance = 0, dict[str, float](), None
-        for stage, step in attempt.train():
-            early_stop_tolerance = stage.early_stop_tolerance
-            if step.kind == "batch":
-                lrs = {f"{section}lr/{group}": lr for group, lr in step.lrs.items()}
-                log.log({f"{section}train/loss": float(step.loss), **lrs}, step.step)
-            elif step.kind == "epoch":
-                epochs += 1
-                metrics = step.metrics
-                log.log(_named(f"{section}valid", metrics), step.step)
-                if self.search.repeats == 1 and self._hopeless(trial, metrics.get(self.search.objectives[0]), epochs):
-                    _count_prefix(trial, attempt.prefix_builds)
-                    return None
-        if early_stop_tolerance is not None:  # the best weights have been put back
-            metrics = attempt.validate()
-            log.log(_named(f"{section}valid", metrics), attempt.learner.progress.step + 1)
-        _count_prefix(trial, attempt.prefix_builds)
-        if checkpoint is not None:
-            attempt.save(checkpoint)
-        return {**metrics, "seconds": attempt.seconds}
+        epochs, seconds, metrics = 0, 0.0, dict[str, float]()
+        for step in run_recipe(data, workspace, shared=shared):
+            if not isinstance(step, Train):
+                continue
+            for event in step.run():
+                if event.kind == "batch":
+                    lrs = {f"{section}lr/{group}": lr for group, lr in event.lrs.items()}
+                    log.log({f"{section}train/loss": float(event.loss), **lrs}, event.step)
+                elif event.kind == "epoch":
+                    epochs += 1
+                    log.log(_named(f"{section}valid", event.metrics), event.step)
+                    value = event.metrics.get(self.search.objectives[0])
+                    if self.search.repeats == 1 and self._hopeless(trial, value, epochs):
+                        _count_prefix(trial, step.course.built)
+                        return None
+            metrics, seconds = step.result["metrics"], seconds + step.result["seconds"]
+            if step.stage.early_stop_tolerance is not None:  # the best weights have been restored
+                log.log(_named(f"{section}valid", metrics), step.course.learner.progress.step + 1)
+            if checkpoint is not None:
+                save_checkpoint(step.course.learner, checkpoint)
+            _count_prefix(trial, step.course.built)
+        return {**metrics, "seconds": seconds}
+
+    def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:
+        """The trial's data; listed and hashed once per worker: a sweep is about one state of the data."""
+        key = json.dumps([spec.data.model_dump(mode="json"), [stage.size for stage in spec.recipe]])
+        key += str(getattr(spec.model, "backbone", "")) + str(getattr(spec.model, "weights", ""))
+        if key not in self._known:
+            self._known[key] = modality_of(spec).prepare(spec, workspace)
+        return self._known[key]
 
     def _hopeless(self, trial: Trial, value: float | None, step: int) -> bool:
         if len(self.search.objectives) > 1 or value is None:

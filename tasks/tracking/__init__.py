@@ -1,140 +1,79 @@
-"""MLflow: runs, their metrics and artifacts, models and their registry. Nothing outside this room imports it."""
+"""MLflow: runs, their metrics and artifacts, and registered models. Nothing outside this room imports MLflow.
 
-from unfreeze.tasks.tracking.runs import (
-    BUFFERED_METRICS as BUFFERED_METRICS,
-)
-from unfreeze.tasks.tracking.runs import (
+Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models, and `training_run` in flows that train.
+
+=====================  ===============================================================================================
+``server.py``          the client, experiments, a run by its id, addresses of pages, columns of the table of runs
+``runs.py``            a run's life: start, hold, reopen, close; its tags, params, metrics and input data
+``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
+``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
+``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
+``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
+=====================  ===============================================================================================
+
+What is where in MLflow:
+
+- An **experiment** is `tracking.experiment` of the spec. A **run** is a training, a finder's run or a sweep; each trial
+  of a sweep is a child run (``mlflow.parentRunId``). Params are the spec by dotted name; the input is the data set.
+- **Metrics**: ``train/loss`` and ``lr/GROUP`` per batch, ``valid/*`` per epoch, ``baseline/*`` for the head alone,
+  ``best_*`` for a sweep, ``mean/*`` for a trial, ``system/*`` for the machine.
+- **Tags of a run**:
+
+  - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
+  - ``unfreeze.host`` and ``unfreeze.process``: who trains it. A run whose process is gone is KILLED by the next one.
+  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
+    ``unfreeze.stage.N``: the result of stage N, once it is over
+  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
+  - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
+  - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
+  - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
+
+- **Artifacts of a run**: ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows);
+  ``learning_rate/`` (finder); ``valid/`` and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/``
+  (retraining); ``sweep/`` (plots, trials). Tables are feather files.
+- **Registered models**: a version's description and tags hold decisions. Aliases: ``champion`` (served), ``challenger``
+  (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
+"""
+
+from unfreeze.tasks.tracking.files import (
     CHECKPOINTS as CHECKPOINTS,
-)
-from unfreeze.tasks.tracking.runs import (
-    CLASSES_OUT as CLASSES_OUT,
-)
-from unfreeze.tasks.tracking.runs import (
-    FINGERPRINT as FINGERPRINT,
-)
-from unfreeze.tasks.tracking.runs import (
-    FLOW_RUN as FLOW_RUN,
-)
-from unfreeze.tasks.tracking.runs import (
-    IMAGES_IN as IMAGES_IN,
-)
-from unfreeze.tasks.tracking.runs import (
-    PARENT as PARENT,
-)
-from unfreeze.tasks.tracking.runs import (
-    SILENT_SECONDS as SILENT_SECONDS,
-)
-from unfreeze.tasks.tracking.runs import (
-    TRAINED_UNTIL as TRAINED_UNTIL,
-)
-from unfreeze.tasks.tracking.runs import (
-    MetricLog as MetricLog,
-)
-from unfreeze.tasks.tracking.runs import (
-    RunStatus as RunStatus,
-)
-from unfreeze.tasks.tracking.runs import (
     artifacts as artifacts,
-)
-from unfreeze.tasks.tracking.runs import (
-    as_float as as_float,
-)
-from unfreeze.tasks.tracking.runs import (
-    client as client,
-)
-from unfreeze.tasks.tracking.runs import (
-    close_run as close_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    close_stale_runs as close_stale_runs,
-)
-from unfreeze.tasks.tracking.runs import (
-    closing_run as closing_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    code_of_models as code_of_models,
-)
-from unfreeze.tasks.tracking.runs import (
-    columns_in as columns_in,
-)
-from unfreeze.tasks.tracking.runs import (
-    create_run as create_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    experiment_id as experiment_id,
-)
-from unfreeze.tasks.tracking.runs import (
-    experiments as experiments,
-)
-from unfreeze.tasks.tracking.runs import (
     fetch as fetch,
-)
-from unfreeze.tasks.tracking.runs import (
-    flatten as flatten,
-)
-from unfreeze.tasks.tracking.runs import (
-    get_run as get_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    held_run as held_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    kind_of_run as kind_of_run,
-)
-from unfreeze.tasks.tracking.runs import (
     latest_checkpoint as latest_checkpoint,
-)
-from unfreeze.tasks.tracking.runs import (
-    log_data_set as log_data_set,
-)
-from unfreeze.tasks.tracking.runs import (
     log_file as log_file,
-)
-from unfreeze.tasks.tracking.runs import (
     log_frame as log_frame,
-)
-from unfreeze.tasks.tracking.runs import (
-    log_model as log_model,
-)
-from unfreeze.tasks.tracking.runs import (
     log_png as log_png,
-)
-from unfreeze.tasks.tracking.runs import (
     log_spec as log_spec,
-)
-from unfreeze.tasks.tracking.runs import (
-    log_tags as log_tags,
-)
-from unfreeze.tasks.tracking.runs import (
     log_text as log_text,
-)
-from unfreeze.tasks.tracking.runs import (
-    page as page,
-)
-from unfreeze.tasks.tracking.runs import (
-    register_model as register_model,
-)
-from unfreeze.tasks.tracking.runs import (
-    reopen_run as reopen_run,
-)
-from unfreeze.tasks.tracking.runs import (
-    run_with_tag as run_with_tag,
-)
-from unfreeze.tasks.tracking.runs import (
     save_checkpoint as save_checkpoint,
-)
-from unfreeze.tasks.tracking.runs import (
     spec_of as spec_of,
 )
+from unfreeze.tasks.tracking.logged_models import log_model as log_model, signature_of as signature_of
+from unfreeze.tasks.tracking.registry import register_model as register_model
 from unfreeze.tasks.tracking.runs import (
+    FINGERPRINT as FINGERPRINT,
+    TRAINED_UNTIL as TRAINED_UNTIL,
+    MetricLog as MetricLog,
+    RunStatus as RunStatus,
+    as_float as as_float,
+    close_run as close_run,
+    closing_run as closing_run,
+    create_run as create_run,
+    flatten as flatten,
+    held_run as held_run,
+    kind_of_run as kind_of_run,
+    log_data_set as log_data_set,
+    log_tags as log_tags,
+    reopen_run as reopen_run,
+    run_with_tag as run_with_tag,
     start_run as start_run,
-)
-from unfreeze.tasks.tracking.runs import (
     system_metrics as system_metrics,
-)
-from unfreeze.tasks.tracking.runs import (
     tags_of as tags_of,
 )
-from unfreeze.tasks.tracking.runs import (
-    values_out as values_out,
+from unfreeze.tasks.tracking.server import (
+    client as client,
+    experiment_id as experiment_id,
+    experiments as experiments,
+    get_run as get_run,
+    page as page,
 )

@@ -1,4 +1,4 @@
-"""Registered models: versions, the champion among them, and what was decided about them."""
+"""Registered models: their versions, the champion among them, and what was decided about them."""
 
 import json
 import shutil
@@ -11,8 +11,9 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.cache import build, cache_path, key_of
-from unfreeze.tasks.tracking.runs import client, get_run
+from unfreeze.models.workspace import Derived, Workspace, key_of
+from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.tracking.server import client, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 LATEST_RETRAINING = "unfreeze.retrained"
@@ -28,15 +29,37 @@ class Version(NamedTuple):
     uri: str
 
 
+def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
+    """Register a logged model under `name`.
+
+    Returns
+    -------
+    tuple of str
+        The new version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+    """
+    mlflow_client = client()
+    try:
+        mlflow_client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = mlflow_client.create_model_version(
+        name, model_uri, run_id=run_id, model_id=model_id, description=description
+    ).version
+    alias = CHALLENGER if CHAMPION in mlflow_client.get_registered_model(name).aliases else CHAMPION
+    mlflow_client.set_registered_model_alias(name, alias, str(version))
+    return str(version), alias
+
+
 def full_name(name: str) -> str:
-    """The registered model that a person means by `name`, which may exclude `-classifier` or `-table`.
+    """The registered model that a person means by `name`, which may lack ``-classifier`` or ``-table``.
 
     Raises
     ------
     UserError
         If there is none, or more than one; lists those there are.
     """
-    registered = sorted(model.name for model in client().search_registered_models(max_results=1000))
+    registered = sorted(model.name for model in _registered_models())
     matching = [each for each in (name, f"{name}-classifier", f"{name}-table") if each in registered]
     if name in matching or len(matching) == 1:
         return matching[0]
@@ -47,28 +70,17 @@ def full_name(name: str) -> str:
 
 
 def version_of(name: str, which: str) -> Version:
-    """A version by number or alias.
-
-    Raises
-    ------
-    UserError
-        If the model has no such version or alias; lists what it has.
-    """
-    mlflow_client = client()
+    """A version by number or alias; `UserError` with those there are if the model has no such one."""
+    mlflow_client, is_number = client(), which.isdigit()
+    find = mlflow_client.get_model_version if is_number else mlflow_client.get_model_version_by_alias
     try:
-        if which.isdigit():
-            found = mlflow_client.get_model_version(name, which)
-        else:
-            found = mlflow_client.get_model_version_by_alias(name, which)
+        found = find(name, which)
     except MlflowException:
-        aliases = mlflow_client.get_registered_model(name).aliases
+        aliases = sorted(mlflow_client.get_registered_model(name).aliases.items())
         versions = sorted(int(each.version) for each in mlflow_client.search_model_versions(f"name = '{name}'"))
-        raise UserError(
-            f"{name} has no {'version' if which.isdigit() else 'alias'} {which!r}; it has "
-            + ", ".join(
-                [*(f"{alias} (version {number})" for alias, number in sorted(aliases.items())), *map(str, versions)]
-            )
-        ) from None
+        known = [*(f"{alias} (version {number})" for alias, number in aliases), *map(str, versions)]
+        kind = "version" if is_number else "alias"
+        raise UserError(f"{name} has no {kind} {which!r}; it has {', '.join(known)}") from None
     return Version(name, str(found.version), str(found.run_id), f"models:/{name}/{found.version}")
 
 
@@ -82,17 +94,17 @@ def champion_of(name: str) -> Version | None:
 
 def folder_of(version: Version) -> Path:
     """The folder of a version, a copy in the cache: what a predictor of `models` reads."""
-    target = cache_path("models", key_of(version.name, version.number, version.run_id), "")
+    files = {"model": Derived("models", key_of(version.name, version.number, version.run_id), "")}
 
-    def download(temporary: list[Path]) -> None:
+    def download(wanted: dict[str, Path]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
             descriptions = list(Path(local).rglob("model.json"))
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
-            shutil.copytree(descriptions[0].parent, temporary[0])
+            shutil.copytree(descriptions[0].parent, wanted["model"])
 
-    return build([target], download)[0]
+    return Workspace(home()).derive("fetch model", files, download)["model"]
 
 
 def set_champion(name: str, number: str) -> str | None:
@@ -101,16 +113,36 @@ def set_champion(name: str, number: str) -> str | None:
     The alias moves in one step on the server: whoever loads ``models:/name@champion`` gets the one or the other.
     """
     mlflow_client = client()
-    before = mlflow_client.get_registered_model(name).aliases.get(CHAMPION)
-    if str(before) == number:
+    aliases = mlflow_client.get_registered_model(name).aliases
+    before = str(aliases[CHAMPION]) if CHAMPION in aliases else None
+    if before == number:
         return None
     if before is not None:
-        mlflow_client.set_registered_model_alias(name, PREVIOUS, str(before))
+        mlflow_client.set_registered_model_alias(name, PREVIOUS, before)
     mlflow_client.set_registered_model_alias(name, CHAMPION, number)
-    aliases = mlflow_client.get_registered_model(name).aliases
     if str(aliases.get(CHALLENGER)) == number:
         mlflow_client.delete_registered_model_alias(name, CHALLENGER)
-    return str(before) if before is not None else None
+    return before
+
+
+def promote(model: str, which: str) -> str:
+    """Make a version the champion by hand; returns a line that reports it.
+
+    Parameters
+    ----------
+    model
+        Registered model, its name in full or short.
+    which
+        A version's number, an alias, or ``back`` for the champion before this one.
+    """
+    name = full_name(model)
+    version, champion = version_of(name, PREVIOUS if which == "back" else which), champion_of(name)
+    if version == champion:
+        return f"{name}: version {version.number} is champion already"
+    set_champion(name, version.number)
+    instead = f" instead of version {champion.number}" if champion else ""
+    note_decision(version, f"Made champion by hand{instead}.", {})
+    return f"{name}: version {version.number} is champion{instead}"
 
 
 def note_decision(version: Version, line: str, tags: dict[str, str]) -> None:
@@ -139,14 +171,12 @@ def latest_retraining(name: str) -> dict[str, Any] | None:
 def champions() -> list[dict[str, Any]]:
     """A row per registered model: its champion and challenger, when it was trained, the latest retraining."""
     rows = []
-    for model in client().search_registered_models(max_results=1000):
-        number = model.aliases.get(CHAMPION)
-        run = _run_of(version_of(model.name, str(number))) if number is not None else None
-        kept = json.loads(model.tags.get(LATEST_RETRAINING, "{}"))
+    for model in _registered_models():
+        run, kept = _champion_run(model), json.loads(model.tags.get(LATEST_RETRAINING, "{}"))
         rows.append(
             {
                 "model": model.name,
-                "champion": number,
+                "champion": model.aliases.get(CHAMPION),
                 "challenger": model.aliases.get(CHALLENGER),
                 "trained": _moment(run.info.start_time / 1000) if run else None,
                 "run": run.info.run_name if run else None,
@@ -158,18 +188,18 @@ def champions() -> list[dict[str, Any]]:
 
 def own_champions() -> list[str]:
     """Names of the models that have a champion trained by unfreeze: a registry may hold models of other programs."""
-    names = []
-    for model in client().search_registered_models(max_results=1000):
-        run = _run_of(version_of(model.name, CHAMPION)) if CHAMPION in model.aliases else None
-        if run is not None and "unfreeze.kind" in run.data.tags:
-            names.append(str(model.name))
-    return names
+    runs = {str(model.name): _champion_run(model) for model in _registered_models()}
+    return [name for name, run in runs.items() if run is not None and "unfreeze.kind" in run.data.tags]
 
 
-def _run_of(version: Version) -> Any | None:
-    """The run that made a version; None where there is none, as other programs may have it."""
+def _registered_models() -> list[Any]:
+    return list(client().search_registered_models(max_results=1000))
+
+
+def _champion_run(model: Any) -> Any | None:
+    """The run that made a registered model's champion; None where there is none, as in other programs' models."""
     try:
-        return get_run(version.run_id)
+        return get_run(version_of(model.name, CHAMPION).run_id) if CHAMPION in model.aliases else None
     except UserError:
         return None
 

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -147,7 +147,7 @@ def test_test_time_augmentation_gives_what_the_evaluation_gave(
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts
 from unfreeze.tasks.predictions.source import find_model, list_source
 from unfreeze.models.images.serving import ImagePredictor
@@ -231,7 +231,6 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
 
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
-
     from unfreeze.tasks.machine.cache import cache_path, key_of
 
     lock = FileLock(cache_path("predictions", key_of(str(tmp_path / "out.csv")), ".lock"))

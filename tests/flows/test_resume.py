@@ -52,7 +52,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     stripes: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import unfreeze.tasks.steps.train_stage
+    import unfreeze.models.training.loop
     from unfreeze.flows.train_images import train_images
 
     def pulled(learner: Any, settings: Any, *data: Any) -> Any:
@@ -64,7 +64,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
                 raise PlugPulledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfreeze.tasks.steps.train_stage, "fit", pulled)
+        patch.setattr(unfreeze.models.training.loop, "fit", pulled)
         state = train_images(tiny_training(stripes, seed=3), return_state=True)
     assert state.is_failed()
     (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
@@ -82,7 +82,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
 
 
 def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import unfreeze.tasks.steps.train_stage
+    import unfreeze.models.training.loop
     from unfreeze.flows.train_images import train_images
 
     calls = []
@@ -95,7 +95,7 @@ def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monke
             if len(calls) == 1 and number == 3:
                 raise PlugPulledError
 
-    monkeypatch.setattr(unfreeze.tasks.steps.train_stage, "fit", once)
+    monkeypatch.setattr(unfreeze.models.training.loop, "fit", once)
     before = len(MlflowClient().search_runs([tracking.experiment_id("unfreeze")]))
     result = train_images.with_options(retries=1)(tiny_training(stripes, seed=4))
     assert len(MlflowClient().search_runs([tracking.experiment_id("unfreeze")])) == before + 1
@@ -115,7 +115,7 @@ def test_an_unknown_run_is_named_in_the_error() -> None:
 def test_a_run_is_not_resumed_with_other_images(stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    import unfreeze.tasks.steps.train_stage
+    import unfreeze.models.training.loop
     from unfreeze.flows.train_images import train_images
 
     folder = tmp_path / "images"
@@ -126,7 +126,7 @@ def test_a_run_is_not_resumed_with_other_images(stripes: Path, tmp_path: Path, m
         raise PlugPulledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfreeze.tasks.steps.train_stage, "fit", pulled)
+        patch.setattr(unfreeze.models.training.loop, "fit", pulled)
         assert train_images(tiny_training(folder), return_state=True).is_failed()
     (run,) = MlflowClient().search_runs([tracking.experiment_id("unfreeze")], max_results=1)
     next(folder.glob("down/*.png")).unlink()

@@ -17,9 +17,10 @@ from prefect.client.schemas.objects import StateType
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.models.errors import UserError
-from unfreeze.models.retrain_spec import PromotionSpec, Retrain
+from unfreeze.models.images.index import Index
+from unfreeze.models.specs.retrain import PromotionSpec, Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.steps.index_images import index_of
+from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -67,7 +68,7 @@ def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_dow
     from unfreeze.flows.retrain import retrain
 
     source, trained = champion
-    before = index_of(trained["run_id"]).sides()
+    before = Index.load(kept_file(trained["run_id"])).sides()
     draw_stripes(source, 30, seed=7)
     # Random weights fine-tuned at a lr that learns, against a champion that could not.
     result = retrain(Retrain(model="lines", warm_start="fresh", changes=LEARNS, promotion=ANYTHING_BETTER))
@@ -82,7 +83,7 @@ def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_dow
     artifact = Artifact.get("retrain-lines-classifier")
     assert artifact is not None
     assert "was promoted" in str(artifact.data)
-    after = index_of(result["run_id"]).sides()
+    after = Index.load(kept_file(result["run_id"])).sides()
     assert {content: after[content] for content in before} == before
     assert result["comparison"]["rows"] == sum(side == "valid" for side in after.values())
     assert {row["what"] for row in result["drift"]} >= {"class balance", "brightness", "feature space"}

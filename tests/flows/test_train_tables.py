@@ -85,14 +85,13 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
 
 def test_one_deleted_file_of_a_prepared_table_is_made_again(trained: dict[str, Any], sales: Path) -> None:
     from unfreeze.tasks.machine.environment import home
-    from unfreeze.tasks.steps.prepare_table import list_tables, prepare_table, read_table
+    from unfreeze.tasks.steps.prepare import prepare_handle
 
-    data = tiny_table(sales).data
-    tables = {path: read_table(path, content) for path, content in list_tables(data).items()}
-    files = {name: Path(path) for name, path in prepare_table(tables, data).items()}
+    params = tiny_table(sales)
+    files = {name: Path(path) for name, path in prepare_handle(params).files.items()}
     before = {name: path.read_bytes() for name, path in files.items()}
     files["encoded"].unlink()
-    assert prepare_table(tables, data) == {name: str(path) for name, path in files.items()}
+    assert prepare_handle(params).files == {name: str(path) for name, path in files.items()}
     assert {name: path.read_bytes() for name, path in files.items()} == before
     assert not list((home() / "cache" / "prepared").glob("*partial*"))
 
@@ -122,8 +121,51 @@ def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
     raw["day"] = pd.to_datetime(raw["day"])
     both = evaluated.merge(raw, on=["shop", "day"], suffixes=("", "_raw"))
     assert len(both) == len(evaluated)
-    # Rows that were rejected take part in what events and rolling means log_info, in training and here alike.
-    assert np.allclose(both["network_sales"], both["predicted"], rtol=1e-4)
+    # Rows that were rejected take part in features of events, in training and here alike.
+    assert both["network_sales"].tolist() == both["predicted"].tolist()
+
+
+CUTS = {
+    "as one file": lambda rows: [rows],
+    "week by week": lambda rows: [week for _, week in rows.groupby(rows["day"].str[:7])],
+    "day by day": lambda rows: [day for _, day in rows.groupby("day")],
+    "in random chunks": lambda rows: [rows.sample(frac=1, random_state=0).iloc[part::7] for part in range(7)],
+    "row by row": lambda rows: [rows.iloc[[place]] for place in range(0, len(rows), 5)],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_validation_rows_are_predicted_as_they_were_evaluated_to_the_last_bit(
+    trained: dict[str, Any], sales: Path, cut: str
+) -> None:
+    from unfreeze.models.tables.serving import TablePredictor
+    from unfreeze.tasks.tracking import registry
+
+    evaluated = pd.read_feather(tracking.fetch(trained["run_id"], "valid/predictions.feather"))
+    known = {
+        (shop, f"{day:%Y-%m-%d}"): value for shop, day, value in evaluated[["shop", "day", "network_sales"]].values
+    }
+    raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
+    rows = raw[[key in known for key in zip(raw["shop"], raw["day"], strict=True)]]
+    version = registry.version_of("sales-table", trained["model"]["version"])
+    predictor = TablePredictor(registry.folder_of(version), "cpu")
+    for part in CUTS[cut](rows):
+        expected = [known[key] for key in zip(part["shop"], part["day"], strict=True)]
+        assert predictor.predict(part)["sales"].tolist() == expected
+
+
+def test_rows_behind_a_gap_are_refused_with_the_days_that_are_missing(trained: dict[str, Any], sales: Path) -> None:
+    from unfreeze.models.tables.serving import TablePredictor
+    from unfreeze.tasks.tracking import registry
+
+    version = registry.version_of("sales-table", trained["model"]["version"])
+    predictor = TablePredictor(registry.folder_of(version), "cpu")
+    raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
+    last = pd.Timestamp(raw["day"].max())
+    following = [raw.iloc[[-1]].assign(day=f"{last + pd.Timedelta(days=days):%Y-%m-%d}") for days in range(1, 9)]
+    assert len(predictor.predict(pd.concat(following))) == 8
+    with pytest.raises(UserError, match=rf"the days from {last.year}-.* are in neither the training nor these rows"):
+        predictor.predict(following[-1])
 
 
 def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: Path) -> None:

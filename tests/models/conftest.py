@@ -10,9 +10,10 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.images.cache import ImageCache, build_image_caches
+from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.recipe import ImageRecipe
 from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.modality import Prepared
 from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.losses import cross_entropy
@@ -169,8 +170,17 @@ def tiny_cache(tiny_caches: dict[int, Path]) -> ImageCache:
     return ImageCache(tiny_caches[32])
 
 
+def prepared_images(index: Index, caches: dict[int, Path]) -> Prepared:
+    """The handle of an index and its image caches."""
+    path = next(iter(caches.values())).with_name("index.arrow")
+    index.save(path)
+    return Prepared(
+        "images", index.digest, "", {"index": str(path), **{str(size): str(at) for size, at in caches.items()}}
+    )
+
+
 @pytest.fixture(scope="module")
-def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageRecipe:
+def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: None) -> ImageData:
     """Every kind of stage over those images, in full precision."""
     params = TrainImages(
         model=TINY_MODEL,
@@ -180,4 +190,4 @@ def tiny_recipe(tiny_index: Index, tiny_caches: dict[int, Path], one_thread: Non
         device="cpu",
         precision="fp32",
     )
-    return ImageRecipe(params, tiny_index, tiny_caches)
+    return ImageData(params, prepared_images(tiny_index, tiny_caches))

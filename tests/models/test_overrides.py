@@ -3,8 +3,7 @@
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unfreeze.models.errors import UserError
@@ -168,8 +167,8 @@ def test_fields_say_everything_a_help_text_needs() -> None:
         "shares",
     ]
     size = fields["image.size"]
-    assert (size.type, size.bounds, size.default) == ("whole number", "16 to 1024", None)
-    assert (size.description, size.group, size.group_description) == ("Side in pixels.", "image", "The images.")
+    assert (size.allowed, size.default) == ("whole number, 16 to 1024, or none", None)
+    assert (size.info.description, size.group, size.group_description) == ("Side in pixels.", "image", "The images.")
     assert fields["image.folder"].default == "photos", "the default of this spec, not that of the group's class"
     assert fields["recipe.N.name"].required
     assert fields["recipe.N.lr"].allowed == "number, above 0, at most 100, or none"

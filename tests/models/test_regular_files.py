@@ -14,9 +14,8 @@ from PIL import Image
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.decode import UnreadableImage, check_image, read_image
 from unfreeze.models.images.index import build_index, hash_file, hash_files
-from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.streaming import stream
-from unfreeze.models.images.unlabelled import list_unlabelled
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.tables.reading import write_feather

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unfreeze.models.images.recipe import ImageRecipe, wanted_activations
+from unfreeze.models.images.data import ImageData, wanted_activations
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.training.loop import fit
 
@@ -13,7 +13,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 @pytest.mark.parametrize(("split", "view"), [("train", 0), ("valid", 0), ("valid", 2)])
 def test_the_head_on_activations_equals_the_whole_network(tiny_recipe, tmp_path, split, view):
     learner = tiny_recipe.learner()
-    tiny_recipe.precompute(learner.network.body, 0, (split, view), tmp_path / "file")
+    tiny_recipe.write_view(learner.network.body, 0, (split, view), tmp_path / "file")
     images = tiny_recipe.images(0, split, view)
     inputs, _ = images.gather(torch.arange(len(images)), None)
     learner.network.eval()
@@ -26,7 +26,7 @@ def test_the_head_on_activations_equals_the_whole_network(tiny_recipe, tmp_path,
 def test_activations_are_one_row_per_image_with_their_origin(tiny_recipe, tmp_path):
     body = tiny_recipe.learner().network.body
     done: list[tuple[int, int]] = []
-    tiny_recipe.precompute(body, 3, ("train", 1), tmp_path / "file", lambda *counts: done.append(counts))
+    tiny_recipe.write_view(body, 3, ("train", 1), tmp_path / "file", lambda *counts: done.append(counts))
     file = RowFile(tmp_path / "file")
     assert (len(file), file.width) == (30, body.features)
     assert file.metadata == {"split": "train", "view": "1", "size": "48"}
@@ -37,26 +37,26 @@ def test_activations_are_one_row_per_image_with_their_origin(tiny_recipe, tmp_pa
 def test_precomputing_leaves_the_body_as_it_was(tiny_recipe, tmp_path):
     body = tiny_recipe.learner().network.body.train()
     before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
-    tiny_recipe.precompute(body, 0, ("train", 0), tmp_path / "file")
+    tiny_recipe.write_view(body, 0, ("train", 0), tmp_path / "file")
     assert_same(body.state_dict(), before)
 
 
 def test_precomputing_twice_writes_the_same_file(tiny_recipe, tmp_path):
     body = tiny_recipe.learner().network.body
     for name in ("one", "two"):
-        tiny_recipe.precompute(body, 0, ("train", 1), tmp_path / name)
+        tiny_recipe.write_view(body, 0, ("train", 1), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_body_that_trained_the_head_still_gives_the_same_activations(tiny_recipe, tmp_path):
     """Batch norm in a frozen body must not adapt, or activations would not fit the network any more."""
     learner = tiny_recipe.learner()
-    tiny_recipe.precompute(learner.network.body, 0, ("valid", 0), tmp_path / "before")
+    tiny_recipe.write_view(learner.network.body, 0, ("valid", 0), tmp_path / "before")
     stage = tiny_recipe.params.recipe[2]
     learner.prepare(stage, 2, 0.01)
-    for _ in fit(learner, stage, *tiny_recipe.batches(2, {})):
+    for _ in fit(learner, stage, *(tiny_recipe.batches(2, split, {}) for split in ("train", "valid"))):
         pass
-    tiny_recipe.precompute(learner.network.body, 0, ("valid", 0), tmp_path / "after")
+    tiny_recipe.write_view(learner.network.body, 0, ("valid", 0), tmp_path / "after")
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
 
 
@@ -68,14 +68,14 @@ def test_training_from_activations_equals_training_from_images(tiny_recipe, tiny
     stage = plain.recipe[0]
     heads = []
     for precomputed in (True, False):
-        recipe = ImageRecipe(plain, tiny_recipe.index, tiny_caches)
+        recipe = ImageData(plain, tiny_recipe.prepared)
         learner = recipe.learner()
         files = {}
         for number, view in enumerate(wanted_activations(stage, 0) if precomputed else []):
-            recipe.precompute(learner.network.body, 0, view, tmp_path / f"{number}")
+            recipe.write_view(learner.network.body, 0, view, tmp_path / f"{number}")
             files[view] = tmp_path / f"{number}"
         learner.prepare(stage, 0, 0.01)
-        for _ in fit(learner, stage, *recipe.batches(0, files)):
+        for _ in fit(learner, stage, *(recipe.batches(0, split, files) for split in ("train", "valid"))):
             pass
         heads.append(learner.network.head.state_dict())
     for name in heads[0]:

@@ -9,9 +9,8 @@ import torchvision
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images import torchvision_bodies
-from unfreeze.models.images.backbones import Body, load_body, preprocessing_of
-from unfreeze.models.images.preprocessing import Preprocessing
+from unfreeze.models.images.backbones import Body, Preprocessing, load_body, preprocessing_of
+from unfreeze.models.images.libraries import network_of
 from unfreeze.models.specs import ModelSpec
 
 SHARED_MOBILENET = Path(__file__).parents[4] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
@@ -257,7 +256,7 @@ def test_old_densenet_names_are_understood(tmp_path):
     torch.save(
         {name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for name, v in original.items()}, file
     )
-    network = torchvision_bodies.network_of(ModelSpec(backbone="densenet121", weights=str(file)), 224)
+    network = network_of(ModelSpec(backbone="densenet121", weights=str(file)), 224)
     name = "features.denseblock1.denselayer1.conv2.weight"
     torch.testing.assert_close(network.state_dict()[name], original[name])
 

@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.images.evaluation import (
     average_views,
     error_reduction,
-    per_class_table,
     predict_views,
     predictions_table,
     row_losses,
@@ -43,7 +41,7 @@ def test_probabilities_are_averaged_over_views_in_the_rows_order(tiny_recipe):
         if isinstance(module, torch.nn.Linear):
             module.weight.data *= 3
     tta = TtaSpec(n_aug=2)
-    plain, averaged = predict_views(learner, tiny_recipe.evaluation_views(0, {}), tta)
+    plain, averaged = predict_views(learner, tiny_recipe.evaluation_views(0, "valid", {}), tta)
     logits = []
     for view in range(3):
         images = tiny_recipe.images(0, "valid", view)
@@ -60,9 +58,9 @@ def test_evaluating_from_activations_gives_the_same(tiny_recipe, tmp_path):
     learner = tiny_recipe.learner()
     files = {("valid", view): tmp_path / str(view) for view in range(3)}
     for view, path in files.items():
-        tiny_recipe.precompute(learner.network.body, 0, view, path)
+        tiny_recipe.write_view(learner.network.body, 0, view, path)
     results = [
-        predict_views(learner, tiny_recipe.evaluation_views(0, activations), TtaSpec(n_aug=2))
+        predict_views(learner, tiny_recipe.evaluation_views(0, "valid", activations), TtaSpec(n_aug=2))
         for activations in ({}, files)
     ]
     for images, activations in zip(*results, strict=True):
@@ -107,13 +105,3 @@ def test_the_table_of_predictions_has_a_row_per_image():
     np.testing.assert_allclose(table["loss"], -np.log([0.7, 0.4]))
     np.testing.assert_array_equal(table[["p(cat)", "p(dog)"]], plain)
     np.testing.assert_array_equal(table[["p_tta(cat)", "p_tta(dog)"]], averaged)
-
-
-def test_the_table_per_class_counts_right_and_wrong():
-    targets = np.array([0, 0, 0, 1, 1, 2])
-    predicted = np.eye(4)[[0, 0, 1, 1, 0, 0]]
-    table = per_class_table(predicted, targets, ["a", "b", "c", "d"]).set_index("class")
-    assert table["rows"].to_dict() == {"a": 3, "b": 2, "c": 1, "d": 0}
-    assert table["precision"].to_dict() == pytest.approx({"a": 2 / 4, "b": 1 / 2, "c": 0, "d": 0})
-    assert table["recall"].to_dict() == pytest.approx({"a": 2 / 3, "b": 1 / 2, "c": 0, "d": 0})
-    assert table.loc["a", "f1"] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))

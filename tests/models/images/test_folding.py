@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -54,7 +56,13 @@ def test_a_network_without_batch_norms_is_left_as_it_is():
 def test_everything_is_put_back_where_the_activations_would_change(monkeypatch):
     body = body_of("timm/test_resnet")
     before, state = activations(body), {name: tensor.clone() for name, tensor in body.state_dict().items()}
-    monkeypatch.setattr(folding, "_folded", lambda conv, norm: (nn.Parameter(conv.weight * 2), conv.bias))
+
+    def double(conv: nn.Conv2d, _norm: nn.Module) -> nn.Conv2d:
+        doubled = copy.deepcopy(conv)
+        doubled.weight.data *= 2
+        return doubled
+
+    monkeypatch.setattr(folding, "fuse_conv_bn_eval", double)
     assert fold_batch_norms(body, 64) == 0
     assert torch.equal(activations(body), before)
     assert all(torch.equal(tensor, state[name]) for name, tensor in body.state_dict().items())

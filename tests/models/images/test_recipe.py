@@ -5,7 +5,7 @@ import torch
 from unfreeze.models.images.augmentation import numbered_view
 from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.recipe import image_sizes, majority_share, wanted_activations
+from unfreeze.models.images.data import image_sizes, majority_share, wanted_activations
 from unfreeze.models.specs import DataSpec, Stage, TrainImages
 from unfreeze.models.training.loop import fit
 
@@ -79,7 +79,7 @@ def files(tiny_recipe, tmp_path_factory):
     for position in (0, 1):
         for view in wanted_activations(tiny_recipe.params.recipe[position], n_aug=1):
             made[view] = folder / f"{view[0]}-{view[1]}"
-            tiny_recipe.precompute(body, position, view, made[view])
+            tiny_recipe.write_view(body, position, view, made[view])
     return made
 
 
@@ -87,7 +87,7 @@ def files(tiny_recipe, tmp_path_factory):
 def test_a_precomputed_stage_trains_on_its_views_and_validates_on_the_plain_one(
     tiny_recipe, files, position, train_views
 ):
-    train, valid = tiny_recipe.batches(position, files)
+    train, valid = (tiny_recipe.batches(position, split, files) for split in ("train", "valid"))
     assert isinstance(train, ActivationBatches)
     assert isinstance(valid, ActivationBatches)
     assert [file.metadata["view"] for file in train.views] == train_views
@@ -98,17 +98,17 @@ def test_a_precomputed_stage_trains_on_its_views_and_validates_on_the_plain_one(
 
 def test_other_stages_train_on_images(tiny_recipe):
     for position in (2, 3):
-        train, valid = tiny_recipe.batches(position, {})
+        train, valid = (tiny_recipe.batches(position, split, {}) for split in ("train", "valid"))
         assert isinstance(train, ImageBatches)
         assert isinstance(valid, ImageBatches)
         assert train.fixed_views is valid.fixed_views is None
 
 
 def test_evaluation_reads_the_views_of_the_validation_rows(tiny_recipe, files):
-    read = tiny_recipe.evaluation_views(0, files)(1)
+    read = tiny_recipe.evaluation_views(0, "valid", files)(1)
     assert isinstance(read, ActivationBatches)
     assert [(file.metadata["split"], file.metadata["view"]) for file in read.views] == [("valid", "1")]
-    shown = tiny_recipe.evaluation_views(3, {})(1)
+    shown = tiny_recipe.evaluation_views(3, "valid", {})(1)
     assert isinstance(shown, ImageBatches)
     assert torch.equal(shown.fixed_views, tiny_recipe.images(3, "valid", 1).fixed_views)
     assert shown.cache.size == 48
@@ -125,10 +125,12 @@ def test_the_whole_recipe_learns_the_colours(tiny_recipe, files):
     for position, stage in enumerate(tiny_recipe.params.recipe):
         longer = stage.model_copy(update={"cycle_len": 1 if stage.precomputes else 8})
         learner.prepare(longer, position, 0.005 if stage.train == "all" else 0.01)
-        train, valid = tiny_recipe.batches(position, files if stage.precomputes else {})
+        train, valid = (
+            tiny_recipe.batches(position, split, files if stage.precomputes else {}) for split in ("train", "valid")
+        )
         accuracies += [step.metrics["accuracy"] for step in fit(learner, longer, train, valid) if step.kind == "cycle"]
     assert len(accuracies) == 4
-    assert accuracies[-1] > majority_share(tiny_recipe.targets["valid"]) + 0.3
+    assert accuracies[-1] > majority_share(tiny_recipe.targets("valid")) + 0.3
 
 
 def test_the_majority_share_is_that_of_the_commonest_class():

@@ -9,8 +9,8 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import serving
+from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.evaluation import predict_views
-from unfreeze.models.images.recipe import ImageRecipe
 from unfreeze.models.images.serving import ImagePredictor, save_classifier
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages, TtaSpec
@@ -32,13 +32,13 @@ class Saved(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_recipe: ImageRecipe, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+def saved(tiny_recipe: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """A network that trained a little, its validation images, and what evaluation says of them."""
     learner, stage, params = tiny_recipe.learner(), tiny_recipe.params.recipe[POSITION], tiny_recipe.params
     learner.prepare(stage, POSITION, 0.01)
-    for _ in fit(learner, stage, *tiny_recipe.batches(POSITION, {})):
+    for _ in fit(learner, stage, *(tiny_recipe.batches(POSITION, split, {}) for split in ("train", "valid"))):
         pass
-    expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, {}), TtaSpec(n_aug=2))
+    expected, averaged = predict_views(learner, tiny_recipe.evaluation_views(POSITION, "valid", {}), TtaSpec(n_aug=2))
     with torch.no_grad():
         features = torch.cat([learner.network.body(inputs) for inputs, _ in in_order(tiny_recipe.images(3, "valid"))])
     folder = tmp_path_factory.mktemp("served") / "model"

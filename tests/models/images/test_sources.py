@@ -11,9 +11,9 @@ import torchvision
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images import sources
+from unfreeze.models.images import data_sets
+from unfreeze.models.images.data_sets import DATA_SETS
 from unfreeze.models.images.sources import Listing, resolve_source
-from unfreeze.models.images.torchvision_sources import DATA_SETS
 from unfreeze.models.specs import DataSpec
 
 
@@ -60,7 +60,7 @@ def test_the_digits_are_written_once(tmp_path):
 
 
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "write_images", lambda *_: 1 / 0)
+    monkeypatch.setattr(data_sets, "_write_images", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         listed("digits", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +267,7 @@ def test_a_split_column_of_train_and_test_leaves_test_out_and_the_split_open(two
     listing = listed(table(two_images / "t.csv", columns), split_column="side")
     assert [(file.path.name, file.split) for file in listing.files] == [("a.png", None), ("b.png", None)]
     assert listing.note is not None
-    assert listing.note.startswith("`test` is rejected")
+    assert listing.note.startswith("`test` is not used for training")
 
 
 def test_unknown_and_one_sided_splits_are_refused(two_images):

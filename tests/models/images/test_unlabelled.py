@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.unlabelled import list_unlabelled
+from unfreeze.models.images.sources import list_unlabelled
 
 
 @pytest.fixture

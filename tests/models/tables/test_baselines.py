@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import baselines
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.metrics import accuracy, rmse
+from unfreeze.models.training.metrics import accuracy, rmse
 
 ROWS = 2_000
 TRAIN, VALID = np.arange(1_500), np.arange(1_500, ROWS)

@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 
@@ -5,7 +6,12 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training.metrics import METRICS, pick_metrics
+from unfreeze.models.training.metrics import CLASS_METRICS as METRICS, Metric, pick_metrics as pick
+
+
+def pick_metrics(names: list[str]) -> dict[str, Metric]:
+    return pick(names, METRICS, "classification")
+
 
 TARGETS = np.array([0, 0, 0, 1, 1, 0, 1, 0])
 SCORES = np.array([0.1, 0.4, 0.35, 0.8, 0.3, 0.7, 0.9, 0.2])
@@ -28,6 +34,7 @@ not_a_function = 3
         ("f2", (2 / 3 + 4 / 5) / 2),
         ("auc", 12 / 15),
         ("kappa", (6 / 8 - 34 / 64) / (1 - 34 / 64)),
+        ("mcc", (2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5)),
     ],
 )
 def test_a_metric_has_the_value_worked_out_by_hand(name, expected):
@@ -62,14 +69,9 @@ def test_there_is_no_area_under_the_curve_where_a_class_is_absent():
     assert np.isnan(METRICS["auc"](BINARY, np.zeros(8, dtype=np.int64)))
 
 
-def test_accuracy_comes_first_and_once():
-    assert list(pick_metrics(["f1", "accuracy"])) == ["accuracy", "f1"]
-    assert list(pick_metrics([])) == ["accuracy"]
-
-
 def test_ones_own_function_is_named_by_module_and_function():
     chosen = pick_metrics([f"{__name__}:share_of_first"])
-    assert list(chosen) == ["accuracy", "share_of_first"]
+    assert list(chosen) == ["share_of_first"]
     assert chosen["share_of_first"](BINARY, TARGETS) == pytest.approx(BINARY[:, 0].mean())
 
 

@@ -1,0 +1,55 @@
+"""Tracked trainings and predictions from a notebook: the flows, called with plain settings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.settings_file import read_settings
+from unfreeze.models.modality import modality
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.specs.predict import Predict
+
+
+def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """Train as the command line does: tracked by MLflow, shown by Prefect, registered as a model.
+
+    Parameters
+    ----------
+    source
+        See `data.source`.
+    config
+        Settings, or a file of them; ``{"modality": "tables"}`` among them for a table.
+    **settings
+        Settings by dotted name with ``__`` for the dots: ``model__backbone="resnet34"``.
+
+    Returns
+    -------
+    dict
+        ``run_id``, ``metrics``, ``stages``, ``model``, ``model_uri`` and ``seconds``.
+    """
+    known = read_settings(Path(config)) if isinstance(config, str | Path) else dict(config or {})
+    spec = modality(str(known.get("modality", "images"))).spec
+    overrides = {name.replace("__", "."): value for name, value in settings.items()}
+    params = build_spec(spec, known, {"data.source": str(source), **overrides})
+    with prefect_starting():
+        from unfreeze.flows.retrain import FLOWS
+
+        result: dict[str, Any] = FLOWS[params.modality](params)
+    return result
+
+
+def predict(model: str, source: str | Path, out: str | Path, **settings: Any) -> dict[str, Any]:
+    """Predict with a registered model into a file; see `unfreeze.models.specs.predict.Predict` for the settings.
+
+    Returns
+    -------
+    dict
+        ``out``, ``rows``, ``unreadable``, ``model``, ``version`` and ``table``.
+    """
+    with prefect_starting():
+        from unfreeze.flows.predict import predict as predict_flow
+
+        params = Predict(model=model, source=str(source), out=str(out), **settings)
+        result: Any = predict_flow(params)
+    return dict(result)

@@ -1,0 +1,30 @@
+"""A Prefect server of this process's own, for flows that are started where no service runs."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
+
+
+@contextmanager
+def prefect_starting() -> Iterator[None]:
+    """Quiet the libraries, and let Prefect's embedded server start while the block imports torch: each takes seconds.
+
+    The block ends when the server answers: a flow that met it half started would not wait for it.
+    """
+    make_home()
+    # In a terminal the bars say it all; elsewhere the steps' own lines do.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
+    for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if knows_a_server():
+        yield
+        return
+    wait_for_server = start_embedded()
+    yield
+    wait_for_server()

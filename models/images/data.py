@@ -1,0 +1,329 @@
+"""A spec bound to its images: the network, each stage's batches, and what is shown of both."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unfreeze.models.drift import image_statistics
+from unfreeze.models.findings import Findings
+from unfreeze.models.images.activations import ACTIVATIONS_VERSION, precompute
+from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
+from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
+from unfreeze.models.images.batches import ActivationBatches, ImageBatches
+from unfreeze.models.images.cache import ImageCache, usable_size
+from unfreeze.models.images.classifier import build_classifier, summarise
+from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
+from unfreeze.models.images.index import CONTRADICTION, Index
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.serving import example_image, save_classifier
+from unfreeze.models.images.weights import digest
+from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
+from unfreeze.models.plots import plot_images
+from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.models.target import SingleLabel
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import pick_precision
+from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
+
+View = tuple[str, int]
+"""A split and the number of a view: 0 is plain, others are random but fixed."""
+MOST_ROWS_SHOWN = 500
+PREVIEWED = 4
+"""Images in the preview of augmentation, each with three random views beside it."""
+SAMPLED = 256
+"""Training images whose statistics are kept."""
+
+
+def image_sizes(params: TrainImages, index: Index, preprocessing: Preprocessing) -> list[int]:
+    """Side of the images in every stage, in pixels."""
+    default = params.data.size or usable_size(index, preprocessing.size)
+    return [stage.size or default for stage in params.recipe]
+
+
+def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid",)) -> list[View]:
+    """The precomputed views that training a stage, and evaluating it with TTA, read; none if the body is trainable.
+
+    A stage with fresh augmentation (``views=None``) trains on images and precomputes nothing.
+    """
+    if not stage.precomputes:
+        return []
+    train = [("train", 0)] if stage.precompute else [("train", view) for view in range(1, (stage.views or 0) + 1)]
+    return [*train, *((split, view) for split in splits for view in range(n_aug + 1))]
+
+
+def sample_rows(rows: np.ndarray, most: int = SAMPLED) -> np.ndarray:
+    """At most `most` of the rows, ascending; always the same ones."""
+    return np.sort(np.random.default_rng(0).choice(rows, min(most, len(rows)), replace=False))
+
+
+class ImageData(TrainingData):
+    """A spec, an index and the images at the recipe's sizes.
+
+    Parameters
+    ----------
+    params
+        The whole spec.
+    prepared
+        With files ``index`` and the side in pixels of every image cache.
+    """
+
+    evaluates_head_alone = True
+
+    def __init__(self, params: TrainImages, prepared: Prepared) -> None:
+        self.params, self.prepared = params, prepared
+        self.index = Index.load(Path(prepared.files["index"]))
+        self.target = SingleLabel(self.index.classes)
+        self.device = ready_device(params.device)
+        self.precision = pick_precision(params.precision, self.device)
+        self.preprocessing = preprocessing_of(params.model)
+        self.sizes = image_sizes(params, self.index, self.preprocessing)
+        splits = np.array(self.index.rows["split"].to_pylist())
+        self.rows = {split: np.flatnonzero(splits == split).astype(np.int64) for split in SPLITS}
+        sizes = {int(name): Path(path) for name, path in prepared.files.items() if name.isdecimal()}
+        self._caches = {size: ImageCache(path) for size, path in sizes.items()}
+
+    # --- training
+
+    def network(self) -> Network:
+        """Pretrained body and new head."""
+        return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
+
+    def metric_names(self) -> list[str]:
+        """Accuracy first, whatever else is wanted."""
+        return ["accuracy", *self.params.metrics]
+
+    def targets(self, split: str) -> np.ndarray:
+        """Class numbers (N,) int64."""
+        classes: np.ndarray = self.index.targets()[self.rows[split]]
+        return classes
+
+    def stage_inputs(self, position: int) -> str:
+        """Index, and the images at the stage's size."""
+        return f"{self.prepared.digest} {Path(self.prepared.files[str(self.sizes[position])]).stem}"
+
+    def cache(self, position: int) -> ImageCache:
+        """Images of all rows at the size of stage `position`."""
+        return self._caches[self.sizes[position]]
+
+    def images(self, position: int, split: str, view: int | None = None) -> ImageBatches:
+        """Images of a split at the size of stage `position`, with the fixed view of that number if one is given."""
+        fixed = None
+        if view:
+            fixed = numbered_view(view, len(self.index), self.params.augment)[torch.from_numpy(self.rows[split])]
+        return ImageBatches(
+            self.cache(position),
+            self.rows[split],
+            self.targets(split),
+            self.params.augment,
+            self.preprocessing,
+            self.device,
+            self.params.optimizer.batch_size,
+            fixed,
+        )
+
+    def batches(self, position: int, split: str, activations: Activations) -> Batches:
+        """Images, or the stage's precomputed activations if it has any."""
+        if not activations:
+            return self.images(position, split)
+        views = self.params.recipe[position].views if split == "train" else None
+        return self._activations(split, range(1, views + 1) if views else [0], activations)
+
+    def evaluation_views(self, position: int, split: str, activations: Activations) -> Callable[[int], Batches]:
+        """Number of a view -> the split's batches, from precomputed activations if there are any."""
+        if activations:
+            return lambda view: self._activations(split, [view], activations)
+        return partial(self.images, position, split)
+
+    def _activations(self, split: str, views: Iterable[int], activations: Activations) -> ActivationBatches:
+        files = [RowFile(activations[split, view]) for view in views]
+        return ActivationBatches(files, self.targets(split), self.device, self.params.optimizer.batch_size)
+
+    def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[View, Path]:
+        """Write the views that stage `position` reads and that are missing.
+
+        Their keys hold the body's weights and buffers by content, the images, the rows, the preprocessing, the number
+        format, and for augmented views the augmentation: not the seed, so that runs with other seeds share them.
+        """
+        stage = self.params.recipe[position]
+        views = wanted_activations(stage, self.params.tta.n_aug, self._judged_splits())
+        if not views:
+            return {}
+        body = cast(Body, learner.network.body)
+        files = {f"{split}/{view}": derived for (split, view), derived in self._derived(body, position, views).items()}
+
+        def build(wanted: dict[str, Path]) -> None:
+            total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
+            with workspace.progress("Precomputing activations") as advance:
+                for name, path in wanted.items():
+                    split, _, view = name.partition("/")
+                    report = partial(_advance_from, advance, done, total)
+                    self.write_view(body, position, (split, int(view)), path, report)
+                    done += len(self.rows[split])
+
+        paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
+        return {view: paths[f"{view[0]}/{view[1]}"] for view in views}
+
+    def _judged_splits(self) -> list[str]:
+        return [split for split in ("valid", "test") if len(self.rows[split])]
+
+    def _derived(self, body: Body, position: int, views: Sequence[View]) -> dict[View, Derived]:
+        params, images = self.params, Path(self.prepared.files[str(self.sizes[position])]).stem
+        numbers = [self.device.type, str(self.precision.inference)]
+        preprocessing = [self.preprocessing.mean, self.preprocessing.std]
+        fixed = [digest(body), params.model.backbone, images, preprocessing, numbers, ACTIVATIONS_VERSION]
+        augmented = params.augment.model_dump()
+        return {
+            (split, view): Derived(
+                "activations", key_of(fixed, self.rows[split].tolist(), [view, augmented] if view else [0])
+            )
+            for split, view in views
+        }
+
+    def write_view(
+        self, body: Body, position: int, view: View, path: Path, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Write the activations of one view of a split at the size of stage `position`."""
+        metadata = {"split": view[0], "view": str(view[1]), "size": str(self.sizes[position])}
+        precompute(body, self.images(position, *view), self.precision, path, metadata, progress)
+
+    # --- what is shown
+
+    @property
+    def kept_file(self) -> Path:
+        """The index of images."""
+        return Path(self.prepared.files["index"])
+
+    def describe(self) -> Findings:
+        """Rejected files, a grid of augmented images, the model's summary."""
+        found, params = Findings(), self.params
+        rejected = self.index.rejected.to_pylist()
+        if rejected:
+            found.frame("data/rejected.feather", self.index.rejected.to_pandas())
+            note = f"{len(rejected):,} files were rejected"
+            if len(rejected) > MOST_ROWS_SHOWN:
+                note += f"; the first {MOST_ROWS_SHOWN} are shown, all are in data/rejected.feather of the MLflow run"
+            found.table("rejected", note, rejected[:MOST_ROWS_SHOWN])
+            found.lines.append(f"{note}, such as {rejected[0]['path']}: {rejected[0]['reason']}")
+        if contradicting := [row for row in rejected if row["reason"].startswith(CONTRADICTION)]:
+            row = contradicting[0]
+            found.notices.append(
+                f"warning: {len(contradicting):,} files are rejected because the same image has another label "
+                f"elsewhere, such as {row['path']} (labelled {row['label']!r}): "
+                f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones"
+            )
+        sizes = self.prepared.splits
+        test = f", {sizes['test']:,} test" if sizes["test"] else ""
+        found.lines.append(
+            f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of "
+            f"{len(self.index.classes)} classes"
+        )
+        title = f"Augmentation: {params.augment.preset}"
+        found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
+        summary = pd.DataFrame(summarise(self.learner().network))
+        found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
+        return found
+
+    def _augmented(self) -> tuple[np.ndarray, list[str]]:
+        """Some training images with random views beside each, (N, S, S, 3) uint8, and captions."""
+        rows = self.rows["train"][:PREVIEWED].repeat(4)
+        images = self.cache(0).gather(rows).float().div_(255)
+        generator = torch.Generator().manual_seed(self.params.seed)
+        augmented = apply_views(images, draw_views(len(rows), self.params.augment, generator))
+        augmented[::4] = images[::4]
+        captions = ["original" if number % 4 == 0 else "augmented" for number in range(len(rows))]
+        return augmented.mul(255).byte().permute(0, 2, 3, 1).numpy(), captions
+
+    def reference(self) -> pd.DataFrame:
+        """Statistics and labels of a sample of the training images."""
+        rows = sample_rows(self.rows["train"])
+        statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
+        return statistics.assign(label=self.index.rows["label"].take(rows).to_pylist())
+
+    def evaluate(
+        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
+    ) -> Findings:
+        """Evaluate with and without TTA: ``SECTION/NAME`` and ``SECTION/NAME_tta``.
+
+        Also ``error_reduction_tta``, ``majority`` (the accuracy of always answering the commonest class) and, with a
+        snapshot ensemble, ``NAME_tta_single`` of the final weights alone.
+        """
+        split = "test" if section == "test" else "valid"
+        targets, found = self.targets(split), Findings()
+        views = self.evaluation_views(position, split, activations)
+        members = [predict_views(learner, views, self.params.tta)]
+        values: dict[str, float] = {}
+        if snapshots:
+            values |= {f"{name}_tta_single": metric(members[0][1], targets) for name, metric in learner.metrics.items()}
+            with learner.other_weights() as load:
+                for state in snapshots:
+                    load(state)
+                    members.append(predict_views(learner, views, self.params.tta))
+        plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
+        for suffix, probabilities in (("", plain), ("_tta", averaged)):
+            values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())
+            values |= {f"{name}{suffix}": metric(probabilities, targets) for name, metric in learner.metrics.items()}
+        values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
+        values["majority"] = majority_share(targets)
+        found.metrics = {f"{section}/{name}": value for name, value in values.items()}
+        paths = self.index.rows["path"].take(self.rows[split]).to_pylist()
+        predictions = predictions_table(paths, targets, plain, averaged, self.index.classes)
+        found.frame(f"{section}/predictions.feather", predictions)
+        found.lines.append(
+            f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
+            f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
+        )
+        if section != "baseline":
+            found.add(self.target.report(averaged, targets, section))
+            self._show_worst(found, position, split, predictions)
+        return found
+
+    def _show_worst(self, found: Findings, position: int, split: str, predictions: pd.DataFrame) -> None:
+        if not self.params.tracking.top_losses:
+            return
+        worst = predictions.nlargest(self.params.tracking.top_losses, "loss")
+        pixels = self.cache(position).gather(self.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
+        columns = ["path", "label", "predicted", "probability", "loss"]
+        captions = [
+            f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
+            for path, label, predicted, probability, loss in worst[columns].itertuples(index=False)
+        ]
+        figure = plot_images(pixels, captions, "Highest losses")
+        found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
+
+    # --- the model
+
+    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+        """Write ``model.safetensors`` and ``model.json``."""
+        classes, size = list(self.index.classes), self.sizes[position]
+        save_classifier(folder, network, self.params, self.preprocessing, classes, size, snapshots)
+
+    def example(self) -> pd.DataFrame:
+        """One encoded image; a synthetic one unless real data may be kept."""
+        image = example_image(self.sizes[-1])
+        if self.params.tracking.keep_examples:
+            image = Path(self.index.rows["path"][int(self.rows["valid"][0])].as_py()).read_bytes()
+        return pd.DataFrame({"image": [image]})
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """Classes, source and accuracy."""
+        return (
+            f"{len(self.index.classes)} classes of {self.params.data.source}; validation accuracy with TTA "
+            f"{metrics['valid/accuracy_tta']:.4f}"
+        )
+
+
+def majority_share(targets: np.ndarray) -> float:
+    """Accuracy of always answering the commonest class: what any classifier must beat."""
+    return float(np.bincount(targets).max() / len(targets))
+
+
+def _advance_from(advance: Advance, before: int, total: int, rows: int, _: int) -> None:
+    advance(before + rows, total)

@@ -1,0 +1,197 @@
+"""Images as a modality: prepared, bound, loaded, compared."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unfreeze.models.comparison import Comparison
+from unfreeze.models.drift import ImageSample, image_drift, image_statistics
+from unfreeze.models.errors import UserError, choose
+from unfreeze.models.images.backbones import check_backbone, preprocessing_of
+from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
+from unfreeze.models.images.classifier import HEADS
+from unfreeze.models.images.data import ImageData, image_sizes, sample_rows
+from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
+from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.target import check_metrics
+from unfreeze.models.workspace import Derived, Workspace, key_of
+
+THREADS = max(2, os.cpu_count() or 2)
+"""Threads that read and decode; PIL releases the interpreter meanwhile."""
+INDEX_VERSION = 2
+"""Raise it when the same files would give another index; it is part of the key."""
+FEWEST_NEW = 32
+"""With fewer new images than this, drift is measured on all images instead of the new ones alone."""
+
+
+class Images(Modality):
+    """Images with one label each."""
+
+    name, spec, suffix, rows = "images", TrainImages, "classifier", "images"
+    loader = "unfreeze.models.images.serving"
+    requirements = (
+        *("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow"),
+        *("scikit-learn", "matplotlib", "filelock"),
+    )
+    chunk, key_type = 1024, "path"
+
+    def check(self, params: TrainImages) -> None:
+        """Reject backbones, heads and metrics that do not exist."""
+        check_backbone(params.model.backbone)
+        choose(HEADS, params.model.head, "model.head")
+        check_metrics("classification", params.metrics)
+
+    # --- preparation
+
+    def prepare(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Prepared:
+        """List and hash the files, verify and split them, resize every image once per size of the recipe."""
+        index_path = self.index(params, workspace, earlier)
+        index = Index.load(index_path)
+        caches = self._resize(params, index, workspace)
+        splits = index.rows["split"].to_pylist()
+        return Prepared(
+            self.name,
+            index.digest,
+            index.fingerprint(),
+            {"index": str(index_path), **caches},
+            {split: splits.count(split) for split in SPLITS},
+        )
+
+    def index(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Path:
+        """Verify every image by decoding it, exclude what cannot be used, split; returns the index's path."""
+        data = params.data
+
+        def list_files() -> tuple[Listing, list[str]]:
+            listing = resolve_source(data, workspace.datasets)
+            hashes = hash_files([file.path for file in listing.files], THREADS)
+            workspace.log(f"{listing.name}: {len(hashes):,} files")
+            if listing.note is not None:
+                workspace.notice(f"{listing.name}: {listing.note}")
+            return listing, hashes
+
+        # Not cached: only reading the files can tell whether they changed.
+        listing, hashes = workspace.step(f"list images of {data.source}", list_files)
+
+        def build(wanted: dict[str, Path]) -> None:
+            sides = Index.load(earlier).sides() if earlier is not None else {}
+            with workspace.progress("Verifying images") as advance:
+                build_index(listing, hashes, data, advance, earlier=sides).save(wanted["index"])
+
+        files = [
+            [str(file.path), file.label, file.split, content]
+            for file, content in zip(listing.files, hashes, strict=True)
+        ]
+        settings = data.model_dump(include={"valid_fraction", "split_seed", "split_like", "max_megapixels"})
+        derived = Derived("indexes", key_of(listing.name, files, settings, INDEX_VERSION))
+        return workspace.derive("index images", {"index": derived}, build)["index"]
+
+    def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
+        """Side in pixels -> image cache."""
+        preprocessing = preprocessing_of(params.model)
+        content = index.rows["content"].to_pylist()
+        settings = (params.data.fit, preprocessing.interpolation, CACHE_VERSION)
+        sizes = sorted(set(image_sizes(params, index, preprocessing)))
+        files = {str(size): Derived("images", key_of(content, size, settings)) for size in sizes}
+
+        def build(wanted: dict[str, Path]) -> None:
+            targets = {int(size): path for size, path in wanted.items()}
+            fit, limit = params.data.fit, params.data.max_megapixels
+            with workspace.progress("Resizing images") as advance:
+                build_image_caches(index, targets, fit, preprocessing.interpolation, limit, THREADS, advance)
+
+        return {size: str(path) for size, path in workspace.derive("resize images", files, build).items()}
+
+    def bind(self, params: TrainImages, prepared: Prepared) -> ImageData:
+        """The spec bound to its images."""
+        return ImageData(params, prepared)
+
+    def look(self, params: TrainImages, workspace: Workspace) -> list[Path]:
+        """Files of the source."""
+        return [file.path for file in resolve_source(params.data, workspace.datasets).files]
+
+    # --- the trained model
+
+    def load(self, folder: Path, device: str = "auto") -> ImagePredictor:
+        """The classifier in a model folder."""
+        return ImagePredictor(folder, device)
+
+    def list_source(
+        self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
+    ) -> dict[str, Any]:
+        """List images without labels; sizes and times identify them, for hashes every image would be read twice."""
+        listed = list_unlabelled(params.source, params.path_column, workspace.datasets, without)
+        content = key_of(listed.names, [_stamp(file) for file in listed.files])
+        listing = {"names": listed.names, "files": listed.files}
+        files = {"listing": Derived("listings", content, ".json")}
+        built = workspace.derive("keep listing", files, lambda wanted: _write(wanted["listing"], listing))
+        return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
+
+    def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
+        """Both on the validation images that the champion was not trained on.
+
+        Raises
+        ------
+        UserError
+            If no such image is left.
+        """
+        index: Index = data.index
+        sides = _index_of(champion).sides()
+        contents = index.rows["content"].to_pylist()
+        rows = [row for row in index.valid_rows() if sides.get(contents[row]) != "train"]
+        if not rows:
+            raise UserError("no validation image is left that the champion was not trained on; add images")
+        paths = index.rows["path"].take(rows).to_pylist()
+        answers = []
+        for version in (champion, challenger):
+            predictor = ImagePredictor(version.folder)
+            answers.append(predictor.target.frame(predictor.probabilities(paths)))
+        return predictor.target.compare(np.array(index.rows["label"].take(rows).to_pylist()), *answers)
+
+    def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        """Class balance of all images, looks and features of the new ones against the champion's."""
+        predictor, index = ImagePredictor(champion.folder), data.index
+        before = _index_of(champion)
+        known = before.sides()
+        contents = index.rows["content"].to_pylist()
+        new = np.array([position for position, content in enumerate(contents) if content not in known], dtype=np.int64)
+        rows = sample_rows(new if len(new) >= FEWEST_NEW else np.arange(len(index)))
+        paths = index.rows["path"].take(rows).to_pylist()
+        looks = image_statistics(np.stack([predictor.square(path) for path in paths]))
+        # Features of the champion's images are known only for those that are still there.
+        old = sample_rows(before.train_rows())
+        columns = (before.rows[name].take(old).to_pylist() for name in ("path", "content"))
+        there = [path for path, content in zip(*columns, strict=True) if hash_file(Path(path)) == content]
+        trained = before.rows["label"].take(before.train_rows()).to_pylist()
+        report = image_drift(
+            ImageSample(trained, reference, predictor.features(there)),
+            ImageSample(index.rows["label"].to_pylist(), looks, predictor.features(paths)),
+        )
+        return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"
+
+
+def _index_of(version: Trained) -> Index:
+    """The index that a version was trained with."""
+    if version.kept_file is None:
+        raise UserError("the champion's run has no index of images; train it again")
+    return Index.load(version.kept_file)
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,294 @@
+"""What images and tables differ in, behind one interface; a new kind of data is one folder with these classes.
+
+A `Modality` prepares data (`Prepared`, a handle of plain JSON), binds them to a spec (`TrainingData`, what the recipe
+trains on) and loads a trained model (`Predictor`). Its name is kept in specs, checkpoints and models.
+"""
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unfreeze.models.comparison import Comparison
+from unfreeze.models.errors import UserError, choose
+from unfreeze.models.findings import Findings
+from unfreeze.models.model_folder import read_description
+from unfreeze.models.predictions import Chunk
+from unfreeze.models.specs import Training
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.target import Target
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import Precision
+from unfreeze.models.workspace import Workspace
+
+SPLITS = ("train", "valid", "test")
+Activations = Mapping[tuple[str, int], Path]
+"""(split, number of a view) -> file of precomputed activations; view 0 is the plain one."""
+State = Mapping[str, torch.Tensor]
+"""Weights and buffers of a network by name."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared data as plain JSON.
+
+    Attributes
+    ----------
+    modality
+        Name of the modality.
+    digest
+        Equal digests have equal rows, targets and split.
+    fingerprint
+        Equal fingerprints have equal data, whatever the split.
+    files
+        Name -> path of what `TrainingData` reads.
+    splits
+        Rows of ``train``, ``valid`` and ``test``.
+    """
+
+    modality: str
+    digest: str
+    fingerprint: str
+    files: dict[str, str]
+    splits: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The handle as a text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Prepared":
+        """The handle that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+class TrainingData(ABC):
+    """A spec bound to its prepared data: makes the network and each stage's batches, describes and evaluates.
+
+    Attributes
+    ----------
+    params
+        The whole spec.
+    prepared
+        The handle.
+    target
+        What is predicted.
+    rows
+        Row numbers (n,) int64 of every split.
+    """
+
+    params: Any
+    prepared: Prepared
+    target: Target
+    rows: dict[str, np.ndarray]
+    device: torch.device
+    precision: Precision
+    evaluates_head_alone: ClassVar[bool] = False
+    """Whether the head on a frozen body is a result of its own, to compare the unfrozen network with."""
+
+    @abstractmethod
+    def network(self) -> Network:
+        """The network with its initial weights, seeded by the spec."""
+
+    @abstractmethod
+    def targets(self, split: str) -> np.ndarray:
+        """Targets of a split as the network is trained on them: (N,) int64 or (N, T) float32."""
+
+    @abstractmethod
+    def batches(self, position: int, split: str, activations: Activations) -> Batches:
+        """Rows of a split as stage `position` takes them."""
+
+    def stage_inputs(self, position: int) -> str:
+        """Identifies what stage `position` trains on, for the keys of shared stages."""
+        return self.prepared.digest
+
+    def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[tuple[str, int], Path]:
+        """Write what stage `position` reads precomputed, if anything; see `Activations`."""
+        return {}
+
+    def learner(self) -> Learner:
+        """A learner with the initial network."""
+        params = self.params
+        metrics = self.target.metrics(self.metric_names())
+        loss = self.target.loss(params.optimizer, self.targets("train"), self.device)
+        return Learner(
+            self.network(), params.optimizer, loss, self.device, self.precision, params.seed, metrics, self.target
+        )
+
+    def metric_names(self) -> list[str]:
+        """Metrics to compute; none: those that fit the target."""
+        return list(self.params.metrics)
+
+    @property
+    @abstractmethod
+    def kept_file(self) -> Path:
+        """The prepared file that is kept with a run: which rows there are, or how they are encoded."""
+
+    @abstractmethod
+    def describe(self) -> Findings:
+        """Tables and figures of what goes into the training."""
+
+    @abstractmethod
+    def reference(self) -> pd.DataFrame:
+        """A sample of the training rows, or their distributions: what later data are compared with."""
+
+    def tags(self) -> dict[str, str]:
+        """More that a run keeps of its data."""
+        return {}
+
+    @abstractmethod
+    def evaluate(
+        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
+    ) -> Findings:
+        """Evaluate the learner's network, averaged with those of `snapshots`, with metrics named ``SECTION/NAME``.
+
+        `section` is ``valid`` or ``test`` (the split) or ``baseline`` (the head alone, on the validation rows).
+        """
+
+    @abstractmethod
+    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+        """Write a model folder: all that prediction needs."""
+
+    @abstractmethod
+    def example(self) -> pd.DataFrame:
+        """Rows as a served model takes them; real ones only with `tracking.keep_examples`."""
+
+    @abstractmethod
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """A line for the description of a registered model."""
+
+
+class Predictor(Protocol):
+    """A trained model, loaded from its folder."""
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answers for rows as `TrainingData.example` shows them."""
+
+    def chunks(self, source: Mapping[str, Any], size: int, first: int, tta: bool) -> Generator[Chunk, None, None]:
+        """Predict a listed source (see `Modality.list_source`) from row `first`, `size` rows at a time."""
+
+
+class Modality(ABC):
+    """One kind of data; registered by name in `MODALITIES`."""
+
+    name: ClassVar[str]
+    spec: ClassVar[type[Training]]
+    suffix: ClassVar[str]
+    """Of the names of registered models: ``classifier``."""
+    rows: ClassVar[str]
+    """What its rows are called: ``images``."""
+    loader: ClassVar[str]
+    """Module with `_load_pyfunc`, by which MLflow loads a model folder."""
+    requirements: ClassVar[Sequence[str]]
+    """Packages that a served model needs."""
+    chunk: ClassVar[int]
+    """Rows predicted at a time."""
+    key_type: ClassVar[str]
+    """Arrow type and name of the column that names a predicted row: ``path`` (text) or ``row`` (number)."""
+
+    def complete(self, params: Any) -> Any:
+        """The spec with what its source brings along."""
+        return params
+
+    @abstractmethod
+    def check(self, params: Any) -> None:
+        """Reject, before anything is read, names that do not exist."""
+
+    @abstractmethod
+    def prepare(self, params: Any, workspace: Workspace, earlier: Path | None = None) -> Prepared:
+        """Read, verify, split and convert the data; what was prepared before is taken from the workspace.
+
+        `earlier` is the `kept_file` of a training whose rows stay on their side of the split.
+        """
+
+    @abstractmethod
+    def bind(self, params: Any, prepared: Prepared) -> TrainingData:
+        """The spec bound to its data."""
+
+    @abstractmethod
+    def look(self, params: Any, workspace: Workspace) -> list[Path]:
+        """Files of the source, for their sizes and times."""
+
+    @abstractmethod
+    def load(self, folder: Path, device: str = "auto") -> Predictor:
+        """The model in a folder that `TrainingData.save` wrote."""
+
+    @abstractmethod
+    def list_source(
+        self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
+    ) -> dict[str, Any]:
+        """List what to predict: ``path``, ``rows`` and ``content`` (changes with them)."""
+
+    @abstractmethod
+    def compare(self, data: TrainingData, champion: "Trained", challenger: "Trained") -> Comparison:
+        """Champion against challenger on the same validation rows, none of which the champion was trained on."""
+
+    @abstractmethod
+    def drift(self, data: TrainingData, champion: "Trained", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        """How the data differ from the champion's, a row per measure with a ``verdict``; and a line about it."""
+
+
+class Trained(NamedTuple):
+    """A registered version, as far as comparisons need it.
+
+    Attributes
+    ----------
+    folder
+        Of the model.
+    kept_file
+        That of its training data, if it is still there.
+    tags
+        Of the run.
+    """
+
+    folder: Path
+    kept_file: Path | None
+    tags: Mapping[str, str]
+
+
+MODALITIES = {"images": "unfreeze.models.images.modality:Images", "tables": "unfreeze.models.tables.modality:Tables"}
+"""Name -> class; imported when it is needed, because each brings its libraries along."""
+
+
+def modality(name: str) -> Modality:
+    """The modality of that name."""
+    module, _, attribute = choose(MODALITIES, name, "modality").partition(":")
+    found: Modality = getattr(importlib.import_module(module), attribute)()
+    return found
+
+
+def modality_of(params: Training) -> Modality:
+    """The modality of a spec."""
+    return modality(params.modality)
+
+
+def modality_in(folder: Path) -> Modality:
+    """The modality of a model folder.
+
+    Raises
+    ------
+    UserError
+        If it is not a model folder of this release.
+    """
+    description = read_description(folder)
+    if "modality" not in description:
+        raise UserError(f"{folder} does not say what its model predicts; train and register the model again")
+    return modality(description["modality"])
+
+
+def bind(params: Training, prepared: Prepared) -> TrainingData:
+    """The spec bound to its data."""
+    return modality_of(params).bind(params, prepared)

@@ -1,0 +1,134 @@
+"""Figures of a training."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from unfreeze.models.training.suggestions import LrCurve, centred
+
+_NAMES = {"falling": "highest still falling", "valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
+_MOST_CLASSES_NAMED = 40
+_MOST_LABELS = 60
+
+
+def plot_lr_curve(curve: LrCurve, suggestions: Mapping[str, float], used: str, title: str) -> Figure:
+    """The finder's curve with every suggestion; the one that is used stands out."""
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
+    axes.plot(curve.lrs, curve.losses, color="#c3cede", linewidth=1, label="loss of the batch")
+    axes.plot(curve.lrs, curve.smoothed, color="#7f9cc4", linewidth=1.2, linestyle=":", label="running average")
+    if len(curve.losses) >= 5:
+        axes.plot(curve.lrs, centred(curve.losses)[0], color="#1f4e8c", linewidth=2, label="trend")
+    top = 1.6 * float(np.median(curve.losses[:5]))
+    for colour, (method, lr) in zip(("#d1495b", "#66a182", "#edae49", "#8d6a9f"), suggestions.items(), strict=False):
+        style = {"linewidth": 2.2} if method == used else {"linewidth": 1.1, "linestyle": "--"}
+        axes.axvline(
+            lr, color=colour, label=f"{_NAMES[method]}: {lr:.2g}{' (used)' if method == used else ''}", **style
+        )
+    axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=title, ylim=(0, top))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plot_schedule(lrs: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
+    """The lr of every layer group over the batches; `lrs` maps a group to (step, lr) pairs."""
+    figure = Figure(figsize=(7, 3.2))
+    axes = figure.subplots()
+    for group, points in lrs.items():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=group, linewidth=1.6)
+    axes.set(yscale="log", xlabel="batch", ylabel="learning rate", title=title)
+    axes.legend(title="layer group", fontsize=8)
+    return figure
+
+
+def plot_confusion(
+    targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str = "Confusion (validation rows, TTA)"
+) -> Figure:
+    """Rows are the true classes, columns the predicted ones; numbers are validation rows."""
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (targets, predicted), 1)
+    side = min(12, 3 + 0.35 * len(classes))
+    figure = Figure(figsize=(side + 0.6, side))
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if len(classes) <= _MOST_CLASSES_NAMED:
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 5 else 0)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for row, column in np.argwhere(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns: int = 4) -> Figure:
+    """A grid of images (N, S, S, 3) uint8 with a caption each."""
+    rows = -(-len(pixels) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.7 * rows + 0.4))
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, caption in zip(grid, pixels, captions, strict=False):
+        axes.imshow(image)
+        axes.set_title(caption, fontsize=8)
+    figure.suptitle(title)
+    figure.tight_layout()
+    return figure
+
+
+def plot_embedding(weights: np.ndarray, labels: Sequence[str], name: str) -> Figure:
+    """The first two principal components of learned embeddings (C, D), each category by its name."""
+    figure = Figure(figsize=(6.5, 5.5))
+    axes = figure.subplots()
+    count = min(2, *weights.shape)
+    points = np.zeros((len(weights), 2))
+    points[:, :count] = PCA(count, random_state=0).fit_transform(weights)
+    axes.scatter(points[:, 0], points[:, 1], s=18, color="#1f4e8c")
+    for (x, y), label in list(zip(points, labels, strict=True))[:_MOST_LABELS]:
+        axes.annotate(str(label)[:20], (x, y), fontsize=8, xytext=(3, 3), textcoords="offset points")
+    axes.set(title=f"Learned embedding of {name}", xlabel="first component", ylabel="second component")
+    return figure
+
+
+def plot_importance(increases: Mapping[str, float], metric: str) -> Figure:
+    """How much worse a metric gets when a column is shuffled, the most important on top."""
+    shown = sorted(increases.items(), key=lambda item: item[1])[-30:]
+    figure = Figure(figsize=(7, 1 + 0.28 * len(shown)))
+    axes = figure.subplots()
+    axes.barh([name for name, _ in shown], [increase for _, increase in shown], color="#1f4e8c")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(title="Permutation importance", xlabel=f"{metric} with the column shuffled, minus without")
+    figure.tight_layout()
+    return figure
+
+
+def plot_residuals(dates: pd.Series | None, actual: np.ndarray, predicted: np.ndarray, target: str) -> Figure:
+    """Predicted against actual, and with dates the errors of each day: median and the middle 80 %."""
+    figure = Figure(figsize=(11, 4.2))
+    left, right = figure.subplots(1, 2)
+    left.scatter(actual, predicted, s=4, alpha=0.3, color="#1f4e8c", linewidths=0)
+    ends = [float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))]
+    left.plot(ends, ends, color="black", linewidth=0.8)
+    left.set(xlabel=f"actual {target}", ylabel="predicted", title="Validation rows")
+    residuals = predicted - actual
+    if dates is None:
+        right.hist(residuals, bins=60, color="#1f4e8c")
+        right.set(xlabel="predicted - actual", title="Residuals")
+    else:
+        by_day = (
+            pd.Series(residuals).groupby(dates.dt.floor("D").to_numpy()).quantile(np.array([0.1, 0.5, 0.9])).unstack()
+        )
+        right.fill_between(by_day.index, by_day[0.1], by_day[0.9], color="#c3cede", label="middle 80 %")
+        right.plot(by_day.index, by_day[0.5], color="#1f4e8c", label="median")
+        right.axhline(0, color="black", linewidth=0.8)
+        right.set(ylabel="predicted - actual", title="Residuals over time")
+        right.tick_params(axis="x", rotation=45)
+        right.legend(fontsize=8)
+    figure.tight_layout()
+    return figure

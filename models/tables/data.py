@@ -1,0 +1,278 @@
+"""A spec bound to its prepared table: the network, the batches, and what is shown of both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unfreeze.models.drift import distributions_of
+from unfreeze.models.findings import Findings
+from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
+from unfreeze.models.plots import plot_embedding, plot_importance
+from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
+from unfreeze.models.tables.batches import TableBatches, read_encoded
+from unfreeze.models.tables.calendar import Calendar
+from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.joins import parse_join
+from unfreeze.models.tables.network import TableHead, network_of, summarise_table
+from unfreeze.models.tables.reading import open_table, to_frame
+from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import Network
+from unfreeze.models.training.precision import pick_precision
+
+MOST_EMBEDDINGS = 16
+"""Categorical columns whose embeddings are drawn."""
+IMPORTANCE_ROWS = 20_000
+"""Rows, at most, that permutation importance is measured on."""
+SAMPLED = 2000
+"""Training rows whose distributions are kept."""
+MODELS = {
+    "network": ("network", ""),
+    "tree": ("gradient-boosted trees", "baseline/tree_"),
+    "mean": ("mean by group", "baseline/mean_"),
+    "ensemble": ("network and trees", "ensemble/"),
+}
+"""Model -> its name for people, and the prefix of its metrics (the section's, where empty)."""
+
+
+class TableData(TrainingData):
+    """A spec, an encoder and the encoded rows.
+
+    Parameters
+    ----------
+    params
+        The whole spec.
+    prepared
+        With files ``frame``, ``encoded``, ``encoder``, ``split``, ``notes``, ``calendar``, ``main`` and ``join-N``.
+    """
+
+    def __init__(self, params: TrainTables, prepared: Prepared) -> None:
+        self.params, self.prepared = params, prepared
+        self.encoder = TableEncoder.from_json(self._file("encoder").read_text())
+        self.target = self.encoder.target
+        self.device = ready_device(params.device)
+        self.precision = pick_precision(params.precision, self.device)
+        with np.load(self._file("split")) as split:
+            self.rows = {name: split[name] for name in SPLITS}
+
+    def _file(self, name: str) -> Path:
+        return Path(self.prepared.files[name])
+
+    # --- training
+
+    def network(self) -> Network:
+        """A new network, whose predictions begin close to the targets' means."""
+        network = network_of(self.params, self.encoder)
+        if self.target.columns:
+            means = torch.from_numpy(self.targets("train")).mean(dim=0).float()
+            cast(TableHead, network.head).start_at(means)
+        return network
+
+    def targets(self, split: str) -> np.ndarray:
+        """As `TableEncoder.targets` gives them."""
+        return self.encoded(split)[1]
+
+    def encoded(self, split: str) -> tuple[Encoded, np.ndarray]:
+        """All rows of a split, and their targets."""
+        encoded, targets = read_encoded(self._file("encoded"))
+        return encoded.rows(self.rows[split]), targets[self.rows[split]]
+
+    def batches(self, position: int, split: str, activations: Activations) -> Batches:
+        """Rows of a split, the same in every stage."""
+        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.params.optimizer.batch_size)
+
+    # --- what is shown
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All rows before they were encoded, with targets and dates; numbers stay in the mapped file, read-only."""
+        return to_frame(open_table(self._file("frame")))
+
+    @property
+    def kept_file(self) -> Path:
+        """The encoder of columns."""
+        return Path(self.prepared.files["encoder"])
+
+    def describe(self) -> Findings:
+        """Types of columns, what was rejected, warnings, the model's summary."""
+        found, notes = Findings(), json.loads(self._file("notes").read_text())
+        found.frame("data/columns.feather", pd.DataFrame(notes["types"]).astype("string"))
+        found.table("columns", "Types of columns", notes["types"])
+        if notes["rejected"]:
+            found.frame("data/rejected.feather", pd.DataFrame(notes["rejected"]).astype("string"))
+            found.table("rejected", "Rejected rows and columns", notes["rejected"])
+            for entry in notes["rejected"]:
+                found.lines.append(f"rejected: {', '.join(str(value) for value in entry.values())}")
+        if notes["warnings"]:
+            found.text("data/warnings.txt", "\n".join(notes["warnings"]))
+            found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
+            found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+        summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
+        found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
+        return found
+
+    def reference(self) -> pd.DataFrame:
+        """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
+        train = self.rows["train"]
+        rows = np.sort(np.random.default_rng(0).choice(train, min(SAMPLED, len(train)), replace=False))
+        sample = self.frame.iloc[rows].reset_index(drop=True)
+        return sample if self.params.tracking.keep_examples else distributions_of(sample)
+
+    def tags(self) -> dict[str, str]:
+        """The last date that was trained on."""
+        dates = self._dates("train")
+        return {} if dates is None else {"data.trained_until": str(dates.max())}
+
+    def _dates(self, split: str) -> pd.Series | None:
+        dates = self.params.data.date
+        return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
+
+    def evaluate(
+        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
+    ) -> Findings:
+        """Evaluate the network and the baselines on all rows of a split.
+
+        ``SECTION/METRIC`` of the network, ``ensemble/METRIC`` of its average with the trees, ``baseline/tree_METRIC``
+        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone.
+        """
+        rows, targets = self.encoded(section)
+        outputs = self._outputs(learner, rows)
+        wanted = torch.from_numpy(targets)
+        actual, found = self.target.actual(wanted), Findings()
+        loss = self.target.score(outputs.double(), wanted.double() if wanted.is_floating_point() else wanted)
+        found.metrics[f"{section}/loss"] = float(loss)
+        predictions = {"network": self.target.predictions(outputs)}
+        if snapshots:
+            single = {
+                f"single/{name}": metric(predictions["network"], actual) for name, metric in learner.metrics.items()
+            }
+            found.metrics |= single
+            members = [predictions["network"]]
+            with learner.other_weights() as load:
+                for state in snapshots:
+                    load(state)
+                    members.append(self.target.predictions(self._outputs(learner, rows)))
+            predictions["network"] = np.asarray(np.mean(members, axis=0))
+        predictions |= self._baselines(rows, found)
+        if self.params.ensemble:
+            predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
+        table = []
+        for model, values in predictions.items():
+            title, prefix = MODELS[model]
+            metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
+            found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
+            table.append({"model": title, **{name: round(float(value), 5) for name, value in metrics.items()}})
+        found.table("models", f"The network against the baselines, on the same {section} rows", table)
+        found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
+        found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
+        frame = self.frame.iloc[self.rows[section]].reset_index(drop=True)
+        columns = {
+            key: each
+            for model, values in predictions.items()
+            for key, each in self.target.prefixed(model, values).items()
+        }
+        found.frame(f"{section}/predictions.feather", frame.assign(**columns))
+        dates = self._dates(section)
+        found.add(self.target.report(predictions["network"], actual, section, dates))
+        self._show_worst(found, frame, self.target.errors(predictions["network"], actual))
+        self._draw_embeddings(found, learner)
+        self._draw_importance(found, learner, section)
+        return found
+
+    def _outputs(self, learner: Learner, rows: Encoded) -> torch.Tensor:
+        return predict_encoded(learner.network, rows, learner.device, learner.precision)
+
+    def _baselines(self, rows: Encoded, found: Findings) -> dict[str, np.ndarray]:
+        if not (self.params.baselines or self.params.ensemble):
+            return {}
+        train, targets = self.encoded("train")
+        inputs = (self.encoder, train, targets, rows, self.params.seed)
+        mean = group_mean(*inputs)
+        fitted = len(rows_to_fit(targets, self.params.seed))
+        if fitted < len(train):
+            found.lines.append(f"the trees are fitted on {fitted:,} of {len(train):,} training rows, drawn at random")
+        found.lines.append(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
+        return {"tree": gradient_boosting(*inputs), "mean": mean.predictions}
+
+    def _show_worst(self, found: Findings, frame: pd.DataFrame, errors: np.ndarray) -> None:
+        if self.params.tracking.top_losses:
+            worst = np.argsort(-errors)[: self.params.tracking.top_losses]
+            rows = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
+            found.table("top-losses", "Rows with the highest error", rows)
+
+    def _draw_embeddings(self, found: Findings, learner: Learner) -> None:
+        """The trained vectors of every category, as a figure per column and a feather file."""
+        embeddings: Any = learner.network.body.embeddings
+        drawn = 0
+        for place, (name, categories) in enumerate(self.encoder.categorical.items()):
+            weights = embeddings[place].weight.detach().cpu().numpy()
+            labels = ["missing", *(str(category) for category in categories)]
+            file = "".join(letter if letter.isalnum() else "_" for letter in name)
+            table = pd.DataFrame(weights, columns=[f"component_{number}" for number in range(weights.shape[1])])
+            table.insert(0, "category", labels)
+            found.frame(f"embeddings/{file}.feather", table)
+            # The vector of "missing" is random where nothing was: it would only stretch the figure.
+            if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
+                drawn += 1
+                figure = plot_embedding(weights[1:], labels[1:], name)
+                found.figure(f"embeddings/{file}.png", f"Trained embedding of {name}", figure)
+
+    def _draw_importance(self, found: Findings, learner: Learner, section: str) -> None:
+        """How much the loss grows when a column is shuffled (Breiman, "Random Forests", 2001)."""
+        encoded, targets = self.encoded(section)
+        generator = np.random.default_rng(self.params.seed)
+        chosen = generator.permutation(len(targets))[:IMPORTANCE_ROWS]
+        rows, wanted = encoded.rows(chosen), torch.from_numpy(targets[chosen])
+        wanted = wanted.double() if wanted.is_floating_point() else wanted
+
+        def loss(rows: Encoded) -> float:
+            return float(self.target.score(predict_encoded(learner.network, rows, learner.device).double(), wanted))
+
+        whole, order, increases = loss(rows), generator.permutation(len(chosen)), {}
+        for kind in ("categorical", "continuous"):
+            for place, name in enumerate(getattr(self.encoder, kind)):
+                matrices = {"categorical": rows.categorical.copy(), "continuous": rows.continuous.copy()}
+                matrices[kind][:, place] = matrices[kind][order, place]
+                increases[name] = loss(Encoded(**matrices)) - whole
+        table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
+        found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
+        title = "Permutation importance"
+        found.figure(f"{section}/importance.png", title, plot_importance(increases, "loss"))
+
+    # --- the model
+
+    def joined(self) -> list[Joined]:
+        """The tables to look rows up in."""
+        joins = [parse_join(text) for text in self.params.data.join]
+        return [
+            Joined(Path(path).stem, open_table(self._file(f"join-{number}")).to_pandas(), on)
+            for number, (path, on) in enumerate(joins)
+        ]
+
+    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+        """Write weights, encoder, spec, joined tables and the calendar."""
+        calendar = (
+            Calendar.load(self._file("calendar"), self.params.data) if "calendar" in self.prepared.files else None
+        )
+        save_table_model(folder, network, self.params, self.encoder, self.joined(), calendar, snapshots)
+
+    def example(self) -> pd.DataFrame:
+        """Rows with the raw columns of the main table; a synthetic one unless real data may be kept."""
+        raw = open_table(self._file("main")).slice(0, 100).to_pandas()
+        raw = raw.drop(columns=[column for column in self.params.data.target if column in raw])
+        return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """Source and metrics."""
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
+        return f"{self.params.data.source}: {shown}"

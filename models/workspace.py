@@ -1,0 +1,137 @@
+"""Where derived files are kept: whatever can be derived again is kept under a key of what it was derived from."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from filelock import FileLock
+
+Result = TypeVar("Result")
+Advance = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def key_of(*parts: Any) -> str:
+    """A key of JSON-able parts: hashes of contents, parameters and version constants; never a path or a date."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Derived(NamedTuple):
+    """Names a derived file: its kind (a folder of the cache), the key of what it is derived from, its suffix."""
+
+    kind: str
+    key: str
+    suffix: str = ".arrow"
+
+
+class Workspace:
+    """A folder of derived files and data sets, and how steps report; this one prints, a flow's shows tasks.
+
+    Parameters
+    ----------
+    folder
+        Made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.built = 0
+        """How often something had to be derived."""
+
+    @property
+    def datasets(self) -> Path:
+        """Where data sets are downloaded to."""
+        return self.folder / "datasets"
+
+    def path(self, derived: Derived) -> Path:
+        """Where a derived file is, or will be."""
+        return self.folder / "cache" / derived.kind / f"{derived.key}{derived.suffix}"
+
+    def step(self, name: str, function: Callable[[], Result]) -> Result:
+        """Run a named step."""
+        return function()
+
+    def derive(
+        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
+    ) -> dict[str, Path]:
+        """Make sure that derived files exist, as a named step.
+
+        Parameters
+        ----------
+        name
+            Of the step.
+        files
+            Wanted files by any name.
+        build
+            Called with temporary paths of the missing ones by the same names, and writes them.
+        """
+        paths = {each: self.path(derived) for each, derived in files.items()}
+        names = {path: each for each, path in paths.items()}
+
+        def build_missing(temporary: list[Path]) -> None:
+            wanted = missing(list(names))
+            self.built += 1
+            build({names[path]: target for path, target in zip(wanted, temporary, strict=True)})
+
+        build_files(list(names), build_missing)
+        return paths
+
+    @contextmanager
+    def progress(self, text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
+        """Report how far the block is."""
+        yield lambda done, total: None
+
+    def log(self, line: str) -> None:
+        """A line for a log."""
+
+    def notice(self, line: str) -> None:
+        """A line that a person should read."""
+        print(line, file=sys.stderr)
+
+
+def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) -> list[Path]:
+    """Build the files that are missing; processes that want the same file wait for one of them to build it.
+
+    Parameters
+    ----------
+    paths
+        Wanted files.
+    builder
+        Called with temporary names for the missing ones, in the order of ``missing(paths)``, and writes them. Each is
+        then renamed into place, so that a half-written file never has a final name.
+    """
+    locks = [FileLock(f"{path}.lock") for path in sorted(paths)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for lock in locks:  # sorted, so that two builders never wait for each other
+            lock.acquire()
+        wanted = missing(paths)
+        temporary = [path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for path in wanted]
+        try:
+            if wanted:
+                builder(temporary)
+            for source, path in zip(temporary, wanted, strict=True):
+                os.replace(source, path)
+        finally:
+            for source in temporary:
+                if source.is_dir():
+                    shutil.rmtree(source)
+                source.unlink(missing_ok=True)
+    finally:
+        for lock in locks:
+            lock.release()
+    return list(paths)
+
+
+def missing(paths: Sequence[Path]) -> list[Path]:
+    """Those of `paths` that are not there yet."""
+    return [path for path in paths if not path.exists()]

@@ -1,0 +1,27 @@
+"""Findings into the MLflow run and onto the Prefect page."""
+
+from unfreeze.models.findings import Findings
+from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.progress import log_info, log_notice
+from unfreeze.tasks.prefect_run.report import log_figure, show_table
+
+
+def keep_findings(run_id: str, found: Findings, step: int = 0) -> dict[str, float]:
+    """Log everything that was found out; returns the finite metrics."""
+    metrics = tracking.as_float(found.metrics)
+    if metrics:
+        with tracking.MetricLog(run_id) as log:
+            log.log(metrics, step)
+    for path, frame in found.frames.items():
+        tracking.log_frame(run_id, frame, path)
+    for path, text in found.texts.items():
+        tracking.log_text(run_id, text, path)
+    for key, title, rows in found.tables:
+        show_table(rows, key, title)
+    for path, (title, figure) in found.figures.items():
+        log_figure(run_id, figure, path, title)
+    for line in found.lines:
+        log_info(line)
+    for line in found.notices:
+        log_notice(line)
+    return metrics

@@ -1,0 +1,74 @@
+"""The workspace of a flow: every step is a Prefect task; derived files that are there show as Cached."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.context import TaskRunContext
+
+from unfreeze.models.workspace import Advance, Derived, Result, Workspace, key_of, missing
+from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.prefect_run.progress import in_run, log_info, log_notice, progress
+
+
+class FlowWorkspace(Workspace):
+    """The data folder, with steps as Prefect tasks where a flow is under way."""
+
+    def __init__(self) -> None:
+        super().__init__(home())
+
+    def step(self, name: str, function: Callable[[], Result]) -> Result:
+        """Run a task."""
+        return as_task(name, function)
+
+    def derive(
+        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
+    ) -> dict[str, Path]:
+        """A task that Prefect skips, as Cached, while the files exist.
+
+        Prefect's own cache would hand out the path of a file that was deleted; here such a step runs again.
+        """
+        paths = {each: self.path(derived) for each, derived in files.items()}
+        key = key_of(name, {each: str(path) for each, path in paths.items()})
+
+        def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+            return key
+
+        def derive() -> dict[str, str]:
+            return {each: str(path) for each, path in Workspace.derive(self, name, files, build).items()}
+
+        is_missing = bool(missing(list(paths.values())))
+        settings = {"persist_result": True, "cache_key_fn": cache_key, "refresh_cache": is_missing}
+        as_task(name, derive, **settings)
+        return paths
+
+    @contextmanager
+    def progress(self, text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
+        """A bar in a terminal, lines elsewhere, an artifact on the Prefect page."""
+        with progress(text, note) as advance:
+            yield advance
+
+    def log(self, line: str) -> None:
+        """A line in the run's log."""
+        log_info(line)
+
+    def notice(self, line: str) -> None:
+        """A line in the run's log and in the terminal."""
+        log_notice(line)
+
+
+def as_task(name: str, function: Callable[[], Result], **settings: Any) -> Result:
+    """Run a function as a Prefect task of that name; outside of a flow simply call it."""
+    if not in_run():
+        return function()
+    run: Callable[[], Result] = Task(
+        function, name=name.split(" ", maxsplit=1)[0], task_run_name=_escaped(name), **settings
+    )
+    return run()
+
+
+def _escaped(name: str) -> str:
+    """Prefect formats the names of task runs; braces in a path are no placeholders."""
+    return name.replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,72 @@
+"""A trained model, logged with its run: its signature, its files and the code that loads them."""
+
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+import unfreeze.models
+from unfreeze.models.modality import Modality
+from unfreeze.models.target import Target
+from unfreeze.tasks.tracking.server import client
+
+_CLASSES_OUT = Schema(
+    [
+        ColSpec(DataType.string, "class"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Array(DataType.double), "probabilities"),
+    ]
+)
+
+
+def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
+    """What a model takes and answers.
+
+    No column is required: the model itself reports one that is missing, with what to do.
+    """
+    with warnings.catch_warnings():
+        # About gaps in whole numbers: no column is required.
+        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+        inferred = infer_signature(example).inputs
+    inputs = Schema([ColSpec(column.type, column.name, required=False) for column in inferred])
+    if target.classes:
+        return ModelSignature(inputs, _CLASSES_OUT)
+    return ModelSignature(inputs, Schema([ColSpec(DataType.double, column) for column in target.columns]))
+
+
+def log_model(run_id: str, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> tuple[str, str]:
+    """Log the model in `folder` with the code of `unfreeze.models`; returns its URI and id.
+
+    The packages that the modality's models need are pinned to the versions installed here.
+    """
+    mlflow_client = client()
+    run = mlflow_client.get_run(run_id)
+    # Created here, because Model.log would put it into the default experiment, whatever the run's is.
+    logged = mlflow_client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=dict(run.data.params)
+    )
+    with tempfile.TemporaryDirectory() as place:
+        code, source = Path(place) / "unfreeze", Path(unfreeze.models.__file__).parent
+        shutil.copytree(source, code / "models", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(source.parent / "__init__.py", code)
+        info = Model.log(  # not pyfunc.log_model, which takes no run but the active one
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            run_id=run_id,
+            model_id=logged.model_id,
+            loader_module=modality.loader,
+            data_path=str(folder),
+            code_paths=[str(code)],
+            signature=signature_of(example, target),
+            input_example=example,
+            pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in modality.requirements],
+            metadata={"targets": list(target.columns), "classes": [str(each) for each in target.classes]},
+        )
+    return str(info.model_uri), str(info.model_id)

@@ -1,0 +1,109 @@
+"""The MLflow server: its client, its experiments and the addresses of its pages."""
+
+import json
+import os
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.names import folder_name
+from unfreeze.tasks.machine.environment import home, make_home, tracking_store
+
+WORKFLOW = "workflowType=machine_learning"
+"""Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
+VIEW = "unfreeze"
+"""Key of the shared view of an experiment's table of runs."""
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+"""Tag of an experiment in which MLflow keeps that view; its page (3.17) has no other way to preset the columns."""
+NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
+"""Columns that the page always shows."""
+METRICS = ("valid/accuracy_tta", "valid/accuracy", "valid/rmspe", "valid/loss", "baseline/accuracy")
+COLUMN_WIDTHS = {
+    NAME: 300,  # the page would cut names at 190
+    CREATED: 140,
+    **{f"metrics.`{name}`": 125 for name in METRICS},
+    "attributes.`Dataset`": 220,
+    "attributes.`Models`": 170,
+    "tags.`unfreeze.kind`": 120,
+    "tags.`unfreeze.decision`": 120,
+    DURATION: 80,
+}
+"""Columns of the table of runs from the left, and their widths in pixels; the first fit into a laptop's window."""
+
+
+def client() -> MlflowClient:
+    """A client of the tracking server in ``MLFLOW_TRACKING_URI``; a fresh SQLite store is set up once."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    mlflow.set_tracking_uri(uri)
+    if not uri.startswith("sqlite"):
+        return MlflowClient(uri)
+    make_home()
+    # Processes that create one SQLite store at the same moment fail, so they go one by one.
+    with FileLock(home() / "mlflow.lock"):
+        return MlflowClient(uri)
+
+
+def experiment_id(name: str) -> str:
+    """Id of the experiment, which is created if it does not exist; `UserError` if it was deleted."""
+    mlflow_client = client()
+    experiment = mlflow_client.get_experiment_by_name(name)
+    if experiment is None:
+        local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
+        location = (home() / "mlflow-artifacts" / folder_name(name)).as_uri() if local else None
+        try:
+            return str(mlflow_client.create_experiment(name, artifact_location=location, tags={VIEW_TAG: _view()}))
+        except MlflowException:  # created by another process meanwhile
+            experiment = mlflow_client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(f"tracking.experiment: {name!r} was deleted in MLflow; restore it there or choose another name")
+    return str(experiment.experiment_id)
+
+
+def experiments() -> dict[str, str]:
+    """Name -> id of every experiment that is not deleted."""
+    return {each.name: str(each.experiment_id) for each in client().search_experiments(max_results=1000)}
+
+
+def get_run(run_id: str) -> Any:
+    """The MLflow run; an unknown id is a `UserError`."""
+    try:
+        return client().get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"run {run_id!r} is not in MLflow at {tracking_store()}; "
+            "copy the id from the MLflow page or from the run's last lines"
+        ) from error
+
+
+def page(run_id: str) -> str | None:
+    """Address of the run's page; None for a store without a server.
+
+    ``UNFREEZE_MLFLOW_PAGE`` is the server's address for browsers, where it differs from the tracking URI.
+    """
+    uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
+    if not uri.startswith("http"):
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}?{WORKFLOW}"
+
+
+def runs_page(server: str, experiment: str) -> str:
+    """Address of an experiment's table of runs, with our columns; `experiment` is an id."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
+
+
+def models_page(server: str) -> str:
+    """Address of the model registry."""
+    return f"{server.rstrip('/')}/#/models?{WORKFLOW}"
+
+
+def _view() -> str:
+    """The value of `VIEW_TAG`; the page has defaults for all other settings."""
+    selected = [column for column in COLUMN_WIDTHS if column not in (NAME, CREATED, DURATION)]
+    columns = {"selectedColumns": selected, "columnOrder": list(COLUMN_WIDTHS), "columnWidths": COLUMN_WIDTHS}
+    return json.dumps({**columns, "viewMaximized": True})

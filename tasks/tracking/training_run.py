@@ -1,0 +1,165 @@
+"""One training as MLflow sees it: opened by the flow, owned by id, resumed where it stopped."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_UI_URL
+
+from unfreeze.models.modality import modality_of
+from unfreeze.models.recipe import Record
+from unfreeze.models.specs import Training
+from unfreeze.models.training.checkpoints import load_checkpoint
+from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.interruption import heeding_hangups
+from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
+
+MAX_SOURCE_NAME = 200
+"""Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
+_LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
+
+
+class Run:
+    """A training under way: its MLflow run (`id`), its spec (`params`), and `metrics` of the evaluations so far."""
+
+    def __init__(self, run_id: str, params: Any) -> None:
+        self.id, self.params, self._began = run_id, params, time.monotonic()
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def model_name(self) -> str:
+        """Name in the model registry."""
+        return model_name(self.params)
+
+    def record(self) -> Record:
+        """What is done already, so that a resumed run does the rest."""
+        run = tracking.get_run(self.id)
+        kept = {prefix: _by_position(run.data.tags, prefix) for prefix in (_LR, _STAGE)}
+        self.metrics = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
+        path = tracking.latest_checkpoint(self.id)
+        checkpoint = load_checkpoint(path) if path else None
+        evaluated = {"baseline"} if "baseline/loss" in self.metrics else set()
+        return Record(kept[_LR], kept[_STAGE], evaluated, checkpoint)
+
+    def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
+        """Keep what the finder suggested: a resumed run trains at the same lr."""
+        tracking.log_tags(self.id, {f"{_LR}{position}": json.dumps(suggestions)})
+
+    def keep_result(self, position: int, result: dict[str, Any]) -> None:
+        """Keep the result of a stage that is over."""
+        tracking.log_tags(self.id, {f"{_STAGE}{position}": json.dumps(result)})
+
+    def summary(self, model: dict[str, str]) -> dict[str, Any]:
+        """What the training came to, for a person's table and a program's JSON."""
+        tags = tracking.get_run(self.id).data.tags
+        stages = list(dict(sorted(_by_position(tags, _STAGE).items())).values())
+        rows = [
+            {
+                "stage": stage["name"],
+                "lr": f"{stage['lr']:.2g}",
+                "epochs": stage["epochs"],
+                "seconds": stage["seconds"],
+                **{name: round(value, 4) for name, value in stage["metrics"].items()},
+            }
+            for stage in stages
+        ]
+        show_table(rows, "stages", "Stages")
+        shown = [{"metric": name, "value": round(value, 4)} for name, value in self.metrics.items()]
+        show_table(shown, "metrics", "Metrics")
+        uri = model["model_uri"]
+        return {**self.identity(), "model_uri": uri, "model": model, "stages": stages, "metrics": self.metrics}
+
+    def artifact_uri(self, name: str) -> str:
+        """Address of one of the run's artifacts."""
+        return f"{tracking.get_run(self.id).info.artifact_uri}/{name}"
+
+    def identity(self) -> dict[str, Any]:
+        """The run's ids and the seconds it has taken so far."""
+        experiment = tracking.get_run(self.id).info.experiment_id
+        return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
+
+
+def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
+    """Position of a stage -> what a tag keeps of it."""
+    return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train") -> Iterator[Run]:
+    """Start a run, or resume one that was stopped, and end it as the block ends.
+
+    A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
+    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``.
+    """
+    tags = prefect_tags()
+    if resume_run_id is None and FLOW_RUN in tags:
+        resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
+    with ExitStack() as held:
+        held.enter_context(heeding_hangups())
+        if resume_run_id is not None:
+            params = type(params)(**tracking.spec_of(resume_run_id))
+            held.enter_context(tracking.held_run(resume_run_id))
+            tracking.reopen_run(resume_run_id, tags)
+            run = Run(resume_run_id, params)
+            log_notice(f"MLflow run {run.id} is resumed")
+        else:
+            network = getattr(params.model, "backbone", "embeddings")
+            title = f"{source_name(params.data.source)} {network} seed {params.seed}"
+            name = params.tracking.run_name or (title if kind == "train" else f"{kind} {title}")
+            full_kind = f"{kind}-{params.modality}" if kind == "train" else kind
+            tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": full_kind}
+            spec = params.model_dump(mode="json")
+            run = Run(tracking.start_run(params.tracking.experiment, name, spec, tags), params)
+            held.enter_context(tracking.held_run(run.id))
+            resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
+            log_notice(f"MLflow run {run.id} ({name}){resume}")
+        show_mlflow_link(run.id)
+        held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
+        held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
+        yield run
+
+
+def unfinished_training(experiment: str) -> str | None:
+    """The MLflow run that an earlier attempt of the flow run under way began and did not finish, if there is one."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.run_count < 2:
+        return None
+    run_id = tracking.run_with_tag(experiment, PARENT, str(context.flow_run.id))
+    return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
+
+
+def model_name(params: Training) -> str:
+    """Name in the model registry of what a training makes."""
+    given = params.tracking.model_name
+    return given or f"{source_name(str(getattr(params.data, 'source', '')))}-{modality_of(params).suffix}"
+
+
+def source_name(source: str) -> str:
+    """A short name of a data source for people and registries: that of the folder or file, letters and digits only."""
+    name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "data"
+
+
+def prefect_tags() -> dict[str, str]:
+    """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return {}
+    tags = {FLOW_RUN: str(context.flow_run.id), "prefect.flow_run_name": context.flow_run.name}
+    if context.flow_run.parent_task_run_id is not None:
+        tags[PARENT] = str(runtime.flow_run.parent_flow_run_id)
+    address = PREFECT_UI_URL.value()
+    if address:
+        link = f"{address}/runs/flow-run/{context.flow_run.id}"
+        note = f"[Prefect flow run {context.flow_run.name}]({link})"
+        tags |= {"prefect.flow_run_url": link, "mlflow.note.content": note}
+    return tags
