@@ -29,7 +29,7 @@ from rich.table import Table
 
 from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.loop import fit
 from unfreeze.models.training.metrics import rmse

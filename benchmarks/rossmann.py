@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks._prepared import SHARED, median
 from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.assemble import with_date_parts
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean
 from unfreeze.models.tables.data import TableData

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +15,11 @@ from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.predict_spec import Predict
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.specs.tables import TrainTables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Heavy libraries are imported by the command that needs them, so that ``--help`` answers at once.
     """
     parser = FlagParser(prog="unfreeze", description="Fine-tune pretrained networks, tracked and resumable.")
+    parser.add_argument("--version", action="version", version=f"unfreeze {version('unfreeze')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="fine-tune an image classifier and register it")

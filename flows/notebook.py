@@ -8,7 +8,7 @@ from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.settings_file import read_settings
 from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 
 
 def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
 
 
 def predict(model: str, source: str | Path, out: str | Path, **settings: Any) -> dict[str, Any]:
-    """Predict with a registered model into a file; see `unfreeze.models.predict_spec.Predict` for the settings.
+    """Predict with a registered model into a file; see `unfreeze.models.specs.predict.Predict` for the settings.
 
     Returns
     -------

@@ -8,8 +8,8 @@ from prefect.states import Completed, State
 from unfreeze.flows.train_images import train_images
 from unfreeze.flows.train_tables import train_tables
 from unfreeze.models.comparison import decide
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.specs import Training
+from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.retraining import training as retraining

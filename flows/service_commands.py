@@ -1,4 +1,4 @@
-"""Commands about the service and its models: up, open, status, promote, retrain."""
+"""Commands about the service and its models: up, open, status, promote."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from typing import Any
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
-from unfreeze.models.service_spec import Service
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 
@@ -20,22 +20,17 @@ def add_service_commands(commands: Any) -> None:
     """Add the commands to the parser of `unfreeze`."""
     up: FlagParser = commands.add_parser("up", help="run Prefect, MLflow, a worker and all deployments on this machine")
     add_flags(up, Service)
-    up.set_defaults(run=_up)
-
     pages = commands.add_parser("open", help="print and open the pages that matter")
     pages.add_argument("--print", action="store_true", help="only print them")
-    pages.set_defaults(run=_open)
-
     status = commands.add_parser("status", help="servers, workers, runs in flight, champions, latest retraining")
     status.add_argument("--json", action="store_true", help="print one JSON object instead")
-    status.set_defaults(run=_status)
-
     promote = commands.add_parser("promote", help="make a version of a model the champion; and back")
     promote.add_argument("model", metavar="MODEL", help="name in the model registry, such as cats-dogs")
     promote.add_argument(
         "version", metavar="VERSION", help="a number, an alias such as challenger, or `back`: the champion before"
     )
-    promote.set_defaults(run=_promote)
+    for parser, run in ((up, _up), (pages, _open), (status, _status), (promote, _promote)):
+        parser.set_defaults(run=run)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -60,14 +55,13 @@ def _up(options: argparse.Namespace) -> int:
         stack.start()
         report(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
         report(f"  Prefect  {stack.prefect.removesuffix('/api')}")
-        if stack.own_prefect:
+        if stack.runs("Prefect"):
             report(f"           the page asks once for {credentials()}")
         report(f"  MLflow   {stack.mlflow}")
         report(f"  data     {home()}")
         stack.watch()
     except KeyboardInterrupt:
         report("stopping")
-        return 0
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in ending:
@@ -100,22 +94,20 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(state))
         return 0
-    console = Console()
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()
         if not rows:
-            console.print(f"{title}: none")
+            Console().print(f"{title}: none")
             continue
         shown = folded(*rows[0], title=title)
         for row in rows:
             shown.add_row(*("" if value is None else str(value) for value in row.values()))
-        console.print(shown)
+        Console().print(shown)
     return 0
 
 
 def _promote(options: argparse.Namespace) -> int:
     from unfreeze.tasks.tracking.registry import promote
 
-    line = promote(options.model, options.version)
-    print(line, file=sys.stderr)
+    print(promote(options.model, options.version), file=sys.stderr)
     return 0

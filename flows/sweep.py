@@ -1,14 +1,17 @@
 """Search for better settings, the differential learning-rate ratios by default, and pay for the shared part once."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.states import State
+from pydantic import Field
 
+from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Evaluate, run_recipe
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.models.specs.tables import TrainTables, completed
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.steps.evaluate import evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
@@ -74,13 +77,16 @@ def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: i
 
 
 @flow(name="register-best", flow_run_name="register the best of {study}")
-def register_best(study: str, storage: str | None = None) -> dict[str, Any]:
+def register_best(
+    study: str, storage: Annotated[str | None, Field(json_schema_extra={"pattern": WITHOUT_PASSWORD})] = None
+) -> dict[str, Any]:
     """Evaluate the best trial's weights with TTA and register them as a model.
 
     Args:
         study: Name of the study.
-        storage: Database of studies. Empty: the journal file on this machine.
+        storage: Database of studies, without its password. Empty: the journal file on this machine.
     """
+    build_spec(SweepSpec, {"storage": storage})  # which refuses a password
     best, run = sweeps.best_run(load_study(study, storage))
     data, record = prepare(run.params), run.record()
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.states import State
 
 from unfreeze.flows.train_images import train
-from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.models.specs.tables import TrainTables, completed
 
 DEFAULTS = TrainTables()
 

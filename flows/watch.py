@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
-from unfreeze.models.retrain_spec import Watch
+from unfreeze.models.specs.retrain import Watch
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
 from unfreeze.tasks.tracking.registry import full_name

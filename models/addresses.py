@@ -1,13 +1,29 @@
 """Addresses of servers and databases, and the passwords that must not stay in them.
 
-Whoever may see a parameter, a command line or a log reads what is in an address.
+Everybody who can see a parameter, a command line or a log can read an address in it.
 """
 
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-WITHOUT_PASSWORD = r"^[A-Za-z][A-Za-z0-9+._-]*://([^:@/]*@)?[^@]*$"
-"""An address without a password, as a regular expression that forms understand, too."""
+WITHOUT_PASSWORD = r"^(?![\s\S]*[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]=)[A-Za-z][A-Za-z0-9+._-]*://([^:@/]*@)?[^@]*$"
+"""An address without a password, as a regular expression that Python and the JavaScript of forms both understand."""
+
+
+def check_no_password(address: str) -> str:
+    """The address itself, if it is one of a database and holds no password.
+
+    Raises
+    ------
+    ValueError
+        Otherwise; the message does not repeat the address.
+    """
+    if not re.match(WITHOUT_PASSWORD, address):
+        raise ValueError(
+            "write it as postgresql://user@host/name; the password is UNFREEZE_STORAGE_PASSWORD in the environment of "
+            "every process that runs trials, because everybody can read the parameters of a flow run"
+        )
+    return address
 
 
 def split_password(address: str) -> tuple[str, str | None, str | None]:

@@ -20,9 +20,9 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
-from unfreeze.models.predict_spec import Predict
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs import Training
+from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import Target
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner

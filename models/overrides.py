@@ -33,7 +33,7 @@ def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str,
     """
     if "" in (parts := dotted.split(".")):
         raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
-    return dict(_set_below(settings, parts, 0, value))
+    return dict(_set_below(settings, parts, 0, plain(value)))
 
 
 def get_field(settings: Any, dotted: str) -> Any:
@@ -68,7 +68,7 @@ def build_spec(
     UserError
         One line per problem.
     """
-    settings = _merged(plain_defaults(spec_class), config or {})
+    settings = _merged(plain_defaults(spec_class), plain(config or {}))
     for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
         settings = set_field(settings, dotted, value)
     settings = _with_none(settings, spec_class)
@@ -84,7 +84,6 @@ def build_spec(
 
 
 def _merged(below: Any, above: Any) -> Any:
-    above = plain(above)
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
@@ -154,7 +153,7 @@ def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: An
             continue  # names a branch of a union, not a field
         parts.append(str(part))
     where = ".".join(parts) + entry_name
-    pattern = ["N" if part.isdecimal() else part for part in parts]  # as in `fields`
+    pattern = ["N" if part.isdecimal() else part for part in parts]
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown setting; {_suggestion(parts, pattern, fields)}"
     field = fields.get(".".join(pattern)) or fields.get(".".join(pattern).removesuffix(".N"))

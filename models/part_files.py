@@ -13,15 +13,15 @@ _NAME = f"part-{'[0-9]' * 12}"
 class PartFiles:
     """Parts of a table of a known number of rows, in a folder.
 
-    A part has its name only once it is whole and on disk, so whatever stops a run leaves whole parts behind, and at
-    most one unfinished file that is not one of them.
+    A part has its name only once it is whole and on disk, so an interrupted run leaves whole parts, and at most one
+    unfinished file that is none of them.
 
     Parameters
     ----------
     folder
-        Of these parts and nothing else; made if need be.
+        For these parts only; created by the first.
     rows
-        Of the whole table.
+        Rows of the whole table.
     chunk
         Rows of each part but the last.
     """
@@ -31,10 +31,14 @@ class PartFiles:
 
     def done(self) -> int:
         """Rows of the whole parts from the first on, without a gap."""
-        rows = 0
-        while rows < self._rows and self._is_whole(rows):
-            rows = min(rows + self._chunk, self._rows)
-        return rows
+        for first in range(0, self._rows, self._chunk):
+            try:
+                count = self._read(first).num_rows
+            except (OSError, pa.ArrowException):
+                return first
+            if count != min(self._chunk, self._rows - first):
+                return first
+        return self._rows
 
     def write(self, first: int, batch: pa.RecordBatch) -> None:
         """Write the part that begins at row `first`, whole or not at all."""
@@ -48,14 +52,11 @@ class PartFiles:
 
     def schema(self) -> pa.Schema:
         """Of the rows; the first part must be there."""
-        with pa.OSFile(str(self._path(0))) as file:
-            return pa.ipc.open_file(file).schema
+        return self._read(0).schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows in order; every part must be there."""
-        for first in range(0, self._rows, self._chunk):
-            with pa.OSFile(str(self._path(first))) as file:
-                yield pa.ipc.open_file(file).get_batch(0)
+        return map(self._read, range(0, self._rows, self._chunk))
 
     def remove(self) -> None:
         """Remove the parts, and the folder unless something else is in it."""
@@ -67,13 +68,9 @@ class PartFiles:
     def _path(self, first: int) -> Path:
         return self._folder / f"part-{first:012d}.arrow"
 
-    def _is_whole(self, first: int) -> bool:
-        try:
-            with pa.OSFile(str(self._path(first))) as file:
-                reader = pa.ipc.open_file(file)
-                return bool(reader.get_batch(0).num_rows == min(self._chunk, self._rows - first))
-        except (OSError, pa.ArrowException):
-            return False
+    def _read(self, first: int) -> pa.RecordBatch:
+        with pa.OSFile(str(self._path(first))) as file:
+            return pa.ipc.open_file(file).get_batch(0)
 
 
 def flush_to_disk(path: Path) -> None:

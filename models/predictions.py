@@ -1,13 +1,17 @@
 """Predictions as rows of a file, the same flat columns in every format."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.parquet
+from pyarrow.fs import LocalFileSystem
 
 ROWS_AT_ONCE = 131_072
 """Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""
@@ -44,7 +48,7 @@ class Layout:
     Parameters
     ----------
     key
-        Name and type of the column that says which row it is.
+        Name and type of the column that identifies the row.
     model, version
         Which model predicts.
     classes
@@ -58,22 +62,15 @@ class Layout:
     def __init__(
         self, key: pa.Field, model: str, version: str, classes: Sequence[Any], targets: Sequence[str], top_k: int
     ) -> None:
-        self._model, self._version = model, version
-        self._classes = pa.array(classes) if len(classes) else None
-        self._top = min(top_k, len(classes))
+        self._model, self._classes, self._width = [model, version], pa.array(classes), len(classes) or len(targets)
+        self._ranks = range(min(top_k, len(classes)))
         ends = [pa.field(name, pa.string()) for name in ("model", "version", "error")]
         taken = {key.name, *(field.name for field in ends)}
-        if self._classes is not None:
-            values = [
-                field
-                for rank in range(1, self._top + 1)
-                for field in (
-                    pa.field(self._ranked("class", rank), self._classes.type),
-                    pa.field(self._ranked("probability", rank), pa.float64()),
-                )
-            ]
-        else:
-            values = [pa.field(name if name not in taken else f"predicted_{name}", pa.float64()) for name in targets]
+        values = [pa.field(f"predicted_{name}" if name in taken else name, pa.float64()) for name in targets]
+        if len(classes):
+            suffixes = [f"_{rank + 1}" if rank else "" for rank in self._ranks]
+            kinds = [("class", self._classes.type), ("probability", pa.float64())]
+            values = [pa.field(f"{name}{suffix}", kind) for suffix in suffixes for name, kind in kinds]
         self.schema = pa.schema([key, *values, *ends])
 
     def batch(self, keys: pa.Array, rows: np.ndarray, results: np.ndarray, errors: Mapping[int, str]) -> pa.RecordBatch:
@@ -90,38 +87,21 @@ class Layout:
         errors
             Row -> why it was not predicted.
         """
-        count = len(keys)
-        values = (
-            self._top_classes(count, rows, results) if self._classes is not None else self._values(count, rows, results)
-        )
-        reasons = [errors.get(row) for row in range(count)] if errors else [None] * count
-        ends = [pa.array([text] * count, pa.string()) for text in (self._model, self._version)]
-        return pa.record_batch([keys, *values, *ends, pa.array(reasons, pa.string())], schema=self.schema)
-
-    def _values(self, count: int, rows: np.ndarray, results: np.ndarray) -> list[pa.Array]:
-        return [_spread(count, rows, results[:, target]) for target in range(len(self.schema) - 4)]
-
-    def _top_classes(self, count: int, rows: np.ndarray, results: np.ndarray) -> list[pa.Array]:
-        assert self._classes is not None
-        probabilities = results if len(rows) else np.empty((0, len(self._classes)))
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top]
-        sorted_probabilities = np.take_along_axis(probabilities, order, axis=1)
-        columns = []
-        for rank in range(self._top):
-            columns.append(self._classes.take(_spread(count, rows, order[:, rank])))
-            columns.append(_spread(count, rows, sorted_probabilities[:, rank]))
-        return columns
-
-    @staticmethod
-    def _ranked(name: str, rank: int) -> str:
-        return name if rank == 1 else f"{name}_{rank}"
-
-
-def _spread(count: int, rows: np.ndarray, values: np.ndarray) -> pa.Array:
-    """`values` at `rows` of `count` rows, null elsewhere."""
-    spread, missing = np.zeros(count, values.dtype), np.ones(count, dtype=bool)
-    spread[rows], missing[rows] = values, False
-    return pa.array(spread, mask=missing)
+        count, results = len(keys), results.reshape(len(rows), self._width)
+        columns = list(results.T)
+        if len(self._classes):
+            order = np.argsort(-results, axis=1, kind="stable")[:, : len(self._ranks)]
+            pairs = zip(order.T, np.take_along_axis(results, order, axis=1).T, strict=True)
+            columns = [
+                column for best, probability in pairs for column in (self._classes.take(pa.array(best)), probability)
+            ]
+        places = np.full(count, -1)
+        places[rows] = np.arange(len(rows))
+        spread = pa.array(places, mask=places < 0)  # where each row's result is, null if it has none
+        values = [pa.array(column).take(spread) for column in columns]
+        ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
+        reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
+        return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
 
 
 def write_predictions(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, suffix: str) -> None:
@@ -158,20 +138,20 @@ def _writer(path: Path, schema: pa.Schema, suffix: str) -> Any:
 
 
 class Tally:
-    """What predictions come to, counted while they pass by.
+    """Counts of predictions, taken while they pass by.
 
     Attributes
     ----------
     rows, unreadable : int
-        How many there are, and how many of them have an error.
-    classes : dict of Any to int
+        Number of rows, and of those among them that have an error.
+    classes : Counter
         Class -> rows that it is the most probable one of.
     """
 
     def __init__(self) -> None:
         self.rows = self.unreadable = 0
-        self.classes: dict[Any, int] = {}
-        self._sums: dict[str, tuple[float, float, float]] = {}
+        self.classes: Counter[Any] = Counter()
+        self._values: dict[str, list[tuple[float, float, float]]] = {}
 
     def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Count batches and pass them on."""
@@ -179,38 +159,34 @@ class Tally:
             self.rows += batch.num_rows
             self.unreadable += batch.num_rows - batch.column("error").null_count
             if "class" in batch.schema.names:
-                for found in batch.column("class").drop_null().value_counts().to_pylist():
-                    self.classes[found["values"]] = self.classes.get(found["values"], 0) + found["counts"]
+                found = batch.column("class").drop_null().value_counts()
+                self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})
             else:
-                self._add_values(batch)
+                for name in batch.schema.names[1:-3]:
+                    values = batch.column(name).drop_null()
+                    if len(values):
+                        total, ends = pc.sum(values).as_py(), pc.min_max(values).as_py()
+                        self._values.setdefault(name, []).append((total, ends["min"], ends["max"]))
             yield batch
 
     def table(self) -> list[dict[str, Any]]:
         """Rows of a table: class, rows and share; or target, mean, smallest and largest."""
         readable = max(self.rows - self.unreadable, 1)
         if self.classes:
-            ranked = sorted(self.classes.items(), key=lambda item: -item[1])
+            ranked = self.classes.most_common()
             return [{"class": str(name), "rows": count, "share": round(count / readable, 4)} for name, count in ranked]
-        return [
-            {"target": name, "mean": total / readable, "smallest": low, "largest": high}
-            for name, (total, low, high) in self._sums.items()
-        ]
-
-    def _add_values(self, batch: pa.RecordBatch) -> None:
-        for name in batch.schema.names[1:-3]:
-            values = batch.column(name).drop_null().to_numpy()
-            if len(values):
-                total, low, high = self._sums.get(name, (0.0, np.inf, -np.inf))
-                extremes = min(low, float(values.min())), max(high, float(values.max()))
-                self._sums[name] = (total + float(values.sum()), *extremes)
+        table = []
+        for name, found in self._values.items():
+            totals, smallest, largest = zip(*found, strict=True)
+            mean = sum(totals) / readable
+            table.append({"target": name, "mean": mean, "smallest": min(smallest), "largest": max(largest)})
+        return table
 
 
 def metadata_of(path: Path) -> dict[str, str]:
     """The texts in the schema of a file of predictions; none of a CSV file, or of a file that is something else."""
     try:
-        with pa.OSFile(str(path)) as file:
-            is_parquet = path.suffix.lower() == ".parquet"
-            schema = pa.parquet.ParquetFile(file).schema_arrow if is_parquet else pa.ipc.open_file(file).schema
+        schema = _opened(path).schema
     except (OSError, pa.ArrowException):
         return {}
     return {key.decode(): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()}
@@ -218,9 +194,9 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def read_predictions(path: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a feather or Parquet file that `write_predictions` wrote, in bounded memory."""
-    with pa.OSFile(str(path)) as file:
-        if path.suffix.lower() == ".parquet":
-            yield from pa.parquet.ParquetFile(file).iter_batches()
-        else:
-            reader = pa.ipc.open_file(file)
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(_opened(path).to_batches())
+
+
+def _opened(path: Path) -> pa.dataset.Dataset:
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "feather"
+    return pa.dataset.dataset(str(path), format=kind, filesystem=LocalFileSystem())

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.addresses import WITHOUT_PASSWORD, check_no_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.fields import field_named
 from unfreeze.models.overrides import SpecType, build_spec, get_field, position_of
@@ -132,12 +132,7 @@ class SweepSpec(Spec):
     @field_validator("storage")
     @classmethod
     def _holds_no_password(cls, value: str | None) -> str | None:
-        if value is not None and (re.search(r"(?i)password=", value) or not re.match(WITHOUT_PASSWORD, value)):
-            raise ValueError(
-                "write it as postgresql://user@host/name; the password is UNFREEZE_STORAGE_PASSWORD in the environment "
-                "of whoever runs trials, because everybody can read the parameters of a flow run"
-            )
-        return value
+        return None if value is None else check_no_password(value)
 
     @field_validator("objectives", mode="before")
     @classmethod
@@ -263,8 +258,10 @@ def _stages_of(name: str, training: BaseModel) -> list[int]:
     """Positions of the stages that a dimension changes; the first for a setting outside the recipe."""
     if name in STAGE_DIMENSIONS:
         return [at for at, stage in enumerate(_recipe(training)) if stage.train != "head"]
-    group, entry, *field = *name.split("."), ""
-    return [position_of(training.model_dump()["recipe"], entry) or 0] if group == "recipe" and field[:-1] else [0]
+    parts = name.split(".")
+    if parts[0] != "recipe" or len(parts) < 3:
+        return [0]
+    return [position_of(training.model_dump()["recipe"], parts[1]) or 0]
 
 
 def _check_meaning(dimension: Dimension, training: BaseModel) -> None:

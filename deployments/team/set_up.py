@@ -7,15 +7,12 @@ Everything that is there already is left as it is or brought up to date, so this
 
 import os
 import sys
-from pathlib import Path
 
 import boto3
 import httpx
 from botocore.exceptions import ClientError
 
 from unfreeze.tasks.service.deployments import register_deployments
-
-PROJECT = Path(__file__).parents[2]
 
 
 def create_bucket(destination: str) -> None:
@@ -50,7 +47,7 @@ def main() -> None:
     worker = setting["MLFLOW_TRACKING_USERNAME"], setting["MLFLOW_TRACKING_PASSWORD"]
     create_account(setting["MLFLOW_TRACKING_URI"], administrator, *worker)
     pool = setting.get("UNFREEZE_POOL", "local")
-    count = register_deployments(PROJECT, pool, setting)
+    count = register_deployments(pool, setting)
     print(f"{count} deployments in work pool {pool}", file=sys.stderr)
 
 

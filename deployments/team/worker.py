@@ -3,7 +3,7 @@
 A worker that gets SIGTERM kills its flow runs on the spot: the epoch under way is lost, and the run stays Running until
 its missing heartbeat is noticed. So here a stop goes the other way round: the worker, which holds nothing, is killed;
 its flow runs get SIGTERM, save a checkpoint and report themselves as Crashed, and the automation of
-tasks/automations.py queues them again for any worker. The same happens when a worker dies by itself.
+tasks/service/automations.py queues them again for any worker. The same happens when a worker dies by itself.
 """
 
 import argparse
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--name", default=socket.gethostname(), help="on the Prefect page (default: the machine's)")
     parser.add_argument("--limit", default=1, type=int, help="flow runs at a time: GPUs it sees, or 1 (default)")
     options = parser.parse_args()
+    os.environ.setdefault("UNFREEZE_WORKING_FOLDER", os.getcwd())  # where relative paths in flow runs begin
 
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     command += ["--pool", options.pool, "--name", options.name, "--limit", str(options.limit)]

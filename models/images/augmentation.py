@@ -16,15 +16,10 @@ VIEW_SEED = 20171217
 
 
 def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> torch.Tensor:
-    """Draw the parameters of one random view for each of `count` images.
+    """Draw the parameters of one random view for each of `count` images: (count, 8) float32, columns as in `COLUMNS`.
 
     Three of four views are rotated, as in fastai 0.7 (``RandomRotate`` with p=.75); zoom, shift and light (there
     ``RandomLighting``) always change. Contrast is drawn so that a factor and its inverse are equally likely.
-
-    Returns
-    -------
-    torch.Tensor
-        (count, 8) float32 on the CPU, columns as in `COLUMNS`.
     """
     draws = torch.rand(count, len(COLUMNS), generator=generator)
     applies = torch.rand(count, generator=generator) < 0.75
@@ -61,19 +56,9 @@ def numbered_view(view: int, count: int, augment: AugmentSpec) -> torch.Tensor:
 
 
 def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Warp and light a batch.
+    """Warp and light images (B, 3, H, W) float in 0..1, on any device, by a row of `views` (B, 8) each.
 
-    Parameters
-    ----------
-    images
-        (B, 3, H, W) float in 0..1, on any device.
-    views
-        (B, 8) float32, one row of parameters per image.
-
-    Returns
-    -------
-    torch.Tensor
-        (B, 3, H, W) in 0..1, same dtype. Where the warp looks beyond the border the image is mirrored.
+    Same shape, range and dtype. Where the warp looks beyond the border the image is mirrored.
     """
     views = views.to(images.device, images.dtype)
     flip, quarter_turns, radians, zoom, shift_x, shift_y, brightness, contrast = views.unbind(1)
@@ -93,21 +78,9 @@ def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
 
 
 def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
-    """Average the probabilities of views, not their logits.
+    """Average the probabilities (not logits) of the plain and of augmented views, (N, C) each, as float64.
 
-    Parameters
-    ----------
-    plain
-        Probabilities of the plain view, (N, C).
-    augmented
-        Probabilities of the augmented views, each (N, C).
-    beta
-        Weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, C) float64, rows as they came.
+    `beta` is the weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
     """
     if not len(augmented):
         return np.asarray(plain, dtype=np.float64)

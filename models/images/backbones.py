@@ -6,9 +6,8 @@ with different learning rates are made.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,24 +31,16 @@ EARLY_STRIDE = 8
 """Blocks up to this output stride are the early layer group: resnet's stem, layer1 and layer2."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """A stretch of the body that is trained at one learning rate.
-
-    Attributes
-    ----------
-    name
-        ``stem`` for the first block, else the module that it is or begins with: ``layer1``, ``features.4``.
-    parameters
-        Names of its parameters in the body.
-    reduction
-        Side of the input over side of the block's output (before a pooling layer that follows), to the nearest
-        power of two; None where it cannot be determined.
-    """
+class Block(NamedTuple):
+    """A stretch of the body that is trained at one learning rate."""
 
     name: str
+    """``stem`` for the first block, else the module that it is or begins with: ``layer1``, ``features.4``."""
     parameters: tuple[str, ...]
+    """Names of its parameters in the body."""
     reduction: int | None
+    """Side of the input over side of the block's output (before a pooling layer that follows), to the nearest power of
+    two; None where it cannot be determined."""
 
 
 class Body(nn.Module):
@@ -63,9 +54,7 @@ class Body(nn.Module):
     preprocessing
         Kept for the caller.
     size
-        Side of the images, in pixels, that the network is built for.
-    fixed_size
-        Whether it takes no other size.
+        Side of the images, in pixels, that the network is built for; the only one that it takes if `fixed_size`.
 
     Attributes
     ----------
@@ -95,11 +84,11 @@ class Body(nn.Module):
         trace = blocks.trace(network, measured_size)
         if size != measured_size:
             blocks.trace(network, size)  # fails where the images are too small for the network
-        blocks.remove_unused(network, trace.used)
         output = trace.output
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             kind = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "several outputs"
             raise UserError(f"it ends in {kind} instead of one feature map; choose another backbone")
+        blocks.remove_unused(network, trace.used)
         self._tokens = output.ndim == 3
         channels_last = self._tokens or str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
         self._positions = (1, 2) if channels_last else (2, 3)
@@ -117,19 +106,11 @@ class Body(nn.Module):
         self.early_blocks = next(late, 0) or len(groups) // 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute pooled features.
+        """Pooled features (B, features) float32 of images (B, 3, H, W) float, normalised by `preprocessing`.
 
-        Parameters
-        ----------
-        images
-            (B, 3, H, W) float, normalised by `preprocessing`.
-
-        Returns
-        -------
-        Tensor
-            (B, features) float32, pooled in float32 whatever the network computes in. Of a feature map: its maximum,
-            then its mean over all positions, per channel (the concat pooling of fastai 0.7). Of tokens: the class
-            token, or the maximum over the patch tokens where the model has none, then the mean of the patch tokens.
+        Pooled in float32 whatever the network computes in. Of a feature map: its maximum, then its mean over all
+        positions, per channel (the concat pooling of fastai 0.7). Of tokens: the class token, or the maximum over the
+        patch tokens where the model has none, then the mean of the patch tokens.
 
         Raises
         ------
@@ -198,10 +179,7 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
 def preprocessing_of(model: ModelSpec) -> Preprocessing:
     """How images must be prepared for the body that a spec names; the weights need not exist.
 
-    Raises
-    ------
-    UserError
-        If the backbone is unknown, or the weights are a folder that holds no model.
+    A `UserError` if the backbone is unknown, or the weights are a folder that holds no model.
     """
     check_backbone(model.backbone)
     trained = _trained_folder(model)

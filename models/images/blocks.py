@@ -3,8 +3,8 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from timm.models import group_parameters
@@ -13,23 +13,15 @@ from torch import Tensor, nn
 _CONTAINERS = {"features", "layers", "blocks", "stages", "trunk_output", "encoder", "transformers", "dense_stages"}
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What one run of a network showed.
-
-    Attributes
-    ----------
-    output
-        What ``forward_features`` returned, without content.
-    sides
-        Side of the output of each module that ran, in the order of completion.
-    used
-        Parameters that the output depends on.
-    """
+class Trace(NamedTuple):
+    """What one run of a network showed."""
 
     output: Any
+    """What ``forward_features`` returned, without content."""
     sides: dict[str, int | None]
+    """Side of the output of each module that ran, in the order of completion."""
     used: set[str]
+    """Parameters that the output depends on."""
 
 
 def trace(network: nn.Module, size: int) -> Trace:
@@ -40,15 +32,12 @@ def trace(network: nn.Module, size: int) -> Trace:
     twin = copy.deepcopy(network).to("meta")
     sides: dict[str, int | None] = {}
 
-    def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            sides.pop(name, None)
-            sides[name] = _side(output)
-
-        return hook
+    def remember(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        sides.pop(name, None)
+        sides[name] = _side(output)
 
     for name, module in twin.named_modules():
-        module.register_forward_hook(remember(name))
+        module.register_forward_hook(partial(remember, name))
     with torch.enable_grad():
         output = twin.forward_features(torch.zeros(2, 3, size, size, device="meta"))  # type: ignore[operator]
         if isinstance(output, Tensor):
@@ -68,17 +57,15 @@ def _side(output: Any) -> int | None:
 
 
 def remove_unused(network: nn.Module, used: set[str]) -> None:
-    """Take the parameters that are not in `used` out of the network, and modules that have no others."""
-    for name, child in list(network.named_children()):
-        names = {parameter for parameter, _ in child.named_parameters()}
-        used_here = {parameter.removeprefix(f"{name}.") for parameter in used if parameter.startswith(f"{name}.")}
-        if names and not used_here:
-            setattr(network, name, nn.Identity())
-        elif names - used_here:
-            remove_unused(child, used_here)
-    for name, _ in list(network.named_parameters(recurse=False)):
-        if name not in used:
-            network.register_parameter(name, None)
+    """Remove the parameters that are not in `used`, and the content of modules that have no others."""
+    kept = {parameter for name, parameter in network.named_parameters() if name in used}
+    for name, module in reversed(list(network.named_modules())):
+        parameters = set(module.parameters())
+        if parameters and not parameters & kept:
+            network.set_submodule(name, nn.Identity())
+    for name in {name for name, _ in network.named_parameters()} - used:
+        module, _, own = name.rpartition(".")
+        network.get_submodule(module).register_parameter(own, None)
 
 
 def parameter_groups(network: nn.Module) -> list[list[str]]:

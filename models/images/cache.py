@@ -21,7 +21,7 @@ from unfreeze.models.images.index import Index, hash_file
 from unfreeze.models.images.row_file import RowFile, RowWriter
 
 CACHE_VERSION = 1
-"""Raise it when the pixels or the layout of a cache change; it belongs into the key of a cache."""
+"""Raise it when the pixels or the layout of a cache change; it is part of the key of a cache."""
 
 
 def build_image_caches(
@@ -43,76 +43,52 @@ def build_image_caches(
 
     Parameters
     ----------
-    index
-        The images. Their files must still have the content that was indexed.
     targets
         Side of the square in pixels -> file to write. The file is written in place: publish it by renaming.
-    fit, interpolation
-        As in `make_square`.
-    max_megapixels
-        As in `read_image`.
-    threads
-        Decoding threads.
     progress
         Called with (images done, images in all) after each image.
 
     Raises
     ------
     UserError
-        Where an image changed, vanished or became unreadable since it was indexed.
+        If an image changed, vanished or became unreadable since it was indexed.
     """
-    paths = index.rows["path"].to_pylist()
-    contents = index.rows["content"].to_pylist()
-
+    # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
     sides = sorted(set(map(draft_side, targets)))
 
-    def squares_of(path: Path, side: int) -> dict[int, np.ndarray]:
+    def squares(path: Path, side: int) -> dict[int, np.ndarray]:
         image = read_image(path, max_megapixels, side)
-        sizes = [size for size in targets if draft_side(size) == side]
-        return {size: make_square(image, size, fit, interpolation) for size in sizes}
+        return {size: make_square(image, size, fit, interpolation) for size in targets if draft_side(size) == side}
 
-    def squares(image: tuple[str, str]) -> list[np.ndarray]:
-        path, content = image
+    def row(image: tuple[str, str]) -> dict[int, np.ndarray]:
+        path, content = Path(image[0]), image[1]
         # Keys are made of content hashes: pixels of another content must never be stored under them.
-        if hash_file(Path(path)) != content:
+        if hash_file(path) != content:
             raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it anew")
         try:
-            # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
             # One after the other, so that there is only one decoded image at a time.
-            made = {size: square for side in sides for size, square in squares_of(Path(path), side).items()}
-            return [made[size] for size in targets]
+            return {size: square for side in sides for size, square in squares(path, side).items()}
         except UnreadableImage as error:
             raise UserError(f"{path}: {error}; run again to index the images anew") from error
 
     with ExitStack() as files:
-        writers = [files.enter_context(_writer(path, size, fit)) for size, path in targets.items()]
-        resized = map_in_order(squares, zip(paths, contents, strict=True), threads, in_flight=4 * threads)
-        for done, row in enumerate(resized, start=1):
-            for writer, square in zip(writers, row, strict=True):
-                writer.append(square.reshape(1, -1))
+        writers = {}
+        for size, path in targets.items():
+            metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
+            writers[size] = files.enter_context(RowWriter(path, size * size * 3, np.uint8, metadata))
+        images = zip(index.rows["path"].to_pylist(), index.rows["content"].to_pylist(), strict=True)
+        for done, made in enumerate(map_in_order(row, images, threads, in_flight=4 * threads), start=1):
+            for size, writer in writers.items():
+                writer.append(made[size].reshape(1, -1))
             if progress is not None:
-                progress(done, len(paths))
+                progress(done, len(index))
 
 
 class ImageCache:
-    """One cache file, memory-mapped: opening is instant, and only the rows asked for are read.
+    """A file that `build_image_caches` wrote, memory-mapped: opening is instant, and only the rows asked for are read.
 
-    Parameters
-    ----------
-    path
-        A file written by `build_image_caches`.
-
-    Attributes
-    ----------
-    size : int
-        Side of the squares in pixels.
-    fit : str
-        How images became square.
-
-    Raises
-    ------
-    UserError
-        Where the file is not such a cache, is incomplete, or is of another version.
+    Its `size` is the side of the squares in pixels; its `fit`, how images became square. A `UserError` if the file is
+    not such a cache, is incomplete, or is of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,46 +102,15 @@ class ImageCache:
         return len(self._rows)
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy some images out of the cache.
-
-        Parameters
-        ----------
-        rows
-            int64 of shape (B,): positions in the index, in any order, repeats allowed.
-
-        Returns
-        -------
-        torch.Tensor
-            uint8 of shape (B, 3, size, size), in channels-last memory.
-
-        Raises
-        ------
-        IndexError
-            Where a row is negative or past the end.
-        """
+        """Copy the images at positions (B,) of the index, as `RowFile.gather`: (B, 3, size, size), channels last."""
         return self._rows.gather(rows).view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)
 
 
 def usable_size(index: Index, native: int) -> int:
-    """Return the default training size: what the weights were trained at, unless the images are much smaller.
+    """The default training size: `native`, the side that the weights were trained at, unless images are much smaller.
 
-    Parameters
-    ----------
-    index
-        The images.
-    native
-        Side that the weights were trained at, in pixels.
-
-    Returns
-    -------
-    int
-        `native`, but at most eight times the median of the images' shorter sides, rounded to a multiple of 32.
+    At most eight times the median of the images' shorter sides, rounded to a multiple of 32.
     """
     width, height = (index.rows[name].to_numpy() for name in ("width", "height"))
     limit = 8 * float(np.median(np.minimum(width, height)))
     return min(native, max(32, 32 * round(limit / 32)))
-
-
-def _writer(path: Path, size: int, fit: Fit) -> RowWriter:
-    metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
-    return RowWriter(path, size * size * 3, np.uint8, metadata)

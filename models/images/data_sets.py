@@ -61,25 +61,11 @@ def write_digits(folder: Path) -> Path:
 
 
 def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
-    """Find the images of a data set, after downloading it into `folder` if it is not there yet.
+    """Find the images of one of `DATA_SETS`, after downloading it into a folder of its own if it is not there yet.
 
-    Parameters
-    ----------
-    name
-        One of `DATA_SETS`.
-    folder
-        The data set's own.
-
-    Returns
-    -------
-    Path or list of tuple
-        Path, label and split of each image (None for all where the data set has no split); or, where torchvision
-        has pixels instead of files, the folder that they were written to, one folder per split (if any) and label.
-
-    Raises
-    ------
-    UserError
-        If the download fails.
+    Returns path, label and split of each image (None for all where the data set has no split); or, where torchvision
+    has pixels instead of files, the folder that they were written to, one folder per split (if any) and label. A
+    `UserError` if the download fails.
     """
     data_set, written = DATA_SETS[name], folder / "images"
     if written.is_dir():

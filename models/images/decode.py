@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from PIL.IcoImagePlugin import IcoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -29,16 +29,7 @@ Result = TypeVar("Result")
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-_ORIENTATION_TAG, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 _SMALLEST_SIDE = 4
 _TILE = 512
 
@@ -82,17 +73,14 @@ def read_image(path: Path | BytesIO, max_megapixels: float, at_least: int | None
         orientation = _orientation(image)
         rgb = _to_rgb(image)
     del image  # its pixels would be a third copy beside those of the turned image
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    rgb.info = {}  # damaged EXIF among it would be read again
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def check_image(path: Path, max_megapixels: float) -> tuple[int, int]:
-    """Width and height as displayed, after verifying as cheaply as possible that `read_image` will succeed.
-
-    Raises
-    ------
-    UnreadableImage
-        As `read_image` does.
-    """
+    """Width and height as displayed, if `read_image` would succeed; raises what it would, but more cheaply."""
     with _opened(path, max_megapixels) as image:
         width, height = image.size
         # A JPEG's luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
@@ -111,22 +99,10 @@ def draft_side(at_least: int) -> int:
 
 
 def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpolation) -> np.ndarray:
-    """Resize an image to a square, antialiased.
+    """Resize an RGB image to a square of `size` pixels, antialiased: (size, size, 3) uint8, writable.
 
-    Parameters
-    ----------
-    image
-        In mode RGB.
-    size
-        Side of the square in pixels.
-    fit
-        `crop`: scale the shorter side to `size` and keep the centre; `squish`: ignore the aspect ratio;
-        `pad`: scale the longer side to `size` and fill up with black.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 of shape (size, size, 3), writable.
+    `crop` scales the shorter side to `size` and keeps the centre; `squish` ignores the aspect ratio; `pad` scales the
+    longer side to `size` and fills up with black.
     """
     filter_ = Image.Resampling[interpolation.upper()]
     width, height = image.size
@@ -170,8 +146,7 @@ def map_in_order(
 @contextmanager
 def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
     """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
-    # A process-wide filter, because `warnings.catch_warnings` is not safe in threads. It is looked up in every call,
-    # because a test or another library may have reset the filters meanwhile.
+    # `warnings.catch_warnings` is not safe in threads. A test or another library may have reset the filters meanwhile.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -247,7 +222,7 @@ def _pixels(image: Image.Image) -> int:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
     try:
-        value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+        value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to lose the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

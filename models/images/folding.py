@@ -1,7 +1,7 @@
 """Batch norms that no longer learn become part of the convolutions before them: a third less work to predict."""
 
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +21,12 @@ def fold_batch_norms(body: Body, size: int) -> int:
     Pairs are found by watching one pass. If another pass does not give the same activations except for rounding,
     everything is put back: a network may use its layers in ways that a pass does not show.
 
-    Parameters
-    ----------
-    body
-        In evaluation mode on the CPU; changed in place.
-    size
-        Side of the images that it will see, in pixels.
+    `body` is changed in place; it must be in evaluation mode on the CPU. `size` is the side of its images in pixels.
     """
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    modules = dict(body.named_modules())
     with torch.inference_mode():
         pairs, before = _watched(body, images)
-    modules = dict(body.named_modules())
     for conv, norm in pairs:
         body.set_submodule(conv, fuse_conv_bn_eval(modules[conv], modules[norm]))
         body.set_submodule(norm, _activation_of(modules[norm]))
@@ -45,31 +40,23 @@ def fold_batch_norms(body: Body, size: int) -> int:
 
 def _watched(body: Body, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Names of convolutions and of batch norms that take their output, each of both running once; the activations."""
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     calls: Counter[str] = Counter()
     pairs: list[tuple[str, str]] = []
 
-    def conv_ran(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_conv: nn.Module, _inputs: Any, output: Tensor) -> None:
-            calls[name] += 1
-            made[id(output)] = (name, output)
+    def conv_ran(name: str, _conv: nn.Module, _inputs: Any, output: Any) -> None:
+        calls[name] += 1
+        output.made_by = name
 
-        return hook
-
-    def norm_runs(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(_norm: nn.Module, inputs: Any) -> None:
-            calls[name] += 1
-            if id(inputs[0]) in made:
-                pairs.append((made[id(inputs[0])][0], name))
-
-        return hook
+    def norm_runs(name: str, _norm: nn.Module, inputs: Any) -> None:
+        calls[name] += 1
+        pairs.append((getattr(inputs[0], "made_by", ""), name))
 
     hooks = []
     for name, module in body.named_modules():
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(conv_ran(name)))
+            hooks.append(module.register_forward_hook(partial(conv_ran, name)))
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and isinstance(module.running_mean, Tensor):
-            hooks.append(module.register_forward_pre_hook(norm_runs(name)))
+            hooks.append(module.register_forward_pre_hook(partial(norm_runs, name)))
     try:
         activations = body(images)
     finally:

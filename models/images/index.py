@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -15,23 +15,15 @@ import pyarrow.feather
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_order
-from unfreeze.models.images.sources import Listing
+from unfreeze.models.images.sources import ListedFile, Listing, shortened
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 
+_TEXT, _INT = pa.string(), pa.int32()
 _ROWS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("target", pa.int32()),
-        ("split", pa.string()),
-        ("content", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("bytes", pa.int64()),
-    ]
+    dict(path=_TEXT, label=_TEXT, target=_INT, split=_TEXT, content=_TEXT, width=_INT, height=_INT, bytes=pa.int64())
 )
-_REJECTED = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+_REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("reason", _TEXT)])
 
 CONTRADICTION = "contradiction:"
 """How the reason begins why an image with two labels is rejected."""
@@ -39,33 +31,24 @@ CONTRADICTION = "contradiction:"
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The images of a data set, in a fixed order that caches and predictions share.
-
-    Attributes
-    ----------
-    rows
-        path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
-        width and height (as displayed), bytes.
-    rejected
-        path, label and reason of every file that is not used.
-    classes
-        Labels in sorted order.
-    digest
-        Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split.
-    """
+    """The images of a data set, in a fixed order that caches and predictions share."""
 
     rows: pa.Table
+    """path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
+    width and height (as displayed), bytes."""
     rejected: pa.Table
+    """path, label and reason of every file that is not used."""
     classes: tuple[str, ...]
+    """Labels in sorted order."""
     digest: str
+    """Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
     def targets(self) -> np.ndarray:
         """Class of every row: int64 of shape (rows,)."""
-        targets: np.ndarray = self.rows["target"].to_numpy().astype(np.int64)
-        return targets
+        return np.asarray(self.rows["target"], dtype=np.int64)
 
     def train_rows(self) -> np.ndarray:
         """Positions of the training rows, ascending: int64 of shape (training rows,)."""
@@ -76,7 +59,7 @@ class Index:
         return self._positions("valid")
 
     def _positions(self, split: str) -> np.ndarray:
-        return np.flatnonzero(np.array(self.rows["split"].to_pylist()) == split).astype(np.int64)
+        return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
 
     def sides(self) -> dict[str, str]:
         """Content of every image -> `train` or `valid`."""
@@ -85,7 +68,7 @@ class Index:
     def fingerprint(self) -> str:
         """Hash of the distinct (content, label), whatever their order, paths and split."""
         pairs = set(zip(self.rows["content"].to_pylist(), self.rows["label"].to_pylist(), strict=True))
-        return hashlib.blake2b(json.dumps(sorted(pairs)).encode(), digest_size=16).hexdigest()
+        return _blake2b(json.dumps(sorted(pairs)).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
@@ -98,13 +81,7 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        UserError
-            Where the file is not an index.
-        """
+        """Read what `save` wrote; a `UserError` if the file is not an index."""
         try:
             rows = pa.feather.read_table(str(path), memory_map=False)
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
@@ -122,7 +99,7 @@ def hash_file(path: Path) -> str:
         return ""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            return hashlib.file_digest(file, _blake2b).hexdigest()
     except OSError:
         return ""
 
@@ -151,12 +128,8 @@ def build_index(
 
     Parameters
     ----------
-    listing
-        Files and labels.
-    hashes
-        Content hashes of the files, in the same order.
-    data
-        Split and limits.
+    listing, hashes
+        Files in the order of the index's rows, and hashes of their content.
     progress
         Called with (contents verified, contents in all).
     threads
@@ -164,53 +137,37 @@ def build_index(
     earlier
         Content -> `train` or `valid` of a split to continue with: new contents fill up what a class lacks.
 
-    Returns
-    -------
-    Index
-        Rows in the order of the listing.
-
     Raises
     ------
     UserError
-        Where nothing is left, or a class has fewer than two distinct images, none to train on, or the source's own
+        If nothing is left, or a class has fewer than two distinct images, none to train on, or the source's own
         split leaves nothing to validate on.
     """
-    found = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
-    reasons = [verdict if isinstance(verdict, str) else None for verdict in found]
-    _leave_out_contradictions(listing, hashes, reasons)
-    splits = [file.split for file in listing.files]
-    own_split = any(split is not None for split in splits)
-    if own_split:
-        _leave_out_leaks(listing, hashes, reasons)
-    kept = [position for position, reason in enumerate(reasons) if reason is None]
-    _check_classes(listing, hashes, reasons, kept, own_split)
-    valid = set() if own_split else _draw_valid(listing, hashes, kept, data, earlier or {})
+    verdicts = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
+    images = [_Image(*each) for each in zip(listing.files, hashes, verdicts, strict=True)]
+    has_split = any(file.split is not None for file in listing.files)
+    _reject_contradictions(images)
+    if has_split:
+        _reject_leaks(images)
+    _check_classes(listing.name, images, has_split)
+    kept = [image for image in images if image.is_kept]
+    valid = set() if has_split else _draw_valid(kept, data, earlier or {})
 
-    classes = tuple(sorted({listing.files[position].label for position in kept}))
+    classes = tuple(sorted({image.file.label for image in kept}))
     target_of = {label: target for target, label in enumerate(classes)}
     rows = []
-    digest = hashlib.blake2b(digest_size=16)
-    for position in kept:
-        file, content, size = listing.files[position], hashes[position], found[position]
-        assert isinstance(size, _Size)
-        split = file.split or ("valid" if content in valid else "train")
-        digest.update(json.dumps([content, file.label, split]).encode())
-        rows.append(
-            {
-                "path": str(file.path),
-                "label": file.label,
-                "target": target_of[file.label],
-                "split": split,
-                "content": content,
-                "width": size.width,
-                "height": size.height,
-                "bytes": size.bytes,
-            }
-        )
+    digest = _blake2b()
+    for image in kept:
+        path, label, split = image.file
+        split = split or ("valid" if image.content in valid else "train")
+        digest.update(json.dumps([image.content, label, split]).encode())
+        assert isinstance(image.verdict, _Size)
+        row = {"path": str(path), "label": label, "target": target_of[label], "split": split}
+        rows.append({**row, "content": image.content, **image.verdict._asdict()})
     rejected = [
-        {"path": str(file.path), "label": file.label, "reason": reason}
-        for file, reason in zip(listing.files, reasons, strict=True)
-        if reason is not None
+        {"path": str(image.file.path), "label": image.file.label, "reason": image.verdict}
+        for image in images
+        if not image.is_kept
     ]
     return Index(
         rows=pa.Table.from_pylist(rows, schema=_ROWS),
@@ -224,6 +181,21 @@ class _Size(NamedTuple):
     width: int
     height: int
     bytes: int
+
+
+@dataclass
+class _Image:
+    file: ListedFile
+    content: str
+    verdict: _Size | str  # or why it is rejected
+
+    @property
+    def is_kept(self) -> bool:
+        return isinstance(self.verdict, _Size)
+
+
+def _blake2b(data: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def _verify(
@@ -253,90 +225,77 @@ def _verify(
     return [verdicts[key] for key in keys]
 
 
-def _leave_out_contradictions(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
+def _reject_contradictions(images: list[_Image]) -> None:
     first: dict[str, dict[str, Path]] = defaultdict(dict)  # content -> label -> the first file with both
-    for file, content, reason in zip(listing.files, hashes, reasons, strict=True):
-        if reason is None:
-            first[content].setdefault(file.label, file.path)
-    for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
-        if reasons[position] is None and len(first[content]) > 1:
-            others = [f"{label!r} as {path}" for label, path in first[content].items() if label != file.label]
-            reasons[position] = f"{CONTRADICTION} the same image is labelled {_listed(others, most=3)}"
+    kept = [image for image in images if image.is_kept]
+    for image in kept:
+        first[image.content].setdefault(image.file.label, image.file.path)
+    for image in kept:
+        labels = first[image.content].items()
+        others = [f"{label!r} as {path}" for label, path in labels if label != image.file.label]
+        if others:
+            image.verdict = f"{CONTRADICTION} the same image is labelled {shortened(others, most=3)}"
 
 
-def _leave_out_leaks(listing: Listing, hashes: Sequence[str], reasons: list[str | None]) -> None:
-    trained = {
-        content: file.path.name
-        for file, content, reason in zip(listing.files, hashes, reasons, strict=True)
-        if reason is None and file.split == "train"
-    }
-    for position, (file, content) in enumerate(zip(listing.files, hashes, strict=True)):
-        if reasons[position] is None and file.split == "valid" and content in trained:
-            reasons[position] = f"the same image is in train as {trained[content]}"
+def _reject_leaks(images: list[_Image]) -> None:
+    kept = [image for image in images if image.is_kept]
+    trained = {image.content: image.file.path.name for image in kept if image.file.split == "train"}
+    for image in kept:
+        if image.file.split == "valid" and image.content in trained:
+            image.verdict = f"the same image is in train as {trained[image.content]}"
 
 
-def _check_classes(
-    listing: Listing, hashes: Sequence[str], reasons: list[str | None], kept: list[int], own_split: bool
-) -> None:
-    labels = {file.label for file in listing.files}
-    contents: dict[str, set[str]] = defaultdict(set)
-    splits: dict[str, set[str]] = defaultdict(set)
-    for position in kept:
-        file = listing.files[position]
-        contents[file.label].add(hashes[position])
-        splits[file.label].add(file.split or "")
-    problem = None
-    if not kept:
-        problem = f"none of the {len(reasons)} files is a usable image"
-    elif len(labels) < 2:
-        problem = f"only one class ({', '.join(map(repr, labels))}), but at least two are needed"
-    elif few := sorted(label for label in labels if len(contents[label]) < 2):
+def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
+    contents: dict[str, set[str]] = {image.file.label: set() for image in images}
+    splits: dict[str, set[str | None]] = defaultdict(set)
+    for image in images:
+        if image.is_kept:
+            contents[image.file.label].add(image.content)
+            splits[image.file.label].add(image.file.split)
+    few = sorted(label for label, distinct in contents.items() if len(distinct) < 2)
+    untrained = sorted(label for label in contents if "train" not in splits[label])
+    if not any(contents.values()):
+        problem = f"none of the {len(images)} files is a usable image"
+    elif len(contents) < 2:
+        problem = f"only one class ({', '.join(map(repr, contents))}), but at least two are needed"
+    elif few:
         problem = (
             "every class needs at least two different usable images, one to train and one to validate, but "
-            + _listed(f"{label!r} has {len(contents[label])}" for label in few)
+            + shortened(f"{label!r} has {len(contents[label])}" for label in few)
         )
-    elif own_split and (untrained := sorted(label for label in labels if "train" not in splits[label])):
-        problem = f"no training image of {_listed(map(repr, untrained))}"
-    elif own_split and not any("valid" in sides for sides in splits.values()):
+    elif has_split and untrained:
+        problem = f"no training image of {shortened(map(repr, untrained))}"
+    elif has_split and not any("valid" in sides for sides in splits.values()):
         problem = "the source's own split has no usable validation image"
-    if problem is None:
+    else:
         return
-    message = f"{listing.name}: {problem}"
-    if gone := Counter(_kind_of(reason) for reason in reasons if reason is not None):
-        kind, count = gone.most_common(1)[0]
-        reason = next(reason for reason in reasons if reason is not None and _kind_of(reason) == kind)
-        message += f"; {gone.total()} of {len(reasons)} files were rejected, most often ({count}) because: {reason}"
+    message = f"{name}: {problem}"
+    # Contradictions count together, although each names other files.
+    reasons = [image.verdict for image in images if isinstance(image.verdict, str)]
+    kinds = [CONTRADICTION if reason.startswith(CONTRADICTION) else reason for reason in reasons]
+    if kinds:
+        kind, count = Counter(kinds).most_common(1)[0]
+        reason = reasons[kinds.index(kind)]
+        message += f"; {len(kinds)} of {len(images)} files were rejected, most often ({count}) because: {reason}"
     raise UserError(f"{message}. Add images, or remove or merge these classes.")
 
 
-def _kind_of(reason: str) -> str:
-    """The reason, without what differs from file to file."""
-    return CONTRADICTION if reason.startswith(CONTRADICTION) else reason
-
-
-def _draw_valid(
-    listing: Listing, hashes: Sequence[str], kept: list[int], data: DataSpec, earlier: Mapping[str, str]
-) -> set[str]:
+def _draw_valid(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str]) -> set[str]:
+    """Contents that validate."""
     contents: dict[str, set[str]] = defaultdict(set)
-    for position in kept:
-        contents[listing.files[position].label].add(hashes[position])
+    for image in kept:
+        contents[image.file.label].add(image.content)
 
     def draw(content: str) -> tuple[int, bytes]:
-        # Known ones come where they have been: those that validated first, those that trained last.
+        # Known ones keep their side: those that validated come first, those that trained last.
         known = {"valid": 0, "train": 2}.get(earlier.get(content, ""), 1)
-        return known, hashlib.blake2b(f"{data.split_seed}:{content}".encode(), digest_size=16).digest()
+        return known, _blake2b(f"{data.split_seed}:{content}".encode()).digest()
 
     valid: set[str] = set()
     for distinct in contents.values():
         wanted = max(1, round(data.valid_fraction * len(distinct)))
-        validated = sum(earlier.get(content) == "valid" for content in distinct)
-        trained = sum(earlier.get(content) == "train" for content in distinct)
+        sides = Counter(earlier.get(content) for content in distinct)
         # At least one on either side comes before anything else.
-        count = min(max(wanted, validated), max(len(distinct) - trained, 1), len(distinct) - 1)
+        count = min(max(wanted, sides["valid"]), max(len(distinct) - sides["train"], 1), len(distinct) - 1)
         valid.update(sorted(distinct, key=draw)[:count])
     return valid
-
-
-def _listed(items: Iterable[str], most: int = 10) -> str:
-    every = list(items)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

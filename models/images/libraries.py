@@ -30,22 +30,14 @@ _OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images must be prepared for a set of pretrained weights.
-
-    Attributes
-    ----------
-    mean, std
-        Per channel (red, green, blue), for pixel values from 0 to 1.
-    interpolation
-        How training images were resized.
-    size
-        Side of the training images in pixels.
-    """
+    """How images must be prepared for a set of pretrained weights."""
 
     mean: tuple[float, float, float]
+    """Per channel (red, green, blue), for pixel values from 0 to 1, as is `std`."""
     std: tuple[float, float, float]
     interpolation: Literal["bilinear", "bicubic"]
     size: int
+    """Side of the training images in pixels."""
 
 
 def check_backbone(name: str) -> None:
@@ -95,11 +87,8 @@ def published_preprocessing(model: ModelSpec) -> Preprocessing:
 def network_of(model: ModelSpec, size: int) -> nn.Module:
     """The network that a spec names, with its weights and a method ``forward_features``; it may have a classifier.
 
-    Raises
-    ------
-    UserError
-        If its weights are missing, damaged or of another model. Whatever the library raises, if it cannot be built for
-        images of `size`.
+    A `UserError` if its weights are missing, damaged or of another model; whatever the library raises, if it cannot be
+    built for images of `size`.
     """
     if not model.backbone.startswith(_TIMM):
         return _torchvision_network(model, size)

@@ -20,8 +20,8 @@ from unfreeze.models.images.index import Index, build_index, hash_file, hash_fil
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
-from unfreeze.models.predict_spec import Predict
 from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 

@@ -1,6 +1,7 @@
 """Fixed-width rows in one memory-mapped Arrow file: images as uint8, activations as float32."""
 
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +17,8 @@ _MOST_BYTES = 32 * 2**20
 class RowWriter:
     """Appends rows to a file, with one record batch in memory (128 rows, fewer where that exceeds 32 MiB).
 
-    Use it as a context manager; the file is complete when the block ends without an error.
-
-    Parameters
-    ----------
-    path
-        File to write in place, uncompressed, in the Arrow IPC (feather) format.
-    width, dtype
-        Numbers in a row, and their type.
-    metadata
-        Texts for the file's schema.
+    Use it as a context manager: the file, uncompressed Arrow IPC (feather) of `width` numbers of `dtype` per row with
+    `metadata` in its schema, is written in place and complete when the block ends without an error.
     """
 
     def __init__(self, path: Path, width: int, dtype: DTypeLike, metadata: dict[str, str]) -> None:
@@ -36,7 +29,7 @@ class RowWriter:
         self._schema = pa.schema([pa.field("row", self._type, nullable=False)], metadata=metadata)
         self._file = pa.ipc.new_file(str(path), self._schema)
 
-    def __enter__(self) -> "RowWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -62,24 +55,10 @@ class RowWriter:
 
 
 class RowFile:
-    """A memory-mapped file of fixed-width rows: opening is instant, and only the rows asked for are read.
+    """A file that `RowWriter` completed, memory-mapped: opening is instant, and only the rows asked for are read.
 
-    Parameters
-    ----------
-    path
-        A file that `RowWriter` completed.
-
-    Attributes
-    ----------
-    width : int
-        Numbers in a row.
-    metadata : dict of str
-        The texts that the file was written with.
-
-    Raises
-    ------
-    UserError
-        If the file is incomplete, damaged or of another kind.
+    It has the `width` and `metadata` that it was written with. A `UserError` if it is incomplete, damaged or of another
+    kind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,22 +77,9 @@ class RowFile:
         return self._rows
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy some rows out of the file.
+        """Copy the rows (B,) int64, in any order, repeats allowed, as (B, width) of the file's dtype.
 
-        Parameters
-        ----------
-        rows
-            int64 of shape (B,), in any order, repeats allowed.
-
-        Returns
-        -------
-        torch.Tensor
-            (B, width) of the file's dtype.
-
-        Raises
-        ------
-        IndexError
-            Where a row is negative or past the end.
+        An `IndexError` if a row is negative or past the end.
         """
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._rows:

@@ -34,50 +34,30 @@ class ListedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, sorted, before any was opened.
-
-    Attributes
-    ----------
-    name
-        Short name to show.
-    files
-        Sorted by path relative to the source (tables: by path). Either all have a split or none.
-    note
-        How the source was understood, where that may surprise.
-    """
+    """The files of a source, sorted, before any was opened."""
 
     name: str
     files: tuple[ListedFile, ...]
+    """Sorted by path relative to the source (tables: by path). Either all have a split or none."""
     note: str | None = None
+    """How the source was understood, where that may surprise."""
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Images to predict, in a fixed order.
-
-    Attributes
-    ----------
-    names
-        What each is called in the predictions: the path as a table has it, else the whole path.
-    files
-        Absolute paths, or empty where a table has none.
-    """
+    """Images to predict, in a fixed order."""
 
     names: list[str]
+    """What each is called in the predictions: the path as a table has it, else the whole path."""
     files: list[str]
+    """Absolute paths, or empty where a table has none."""
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     """List the images and labels of `data.source`.
 
     `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
-
-    Parameters
-    ----------
-    data
-        The source, and the columns of a table.
-    downloads
-        Folder for digits and torchvision data sets, one folder each; created where needed.
+    Digits and torchvision data sets are written to a folder each in `downloads`.
 
     Raises
     ------
@@ -110,23 +90,15 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
 
 
 def list_unlabelled(source: str, path_column: str, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
-    """List images to predict without opening any; whether one can be read shows when it is.
+    """List images to predict without opening any; a `UserError` if there is no such source, or nothing in it.
 
     Parameters
     ----------
     source
-        A folder (with all folders in it; hidden files are skipped), one image, a table of paths, or `digits`.
-    path_column
-        Column of paths; relative ones start at the table's folder.
-    downloads
-        Folder of the digits, which are written there if necessary.
+        A folder (with all folders in it; hidden files are skipped), one image, a table of paths (relative ones start at
+        the table's folder), or `digits` (written to a folder in `downloads` if necessary).
     without
         Files and folders to leave out, such as the predictions themselves.
-
-    Raises
-    ------
-    UserError
-        If there is no such source, or nothing in it.
     """
     path = Path(os.path.abspath(Path(source).expanduser()))
     if source == "digits":

@@ -6,8 +6,7 @@ was a sixth faster than decoding beside the pass (185 against 161 images a secon
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -26,30 +25,25 @@ ImageSource = bytes | str | Path
 """Encoded bytes, or a file."""
 Decoded = tuple[int, np.ndarray | str]
 """Position, and pixels or the reason why there are none."""
+Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(decoded (B, ...), positions (B,) int64) -> results (B, K)."""
 
 
 class Chunk(NamedTuple):
-    """What became of some images in a row.
-
-    Attributes
-    ----------
-    positions : numpy.ndarray
-        Those that could be read, (n,) int64, ascending.
-    results : numpy.ndarray
-        A row for each of them, (n, K).
-    unreadable : dict of int to str
-        Position -> reason, of the others.
-    """
+    """Results of consecutive images."""
 
     positions: np.ndarray
+    """Of images that could be read, (n,) int64, ascending."""
     results: np.ndarray
+    """A row for each of them, (n, K)."""
     unreadable: dict[int, str]
+    """Position -> reason, of the others."""
 
 
 def stream(
     images: Sequence[ImageSource],
     decode: Callable[[ImageSource], np.ndarray],
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    compute: Compute,
     batch_size: int,
     chunk: int,
     start: int = 0,
@@ -58,28 +52,20 @@ def stream(
 ) -> Generator[Chunk, None, None]:
     """Decode and compute, chunk by chunk, in order.
 
-    A batch never reaches over the end of a chunk: whoever starts again at a chunk gets, bit for bit, what an
-    uninterrupted pass gives. Memory: `BATCHES_AHEAD` decoded batches, the one under way and a chunk of results,
-    besides an image in each thread, whatever the number of images.
+    A batch never reaches over the end of a chunk: a stream that starts at a chunk gives, bit for bit, what an
+    uninterrupted one does. Memory: `BATCHES_AHEAD` decoded batches, the current one and a chunk of results, besides an
+    image in each thread, whatever the number of images.
 
     Parameters
     ----------
-    images
-        All of them.
     decode
         Makes an image an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
     compute
-        (decoded (B, ...), positions (B,) int64) -> results (B, K). Called here.
-    batch_size
-        Images per call of `compute`, at most.
-    chunk
-        Images per chunk; the last may have fewer.
+        Called in the caller's thread, with at most `batch_size` images.
     start
         Position of the first image to read; chunks are counted from there.
     overlap
         Whether to decode while `compute` runs, or in turns with it.
-    threads
-        That decode.
     """
 
     def decoded(position: int) -> Decoded:
@@ -88,45 +74,33 @@ def stream(
         except UnreadableImage as error:
             return position, str(error)
 
-    in_turn = map_in_order if overlap else _lot_by_lot
-    ahead = in_turn(decoded, range(start, len(images)), threads, BATCHES_AHEAD * batch_size)
+    def in_turns(lot: int) -> Generator[Decoded, None, None]:
+        for first in range(start, len(images), lot):
+            yield from list(map_in_order(decoded, range(first, min(first + lot, len(images))), threads, lot))
+
+    lot = BATCHES_AHEAD * batch_size
+    ahead = map_in_order(decoded, range(start, len(images)), threads, lot) if overlap else in_turns(lot)
     with closing(ahead):  # stopped in the middle, the threads must not continue decoding
         for first in range(start, len(images), chunk):
             yield _one_chunk(islice(ahead, min(chunk, len(images) - first)), compute, batch_size)
 
 
-def _lot_by_lot(
-    function: Callable[[int], Decoded], items: Sequence[int], threads: int, lot: int
-) -> Generator[Decoded, None, None]:
-    """As `map_in_order`, but the threads rest while the results of a lot are taken."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
-        for first in range(0, len(items), lot):
-            yield from list(pool.map(function, items[first : first + lot]))
-
-
-def _one_chunk(
-    decoded: Iterator[Decoded],
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    batch_size: int,
-) -> Chunk:
+def _one_chunk(decoded: Iterable[Decoded], compute: Compute, batch_size: int) -> Chunk:
     unreadable: dict[int, str] = {}
+
+    def readable() -> Generator[tuple[int, np.ndarray], None, None]:
+        for position, image in decoded:
+            if isinstance(image, str):
+                unreadable[position] = image
+            else:
+                yield position, image
+
+    images = readable()
     positions: list[int] = []
-    batch: list[np.ndarray] = []
     results: list[np.ndarray] = []
-
-    def flush() -> None:
-        results.append(compute(np.stack(batch), np.array(positions[-len(batch) :], dtype=np.int64)))
-        batch.clear()
-
-    for position, image in decoded:
-        if isinstance(image, str):
-            unreadable[position] = image
-            continue
-        positions.append(position)
-        batch.append(image)
-        if len(batch) == batch_size:
-            flush()
-    if batch:
-        flush()
+    while batch := list(islice(images, batch_size)):
+        here, squares = zip(*batch, strict=True)
+        positions += here
+        results.append(compute(np.stack(squares), np.array(here, dtype=np.int64)))
     together = np.concatenate(results) if results else np.empty((0, 0))
     return Chunk(np.array(positions, dtype=np.int64), together, unreadable)

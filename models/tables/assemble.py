@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.dates import add_datepart, parse_dates
 from unfreeze.models.tables.encoding import require
-from unfreeze.models.tables.reading import join_many_to_one, keep_where
+from unfreeze.models.tables.joins import join_many_to_one, keep_where
 
 
 @dataclass(frozen=True)

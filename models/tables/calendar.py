@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.events import days_since, days_until, rolling_mean
 
 ROLLING_DAYS = 7
@@ -113,9 +113,9 @@ class Calendar:
         for after, gap in zip(days, days.diff(), strict=True):
             if gap > longest:
                 reason = (
-                    f"column {dates.name!r}: the days from {(after - gap + _DAY).date()} to {(after - _DAY).date()} are "
-                    "in neither the training nor these rows, so that days since events and means of the last days are "
-                    "unknown; give their rows as well"
+                    f"column {dates.name!r}: the days from {(after - gap + _DAY).date()} to {(after - _DAY).date()} "
+                    "are in neither the training nor these rows, so that days since events and means of the last days "
+                    "are unknown; give their rows as well"
                 )
                 affected = (day >= after) & (day < after + self.window * _DAY)
                 unknown |= dict.fromkeys(np.flatnonzero(affected).tolist(), reason)

@@ -8,12 +8,10 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
-MIN_ROWS = 20
-"""Fewer usable rows are an error."""
-
+MIN_ROWS = 20  # fewer usable rows are an error
 _SAMPLE_ROWS = 20_000
 _LEAK_CORRELATION = 0.98
 _LEAK_ACCURACY = 0.98
@@ -25,7 +23,7 @@ _OWN_CATEGORY = 0.9
 def check_table(
     frame: pd.DataFrame, targets: list[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
 ) -> list[str]:
-    """Look for what makes a result too good to be true, or a column useless.
+    """Warn, a sentence each, of what makes a result too good to be true, or a column useless.
 
     Looks at the training rows (for the target at a sample of them): columns that nearly give the target away,
     constant and empty columns, and text of which nearly every row is a category of its own. Also: classes that occur
@@ -35,64 +33,41 @@ def check_table(
     ----------
     frame
         The rows, dates already parsed.
-    targets
-        Columns to predict.
     train, valid
         Positions of the rows of each part.
-    data
-        How the table is read and split.
-
-    Returns
-    -------
-    list of str
-        Warnings, each a sentence.
     """
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
     features = [column for column in frame.columns if column not in not_features]
     sample = frame.iloc[pd.Series(train).sample(min(_SAMPLE_ROWS, len(train)), random_state=0)]
-    warnings = _split_warnings(frame, features, data)
+    found: list[str | None] = [_random_split_of_dates(frame, features, data)]
     for target in targets:
         classes = _is_class(frame[target], data)
         if classes:
-            warnings += _unseen_classes(frame[target], train, valid)
-        warnings += [
-            warning
-            for column in features
-            if (warning := _leak(sample[column], sample[target], classes=classes)) is not None
-        ]
+            found.append(_unseen_classes(frame[target], train, valid))
+        found += [_leak(sample[column], sample[target], classes=classes) for column in features]
     # A column at a time: all training rows at once would be a second table.
-    return warnings + [
-        warning
-        for column in features
-        if (warning := _useless(frame[column].iloc[train], column in data.continuous)) is not None
-    ]
+    found += [_useless(frame[column].iloc[train], column in data.continuous) for column in features]
+    return [warning for warning in found if warning is not None]
 
 
 def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Exclude rows without a target. Infinite numbers count as missing.
+    """Exclude rows without a value of each of the `targets`. Infinite numbers count as missing.
 
-    Parameters
-    ----------
-    frame
-        The rows.
-    targets
-        Columns to predict.
+    Returns the table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
+    reason, and rows (how many it concerns).
 
-    Returns
-    -------
-    tuple
-        The table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
-        reason, and rows (how many it concerns).
-
-    Raises
-    ------
-    UserError
-        Where a target is absent or constant, or fewer than 20 rows are left.
+    Raises UserError where a target is absent or constant, or fewer than 20 rows are left.
     """
     for target in targets:
         if target not in frame.columns:
             raise unknown_column(target, frame.columns, "target")
-    frame, rejected = _without_infinities(frame)
+    rejected: list[dict[str, Any]] = []
+    for column in (name for name in frame.columns if is_float_dtype(frame[name])):
+        infinite = np.concatenate([part.isin([np.inf, -np.inf]).to_numpy() for part in in_chunks(frame[column])])
+        if infinite.any():
+            reason = "an infinite value counts as missing"
+            rejected.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
+            frame = frame.assign(**{column: frame[column].mask(infinite)})
     for target in targets:
         missing = frame[target].isna()
         if missing.any():
@@ -111,17 +86,8 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
 def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Exclude columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
 
-    Parameters
-    ----------
-    frame
-        The usable rows.
-    keep
-        Columns that stay even if constant: targets, and those that dates, groups or the split come from.
-
-    Returns
-    -------
-    tuple
-        The table, and what was rejected, as `drop_unusable_rows` says it.
+    Columns in `keep` stay in any case: targets, and those that dates, groups or the split come from. Returns the table,
+    and what was rejected, as `drop_unusable_rows` does.
     """
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
@@ -132,36 +98,21 @@ def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.
     return frame.drop(columns=list(reasons)), rejected
 
 
-def _without_infinities(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    rejected = []
-    for column in frame.columns:
-        if not is_float_dtype(frame[column]):
-            continue
-        infinite = np.concatenate([part.isin([np.inf, -np.inf]).to_numpy() for part in in_chunks(frame[column])])
-        if infinite.any():
-            reason = "an infinite value counts as missing"
-            rejected.append({"what": column, "reason": reason, "rows": int(infinite.sum())})
-            frame = frame.assign(**{column: frame[column].mask(infinite)})
-    return frame, rejected
-
-
-def _split_warnings(frame: pd.DataFrame, features: list[str], data: TableDataSpec) -> list[str]:
+def _random_split_of_dates(frame: pd.DataFrame, features: list[str], data: TableDataSpec) -> str | None:
     if data.split not in ("auto", "random") or (data.split == "auto" and data.date):
-        return []
-    dates = [column for column in features if column in data.date or _holds_dates(frame[column])]
-    if not dates:
-        return []
-    return [
-        f"Rows are split at random although {dates[0]} holds dates: if the future is to be predicted, validate the "
-        f"last days (date: [{dates[0]}], split: last_days), or the result is too good."
-    ]
+        return None
+    for name in features:
+        if name in data.date or _holds_dates(frame[name]):
+            return (
+                f"Rows are split at random although {name} holds dates: if the future is to be predicted, validate the "
+                f"last days (date: [{name}], split: last_days), or the result is too good."
+            )
+    return None
 
 
 def _holds_dates(column: pd.Series) -> bool:
-    if is_datetime64_any_dtype(column):
-        return True
-    if is_numeric_dtype(column):
-        return False
+    if is_numeric_dtype(column) or is_datetime64_any_dtype(column):
+        return is_datetime64_any_dtype(column)
     first = column.dropna().head(100).astype(str)
     return len(first) > 0 and bool(first.str.match(r"\d{4}-\d{2}-\d{2}(\D|$)").all())
 
@@ -172,11 +123,9 @@ def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
     return not is_numeric_dtype(target) or is_bool_dtype(target) or count_up_to(target, 21) <= 20
 
 
-def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> list[str]:
+def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> str | None:
     unseen = sorted(set(map(str, target.iloc[valid].unique())) - set(map(str, target.iloc[train].unique())))
-    if not unseen:
-        return []
-    return [f"{', '.join(unseen[:3])} of {target.name} occurs in validation but never in training."]
+    return f"{', '.join(unseen[:3])} of {target.name} occurs in validation but never in training." if unseen else None
 
 
 def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
@@ -207,7 +156,7 @@ def _bins(column: pd.Series) -> pd.Series:
 
 
 def _accuracy_by_value(column: pd.Series, target: pd.Series) -> float | None:
-    """How often the commonest class of a value is right; None where that is no suspicion.
+    """How often the commonest class of a value is right; None where that is not suspicious.
 
     A row is taken off every value, as one row alone always agrees with itself. Where nearly all rows are of one class
     anyway, the column must make a tenth of the mistakes of the commonest class.
@@ -224,10 +173,8 @@ def _accuracy_by_value(column: pd.Series, target: pd.Series) -> float | None:
 
 def _correlation(column: pd.Series, target: pd.Series) -> float:
     """The larger of Pearson's and Spearman's correlation, without sign."""
-    pairs = ((column, target), (column.rank(), target.rank()))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a constant has no correlation
-        found = [abs(float(np.corrcoef(one.astype(float), other.astype(float))[0, 1])) for one, other in pairs]
-    return max((value for value in found if np.isfinite(value)), default=0.0)
+    pairs = ((column.astype(float), target.astype(float)), (column.rank(), target.rank()))
+    return max(float(np.nan_to_num(abs(one.corr(other)), posinf=0.0)) for one, other in pairs)  # NaN of a constant
 
 
 def _correlation_of_means(column: pd.Series, target: pd.Series) -> float:
@@ -245,10 +192,7 @@ def _useless(column: pd.Series, continuous: bool) -> str | None:
     if present == len(column) and count_up_to(column, 2) == 1:
         return f"{column.name} has the same value in every training row."
     text = not is_numeric_dtype(column) and not is_datetime64_any_dtype(column)
-    if not text or continuous or present < MIN_ROWS:
-        return None
-    values = column.nunique()
-    if values > _OWN_CATEGORY * present:
+    if text and not continuous and present >= MIN_ROWS and (values := column.nunique()) > _OWN_CATEGORY * present:
         return (
             f"{column.name} is text with {values} values in {present} rows: nearly every row is a category of its "
             f"own, which teaches nothing (drop: [{column.name}])."

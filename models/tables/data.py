@@ -14,14 +14,15 @@ from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import TableHead, network_of, summarise_table
-from unfreeze.models.tables.reading import open_table, parse_join, to_frame
+from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches

@@ -1,101 +1,67 @@
 """Dates: read whatever a table writes them as, and make the parts of a date that the course trains on."""
 
-import difflib
 import re
-from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.tables.reading import unknown_column
 
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-"""Ticks per second of the units that pandas keeps times in."""
-DAY = 86_400
-"""Seconds of a day."""
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
+DAY = 86_400  # seconds
 DATE_FORMATS = (
     *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%Y/%m/%d"),
     *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
 )
 TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 """Besides ISO 8601, a text may be one of the date formats followed by one of the time formats."""
-SHOWN = 3
-"""Rows that an error names."""
-SAMPLE = 100
-"""Texts that decide which formats are worth trying on all."""
+SHOWN = 3  # rows that an error names
+SAMPLE = 100  # texts that decide which formats are tried on all
 # A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
 _ZONE = re.compile(r"([:T]\d{2,6}(?:[.,]\d+)?)\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$", re.IGNORECASE)
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
 _ISO_BEGINS = r"\s*\d{4}(?:-|\d{4})"
-
-_Function = TypeVar("_Function")
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    # In one piece: pieces may disagree about the type of a column.
-    ".csv": lambda path: pd.read_csv(path, low_memory=False),
-    ".parquet": pd.read_parquet,
-    ".feather": pd.read_feather,
-}
-_WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-    ".feather": lambda frame, path: frame.to_feather(path),
+_DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
+_FORMATS: dict[str, tuple[Any, Any]] = {
+    # CSV in one piece: pieces may disagree about the type of a column.
+    ".csv": (partial(pd.read_csv, low_memory=False), partial(pd.DataFrame.to_csv, index=False)),
+    ".parquet": (pd.read_parquet, partial(pd.DataFrame.to_parquet, index=False)),
+    ".feather": (pd.read_feather, pd.DataFrame.to_feather),
 }
 
 
 def parse_dates(values: pd.Series, name: str) -> pd.Series:
-    """Read a column as dates and times.
+    """Read a column as dates and times, datetime64 in the unit of `values` if it has one, with its index.
 
     Times with a zone keep the wall clock of their own zone and lose the zone: the hour at which a shop opens says
     more than the hour in Greenwich. A text is read as ISO 8601, or with the one of `DATE_FORMATS` and `TIME_FORMATS`
-    that fits every text that is not. Whole numbers are read as YYYYMMDD.
+    that fits every text that is not. Whole numbers are read as YYYYMMDD. Missing values and blank texts become NaT.
 
-    Parameters
-    ----------
-    values : Series of length n
-        Times, dates, texts, or a mix of them. Missing values and blank texts become NaT.
-    name : str
-        The column's name, for errors.
-
-    Returns
-    -------
-    Series of length n, datetime64 in the unit of `values` if it has one
-        With the index of `values`.
-
-    Raises
-    ------
-    UserError
-        If a value is not a date, or if nothing in the column tells whether the month or the day comes first.
+    Raises UserError if a value is not a date, or if nothing in the column tells whether the month or the day comes
+    first; it names the column `name`.
     """
     times, wrong = read_dates(values, name)
-    if wrong.any():
-        raise _no_dates(_as_texts(_without_categories(values), name), wrong, name)
-    return times
+    if not wrong.any():
+        return times
+    rows = np.flatnonzero(wrong)
+    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
+    raise UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
 
 
 def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
-    """Read a column as `parse_dates` does, but say which values are not dates instead of failing.
-
-    Parameters
-    ----------
-    values, name
-        See `parse_dates`.
-
-    Returns
-    -------
-    tuple
-        The dates, NaT where there is none, and which values are not dates although there is one, (n,) bool.
-
-    Raises
-    ------
-    UserError
-        If nothing in the column tells whether the month or the day comes first.
-    """
-    values = _without_categories(values)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    """Read a column as `parse_dates` does; values that are not dates become NaT and are marked, (n,) bool."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    if types.is_datetime64_any_dtype(values.dtype):
         return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
     codes, distinct = pd.factorize(texts)
@@ -119,10 +85,6 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
         See `parse_dates`.
     prefix : str
         Put before each name.
-    time : bool
-        Whether to make the parts of the time of day.
-    cyclic : bool
-        Whether to make sines and cosines.
 
     Returns
     -------
@@ -142,15 +104,34 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     days = seconds // DAY
     # Millions of rows share a few thousand days: each day's parts are found once.
     codes, distinct = _distinct_days(days)
-    of_days = _parts_of_days(distinct)
-    parts = {name: part[codes] for name, part in of_days.items()}
+    of_days = pd.DatetimeIndex((distinct * DAY).astype("datetime64[s]"))
+    numbers = {
+        "Year": of_days.year,
+        "Month": of_days.month,
+        "Week": of_days.isocalendar().week,
+        "Day": of_days.day,
+        "Dayofweek": of_days.day_of_week,
+        "Dayofyear": of_days.day_of_year,
+    }
+    parts = {name: np.asarray(part, np.int32)[codes] for name, part in numbers.items()}
+    parts |= {name: np.asarray(getattr(of_days, name.lower()))[codes] for name in _DAY_FLAGS}
     if time:
-        parts |= _parts_of_time((seconds - days * DAY).astype(np.int32))
+        minutes, second = np.divmod((seconds - days * DAY).astype(np.int32), np.int32(60))
+        parts |= {"Hour": minutes // 60, "Minute": minutes % 60, "Second": second}
     parts["Elapsed"] = seconds.astype(np.float64)
     if cyclic:
-        parts |= {name: wave[codes] for name, wave in _waves_of_days(distinct, of_days).items()}
+        shares = {
+            "Month": (of_days.month - 1) / 12,
+            "Dayofweek": of_days.day_of_week / 7,
+            "Dayofyear": (of_days.day_of_year - 1) / (365 + of_days.is_leap_year),
+            "Day": (of_days.day - 1) / of_days.days_in_month,
+        }
+        angles = {name: (2 * np.pi * np.asarray(share), codes) for name, share in shares.items()}
         if time:
-            parts |= {name: wave[parts["Hour"]] for name, wave in _waves("Hour", np.arange(24) / 24).items()}
+            angles["Hour"] = 2 * np.pi * np.arange(24) / 24, parts["Hour"]
+        for name, (angle, rows) in angles.items():
+            parts[f"{name}_sin"] = np.sin(angle).astype(np.float32)[rows]
+            parts[f"{name}_cos"] = np.cos(angle).astype(np.float32)[rows]
     if blanks:
         parts = {name: _blank(part, missing) for name, part in parts.items()}
     return {prefix + name: part for name, part in parts.items()}
@@ -164,33 +145,21 @@ def add_datepart(
     drop: bool = True,
     prefix: str | None = None,
 ) -> pd.DataFrame:
-    """A table with the parts of one of its dates as columns, at its end.
+    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) as columns at its end.
+
+    A column that has the name of a part gives way to it, as with fastai.
 
     Parameters
     ----------
-    frame : DataFrame
-        Is not changed. A column that has the name of a part gives way to it, as with fastai.
-    column : str
-        The date; see `parse_dates` for what is read.
-    time, cyclic : bool
-        See `date_parts`.
     drop : bool
         Whether to drop the date itself; if not, it is kept as read.
     prefix : str or None
         Put before the name of each part. None: the name of the column without Date or date at its end.
 
-    Returns
-    -------
-    DataFrame
-        See `date_parts` for the columns added.
-
-    Raises
-    ------
-    UserError
-        If there is no such column, or it holds something else than dates.
+    Raises UserError if there is no such column, or it holds something else than dates.
     """
     if column not in frame.columns:
-        raise _no_column(column, [str(name) for name in frame.columns])
+        raise unknown_column(column, frame.columns, "date column")
     dates = parse_dates(frame[column], column)
     prefix = re.sub("[Dd]ate$", "", column) if prefix is None else prefix
     rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
@@ -200,32 +169,19 @@ def add_datepart(
 
 
 def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False) -> int:
-    """Write a table's file anew with the parts of one of its dates; see `add_datepart`.
+    """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
 
-    Parameters
-    ----------
-    source : Path
-        A .csv, .parquet or .feather file.
-    column : str
-        The date, which is replaced by its parts.
-    out : Path
-        What to write, by its ending one of the same formats. A file that is there is replaced once all is written.
-    time, cyclic : bool
-        See `date_parts`.
+    Both files are .csv, .parquet or .feather; an existing `out` is replaced once all is written.
 
-    Returns
-    -------
-    int
-        The number of rows.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be read or written, or if the column is missing or holds something else than dates.
+    Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
+    dates.
     """
     if (kind := irregular_kind(source)) is not None:
         raise UserError(f"{source} is {kind}; give the path of a file")
-    read, write = _by_suffix(source, _READERS), _by_suffix(out, _WRITERS)
+    for path in (source, out):
+        if path.suffix.lower() not in _FORMATS:
+            raise UserError(f"{path} ends in none of {', '.join(_FORMATS)}; give a file of one of these formats")
+    read, write = _FORMATS[source.suffix.lower()][0], _FORMATS[out.suffix.lower()][1]
     try:
         frame = read(source)
     except FileNotFoundError as error:
@@ -237,104 +193,69 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
         frame = add_datepart(frame, column, time, cyclic)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    partial = out.with_name(f".{out.name}.part")
+    partial_file = out.with_name(f".{out.name}.part")
     try:
-        write(frame, partial)
-        partial.replace(out)
+        write(frame, partial_file)
+        partial_file.replace(out)
     except (OSError, ValueError) as error:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
         raise UserError(f"{out} cannot be written ({error}); check that its folder is there and has room") from error
     return len(frame)
-
-
-# --- reading dates ----------------------------------------------------------------------------------------------------
-
-
-def _without_categories(values: pd.Series) -> pd.Series:
-    is_categorical = isinstance(values.dtype, pd.CategoricalDtype)
-    return values.astype(values.cat.categories.dtype) if is_categorical else values
 
 
 def _without_zone(values: pd.Series) -> pd.Series:
     if isinstance(values.dtype, pd.ArrowDtype):
         # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
-        arrow = values.array.__arrow_array__()
-        plain = arrow.to_pandas(date_as_object=False)
+        plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
         values = pd.Series(plain.array, index=values.index, name=values.name)
     return values.dt.tz_localize(None)
 
 
 def _as_texts(values: pd.Series, name: str) -> pd.Series:
     """Each value as a text without zone; missing where there is none."""
-    dtype, is_object = values.dtype, pd.api.types.is_object_dtype(values.dtype)
-    if pd.api.types.is_string_dtype(dtype) and not is_object:
+    dtype, is_object = values.dtype, types.is_object_dtype(values.dtype)
+    if types.is_string_dtype(dtype) and not is_object:
         texts = values.astype("str")
     elif is_object or values.isna().all():
         texts = pd.Series([_as_text(value) for value in values], index=values.index, dtype="str")
-    elif pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
-        texts = _whole_numbers(values, name)
     else:
-        raise UserError(
-            f"column {name!r} holds {dtype}, not dates; name a column of dates, or write them as YYYY-MM-DD"
-        )
+        try:
+            if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
+                raise TypeError
+            texts = values.astype("Int64").astype("str")
+        except (TypeError, ValueError) as error:
+            fractions = " with fractions" if types.is_float_dtype(dtype) else ""
+            raise UserError(
+                f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "
+                "YYYY-MM-DD"
+            ) from error
     return texts.mask(texts.str.strip() == "")
 
 
 def _as_text(value: Any) -> str | None:
-    if isinstance(value, datetime):  # pandas' Timestamp and NaT are datetimes too
-        return None if pd.isna(value) else value.replace(tzinfo=None).isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    return None if pd.isna(value) else str(value)
-
-
-def _whole_numbers(values: pd.Series, name: str) -> pd.Series:
-    try:
-        return values.astype("Int64").astype("str")
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"column {name!r} holds {values.dtype} with fractions, not dates; name a column of dates, or write them as "
-            "YYYY-MM-DD"
-        ) from error
+    if pd.isna(value):
+        return None
+    return str(value.replace(tzinfo=None) if isinstance(value, datetime) else value)
 
 
 def _parse_texts(texts: pd.Series, name: str) -> pd.Series:
-    """Times of texts, NaT where none can be read."""
+    """Times of texts by ISO 8601, of the others by the format that reads most of them; NaT where none can be read."""
     local = texts.str.replace(_ZONE, r"\1", regex=True)
     parsed = pd.to_datetime(local.where(local.str.match(_ISO_BEGINS)), format="ISO8601", errors="coerce")
-    other = parsed.isna() & local.str.contains(r"\d")
-    if other.any():
-        found = _parse_other(local[other], name)
-        return parsed if found is None else parsed.fillna(found)
-    return parsed
-
-
-def _parse_other(texts: pd.Series, name: str) -> pd.Series | None:
-    """Times of texts that are not ISO 8601, by the format that reads most of them; None if none reads any."""
+    others = local[parsed.isna() & local.str.contains(r"\d")]
+    if others.empty:
+        return parsed
     formats = [day + time for day in DATE_FORMATS for time in TIME_FORMATS]
-    sample = texts.iloc[:SAMPLE]
+    sample = others.iloc[:SAMPLE]
     likely = [form for form in formats if pd.to_datetime(sample, format=form, errors="coerce").notna().any()]
-    readings = [pd.to_datetime(texts, format=form, errors="coerce") for form in likely]
-    if not readings:
-        return None
+    readings = [pd.to_datetime(others, format=form, errors="coerce") for form in likely]
     full = [reading for reading in readings if reading.notna().all()]
     if any(not (reading == full[0]).all() for reading in full):
         raise UserError(
-            f"column {name!r}: nothing tells whether {texts.iloc[0]!r} has the month or the day first; write the dates "
-            "as YYYY-MM-DD"
+            f"column {name!r}: nothing tells whether {others.iloc[0]!r} has the month or the day first; "
+            "write the dates as YYYY-MM-DD"
         )
-    return max(readings, key=lambda reading: reading.notna().sum())
-
-
-def _no_dates(texts: pd.Series, wrong: np.ndarray, name: str) -> UserError:
-    rows = np.flatnonzero(wrong)
-    shown = ", ".join(f"row {row + 1} ({texts.iloc[row]!r})" for row in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
-    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
-    return UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
+    return parsed.fillna(max(readings, key=lambda reading: reading.notna().sum())) if readings else parsed
 
 
 def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -346,85 +267,10 @@ def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pd.factorize(days)
 
 
-def _parts_of_days(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Parts of days given as numbers since 1970-01-01."""
-    days = numbers.astype("datetime64[D]")
-    months, years = days.astype("datetime64[M]"), days.astype("datetime64[Y]")
-    month = months.astype(np.int64) % 12 + 1
-    weekday = (numbers + 3) % 7  # 1970 began on a Thursday
-    month_start, month_end = days == _first(months), days + 1 == _first(months + 1)
-    ends_quarter, starts_quarter = month % 3 == 0, month % 3 == 1
-    whole = {
-        "Year": years.astype(np.int64) + 1970,
-        "Month": month,
-        "Week": _iso_week(days, weekday),
-        "Day": (days - _first(months)).astype(np.int64) + 1,
-        "Dayofweek": weekday,
-        "Dayofyear": (days - _first(years)).astype(np.int64) + 1,
-    }
-    return {name: part.astype(np.int32) for name, part in whole.items()} | {
-        "Is_month_end": month_end,
-        "Is_month_start": month_start,
-        "Is_quarter_end": month_end & ends_quarter,
-        "Is_quarter_start": month_start & starts_quarter,
-        "Is_year_end": month_end & (month == 12),
-        "Is_year_start": month_start & (month == 1),
-    }
-
-
-def _iso_week(days: np.ndarray, weekday: np.ndarray) -> np.ndarray:
-    """Week of ISO 8601: a week belongs to the year of its Thursday."""
-    thursday = days - weekday + 3
-    return (thursday - _first(thursday.astype("datetime64[Y]"))).astype(np.int64) // 7 + 1
-
-
-def _first(periods: np.ndarray) -> np.ndarray:
-    """The first day of months or years."""
-    return periods.astype("datetime64[D]")
-
-
-def _parts_of_time(seconds: np.ndarray) -> dict[str, np.ndarray]:
-    minutes = seconds // 60
-    return {"Hour": minutes // 60, "Minute": minutes % 60, "Second": seconds % 60}
-
-
-def _waves_of_days(numbers: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    days = numbers.astype("datetime64[D]")
-    months, years = days.astype("datetime64[M]"), days.astype("datetime64[Y]")
-    days_of_month = (_first(months + 1) - _first(months)).astype(np.int64)
-    days_of_year = (_first(years + 1) - _first(years)).astype(np.int64)
-    return (
-        _waves("Month", (parts["Month"] - 1) / 12)
-        | _waves("Dayofweek", parts["Dayofweek"] / 7)
-        | _waves("Dayofyear", (parts["Dayofyear"] - 1) / days_of_year)
-        | _waves("Day", (parts["Day"] - 1) / days_of_month)
-    )
-
-
-def _waves(name: str, share: np.ndarray) -> dict[str, np.ndarray]:
-    angle = 2 * np.pi * share
-    return {f"{name}_sin": np.sin(angle).astype(np.float32), f"{name}_cos": np.cos(angle).astype(np.float32)}
-
-
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """A part without what the placeholder day says of missing dates."""
+    """A part without the values of the day that stands in for missing dates."""
     if part.dtype == bool:
         return part & ~missing
     part = part if part.dtype.kind == "f" else part.astype(np.float64)
     part[missing] = np.nan
     return part
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _by_suffix(path: Path, functions: dict[str, _Function]) -> _Function:
-    if (function := functions.get(path.suffix.lower())) is None:
-        raise UserError(f"{path} ends in none of {', '.join(functions)}; give a file of one of these formats")
-    return function
-
-
-def _no_column(column: str, columns: list[str]) -> UserError:
-    near = difflib.get_close_matches(column, columns, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(columns)}"
-    return UserError(f"there is no column {column!r}; {hint}")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.reading import count_up_to, in_chunks
 from unfreeze.models.target import Category, Numbers, SingleLabel, Target
 

@@ -14,20 +14,19 @@ from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.index import hash_files
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
-from unfreeze.models.predict_spec import Predict
 from unfreeze.models.regular_files import irregular_kind
-from unfreeze.models.table_specs import TableDataSpec, TrainTables, completed
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import SAMPLED, TableData
-from unfreeze.models.tables.prepare import Prepared as PreparedTable
-from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.joins import parse_join
+from unfreeze.models.tables.prepare import Prepared as PreparedTable, prepare
 from unfreeze.models.tables.reading import (
     SUFFIXES,
     column_types,
     flights_frame,
     open_table,
-    parse_join,
     to_frame,
     write_feather,
     write_frame,

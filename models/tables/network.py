@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from unfreeze.models.table_specs import TableModelSpec, TrainTables
+from unfreeze.models.specs.tables import TableModelSpec, TrainTables
 from unfreeze.models.tables.encoding import TableEncoder, embedding_width
 from unfreeze.models.training.network import Network
 

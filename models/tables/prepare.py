@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows

@@ -14,7 +14,7 @@ import torch
 from unfreeze.models.errors import UserError
 from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk
-from unfreeze.models.table_specs import TableDataSpec, TrainTables
+from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder

@@ -8,109 +8,84 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.split_words import Part, part_of
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.split_words import part_of
 from unfreeze.models.tables.reading import in_chunks, unknown_column
 
-_SAYS_VALID = {"1": True, "true": True, "0": False, "false": False}
-_PARTS: dict[Part | None, bool] = {"train": False, "valid": True}
+_VALIDATES: dict[str | None, bool] = {
+    **dict.fromkeys(("1", "true", "valid"), True),
+    **dict.fromkeys(("0", "false", "train"), False),
+}
 
 
 def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Choose training and validation rows.
+    """Positions of training and of validation rows, ascending: int64.
 
     `last_days`: the calendar days up to the last of the first date column validate; rows without a date train. With
     `fold` the validation ends that many times `valid_days` earlier, and no later row is used. `random`: a share of the
-    rows, chosen by a hash of what they hold, so that more data never moves a row, and equal rows stay together.
+    rows, chosen by a hash of their values, so that more data never moves a row, and equal rows stay together.
     `group`: all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value
-    train. `column`: what `split_column` says of each row.
+    train. `column`: the value of `split_column` in each row.
 
     Parameters
     ----------
     frame
         The rows, dates already parsed.
-    data
-        How to split.
     identity
         Columns that a random split goes by; none: all.
 
-    Returns
-    -------
-    tuple of np.ndarray
-        Positions of training and of validation rows, ascending: int64.
-
-    Raises
-    ------
-    UserError
-        Where a column is absent or says something else, or where nothing is left to train or to validate.
+    Raises UserError where a column is absent or has other values, or where nothing is left to train or to validate.
     """
+
+    def column(name: str, where: str) -> pd.Series:
+        if name not in frame.columns:
+            raise unknown_column(name, frame.columns, where)
+        return frame[name]
+
     kind = data.split if data.split != "auto" else "last_days" if data.date else "random"
-    if kind == "last_days" and data.fold:
-        return time_folds(_column(frame, data.date[0], "date"), data.fold + 1, data.valid_days)[0]
     if kind == "last_days":
-        validates = _last_days(_column(frame, data.date[0], "date"), data.valid_days)
+        dates = column(data.date[0], "date")
+        if data.fold:
+            return time_fold(dates, data.fold, data.valid_days)
+        day = dates.dt.normalize()
+        validates = (day > _last_day(day) - pd.Timedelta(days=data.valid_days)).to_numpy()
         advice = f"valid_days is {data.valid_days}"
     elif kind == "random":
         validates = _random(frame, list(identity or frame.columns), data.valid_fraction, data.split_seed)
         advice = f"valid_fraction is {data.valid_fraction:g}"
-    elif kind == "group":
-        column = _column(frame, str(data.split_column), "split_column")
-        validates = _groups(column, data.valid_fraction, data.split_seed)
-        advice = f"{column.name} has {column.nunique()} values; change split_seed or valid_fraction"
     else:
-        validates = _as_told(_column(frame, str(data.split_column), "split_column"))
-        advice = f"see column {data.split_column}"
+        told = column(str(data.split_column), "split_column")
+        if kind == "group":
+            codes, values = pd.factorize(told)
+            chosen = [_share(_text(value), data.split_seed) < data.valid_fraction for value in values]
+            validates = np.array([*chosen, False])[codes]  # code -1: missing
+            advice = f"{told.name} has {told.nunique()} values; change split_seed or valid_fraction"
+        else:
+            validates, advice = _as_stated(told), f"see column {told.name}"
     for part, rows in (("train", ~validates), ("validate", validates)):
         if not rows.any():
             raise UserError(f"split {kind}: none of {len(frame)} rows is left to {part}; {advice}")
-    return _positions(~validates), _positions(validates)
+    return np.flatnonzero(~validates), np.flatnonzero(validates)
 
 
-def time_folds(dates: pd.Series, folds: int, days: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Split for cross-validation in the order of time: no fold trains on what comes after its validation.
+def time_fold(dates: pd.Series, fold: int, days: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (int64, ascending) of training and of validation rows of one fold of a cross-validation in time.
 
-    Parameters
-    ----------
-    dates
-        Date of every row; a row without one is in no fold.
-    folds
-        How many.
-    days
-        Calendar days that each fold validates. The last fold validates the last days.
+    Each fold validates that many calendar `days`, fold 0 the last, fold 1 those before, and so on; it trains on what
+    comes before. A row without a date is in no fold.
 
-    Returns
-    -------
-    list of tuple
-        Positions of training and of validation rows (int64, ascending) of each fold, the earliest first.
-
-    Raises
-    ------
-    UserError
-        Where a fold has nothing to train or to validate.
+    Raises UserError where the fold has nothing to train or to validate.
     """
     day = dates.dt.normalize()
     last = _last_day(day)
-    result = []
-    for back in range(folds, 0, -1):
-        start, end = last - pd.Timedelta(days=back * days), last - pd.Timedelta(days=(back - 1) * days)
-        train, valid = _positions((day <= start).to_numpy()), _positions(((day > start) & (day <= end)).to_numpy())
-        if not (len(train) and len(valid)):
-            raise UserError(
-                f"fold {folds - back + 1} of {folds}: no rows to {'validate' if len(train) else 'train'} with {days} "
-                f"days each; the dates go from {day.min().date()} to {last.date()}: take fewer folds or days"
-            )
-        result.append((train, valid))
-    return result
-
-
-def _positions(chosen: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(chosen).astype(np.int64)
-
-
-def _column(frame: pd.DataFrame, name: str, where: str) -> pd.Series:
-    if name not in frame.columns:
-        raise unknown_column(name, frame.columns, where)
-    return frame[name]
+    start, end = last - pd.Timedelta(days=(fold + 1) * days), last - pd.Timedelta(days=fold * days)
+    train, valid = np.flatnonzero(day <= start), np.flatnonzero((day > start) & (day <= end))
+    if not (len(train) and len(valid)):
+        raise UserError(
+            f"fold 1 of {fold + 1}: no rows to {'validate' if len(train) else 'train'} with {days} days each; the "
+            f"dates go from {day.min().date()} to {last.date()}: take fewer folds or days"
+        )
+    return train, valid
 
 
 def _last_day(day: pd.Series) -> pd.Timestamp:
@@ -118,11 +93,6 @@ def _last_day(day: pd.Series) -> pd.Timestamp:
     if pd.isna(last):
         raise UserError(f"column {day.name}: no row has a date, so rows cannot be split by time; check its format")
     return last
-
-
-def _last_days(dates: pd.Series, days: int) -> np.ndarray:
-    day = dates.dt.normalize()
-    return (day > _last_day(day) - pd.Timedelta(days=days)).to_numpy()
 
 
 def _random(frame: pd.DataFrame, identity: list[str], fraction: float, seed: int) -> np.ndarray:
@@ -156,12 +126,6 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _groups(column: pd.Series, fraction: float, seed: int) -> np.ndarray:
-    codes, values = pd.factorize(column)
-    chosen = np.array([_share(_text(value), seed) < fraction for value in values] + [False])  # code -1: missing
-    return chosen[codes]
-
-
 def _share(value: str, seed: int) -> float:
     """Spread values evenly from 0 to 1, each always at the same place."""
     digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
@@ -173,12 +137,14 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _as_told(column: pd.Series) -> np.ndarray:
+def _as_stated(column: pd.Series) -> np.ndarray:
     if column.isna().any():
-        raise UserError(f"split_column {column.name}: {int(column.isna().sum())} rows say nothing; fill them in")
+        raise UserError(f"split_column {column.name}: {int(column.isna().sum())} rows have no value; fill them in")
     codes, values = pd.factorize(column)
-    said = [_SAYS_VALID.get(_text(value).strip().lower(), _PARTS.get(part_of(_text(value)))) for value in values]
-    for value, validates in zip(values, said, strict=True):
-        if validates is None:
-            raise UserError(f"split_column {column.name}: {value!r} is neither train, 0, false nor valid, 1, true")
-    return np.array(said, dtype=bool)[codes]
+    words = [_text(value).strip().lower() for value in values]
+    stated = [_VALIDATES.get(part_of(word) or word) for word in words]
+    if None in stated:
+        raise UserError(
+            f"split_column {column.name}: {values[stated.index(None)]!r} is neither train, 0, false nor valid, 1, true"
+        )
+    return np.array(stated, dtype=bool)[codes]

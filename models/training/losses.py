@@ -31,10 +31,22 @@ def cross_entropy(settings: OptimizerSpec, targets: np.ndarray, classes: int, de
     return loss
 
 
+def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: torch.device) -> Loss:
+    """Focal loss, gamma 2: rows that are right with certainty count little (Lin et al., 2017)."""
+    weight = balanced_weights(targets, classes).to(device) if settings.class_weights == "balanced" else None
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows = functional.cross_entropy(logits.float(), targets, reduction="none")
+        counts = torch.ones_like(rows) if weight is None else weight[targets]
+        return (counts * (1 - torch.exp(-rows)).square() * rows).sum() / counts.sum()
+
+    return loss
+
+
 def squared_error(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
     """Mean squared error of outputs (B, T): on a log target the error of ratios."""
     return lambda outputs, targets: functional.mse_loss(outputs.float(), targets)
 
 
-LOSSES: dict[str, MakeLoss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+LOSSES: dict[str, MakeLoss] = {"cross_entropy": cross_entropy, "focal": focal, "squared_error": squared_error}
 """Name in `optimizer.loss` -> what makes the loss."""

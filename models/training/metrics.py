@@ -72,6 +72,7 @@ CLASS_METRICS: dict[str, Metric] = {
     "auc": area_under_curve,
     "kappa": _of_classes(sklearn_metrics.cohen_kappa_score, weights="quadratic"),
     "log_loss": log_loss,
+    "mcc": _of_classes(sklearn_metrics.matthews_corrcoef),
 }
 """Of probabilities and classes."""
 VALUE_METRICS: dict[str, Metric] = {"rmspe": rmspe, "rmse": rmse, "mae": mae, "r2": r2}

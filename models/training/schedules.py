@@ -50,13 +50,37 @@ def cosine_restarts(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
     def factor(batch: int) -> float:
         if batch < cycle_batches / 20:
             return 0.01
-        start, length = 0, cycle_batches
-        while batch >= start + length:
-            start += length
-            length *= cycle_mult
+        start, length = _cycle_of(batch, cycle_batches, cycle_mult)
         return (1 + math.cos(math.pi * (batch - start) / length)) / 2
 
     return factor
+
+
+def one_cycle(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
+    """One-cycle: in every cycle a half cosine from 1/25 up to the base lr over a quarter, then one down to 1/100,000.
+
+    References
+    ----------
+    Smith, "A disciplined approach to neural network hyper-parameters: Part 1", 2018; shares and divisors are those of
+    fastai 2 (``callback.schedule.fit_one_cycle``).
+    """
+
+    def factor(batch: int) -> float:
+        start, length = _cycle_of(batch, cycle_batches, cycle_mult)
+        share = (batch - start) / length
+        low, position = (1 / 25, share / 0.25) if share < 0.25 else (1e-5, (1 - share) / 0.75)
+        return low + (1 - low) * (1 - math.cos(math.pi * position)) / 2
+
+    return factor
+
+
+def _cycle_of(batch: int, cycle_batches: int, cycle_mult: int) -> tuple[int, int]:
+    """First batch and length of the cycle that a batch is in."""
+    start, length = 0, cycle_batches
+    while batch >= start + length:
+        start += length
+        length *= cycle_mult
+    return start, length
 
 
 def exponential(start: float, end: float, steps: int) -> Schedule:
@@ -70,5 +94,5 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
     return lambda batch: start * growth**batch
 
 
-SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": cosine_restarts}
+SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": cosine_restarts, "one_cycle": one_cycle}
 """Name in a stage's `schedule` -> what makes it of the first cycle's batches and of `cycle_mult`."""

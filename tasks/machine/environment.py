@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from unfreeze.models.addresses import split_password
+from filelock import FileLock
+
+from unfreeze.models.addresses import masked, split_password
+from unfreeze.tasks.machine.processes import process_of
 
 SERVICE_RECORD = "service.json"
 """File in `home` that says what `unfreeze up` is running."""
 CREDENTIALS = "prefect.auth"
 """File in `home` with the credentials of the Prefect servers that run for this folder, as USER:PASSWORD."""
+WORKING_FOLDER = "UNFREEZE_WORKING_FOLDER"
+"""Variable of a worker: the folder that relative paths in its flow runs begin at."""
 
 
 def home() -> Path:
@@ -26,8 +31,7 @@ def make_home() -> Path:
     """Make the data folder, readable by its owner alone: credentials, data and code that is loaded lie in it."""
     folder = home()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+    if not _is_private(folder) and folder.stat().st_uid == os.getuid():
         folder.chmod(0o700)
     return folder
 
@@ -38,29 +42,19 @@ def credentials() -> str:
     A file that others can read is replaced: it may have come with a folder from elsewhere.
     """
     path = make_home() / CREDENTIALS
-    for _ in range(3):
-        try:
-            status = path.stat()
-            if status.st_uid == os.getuid() and not status.st_mode & 0o077:
-                return path.read_text().strip()
-            path.unlink()
-        except FileNotFoundError:
-            pass
-        _write_once(path, f"unfreeze:{secrets.token_urlsafe(24)}\n")
-    raise OSError(f"{path} cannot be kept private")
+    with FileLock(f"{path}.lock"):
+        text = path.read_text().strip() if path.exists() and _is_private(path) else ""
+        if not text:
+            path.unlink(missing_ok=True)
+            text = f"unfreeze:{secrets.token_urlsafe(24)}"
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"{text}\n")
+    return text
 
 
-def _write_once(path: Path, text: str) -> None:
-    """Write a private file as a whole, unless another process was faster."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+def _is_private(path: Path) -> bool:
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 def live_service() -> dict[str, Any] | None:
@@ -74,9 +68,8 @@ def live_service() -> dict[str, Any] | None:
         return None
     if not all(_is_loopback(record.get(server)) for server in ("prefect", "mlflow")):
         return None
-    from unfreeze.tasks.machine.processes import is_gone, user_of
-
-    return None if is_gone(record) or user_of(record) != os.getuid() else record
+    process = process_of(record.get("unfreeze.process"))
+    return record if process is not None and process.uids().real == os.getuid() else None
 
 
 def service_record() -> dict[str, Any] | None:
@@ -90,13 +83,18 @@ def service_record() -> dict[str, Any] | None:
 
 def _is_loopback(address: Any) -> bool:
     """Whether an address of a server is this machine's; None, for a server that runs elsewhere, is harmless."""
-    if address is None:
-        return True
     try:
         parts = urlsplit(address)
-        host = parts.hostname or ""
-        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+        return address is None or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
         return False
 
 
@@ -156,6 +154,11 @@ def _hide_passwords() -> None:
             os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
 
 
+def tracking_store() -> str:
+    """MLflow's address to show: the password of a database stays in the environment."""
+    return masked(os.environ["MLFLOW_TRACKING_URI"])
+
+
 def move_home(folder: Path) -> None:
     """Keep everything in `folder` from here on, Prefect's database included."""
     for name in _SET_HERE:
@@ -167,3 +170,6 @@ def move_home(folder: Path) -> None:
 
 
 set_defaults()
+if WORKING_FOLDER in os.environ and "PREFECT__FLOW_RUN_ID" in os.environ:
+    # Not as the process starts: Prefect would import modules from it before those of the same name anywhere else.
+    os.chdir(os.environ[WORKING_FOLDER])

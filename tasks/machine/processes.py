@@ -1,4 +1,4 @@
-"""Which process does something, said so that others can tell whether it still lives; and child processes of ours."""
+"""Processes by machine, id and time of creation, so that others can tell whether one still lives; our own commands."""
 
 import socket
 import sys
@@ -9,40 +9,34 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[3]
-"""The folder of our package, as this process imported it."""
+"""The folder of our package, as this process imported it: a clone, or where packages are installed."""
 
 
 def this_process() -> dict[str, str]:
-    """Tags that name this machine and process; a process id alone would be used again."""
-    process = psutil.Process()
-    return {"unfreeze.host": socket.gethostname(), "unfreeze.process": f"{process.pid}:{process.create_time():.0f}"}
+    """Tags that name this machine and process."""
+    return {"unfreeze.host": socket.gethostname(), "unfreeze.process": mark_of(psutil.Process())}
+
+
+def mark_of(process: psutil.Process) -> str:
+    """``ID:CREATED`` of a process; an id alone would be used again."""
+    return f"{process.pid}:{process.create_time():.0f}"
+
+
+def process_of(mark: Any) -> psutil.Process | None:
+    """The process of this machine that `mark_of` named; None if it has ended or the mark is not valid."""
+    pid, _, created = str(mark).partition(":")
+    try:
+        process = psutil.Process(int(pid))
+        # A zombie has ended; its parent has only not asked yet.
+        ended = abs(process.create_time() - float(created)) >= 2 or process.status() == psutil.STATUS_ZOMBIE
+        return None if ended else process
+    except (psutil.NoSuchProcess, ValueError):
+        return None
 
 
 def is_gone(tags: Mapping[str, Any]) -> bool:
     """Whether the process that these tags name was of this machine and has ended."""
-    if tags.get("unfreeze.host") != socket.gethostname():
-        return False
-    process = _process(tags)
-    # A zombie has ended; its parent has only not asked yet.
-    return process is None or process.status() == psutil.STATUS_ZOMBIE
-
-
-def user_of(tags: Mapping[str, Any]) -> int | None:
-    """Id of the user whose process these tags name; None if there is no such process on this machine."""
-    process = _process(tags)
-    try:
-        return process.uids().real if process is not None else None
-    except psutil.Error:
-        return None
-
-
-def _process(tags: Mapping[str, Any]) -> psutil.Process | None:
-    pid, _, created = str(tags.get("unfreeze.process", "")).partition(":")
-    try:
-        process = psutil.Process(int(pid))
-        return process if abs(process.create_time() - float(created)) < 2 else None
-    except (psutil.NoSuchProcess, ValueError):
-        return None
+    return tags.get("unfreeze.host") == socket.gethostname() and process_of(tags.get("unfreeze.process")) is None
 
 
 def own_module(name: str, *arguments: str) -> list[str]:
@@ -50,7 +44,8 @@ def own_module(name: str, *arguments: str) -> list[str]:
 
     ``python -m`` would look into the working folder first, and run whatever lies there under the same name.
     """
-    code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module({name!r}, None, '__main__', True)"
+    path = f"{str(ROOT)!r} in sys.path or sys.path.insert(0, {str(ROOT)!r})"
+    code = f"import runpy, sys; {path}; runpy.run_module({name!r}, None, '__main__', True)"
     return [sys.executable, "-P", "-c", code, *arguments]
 
 
@@ -66,20 +61,22 @@ def listener(port: int) -> psutil.Process | None:
 
 def data_folder_of(process: psutil.Process) -> str | None:
     """The data folder that a process was started with; None if it is not of unfreeze or not this user's."""
-    try:
-        return process.environ().get("UNFREEZE_HOME")
-    except (psutil.Error, OSError):
-        return None
+    return _environment(process).get("UNFREEZE_HOME")
 
 
 def flow_runs_here(folder: Path) -> set[str]:
     """Ids of the Prefect flow runs whose processes run on this machine for a data folder."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-        except (psutil.Error, OSError):
-            continue
-        if "PREFECT__FLOW_RUN_ID" in environment and environment.get("UNFREEZE_HOME") == str(folder):
-            found.add(environment["PREFECT__FLOW_RUN_ID"])
-    return found
+    found = (_environment(process) for process in psutil.process_iter())
+    return {
+        variables["PREFECT__FLOW_RUN_ID"]
+        for variables in found
+        if "PREFECT__FLOW_RUN_ID" in variables and variables.get("UNFREEZE_HOME") == str(folder)
+    }
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """The variables of a process; none where this user may not see them."""
+    try:
+        return dict(process.environ())
+    except (psutil.Error, OSError):
+        return {}

@@ -14,8 +14,8 @@ from prefect import task
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
 from unfreeze.models.part_files import PartFiles, flush_to_disk
-from unfreeze.models.predict_spec import Predict
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.specs.predict import Predict
 from unfreeze.models.workspace import Derived, key_of
 from unfreeze.tasks.predictions.source import out_of
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups

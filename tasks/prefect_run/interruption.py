@@ -16,14 +16,14 @@ from prefect.states import Cancelled, State
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Hold back SIGINT, SIGTERM and SIGHUP while the block runs.
+    """Hold back SIGINT, SIGTERM and SIGHUP while the block runs; yields a function that tells whether one has come.
 
-    Yields a function that says whether one has come; the block then saves what it has and ends, and the signal takes
-    its effect on leaving: Ctrl-C raises `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. Where
-    the flow run is being cancelled, SIGTERM raises `KeyboardInterrupt` too: Prefect's worker announces a cancellation
-    only while Prefect's own handler is in place, and would take the run for crashed. A second signal is not held back,
-    except for SIGHUP: the kernel and the shell both say that a terminal was closed. Signals without a handler in
-    Python, and threads other than the main one, where signals never arrive, are left alone.
+    The block then saves what it has and ends, and the signal takes its effect on leaving: Ctrl-C raises
+    `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. Where the flow run is being cancelled,
+    SIGTERM raises `KeyboardInterrupt` too: Prefect's worker announces a cancellation only while Prefect's own handler
+    is in place, and would take the run for crashed. A second signal is not held back, except for SIGHUP: the kernel and
+    the shell both send it when a terminal is closed. Signals without a handler in Python, and threads other than the
+    main one, where signals never arrive, are left alone.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -78,13 +78,11 @@ def heeding_hangups() -> Iterator[None]:
 
 def _is_being_cancelled() -> bool:
     """Whether the flow run that a worker started as this process is being cancelled, as far as the server can tell."""
-    flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
-    if flow_run is None:
-        return False
     try:
+        flow_run = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(flow_run)).state
-    except Exception:  # the server is away: then it cannot be told from any other end
+            state = client.read_flow_run(flow_run).state
+    except Exception:  # no worker started it, or the server is away: then it cannot be told from any other end
         return False
     return state is not None and state.is_cancelling()
 

@@ -22,29 +22,16 @@ Advance = Callable[[int, int], None]
 
 @contextmanager
 def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
-    """Report progress while the block runs.
+    """Report progress on `text`, such as ``Resizing images``, while the block runs.
 
-    Parameters
-    ----------
-    text
-        What is happening: ``Resizing images``.
-    note
-        Says the latest news, such as the loss, next to the numbers.
+    `note` returns the latest news, such as the loss, to show next to the numbers.
     """
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    last = TextColumn("{task.fields[note]}")
     artifact: UUID | None = None
     reported = time.monotonic()
-    with bar:
+    with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task(text, total=None, note="")
 
         def advance(done: int, total: int) -> None:
@@ -53,10 +40,9 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
             if time.monotonic() - reported < SECONDS_BETWEEN_REPORTS:
                 return
             reported = time.monotonic()
-            line = f"{text}: {done:,} of {total:,} {note()}".rstrip()
+            line, percent = f"{text}: {done:,} of {total:,} {note()}".rstrip(), 100 * done / total
             if in_run():
                 get_run_logger().info(line)
-                percent = 100 * done / total
                 if artifact is None:
                     artifact = cast(UUID, create_progress_artifact(percent, description=line))
                 else:

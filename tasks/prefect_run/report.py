@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.prefect_run.progress import in_run
 
 
@@ -20,20 +20,17 @@ def artifact_key(text: str) -> str:
 
 
 def log_figure(run_id: str, figure: Figure, name: str, title: str) -> None:
-    """Render an image once, for the artifacts of the MLflow run (as `name`) and for the Prefect page."""
+    """Render an image once, for the artifacts of the MLflow run (as `name`) and for the Prefect page.
+
+    The page's artifact holds the image itself and needs no server that could serve the file.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     tracking.log_png(run_id, buffer.getvalue(), name)
-    _show_figure(buffer.getvalue(), name.removesuffix(".png"), title)
-
-
-def _show_figure(png: bytes, key: str, title: str) -> None:
-    """Show an image inside the artifact itself: the page needs no server that could serve the file."""
-    if not in_run():
-        return
-    encoded = base64.b64encode(png).decode()
-    markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
-    create_markdown_artifact(markdown, key=artifact_key(key), description=title)
+    if in_run():
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
+        create_markdown_artifact(markdown, key=artifact_key(name.removesuffix(".png")), description=title)
 
 
 def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> None:
@@ -44,25 +41,19 @@ def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> No
 
 def show_mlflow_link(run_id: str) -> None:
     """Show where the run is in MLflow: a link, or without a server the command that starts one."""
-    if not in_run():
-        return
-    address = tracking.page(run_id)
-    if address:
-        text = f"[Open the run in MLflow]({address})"
-    else:
-        text = f"Run `{run_id}` in `{os.environ['MLFLOW_TRACKING_URI']}`. To look at it:\n\n    {mlflow_command()}"
-    create_markdown_artifact(f"## MLflow\n\n{text}", key="mlflow-run", description="The run in MLflow")
+    if in_run():
+        address = tracking.page(run_id)
+        command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
+        text = f"[Open the run in MLflow]({address})" if address else command
+        create_markdown_artifact(f"## MLflow\n\n{text}", key="mlflow-run", description="The run in MLflow")
 
 
 def mlflow_command() -> str:
     """The command that shows the tracking store in a browser."""
-    return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"
+    return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {tracking_store()}"
 
 
 def pages(run_id: str) -> dict[str, str]:
     """Where to look at a run: addresses where servers are known, else the commands that start them."""
-    prefect_address = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    return {
-        "MLflow": tracking.page(run_id) or mlflow_command(),
-        "Prefect": prefect_address or "unfreeze up",
-    }
+    prefect = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    return {"MLflow": tracking.page(run_id) or mlflow_command(), "Prefect": prefect or "unfreeze up"}

@@ -6,8 +6,8 @@ from typing import Any
 from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.modality import Prepared, modality
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.specs import TrainImages, Training
+from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.training_run import model_name

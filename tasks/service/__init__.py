@@ -1,0 +1,20 @@
+"""`unfreeze up`: Prefect, MLflow and a worker on this machine, watched and stopped together.
+
+=======================  =============================================================================================
+``stack.py``             what is started, in which order, and how it is stopped
+``supervise.py``         a part: a process group that is started again when it ends, later each time
+``prefect_server.py``    Prefect's own app behind a host check and an account; also the embedded server of a command
+``deployments.py``       the deployments of `prefect.yaml`, workers, runs in flight, cancelling them
+``automations.py``       crashed flow runs are queued again; new data start a retraining
+``health.py``            errors in logs, restarts, schedules without a run to come
+``overview.py``          what `unfreeze status` and `unfreeze open` show
+=======================  =============================================================================================
+
+- **One service per data folder**; a port that another program uses is refused with its name. Prefect and MLflow
+  servers that the environment names are used instead.
+- **Stopping keeps work**: running flow runs of this folder are cancelled first, and a training saves a checkpoint.
+- **Nothing of the service outlives it**: parts are process groups, the embedded server ends when a pipe to its parent
+  closes, and what a killed service left behind is found by process id and time of creation.
+- **The server is closed**: our origin only, an account that is random per folder, no address beyond the loopback
+  without an MLflow that has accounts.
+"""

@@ -1,108 +1,85 @@
-"""Automations that bring a flow run back whose worker, machine or process died; Prefect alone leaves it as it is."""
+"""Automations: flow runs whose worker, machine or process died come back, and new data start a retraining."""
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
-from prefect.automations import Automation, AutomationCore, EventTrigger, Posture, ResourceSpecification
+from prefect.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment
 
-HEARTBEAT_SECONDS = 30
-"""What ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` has to be for workers; Prefect allows no less."""
 SILENT_SECONDS = 120
-"""A run that was not heard of for so long is dead: four heartbeats, so that three may get lost."""
+"""A run without news for this long is dead: four heartbeats, so that three may get lost."""
 WAITING_SECONDS = 180
 """A run that a worker claimed but did not start by then is given to another."""
 MOST_ATTEMPTS = 3
 """A run that crashed this often stays Crashed: it is the cause."""
+NEW_DATA = "unfreeze.new-data"
+"""Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
+RESOURCE = "unfreeze.model"
 
-EVERY_FLOW_RUN = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
-# Any news of the run will do; a heartbeat is news as well.
-ANY_NEWS = {"prefect.flow-run.*"}
+FLOW_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
     """Mark a flow run as Crashed whose heartbeats stopped: its machine or its process died without a word."""
-    return Automation(
-        name="unfreeze: silent runs have crashed",
-        description="Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while "
-        "the Prefect server is down for longer than the silence that it allows.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect=ANY_NEWS,
-            match=EVERY_FLOW_RUN,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {seconds:.0f} s: its process died")
-        ],
+    return _automation(
+        "unfreeze: silent runs have crashed",
+        "Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while the Prefect "
+        "server is down for longer than the silence that it allows.",
+        ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {seconds:.0f} s: its process died"),
+        silent_for=seconds,
+        after={"prefect.flow-run.heartbeat"},
     )
 
 
 def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "process") -> Automation:
     """Queue a flow run again that a worker claimed and never started: it died in between, so no heartbeat ever came.
 
-    Parameters
-    ----------
-    pool_type
-        Type of the work pools it is for. On Kubernetes a run may well wait for a machine for longer.
+    It is for work pools of one type: on Kubernetes a run may well wait for a machine for longer.
     """
-    return Automation(
-        name="unfreeze: runs that were claimed but not started are queued again",
-        description="A worker that dies between claiming a run and starting it leaves the run Pending.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
-            expect=ANY_NEWS,
-            match=EVERY_FLOW_RUN,
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "work-pool", "prefect.work-pool.type": pool_type}
-            ),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[_queue_again(f"Not started within {seconds:.0f} s: its worker died")],
+    return _automation(
+        "unfreeze: runs that were claimed but not started are queued again",
+        "A worker that dies between claiming a run and starting it leaves the run Pending.",
+        _queue_again(f"Not started within {seconds:.0f} s: its worker died"),
+        silent_for=seconds,
+        after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
+        match_related={"prefect.resource.role": "work-pool", "prefect.work-pool.type": pool_type},
     )
 
 
 def reschedule_crashed_automation(attempts: int = MOST_ATTEMPTS) -> Automation:
     """Queue a crashed flow run again, for any worker; a training then continues from its last checkpoint.
 
-    Parameters
-    ----------
-    attempts
-        Starts after which it stays Crashed. A run that never started counts none and is not queued again: it would
-        only fail to start once more.
+    After so many attempts it stays Crashed. A run that never started counts none and is not queued again: it would only
+    fail to start once more.
     """
-    return Automation(
-        name="unfreeze: crashed runs are queued again",
-        description=f"At most {attempts} attempts; a person's Retry on the page counts as one.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Crashed"},
-            match=ResourceSpecification(
-                {
-                    "prefect.resource.id": "prefect.flow-run.*",
-                    "prefect.run-count": [str(count) for count in range(1, attempts)],
-                }
-            ),
-            # A run without a deployment is a person's command, or part of another run.
-            match_related=ResourceSpecification({"prefect.resource.role": "deployment"}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[_queue_again("Queued again after a crash")],
+    return _automation(
+        "unfreeze: crashed runs are queued again",
+        f"At most {attempts} attempts; a person's Retry on the page counts as one.",
+        _queue_again("Queued again after a crash"),
+        expect={"prefect.flow-run.Crashed"},
+        match={**FLOW_RUNS, "prefect.run-count": [str(count) for count in range(1, attempts)]},
+        # A run without a deployment is a person's command, or part of another run.
+        match_related={"prefect.resource.role": "deployment"},
+    )
+
+
+def new_data_automation(deployment_id: UUID) -> Automation:
+    """Start a retraining whenever the sensor flow has seen new data of a model."""
+    return _automation(
+        "unfreeze: new data start a retraining",
+        "The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
+        RunDeployment(deployment_id=deployment_id, parameters={"params": {"model": "{{ event.payload.model }}"}}),
+        expect={NEW_DATA},
+        match={"prefect.resource.id": f"{RESOURCE}.*"},
     )
 
 
 def recovery_automations() -> list[Automation]:
-    """All of them, with their usual times."""
+    """All that bring flow runs back, with their usual times."""
     return [zombie_automation(), unstarted_automation(), reschedule_crashed_automation()]
 
 
@@ -116,6 +93,21 @@ def apply_automations(automations: Iterable[Automation]) -> None:
                 client.create_automation(wanted)
             for found in known:
                 client.update_automation(found.id, wanted.model_copy(update={"enabled": found.enabled}))
+
+
+def _automation(
+    name: str, description: str, action: ActionTypes, silent_for: float | None = None, **trigger: Any
+) -> Automation:
+    """Act at an event, or after seconds without any event (heartbeats are events, too) of a flow run."""
+    if silent_for is None:
+        kind: dict[str, Any] = {"posture": Posture.Reactive, "within": timedelta(0)}
+    else:
+        within = timedelta(seconds=silent_for)
+        kind = {"posture": Posture.Proactive, "within": within, "expect": {"prefect.flow-run.*"}, "match": FLOW_RUNS}
+    settings = {"for_each": {"prefect.resource.id"}, "threshold": 1, **kind, **trigger}
+    return Automation(
+        name=name, description=description, trigger=EventTrigger.model_validate(settings), actions=[action]
+    )
 
 
 def _queue_again(message: str) -> ChangeFlowRunState:

@@ -1,60 +1,62 @@
 """What a Prefect server must know of us: work pool, deployments, automations; and what runs there."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import yaml
-from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, WorkPoolFilter
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelling
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.service.automations import apply_automations, recovery_automations
+from unfreeze.tasks.service.automations import (
+    NEW_DATA as NEW_DATA,
+    RESOURCE as RESOURCE,
+    apply_automations,
+    new_data_automation,
+    recovery_automations,
+)
 
-NEW_DATA = "unfreeze.new-data"
-"""Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
-RESOURCE = "unfreeze.model"
 IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
-def register_deployments(project: Path, pool: str, environment: Mapping[str, str]) -> int:
+def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     """Create the work pool and every deployment of `prefect.yaml` there; returns how many deployments.
 
-    Schedules are set when a deployment is new. Later they belong to whoever changed them on the page: a schedule that
-    was switched on, edited or added stays as it is.
+    Flows are imported from the package that the worker has installed, unless `prefect.yaml` has a pull step. Schedules
+    are set when a deployment is new. Later they belong to whoever changed them on the page: a schedule that was
+    switched on, edited or added stays.
 
     Raises
     ------
     UserError
-        If Prefect refuses; shows what it said.
+        If Prefect rejects them; with its message.
     """
-    settings: dict[str, Any] = yaml.safe_load((project / "prefect.yaml").read_text())
+    settings: dict[str, Any] = yaml.safe_load(files("unfreeze").joinpath("prefect.yaml").read_text())
+    settings.setdefault("pull", [])
     with get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        known = {str(deployment.entrypoint) for deployment in client.read_deployments(limit=200)}
+        known = {_function(str(deployment.entrypoint)) for deployment in client.read_deployments(limit=200)}
     for deployment in settings["deployments"]:
         deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
-        if deployment["entrypoint"] in known:
+        if _function(deployment["entrypoint"]) in known:
             deployment.pop("schedules", None)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "prefect.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt", "--prefect-file", str(path)]
-        done = subprocess.run(command, cwd=project, env=dict(environment), capture_output=True, text=True)
+        Path(folder, "prefect.yaml").write_text(yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"]
+        done = subprocess.run(command, cwd=folder, env=dict(environment), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"`prefect deploy` failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
     with get_client(sync_client=True) as client:
@@ -63,23 +65,9 @@ def register_deployments(project: Path, pool: str, environment: Mapping[str, str
     return len(settings["deployments"])
 
 
-def new_data_automation(deployment_id: UUID) -> Automation:
-    """Start a retraining whenever the sensor flow has seen new data of a model."""
-    return Automation(
-        name="unfreeze: new data start a retraining",
-        description="The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
-        trigger=EventTrigger(
-            expect={NEW_DATA},
-            match=ResourceSpecification({"prefect.resource.id": f"{RESOURCE}.*"}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[
-            RunDeployment(deployment_id=deployment_id, parameters={"params": {"model": "{{ event.payload.model }}"}})
-        ],
-    )
+def _function(entrypoint: str) -> str:
+    """The flow's function; it was registered as ``flows/retrain.py:retrain`` before it was ``...retrain.retrain``."""
+    return re.split(r"[.:]", entrypoint)[-1]
 
 
 def online_workers(pool: str) -> list[str]:
@@ -94,7 +82,7 @@ def online_workers(pool: str) -> list[str]:
 
 def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
     """Flow runs that are pending, running, paused or being cancelled."""
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_FLIGHT)))
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": IN_FLIGHT}}})
     of_pool = WorkPoolFilter.model_validate({"name": {"any_": [pool]}}) if pool is not None else None
     with get_client(sync_client=True) as client:
         return list(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=of_pool))

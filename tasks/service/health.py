@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedStartTime
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 
 ERROR = re.compile(r"^\S+ \| (?:ERROR|CRITICAL) +\| (?P<text>.*)$")
@@ -20,12 +20,7 @@ SCHEDULER_SECONDS = 120
 
 
 def health(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each part of the service and one for the schedules.
-
-    Parameters
-    ----------
-    record
-        What `unfreeze up` recorded: `live_service`.
+    """A row for each part of the service that `unfreeze up` recorded (`live_service`) and one for the schedules.
 
     Returns
     -------
@@ -36,15 +31,8 @@ def health(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, part in record.get("health", {}).items():
         count, latest = errors_in(Path(part["log"]), part["log_begins"])
         restarts = f"{part['restarts']}, the last at {part['last_restart']}" if part["restarts"] else "0"
-        rows.append(
-            {
-                "part": name,
-                "state": "errors" if count else "ok",
-                "since": record.get("since"),
-                "restarts": restarts,
-                "trouble": f"{count} errors in {part['log']}, the last: {latest}" if count else None,
-            }
-        )
+        trouble = f"{count} errors in {part['log']}, the last: {latest}" if count else None
+        rows.append(_row(name, "errors" if count else "ok", trouble, record.get("since"), restarts))
     return [*rows, _schedules()]
 
 
@@ -68,21 +56,20 @@ def errors_in(log: Path, begins: int = 0) -> tuple[int, str]:
 
 def _schedules() -> dict[str, Any]:
     """Whether every deployment with an active schedule has a run to come."""
-    row = {"part": "schedules", "state": "ok", "since": None, "restarts": None}
     now = datetime.now(UTC)
-    to_come = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=now))
+    to_come = FlowRunFilter.model_validate({"expected_start_time": {"after_": now}})
     with get_client(sync_client=True) as client:
         deployments = client.read_deployments(limit=200)
         runs = client.read_flow_runs(flow_run_filter=to_come, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
     waiting = {run.deployment_id for run in runs}
     active = [each for each in deployments if not each.paused and any(one.active for one in each.schedules)]
-    overdue = [
-        f"{each.name} ({each.entrypoint})"
-        for each in active
-        if each.id not in waiting
-        and each.updated is not None
-        and now - each.updated > timedelta(seconds=SCHEDULER_SECONDS)
-    ]
-    if overdue:
-        return {**row, "state": "failing", "trouble": f"active, but without a run to come: {', '.join(overdue)}"}
-    return {**row, "trouble": f"{len(active)} active" if active else "none active"}
+    seen = now - timedelta(seconds=SCHEDULER_SECONDS)
+    overdue = [each for each in active if each.id not in waiting and each.updated and each.updated < seen]
+    if not overdue:
+        return _row("schedules", "ok", f"{len(active) or 'none'} active")
+    names = ", ".join(f"{each.name} ({each.entrypoint})" for each in overdue)
+    return _row("schedules", "failing", f"active, but without a run to come: {names}")
+
+
+def _row(part: str, state: str, trouble: str | None, since: Any = None, restarts: str | None = None) -> dict[str, Any]:
+    return {"part": part, "state": state, "since": since, "restarts": restarts, "trouble": trouble}

@@ -5,10 +5,10 @@ from typing import Any
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.environment import live_service
+from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.health import health
-from unfreeze.tasks.service.prefect_server import responds
+from unfreeze.tasks.service.supervise import responds
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import models_page, runs_page
 
@@ -17,9 +17,8 @@ MOST_SHOWN = 20
 
 def addresses() -> dict[str, str]:
     """``Prefect`` (its API) and ``MLflow``, as far as servers are known."""
-    prefect, mlflow = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
-    known = {"Prefect": prefect} if prefect else {}
-    return {**known, "MLflow": mlflow} if mlflow.startswith("http") else known
+    known = {"Prefect": os.environ.get("PREFECT_API_URL", ""), "MLflow": os.environ["MLFLOW_TRACKING_URI"]}
+    return {name: address for name, address in known.items() if address.startswith("http")}
 
 
 def pages() -> dict[str, str]:
@@ -35,13 +34,8 @@ def pages() -> dict[str, str]:
         raise UserError("no server is running: start them with `unfreeze up`, or set PREFECT_API_URL")
     found: dict[str, str] = {}
     if "Prefect" in known:
-        prefect = known["Prefect"].removesuffix("/api")
-        found |= {
-            "Prefect, dashboard": f"{prefect}/dashboard",
-            "Prefect, deployments": f"{prefect}/deployments",
-            "Prefect, runs": f"{prefect}/runs",
-            "Prefect, automations": f"{prefect}/automations",
-        }
+        names = ("dashboard", "deployments", "runs", "automations")
+        found |= {f"Prefect, {name}": f"{known['Prefect'].removesuffix('/api')}/{name}" for name in names}
     if "MLflow" in known:
         for name, number in tracking.experiments().items():
             found[f"MLflow, {name}"] = runs_page(known["MLflow"], number)
@@ -52,17 +46,14 @@ def pages() -> dict[str, str]:
 def overview() -> dict[str, list[dict[str, Any]]]:
     """Tables by title: ``servers``, ``workers``, ``runs_in_flight``, ``health`` and ``models`` (with retrainings)."""
     known = addresses()
+    up = {name for name, address in known.items() if responds(f"{address}/health")}
     servers = [
-        {"server": name, "address": address, "state": "up" if responds(f"{address}/health") else "down"}
-        for name, address in known.items()
+        {"server": name, "address": address, "state": "up" if name in up else "down"} for name, address in known.items()
     ]
-    up = {server["server"] for server in servers if server["state"] == "up"}
     if "Prefect" not in known:
         servers.append({"server": "Prefect", "address": "", "state": "not running: unfreeze up"})
     if "MLflow" not in known:
-        servers.append(
-            {"server": "MLflow", "address": os.environ["MLFLOW_TRACKING_URI"], "state": "store without a server"}
-        )
+        servers.append({"server": "MLflow", "address": tracking_store(), "state": "store without a server"})
     service = live_service() or {}
     pool = service.get("pool", "local")
     state: dict[str, list[dict[str, Any]]] = {"servers": servers, "workers": [], "runs_in_flight": []}

@@ -12,17 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import credentials, home, make_home
 from unfreeze.tasks.machine.processes import own_module
+from unfreeze.tasks.service.supervise import responds, wait_for
 
 SECONDS_TO_START = 180
 CONTENT_SECURITY_POLICY = (
@@ -31,6 +29,11 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'none'"
 )
 """The browser itself then refuses what the page would send to, or load from, any other server."""
+
+
+def own_name(host: str) -> str:
+    """The name that browsers and workers use: a server that listens everywhere has no address of its own."""
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host
 
 
 def server_settings(host: str, port: int) -> dict[str, str]:
@@ -49,13 +52,8 @@ def server_settings(host: str, port: int) -> dict[str, str]:
 
 def knows_a_server() -> bool:
     """Whether this process has a Prefect server already, by its environment or by Prefect's own settings."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
-    if "prefect.settings" not in sys.modules:
-        return False
-    from prefect.settings import PREFECT_API_URL
-
-    return bool(PREFECT_API_URL.value())
+    settings = sys.modules.get("prefect.settings")  # not imported for this: it takes seconds
+    return bool(os.environ.get("PREFECT_API_URL") or (settings is not None and settings.PREFECT_API_URL.value()))
 
 
 def start_embedded() -> Callable[[], None]:
@@ -63,62 +61,25 @@ def start_embedded() -> Callable[[], None]:
 
     It listens on a port that the system picks, and ends when this process does, however that ends.
     """
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    port = listening.getsockname()[1]
-    api, log = f"http://127.0.0.1:{port}/api", make_home() / "logs" / "prefect-embedded.log"
+    log = make_home() / "logs" / "prefect-embedded.log"
     log.parent.mkdir(exist_ok=True)
-    environment = {
-        **os.environ,
-        **server_settings("127.0.0.1", port),
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT_UI_ENABLED": "0",
-    }
-    with log.open("ab") as output:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, log.open("ab") as output:
+        port, descriptor = listening.getsockname()[1], listening.fileno()
+        settings = server_settings("127.0.0.1", port)
         server = subprocess.Popen(
-            own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(listening.fileno())),
-            env=environment,
-            pass_fds=(listening.fileno(),),
+            own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(descriptor)),
+            env={**os.environ, **settings, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"},
+            pass_fds=(descriptor,),
             # Never written to: it closes as this process ends, which the server waits for.
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is for this process, which has its last states to tell the server
         )
-    listening.close()
-    os.environ.update(
-        {
-            "PREFECT_API_URL": api,
-            "PREFECT_API_AUTH_STRING": environment["PREFECT_SERVER_API_AUTH_STRING"],
-            "PREFECT_UI_URL": "",  # there is no page to link to
-        }
-    )
-    return lambda: _wait(server, api, log)
-
-
-def _wait(server: "subprocess.Popen[bytes]", api: str, log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while not responds(f"{api}/health"):
-        if server.poll() is not None:
-            raise UserError(f"Prefect's server ended as it started; the end of {log}:\n{last_lines(log)}")
-        if time.monotonic() > deadline:
-            raise UserError(f"Prefect's server does not answer after {SECONDS_TO_START} s; see {log}")
-        time.sleep(0.1)
-
-
-def responds(address: str) -> bool:
-    """Whether a GET is answered with success."""
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return 200 <= answer.status < 300
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log file."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    os.environ["PREFECT_API_URL"] = api = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"]
+    os.environ["PREFECT_UI_URL"] = ""  # there is no page to link to
+    return lambda: wait_for("Prefect's server", server, lambda: responds(f"{api}/health"), log, SECONDS_TO_START)
 
 
 # --- in the server's own process
@@ -129,8 +90,6 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
 
     Parameters
     ----------
-    app
-        The ASGI app.
     hosts
         Names, without ports, that a request's ``Host`` may have. Under any other name a page of another site could
         pass for one of ours, because the browser goes by the name.
@@ -144,8 +103,7 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
     async def with_policy(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), (b"content-security-policy", policy)]
-                message = {**message, "headers": headers}
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", policy)]
             await send(message)
 
         await app(scope, receive, send_with_policy)
@@ -154,15 +112,7 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
 
 
 def serve(host: str, port: int, descriptor: int | None) -> None:
-    """Serve until a signal; with a descriptor, on that socket and until stdin closes.
-
-    Parameters
-    ----------
-    host, port
-        Where to listen, and the names that requests may use.
-    descriptor
-        File descriptor of a socket that listens already.
-    """
+    """Serve until a signal; with the descriptor of a socket that listens already, on that and until stdin closes."""
     import prefect
     import uvicorn
     from prefect.server.api.server import create_app
@@ -177,12 +127,10 @@ def serve(host: str, port: int, descriptor: int | None) -> None:
     # The setting alone would leave the second page one click away.
     prefect.__ui_v2_static_path__ = Path("not served")
     settings = get_current_settings().server
-    everywhere = host in ("0.0.0.0", "::")
-    names = ["127.0.0.1", "localhost", socket.gethostname() if everywhere else host]
+    names = ["127.0.0.1", "localhost", own_name(host)]
+    addresses = [f"{kind}://{name}:{port}" for name in names for kind in ("http", "ws")]
     config = uvicorn.Config(
-        guarded(
-            create_app(final=True), names, [f"{kind}://{name}:{port}" for name in names for kind in ("http", "ws")]
-        ),
+        guarded(create_app(final=True), names, addresses),
         host=host,
         port=port,
         timeout_keep_alive=settings.api.keepalive_timeout,
@@ -207,15 +155,9 @@ def _end_with_stdin(server: Any) -> None:
     os._exit(1)  # it hangs, and nobody is left who could stop it
 
 
-def main() -> None:
-    """Entry point of the server's process."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--descriptor", type=int)
-    options = parser.parse_args()
-    serve(options.host, options.port, options.descriptor)
-
-
-if __name__ == "__main__":
-    main()
+    serve(**vars(parser.parse_args()))

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.service.prefect_server import last_lines
 
 SECONDS_TO_STOP = 15
 """A part that has not ended by then is killed."""
@@ -25,16 +25,10 @@ MOST_FAILURES = 3
 
 @dataclass
 class Part:
-    """One long-running process.
+    """One long-running process, the leader of a process group of its own, with a log that its output is appended to.
 
     Parameters
     ----------
-    name
-        For people and for the log file.
-    command, environment, folder
-        What to run, with which variables, where.
-    log
-        File that its output is appended to.
     answers
         Whether it can be used; asked until it is, and never failing.
     children_outlive_it
@@ -50,21 +44,21 @@ class Part:
     answers: Callable[[], bool]
     children_outlive_it: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    failures: int = 0
     restarts: int = 0
     last_restart: str | None = None
     """When it was last started again, ISO 8601."""
     log_begins: int = 0
     """Bytes that the log had before this program started it."""
+    _failures: int = 0
     _started: float = 0.0
 
     def start(self) -> None:
         """Start it; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.process is None and self.log.exists():
-            self.log_begins = self.log.stat().st_size
         self._started = time.monotonic()
         with self.log.open("ab") as log:
+            if self.process is None:
+                self.log_begins = log.tell()
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
@@ -75,41 +69,20 @@ class Part:
                 start_new_session=True,
             )
 
-    def is_running(self) -> bool:
-        """Whether its process lives."""
-        return self.process is not None and self.process.poll() is None
-
     def wait_until_it_answers(self, seconds: float) -> None:
-        """Wait for it.
-
-        Raises
-        ------
-        UserError
-            If it ends or does not answer in time; shows the end of its log.
-        """
-        deadline = time.monotonic() + seconds
-        while not self.answers():
-            if not self.is_running():
-                raise UserError(f"{self.name} ended as it started; the end of {self.log}:\n{last_lines(self.log)}")
-            if time.monotonic() > deadline:
-                raise UserError(f"{self.name} does not answer after {seconds:.0f} s; see {self.log}")
-            time.sleep(0.1)
+        """Wait for it; see `wait_for`."""
+        if self.process is not None:
+            wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
-        """Start it again if it has ended; whether it had.
-
-        Raises
-        ------
-        UserError
-            If it failed right after its start several times in a row.
-        """
-        if self.is_running():
+        """Start it again if it has ended; whether it had. A `UserError` if it keeps failing right after its start."""
+        if self.process is not None and self.process.poll() is None:
             return False
-        self.failures = self.failures + 1 if time.monotonic() - self._started < SOON else 1
-        if self.failures > MOST_FAILURES:
-            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{last_lines(self.log)}")
+        self._failures = self._failures + 1 if time.monotonic() - self._started < SOON else 1
+        if self._failures > MOST_FAILURES:
+            raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{_last_lines(self.log)}")
         if not self.children_outlive_it:
-            self._stop_orphans()
+            self._kill_group()
         self.start()
         self.restarts, self.last_restart = self.restarts + 1, now()
         return True
@@ -119,13 +92,34 @@ class Part:
         if self.process is not None:
             stop_process_tree(self.process.pid)
             self.process.wait()
-            self._stop_orphans()
+            self._kill_group()
 
-    def _stop_orphans(self) -> None:
-        """Kill what is left of its process group; each part leads one of its own."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.process is not None:
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def wait_for(
+    name: str, process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path, seconds: float
+) -> None:
+    """Wait until a process answers; a `UserError` with the end of its log if it ends or does not answer in time."""
+    deadline = time.monotonic() + seconds
+    while not answers():
+        if process.poll() is not None:
+            raise UserError(f"{name} ended as it started; the end of {log}:\n{_last_lines(log)}")
+        if time.monotonic() > deadline:
+            raise UserError(f"{name} does not answer after {seconds:.0f} s; see {log}")
+        time.sleep(0.1)
+
+
+def responds(address: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return 200 <= answer.status < 300
+    except (OSError, ValueError):
+        return False
 
 
 def now() -> str:
@@ -134,23 +128,21 @@ def now() -> str:
 
 
 def stop_process_tree(pid: int) -> None:
-    """Ask a process and all its descendants to end, and kill those that do not."""
+    """Ask a process, then its descendants, to end, and kill those that do not."""
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        left = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    _each(family[:1], psutil.Process.terminate)  # it stops its own children in its own way
-    _, left = psutil.wait_procs(family, SECONDS_TO_STOP)
-    _each(left, psutil.Process.terminate)
-    _, left = psutil.wait_procs(left, 3)
-    _each(left, psutil.Process.kill)
-    psutil.wait_procs(left, 3)
+    terminate, kill = psutil.Process.terminate, psutil.Process.kill
+    asked = [root]  # it stops its own children in its own way
+    for action, seconds in ((terminate, SECONDS_TO_STOP), (terminate, 3), (kill, 3)):
+        for process in asked:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                action(process)
+        _, left = psutil.wait_procs(left, seconds)
+        asked = left
 
 
-def _each(processes: Iterable[psutil.Process], action: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        try:
-            action(process)
-        except psutil.NoSuchProcess:
-            continue
+def _last_lines(log: Path, count: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])

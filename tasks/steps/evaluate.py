@@ -11,10 +11,10 @@ from unfreeze.models.recipe import Evaluate
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.progress import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
-from unfreeze.tasks.tracking.log_model import log_and_register
 from unfreeze.tasks.tracking.training_run import Run
 
 
@@ -46,8 +46,10 @@ def _register(run: Run, data: TrainingData, learner: Learner) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / kind.suffix
         data.save(folder, learner.network, len(run.params.recipe) - 1, snapshots_of(run))
-        summary = data.summary(run.metrics)
-        return log_and_register(run.id, folder, kind, data.target, data.example(), run.model_name, summary)
+        uri, model_id = tracking.log_model(run.id, folder, kind, data.target, data.example())
+    number, alias = tracking.register_model(run.model_name, run.id, uri, model_id, data.summary(run.metrics))
+    log_info(f"registered {run.model_name} version {number} as {alias}")
+    return {"model_uri": uri, "name": run.model_name, "version": number, "alias": alias}
 
 
 def snapshots_of(run: Run) -> list[dict[str, torch.Tensor]]:

@@ -1,9 +1,8 @@
-"""What a sweep found, as images and tables, for MLflow and the Prefect page."""
+"""Plots and tables of a sweep, for MLflow and the Prefect page."""
 
 import json
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -28,22 +27,19 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.sweeps.study import best_trial
 
-_TITLES = {
-    "history": "Trials of the sweep, in order",
-    "parallel_coordinate": "All settings of the sweep's trials",
-    "slice": "Each setting against the objective",
-    "contour": "Settings in pairs against the objective",
-    "importance": "Which settings matter",
-    "pareto_front": "Trials that are worse than no other (Pareto front)",
+_PLOTS = {
+    "history": ("optimization_history", "Trials of the sweep, in order"),
+    "parallel_coordinate": ("parallel_coordinate", "All settings of the sweep's trials"),
+    "slice": ("slice", "Each setting against the objective"),
+    "contour": ("contour", "Settings in pairs against the objective"),
+    "importance": ("param_importances", "Which settings matter"),
+    "pareto_front": ("pareto_front", "Trials that are worse than no other (Pareto front)"),
 }
-_OPTUNA_NAMES = {"history": "optimization_history", "importance": "param_importances"}
-"""What Optuna calls a plot, where it is not the same."""
-_MOST_IN_CONTOUR = 4
+"""Name of a plot -> Optuna's name for it, and its title."""
+_MAX_IN_CONTOUR = 4
 """Settings in the contour plot, which has a panel for every pair."""
-_MOST_TICK_LETTERS = 26
-"""On the labels of an axis, before they are turned so that they do not run into each other."""
-_FEWEST_PAIRS = 5
-"""Repeats that the Wilcoxon test needs to say anything."""
+_MIN_PAIRS = 5
+"""Repeats that the Wilcoxon test needs."""
 
 
 def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[InteractiveFigure, Figure]]:
@@ -59,8 +55,9 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     drawn = {}
     # Optuna calls its images in Matplotlib experimental.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        for name, options in _plots(first, objectives[0]).items():
-            drawn[name] = _draw(name, first, options)
+        for name, params in _drawable(first).items():
+            options: dict[str, Any] = {"params": params} if params else {}
+            drawn[name] = _draw(name, first, {**options, "target_name": objectives[0]})
         if len(objectives) > 1 and best_trial(study):
             # More than three cannot be drawn; which trials are best goes by all of them nevertheless.
             options = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
@@ -69,14 +66,13 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
 
 
 def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[str, object]]:
-    """The table that says what the search gained: the best trial, and every rule of thumb that ran to its end.
-
-    Where trials were repeated it also says whether a difference is more than the seeds make by themselves.
+    """What the search gained: the best trial beside every rule of thumb that ran to its end.
 
     Returns
     -------
     list of dict
-        One row per trial, the best one first; empty before any trial is complete.
+        One row per trial, the best one first; empty before any trial is complete. Where trials were repeated, also
+        whether a difference is more than the noise of the seeds.
     """
     best = best_trial(study)
     if best is None:
@@ -92,7 +88,7 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
             **{name: _rounded(value) for name, value in zip(objectives, trial.values, strict=True)},
             "difference": _rounded(best.values[0] - trial.values[0]),
             **(_noise(best, trial) if repeated else {}),
-            **{name: _short(value) for name, value in trial.params.items()},
+            **{name: float(f"{each:.5g}") if isinstance(each, float) else each for name, each in trial.params.items()},
         }
         for what, trial in compared
     ]
@@ -103,8 +99,10 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
     for name, (page, figure) in draw_study(study, objectives).items():
         # Each page brings its own plotly.js: it opens without a network.
         tracking.log_text(run_id, page.to_html(include_plotlyjs=True), f"sweep/{name}.html")
-        log_figure(run_id, figure, f"sweep/{name}.png", _TITLES[name])
-    tracking.log_frame(run_id, _trials(study, objectives), "sweep/trials.feather")
+        log_figure(run_id, figure, f"sweep/{name}.png", _PLOTS[name][1])
+    names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
+    trials = study.trials_dataframe().rename(columns=names)
+    tracking.log_frame(run_id, _as_feather(trials), "sweep/trials.feather")
     rows = compare_with_rules(study, objectives)
     if rows:
         table = pd.DataFrame(rows)
@@ -116,8 +114,7 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
 def _first_objective(study: optuna.Study) -> optuna.Study:
     """The study as if its first objective were the only one.
 
-    With a `target` instead, Optuna would know no better and worse: no best value so far, and colours and importance as
-    if every objective should be low.
+    Optuna's `target` takes no direction: its plots would show no best value, and colours as if low were better.
     """
     trials = study.get_trials()
     for trial in trials:
@@ -127,33 +124,25 @@ def _first_objective(study: optuna.Study) -> optuna.Study:
     return alone
 
 
-def _plots(study: optuna.Study, objective: str) -> dict[str, dict[str, Any]]:
-    """Optuna's options for every plot that there are trials enough for."""
+def _drawable(study: optuna.Study) -> dict[str, list[str]]:
+    """The plots that there are enough trials for, with the settings that each shows: those that vary."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [trial for trial in complete if math.isfinite(trial.values[0])]  # Optuna excludes the others
     if not trials:
         return {}
-    varied = _varied(trials)
-    plots: dict[str, dict[str, Any]] = {"history": {}}
+    names = sorted({name for trial in trials for name in trial.params})
+    varied = [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
+    plots: dict[str, list[str]] = {"history": []}
     if varied:
-        plots |= {"parallel_coordinate": {"params": varied}, "slice": {"params": varied}}
+        plots |= {"parallel_coordinate": varied, "slice": varied}
     if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
         importance = optuna.importance.get_param_importances(study, params=varied)
-        plots |= {"contour": {"params": list(importance)[:_MOST_IN_CONTOUR]}, "importance": {"params": varied}}
-    return {name: {**options, "target_name": objective} for name, options in plots.items()}
-
-
-def _varied(trials: list[FrozenTrial]) -> list[str]:
-    """Settings that are not the same in all trials: the others have nothing to show."""
-    values: dict[str, set[Any]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            values.setdefault(name, set()).add(value)
-    return sorted(name for name, different in values.items() if len(different) > 1)
+        plots |= {"contour": list(importance)[:_MAX_IN_CONTOUR], "importance": varied}
+    return plots
 
 
 def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[InteractiveFigure, Figure]:
-    function = f"plot_{_OPTUNA_NAMES.get(name, name)}"
+    function = f"plot_{_PLOTS[name][0]}"
     page = getattr(optuna.visualization, function)(study, **options)
     # Optuna sets pyplot's style for good, which would show in every later image of this process.
     with matplotlib.rc_context({"figure.constrained_layout.use": True}):
@@ -166,34 +155,24 @@ def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[Inte
 
 def _make_readable(name: str, figure: Figure, axes: list[Axes], params: list[str]) -> None:
     """Give Optuna's image the room that its labels need, and plain numbers."""
-    panel = max([3.0, *(0.1 * len(param) for param in params)])
-    if name == "history":
-        axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels = max([3.0, *(0.1 * len(param) for param in params)]) * len(params)
+    if name in ("contour", "slice"):
+        figure.set_size_inches(2 + panels, panels if name == "contour" else 4.8)
+    elif name == "parallel_coordinate":
+        figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
     elif name == "importance":
         figure.set_size_inches(8, max(4.8, 1 + 0.4 * len(params)))
         axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars, not on top of them
-    elif name == "parallel_coordinate":
-        figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
-    elif name == "slice":
-        figure.set_size_inches(2 + panel * len(params), 4.8)
-    elif name == "contour" and len(params) > 2:
-        figure.set_size_inches(2 + panel * len(params), panel * len(params))
-    elif name == "pareto_front":
-        axes[0].locator_params(nbins=6)
-    for each in axes if len(axes) > 1 else []:
-        each.label_outer()
+    elif name == "history":
+        axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for each in axes if name in ("contour", "slice") else []:
+        if len(axes) > 1:
+            each.label_outer()
+        each.tick_params(axis="x", rotation=30)
     for each in figure.axes:
         for axis in (each.xaxis, each.yaxis):
             if axis.get_scale() == "log":
                 _number_plainly(axis)
-    figure.draw_without_rendering()  # only now is it known which ticks there are
-    for each in figure.axes:
-        if name == "parallel_coordinate":
-            for label in each.get_yticklabels():  # lines run across them
-                label.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
-        elif name in ("slice", "contour"):
-            letters = sum(len(label.get_text()) for label in each.get_xticklabels())
-            each.tick_params(axis="x", rotation=30 if letters > _MOST_TICK_LETTERS else 0)
 
 
 def _number_plainly(axis: Axis) -> None:
@@ -208,7 +187,7 @@ def _number_plainly(axis: Axis) -> None:
 def _noise(best: FrozenTrial, trial: FrozenTrial) -> dict[str, object]:
     """How sure the difference between two repeated trials is; None for what the repeats do not tell."""
     pairs = list(zip(_repeats(best), _repeats(trial), strict=False))
-    testable = len(pairs) >= _FEWEST_PAIRS and any(one != other for one, other in pairs)
+    testable = len(pairs) >= _MIN_PAIRS and any(one != other for one, other in pairs)
     error, best_error = _standard_error(trial), _standard_error(best)
     within = None
     if error is not None and best_error is not None:
@@ -234,18 +213,6 @@ def _standard_error(trial: FrozenTrial) -> float | None:
 def _rounded(value: float) -> float | None:
     """To five digits; None for what a page cannot show as a number."""
     return round(value, 5) if math.isfinite(value) else None
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _trials(study: optuna.Study, objectives: list[str]) -> pd.DataFrame:
-    """All trials, whatever became of them, with the objectives by name."""
-    names: Mapping[str, str] = {"value": objectives[0]}
-    if len(objectives) > 1:
-        names = {f"values_{place}": objective for place, objective in enumerate(objectives)}
-    return _as_feather(study.trials_dataframe().rename(columns=names))
 
 
 def _as_feather(table: pd.DataFrame) -> pd.DataFrame:

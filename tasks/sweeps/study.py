@@ -1,4 +1,4 @@
-"""Optuna: the study of a sweep, which any number of processes may join and leave."""
+"""The Optuna study of a sweep, which any number of processes may join and leave."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
@@ -27,39 +28,30 @@ from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
 
 PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
-"""Environment variable with the password of the database of studies, which no address holds that anybody can read."""
+"""Environment variable with the password of the database of studies; addresses are public and hold none."""
 WORKER = "UNFREEZE_WORKER"
 """Environment variable with the number of a worker that was started beside the first, which reports."""
 HEARTBEAT_SECONDS = 20
-"""How often a worker tells a database that it lives; after three times as long its trial is retried elsewhere."""
-MOST_RETRIES = 2
+"""How often a worker reports to a database; one that is silent for three times as long has its trial retried."""
+MAX_RETRIES = 2
 """Of a trial whose process died or was stopped."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
-DRIVERS = {
-    "postgresql": "postgresql+psycopg",
-    "postgres": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-}
-"""For addresses that name none: those of our extras, which are not SQLAlchemy's own choice in every release."""
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""For addresses that name none: those of our extras, which are not every SQLAlchemy's default."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
 
 
-def journal_path() -> str:
-    """The file of the studies of this machine."""
-    return str(home() / "optuna.journal")
-
-
 @contextmanager
 def reachable(address: str | None) -> Iterator[BaseStorage]:
-    """The storage at `address` (None: the journal file); trouble with it is a `UserError` that names the address.
+    """The storage at `address` (None: this machine's journal); trouble with it is a `UserError` with the address.
 
     A database gets heartbeats, and a trial whose worker fell silent is retried.
     """
     if address is None:
         home().mkdir(parents=True, exist_ok=True)
-        yield JournalStorage(JournalFileBackend(journal_path()))
+        yield JournalStorage(JournalFileBackend(str(home() / "optuna.journal")))
         return
     url, shown = _read_address(address), masked(address)
     try:
@@ -82,7 +74,7 @@ def reachable(address: str | None) -> Iterator[BaseStorage]:
 
 
 def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
-    """The study of that name, made if there is none, with the rules of thumb as its first trials.
+    """The study of that name, created if there is none, with the rules of thumb as its first trials.
 
     Raises
     ------
@@ -94,11 +86,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
     home().mkdir(parents=True, exist_ok=True)
     with FileLock(home() / "optuna.lock"), reachable(search.storage) as storage:
         study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=directions,
-            pruner=_pruner(search),
-            load_if_exists=True,
+            study_name=name, storage=storage, directions=directions, pruner=_pruner(search), load_if_exists=True
         )
         study.sampler = _sampler(search, training, len(study.get_trials(deepcopy=False)))
         begun_with = _settings(search, training)
@@ -138,11 +126,10 @@ def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, V
 def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:
     """Run one more trial, unless `trials` are over or under way; returns whether one was run.
 
-    An objective that raises `optuna.TrialPruned` prunes its trial, and so does a value that is not a number; any other
-    `Exception` fails it and is raised here again. What ends the process (Ctrl-C, a cancellation) fails it too, and it
-    is tried again later. A grid is over when each of its points was tried.
+    `optuna.TrialPruned` and NaN prune the trial; any other `Exception` fails it and is raised. What ends the process
+    (Ctrl-C, a cancellation) fails it too, and its values are queued again. A grid is over when every point was tried.
     """
-    # Held until the trial is known to be this process's, so that workers start none too many and retry none twice.
+    # Held until this process owns the trial, so that workers start no trial too many and retry none twice.
     lock = FileLock(home() / "optuna.lock")
     number: int | None = None
 
@@ -167,10 +154,8 @@ def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tup
             return False
         study.optimize(watched, n_trials=1)
         return True
-    except Exception:
-        raise
-    except BaseException:
-        if number is not None:
+    except BaseException as error:
+        if number is not None and not isinstance(error, Exception):
             _fail_and_retry(study, study.get_trials(deepcopy=False)[number], "stopped")
         raise
     finally:
@@ -186,7 +171,7 @@ def close_stale_trials(study: Study) -> None:
 
 
 def counts(study: Study) -> dict[str, int]:
-    """Trials by what became of them: ``complete``, ``pruned``, ``failed``."""
+    """Number of trials: ``complete``, ``pruned``, ``failed``."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     named = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     return {name: states.count(state) for name, state in named.items()}
@@ -201,19 +186,16 @@ def best_trial(study: Study) -> FrozenTrial | None:
 
 def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
     """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
-    if any(math.isnan(value) for value in values):
-        return False
-    signs = [1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions]
-    mine = [sign * value for sign, value in zip(signs, values, strict=True)]
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        theirs = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
-        if all(their <= my for their, my in zip(theirs, mine, strict=True)) and theirs != mine:
-            return False
-    return True
+    signs = np.array([1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions])
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    theirs = signs * np.array([trial.values for trial in complete]).reshape(-1, len(signs))
+    mine = signs * np.array(values)
+    dominated = (theirs <= mine).all(axis=1) & (theirs < mine).any(axis=1)
+    return not (np.isnan(mine).any() or dominated.any())
 
 
 def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Mark a running trial as failed, and queue its values again; one that is over already stays as it is."""
+    """Mark a trial that is not over as failed, and queue its values again."""
     if trial.state not in OVER:
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         _retry(study, trial, reason)
@@ -223,11 +205,11 @@ def _retry(study: Study, trial: FrozenTrial, reason: str) -> None:
     """Queue a trial's values again, with the same rule, unless they failed too often."""
     retries = int(trial.user_attrs.get("retries", 0))
     values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if retries < MOST_RETRIES and values:
-        kept = {key: trial.user_attrs[key] for key in ("rule",) if key in trial.user_attrs}
-        study.enqueue_trial(
-            values, user_attrs={**kept, "retries": retries + 1, "retry_of": trial.number, "reason": reason}
-        )
+    if retries < MAX_RETRIES and values:
+        attributes = {"retries": retries + 1, "retry_of": trial.number, "reason": reason}
+        if "rule" in trial.user_attrs:
+            attributes["rule"] = trial.user_attrs["rule"]
+        study.enqueue_trial(values, user_attrs=attributes)
 
 
 def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
@@ -242,18 +224,19 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
 def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samplers.BaseSampler:
     # Workers that all began with the same seed, or a study that continues, would propose the same values again.
     seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
-    if search.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
-    if search.sampler == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed)
     if search.sampler == "grid":
         grid = {dimension.name: dimension.grid(whole_numbers(dimension, training)) for dimension in search.space}
         return _Grid(grid, seed=search.sampler_seed)
-    return optuna.samplers.RandomSampler(seed=seed)
+    samplers = {
+        "tpe": optuna.samplers.TPESampler,
+        "cmaes": optuna.samplers.CmaEsSampler,
+        "random": optuna.samplers.RandomSampler,
+    }
+    return samplers[search.sampler](seed=seed)
 
 
 class _Grid(optuna.samplers.GridSampler):
-    """A grid beside which queued trials are run, such as rules of thumb and retries, which are none of its points."""
+    """A grid in a study with queued trials (rules of thumb, retries), which need not be points of it."""
 
     def __init__(self, grid: Mapping[str, Sequence[Value]], seed: int) -> None:
         super().__init__(grid, seed)
@@ -293,7 +276,7 @@ def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
 
 
 def _completed(known: Mapping[str, Any], training: BaseModel) -> Mapping[str, Any]:
-    """Settings of a study of an earlier release with the defaults of fields that came later."""
+    """Settings of a study of an earlier release, with the defaults of fields that it lacked."""
     if known["kind"] != type(training).__name__:
         return known
     return {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}

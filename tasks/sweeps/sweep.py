@@ -1,6 +1,7 @@
 """One sweep as MLflow and Prefect see it: the parent run of its trials, the best so far, workers beside this one."""
 
 import os
+import shlex
 import subprocess
 import threading
 import time
@@ -18,11 +19,12 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
+from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
 from unfreeze.models.search import SweepSpec, check_space
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.environment import home, tracking_store
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
@@ -36,25 +38,15 @@ from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
 
 
 class WorkersDied(RuntimeError):
-    """None of the processes beside the first lived to the end of its sweep."""
+    """All workers beside the first died."""
 
 
-MOST_FAILURES = 3
-"""Trials in a row that may fail; after that it is not their values that are wrong."""
+MAX_FAILURES = 3
+"""Trials that fail in a row; then it is not their values that are wrong."""
 
 
 class Sweep:
-    """A sweep under way.
-
-    Parameters
-    ----------
-    search, training
-        What varies, and what is trained.
-    study
-        The Optuna study.
-    run_id
-        Its MLflow run.
-    """
+    """A sweep under way: `training` is varied as `search` has it, in an Optuna study and an MLflow run."""
 
     def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str) -> None:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
@@ -65,13 +57,7 @@ class Sweep:
         self._shown_best: int | None = None
 
     def run_trials(self) -> None:
-        """Run trials until the study has as many as asked for.
-
-        Raises
-        ------
-        UserError
-            If the input is wrong, whatever the trial.
-        """
+        """Run trials until the study has as many as asked for; `UserError` if the input is invalid for any trial."""
         failures = 0
         while True:
             try:
@@ -83,12 +69,12 @@ class Sweep:
             except Exception as error:
                 failures += 1
                 log_notice(f"a trial failed: {type(error).__name__}: {error}")
-                if failures == MOST_FAILURES:
+                if failures == MAX_FAILURES:
                     raise
             self._report_progress()
 
     def finish(self) -> dict[str, Any]:
-        """Draw and log what was found; what it came to as JSON."""
+        """Log plots and tables; returns the result as JSON."""
         keep_report(self.study, self.search.objectives, self.run_id)
         best = best_trial(self.study)
         trials = self.study.get_trials(deepcopy=False)
@@ -126,10 +112,10 @@ class Sweep:
             create_markdown_artifact(f"## Best so far\n\n{line}", key="best-so-far", description=line)
 
     def _log_best(self, best: FrozenTrial, over: int) -> None:
+        found = {**dict(zip(self.search.objectives, best.values, strict=True)), **best.params}
         numbers = {"best_trial": float(best.number), "best_value": best.values[0]}
-        numbers |= dict(zip([f"best_{name}" for name in self.search.objectives], best.values, strict=True))
         texts = {}
-        for name, value in best.params.items():
+        for name, value in found.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 numbers[f"best_{name}"] = value
             else:
@@ -142,12 +128,12 @@ class Sweep:
 
 @contextmanager
 def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
-    """Begin a sweep or continue with it, and end its MLflow run as the block ends.
+    """Start or resume a sweep, and end its MLflow run as the block ends.
 
     Raises
     ------
     UserError
-        If the space is wrong, or the study of that name was begun with other settings.
+        If the space is invalid, or the study of that name was begun with other settings.
     """
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
@@ -160,7 +146,10 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         describe(prepare(training), run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)
-    resume_command = f"unfreeze sweep --study {study.study_name} --trials {search.trials}"
+    storage = ["--storage", masked(search.storage)] if search.storage else []
+    resume_command = shlex.join(
+        ["unfreeze", "sweep", "--study", study.study_name, "--trials", str(search.trials), *storage]
+    )
     log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
     show_mlflow_link(run_id)
     sweep = Sweep(search, training, study, run_id)
@@ -169,26 +158,17 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
 
 
 class Workers:
-    """Processes that run trials of the same study beside this one.
-
-    Parameters
-    ----------
-    search
-        What they search; `search.workers` counts this process as well.
-    study
-        Name of the study.
-    """
+    """Processes that run trials of a study beside this one, which `search.workers` counts as well."""
 
     def __init__(self, search: SweepSpec, study: str) -> None:
         self._search, self._study = search, study
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._died: dict[int, dict[str, Any]] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._stopping = threading.Event()
         # In this run's context, so that its lines go to this run's log.
         self._watcher = threading.Thread(target=copy_context().run, args=(self._watch,), daemon=True)
 
     def start(self, threads: int) -> None:
-        """Start them, with that many threads each; their output goes to log files in the data folder."""
+        """Start them, with `threads` threads each; their output goes to log files in the data folder."""
         with get_client(sync_client=True) as client:
             api = str(client.api_url).rstrip("/")
         wanted = {"trials", "storage", "sampler", "pruner", "sampler_seed"}
@@ -200,49 +180,50 @@ class Workers:
             log = self._log(number)
             log.parent.mkdir(exist_ok=True)
             with log.open("wb") as output:
-                self._processes[number] = subprocess.Popen(
-                    command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
+                self._processes.append(
+                    subprocess.Popen(
+                        command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
+                    )
                 )
-
         self._watcher.start()
 
     def _watch(self) -> None:
-        """Announce each that dies, soon after it did: a trial of this process may take an hour."""
-        living = dict(self._processes)
+        """Report each that dies within a second: a trial of this process may take an hour."""
+        living = dict(enumerate(self._processes, 1))
         while living and not self._stopping.wait(1):
             for number, process in list(living.items()):
                 status = process.poll()
-                if status is None:
-                    continue
-                del living[number]
-                if status != 0:
-                    self._died[number] = {"worker": number, "exit_status": status, "log": str(self._log(number))}
+                if status is not None:
+                    del living[number]
+                if status:
                     log_notice(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
+
+    def _died(self) -> list[dict[str, Any]]:
+        return [
+            {"worker": number, "exit_status": process.returncode, "log": str(self._log(number))}
+            for number, process in enumerate(self._processes, 1)
+            if process.returncode
+        ]
 
     def finish(self) -> dict[str, Any]:
         """Wait for them; how many were ``started``, and which ``died``."""
         if self._processes:
             self._watcher.join()
-        return {"started": len(self._processes), "died": [self._died[number] for number in sorted(self._died)]}
+        return {"started": len(self._processes), "died": self._died()}
 
     def require_survivor(self) -> None:
-        """Refuse to call a sweep a success whose workers beside this process all died.
-
-        Raises
-        ------
-        WorkersDied
-            Names them and their logs.
-        """
-        if self._processes and len(self._died) == len(self._processes):
-            logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in self._died.values())
-            raise WorkersDied(f"all {len(self._died)} workers beside the first died; their logs: {logs}")
+        """Raise `WorkersDied`, with their logs, if all of them died."""
+        died = self._died()
+        if died and len(died) == len(self._processes):
+            logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in died)
+            raise WorkersDied(f"all {len(died)} workers beside the first died; their logs: {logs}")
 
     def stop(self) -> None:
         """End those that run; each finishes its batch."""
         self._stopping.set()
-        for process in self._processes.values():
+        for process in self._processes:
             process.terminate()
-        for process in self._processes.values():
+        for process in self._processes:
             process.wait()
 
     def _log(self, number: int) -> Path:
@@ -254,7 +235,7 @@ def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
     """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
     workers = Workers(search, study)
     alone = torch.get_num_threads()
-    # Workers that each took every core would mostly wait for each other.
+    # Workers that each used every core would mostly wait for each other.
     threads = max(1, alone // search.workers)
     torch.set_num_threads(threads)
     try:
@@ -267,17 +248,11 @@ def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
 
 
 def join_sweep(search: SweepSpec, training: Any) -> None:
-    """Run trials of a sweep that another process leads, which reports.
-
-    Raises
-    ------
-    UserError
-        If the sweep has no MLflow run here.
-    """
+    """Run trials of a sweep that another process leads and reports; `UserError` if it has no MLflow run here."""
     study = open_study(search.study or source_name(training.data.source), search, training)
     run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
     if run_id is None:
-        raise UserError(f"study {study.study_name!r} has no MLflow run at {os.environ['MLFLOW_TRACKING_URI']}")
+        raise UserError(f"study {study.study_name!r} has no MLflow run at {tracking_store()}")
     Sweep(search, training, study, run_id).run_trials()
 
 
@@ -290,10 +265,7 @@ def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
 
 
 def best_run(study: Study) -> tuple[dict[str, Any], Run]:
-    """The best trial as JSON, and its run with the training that it was of, without a snapshot ensemble.
-
-    A trial keeps no weights of earlier cycles.
-    """
+    """The best trial as JSON, and its run, without a snapshot ensemble: a trial keeps no weights of earlier cycles."""
     best = best_of(study)
     spec = tracking.spec_of(best["run_id"])
     params = modality(spec["modality"]).spec(**{**spec, "snapshots": 1})

@@ -7,8 +7,8 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``runs.py``            a run's life: start, hold, reopen, close; its tags, params, metrics and input data
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
 ``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
-``registry.py``        registered models: find a version, download it, make it champion, note decisions
-``training_run.py``    `Run`, one training for its flow: opened or resumed, its stages, lrs and summary
+``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
+``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
 =====================  ===============================================================================================
 
 What is where in MLflow:
@@ -21,7 +21,8 @@ What is where in MLflow:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
   - ``unfreeze.host`` and ``unfreeze.process``: who trains it. A run whose process is gone is KILLED by the next one.
-  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N
+  - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
+    ``unfreeze.stage.N``: the result of stage N, once it is over
   - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
@@ -33,39 +34,46 @@ What is where in MLflow:
 - **Registered models**: a version's description and tags hold decisions. Aliases: ``champion`` (served), ``challenger``
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
-# ruff: noqa: F401 - names for other rooms
 
 from unfreeze.tasks.tracking.files import (
-    CHECKPOINTS,
-    artifacts,
-    fetch,
-    latest_checkpoint,
-    log_file,
-    log_frame,
-    log_png,
-    log_spec,
-    log_text,
-    save_checkpoint,
-    spec_of,
+    CHECKPOINTS as CHECKPOINTS,
+    artifacts as artifacts,
+    fetch as fetch,
+    latest_checkpoint as latest_checkpoint,
+    log_file as log_file,
+    log_frame as log_frame,
+    log_png as log_png,
+    log_spec as log_spec,
+    log_text as log_text,
+    save_checkpoint as save_checkpoint,
+    spec_of as spec_of,
 )
+from unfreeze.tasks.tracking.logged_models import log_model as log_model, signature_of as signature_of
+from unfreeze.tasks.tracking.registry import register_model as register_model
 from unfreeze.tasks.tracking.runs import (
-    FINGERPRINT,
-    TRAINED_UNTIL,
-    MetricLog,
-    RunStatus,
-    as_float,
-    close_run,
-    closing_run,
-    create_run,
-    flatten,
-    held_run,
-    kind_of_run,
-    log_data_set,
-    log_tags,
-    reopen_run,
-    run_with_tag,
-    start_run,
-    system_metrics,
-    tags_of,
+    FINGERPRINT as FINGERPRINT,
+    TRAINED_UNTIL as TRAINED_UNTIL,
+    MetricLog as MetricLog,
+    RunStatus as RunStatus,
+    as_float as as_float,
+    close_run as close_run,
+    closing_run as closing_run,
+    create_run as create_run,
+    flatten as flatten,
+    held_run as held_run,
+    kind_of_run as kind_of_run,
+    log_data_set as log_data_set,
+    log_tags as log_tags,
+    reopen_run as reopen_run,
+    run_with_tag as run_with_tag,
+    start_run as start_run,
+    system_metrics as system_metrics,
+    tags_of as tags_of,
 )
-from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, page
+from unfreeze.tasks.tracking.server import (
+    client as client,
+    experiment_id as experiment_id,
+    experiments as experiments,
+    get_run as get_run,
+    page as page,
+)

@@ -29,6 +29,28 @@ class Version(NamedTuple):
     uri: str
 
 
+def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
+    """Register a logged model under `name`.
+
+    Returns
+    -------
+    tuple of str
+        The new version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+    """
+    mlflow_client = client()
+    try:
+        mlflow_client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = mlflow_client.create_model_version(
+        name, model_uri, run_id=run_id, model_id=model_id, description=description
+    ).version
+    alias = CHALLENGER if CHAMPION in mlflow_client.get_registered_model(name).aliases else CHAMPION
+    mlflow_client.set_registered_model_alias(name, alias, str(version))
+    return str(version), alias
+
+
 def full_name(name: str) -> str:
     """The registered model that a person means by `name`, which may lack ``-classifier`` or ``-table``.
 

@@ -33,8 +33,7 @@ SILENT_SECONDS = 120
 """A run on another machine that logged no metric for this long is taken for dead."""
 BUFFERED_METRICS = 500
 """Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
-MAX_PARAMS = 100
-"""MLflow's limit for one call."""
+MAX_PARAMS = 100  # MLflow's limit for one call
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended."""
@@ -99,14 +98,13 @@ def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> 
     UserError
         If there is no such run, it is finished and may not be, or its process lives.
     """
-    mlflow_client = client()
     run = get_run(run_id)
     if run.info.status == "FINISHED" and not finished:
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
     if run.info.status == "RUNNING" and not finished:
         _refuse_live_run(run, tags)
     close_stale_runs(run.info.experiment_id)
-    mlflow_client.update_run(run_id, status="RUNNING")
+    client().update_run(run_id, status="RUNNING")
     log_tags(run_id, {**tags, **this_process()})
 
 

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
-from unfreeze.tasks.machine.environment import home, make_home
+from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
@@ -76,7 +76,7 @@ def get_run(run_id: str) -> Any:
         return client().get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"run {run_id!r} is not in MLflow at {os.environ['MLFLOW_TRACKING_URI']}; "
+            f"run {run_id!r} is not in MLflow at {tracking_store()}; "
             "copy the id from the MLflow page or from the run's last lines"
         ) from error
 
@@ -103,31 +103,7 @@ def models_page(server: str) -> str:
 
 
 def _view() -> str:
-    """The value of `VIEW_TAG`."""
-    return json.dumps(
-        {
-            "searchFilter": "",
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "datasetsFilter": [],
-            "modelVersionFilter": "All Runs",
-            "selectedColumns": [column for column in COLUMN_WIDTHS if column not in (NAME, CREATED, DURATION)],
-            "columnOrder": list(COLUMN_WIDTHS),
-            "columnWidths": COLUMN_WIDTHS,
-            "runsExpanded": {},
-            "runsPinned": [],
-            "runsHidden": [],
-            "runsVisibilityMap": {},
-            "runsHiddenMode": "FIRST_10_RUNS",
-            "viewMaximized": True,
-            "runListHidden": False,
-            "isAccordionReordered": False,
-            "groupBy": None,
-            "groupsExpanded": {},
-            "autoRefreshEnabled": True,
-            "useGroupedValuesInCharts": True,
-            "hideEmptyCharts": True,
-        }
-    )
+    """The value of `VIEW_TAG`; the page has defaults for all other settings."""
+    selected = [column for column in COLUMN_WIDTHS if column not in (NAME, CREATED, DURATION)]
+    columns = {"selectedColumns": selected, "columnOrder": list(COLUMN_WIDTHS), "columnWidths": COLUMN_WIDTHS}
+    return json.dumps({**columns, "viewMaximized": True})

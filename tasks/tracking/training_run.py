@@ -23,26 +23,13 @@ from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
-LONGEST_SOURCE_NAME = 200
+MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 
 class Run:
-    """A training under way.
-
-    Parameters
-    ----------
-    run_id
-        The MLflow run.
-    params
-        What it was started with.
-
-    Attributes
-    ----------
-    metrics
-        Of the evaluations so far.
-    """
+    """A training under way: its MLflow run (`id`), its spec (`params`), and `metrics` of the evaluations so far."""
 
     def __init__(self, run_id: str, params: Any) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
@@ -136,11 +123,9 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
-        with (
-            tracking.closing_run(run.id, f"unfreeze resume {run.id}"),
-            tracking.system_metrics(run.id, params.tracking.system_metrics),
-        ):
-            yield run
+        held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
+        held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
+        yield run
 
 
 def unfinished_training(experiment: str) -> str | None:
@@ -161,7 +146,7 @@ def model_name(params: Training) -> str:
 def source_name(source: str) -> str:
     """A short name of a data source for people and registries: that of the folder or file, letters and digits only."""
     name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:LONGEST_SOURCE_NAME].strip("-") or "data"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "data"
 
 
 def prefect_tags() -> dict[str, str]:

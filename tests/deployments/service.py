@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,15 +122,19 @@ def unfreeze(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running_up(home: Path, **environment: str) -> Iterator[Up]:
-    """Run `unfreeze up` on free ports until the block ends; its data folder is ``home / "data"``."""
-    data = home / "data"
+def running_up(
+    home: Path, command: Sequence[str] = (sys.executable, "-m", "unfreeze.flows.cli"), **environment: str
+) -> Iterator[Up]:
+    """Run `unfreeze up` on free ports until the block ends; its data folder is ``home / "data"``.
+
+    The command is ours from the project's folder, or another one that is run in `home`.
+    """
+    data, folder = home / "data", PROJECT if command[0] == sys.executable else home
     environment = {**own_environment(data), **environment}
     ports = free_port(), free_port()
     flags = ["--prefect_port", str(ports[0]), "--mlflow_port", str(ports[1]), "--data", str(data)]
     with (home / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "unfreeze.flows.cli", "up", *flags]
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([*command, "up", *flags], cwd=folder, env=environment, stdout=log, stderr=log)
     up = Up(f"http://127.0.0.1:{ports[0]}/api", home, environment, process, f"http://127.0.0.1:{ports[1]}")
     try:
         assert until(lambda: "ready after" in up.printed or process.poll() is not None, 300), up.printed

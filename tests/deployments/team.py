@@ -3,6 +3,7 @@
 PostgreSQL with one database each for Prefect and MLflow, an S3-compatible bucket, both servers with accounts, workers.
 """
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -19,6 +20,7 @@ from typing import Any
 
 import boto3
 import httpx
+import psutil
 
 from tests.deployments.service import PROJECT, Processes, Service, free_port, prefect, until
 
@@ -44,6 +46,18 @@ class Team(Service):
         command = [sys.executable, str(TEAM / "worker.py"), "--name", name, "--limit", str(limit)]
         self.workers.append(self.processes.start(name, command, self.environment))
         return self.workers[-1]
+
+    def worker_of(self, flow_run: str) -> int | None:
+        """Number of the worker that has started the process of a flow run, while it lives.
+
+        Not from the workers' logs: both say that they submit a run, and then one is told that the other was faster.
+        """
+        for number, worker in enumerate(self.workers):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(worker.pid).children(recursive=True):
+                    if process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run:
+                        return number
+        return None
 
     def ask_mlflow(self, path: str, **parameters: Any) -> Any:
         """GET from MLflow's REST API as the workers' account."""

@@ -41,7 +41,7 @@ def test_everything_is_there_and_other_commands_find_it(up: Up) -> None:
     state = json.loads(up.unfreeze("status", "--json").stdout)
     assert {server["server"]: server["state"] for server in state["servers"]} == {"Prefect": "up", "MLflow": "up"}
     assert len(state["workers"]) == 1
-    names = {each["entrypoint"].split(":")[1] for each in up.request("POST", "/deployments/filter", {})}
+    names = {each["entrypoint"].rsplit(".")[-1] for each in up.request("POST", "/deployments/filter", {})}
     assert names == {name.replace("-", "_") for name in DEPLOYMENTS}
     pages = up.unfreeze("open", "--print").stdout
     assert f"{up.mlflow}/#/models?workflowType=machine_learning" in pages
@@ -118,8 +118,8 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
     path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
     up.request("PATCH", path, {"active": True})
     script = (
-        "import os; from pathlib import Path; from unfreeze.tasks.service.deployments import register_deployments; "
-        "register_deployments(Path.cwd(), 'local', os.environ)"
+        "import os; from unfreeze.tasks.service.deployments import register_deployments; "
+        "register_deployments('local', os.environ)"
     )
     environment = {**up.environment, "PREFECT_API_URL": up.api}
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True)
@@ -137,7 +137,7 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
     images = Path(os.environ.get("UNFREEZE_SCREENSHOTS", tmp_path))
     images.mkdir(parents=True, exist_ok=True)
     prefect = up.api.removesuffix("/api")
-    ids = {each["entrypoint"].split(":")[1]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
+    ids = {each["entrypoint"].rsplit(".")[-1]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
 
     def form(page: Page, deployment: str) -> None:
         page.goto(f"{prefect}/deployments/deployment/{ids[deployment]}/run")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,20 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert all(command in text for command in ("train", "resume", "find-lr"))
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"unfreeze {version('unfreeze')}\n"
+
+
+def test_a_flag_before_the_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--versoin", "train"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "unfreeze: error: unknown flag --versoin; did you mean --version?\n"
 
 
 def test_what_needs_no_training_imports_no_heavy_library() -> None:

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -147,7 +147,7 @@ def test_test_time_augmentation_gives_what_the_evaluation_gave(
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts
 from unfreeze.tasks.predictions.source import find_model, list_source
 from unfreeze.models.images.serving import ImagePredictor

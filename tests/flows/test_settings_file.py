@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from unfreeze.flows.settings_file import MOST_BYTES, MOST_DEPTH, parse_json, parse_yaml, read_settings
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.specs.tables import TrainTables
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True)

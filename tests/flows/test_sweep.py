@@ -106,6 +106,26 @@ def test_the_best_trial_becomes_a_registered_model(swept: dict[str, Any]) -> Non
     assert "valid/accuracy_tta" in result["metrics"]
 
 
+def test_a_storage_with_a_password_is_refused_before_the_best_is_looked_for() -> None:
+    from unfreeze.flows.sweep import register_best
+
+    with pytest.raises(UserError, match="UNFREEZE_STORAGE_PASSWORD") as refused:
+        register_best("swept", "postgresql://me:s3cret@db/studies")
+    assert "s3cret" not in str(refused.value)
+    form = register_best.parameters.properties["storage"]
+    assert form["pattern"] == SweepSpec.model_json_schema()["properties"]["storage"]["pattern"]
+
+
+def test_the_command_that_resumes_a_sweep_names_its_storage(stripes: Path, tmp_path: Path) -> None:
+    from unfreeze.tasks.sweeps.sweep import open_sweep
+
+    search = SweepSpec(trials=5, study="in a database", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    with pytest.raises(KeyboardInterrupt) as stopped, open_sweep(search, short_training(stripes)):
+        raise KeyboardInterrupt
+    command = f"unfreeze sweep --study 'in a database' --trials 5 --storage {search.storage}"
+    assert stopped.value.__notes__ == [f"continue with: {command}"]
+
+
 def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 

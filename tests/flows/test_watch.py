@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
-from unfreeze.models.retrain_spec import Watch
+from unfreeze.models.specs.retrain import Watch
 from unfreeze.tasks import tracking
 from unfreeze.tasks.service.deployments import NEW_DATA, RESOURCE
 from unfreeze.tasks.tracking import registry

@@ -7,7 +7,7 @@ import pandas as pd
 
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:

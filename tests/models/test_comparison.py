@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from scipy.stats import binomtest
 
 from unfreeze.models.comparison import (
-    _METRICS,
     Comparison,
     PromotionSpec,
+    _terms,
+    _value,
     compare_classes,
     compare_values,
     decide,
@@ -147,9 +147,8 @@ def test_a_row_without_a_prediction_is_wrong_even_where_a_class_is_called_none()
 def test_sums_over_rows_give_the_metric_itself(metric: str, rows: int, targets: int, zeros: int, seed: int) -> None:
     actual, champion, _ = two_regressions(rows, 1, 1, targets, seed)
     actual[:zeros, 0] = 0
-    known = _METRICS[metric]
-    sums = known.of_rows(actual, champion).sum(axis=0, keepdims=True)
-    assert known.of_sums(sums)[0] == pytest.approx(known.score(champion, actual))
+    sums = [term.sum(axis=0) for term in _terms(metric, actual, champion)]
+    assert _value(metric, *sums) == pytest.approx(metrics.METRICS["regression"][metric](champion, actual))
 
 
 @pytest.mark.parametrize("metric", VALUE_METRICS)
@@ -343,7 +342,7 @@ def test_what_cannot_be_compared_is_refused(arguments: tuple[Any, ...], message:
 
 
 def test_values_have_no_classes_to_protect() -> None:
-    with pytest.raises(UserError, match="protected: mae is of numbers"):
+    with pytest.raises(UserError, match="protected: mae is a metric of numbers"):
         decide(compare_values(*two_regressions(9, 1, 1), "mae"), PromotionSpec(protected=["cat"]))
 
 

@@ -1,15 +1,14 @@
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, folder_name
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.retrain_spec import Retrain
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.specs.tables import TrainTables
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unfreeze.models.errors import UserError

@@ -2,7 +2,7 @@ import pytest
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.predict_spec import Predict
+from unfreeze.models.specs.predict import Predict
 
 
 def test_the_defaults_predict_the_digits_with_their_champion() -> None:

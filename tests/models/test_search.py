@@ -6,8 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 from unfreeze.models.errors import UserError
@@ -365,8 +364,8 @@ def test_any_setting_can_be_searched(dimension: Dimension) -> None:
         ),
         (
             TRAINING,
-            choices_of("optimizer.name", "adamw", "adam"),
-            "space: optimizer.name: given 'adam'; allowed: adamw or sgd",
+            choices_of("data.fit", "crop", "squash"),
+            "space: data.fit: given 'squash'; allowed: crop, squish or pad",
         ),
         (TRAINING, range_of("optimizer.name", 1, 2), "space: optimizer.name: a range needs a number; give choices"),
         (

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.models.workspace import build_files as build
-from unfreeze.models.workspace import key_of, missing
+from unfreeze.models.workspace import build_files as build, key_of, missing
 
 
 @pytest.fixture

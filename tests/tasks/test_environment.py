@@ -12,8 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
+from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import credentials, live_service, make_home
 from unfreeze.tasks.machine.processes import this_process
+from unfreeze.tasks.prefect_run import report
+from unfreeze.tasks.service import overview
+from unfreeze.tasks.service.stack import Stack
 
 
 @pytest.fixture
@@ -118,3 +122,19 @@ def test_passwords_in_addresses_of_servers_move_to_where_their_clients_look(own_
     environment = {**os.environ, **addresses, "UNFREEZE_HOME": str(own_home)}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.split()
     assert found == ["http://127.0.0.1:5000", "ada", "s3@cret", "http://127.0.0.1:4200/api", "team:word"]
+
+
+def test_the_password_of_a_tracking_database_is_in_no_command_line_artifact_or_printed_line(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://ada:s3cret@127.0.0.1/mlflow")
+    artifacts: list[str] = []
+    monkeypatch.setattr(report, "in_run", lambda: True)
+    monkeypatch.setattr(report, "create_markdown_artifact", lambda markdown, **_: artifacts.append(markdown))
+    monkeypatch.setattr(overview, "champions", lambda: [])
+    report.show_mlflow_link("0" * 32)
+    shown = [*artifacts, report.mlflow_command(), report.pages("0" * 32)["MLflow"], str(overview.overview())]
+    assert [text for text in shown if "s3cret" in text or "ada@127.0.0.1/mlflow" not in text] == []
+    stack = Stack(Service(), print)
+    assert "s3cret" not in " ".join([*stack._mlflow_command(), *stack._worker_command()])
+    assert os.environ["MLFLOW_TRACKING_URI"].count("s3cret") == 1, "child processes connect with it"

@@ -23,7 +23,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
 from unfreeze.models.specs import OptimizerSpec, Stage, TrainImages
 from unfreeze.tasks.sweeps.study import (
-    MOST_RETRIES,
+    MAX_RETRIES,
     best_trial,
     counts,
     is_among_best,
@@ -288,8 +288,8 @@ def test_a_trial_that_is_stopped_time_and_again_is_given_up() -> None:
     assert not goes_on
     study = opened()
     equal = [trial for trial in study.trials if trial.user_attrs.get("rule") == "equal lrs"]
-    assert [trial.state for trial in equal] == [TrialState.FAIL] * (1 + MOST_RETRIES)
-    assert counts(study) == {"complete": 5, "pruned": 0, "failed": 1 + MOST_RETRIES}
+    assert [trial.state for trial in equal] == [TrialState.FAIL] * (1 + MAX_RETRIES)
+    assert counts(study) == {"complete": 5, "pruned": 0, "failed": 1 + MAX_RETRIES}
 
 
 def die_in_a_trial(search: SweepSpec, host: str) -> None:

@@ -53,7 +53,7 @@ def test_a_run_that_stopped_continues_and_a_study_as_well(home: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.search import SweepSpec
-    from unfreeze.models.table_specs import TrainTables
+    from unfreeze.models.specs.tables import TrainTables
     from unfreeze.tasks import tracking
     from unfreeze.tasks.sweeps.study import load_study
     from unfreeze.tasks.sweeps.sweep import stored

@@ -3,8 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from unfreeze.models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
 from unfreeze.models.specs import AugmentSpec

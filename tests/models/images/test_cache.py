@@ -3,13 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images import cache as cache_module
-from unfreeze.models.images import row_file
+from unfreeze.models.images import cache as cache_module, row_file
 from unfreeze.models.images.cache import ImageCache, build_image_caches, usable_size
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.index import Index, build_index, hash_files

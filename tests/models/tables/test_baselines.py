@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import baselines
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.encoding import Encoded, TableEncoder

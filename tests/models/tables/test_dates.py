@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates
@@ -197,7 +196,7 @@ def test_rows_whose_index_repeats_stay_apart() -> None:
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("date", "no column 'date'; did you mean 'Date'?"), ("xyz", "no column 'xyz'; the columns are Date, Store")],
+    [("date", "no column 'date'; did you mean Date?"), ("xyz", "no column 'xyz'; it has: Date, Store")],
 )
 def test_a_column_that_is_not_there_is_named(column: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
@@ -228,7 +227,7 @@ def test_files_of_every_format_become_files_of_every_format(tmp_path: Path, suff
         ("none.csv", "Date", "out.csv", "none.csv does not exist"),
         ("sales.txt", "Date", "out.csv", "sales.txt ends in none of .csv, .parquet, .feather"),
         ("sales.csv", "Date", "out.xlsx", "out.xlsx ends in none of"),
-        ("sales.csv", "date", "out.csv", "sales.csv: there is no column 'date'; did you mean 'Date'?"),
+        ("sales.csv", "date", "out.csv", "sales.csv: date column: the table has no column 'date'; did you mean Date?"),
         (
             "sales.csv",
             "Store",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.prepare import prepare
 

@@ -7,7 +7,7 @@ import pytest
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.network import network_of

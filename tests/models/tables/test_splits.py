@@ -1,13 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.table_specs import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import reading
-from unfreeze.models.tables.splits import split_rows, time_folds
+from unfreeze.models.tables.splits import split_rows, time_fold
 
 DAYS = pd.DataFrame({"day": pd.date_range("2015-01-01", periods=100, freq="12h"), "value": range(100)})
 
@@ -133,7 +132,7 @@ COLUMN = spec(split="column", split_column="part")
         (pd.DataFrame({"part": ["valid", "valid"]}), COLUMN, "split column: none of 2 rows is left to train"),
         (pd.DataFrame({"part": ["train"]}), COLUMN, "none of 1 rows is left to validate"),
         (pd.DataFrame({"part": ["train", "test"]}), COLUMN, "split_column part: 'test' is neither"),
-        (pd.DataFrame({"part": ["train", None]}), COLUMN, "split_column part: 1 rows say nothing"),
+        (pd.DataFrame({"part": ["train", None]}), COLUMN, "split_column part: 1 rows have no value"),
     ],
 )
 def test_a_split_that_cannot_be_made_is_refused(frame: pd.DataFrame, data: TableDataSpec, message: str) -> None:
@@ -145,8 +144,7 @@ def test_a_split_that_cannot_be_made_is_refused(frame: pd.DataFrame, data: Table
 def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], folds: int, days: int) -> None:
     dates = pd.Series(pd.Timestamp("2015-01-01") + pd.to_timedelta([*offsets, *range(61)], unit="D"), name="day")
     dates = pd.concat([dates, pd.Series([pd.NaT])], ignore_index=True)
-    found = time_folds(dates, folds, days)
-    assert len(found) == folds
+    found = [time_fold(dates, fold, days) for fold in reversed(range(folds))]
     validated = np.concatenate([valid for _, valid in found])
     assert len(set(validated)) == len(validated)
     for train, valid in found:
@@ -170,7 +168,7 @@ def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], f
 )
 def test_folds_without_rows_are_refused(dates: pd.Series, folds: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        time_folds(pd.Series(dates), folds, 10)
+        time_fold(pd.Series(dates), folds - 1, 10)
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.9999])

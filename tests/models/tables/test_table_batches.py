@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.batches import TableBatches, read_encoded, write_encoded

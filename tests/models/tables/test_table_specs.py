@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.table_specs import TrainTables, completed
+from unfreeze.models.specs.tables import TrainTables, completed
 
 
 def test_the_embedded_default_has_its_date() -> None:

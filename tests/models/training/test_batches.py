@@ -1,6 +1,5 @@
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.models.conftest import pixels
 from unfreeze.models.training.batches import in_order, split_into_batches

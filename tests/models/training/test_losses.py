@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn import functional
 
 from unfreeze.models.specs import OptimizerSpec
-from unfreeze.models.training.losses import balanced_weights, cross_entropy
+from unfreeze.models.training.losses import balanced_weights, cross_entropy, focal
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-2.0, 3.0, 1.0], [1.0, 1.0, -1.0]])
@@ -24,6 +23,12 @@ def test_label_smoothing_spreads_a_share_over_all_classes():
     wanted = 0.7 * functional.one_hot(TARGETS, 3) + 0.1
     expected = -(wanted * LOGITS.log_softmax(1)).sum(1).mean()
     assert float(loss(LOGITS, TARGETS)) == pytest.approx(float(expected))
+
+
+def test_the_focal_loss_weighs_a_row_by_the_square_of_its_error():
+    loss = focal(OptimizerSpec(), TARGETS.numpy(), 3, CPU)
+    right = LOGITS.softmax(1)[range(4), TARGETS]
+    assert float(loss(LOGITS, TARGETS)) == pytest.approx(float((-((1 - right) ** 2) * right.log()).mean()))
 
 
 def test_balanced_classes_count_the_same():

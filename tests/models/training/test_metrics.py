@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 
@@ -5,9 +6,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training.metrics import CLASS_METRICS as METRICS
-from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.metrics import pick_metrics as pick
+from unfreeze.models.training.metrics import CLASS_METRICS as METRICS, Metric, pick_metrics as pick
 
 
 def pick_metrics(names: list[str]) -> dict[str, Metric]:
@@ -35,6 +34,7 @@ not_a_function = 3
         ("f2", (2 / 3 + 4 / 5) / 2),
         ("auc", 12 / 15),
         ("kappa", (6 / 8 - 34 / 64) / (1 - 34 / 64)),
+        ("mcc", (2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5)),
     ],
 )
 def test_a_metric_has_the_value_worked_out_by_hand(name, expected):

@@ -1,10 +1,9 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from unfreeze.models.training.schedules import cosine_restarts, cycle_ends, exponential
+from unfreeze.models.training.schedules import cosine_restarts, cycle_ends, exponential, one_cycle
 
 LENGTHS = st.integers(1, 200)
 GROWTHS = st.integers(1, 4)
@@ -82,3 +81,15 @@ def test_the_sweep_runs_from_start_to_end():
 def test_the_sweep_grows_by_the_same_factor_at_every_batch(start, end, steps, batch):
     sweep = exponential(start, end, steps)
     assert sweep(batch + 1) / sweep(batch) == pytest.approx((end / start) ** (1 / (steps - 1)))
+
+
+def test_one_cycle_rises_for_a_quarter_of_every_cycle_and_falls_to_nearly_nothing():
+    factor = one_cycle(40, 2)
+    for start, length in ((0, 40), (40, 80)):
+        values = [factor(start + batch) for batch in range(length)]
+        assert values[0] == pytest.approx(1 / 25)
+        assert values.index(max(values)) == length // 4
+        assert max(values) == pytest.approx(1)
+        assert values[: length // 4] == sorted(values[: length // 4])
+        assert values[length // 4 :] == sorted(values[length // 4 :], reverse=True)
+        assert values[-1] < 0.01

@@ -1,8 +1,8 @@
-"""How one machine runs as a service: what `unfreeze up` can be told."""
+"""Settings of `unfreeze up`."""
 
 from pydantic import Field
 
-from unfreeze.models.specs import Spec
+from unfreeze.models.specs.training import Spec
 
 
 class Service(Spec):

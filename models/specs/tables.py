@@ -1,10 +1,10 @@
-"""Every knob of a training on a table, once; see `unfreeze.models.specs` for what a spec is."""
+"""Settings of a training on a table."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from unfreeze.models.specs import OptimizerSpec, Spec, Stage, TrackingSpec, Training
+from unfreeze.models.specs.training import OptimizerSpec, Spec, Stage, TrackingSpec, Training
 
 
 class TableDataSpec(Spec):

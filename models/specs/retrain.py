@@ -1,11 +1,11 @@
-"""Every knob of a retraining, once; see `unfreeze.models.specs` for what a spec is."""
+"""Settings of a retraining."""
 
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from unfreeze.models.names import check_registry_name
-from unfreeze.models.specs import Spec
+from unfreeze.models.specs.training import Spec
 
 
 class PromotionSpec(Spec):

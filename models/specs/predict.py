@@ -1,10 +1,10 @@
-"""Every knob of a prediction, once; see `unfreeze.models.specs` for what a spec is."""
+"""Settings of a prediction."""
 
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from unfreeze.models.specs import Spec
+from unfreeze.models.specs.training import Spec
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""

@@ -1,0 +1,155 @@
+"""Settings of a training on images."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze.models.specs.training import Spec, Stage, Training
+
+Augmentation = Literal["side_on", "top_down", "basic", "none"]
+"""Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``
+adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
+
+
+class DataSpec(Spec):
+    """Which images, how they are split, and how large they are trained."""
+
+    source: str = Field(
+        default="digits",
+        min_length=1,
+        description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
+        "val/, dev/; in any case), a CSV or feather file with a column of paths and one of labels, or the name of a "
+        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+    )
+    size: int | None = Field(
+        default=None,
+        ge=16,
+        le=1024,
+        description="Side of the square training image in pixels. Empty: the size the weights were trained at, but "
+        "at most eight times the images' own median side.",
+    )
+    fit: Literal["crop", "squish", "pad"] = Field(
+        default="crop",
+        description="How an image becomes square: `crop` the centre, `squish` the whole, or `pad` with black.",
+    )
+    valid_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of every class that validates (0 to 1, exclusive); unused where the source has a split.",
+    )
+    split_seed: int = Field(
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the split; kept apart from `seed`, so runs with other seeds share validation rows.",
+    )
+    split_like: str | None = Field(
+        default=None,
+        description="Id of an earlier MLflow run: its images stay on the side that they were on, and only new ones "
+        "are split. Unused where the source has a split.",
+    )
+    path_column: str = Field(default="path", description="Column of image paths in a CSV or feather source.")
+    label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
+    split_column: str | None = Field(
+        default=None,
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` (unused) per row. "
+        "Empty: split by `valid_fraction`.",
+    )
+    max_megapixels: float = Field(
+        default=100,
+        gt=0,
+        le=2000,
+        description="Images with more million pixels than this are rejected, so that none can exhaust memory: "
+        "decoding one takes at most 12 bytes per pixel of this limit, 1.2 GB at 100. WebP, AVIF and JPEG 2000 need "
+        "more per pixel and are rejected from two thirds, five sixths and half of it.",
+    )
+
+
+class ModelSpec(Spec):
+    """The pretrained body and the new head."""
+
+    backbone: str = Field(
+        default="timm/tf_efficientnet_lite0",
+        min_length=1,
+        description="A torchvision classifier by name (`resnet34`) or a timm one as `timm/NAME`.",
+    )
+    weights: str = Field(
+        default="imagenet",
+        min_length=1,
+        description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
+        "model that unfreeze trained.",
+    )
+    head: str = Field(default="fastai", description="`fastai` (two layers), or another one of `HEADS`.")
+    head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
+    dropout: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Dropout before the head's last layer; half of it before the hidden layer.",
+    )
+
+
+class AugmentSpec(Spec):
+    """Random views of a training image, drawn per image on the training device."""
+
+    preset: Augmentation = Field(
+        default="side_on",
+        description="`side_on`: flips left-right; `top_down`: all eight flips and quarter turns; `basic`: no flips; "
+        "`none`: no augmentation at all.",
+    )
+    max_rotate: float = Field(default=10, ge=0, le=180, description="Largest rotation either way, in degrees.")
+    max_zoom: float = Field(default=1.1, ge=1, le=4, description="Largest magnification; 1 is none.")
+    max_shift: float = Field(default=0.05, ge=0, le=0.5, description="Largest shift, as a share of the side.")
+    max_lighting: float = Field(
+        default=0.05, ge=0, lt=1, description="Largest change of brightness and of contrast, as a share of the range."
+    )
+
+
+class TtaSpec(Spec):
+    """Test-time augmentation: average the plain view's probabilities with those of random views."""
+
+    n_aug: int = Field(default=4, ge=0, le=64, description="Augmented views per image; 0 switches TTA off.")
+    beta: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Weight of the plain view. Empty: 1 / (n_aug + 1), so every view counts the same.",
+    )
+
+
+class TrainImages(Training):
+    """Everything that defines a training of an image classifier."""
+
+    modality: Literal["images"] = Field(default="images", description="Kind of data.")
+    data: DataSpec = Field(default=DataSpec(), description="Which images, how they are split, how large they are.")
+    model: ModelSpec = Field(default=ModelSpec(), description="The pretrained body and the new head.")
+    augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
+    recipe: list[Stage] = Field(
+        default=[
+            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
+            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_len=1),
+            Stage(
+                name="full",
+                train="all",
+                find_lr=True,
+                ratio=10,
+                cycles=3,
+                cycle_len=1,
+                cycle_mult=2,
+                early_stop_tolerance=0.1,
+                freeze_batchnorm=True,
+            ),
+        ],
+        min_length=1,
+        max_length=20,
+        description="The stages in order. The default is the course's eight steps: find an lr and train the head from "
+        "precomputed activations, train it on augmented images, unfreeze, set differential lrs, find the lr again, "
+        "train all layers with growing cycles until over-fitting.",
+    )
+    tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
+    metrics: list[str] = Field(
+        default=["accuracy"],
+        description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
+        "`log_loss`, or a function of your own as `package.module:function`.",
+    )
