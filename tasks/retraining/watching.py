@@ -13,7 +13,7 @@ from unfreeze.models.specs.retrain import Retrain, Watch
 from unfreeze.tasks.prefect_run.progress import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.retraining.training import is_new, training_like
-from unfreeze.tasks.service.deployments import NEW_DATA, RESOURCE
+from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.steps.prepare import prepare_handle
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry

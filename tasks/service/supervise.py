@@ -117,7 +117,7 @@ def responds(address: str) -> bool:
     """Whether a GET is answered with success."""
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
-            return 200 <= answer.status < 300
+            return bool(200 <= answer.status < 300)
     except (OSError, ValueError):
         return False
 
