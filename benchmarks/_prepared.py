@@ -31,7 +31,7 @@ class TimedWorkspace(Workspace):
     def derive(
         self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
     ) -> dict[str, Path]:
-        began, part = time.perf_counter(), name.split(" ")[0]
+        began, part = time.perf_counter(), name.split(" ", maxsplit=1)[0]
         paths = super().derive(name, files, build)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
         return paths

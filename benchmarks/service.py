@@ -60,7 +60,7 @@ def start(team: Team, source: Path, seed: int) -> str:
 
 def moment(text: str) -> float:
     """Seconds since 1970 of a time that Prefect gives."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def mlflow_runs(team: Team, **wanted: Any) -> list[dict[str, Any]]:

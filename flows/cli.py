@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from unfreeze.flows import show
-from unfreeze.flows.flags import SETTING, FlagParser, SpecType, add_flags, space_from, spec_from
+from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
+from unfreeze.models.overrides import SpecType
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
 from unfreeze.models.specs.predict import Predict

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing

@@ -3,7 +3,8 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from unfreeze.flows.train_images import train_images
 from unfreeze.flows.train_tables import train_tables

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from unfreeze.models.addresses import WITHOUT_PASSWORD

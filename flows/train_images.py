@@ -15,7 +15,7 @@ Which of them a training takes follows from the spec's `recipe`; a stage that is
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from unfreeze.models.recipe import Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training

@@ -7,7 +7,7 @@ recipe finds an lr and trains all layers.
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from unfreeze.flows.train_images import train
 from unfreeze.models.specs.tables import TrainTables, completed

@@ -3,7 +3,8 @@
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from unfreeze.models.specs.retrain import Watch
 from unfreeze.tasks.prefect_run.progress import log_notice

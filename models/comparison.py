@@ -268,7 +268,8 @@ def _resampled(metric: str, actual: np.ndarray, champion: np.ndarray, challenger
 
     def difference(*resample: np.ndarray, axis: int) -> np.ndarray:
         of_champion, weights, of_challenger = (rows.sum(axis) for rows in resample)
-        return _value(metric, of_challenger, weights) - _value(metric, of_champion, weights)
+        gains: np.ndarray = _value(metric, of_challenger, weights) - _value(metric, of_champion, weights)
+        return gains
 
     options = {"n_resamples": RESAMPLES, "batch": _DRAWN_AT_ONCE // len(starts), "method": "percentile", "axis": -1}
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():

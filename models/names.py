@@ -1,25 +1,25 @@
-"""Names that MLflow takes for experiments and registered models; checked here, so that bad ones never reach it."""
+"""Valid names of MLflow experiments and registered models, checked before they reach MLflow."""
 
 import hashlib
 import posixpath
 import re
 
 LONGEST = 256
-"""Characters of a name: the width of MLflow's columns, which a database other than SQLite insists on."""
+"""Characters of a name: the width of MLflow's columns, which databases other than SQLite enforce."""
 LONGEST_FOLDER = 100
-"""Bytes of a folder's name; file systems take 255."""
+"""Bytes of a folder's name; file systems allow 255."""
 
 
 def check_registry_name(name: str) -> str:
-    """The name of a registered model, as it is.
+    """The name of a registered model, unchanged.
 
-    MLflow refuses a slash, a colon, and what a path resolves away; it creates names with a quote, a question mark or a
-    control character, and then does not find them again.
+    MLflow rejects a slash, a colon, and parts that a path resolves away; it creates names with a quote, a question mark
+    or a control character, but then does not find them again.
 
     Raises
     ------
     ValueError
-        Says what is wrong with it.
+        If it is invalid.
     """
     _check_text(name)
     if wrong := sorted(set(name) & set("/:?'")):
@@ -30,12 +30,12 @@ def check_registry_name(name: str) -> str:
 
 
 def check_experiment_name(name: str) -> str:
-    """The name of an MLflow experiment, as it is.
+    """The name of an MLflow experiment, unchanged.
 
     Raises
     ------
     ValueError
-        Says what is wrong with it.
+        If it is invalid.
     """
     _check_text(name)
     if {".", ".."} & set(re.split(r"[/\\]", name)):
@@ -44,9 +44,9 @@ def check_experiment_name(name: str) -> str:
 
 
 def folder_name(name: str) -> str:
-    """A folder's name for an experiment: its own where that is a plain word, else one made of it and a hash.
+    """A folder's name for an experiment: the same if that is a plain word, else words of it and a hash.
 
-    The result is a single part of a path, never hidden and never too long; different names give different folders.
+    It is a single part of a path, never hidden and never too long; different names give different folders.
     """
     if re.fullmatch(r"\w[\w. -]*", name) and len(name.encode()) <= LONGEST_FOLDER:
         return name

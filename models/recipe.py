@@ -25,7 +25,8 @@ from unfreeze.models.training.checkpoints import (
     save_checkpoint,
     set_random_states,
 )
-from unfreeze.models.training.finder import LrCurve, find_lr_curve
+from unfreeze.models.training.finder import find_lr_curve
+from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 STAGES_VERSION = 2

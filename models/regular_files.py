@@ -1,4 +1,4 @@
-"""Files that can be read from beginning to end: opening a named pipe would wait for ever, a device may never end."""
+"""Detection of special files: opening a named pipe would block, and a device may never end."""
 
 import os
 import stat
@@ -13,8 +13,8 @@ _KINDS = {
 
 
 def irregular_kind(path: Path | str) -> str | None:
-    """What a path leads to in words, if that is neither a file nor a folder; links are followed."""
+    """What a path leads to, such as ``a named pipe``, or None for a file, a folder or nothing; follows links."""
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-    except (OSError, ValueError):  # what is not there, or cannot be a path, is for the caller to report
+    except (OSError, ValueError):  # missing files and invalid paths are for the caller to report
         return None

@@ -1,4 +1,4 @@
-"""The words by which folders and columns say what rows are for."""
+"""Names of folders and values of columns that stand for a part of a data set."""
 
 from typing import Literal
 
@@ -17,5 +17,5 @@ _WORDS: dict[str, Part] = {
 
 
 def part_of(word: str) -> Part | None:
-    """Which part of a data set a word means, in any case: ``Training`` is train. None if it means none."""
+    """The part of a data set that a word stands for, ignoring case: ``Training`` is train; else None."""
     return _WORDS.get(word.strip().casefold())

@@ -102,7 +102,8 @@ class ImageData(TrainingData):
 
     def targets(self, split: str) -> np.ndarray:
         """Class numbers (N,) int64."""
-        return self.index.targets()[self.rows[split]]
+        classes: np.ndarray = self.index.targets()[self.rows[split]]
+        return classes
 
     def stage_inputs(self, position: int) -> str:
         """Index, and the images at the stage's size."""

@@ -215,7 +215,7 @@ def _pixels(image: Image.Image) -> int:
         width, height = (
             struct.unpack(">II", start[16:]) if start[:4] == b"\x89PNG" else struct.unpack("<ii", start[4:12])
         )
-        return max(pixels, abs(width * height))
+        return max(pixels, abs(int(width) * int(height)))
     return pixels
 
 

@@ -40,7 +40,8 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Cross entropy of every row, (N,) float64, from probabilities (N, C)."""
     chosen = probabilities[np.arange(len(targets)), targets]
-    return -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    losses: np.ndarray = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
+    return losses
 
 
 def predictions_table(

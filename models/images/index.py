@@ -21,7 +21,16 @@ from unfreeze.models.specs import DataSpec
 
 _TEXT, _INT = pa.string(), pa.int32()
 _ROWS = pa.schema(
-    dict(path=_TEXT, label=_TEXT, target=_INT, split=_TEXT, content=_TEXT, width=_INT, height=_INT, bytes=pa.int64())
+    {
+        "path": _TEXT,
+        "label": _TEXT,
+        "target": _INT,
+        "split": _TEXT,
+        "content": _TEXT,
+        "width": _INT,
+        "height": _INT,
+        "bytes": pa.int64(),
+    }
 )
 _REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("reason", _TEXT)])
 

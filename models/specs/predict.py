@@ -11,7 +11,7 @@ FORMATS = (".feather", ".parquet", ".csv")
 
 
 class Predict(Spec):
-    """Which registered model predicts what, and where the predictions go."""
+    """Which registered model predicts what, and the file to write."""
 
     model: str = Field(
         default="digits-classifier@champion",
@@ -45,7 +45,7 @@ class Predict(Spec):
         default=None,
         ge=1,
         le=1_000_000,
-        description="Rows predicted and kept at a time: what is lost when a run is stopped. Empty: 1,024 images, or "
+        description="Rows predicted and saved at a time, at most lost when a run is stopped. Empty: 1,024 images, or "
         "65,536 rows of a table.",
     )
     device: str = Field(

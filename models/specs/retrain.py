@@ -9,7 +9,7 @@ from unfreeze.models.specs.training import Spec
 
 
 class PromotionSpec(Spec):
-    """What a challenger must show before it takes the champion's place."""
+    """What a challenger must achieve to replace the champion."""
 
     margin: float = Field(
         default=0.0,
@@ -25,7 +25,9 @@ class PromotionSpec(Spec):
         "numbers); 1 leaves only the margin.",
     )
     protected: list[str] = Field(
-        default=[], description="Classes on which the challenger may not be worse, however good it is on the others."
+        default=[],
+        description="Classes whose recall must not fall by more than `protected_bound`, however good the challenger is "
+        "on the others.",
     )
     protected_bound: float = Field(
         default=0.02, ge=0, le=1, description="Largest loss of recall on a protected class that is accepted."
@@ -33,12 +35,12 @@ class PromotionSpec(Spec):
 
 
 class Retrain(Spec):
-    """Which model is trained anew, from what, and what it takes to become the champion."""
+    """Which model is retrained, from what, and what it takes to become the champion."""
 
     model: str = Field(
         default="digits-classifier",
         min_length=1,
-        description="Registered model. Its champion's settings and source are used again; without `-classifier` or "
+        description="Registered model. Its champion's settings and source are reused; without `-classifier` or "
         "`-table` the name may be short. The digits are trained for the first time if they have no champion.",
     )
     warm_start: Literal["champion", "fresh"] = Field(
@@ -51,20 +53,21 @@ class Retrain(Spec):
         description="Settings that differ from the champion's, by dotted name as on the command line: "
         '{"recipe.full.cycles": "2"}.',
     )
-    even_if_unchanged: bool = Field(default=False, description="Train although the data are those of the last time.")
+    even_if_unchanged: bool = Field(default=False, description="Train even if the data have not changed.")
     promotion: PromotionSpec = Field(
-        default=PromotionSpec(), description="What the challenger must show on validation rows that neither has seen."
+        default=PromotionSpec(),
+        description="What the challenger must achieve on validation rows that neither has seen.",
     )
     approval: bool = Field(
         default=False,
-        description="Ask a person on the Prefect page before a challenger that won is promoted.",
+        description="Ask on the Prefect page before a challenger that won is promoted.",
     )
     approval_hours: float = Field(
-        default=24, gt=0, le=24 * 30, description="Hours to wait for the answer; without one nothing is promoted."
+        default=24, gt=0, le=24 * 30, description="Hours to wait for the answer; without an answer nothing is promoted."
     )
     notify: list[str] = Field(
         default=[],
-        description="Prefect notification blocks to tell of a promotion or a failure, such as `slack-webhook/team`.",
+        description="Prefect notification blocks for a promotion or a failure, such as `slack-webhook/team`.",
     )
 
     @field_validator("model")
@@ -74,7 +77,7 @@ class Retrain(Spec):
 
 
 class Watch(Spec):
-    """Which models' sources are looked at for new data."""
+    """Which models' sources are checked for new data."""
 
     models: list[str] = Field(
         default=[], description="Registered models. Empty: every model that has a champion trained by unfreeze."

@@ -10,6 +10,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.dates import add_datepart, parse_dates
+from unfreeze.models.tables.encoding import require
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
 
 
@@ -47,21 +48,10 @@ class Assembled:
 def assemble(
     frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec, training: bool, calendar: Calendar | None = None
 ) -> Assembled:
-    """Join, filter and add features.
+    """Join to every row of the main table at most one of each other table, filter, and add features of events.
 
-    Parameters
-    ----------
-    frame
-        Rows of the main table.
-    joins
-        Tables to look up, many rows of the main table to one of theirs.
-    data
-        What to do.
-    training
-        Whether the rows are to be trained or validated on: those that a condition excludes are rejected, after they
-        took part in features of events. Rows to predict are all kept.
-    calendar
-        That of the training, for rows to predict.
+    Rows to train or validate on (`training`) that a condition excludes are rejected after they took part in features of
+    events. Rows to predict are all kept, and use the training's `calendar`.
 
     Raises
     ------
@@ -72,7 +62,8 @@ def assemble(
     unknown: dict[int, str] = {}
     for joined in joins:
         frame = join_many_to_one(frame, joined.frame, joined.on, joined.name)
-    _require(frame, [*data.date, *data.events, *data.rolling, *data.group], "data.date, events, rolling or group")
+    for field in ("date", "events", "rolling", "group"):
+        require(frame, getattr(data, field), f"data.{field}")
     frame = frame.assign(**{name: parse_dates(frame[name], name) for name in data.date})
     if data.events or data.rolling:
         if training:
@@ -85,7 +76,7 @@ def assemble(
         frame = frame.assign(**features)
     if training and data.where:
         frame, rejected = keep_where(frame, data.where)
-    frame = frame.drop(columns=[name for name in data.drop if name in frame]).reset_index(drop=True)
+    frame = frame.drop(columns=data.drop, errors="ignore").reset_index(drop=True)
     return Assembled(frame, rejected, calendar, unknown)
 
 
@@ -94,11 +85,3 @@ def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     for name in data.date:
         frame = add_datepart(frame, name, time=data.time_of_day, cyclic=data.cyclic)
     return frame
-
-
-def _require(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:
-    missing = sorted({name for name in names if name not in frame})
-    if missing:
-        raise UserError(
-            f"{what}: there is no column {', '.join(missing)}; there are {', '.join(map(str, frame.columns))}"
-        )

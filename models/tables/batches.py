@@ -1,23 +1,20 @@
-"""Encoded rows of a table in one memory-mapped Arrow file, and batches of them."""
+"""Encoded rows of a table in one memory-mapped file of records, and batches of them."""
 
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.reading import CHUNK_ROWS
 
 FORWARD_SIZE = 8192
 """Rows of a batch that is only predicted."""
 
 
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
-    """Write rows so that they can be mapped into memory: an uncompressed Arrow IPC (feather) file of one record batch.
-
-    A file of `models.images.row_file` would be slow to gather from: it is made of many small record batches, for rows
-    that are large.
+    """Write rows as a NumPy file of records, which can be mapped into memory: a row is read from one place.
 
     Parameters
     ----------
@@ -28,18 +25,26 @@ def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
     path
         File to write in place.
     """
-    columns, fields = [], []
-    matrices = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
-    for name, matrix in matrices.items():
-        width = matrix.shape[1] if matrix.ndim == 2 else 1
-        if width:  # a table without numbers, or without categories, has no column for them
-            kind = pa.list_(pa.field("item", pa.from_numpy_dtype(matrix.dtype), nullable=False), width)
-            values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
-            columns.append(pa.FixedSizeListArray.from_arrays(values, type=kind))
-            fields.append(pa.field(name, kind, nullable=False))
-    schema = pa.schema(fields, metadata={"target_axes": str(targets.ndim)})
-    with pa.ipc.new_file(str(path), schema) as file:
-        file.write_batch(pa.record_batch(columns, schema=schema))
+    columns = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
+    record = np.dtype([(name, each.dtype, each.shape[1:]) for name, each in columns.items()], align=True)
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (len(encoded),)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(encoded), CHUNK_ROWS):
+            records = np.zeros(min(CHUNK_ROWS, len(encoded) - start), record)
+            for name, each in columns.items():
+                records[name] = each[start : start + CHUNK_ROWS]
+            records.tofile(file)
+
+
+def _read_records(path: Path) -> np.ndarray:
+    try:
+        records: np.ndarray = np.load(path, mmap_mode="r")
+        if records.dtype.names != ("categorical", "continuous", "targets"):
+            raise ValueError("it holds something else")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a complete file of encoded rows ({error}); delete it and run again") from error
+    return records
 
 
 def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
@@ -50,22 +55,8 @@ def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
     UserError
         If the file is incomplete, damaged or of another kind.
     """
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batch, axes = reader.get_batch(0), int(reader.schema.metadata[b"target_axes"])
-        targets = _matrix(batch, "targets", np.float32)
-    except (pa.ArrowInvalid, OSError, AttributeError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a complete file of encoded rows ({error}); delete it and run again") from error
-    encoded = Encoded(_matrix(batch, "categorical", np.int32), _matrix(batch, "continuous", np.float32))
-    return encoded, targets if axes == 2 else targets.reshape(-1)
-
-
-def _matrix(batch: pa.RecordBatch, name: str, dtype: type) -> np.ndarray:
-    if name not in batch.schema.names:
-        return np.empty((batch.num_rows, 0), dtype)
-    column = batch.column(name)
-    values: np.ndarray = column.values.to_numpy(zero_copy_only=True)
-    return values.reshape(batch.num_rows, column.type.list_size)
+    records = _read_records(path)
+    return Encoded(records["categorical"], records["continuous"]), records["targets"]
 
 
 class TableBatches:
@@ -91,7 +82,7 @@ class TableBatches:
 
     def __init__(self, path: Path, rows: np.ndarray, device: torch.device, batch_size: int) -> None:
         self.rows, self.device, self.batch_size = rows, device, batch_size
-        self._encoded, self._targets = read_encoded(path)
+        self._records = _read_records(path)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,15 +90,14 @@ class TableBatches:
     @property
     def targets(self) -> torch.Tensor:
         """Targets of all rows, (N, T) float32 or (N,) int64, on the CPU."""
-        return torch.from_numpy(self._targets.take(self.rows, axis=0))
+        return torch.from_numpy(self._records["targets"][self.rows])
 
     def gather(
         self, rows: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Codes (B, K) int64 and numbers (B, M) float32, and targets; see `training.batches.Batches`."""
-        wanted = self.rows[rows.numpy()]
+        records = self._records.take(self.rows[rows.numpy()])
         codes, numbers, targets = (
-            torch.from_numpy(matrix.take(wanted, axis=0)).to(self.device)
-            for matrix in (self._encoded.categorical, self._encoded.continuous, self._targets)
+            torch.from_numpy(np.ascontiguousarray(records[name])).to(self.device) for name in records.dtype.names
         )
         return (codes.long(), numbers), targets  # codes cross to the device in half the bytes

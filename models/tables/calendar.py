@@ -6,7 +6,6 @@ columns of events of every row that it was trained or validated on. Rows of a re
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.events import days_since, days_until, rolling_mean
 
 ROLLING_DAYS = 7
+_DAY = pd.Timedelta(days=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Calendar:
     days
         A row per row of the training's table, in its order: date, group, events and values.
     data
-        Reads `date`, `group`, `events`, `rolling` and `event_horizon`.
+        `date`, `group`, `events`, `rolling` and `event_horizon` are used.
     """
 
     days: pd.DataFrame
@@ -37,20 +37,13 @@ class Calendar:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, data: TableDataSpec) -> "Calendar":
-        """The calendar of a training's rows, dates read.
-
-        Raises
-        ------
-        UserError
-            If there is no date.
-        """
+        """The calendar of a training's rows, dates read; without a date a `UserError`."""
         if not data.date:
             raise UserError("data.events and data.rolling need a date column in data.date")
         names = dict.fromkeys([data.date[0], *data.group, *data.events, *data.rolling])
         days = frame[list(names)].reset_index(drop=True)
-        if not data.rolling:  # which counts rows; of events only the days matter
-            days = days.drop_duplicates(ignore_index=True)
-        return cls(days, data)
+        # Rolling means count rows; of events only the days matter.
+        return cls(days if data.rolling else days.drop_duplicates(ignore_index=True), data)
 
     @property
     def window(self) -> int:
@@ -73,15 +66,26 @@ class Calendar:
     def features(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         """Features (n,) float64 by name of other rows, and which rows have none for lack of days before them.
 
-        A day of a group that the calendar has is taken from there, whatever the row says; other days are taken from
-        the rows.
+        A day of a group that the calendar has is taken from there, whatever the row contains; other days are taken
+        from the rows.
         """
-        frame = self._like_days(frame)
-        near = self._near(frame)
-        is_new = ~_keys(frame, self.data).isin(_keys(near, self.data))
+        try:  # in the calendar's types: 1 and "1" would be two groups
+            frame = frame.astype({name: self.days[name].dtype for name in self.data.group})
+        except (TypeError, ValueError) as error:
+            known = ", ".join(f"{name} ({self.days[name].dtype})" for name in self.data.group)
+            raise UserError(f"data.group: the training had {known}; write these columns likewise ({error})") from error
+        # Days further away change nothing, to the last bit.
+        dates, reach = frame[self.data.date[0]], (self.window + 1) * _DAY
+        near = self.days[self.days[self.data.date[0]].between(dates.min() - reach, dates.max() + reach)]
+        is_new = ~self._keys(frame).isin(self._keys(near))
         whole = pd.concat([near, frame[near.columns]], ignore_index=True)
         features = self._features(whole, np.concatenate([np.ones(len(near), bool), is_new]))
-        return {name: values[len(near) :] for name, values in features.items()}, self._unknown(frame)
+        return {name: values[len(near) :] for name, values in features.items()}, self._unknown(dates)
+
+    def _keys(self, frame: pd.DataFrame) -> pd.MultiIndex:
+        """(day, group) of every row."""
+        day = frame[self.data.date[0]].dt.normalize()
+        return pd.MultiIndex.from_arrays([day, *(frame[name] for name in self.data.group)])
 
     def _features(self, frame: pd.DataFrame, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Features of every row; rows that do not count have features, but take part in nobody's."""
@@ -99,51 +103,23 @@ class Calendar:
             added[f"{name}_last_{ROLLING_DAYS}_days"] = rolling_mean(numbers, dates, groups, ROLLING_DAYS)
         return added
 
-    def _like_days(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows with the group columns in the calendar's types: 1 and "1" would be two groups."""
-        try:
-            return frame.astype({name: self.days[name].dtype for name in self.data.group})
-        except (TypeError, ValueError) as error:
-            known = ", ".join(f"{name} ({self.days[name].dtype})" for name in self.data.group)
-            raise UserError(f"data.group: the training had {known}; write these columns likewise ({error})") from error
-
-    def _near(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Days close enough to the rows to matter; all others change nothing, to the last bit."""
-        date, reach = self.data.date[0], pd.Timedelta(days=self.window + 1)
-        first, last = frame[date].min(), frame[date].max()
-        if pd.isna(first):
-            return self.days.iloc[:0]
-        return self.days[self.days[date].between(first - reach, last + reach)]
-
-    def _unknown(self, frame: pd.DataFrame) -> dict[int, str]:
+    def _unknown(self, dates: pd.Series) -> dict[int, str]:
         """Rows after a gap behind the calendar's end that is longer than any gap in it."""
-        date = self.data.date[0]
-        known = np.sort(self.days[date].dropna().dt.normalize().unique())
-        day = frame[date].dt.normalize()
-        later = np.sort(day[day > known[-1]].dropna().unique()) if len(known) else known
-        if not len(later):
-            return {}
-        one = np.timedelta64(1, "D")
-        longest = max(int(np.diff(known).max() / one) if len(known) > 1 else 1, 1)
-        days = np.concatenate([known[-1:], later])
+        day = dates.dt.normalize()
+        known = self.days[self.data.date[0]].dropna().dt.normalize().drop_duplicates().sort_values()
+        longest = known.diff().fillna(_DAY).max()
+        days = pd.concat([known.tail(1), day[day > known.max()].drop_duplicates().sort_values()])
         unknown: dict[int, str] = {}
-        for before, after in pairwise(days):
-            if int((after - before) / one) <= longest:
-                continue
-            reason = (
-                f"column {date!r}: the days from {pd.Timestamp(before + one).date()} to "
-                f"{pd.Timestamp(after - one).date()} are in neither the training nor these rows, so that days since "
-                f"events and means of the last days are unknown; give their rows as well"
-            )
-            affected = (day >= after) & (day < after + self.window * one)
-            unknown |= {int(row): reason for row in np.flatnonzero(affected.to_numpy())}
+        for after, gap in zip(days, days.diff(), strict=True):
+            if gap > longest:
+                reason = (
+                    f"column {dates.name!r}: the days from {(after - gap + _DAY).date()} to {(after - _DAY).date()} "
+                    "are in neither the training nor these rows, so that days since events and means of the last days "
+                    "are unknown; give their rows as well"
+                )
+                affected = (day >= after) & (day < after + self.window * _DAY)
+                unknown |= dict.fromkeys(np.flatnonzero(affected).tolist(), reason)
         return unknown
-
-
-def _keys(frame: pd.DataFrame, data: TableDataSpec) -> pd.MultiIndex:
-    """(day, group) of every row."""
-    day = frame[data.date[0]].dt.normalize()
-    return pd.MultiIndex.from_arrays([day, *(frame[name] for name in data.group)])
 
 
 def _is_event(column: pd.Series) -> np.ndarray:

@@ -208,7 +208,8 @@ def _without_zone(values: pd.Series) -> pd.Series:
         # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
         plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
         values = pd.Series(plain.array, index=values.index, name=values.name)
-    return values.dt.tz_localize(None)
+    local: pd.Series = values.dt.tz_localize(None)
+    return local
 
 
 def _as_texts(values: pd.Series, name: str) -> pd.Series:
@@ -270,7 +271,8 @@ def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """A part without the values of the day that stands in for missing dates."""
     if part.dtype == bool:
-        return part & ~missing
+        present: np.ndarray = part & ~missing
+        return present
     part = part if part.dtype.kind == "f" else part.astype(np.float64)
     part[missing] = np.nan
     return part

@@ -316,7 +316,8 @@ def _has_fractions(column: pd.Series) -> bool:
 def _values(column: pd.Series, of: type) -> pd.Index:
     """Values as categories of a type are looked up: true and false as 1 and 0, and 1.0 as 1 unless beside 0.5."""
     if of is str:
-        return pd.Index(column)
+        texts: pd.Index = pd.Index(column)
+        return texts
     return pd.Index(_numbers(column) + 0.0 if of is float else _whole(column))  # + 0.0: -0.0 is 0
 
 

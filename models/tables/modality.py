@@ -35,12 +35,12 @@ from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.target import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 FLIGHTS = "flights"
 FILES = {
     "frame": ".arrow",
-    "encoded": ".arrow",
+    "encoded": ".npy",
     "encoder": ".json",
     "split": ".npz",
     "notes": ".json",
@@ -120,7 +120,7 @@ class Tables(Modality):
         for name, path in wanted.items():
             _write_file(name, path, prepared, table)
         sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
-        workspace.log(f"{sizes}, {prepared.features.shape[1]} columns")
+        workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")
 
     def bind(self, params: TrainTables, prepared: Prepared) -> TableData:
         """The spec bound to its table."""
@@ -198,7 +198,7 @@ def _write_file(name: str, path: Path, prepared: PreparedTable, table: Any) -> N
         path.write_text(prepared.encoder.to_json())
     elif name == "split":
         with path.open("wb") as file:
-            np.savez(file, train=prepared.train, valid=prepared.valid, test=prepared.test)
+            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
     elif name == "notes":
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
         path.write_text(json.dumps(notes, default=str))

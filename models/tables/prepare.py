@@ -24,27 +24,19 @@ class Prepared:
     ----------
     frame
         All rows that are used, joined, with targets and dates.
-    features
-        The same with the parts of dates.
-    train, valid, test
-        Positions of the rows of every split, int64.
-    encoder
-        Fitted on the training rows.
-    encoded, targets
-        All rows as the network takes them.
-    rejected
-        What is not used, and why.
-    warnings
-        For people: leaks, splits that flatter, columns without meaning.
+    train, valid
+        Positions of the rows of both splits, int64.
+    encoder, encoded, targets
+        Fitted on the training rows; all rows as the network takes them.
+    rejected, warnings
+        What is not used, and why; leaks, splits that flatter, columns without meaning.
     calendar
         What features of events are computed from; None without them.
     """
 
     frame: pd.DataFrame
-    features: pd.DataFrame
     train: np.ndarray
     valid: np.ndarray
-    test: np.ndarray
     encoder: TableEncoder
     encoded: Encoded
     targets: np.ndarray
@@ -54,16 +46,7 @@ class Prepared:
 
 
 def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -> Prepared:
-    """Join, add features, exclude what cannot be used, split, and encode.
-
-    Parameters
-    ----------
-    frame
-        Rows of the main table.
-    joins
-        Tables to look up.
-    data
-        What to do.
+    """Join other tables to the rows of the main one, add features, exclude what cannot be used, split, and encode.
 
     Raises
     ------
@@ -87,16 +70,5 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     features = with_date_parts(frame, data)
     encoder = TableEncoder.fit(features, train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
-    return Prepared(
-        frame,
-        features,
-        train,
-        valid,
-        np.empty(0, np.int64),
-        encoder,
-        encoded,
-        targets,
-        [*assembled.rejected, *rows_out, *columns_out],
-        warnings,
-        assembled.calendar,
-    )
+    rejected = [*assembled.rejected, *rows_out, *columns_out]
+    return Prepared(frame, train, valid, encoder, encoded, targets, rejected, warnings, assembled.calendar)

@@ -109,12 +109,14 @@ def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
     the system can take their pages back too; the rest is copied.
     """
     if table.schema.pandas_metadata:
-        return table.to_pandas(split_blocks=True)
+        whole: pd.DataFrame = table.to_pandas(split_blocks=True)
+        return whole
 
     def values(column: pa.ChunkedArray) -> pd.Series | np.ndarray:
         numbers = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
         if not numbers or column.num_chunks < 2 or column.null_count or column.nbytes < _SCRATCH_BYTES:
-            return column.to_pandas(split_blocks=True)
+            plain: pd.Series = column.to_pandas(split_blocks=True)
+            return plain
         with tempfile.TemporaryFile(dir=scratch) as file:
             joined = np.memmap(file, dtype=column.type.to_pandas_dtype(), mode="w+", shape=(len(column),))
         np.concatenate([chunk.to_numpy() for chunk in column.chunks], out=joined)

@@ -92,7 +92,7 @@ def _last_day(day: pd.Series) -> pd.Timestamp:
     last = day.max()
     if pd.isna(last):
         raise UserError(f"column {day.name}: no row has a date, so rows cannot be split by time; check its format")
-    return last
+    return pd.Timestamp(last)
 
 
 def _random(frame: pd.DataFrame, identity: list[str], fraction: float, seed: int) -> np.ndarray:
@@ -123,7 +123,8 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
+    mixed: np.ndarray = numbers ^ (numbers >> np.uint64(31))
+    return mixed
 
 
 def _share(value: str, seed: int) -> float:

@@ -159,7 +159,7 @@ def _imported(module: str, name: str) -> ModuleType:
 
 
 def _failed(module: str, name: str, error: BaseException) -> UserError:
-    spec = importlib.util.find_spec(module.split(".")[0])
+    spec = importlib.util.find_spec(module.split(".", maxsplit=1)[0])
     where = spec.origin if spec is not None and spec.origin is not None else module
     detail = " ".join(str(error).split())
     return UserError(f"metrics: {name!r}: importing {where} failed: {type(error).__name__}: {detail}; mend the module")

@@ -66,7 +66,7 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                     continue
                 writer.save()
                 break
-            elif event.kind == "epoch":
+            if event.kind == "epoch":
                 last = event
                 metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
                 log.log(tracking.as_float(metrics), event.step)

@@ -63,7 +63,9 @@ def as_task(name: str, function: Callable[[], Result], **settings: Any) -> Resul
     """Run a function as a Prefect task of that name; outside of a flow simply call it."""
     if not in_run():
         return function()
-    run: Callable[[], Result] = Task(function, name=name.split(" ")[0], task_run_name=_escaped(name), **settings)
+    run: Callable[[], Result] = Task(
+        function, name=name.split(" ", maxsplit=1)[0], task_run_name=_escaped(name), **settings
+    )
     return run()
 
 

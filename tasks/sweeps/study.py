@@ -232,7 +232,8 @@ def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samp
         "cmaes": optuna.samplers.CmaEsSampler,
         "random": optuna.samplers.RandomSampler,
     }
-    return samplers[search.sampler](seed=seed)
+    sampler: optuna.samplers.BaseSampler = samplers[search.sampler](seed=seed)
+    return sampler
 
 
 class _Grid(optuna.samplers.GridSampler):

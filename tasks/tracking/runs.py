@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -143,7 +143,7 @@ def _last_logged(run: Any) -> int:
     """When the run logged its last metric, or began: milliseconds since 1970."""
     names = ("train/loss", "valid/loss", "system/cpu_utilization_percentage")
     histories = (client().get_metric_history(run.info.run_id, name) for name in names if name in run.data.metrics)
-    return max([run.info.start_time, *(metric.timestamp for history in histories for metric in history[-1:])])
+    return max([int(run.info.start_time), *(metric.timestamp for history in histories for metric in history[-1:])])
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
@@ -205,7 +205,7 @@ class MetricLog:
     def __init__(self, run_id: str) -> None:
         self.run_id, self._client, self._buffer, self._sent = run_id, client(), list[Metric](), time.monotonic()
 
-    def __enter__(self) -> "MetricLog":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -31,7 +31,12 @@ class Service:
     def command(self, *arguments: str) -> str:
         """Run `python -m ...` from the project's folder; returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=PROJECT, env=self.environment, capture_output=True, text=True
+            [sys.executable, "-m", *arguments],
+            cwd=PROJECT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -110,8 +110,8 @@ def test_the_example_of_an_environment_names_what_the_compose_file_asks_for() ->
     required = set(re.findall(r"\$\{(\w+):\?[^}]+\}", text))
     optional = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
     assert set(re.findall(r"\$\{(\w+)", text)) == required | set(optional), "each has a default or a message"
-    assert dict(re.findall(r"^(\w+)=(.*)$", example, re.M)) == dict.fromkeys(required, "")
-    assert dict(re.findall(r"^# (\w+)=(.*)$", example, re.M)) == optional
+    assert dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE)) == dict.fromkeys(required, "")
+    assert dict(re.findall(r"^# (\w+)=(.*)$", example, re.MULTILINE)) == optional
 
 
 # --- image ------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_the_example_of_an_environment_names_what_the_compose_file_asks_for() ->
 
 def instructions() -> list[tuple[str, list[str]]]:
     """Instructions of the Dockerfile with their arguments."""
-    text = re.sub(r"^\s*#.*\n", "", (TEAM / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    text = re.sub(r"^\s*#.*\n", "", (TEAM / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     return [(name, json.loads(rest) if rest.startswith("[") else shlex.split(rest)) for name, rest in lines]
 
@@ -167,11 +167,10 @@ def rendered(template: dict[str, Any], **values: Any) -> dict[str, Any]:
     values = {
         **{name: variable["default"] for name, variable in known if "default" in variable},
         # What the worker fills in itself.
-        **{"name": "swift-otter", "labels": {"prefect.io/flow-run-name": "swift-otter"}},
-        **{
-            "command": ["prefect", "flow-run", "execute"],
-            "env": [{"name": "PREFECT_API_URL", "value": "http://a/api"}],
-        },
+        "name": "swift-otter",
+        "labels": {"prefect.io/flow-run-name": "swift-otter"},
+        "command": ["prefect", "flow-run", "execute"],
+        "env": [{"name": "PREFECT_API_URL", "value": "http://a/api"}],
         **values,
     }
     return dict(apply_values(template["job_configuration"]["job_manifest"], values))
@@ -267,7 +266,7 @@ def test_a_worker_that_is_stopped_may_save_its_checkpoint() -> None:
 
 def test_the_examples_of_environments_name_what_the_scripts_ask_for() -> None:
     def names(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.M))
+        return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE))
 
     prefect, mlflow, clients = (names(SYSTEMD / f"{name}.example") for name in ("prefect", "mlflow", "environment"))
     asked = set(re.findall(r"\$\{(\w+):\?", (TEAM / "mlflow.sh").read_text()))
@@ -323,7 +322,7 @@ def test_the_guide_shows_a_pull_step_that_prefect_knows_and_files_that_exist() -
     from prefect.deployments.steps import git_clone
 
     text = (PROJECT / "docs" / "team-server.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     ((step, settings),) = yaml.safe_load(block)["pull"][0].items()
     assert step == "prefect.deployments.steps.git_clone"
     assert set(settings) <= set(inspect.signature(git_clone).parameters)

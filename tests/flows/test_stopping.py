@@ -60,7 +60,7 @@ def last_checkpoint(run_id: str) -> Checkpoint:
 
 def run_of(text: str) -> str:
     """The run's id, from the line that says how to resume it."""
-    return text.split("unfreeze resume ")[1].split()[0].strip("'\")")
+    return text.split("unfreeze resume ")[1].split(maxsplit=1)[0].strip("'\")")
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_grid_points_rise_from_one_end_to_the_other_in_equal_steps(ends: tuple[f
     ],
 )
 def test_a_dimension_is_read_from_text(text: str, expected: Dimension | None) -> None:
-    assert parse_dimension(text) == (text.split("=")[0].strip(), expected)
+    assert parse_dimension(text) == (text.split("=", maxsplit=1)[0].strip(), expected)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,10 @@ def test_any_setting_can_be_searched(dimension: Dimension) -> None:
         (
             TRAINING,
             range_of("recipe.ful.cycles", 1, 3),
-            "space: recipe.ful.cycles: recipe has no entry 'ful', only 3 entries: 0 head, 1 head-augmented, 2 full; "
-            "did you mean recipe.full?",
+            (
+                "space: recipe.ful.cycles: recipe has no entry 'ful', only 3 entries: 0 head, 1 head-augmented, "
+                "2 full; did you mean recipe.full?"
+            ),
         ),
         (
             TRAINING,

@@ -131,7 +131,7 @@ def test_the_password_of_a_tracking_database_is_in_no_command_line_artifact_or_p
     artifacts: list[str] = []
     monkeypatch.setattr(report, "in_run", lambda: True)
     monkeypatch.setattr(report, "create_markdown_artifact", lambda markdown, **_: artifacts.append(markdown))
-    monkeypatch.setattr(overview, "champions", lambda: [])
+    monkeypatch.setattr(overview, "champions", list)
     report.show_mlflow_link("0" * 32)
     shown = [*artifacts, report.mlflow_command(), report.pages("0" * 32)["MLflow"], str(overview.overview())]
     assert [text for text in shown if "s3cret" in text or "ada@127.0.0.1/mlflow" not in text] == []

@@ -74,9 +74,10 @@ def write(home: Path, sources: Path) -> None:
 
 def stop_half_way(training: Any) -> None:
     """A training whose plug is pulled after its first cycle."""
-    import unfreeze.tasks.steps.train_stage
     from unfreeze.flows.train_tables import train_tables
-    from unfreeze.models.training.loop import fit
+    from unfreeze.models.training import loop
+
+    fit = loop.fit
 
     def pulled(*arguments: Any) -> Any:
         for step in fit(*arguments):
@@ -84,12 +85,12 @@ def stop_half_way(training: Any) -> None:
             if step.kind == "cycle":
                 raise RuntimeError("the plug was pulled")
 
-    unfreeze.tasks.train_stage.fit = pulled  # type: ignore[assignment]
+    loop.fit = pulled  # type: ignore[assignment]
     try:
         state = train_tables(training, return_state=True)
         assert state.is_failed()
     finally:
-        unfreeze.tasks.train_stage.fit = fit
+        loop.fit = fit
 
 
 if __name__ == "__main__":
