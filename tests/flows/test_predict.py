@@ -127,7 +127,7 @@ def test_a_file_of_paths_is_predicted_row_by_row_in_every_format(
     assert list(frame.columns) == RANKED
     assert frame["path"].fillna("").tolist() == paths
     assert frame["class"].notna().tolist() == [False, True, False, True, False]
-    assert frame["error"][2] == "there is not a path in this row"
+    assert frame["error"][2] == "there is no path in this row"
     assert frame["error"][4] == "cannot be read: No such file or directory"
     assert frame["probability"][1] == frame["probability"][3]
 
@@ -259,7 +259,7 @@ def test_a_model_goes_by_name_alias_or_version(trained: dict[str, Any], model: s
 
     found = find_model.fn(model.format(version=trained["model"]["version"]))
     assert (found["name"], found["version"]) == ("lines-classifier", trained["model"]["version"])
-    assert found["kind"] == "images"
+    assert found["modality"] == "images"
 
 
 def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_model: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.sweep import search
+from unfreeze.flows.train_images import train
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import Dimension, SweepSpec
-from unfreeze.tasks.tracking.training_run import open_run
 
 
 def refusal_of_command(folder: Path, *arguments: str) -> str:
@@ -54,24 +54,25 @@ def test_the_command_refuses_a_metric_that_is_not_there_with_the_folder(tmp_path
 
 def test_a_run_is_not_opened_for_a_backbone_or_a_metric_that_does_not_exist(stripes: Path, own_home: Path) -> None:
     for changes in ({"model.backbone": "resnet35"}, {"metrics": ["accuracy", "my_metrics:score"]}):
-        with (
-            pytest.raises(UserError, match=r"did you mean|there is no module"),
-            open_run(tiny_training(stripes, **changes), None),
-        ):
-            raise AssertionError
+        with pytest.raises(UserError, match=r"did you mean|there is no module"):
+            train(tiny_training(stripes, **changes))
     assert runs_in(own_home) == []
 
 
 @pytest.mark.parametrize(
     ("metric", "task", "message"),
-    [("f1", "auto", "none of rmspe"), ("rmse", "classification", "does not fit"), ("no_module:f", "auto", "no module")],
+    [
+        ("f11", "auto", "not one of rmspe"),
+        ("rmse", "classification", "does not fit"),
+        ("no_module:f", "auto", "no module"),
+    ],
 )
 def test_a_run_is_not_opened_for_a_table_s_metric_that_does_not_exist(
     tmp_path: Path, own_home: Path, metric: str, task: str, message: str
 ) -> None:
     params = tiny_table(write_sales(tmp_path), metrics=[metric], **{"data.task": task, "data.log_target": False})
-    with pytest.raises(UserError, match=message), open_run(params, None, kind="train-tables"):
-        raise AssertionError
+    with pytest.raises(UserError, match=message):
+        train(params)
     assert runs_in(own_home) == []
 
 

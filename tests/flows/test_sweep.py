@@ -186,7 +186,7 @@ def test_a_study_that_continues_refuses_flags_that_would_change_it(
     from unfreeze.flows.cli import main
 
     assert main(["sweep", "--study", "swept", "--data.size", "64", "--space", "seed=1,2"]) == 2
-    assert "--data.size, --space: study 'swept' continues with the settings" in capsys.readouterr().err
+    assert "--data.size, --space: study 'swept' keeps the settings" in capsys.readouterr().err
 
 
 @pytest.mark.slow

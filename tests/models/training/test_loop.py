@@ -1,13 +1,11 @@
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.models.conftest import TensorBatches, assert_same, pixels, states_of
 from unfreeze.models.specs import Stage
-from unfreeze.models.training import loop
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import DivergedError, Step, fit
 from unfreeze.models.training.schedules import cosine_restarts
@@ -30,10 +28,6 @@ def scripted_validation(learner: Learner, losses: list[float]) -> list[dict[str,
 
     learner.validate = validate  # type: ignore[method-assign, assignment]
     return seen
-
-
-def test_the_loop_fits_on_one_screen():
-    assert len(Path(loop.__file__).read_text().splitlines()) <= 120
 
 
 def test_batches_epochs_and_cycles_come_in_order(make_learner):

@@ -1,9 +1,9 @@
 """Every plot draws what it is given."""
 
 import numpy as np
-from unfreeze.tasks.steps.plots import plot_confusion, plot_images, plot_lr_curve, plot_schedule
 
-from unfreeze.models.training.finder import LrCurve
+from unfreeze.models.plots import plot_confusion, plot_images, plot_lr_curve, plot_schedule
+from unfreeze.models.training.suggestions import LrCurve
 
 
 def test_the_finders_plot_marks_every_suggestion_and_the_used_one() -> None:
