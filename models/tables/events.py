@@ -70,7 +70,7 @@ def _days(
         raise ValueError(f"dates must be datetime64 without a zone, not {dates.dtype}")
     known = dates.notna().to_numpy()
     day = dates.to_numpy()[known].astype("datetime64[D]").astype(np.int64)
-    group = np.zeros(len(dates), np.int64)
+    group: np.ndarray = np.zeros(len(dates), np.int64)
     if groups:
         columns = pd.DataFrame({number: column.array for number, column in enumerate(groups)})
         group = columns.groupby([*columns], dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
