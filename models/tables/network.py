@@ -83,7 +83,7 @@ class TableHead(nn.Module):
 
 
 def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
-    """A new network for an encoder's columns, seeded by the spec; its layer groups: embeddings, hidden layers, output."""
+    """A new network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
     model, target = params.model, encoder.target
     sizes = [
         (categories, model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule)))
