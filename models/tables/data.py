@@ -15,13 +15,13 @@ from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import TableHead, network_of, summarise_table
+from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
 from unfreeze.models.training.allocator import ready_device
@@ -30,12 +30,9 @@ from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import pick_precision
 
-MOST_EMBEDDINGS = 16
-"""Categorical columns whose embeddings are drawn."""
-IMPORTANCE_ROWS = 20_000
-"""Rows, at most, that permutation importance is measured on."""
-SAMPLED = 2000
-"""Training rows whose distributions are kept."""
+MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
+IMPORTANCE_ROWS = 20_000  # at most, that permutation importance is measured on
+SAMPLED = 2000  # rows whose distributions are kept
 MODELS = {
     "network": ("network", ""),
     "tree": ("gradient-boosted trees", "baseline/tree_"),

@@ -16,14 +16,8 @@ from unfreeze.models.training.network import Network
 class TableBody(nn.Module):
     """Embeddings and hidden layers.
 
-    Parameters
-    ----------
-    sizes
-        (categories with the missing one, width) of every categorical column.
-    numbers
-        How many continuous columns there are.
-    model
-        Hidden layers and dropout.
+    `sizes` are (categories with the missing one, width) of every categorical column; `numbers` is the number of
+    continuous columns.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], numbers: int, model: TableModelSpec) -> None:

@@ -16,10 +16,10 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.network import network_of
+from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
 from unfreeze.models.tables.row_reader import RowReader
 from unfreeze.models.training.network import Network
