@@ -73,7 +73,7 @@ def _days(
     group: np.ndarray = np.zeros(len(dates), np.int64)
     if groups:
         columns = pd.DataFrame({number: column.array for number, column in enumerate(groups)})
-        group = columns.groupby([*columns], dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
+        group = columns.groupby([*columns], dropna=False, sort=False).ngroup().to_numpy()
     return day - day.min(initial=np.iinfo(np.int64).max), group[known], known
 
 
