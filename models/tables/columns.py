@@ -50,7 +50,7 @@ def whole_numbers_of(column: pd.Series) -> pd.Series:
 
 def has_fractions(column: pd.Series) -> bool:
     """Whether any number is not a whole one."""
-    return bool(whole_numbers_of(column).count() < (~np.isnan(numbers_of(column))).sum())
+    return any(whole_numbers_of(part).count() < (~np.isnan(numbers_of(part))).sum() for part in in_chunks(column))
 
 
 def _values(column: pd.Series, of: type) -> pd.Index:
@@ -63,9 +63,7 @@ def _values(column: pd.Series, of: type) -> pd.Index:
 
 def count_categories(column: pd.Series, kind: str) -> pd.Series:
     """Rows of every category, sorted by category."""
-    # Whether numbers have fractions is decided by the column, not by a chunk of it.
-    fractions = kind == "number" and any(map(has_fractions, in_chunks(column)))
-    of = {"text": str, "bool": bool}.get(kind, float if fractions else int)
+    of = {"text": str, "bool": bool}.get(kind) or (float if has_fractions(column) else int)
     counts = pd.concat([_values(part, of).value_counts() for part in in_chunks(column)]).groupby(level=0).sum()
     return counts.set_axis(pd.Index([of(value) for value in counts.index], dtype=object))
 

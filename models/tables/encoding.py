@@ -252,9 +252,8 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return True
     if str(column.name).endswith("Elapsed"):  # seconds since 1970: few days in a table make it no category
         return False
-    if any(map(has_fractions, in_chunks(column))):
-        return False
-    return count_up_to(whole_numbers_of(column), data.max_category_values + 1) <= data.max_category_values
+    most = data.max_category_values
+    return not has_fractions(column) and count_up_to(whole_numbers_of(column), most + 1) <= most
 
 
 def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:
