@@ -125,7 +125,7 @@ def compare_values(
     champion, challenger
         Predictions of the same shape. If any is not finite, the metric is NaN.
     metric
-        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `models.tables.metrics`: rows with target 0 do not count for
+        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `models.training.metrics`: rows with target 0 do not count for
         ``rmspe``.
     seed
         Of the bootstrap.

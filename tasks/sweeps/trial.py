@@ -113,15 +113,13 @@ class TrialRunner:
         """Loss, metrics and ``seconds`` of one training; None if the pruner stopped it."""
         workspace = FlowWorkspace()
         data = bind(spec, self._prepared(spec, workspace))
-        settings = {
-            name: getattr(spec, name).model_dump() for name in ("model", "augment", "optimizer") if name in spec
-        }
-        shared = SharedStages(self.shared, self.training.recipe, [data.prepared.digest, settings, spec.seed])
+        settings = spec.model_dump(include={"model", "augment", "optimizer", "seed"})
+        shared = SharedStages(self.shared, self.training.recipe, [data.prepared.digest, settings])
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
         for step in run_recipe(data, workspace, shared=shared):
             if not isinstance(step, Train):
-                continue
+                break  # evaluations, which come last
             for event in step.run():
                 if event.kind == "batch":
                     lrs = {f"{section}lr/{group}": lr for group, lr in event.lrs.items()}
@@ -138,7 +136,7 @@ class TrialRunner:
                 log.log(_named(f"{section}valid", metrics), step.course.learner.progress.step + 1)
             if checkpoint is not None:
                 save_checkpoint(step.course.learner, checkpoint)
-            _count_prefix(trial, step.course.built)
+        _count_prefix(trial, step.course.built)
         return {**metrics, "seconds": seconds}
 
     def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:

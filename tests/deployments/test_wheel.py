@@ -88,7 +88,7 @@ def test_the_wheel_holds_one_package(installed: Path) -> None:
         "tasks/tracking/__init__.py",
         "prefect.yaml",
         "configs/digits.yaml",
-        "models/specs.py",
+        "models/errors.py",
     ):
         assert (installed / "unfreeze" / name).is_file(), name
 

@@ -126,6 +126,16 @@ def test_the_command_that_resumes_a_sweep_names_its_storage(stripes: Path, tmp_p
     assert stopped.value.__notes__ == [f"continue with: {command}"]
 
 
+def test_a_sweep_with_another_optimizer_shares_nothing_with_an_earlier_one(
+    swept: dict[str, Any], stripes: Path
+) -> None:
+    from unfreeze.flows.sweep import sweep
+
+    other = short_training(stripes, **{"optimizer.label_smoothing": 0.2})
+    assert sweep(SweepSpec(trials=1, study="smoothed"), other)["prefix_builds"] == 1
+    assert sweep(SweepSpec(trials=1, study="again"), short_training(stripes))["prefix_builds"] == 0
+
+
 def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 

@@ -19,7 +19,7 @@ from unfreeze.models.comparison import (
     mcnemar,
 )
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables import metrics
+from unfreeze.models.training import metrics
 
 NAMES = np.array(["bird", "cat", "dog"])
 LABELS = st.lists(
@@ -148,14 +148,14 @@ def test_sums_over_rows_give_the_metric_itself(metric: str, rows: int, targets: 
     actual, champion, _ = two_regressions(rows, 1, 1, targets, seed)
     actual[:zeros, 0] = 0
     sums = [term.sum(axis=0) for term in _terms(metric, actual, champion)]
-    assert _value(metric, *sums) == pytest.approx(metrics.METRICS["regression"][metric](champion, actual))
+    assert _value(metric, *sums) == pytest.approx(metrics.VALUE_METRICS[metric](champion, actual))
 
 
 @pytest.mark.parametrize("metric", VALUE_METRICS)
 def test_the_values_are_those_of_the_tables_metrics(metric: str) -> None:
     actual, champion, challenger = (values.astype(np.float32) for values in two_regressions(50, 2, 1, 2))
     found = compare_values(actual, champion, challenger, metric)
-    function = getattr(metrics, metric)
+    function = metrics.VALUE_METRICS[metric]
     assert (found.champion, found.challenger) == (function(champion, actual), function(challenger, actual))
     assert found.improvement > 0
     assert found.classes == []
@@ -175,7 +175,7 @@ def test_swapping_two_regressions_mirrors_their_comparison(metric: str, rows: in
 def test_the_interval_of_values_is_that_of_resampled_rows(metric: str) -> None:
     actual, champion, challenger = two_regressions(200, 1, 0.9)
     found = compare_values(actual, champion, challenger, metric)
-    function, sign = getattr(metrics, metric), 1 if metric == "r2" else -1
+    function, sign = metrics.VALUE_METRICS[metric], 1 if metric == "r2" else -1
     drawn = np.random.default_rng(1).integers(0, 200, (1000, 200))
     differences = [
         sign * (function(challenger[row], actual[row]) - function(champion[row], actual[row])) for row in drawn
