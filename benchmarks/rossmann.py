@@ -22,9 +22,9 @@ from benchmarks._prepared import SHARED, median
 from unfreeze.models.modality import modality
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.tables.assemble import with_date_parts
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean
 from unfreeze.models.tables.data import TableData
+from unfreeze.models.tables.prepare import with_date_parts
 from unfreeze.models.training.loop import fit
 from unfreeze.models.training.metrics import rmspe
 from unfreeze.models.workspace import Workspace

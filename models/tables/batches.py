@@ -14,16 +14,9 @@ FORWARD_SIZE = 8192
 
 
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
-    """Write rows as a NumPy file of records, which can be mapped into memory: a row is read from one place.
+    """Write N rows and their targets, (N, T) float32 or (N,) int64, in place as a NumPy file of records.
 
-    Parameters
-    ----------
-    encoded
-        N rows.
-    targets
-        (N, T) float32 or (N,) int64.
-    path
-        File to write in place.
+    It can be mapped into memory, where a row is read from one place.
     """
     columns = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
     record = np.dtype([(name, each.dtype, each.shape[1:]) for name, each in columns.items()], align=True)
@@ -38,6 +31,7 @@ def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
 
 
 def _read_records(path: Path) -> np.ndarray:
+    """The mapped file; a `UserError` if it is incomplete, damaged or of another kind."""
     try:
         records: np.ndarray = np.load(path, mmap_mode="r")
         if records.dtype.names != ("categorical", "continuous", "targets"):
@@ -48,34 +42,13 @@ def _read_records(path: Path) -> np.ndarray:
 
 
 def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
-    """Views on the file that `write_encoded` wrote; nothing is read before it is used.
-
-    Raises
-    ------
-    UserError
-        If the file is incomplete, damaged or of another kind.
-    """
+    """Views on the file that `write_encoded` wrote; nothing is read before it is used."""
     records = _read_records(path)
     return Encoded(records["categorical"], records["continuous"]), records["targets"]
 
 
 class TableBatches:
-    """Some rows of a file of encoded rows.
-
-    Parameters
-    ----------
-    path
-        File that `write_encoded` wrote.
-    rows
-        Which rows, numbers (N,) int64.
-    device, batch_size
-        Where batches go, and how large they are at most.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be used.
-    """
+    """Rows, by number (N,) int64, of a file that `write_encoded` wrote, in batches of at most `batch_size`."""
 
     precomputed = False
     forward_size = FORWARD_SIZE

@@ -14,14 +14,14 @@ from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
-from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.tables.assemble import Joined
+from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import TableHead, network_of, summarise_table
+from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
 from unfreeze.models.training.allocator import ready_device
@@ -30,12 +30,9 @@ from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import pick_precision
 
-MOST_EMBEDDINGS = 16
-"""Categorical columns whose embeddings are drawn."""
-IMPORTANCE_ROWS = 20_000
-"""Rows, at most, that permutation importance is measured on."""
-SAMPLED = 2000
-"""Training rows whose distributions are kept."""
+MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
+IMPORTANCE_ROWS = 20_000  # at most, that permutation importance is measured on
+SAMPLED = 2000  # rows whose distributions are kept
 MODELS = {
     "network": ("network", ""),
     "tree": ("gradient-boosted trees", "baseline/tree_"),
@@ -45,20 +42,22 @@ MODELS = {
 """Model -> its name for people, and the prefix of its metrics (the section's, where empty)."""
 
 
+def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
+    """The tables to look rows up in, from feather files in the order of the spec."""
+    joins = zip(map(parse_join, data.join), files, strict=True)
+    return [Joined(Path(path).stem, open_table(file).to_pandas(), on) for (path, on), file in joins]
+
+
 class TableData(TrainingData):
     """A spec, an encoder and the encoded rows.
 
-    Parameters
-    ----------
-    params
-        The whole spec.
-    prepared
-        With files ``frame``, ``encoded``, ``encoder``, ``split``, ``notes``, ``calendar``, ``main`` and ``join-N``.
+    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``notes``, ``calendar``, ``main`` and
+    ``join-N``.
     """
 
     def __init__(self, params: TrainTables, prepared: Prepared) -> None:
         self.params, self.prepared = params, prepared
-        self.encoder = TableEncoder.from_json(self._file("encoder").read_text())
+        self.encoder = TableEncoder.from_json(self.kept_file.read_text())
         self.target = self.encoder.target
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
@@ -101,18 +100,19 @@ class TableData(TrainingData):
     @property
     def kept_file(self) -> Path:
         """The encoder of columns."""
-        return Path(self.prepared.files["encoder"])
+        return self._file("encoder")
 
     def describe(self) -> Findings:
         """Types of columns, what was rejected, warnings, the model's summary."""
         found, notes = Findings(), json.loads(self._file("notes").read_text())
-        found.frame("data/columns.feather", pd.DataFrame(notes["types"]).astype("string"))
-        found.table("columns", "Types of columns", notes["types"])
-        if notes["rejected"]:
-            found.frame("data/rejected.feather", pd.DataFrame(notes["rejected"]).astype("string"))
-            found.table("rejected", "Rejected rows and columns", notes["rejected"])
-            for entry in notes["rejected"]:
-                found.lines.append(f"rejected: {', '.join(str(value) for value in entry.values())}")
+        for key, title, rows in (
+            ("columns", "Types of columns", notes["types"]),
+            ("rejected", "Rejected rows and columns", notes["rejected"]),
+        ):
+            if rows:
+                found.frame(f"data/{key}.feather", pd.DataFrame(rows).astype("string"))
+                found.table(key, title, rows)
+        found.lines += [f"rejected: {', '.join(map(str, entry.values()))}" for entry in notes["rejected"]]
         if notes["warnings"]:
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
@@ -121,11 +121,14 @@ class TableData(TrainingData):
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
         return found
 
+    def sample(self, rows: np.ndarray) -> pd.DataFrame:
+        """At most `SAMPLED` of the rows, drawn at random, in their order."""
+        drawn = np.random.default_rng(0).choice(rows, min(SAMPLED, len(rows)), replace=False)
+        return self.frame.iloc[np.sort(drawn)].reset_index(drop=True)
+
     def reference(self) -> pd.DataFrame:
         """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
-        train = self.rows["train"]
-        rows = np.sort(np.random.default_rng(0).choice(train, min(SAMPLED, len(train)), replace=False))
-        sample = self.frame.iloc[rows].reset_index(drop=True)
+        sample = self.sample(self.rows["train"])
         return sample if self.params.tracking.keep_examples else distributions_of(sample)
 
     def tags(self) -> dict[str, str]:
@@ -137,6 +140,8 @@ class TableData(TrainingData):
         dates = self.params.data.date
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
+    # --- evaluation
+
     def evaluate(
         self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
     ) -> Findings:
@@ -147,17 +152,13 @@ class TableData(TrainingData):
         """
         rows, targets = self.encoded(section)
         outputs = self._outputs(learner, rows)
-        wanted = torch.from_numpy(targets)
-        actual, found = self.target.actual(wanted), Findings()
-        loss = self.target.score(outputs.double(), wanted.double() if wanted.is_floating_point() else wanted)
-        found.metrics[f"{section}/loss"] = float(loss)
+        actual, found = self.target.actual(torch.from_numpy(targets)), Findings()
+        found.metrics[f"{section}/loss"] = self._loss(outputs, targets)
         predictions = {"network": self.target.predictions(outputs)}
         if snapshots:
-            single = {
-                f"single/{name}": metric(predictions["network"], actual) for name, metric in learner.metrics.items()
-            }
-            found.metrics |= single
             members = [predictions["network"]]
+            for name, metric in learner.metrics.items():
+                found.metrics[f"single/{name}"] = metric(members[0], actual)
             with learner.other_weights() as load:
                 for state in snapshots:
                     load(state)
@@ -166,31 +167,34 @@ class TableData(TrainingData):
         predictions |= self._baselines(rows, found)
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
-        table = []
+        table, columns = [], dict[str, np.ndarray]()
         for model, values in predictions.items():
             title, prefix = MODELS[model]
             metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
             found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
             table.append({"model": title, **{name: round(float(value), 5) for name, value in metrics.items()}})
+            columns |= self.target.prefixed(model, values)
         found.table("models", f"The network against the baselines, on the same {section} rows", table)
         found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
         found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
         frame = self.frame.iloc[self.rows[section]].reset_index(drop=True)
-        columns = {
-            key: each
-            for model, values in predictions.items()
-            for key, each in self.target.prefixed(model, values).items()
-        }
         found.frame(f"{section}/predictions.feather", frame.assign(**columns))
-        dates = self._dates(section)
-        found.add(self.target.report(predictions["network"], actual, section, dates))
-        self._show_worst(found, frame, self.target.errors(predictions["network"], actual))
+        found.add(self.target.report(predictions["network"], actual, section, self._dates(section)))
+        if self.params.tracking.top_losses:
+            errors = self.target.errors(predictions["network"], actual)
+            worst = np.argsort(-errors)[: self.params.tracking.top_losses]
+            shown = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
+            found.table("top-losses", "Rows with the highest error", shown)
         self._draw_embeddings(found, learner)
-        self._draw_importance(found, learner, section)
+        self._draw_importance(found, learner, rows, targets, section)
         return found
 
     def _outputs(self, learner: Learner, rows: Encoded) -> torch.Tensor:
         return predict_encoded(learner.network, rows, learner.device, learner.precision)
+
+    def _loss(self, outputs: torch.Tensor, targets: np.ndarray) -> float:
+        wanted = torch.from_numpy(targets)
+        return float(self.target.score(outputs.double(), wanted.double() if wanted.is_floating_point() else wanted))
 
     def _baselines(self, rows: Encoded, found: Findings) -> dict[str, np.ndarray]:
         if not (self.params.baselines or self.params.ensemble):
@@ -204,21 +208,15 @@ class TableData(TrainingData):
         found.lines.append(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
         return {"tree": gradient_boosting(*inputs), "mean": mean.predictions}
 
-    def _show_worst(self, found: Findings, frame: pd.DataFrame, errors: np.ndarray) -> None:
-        if self.params.tracking.top_losses:
-            worst = np.argsort(-errors)[: self.params.tracking.top_losses]
-            rows = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
-            found.table("top-losses", "Rows with the highest error", rows)
-
     def _draw_embeddings(self, found: Findings, learner: Learner) -> None:
         """The trained vectors of every category, as a figure per column and a feather file."""
         embeddings: Any = learner.network.body.embeddings
         drawn = 0
-        for place, (name, categories) in enumerate(self.encoder.categorical.items()):
-            weights = embeddings[place].weight.detach().cpu().numpy()
-            labels = ["missing", *(str(category) for category in categories)]
+        for embedding, (name, categories) in zip(embeddings, self.encoder.categorical.items(), strict=True):
+            weights = embedding.weight.detach().cpu().numpy()
+            labels = ["missing", *map(str, categories)]
             file = "".join(letter if letter.isalnum() else "_" for letter in name)
-            table = pd.DataFrame(weights, columns=[f"component_{number}" for number in range(weights.shape[1])])
+            table = pd.DataFrame(weights).add_prefix("component_")
             table.insert(0, "category", labels)
             found.frame(f"embeddings/{file}.feather", table)
             # The vector of "missing" is random where nothing was: it would only stretch the figure.
@@ -227,49 +225,45 @@ class TableData(TrainingData):
                 figure = plot_embedding(weights[1:], labels[1:], name)
                 found.figure(f"embeddings/{file}.png", f"Trained embedding of {name}", figure)
 
-    def _draw_importance(self, found: Findings, learner: Learner, section: str) -> None:
+    def _draw_importance(
+        self, found: Findings, learner: Learner, rows: Encoded, targets: np.ndarray, section: str
+    ) -> None:
         """How much the loss grows when a column is shuffled (Breiman, "Random Forests", 2001)."""
-        encoded, targets = self.encoded(section)
         generator = np.random.default_rng(self.params.seed)
         chosen = generator.permutation(len(targets))[:IMPORTANCE_ROWS]
-        rows, wanted = encoded.rows(chosen), torch.from_numpy(targets[chosen])
-        wanted = wanted.double() if wanted.is_floating_point() else wanted
+        rows, targets = rows.rows(chosen), targets[chosen]
 
-        def loss(rows: Encoded) -> float:
-            return float(self.target.score(predict_encoded(learner.network, rows, learner.device).double(), wanted))
+        def loss() -> float:
+            return self._loss(predict_encoded(learner.network, rows, learner.device), targets)
 
-        whole, order, increases = loss(rows), generator.permutation(len(chosen)), {}
-        for kind in ("categorical", "continuous"):
-            for place, name in enumerate(getattr(self.encoder, kind)):
-                matrices = {"categorical": rows.categorical.copy(), "continuous": rows.continuous.copy()}
-                matrices[kind][:, place] = matrices[kind][order, place]
-                increases[name] = loss(Encoded(**matrices)) - whole
+        whole, order, increases = loss(), generator.permutation(len(chosen)), {}
+        for names, matrix in (
+            (self.encoder.categorical, rows.categorical),
+            (self.encoder.continuous, rows.continuous),
+        ):
+            for place, name in enumerate(names):
+                kept = matrix[:, place].copy()
+                matrix[:, place] = kept[order]
+                increases[name] = loss() - whole
+                matrix[:, place] = kept
         table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
         found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
-        title = "Permutation importance"
-        found.figure(f"{section}/importance.png", title, plot_importance(increases, "loss"))
+        figure = plot_importance(increases, "loss")
+        found.figure(f"{section}/importance.png", "Permutation importance", figure)
 
     # --- the model
 
-    def joined(self) -> list[Joined]:
-        """The tables to look rows up in."""
-        joins = [parse_join(text) for text in self.params.data.join]
-        return [
-            Joined(Path(path).stem, open_table(self._file(f"join-{number}")).to_pandas(), on)
-            for number, (path, on) in enumerate(joins)
-        ]
-
     def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
         """Write weights, encoder, spec, joined tables and the calendar."""
-        calendar = (
-            Calendar.load(self._file("calendar"), self.params.data) if "calendar" in self.prepared.files else None
-        )
-        save_table_model(folder, network, self.params, self.encoder, self.joined(), calendar, snapshots)
+        files, data = self.prepared.files, self.params.data
+        joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
+        calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
+        save_table_model(folder, network, self.params, self.encoder, joins, calendar, snapshots)
 
     def example(self) -> pd.DataFrame:
         """Rows with the raw columns of the main table; a synthetic one unless real data may be kept."""
         raw = open_table(self._file("main")).slice(0, 100).to_pandas()
-        raw = raw.drop(columns=[column for column in self.params.data.target if column in raw])
+        raw = raw.drop(columns=self.params.data.target, errors="ignore")
         return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
 
     def summary(self, metrics: Mapping[str, float]) -> str:

@@ -14,6 +14,15 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.columns import (
+    codes_of,
+    count_categories,
+    has_fractions,
+    kind_of,
+    numbers_of,
+    whole_numbers_of,
+    without_categories,
+)
 from unfreeze.models.tables.reading import count_up_to, in_chunks
 from unfreeze.models.target import Category, Numbers, SingleLabel, Target
 
@@ -21,10 +30,6 @@ REGRESSION_VALUES = 20
 """A target of numbers with more values than this is a regression unless the spec says otherwise."""
 _NO_VALUE = "there is no value; drop such rows"
 _KIND_NAMES = {"text": "text", "bool": "true or false", "number": "numbers"}
-_KINDS = {"string": "text", "boolean": "bool", "empty": "empty"} | dict.fromkeys(
-    ("integer", "floating", "mixed-integer-float", "decimal"), "number"
-)
-"""Type that pandas infers of a column's values -> kind of column."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,18 @@ class TableEncoder:
 
     Attributes
     ----------
-    task
-        ``regression`` or ``classification``.
-    target_names, log_target
-        Columns to predict, and whether the network is trained on log(1 + target).
-    classes
-        Sorted; empty for regression.
-    target_extremes
-        Lowest and highest training target, after the logarithm; zeros for classification.
+    log_target
+        Whether the network is trained on log(1 + target).
+    classes, target_extremes
+        Sorted classes, none for regression; and lowest and highest training target, after the logarithm.
     categorical
         Column -> its categories, sorted; the category at position i has code i + 1. Flags of missing numbers
         (``<name>_na``) come last.
     continuous
         Column -> ``median``, ``mean`` and ``std``, the latter two with missing values filled.
-    flags
-        Flag -> the column whose missing values it marks.
-    kinds
-        Column -> ``text``, ``bool`` or ``number``, which later tables must match.
-    rejected
-        Column without information -> the reason.
+    flags, kinds, rejected
+        Flag -> the column whose missing values it marks; column -> ``text``, ``bool`` or ``number``, which later tables
+        must match; column without information -> the reason.
     """
 
     task: Literal["regression", "classification"]
@@ -82,16 +80,9 @@ class TableEncoder:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, train: np.ndarray, data: TableDataSpec) -> "TableEncoder":
-        """Learn categories, medians, means and the task.
+        """Learn categories, medians, means and the task from a joined and filtered table with the parts of dates.
 
-        Parameters
-        ----------
-        frame
-            All rows, joined and filtered, with the parts of dates.
-        train
-            The training rows, numbers (n,) int64 or a mask (N,) bool; no other row is used.
-        data
-            Names of targets and columns, `task`, `log_target` and the limits of categories.
+        `train` are the training rows, numbers (n,) int64 or a mask (N,) bool; no other row is used.
 
         Raises
         ------
@@ -100,7 +91,7 @@ class TableEncoder:
             task.
         """
         _check_names(frame, train, data)
-        targets = _plain(frame[data.target].iloc[train])
+        targets = without_categories(frame[data.target].iloc[train])
         if _is_regression(targets, data):
             values = [_regressed(targets[name], data.log_target) for name in data.target]
             extremes = [float(min(each.min() for each in values)), float(max(each.max() for each in values))]
@@ -109,8 +100,8 @@ class TableEncoder:
             classes = _classes(targets, data)
             encoder = cls("classification", list(data.target), data.log_target, classes, [0.0, 0.0])
         unused = {*data.target, *data.drop, *([data.split_column] if data.split == "column" else [])}
-        for name in (name for name in frame if name not in unused):
-            encoder._add(_plain(frame[[name]].iloc[train])[name], data)  # all columns at once would be a second table
+        for name in (name for name in frame if name not in unused):  # all columns at once would be a second table
+            encoder._add(without_categories(frame[[name]].iloc[train])[name], data)
         if taken := sorted(set(encoder.flags) & set(frame.columns)):
             raise UserError(f"column {', '.join(taken)}: the name is wanted for a flag of missing values; rename it")
         encoder.categorical.update((flag, [False, True]) for flag in encoder.flags)
@@ -120,17 +111,17 @@ class TableEncoder:
 
     def _add(self, column: pd.Series, data: TableDataSpec) -> None:
         """Learn one feature from its training rows."""
-        name, kind = str(column.name), _kind(column)
-        if kind == "empty" or (kind == "number" and all(np.isnan(_numbers(part)).all() for part in in_chunks(column))):
+        name, kind = str(column.name), kind_of(column)
+        if kind == "empty" or (kind == "number" and np.isnan(numbers_of(column)).all()):
             self.rejected[name] = "no value in the training rows"
             return
         self.kinds[name] = kind
         if _is_category(column, kind, data):
-            counts = _count_categories(column, kind)
+            counts = count_categories(column, kind)
             counts = counts[counts >= data.min_count].sort_values(ascending=False, kind="stable")
             self.categorical[name] = sorted(counts.index[: data.max_categories].tolist())
             return
-        numbers = _numbers(column)
+        numbers = numbers_of(column)
         missing, median = np.isnan(numbers), float(np.nanmedian(numbers))
         if missing.any():
             self.flags[f"{name}_na"] = name
@@ -146,33 +137,30 @@ class TableEncoder:
         Raises
         ------
         UserError
-            If columns are missing, or a column is text where the training rows were numbers or the reverse.
+            If columns are missing, or are text where the training rows were numbers or the reverse.
         """
         frame = frame[require(frame, self.columns(), "the table")]
         codes = np.empty((len(frame), len(self.categorical)), np.int32)
         numbers = np.empty((len(frame), len(self.continuous)), np.float32)
         end = 0
-        for part in map(_plain, in_chunks(frame)):
-            self._check_kinds(part)
+        for part in map(without_categories, in_chunks(frame)):
+            for name, column in part.items():
+                known, kind = self.kinds[str(name)], kind_of(column)
+                if kind != "empty" and (kind == "text") != (known == "text"):
+                    raise UserError(
+                        f"column {name!r}: the training rows held {_KIND_NAMES[known]}, these hold "
+                        f"{_KIND_NAMES[kind]}; read it as the same type"
+                    )
             rows = slice(end, end := end + len(part))
             for position, (name, categories) in enumerate(self.categorical.items()):
                 if name in self.flags:
-                    codes[rows, position] = 1 + np.isnan(_numbers(part[self.flags[name]]))
+                    codes[rows, position] = 1 + np.isnan(numbers_of(part[self.flags[name]]))
                 else:
-                    codes[rows, position] = _codes(part[name], categories)
-            for position, (name, known) in enumerate(self.continuous.items()):
-                values = np.nan_to_num(_numbers(part[name]), nan=known["median"])
-                numbers[rows, position] = (values - known["mean"]) / known["std"]
+                    codes[rows, position] = codes_of(part[name], categories)
+            for position, (name, learnt) in enumerate(self.continuous.items()):
+                values = np.nan_to_num(numbers_of(part[name]), nan=learnt["median"])
+                numbers[rows, position] = (values - learnt["mean"]) / learnt["std"]
         return Encoded(codes, numbers)
-
-    def _check_kinds(self, frame: pd.DataFrame) -> None:
-        for name, column in frame.items():
-            known, kind = self.kinds[str(name)], _kind(column)
-            if kind != "empty" and (kind == "text") != (known == "text"):
-                raise UserError(
-                    f"column {name!r}: the training rows held {_KIND_NAMES[known]}, these hold {_KIND_NAMES[kind]}; "
-                    "read it as the same type"
-                )
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
         """Targets as the network is trained on them: (N, T) float32 (see `log_target`), or class numbers (N,) int64.
@@ -182,17 +170,15 @@ class TableEncoder:
         UserError
             If a target is missing, of the wrong kind, or a class that no training row has.
         """
-        columns = _plain(frame[require(frame, self.target_names, "the table")])
+        columns = without_categories(frame[require(frame, self.target_names, "the table")])
         if self.task == "regression":
             values = (_regressed(columns[name], self.log_target).astype(np.float32) for name in self.target_names)
             return np.column_stack(list(values))
         column = columns[self.target_names[0]]
         _reject_where(column, column.isna(), _NO_VALUE)
-        if (_kind(column) == "text") != isinstance(self.classes[0], str):
-            raise UserError(
-                f"target {column.name!r} held values like {self.classes[0]!r} in training; make it that type"
-            )
-        codes = _codes(column, self.classes)
+        if (kind_of(column) == "text") != isinstance(self.classes[0], str):
+            raise UserError(f"target {column.name!r} held values like {self.classes[0]!r} in training; use that type")
+        codes = codes_of(column, self.classes)
         problem = "no training row has the class {!r}; drop such rows (data.where) or change the split"
         _reject_where(column, codes == 0, problem)
         return codes - 1
@@ -210,12 +196,10 @@ class TableEncoder:
     def target_range(self) -> tuple[float, float]:
         """Lowest and highest output for a regression, with a margin of a fifth as in the course.
 
-        The low end is 0 unless a training target is negative. A range that ends at or below 0 gets a fifth of the
-        targets' spread as its margin.
+        The low end is 0 unless a training target is negative. If all are, the margin is a fifth of their spread.
         """
         low, high = self.target_extremes
-        top = 1.2 * high if high > 0 else high + 0.2 * (high - low)
-        return (0.0 if low >= 0 else 1.2 * low), top
+        return min(1.2 * low, 0.0), 1.2 * high if high > 0 else high + 0.2 * (high - low)
 
     def sizes(self) -> list[tuple[str, int]]:
         """Categorical columns in the order of the codes, with their numbers of codes, that of missing included."""
@@ -236,22 +220,12 @@ class TableEncoder:
 
 
 def embedding_width(categories: int, rule: str) -> int:
-    """Width of an embedding of `categories`, that of missing included.
-
-    `rule` is ``course``: min(50, (c + 1) // 2), fastai 0.7; or ``later``: min(600, round(1.6 c^0.56)), fastai 1 and 2
-    (``emb_sz_rule``).
-    """
+    """Width of an embedding by fastai 0.7 (``course``) or fastai 1 and 2 (``later``, their ``emb_sz_rule``)."""
     return min(50, (categories + 1) // 2) if rule == "course" else min(600, round(1.6 * categories**0.56))
 
 
 def require(frame: pd.DataFrame, names: Sequence[str], where: str) -> list[str]:
-    """The names, if the frame has such columns.
-
-    Raises
-    ------
-    UserError
-        With all that are missing; `where` asked for them.
-    """
+    """The names that `where` asked for; a `UserError` with all that are not columns of the frame."""
     if missing := [name for name in dict.fromkeys(names) if name not in frame]:
         there = ", ".join(map(str, frame.columns)) or "none"
         raise UserError(f"{where}: there is no column {', '.join(missing)}; there are {there}")
@@ -269,58 +243,6 @@ def _check_names(frame: pd.DataFrame, train: np.ndarray, data: TableDataSpec) ->
         raise UserError("there is no training row; check data.where and data.split")
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without pandas' own categories: what counts is the type of the values."""
-    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))
-
-
-def _kind(column: pd.Series) -> str:
-    """``text``, ``bool``, ``number`` or ``empty``."""
-    types = pd.api.types
-    if types.is_bool_dtype(column.dtype):
-        kind = "bool"
-    elif types.is_numeric_dtype(column.dtype) and not types.is_complex_dtype(column.dtype):
-        kind = "number"
-    else:
-        inferred = types.infer_dtype(column, skipna=True)
-        if inferred.startswith(("date", "time", "period")):
-            raise UserError(f"column {column.name!r} holds dates or times; name it in data.date or data.drop")
-        if inferred not in _KINDS:
-            raise UserError(
-                f"column {column.name!r} holds values of several types or of none that can be used ({inferred}); make "
-                "them all text or all numbers, or name it in data.drop"
-            )
-        kind = _KINDS[inferred]
-    return "empty" if column.isna().all() else kind
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    """Values (N,) float64, a copy; missing and infinite ones, and those beyond float32, are NaN."""
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-    values[np.abs(values) > np.finfo(np.float32).max] = np.nan
-    return values
-
-
-def _whole(column: pd.Series) -> pd.Series:
-    """Values as Int64; missing where they are not whole numbers."""
-    if pd.api.types.is_signed_integer_dtype(column.dtype):  # not by way of floats: these end at 2^53
-        return column.astype("Int64")
-    numbers = pd.Series(_numbers(column))
-    return numbers.where((numbers.abs() < 2.0**63) & (numbers % 1 == 0)).astype("Int64")
-
-
-def _has_fractions(column: pd.Series) -> bool:
-    return bool((_whole(column).isna().to_numpy() & ~np.isnan(_numbers(column))).any())
-
-
-def _values(column: pd.Series, of: type) -> pd.Index:
-    """Values as categories of a type are looked up: true and false as 1 and 0, and 1.0 as 1 unless beside 0.5."""
-    if of is str:
-        texts: pd.Index = pd.Index(column)
-        return texts
-    return pd.Index(_numbers(column) + 0.0 if of is float else _whole(column))  # + 0.0: -0.0 is 0
-
-
 def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
     if column.name in data.continuous:
         if kind == "text":
@@ -330,27 +252,8 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return True
     if str(column.name).endswith("Elapsed"):  # seconds since 1970: few days in a table make it no category
         return False
-    if any(map(_has_fractions, in_chunks(column))):
-        return False
-    return count_up_to(_whole(column), data.max_category_values + 1) <= data.max_category_values
-
-
-def _count_categories(column: pd.Series, kind: str) -> pd.Series:
-    """Rows of every category, sorted by category."""
-    # Whether numbers have fractions is decided by the column, not by a chunk of it.
-    fractions = kind == "number" and any(map(_has_fractions, in_chunks(column)))
-    of = {"text": str, "bool": bool}.get(kind, float if fractions else int)
-    counts = pd.concat([_values(part, of).value_counts() for part in in_chunks(column)]).groupby(level=0).sum()
-    return counts.set_axis(pd.Index([of(value) for value in counts.index], dtype=object))
-
-
-def _codes(column: pd.Series, categories: Sequence[Category]) -> np.ndarray:
-    """Position of every value among the categories, from 1; 0 for others. (N,) int64."""
-    if not categories or column.isna().all():
-        return np.zeros(len(column), np.int64)
-    of = type(categories[0])
-    known = pd.Index(categories) if of in (str, float) else pd.Index(categories).astype("Int64")
-    return known.get_indexer(_values(column, of)) + 1
+    most = data.max_category_values
+    return not has_fractions(column) and count_up_to(whole_numbers_of(column), most + 1) <= most
 
 
 def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:
@@ -359,7 +262,7 @@ def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:
     if len(data.target) > 1:
         return True
     column = targets[data.target[0]]
-    return _kind(column) == "number" and count_up_to(column, REGRESSION_VALUES + 1) > REGRESSION_VALUES
+    return kind_of(column) == "number" and count_up_to(column, REGRESSION_VALUES + 1) > REGRESSION_VALUES
 
 
 def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:
@@ -373,7 +276,7 @@ def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:
             "set data.task to regression or data.log_target to false"
         )
     _reject_where(column, column.isna(), _NO_VALUE)
-    classes: list[Category] = _count_categories(column, _kind(column)).index.tolist()
+    classes: list[Category] = count_categories(column, kind_of(column)).index.tolist()
     if len(classes) < 2:
         raise UserError(f"target {name!r} is {classes[0]!r} in every training row; it cannot be learnt")
     return classes
@@ -381,9 +284,9 @@ def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:
 
 def _regressed(column: pd.Series, log: bool) -> np.ndarray:
     """Targets (N,) float64, after the logarithm if `log`."""
-    if _kind(column) == "text":
+    if kind_of(column) == "text":
         raise UserError(f"target {column.name!r} is text, which cannot be regressed; set data.task to classification")
-    numbers = _numbers(column)
+    numbers = numbers_of(column)
     _reject_where(column, np.isnan(numbers), _NO_VALUE)
     if log:
         _reject_where(column, numbers < 0, "{:g} is negative, which has no logarithm; set data.log_target to false")

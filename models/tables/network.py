@@ -16,24 +16,16 @@ from unfreeze.models.training.network import Network
 class TableBody(nn.Module):
     """Embeddings and hidden layers.
 
-    Parameters
-    ----------
-    sizes
-        (categories with the missing one, width) of every categorical column.
-    numbers
-        How many continuous columns there are.
-    model
-        Hidden layers and dropout.
+    `sizes` are (categories with the missing one, width) of every categorical column; `numbers` is the number of
+    continuous columns.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], numbers: int, model: TableModelSpec) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(nn.Embedding(categories, width) for categories, width in sizes)
-        for embedding in self.embeddings:
+        for embedding, (_, width) in zip(self.embeddings, sizes, strict=True):
             # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
-            assert isinstance(embedding, nn.Embedding)
-            bound = 2 / (embedding.embedding_dim + 1)
-            nn.init.uniform_(embedding.weight, -bound, bound)
+            nn.init.uniform_(embedding.get_parameter("weight"), -2 / (width + 1), 2 / (width + 1))
         self.embedding_dropout = nn.Dropout(model.embedding_dropout)
         self.continuous_norm = nn.BatchNorm1d(numbers) if numbers else None
         inputs = sum(width for _, width in sizes) + numbers
@@ -57,15 +49,7 @@ class TableBody(nn.Module):
 
 
 class TableHead(nn.Module):
-    """The last layer; with a range, a sigmoid squashes its outputs into it.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Width of the activations, and number of classes or targets.
-    y_range
-        Lowest and highest output.
-    """
+    """The last layer; with `y_range`, the lowest and highest output, a sigmoid squashes its outputs into it."""
 
     low: torch.Tensor
     high: torch.Tensor
@@ -92,63 +76,29 @@ class TableHead(nn.Module):
         return self.low + torch.sigmoid(outputs) * (self.high - self.low) if self.squashes else outputs
 
 
-def build_table_network(
-    sizes: Sequence[tuple[int, int]],
-    numbers: int,
-    outputs: int,
-    y_range: tuple[float, float] | None,
-    model: TableModelSpec,
-    seed: int,
-) -> Network:
-    """A new network, its layer groups being embeddings, hidden layers and output.
-
-    Parameters
-    ----------
-    sizes, numbers, model
-        See `TableBody`.
-    outputs, y_range
-        See `TableHead`.
-    seed
-        Of the initial weights.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        body = TableBody(sizes, numbers, model)
-        head = TableHead(model.layers[-1], outputs, y_range)
-    names = [name for name, _ in body.named_parameters()]
-    embeddings = [name for name in names if name.startswith("embeddings.")]
-    hidden = [name for name in names if not name.startswith("embeddings.")]
-    blocks = [embeddings, hidden] if embeddings else [hidden[:1], hidden[1:]]
-    return Network(body, head, blocks, early_blocks=1)
-
-
 def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
-    """The network that fits an encoder's columns, with new weights."""
-    model = params.model
+    """A new network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
+    model, target = params.model, encoder.target
     sizes = [
         (categories, model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule)))
         for name, categories in encoder.sizes()
     ]
-    y_range = encoder.target_range() if encoder.target.columns and model.y_range else None
-    numbers = len(encoder.continuous)
-    return build_table_network(sizes, numbers, encoder.target.outputs, y_range, model, params.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        body = TableBody(sizes, len(encoder.continuous), model)
+        y_range = encoder.target_range() if target.columns and model.y_range else None
+        head = TableHead(model.layers[-1], target.outputs, y_range)
+    names = [name for name, _ in body.named_parameters()]  # those of the embeddings come first
+    return Network(body, head, [names[: len(sizes) or 1], names[len(sizes) or 1 :]], early_blocks=1)
 
 
 def summarise_table(network: Network, columns: Sequence[str]) -> list[dict[str, object]]:
-    """The network layer by layer: ``layer``, ``layer_group``, ``shape`` and ``parameters``.
-
-    Parameters
-    ----------
-    network
-        From `build_table_network`.
-    columns
-        Names of the categorical columns, for the embeddings.
-    """
+    """``layer``, ``layer_group``, ``shape`` and ``parameters`` of every layer; `columns` are the categorical ones."""
     embeddings = {f"body.embeddings.{number}.weight": name for number, name in enumerate(columns)}
     rows: list[dict[str, object]] = []
     for name, parameter in network.named_parameters():
         group = "early" if name in embeddings else "head" if name.startswith("head.") else "late"
         layer = f"embedding of {embeddings[name]}" if name in embeddings else name
-        shape = " x ".join(str(length) for length in parameter.shape)
+        shape = " x ".join(map(str, parameter.shape))
         rows.append({"layer": layer, "layer_group": group, "shape": shape, "parameters": parameter.numel()})
     return rows

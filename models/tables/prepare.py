@@ -1,37 +1,92 @@
-"""From raw tables to encoded rows: joined, cleaned, split, encoded by the training rows."""
+"""From raw tables to encoded rows: joined, cleaned, split, encoded; joins and features are the same for prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.dates import add_datepart, parse_dates
+from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
+from unfreeze.models.tables.joins import join_many_to_one, keep_where
 from unfreeze.models.tables.reading import unknown_column
 from unfreeze.models.tables.splits import split_rows
 
 
+class Joined(NamedTuple):
+    """A table to look rows up in."""
+
+    name: str
+    frame: pd.DataFrame
+    on: list[str] | None
+
+
+class Assembled(NamedTuple):
+    """A table of features, dates read.
+
+    `rejected` has the ``reason`` and ``rows`` of what a condition excluded; `calendar` is None without features of
+    events; `unknown` is row of `frame` -> why these features cannot be computed.
+    """
+
+    frame: pd.DataFrame
+    rejected: list[dict[str, Any]]
+    calendar: Calendar | None
+    unknown: dict[int, str]
+
+
+def assemble(
+    frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec, training: bool, calendar: Calendar | None = None
+) -> Assembled:
+    """Join to every row of the main table at most one of each other table, filter, and add features of events.
+
+    Rows to train or validate on (`training`) that a condition excludes are rejected after they took part in features of
+    events. Rows to predict are all kept, and use the training's `calendar`.
+
+    Raises
+    ------
+    UserError
+        For missing columns and dates that cannot be read.
+    """
+    rejected: list[dict[str, Any]] = []
+    unknown: dict[int, str] = {}
+    for joined in joins:
+        frame = join_many_to_one(frame, joined.frame, joined.on, joined.name)
+    for field in ("date", "events", "rolling", "group"):
+        require(frame, getattr(data, field), f"data.{field}")
+    frame = frame.assign(**{name: parse_dates(frame[name], name) for name in data.date})
+    if data.events or data.rolling:
+        if training:
+            calendar = Calendar.of(frame, data)
+            features = calendar.own_features(frame)
+        elif calendar is None:
+            raise UserError("the model has no calendar for its features of events; train and register it again")
+        else:
+            features, unknown = calendar.features(frame)
+        frame = frame.assign(**features)
+    if training and data.where:
+        frame, rejected = keep_where(frame, data.where)
+    frame = frame.drop(columns=data.drop, errors="ignore").reset_index(drop=True)
+    return Assembled(frame, rejected, calendar, unknown)
+
+
+def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
+    """Replace every date column by its parts."""
+    for name in data.date:
+        frame = add_datepart(frame, name, time=data.time_of_day, cyclic=data.cyclic)
+    return frame
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A table that can be trained on.
+    """A table that can be trained on, joined, with targets and dates.
 
-    Attributes
-    ----------
-    frame
-        All rows that are used, joined, with targets and dates.
-    train, valid
-        Positions of the rows of both splits, int64.
-    encoder, encoded, targets
-        Fitted on the training rows; all rows as the network takes them.
-    rejected, warnings
-        What is not used, and why; leaks, splits that flatter, columns without meaning.
-    calendar
-        What features of events are computed from; None without them.
+    `train` and `valid` are positions of rows of `frame`, int64; `encoded` and `targets` are all rows as the network
+    takes them; `rejected` is what is not used, and why.
     """
 
     frame: pd.DataFrame

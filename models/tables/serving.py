@@ -3,24 +3,25 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api import types
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.network import network_of
+from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
-from unfreeze.models.tables.row_reader import RowReader, columns_of
+from unfreeze.models.tables.row_reader import RowReader
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
@@ -56,11 +57,11 @@ def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     """A row with the columns and types of a table and none of its values."""
 
     def value(column: pd.Series) -> pd.Series:
-        if pd.api.types.is_datetime64_any_dtype(column):
+        if types.is_datetime64_any_dtype(column):
             return pd.Series([pd.Timestamp("2000-01-01", tz=column.dt.tz)], dtype=column.dtype)
         if str(column.name) in data.date:
-            return pd.Series(["2000-01-01"], dtype=column.dtype if pd.api.types.is_string_dtype(column) else object)
-        if pd.api.types.is_numeric_dtype(column):  # booleans among them
+            return pd.Series(["2000-01-01"], dtype=column.dtype if types.is_string_dtype(column) else object)
+        if types.is_numeric_dtype(column):  # booleans among them
             return pd.Series([0], dtype=column.dtype)
         return pd.Series(["text"], dtype=object)
 
@@ -82,22 +83,15 @@ def predict_encoded(
         for start in range(0, max(len(encoded), 1), block):
             part = encoded.rows(np.arange(start, min(start + block, len(encoded))))
             fill = [(0, block - len(part)), (0, 0)]
-            categories = torch.from_numpy(np.pad(part.categorical, fill).astype(np.int64)).to(device)
-            numbers = torch.from_numpy(np.pad(part.continuous, fill)).to(device)
-            results.append(network((categories, numbers))[: len(part)].float().cpu())
+            categories, numbers = (
+                torch.from_numpy(np.pad(each, fill)).to(device) for each in (part.categorical, part.continuous)
+            )
+            results.append(network((categories.long(), numbers))[: len(part)].float().cpu())
     return torch.cat(results)
 
 
 class TablePredictor:
-    """Predicts from raw rows exactly as the evaluation did.
-
-    Parameters
-    ----------
-    folder
-        What `save_table_model` wrote.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    """
+    """Predicts from raw rows exactly as the evaluation did, with what `save_table_model` wrote into a folder."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         about = read_description(folder)
@@ -115,25 +109,20 @@ class TablePredictor:
         self.networks = [network.to(self.device) for network in networks]
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions for rows with the raw columns of the main table, in their order.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A column per number; of classes ``class``, ``probability`` and ``probabilities``.
+        """Predictions (see `Target.frame`) for rows with the raw columns of the main table, in their order.
 
         Raises
         ------
         UserError
             For missing columns, dates that cannot be read, and rows whose features of events cannot be computed.
         """
-        frame, unknown = self.assemble(model_input.reset_index(drop=True))
+        frame, unknown = self._assemble(model_input.reset_index(drop=True))
         if unknown:
             row, reason = min(unknown.items())
             raise UserError(f"row {row}: {reason}")
         return self.target.frame(self.results(frame))
 
-    def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
+    def _assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
         assembled = assemble(frame, self.joins, self.params.data, training=False, calendar=self.calendar)
         return assembled.frame, assembled.unknown
@@ -150,21 +139,35 @@ class TablePredictor:
         Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then
         held in memory.
         """
-        reader = RowReader(self, open_table(Path(source["path"])))
-        whole = reader.assembled(0, source["rows"]) if self.calendar is not None else None
+        numbers = self._columns("number", types.is_numeric_dtype)
+        reader = RowReader(open_table(Path(source["path"])), self.params.data.date, numbers, self.text_columns())
+
+        def read(start: int, end: int) -> tuple[pd.DataFrame, dict[int, str]]:
+            frame, errors = reader.read(start, end)
+            frame, unknown = self._assemble(frame)
+            return frame, {**unknown, **errors}
+
+        whole = read(0, source["rows"]) if self.calendar is not None else None
         for start in range(first, source["rows"], size):
             end = min(start + size, source["rows"])
             if whole is None:
-                frame, errors = reader.assembled(start, end)
+                frame, errors = read(start, end)
             else:
                 frame = whole[0].iloc[start:end].reset_index(drop=True)
                 errors = {row - start: why for row, why in whole[1].items() if start <= row < end}
-            rows = np.array([row for row in range(end - start) if row not in errors], dtype=np.int64)
+            rows = np.setdiff1d(np.arange(end - start), list(errors))
             yield Chunk(range(start, end), rows, self.results(frame)[rows], errors)
 
     def text_columns(self) -> list[str]:
-        """Columns that a file must be read as text, because the training had text there."""
-        return columns_of(self, "text", pd.api.types.is_string_dtype)
+        """Columns that must be read as text, because the training had text there."""
+        return self._columns("text", types.is_string_dtype)
+
+    def _columns(self, kind: str, is_kind: Callable[[Any], bool]) -> list[str]:
+        """Columns of one kind in the training rows, and those by which tables of that kind are joined."""
+        names = {name for name, known in self.encoder.kinds.items() if known == kind}
+        for joined in self.joins:
+            names |= {str(name) for name in joined.on or joined.frame if is_kind(joined.frame[name])}
+        return sorted(names - {*self.params.data.date, *self.params.data.target})
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:

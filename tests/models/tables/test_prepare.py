@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.assemble import Joined
-from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.prepare import Joined, prepare
 
 NUMBERS = np.random.default_rng(0)
 SALES = pd.DataFrame(

@@ -8,9 +8,9 @@ import pytest
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.tables.assemble import Joined, assemble, with_date_parts
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.network import network_of
+from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table, write_feather
 from unfreeze.models.tables.serving import TablePredictor, save_table_model
 
