@@ -231,9 +231,11 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
 
 def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
-    from unfreeze.tasks.machine.cache import cache_path, key_of
 
-    lock = FileLock(cache_path("predictions", key_of(str(tmp_path / "out.csv")), ".lock"))
+    from unfreeze.models.workspace import Derived, key_of
+    from unfreeze.tasks.steps.workspace import FlowWorkspace
+
+    lock = FileLock(FlowWorkspace().path(Derived("predictions", key_of(str(tmp_path / "out.csv")), ".lock")))
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     with lock, pytest.raises(UserError, match="another process is writing"):
         predicted(lines(mixed, tmp_path / "out.csv"))
