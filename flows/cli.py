@@ -148,13 +148,12 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     with prefect_starting():
-        from unfreeze.flows.retrain import FLOWS
-        from unfreeze.models.modality import modality
+        from unfreeze.flows.train_tables import FLOWS
+        from unfreeze.models.modality import training_from
         from unfreeze.tasks.tracking import spec_of
 
-    spec = spec_of(options.run_id)
-    flow = FLOWS[spec["modality"]]
-    state = flow(modality(spec["modality"]).spec(**spec), options.run_id, return_state=True)
+    params = training_from(spec_of(options.run_id), f"run {options.run_id}")
+    state = FLOWS[params.modality](params, options.run_id, return_state=True)
     return _finish(state, options.json, show.training)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.settings_file import read_settings
 from unfreeze.models.modality import modality
-from unfreeze.models.overrides import build_spec
+from unfreeze.models.overrides import build_spec, dotted
 from unfreeze.models.specs.predict import Predict
 
 
@@ -21,7 +21,7 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     config
         Settings, or a file of them; ``{"modality": "tables"}`` among them for a table.
     **settings
-        Settings by dotted name with ``__`` for the dots: ``model__backbone="resnet34"``.
+        Settings by keyword, see `unfreeze.models.overrides.dotted`: ``backbone="resnet34"``.
 
     Returns
     -------
@@ -30,10 +30,9 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     """
     known = read_settings(Path(config)) if isinstance(config, str | Path) else dict(config or {})
     spec = modality(str(known.get("modality", "images"))).spec
-    overrides = {name.replace("__", "."): value for name, value in settings.items()}
-    params = build_spec(spec, known, {"data.source": str(source), **overrides})
+    params = build_spec(spec, known, {"data.source": str(source), **dotted(spec, settings)})
     with prefect_starting():
-        from unfreeze.flows.retrain import FLOWS
+        from unfreeze.flows.train_tables import FLOWS
 
         result: dict[str, Any] = FLOWS[params.modality](params)
     return result

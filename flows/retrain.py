@@ -6,8 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from unfreeze.flows.train_images import train_images
-from unfreeze.flows.train_tables import train_tables
+from unfreeze.flows.train_tables import FLOWS
 from unfreeze.models.comparison import decide
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
@@ -22,8 +21,6 @@ from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.training_run import unfinished_training
 
 DEFAULTS = Retrain()
-FLOWS: dict[str, Any] = {"images": train_images, "tables": train_tables}
-"""Modality -> flow that trains on it."""
 
 
 @flow(name="retrain", flow_run_name="retrain {params.model}")

@@ -7,11 +7,12 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Evaluate, run_recipe
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.tables import TrainTables, completed
+from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.steps.evaluate import evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
@@ -43,12 +44,13 @@ def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) ->
         params: What varies, for how many trials, and how they are judged.
         training: The training that is varied; what trials share of it is computed once.
     """
-    return search(params, completed(training))
+    return search(params, training)
 
 
 def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:
     """Run trials, in this process and in those beside it, and say what was found."""
     try:
+        training = modality_of(training).complete(training)
         check_trials(params, training)
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(params, under_way.study.study_name) as workers:

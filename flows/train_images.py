@@ -17,6 +17,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
@@ -45,6 +46,7 @@ def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = Non
 def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
     """Train on any modality; a cancellation is the flow's final state."""
     try:
+        params = modality_of(params).complete(params)
         check_training(params)
         with open_run(params, resume_run_id) as run:
             return follow_recipe(run)

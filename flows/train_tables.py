@@ -9,8 +9,8 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from unfreeze.flows.train_images import train
-from unfreeze.models.specs.tables import TrainTables, completed
+from unfreeze.flows.train_images import train, train_images
+from unfreeze.models.specs.tables import TrainTables
 
 DEFAULTS = TrainTables()
 
@@ -23,4 +23,8 @@ def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = Non
         params: Everything that defines the training; every field has a default.
         resume_run_id: Id of an MLflow run that was stopped: resume it with the params it was started with.
     """
-    return train(completed(params), resume_run_id)
+    return train(params, resume_run_id)
+
+
+FLOWS: dict[str, Any] = {"images": train_images, "tables": train_tables}
+"""Modality -> flow that trains on it."""

@@ -13,7 +13,6 @@ Examples
   class  probability  ...
 """
 
-import difflib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any, Self
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.fields import fields_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import Modality, Predictor, TrainingData, modality, modality_in
-from unfreeze.models.overrides import build_spec
+from unfreeze.models.overrides import build_spec, dotted
 from unfreeze.models.recipe import Course, Evaluate, FindLr, Record, Train, run_recipe
 from unfreeze.models.specs import Training
 from unfreeze.models.training.learner import Learner
@@ -70,8 +68,7 @@ class Estimator:
         **settings: Any,
     ) -> None:
         self._modality: Modality = modality(self.kind)
-        names = [field.name for field in fields_of(self._modality.spec)]
-        overrides = {_setting(name, names): value for name, value in settings.items()}
+        overrides = dotted(self._modality.spec, settings)
         spec = build_spec(self._modality.spec, config, {"data.source": str(source), **overrides})
         self.spec: Training = self._modality.complete(spec)
         self.metrics: dict[str, float] = {}
@@ -151,19 +148,6 @@ def load_model(folder: str | Path, device: str = "auto") -> Predictor:
         If it is not a model folder.
     """
     return modality_in(Path(folder)).load(Path(folder), device)
-
-
-def _setting(name: str, names: list[str]) -> str:
-    """The dotted name that a keyword stands for."""
-    dotted = name.replace("__", ".")
-    matching = [known for known in names if known == dotted or (known.split(".")[-1] == dotted and ".N." not in known)]
-    if "." in dotted or dotted in matching:
-        return dotted
-    if len(matching) == 1:
-        return matching[0]
-    close = matching or difflib.get_close_matches(dotted, [known.split(".")[-1] for known in names], n=1)
-    hint = f"; did you mean {' or '.join(each.replace('.', '__') for each in close)}?" if close else ""
-    raise UserError(f"{name}: unknown setting{hint}")
 
 
 def _encoded(image: Any) -> bytes:

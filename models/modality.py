@@ -1,19 +1,19 @@
 """What images and tables differ in, behind one interface; a new kind of data is one folder with these classes.
 
 A `Modality` prepares data (`Prepared`, a handle of plain JSON), binds them to a spec (`TrainingData`, what the recipe
-trains on) and loads a trained model (`Predictor`). Its name is kept in specs, checkpoints and models.
+trains on) and loads a trained model (`Predictor`). Its name is kept in specs and models.
 """
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from unfreeze.models.comparison import Comparison
@@ -60,15 +60,6 @@ class Prepared:
     fingerprint: str
     files: dict[str, str]
     splits: dict[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """The handle as a text that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Prepared":
-        """The handle that `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 class TrainingData(ABC):
@@ -196,8 +187,8 @@ class Modality(ABC):
     """Packages that a served model needs."""
     chunk: ClassVar[int]
     """Rows predicted at a time."""
-    key_type: ClassVar[str]
-    """Arrow type and name of the column that names a predicted row: ``path`` (text) or ``row`` (number)."""
+    key: ClassVar[pa.Field]
+    """Column that names a predicted row."""
 
     def complete(self, params: Any) -> Any:
         """The spec with what its source brings along."""
@@ -249,13 +240,13 @@ class Trained(NamedTuple):
     folder
         Of the model.
     kept_file
-        That of its training data, if it is still there.
+        That of its training data.
     tags
         Of the run.
     """
 
     folder: Path
-    kept_file: Path | None
+    kept_file: Path
     tags: Mapping[str, str]
 
 
@@ -275,18 +266,27 @@ def modality_of(params: Training) -> Modality:
     return modality(params.modality)
 
 
-def modality_in(folder: Path) -> Modality:
-    """The modality of a model folder.
+def modality_from(kept: Mapping[str, Any], origin: str) -> Modality:
+    """The modality that stored settings, or a stored description of a model, name.
 
     Raises
     ------
     UserError
-        If it is not a model folder of this release.
+        If they name none, as those of another release or program; names their origin.
     """
-    description = read_description(folder)
-    if "modality" not in description:
-        raise UserError(f"{folder} does not say what its model predicts; train and register the model again")
-    return modality(description["modality"])
+    if "modality" not in kept:
+        raise UserError(f"{origin} does not name a kind of data: this release did not write it; train again")
+    return modality(kept["modality"])
+
+
+def training_from(settings: Mapping[str, Any], origin: str) -> Training:
+    """The spec of stored settings; see `modality_from`."""
+    return modality_from(settings, origin).spec(**settings)
+
+
+def modality_in(folder: Path) -> Modality:
+    """The modality of a model folder; see `modality_from`."""
+    return modality_from(read_description(folder), str(folder))
 
 
 def bind(params: Training, prepared: Prepared) -> TrainingData:

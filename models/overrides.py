@@ -55,6 +55,25 @@ def position_of(entries: Sequence[Any], part: str) -> int | None:
     return names.index(part) if part in names else None
 
 
+def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by keyword as settings by dotted name.
+
+    Parameters
+    ----------
+    spec_class
+        The spec.
+    settings
+        By dotted name with ``__`` for the dots (``model__backbone``), or by last name where that is unique.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or not unique.
+    """
+    names = [field.name for field in fields_of(spec_class)]
+    return {_dotted(name, names): value for name, value in settings.items()}
+
+
 def build_spec(
     spec_class: type[SpecType], config: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> SpecType:
@@ -183,3 +202,16 @@ def _suggestion(parts: Sequence[str], pattern: Sequence[str], fields: Mapping[st
     if elsewhere := [name for name in fields if name.split(".")[-1] == parts[-1]]:
         return f"did you mean {' or '.join(elsewhere[:3])}?"
     return f"known here: {', '.join(siblings)}"
+
+
+def _dotted(name: str, names: list[str]) -> str:
+    """The dotted name that a keyword stands for."""
+    dotted = name.replace("__", ".")
+    matching = [known for known in names if known == dotted or (known.split(".")[-1] == dotted and ".N." not in known)]
+    if "." in dotted or dotted in matching:
+        return dotted
+    if len(matching) == 1:
+        return matching[0]
+    close = matching or difflib.get_close_matches(dotted, [known.split(".")[-1] for known in names], n=1)
+    hint = f"; did you mean {' or '.join(each.replace('.', '__') for each in close)}?" if close else ""
+    raise UserError(f"{name}: unknown setting{hint}")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unfreeze.models.findings import Findings
-from unfreeze.models.images.weights import digest
 from unfreeze.models.modality import State, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
@@ -26,6 +25,7 @@ from unfreeze.models.training.checkpoints import (
     set_random_states,
 )
 from unfreeze.models.training.finder import find_lr_curve
+from unfreeze.models.training.network import digest
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
@@ -260,7 +260,18 @@ class SharedStages:
         self.count, self._finder_stages, self._settings = count, finder_stages, settings
         self._key: str | None = None
 
-    def suggest(self, step: FindLr) -> None:
+    def takes(self, step: Step) -> bool:
+        """Whether a step is done here, or not needed: all but training the stages that are not shared, and evaluation.
+
+        The finder's suggestions and the weights of shared stages are taken from the workspace, or computed into it.
+        """
+        if isinstance(step, FindLr):
+            self._suggest(step)
+        if isinstance(step, Train):
+            return self._passes(step)
+        return not isinstance(step, Evaluate) or step.section == "baseline"
+
+    def _suggest(self, step: FindLr) -> None:
         """The suggestions of the finder on a stage, measured if no training did before."""
         course, stage = step.course, step.stage
         ratios = self._finder_stages[step.position].model_dump(include={"ratio", "early_ratio"})
@@ -280,12 +291,11 @@ class SharedStages:
         built = course.workspace.derive(f"find lr for {stage.name}", files, build)
         course.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
 
-    def passes(self, step: Train) -> bool:
+    def _passes(self, step: Train) -> bool:
         """Whether the stage is a shared one, which is then trained or passed by; otherwise its key is noted."""
         course, stage = step.course, step.stage
         settings = stage.model_dump(exclude={"name", "lr", "lr_factor", "find_lr"})
-        key = key_of(self._chain(course), settings, step.lr, course.data.stage_inputs(step.position))
-        self._key = key
+        self._key = key = key_of(self._chain(course), settings, step.lr, course.data.stage_inputs(step.position))
         if step.position >= self.count:
             return False
 
@@ -323,31 +333,26 @@ def run_recipe(
     record
         What is done already; it is updated by every step.
     shared
-        Stages that other trainings have in common with this one; they are not yielded.
+        Stages that other trainings have in common with this one; what they take is not yielded.
     """
-    record = record or Record()
+    for step in _steps(data, workspace, record or Record()):
+        if shared is None or not shared.takes(step):
+            yield step
+
+
+def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator[Step]:
     course, stages = Course(data, workspace, record), data.params.recipe
     for position, stage in enumerate(stages):
         if position not in record.results:
-            if stage.precomputes and shared is None:
+            if stage.precomputes:
                 yield Precompute(course, position)
-            if (
-                stage.train != "head"
-                and shared is None
-                and (position == 0 or stages[position - 1].train != stage.train)
-            ):
+            if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
                 yield Unfreeze(course, position)
             if stage.find_lr and position not in record.suggestions:
-                finder = FindLr(course, position)
-                if shared is None:
-                    yield finder
-                else:
-                    shared.suggest(finder)
-            train = Train(course, position)
-            if shared is None or not shared.passes(train):
-                yield train
+                yield FindLr(course, position)
+            yield Train(course, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
-        if is_head and data.evaluates_head_alone and shared is None and "baseline" not in record.evaluated:
+        if is_head and data.evaluates_head_alone and "baseline" not in record.evaluated:
             yield Evaluate(course, position, "baseline")
     for section in ("valid", "test"):
         if len(data.rows[section]) and section not in record.evaluated:

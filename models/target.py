@@ -18,6 +18,7 @@ from unfreeze.models.comparison import Comparison, compare_classes, compare_valu
 from unfreeze.models.errors import choose
 from unfreeze.models.findings import Findings
 from unfreeze.models.plots import plot_confusion, plot_residuals
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.training.losses import LOSSES, Loss
 from unfreeze.models.training.metrics import CLASS_METRICS, VALUE_METRICS, Metric, pick_metrics
@@ -105,7 +106,7 @@ class SingleLabel(Target):
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross entropy of logits (N, C) and classes (N,)."""
-        return functional.cross_entropy(outputs, targets)
+        return functional.cross_entropy(outputs.double(), targets)
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, C)."""
@@ -171,7 +172,7 @@ class Numbers(Target):
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean squared error of outputs and targets (N, T), in the scale of training."""
-        return functional.mse_loss(outputs, targets)
+        return functional.mse_loss(outputs.double(), targets.double())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""
@@ -198,9 +199,7 @@ class Numbers(Target):
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
         """Residuals of every number, with dates also over time."""
         found = Findings()
-        rows = np.arange(len(actual))
-        if len(rows) > MOST_DRAWN:
-            rows = np.sort(np.random.default_rng(0).choice(rows, MOST_DRAWN, replace=False))
+        rows = sample_rows(np.arange(len(actual)), MOST_DRAWN)
         days = None if dates is None else dates.iloc[rows]
         for place, name in enumerate(self.columns):
             figure = plot_residuals(days, actual[rows, place], predictions[rows, place], name)

@@ -21,15 +21,15 @@ from unfreeze.models.images.evaluation import error_reduction, predict_views, pr
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.images.weights import digest
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_images
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages
 from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, digest
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
 
@@ -59,11 +59,6 @@ def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid
     return [*train, *((split, view) for split in splits for view in range(n_aug + 1))]
 
 
-def sample_rows(rows: np.ndarray, most: int = SAMPLED) -> np.ndarray:
-    """At most `most` of the rows, ascending; always the same ones."""
-    return np.sort(np.random.default_rng(0).choice(rows, min(most, len(rows)), replace=False))
-
-
 class ImageData(TrainingData):
     """A spec, an index and the images at the recipe's sizes.
 
@@ -85,8 +80,7 @@ class ImageData(TrainingData):
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
         self.sizes = image_sizes(params, self.index, self.preprocessing)
-        splits = np.array(self.index.rows["split"].to_pylist())
-        self.rows = {split: np.flatnonzero(splits == split).astype(np.int64) for split in SPLITS}
+        self.rows = {split: self.index.rows_of(split) for split in SPLITS}
         sizes = {int(name): Path(path) for name, path in prepared.files.items() if name.isdecimal()}
         self._caches = {size: ImageCache(path) for size, path in sizes.items()}
 
@@ -227,7 +221,7 @@ class ImageData(TrainingData):
         )
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
-        summary = pd.DataFrame(summarise(self.learner().network))
+        summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found
 
@@ -243,7 +237,7 @@ class ImageData(TrainingData):
 
     def reference(self) -> pd.DataFrame:
         """Statistics and labels of a sample of the training images."""
-        rows = sample_rows(self.rows["train"])
+        rows = sample_rows(self.rows["train"], SAMPLED)
         statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
         return statistics.assign(label=self.index.rows["label"].take(rows).to_pylist())
 
@@ -258,14 +252,10 @@ class ImageData(TrainingData):
         split = "test" if section == "test" else "valid"
         targets, found = self.targets(split), Findings()
         views = self.evaluation_views(position, split, activations)
-        members = [predict_views(learner, views, self.params.tta)]
+        members = learner.of_members(snapshots, lambda: predict_views(learner, views, self.params.tta))
         values: dict[str, float] = {}
         if snapshots:
             values |= {f"{name}_tta_single": metric(members[0][1], targets) for name, metric in learner.metrics.items()}
-            with learner.other_weights() as load:
-                for state in snapshots:
-                    load(state)
-                    members.append(predict_views(learner, views, self.params.tta))
         plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
         for suffix, probabilities in (("", plain), ("_tta", averaged)):
             values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())

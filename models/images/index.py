@@ -61,13 +61,14 @@ class Index:
 
     def train_rows(self) -> np.ndarray:
         """Positions of the training rows, ascending: int64 of shape (training rows,)."""
-        return self._positions("train")
+        return self.rows_of("train")
 
     def valid_rows(self) -> np.ndarray:
         """Positions of the validation rows, ascending: int64 of shape (validation rows,)."""
-        return self._positions("valid")
+        return self.rows_of("valid")
 
-    def _positions(self, split: str) -> np.ndarray:
+    def rows_of(self, split: str) -> np.ndarray:
+        """Positions of the rows of a split, ascending: int64 of shape (rows,)."""
         return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
 
     def sides(self) -> dict[str, str]:

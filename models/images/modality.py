@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import ImageSample, image_drift, image_statistics
@@ -15,11 +16,12 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.images.backbones import check_backbone, preprocessing_of
 from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
 from unfreeze.models.images.classifier import HEADS
-from unfreeze.models.images.data import ImageData, image_sizes, sample_rows
+from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import check_metrics
@@ -42,7 +44,7 @@ class Images(Modality):
         *("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow"),
         *("scikit-learn", "matplotlib", "filelock"),
     )
-    chunk, key_type = 1024, "path"
+    chunk, key = 1024, pa.field("path", pa.string())
 
     def check(self, params: TrainImages) -> None:
         """Reject backbones, heads and metrics that do not exist."""
@@ -163,11 +165,11 @@ class Images(Modality):
         known = before.sides()
         contents = index.rows["content"].to_pylist()
         new = np.array([position for position, content in enumerate(contents) if content not in known], dtype=np.int64)
-        rows = sample_rows(new if len(new) >= FEWEST_NEW else np.arange(len(index)))
+        rows = sample_rows(new if len(new) >= FEWEST_NEW else np.arange(len(index)), SAMPLED)
         paths = index.rows["path"].take(rows).to_pylist()
         looks = image_statistics(np.stack([predictor.square(path) for path in paths]))
         # Features of the champion's images are known only for those that are still there.
-        old = sample_rows(before.train_rows())
+        old = sample_rows(before.train_rows(), SAMPLED)
         columns = (before.rows[name].take(old).to_pylist() for name in ("path", "content"))
         there = [path for path, content in zip(*columns, strict=True) if hash_file(Path(path)) == content]
         trained = before.rows["label"].take(before.train_rows()).to_pylist()
@@ -180,8 +182,6 @@ class Images(Modality):
 
 def _index_of(version: Trained) -> Index:
     """The index that a version was trained with."""
-    if version.kept_file is None:
-        raise UserError("the champion's run has no index of images; train it again")
     return Index.load(version.kept_file)
 
 

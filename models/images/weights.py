@@ -4,7 +4,6 @@ Everything that can go wrong with a weights file (missing, half downloaded, a we
 model) ends in a ``UserError`` that names the file, or the place where it is expected.
 """
 
-import hashlib
 import importlib.util
 import pickle
 import re
@@ -200,17 +199,6 @@ def misfit(source: str, error: Exception) -> UserError:
         f"weights: {source} does not fit the backbone; {'; '.join(kinds) or first_line(error)}; "
         f"check that --model.weights and --model.backbone belong together"
     )
-
-
-def digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """BLAKE2b (16 bytes, hexadecimal) over names, shapes, dtypes and bytes of a state dict in the order of names."""
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    fingerprint = hashlib.blake2b(digest_size=16)
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        fingerprint.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-        fingerprint.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return fingerprint.hexdigest()
 
 
 def first_line(error: BaseException) -> str:

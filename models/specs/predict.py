@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from unfreeze.models.specs.training import Spec
+from unfreeze.models.specs.training import Device, Spec
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""
@@ -48,9 +48,7 @@ class Predict(Spec):
         description="Rows predicted and saved at a time, at most lost when a run is stopped. Empty: 1,024 images, or "
         "65,536 rows of a table.",
     )
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
-    )
+    device: Device = "auto"
 
     @field_validator("out")
     @classmethod

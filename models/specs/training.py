@@ -1,6 +1,6 @@
 """Settings of a training, whatever its data."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -8,6 +8,12 @@ from unfreeze.models.names import check_experiment_name, check_registry_name
 
 MOST_EPOCHS = 10_000
 """Of one stage; more is a slip of the cycle settings, which multiply."""
+
+
+Device = Annotated[
+    str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+]
+"""Where a network computes."""
 
 
 class Spec(BaseModel):
@@ -227,9 +233,7 @@ class Training(Spec):
     metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."
-    )
+    device: Device = "auto"
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
         description="`auto` uses bf16 where the hardware is faster with it: CUDA from compute capability 8, and for "

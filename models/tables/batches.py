@@ -1,61 +1,97 @@
-"""Encoded rows of a table in one memory-mapped file of records, and batches of them."""
+"""Encoded rows of a table in one memory-mapped Arrow file, and batches of them."""
 
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded
-from unfreeze.models.tables.reading import CHUNK_ROWS
 
 FORWARD_SIZE = 8192
 """Rows of a batch that is only predicted."""
 
 
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
-    """Write N rows and their targets, (N, T) float32 or (N,) int64, in place as a NumPy file of records.
+    """Write rows so that they can be mapped into memory: an uncompressed Arrow IPC (feather) file of one record batch.
 
-    It can be mapped into memory, where a row is read from one place.
+    A file of `unfreeze.models.images.row_file` would be slow to gather from: it is made of many small record batches,
+    for rows that are large.
+
+    Parameters
+    ----------
+    encoded
+        N rows.
+    targets
+        (N, T) float32 or (N,) int64.
+    path
+        File to write in place.
     """
-    columns = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
-    record = np.dtype([(name, each.dtype, each.shape[1:]) for name, each in columns.items()], align=True)
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(record), "fortran_order": False, "shape": (len(encoded),)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(encoded), CHUNK_ROWS):
-            records = np.zeros(min(CHUNK_ROWS, len(encoded) - start), record)
-            for name, each in columns.items():
-                records[name] = each[start : start + CHUNK_ROWS]
-            records.tofile(file)
-
-
-def _read_records(path: Path) -> np.ndarray:
-    """The mapped file; a `UserError` if it is incomplete, damaged or of another kind."""
-    try:
-        records: np.ndarray = np.load(path, mmap_mode="r")
-        if records.dtype.names != ("categorical", "continuous", "targets"):
-            raise ValueError("it holds something else")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a complete file of encoded rows ({error}); delete it and run again") from error
-    return records
+    columns, fields = [], []
+    matrices = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
+    for name, matrix in matrices.items():
+        width = matrix.shape[1] if matrix.ndim == 2 else 1
+        if width:  # a table without numbers, or without categories, has no column for them
+            kind = pa.list_(pa.field("item", pa.from_numpy_dtype(matrix.dtype), nullable=False), width)
+            values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
+            columns.append(pa.FixedSizeListArray.from_arrays(values, type=kind))
+            fields.append(pa.field(name, kind, nullable=False))
+    schema = pa.schema(fields, metadata={"target_axes": str(targets.ndim)})
+    with pa.ipc.new_file(str(path), schema) as file:
+        file.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
-    """Views on the file that `write_encoded` wrote; nothing is read before it is used."""
-    records = _read_records(path)
-    return Encoded(records["categorical"], records["continuous"]), records["targets"]
+    """Views on the file that `write_encoded` wrote; nothing is read before it is used.
+
+    Raises
+    ------
+    UserError
+        If the file is incomplete, damaged or of another kind.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batch, axes = reader.get_batch(0), int(reader.schema.metadata[b"target_axes"])
+        targets = _matrix(batch, "targets", np.float32)
+    except (pa.ArrowInvalid, OSError, AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a complete file of encoded rows ({error}); delete it and run again") from error
+    encoded = Encoded(_matrix(batch, "categorical", np.int32), _matrix(batch, "continuous", np.float32))
+    return encoded, targets if axes == 2 else targets.reshape(-1)
+
+
+def _matrix(batch: pa.RecordBatch, name: str, dtype: type) -> np.ndarray:
+    if name not in batch.schema.names:
+        return np.empty((batch.num_rows, 0), dtype)
+    column = batch.column(name)
+    values: np.ndarray = column.values.to_numpy(zero_copy_only=True)
+    return values.reshape(batch.num_rows, column.type.list_size)
 
 
 class TableBatches:
-    """Rows, by number (N,) int64, of a file that `write_encoded` wrote, in batches of at most `batch_size`."""
+    """Some rows of a file of encoded rows.
+
+    Parameters
+    ----------
+    path
+        File that `write_encoded` wrote.
+    rows
+        Which rows, numbers (N,) int64.
+    device, batch_size
+        Where batches go, and how large they are at most.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be used.
+    """
 
     precomputed = False
     forward_size = FORWARD_SIZE
 
     def __init__(self, path: Path, rows: np.ndarray, device: torch.device, batch_size: int) -> None:
         self.rows, self.device, self.batch_size = rows, device, batch_size
-        self._records = _read_records(path)
+        self._encoded, self._targets = read_encoded(path)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,14 +99,15 @@ class TableBatches:
     @property
     def targets(self) -> torch.Tensor:
         """Targets of all rows, (N, T) float32 or (N,) int64, on the CPU."""
-        return torch.from_numpy(self._records["targets"][self.rows])
+        return torch.from_numpy(self._targets.take(self.rows, axis=0))
 
     def gather(
         self, rows: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Codes (B, K) int64 and numbers (B, M) float32, and targets; see `training.batches.Batches`."""
-        records = self._records.take(self.rows[rows.numpy()])
+        wanted = self.rows[rows.numpy()]
         codes, numbers, targets = (
-            torch.from_numpy(np.ascontiguousarray(records[name])).to(self.device) for name in records.dtype.names
+            torch.from_numpy(matrix.take(wanted, axis=0)).to(self.device)
+            for matrix in (self._encoded.categorical, self._encoded.continuous, self._targets)
         )
         return (codes.long(), numbers), targets  # codes cross to the device in half the bytes

@@ -14,6 +14,7 @@ from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded
@@ -79,7 +80,8 @@ class TableData(TrainingData):
 
     def targets(self, split: str) -> np.ndarray:
         """As `TableEncoder.targets` gives them."""
-        return self.encoded(split)[1]
+        _, targets = read_encoded(self._file("encoded"))
+        return np.asarray(targets[self.rows[split]])
 
     def encoded(self, split: str) -> tuple[Encoded, np.ndarray]:
         """All rows of a split, and their targets."""
@@ -123,8 +125,7 @@ class TableData(TrainingData):
 
     def sample(self, rows: np.ndarray) -> pd.DataFrame:
         """At most `SAMPLED` of the rows, drawn at random, in their order."""
-        drawn = np.random.default_rng(0).choice(rows, min(SAMPLED, len(rows)), replace=False)
-        return self.frame.iloc[np.sort(drawn)].reset_index(drop=True)
+        return self.frame.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
 
     def reference(self) -> pd.DataFrame:
         """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
@@ -151,19 +152,15 @@ class TableData(TrainingData):
         and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone.
         """
         rows, targets = self.encoded(section)
-        outputs = self._outputs(learner, rows)
+        outputs = learner.of_members(
+            snapshots, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
+        )
         actual, found = self.target.actual(torch.from_numpy(targets)), Findings()
-        found.metrics[f"{section}/loss"] = self._loss(outputs, targets)
-        predictions = {"network": self.target.predictions(outputs)}
+        found.metrics[f"{section}/loss"] = self._loss(outputs[0], targets)
+        members = [self.target.predictions(each) for each in outputs]
+        predictions = {"network": np.asarray(np.mean(members, axis=0))}
         if snapshots:
-            members = [predictions["network"]]
-            for name, metric in learner.metrics.items():
-                found.metrics[f"single/{name}"] = metric(members[0], actual)
-            with learner.other_weights() as load:
-                for state in snapshots:
-                    load(state)
-                    members.append(self.target.predictions(self._outputs(learner, rows)))
-            predictions["network"] = np.asarray(np.mean(members, axis=0))
+            found.metrics |= {f"single/{name}": metric(members[0], actual) for name, metric in learner.metrics.items()}
         predictions |= self._baselines(rows, found)
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
@@ -189,12 +186,8 @@ class TableData(TrainingData):
         self._draw_importance(found, learner, rows, targets, section)
         return found
 
-    def _outputs(self, learner: Learner, rows: Encoded) -> torch.Tensor:
-        return predict_encoded(learner.network, rows, learner.device, learner.precision)
-
     def _loss(self, outputs: torch.Tensor, targets: np.ndarray) -> float:
-        wanted = torch.from_numpy(targets)
-        return float(self.target.score(outputs.double(), wanted.double() if wanted.is_floating_point() else wanted))
+        return float(self.target.score(outputs, torch.from_numpy(targets)))
 
     def _baselines(self, rows: Encoded, found: Findings) -> dict[str, np.ndarray]:
         if not (self.params.baselines or self.params.ensemble):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import table_drift
@@ -49,7 +50,7 @@ class Tables(Modality):
         *("polars", "filelock"),
     )
     # In parts of 1,024 rows it would take twelve times as long.
-    chunk, key_type = 65_536, "row"
+    chunk, key = 65_536, pa.field("row", pa.int64())
 
     def complete(self, params: TrainTables) -> TrainTables:
         """The flights bring a column of dates along."""
@@ -70,7 +71,7 @@ class Tables(Modality):
         joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
-        suffixes = {"frame": ".arrow", "encoded": ".npy", "encoder": ".json", "split": ".npz", "notes": ".json"}
+        suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz", "notes": ".json"}
         if data.events or data.rolling:
             suffixes["calendar"] = ".feather"
         files = {name: Derived("prepared", f"{key}-{name}", suffix) for name, suffix in suffixes.items()}

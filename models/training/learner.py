@@ -1,9 +1,8 @@
 """A network with all that changes during training."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +23,8 @@ from unfreeze.models.training.losses import Loss
 from unfreeze.models.training.metrics import Metric
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -143,19 +144,30 @@ class Learner:
     def validate(self, batches: Batches) -> dict[str, float]:
         """Validation ``loss`` and the metrics, over all rows at once; see `Target`."""
         outputs, targets = self.predict(batches)
-        loss = self.target.score(outputs.double(), targets.double() if targets.is_floating_point() else targets)
         predictions, actual = self.target.predictions(outputs), self.target.actual(targets)
         values = {name: metric(predictions, actual) for name, metric in self.metrics.items()}
-        return {"loss": float(loss), **values}
+        return {"loss": float(self.target.score(outputs, targets)), **values}
 
-    @contextmanager
-    def other_weights(self) -> Iterator[Callable[[Mapping[str, torch.Tensor]], object]]:
-        """A function that loads other weights for the duration of the block; the learner's own are put back."""
-        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        try:
-            yield self.network.load_state_dict
-        finally:
-            self.network.load_state_dict(own)
+    def of_members(self, states: Sequence[Mapping[str, torch.Tensor]], predict: Callable[[], Result]) -> list[Result]:
+        """What `predict` returns with the learner's own weights, and then with each of `states`; its own are put back.
+
+        Parameters
+        ----------
+        states
+            Weights and buffers by name.
+        predict
+            Uses the learner's network.
+        """
+        results = [predict()]
+        if states:
+            own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            try:
+                for state in states:
+                    self.network.load_state_dict(state)
+                    results.append(predict())
+            finally:
+                self.network.load_state_dict(own)
+        return results
 
 
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:

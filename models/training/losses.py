@@ -20,9 +20,15 @@ def balanced_weights(targets: np.ndarray, classes: int) -> torch.Tensor:
     return torch.tensor(len(targets) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
 
 
+def _class_weights(
+    settings: OptimizerSpec, targets: np.ndarray, classes: int, device: torch.device
+) -> torch.Tensor | None:
+    return balanced_weights(targets, classes).to(device) if settings.class_weights == "balanced" else None
+
+
 def cross_entropy(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: torch.device) -> Loss:
     """Cross entropy with the spec's label smoothing and class weights."""
-    weight = balanced_weights(targets, classes).to(device) if settings.class_weights == "balanced" else None
+    weight = _class_weights(settings, targets, classes, device)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         smoothing = settings.label_smoothing
@@ -33,7 +39,7 @@ def cross_entropy(settings: OptimizerSpec, targets: np.ndarray, classes: int, de
 
 def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: torch.device) -> Loss:
     """Focal loss, gamma 2: rows that are right with certainty count little (Lin et al., 2017)."""
-    weight = balanced_weights(targets, classes).to(device) if settings.class_weights == "balanced" else None
+    weight = _class_weights(settings, targets, classes, device)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = functional.cross_entropy(logits.float(), targets, reduction="none")

@@ -77,7 +77,6 @@ CLASS_METRICS: dict[str, Metric] = {
 """Of probabilities and classes."""
 VALUE_METRICS: dict[str, Metric] = {"rmspe": rmspe, "rmse": rmse, "mae": mae, "r2": r2}
 """Of values in the targets' own scale."""
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmspe", "rmse", "mae"})
 
 
 def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -> dict[str, Metric]:

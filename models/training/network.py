@@ -1,5 +1,7 @@
 """The shape every fine-tuned network has: a body in blocks, and a head."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,3 +47,14 @@ class Network(nn.Module):
     def body_is_trainable(self) -> bool:
         """Whether any layer of the body is unfrozen."""
         return any(parameter.requires_grad for parameter in self.body.parameters())
+
+
+def digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
+    """BLAKE2b (16 bytes, hexadecimal) over names, shapes, dtypes and bytes of a state dict in the order of names."""
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    fingerprint = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        fingerprint.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+        fingerprint.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return fingerprint.hexdigest()

@@ -71,13 +71,11 @@ class Prediction:
         """Predictions from row `first` on, a batch per chunk."""
         kind = modality(self.model["modality"])
         predictor = kind.load(Path(self.model["folder"]), self.params.device)
-        target, name = predictor.target, kind.key_type
-        key = pa.field(name, pa.string() if name == "path" else pa.int64())
-        model, top = self.model, self.params.top_k
-        layout = Layout(key, model["name"], model["version"], list(target.classes), list(target.columns), top)
+        target, model, top = predictor.target, self.model, self.params.top_k
+        layout = Layout(kind.key, model["name"], model["version"], list(target.classes), list(target.columns), top)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
-                yield layout.batch(pa.array(chunk.keys, key.type), chunk.rows, chunk.results, chunk.errors)
+                yield layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
 
     def publish(self) -> Tally:
         """Put the parts together into the output; returns what they come to."""

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unfreeze.models.comparison import Comparison, Decision
-from unfreeze.models.modality import Prepared, modality
+from unfreeze.models.modality import Prepared, modality_from
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.retrain import Retrain
@@ -56,7 +56,7 @@ def training_like(champion: registry.Version, params: Retrain) -> Training:
         If the champion was not trained by unfreeze, or a change is wrong.
     """
     spec = tracking.spec_of(champion.run_id)
-    kind = modality(spec["modality"]).spec
+    kind = modality_from(spec, f"run {champion.run_id}").spec
     fixed: dict[str, Any] = {"tracking.model_name": champion.name}
     if "split_like" in spec["data"]:
         fixed["data.split_like"] = champion.run_id

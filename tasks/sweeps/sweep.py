@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import modality
+from unfreeze.models.modality import training_from
 from unfreeze.models.search import SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home, tracking_store
@@ -261,14 +261,13 @@ def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
     settings = settings_of(study)
     known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
     whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
-    return whole, modality(settings["training"]["modality"]).spec(**settings["training"])
+    return whole, training_from(settings["training"], f"study {study.study_name!r}")
 
 
 def best_run(study: Study) -> tuple[dict[str, Any], Run]:
     """The best trial as JSON, and its run, without a snapshot ensemble: a trial keeps no weights of earlier cycles."""
     best = best_of(study)
-    spec = tracking.spec_of(best["run_id"])
-    params = modality(spec["modality"]).spec(**{**spec, "snapshots": 1})
+    params = training_from({**tracking.spec_of(best["run_id"]), "snapshots": 1}, f"run {best['run_id']}")
     return best, Run(best["run_id"], params)
 
 

@@ -1,7 +1,6 @@
 """One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
 
 import gc
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
 from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
+from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.progress import log_info
 from unfreeze.tasks.steps.checkpoint_writer import SLOTS
@@ -114,7 +114,7 @@ class TrialRunner:
         workspace = FlowWorkspace()
         data = bind(spec, self._prepared(spec, workspace))
         settings = spec.model_dump(include={"model", "augment", "optimizer", "seed"})
-        shared = SharedStages(self.shared, self.training.recipe, [data.prepared.digest, settings])
+        shared = SharedStages(self.shared, self.training.recipe, settings)
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
         for step in run_recipe(data, workspace, shared=shared):
@@ -141,8 +141,8 @@ class TrialRunner:
 
     def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:
         """The trial's data; listed and hashed once per worker: a sweep is about one state of the data."""
-        key = json.dumps([spec.data.model_dump(mode="json"), [stage.size for stage in spec.recipe]])
-        key += str(getattr(spec.model, "backbone", "")) + str(getattr(spec.model, "weights", ""))
+        network = [getattr(spec.model, name, None) for name in ("backbone", "weights")]
+        key = key_of(spec.data.model_dump(mode="json"), [stage.size for stage in spec.recipe], network)
         if key not in self._known:
             self._known[key] = modality_of(spec).prepare(spec, workspace)
         return self._known[key]

@@ -15,7 +15,6 @@ from prefect.settings import PREFECT_UI_URL
 
 from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Record
-from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
@@ -137,10 +136,9 @@ def unfinished_training(experiment: str) -> str | None:
     return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
 
 
-def model_name(params: Training) -> str:
+def model_name(params: Any) -> str:
     """Name in the model registry of what a training makes."""
-    given = params.tracking.model_name
-    return given or f"{source_name(str(getattr(params.data, 'source', '')))}-{modality_of(params).suffix}"
+    return params.tracking.model_name or f"{source_name(params.data.source)}-{modality_of(params).suffix}"
 
 
 def source_name(source: str) -> str:

@@ -11,8 +11,9 @@ from torch import nn
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import weights
 from unfreeze.models.images.backbones import load_body
-from unfreeze.models.images.weights import digest, load_by_order, load_strictly, packaged_weights, read_weights
+from unfreeze.models.images.weights import load_by_order, load_strictly, packaged_weights, read_weights
 from unfreeze.models.specs import ModelSpec
+from unfreeze.models.training.network import digest
 
 
 def small_network() -> nn.Module:
