@@ -16,7 +16,7 @@ from unfreeze.models.modality import SPLITS, Activations, Prepared, State, Train
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
+from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
@@ -25,6 +25,7 @@ from unfreeze.models.tables.network import TableHead, network_of, summarise_tabl
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
+from unfreeze.models.tables.trees import Trees, rows_to_fit
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
@@ -193,13 +194,14 @@ class TableData(TrainingData):
         if not (self.params.baselines or self.params.ensemble):
             return {}
         train, targets = self.encoded("train")
-        inputs = (self.encoder, train, targets, rows, self.params.seed)
-        mean = group_mean(*inputs)
-        fitted = len(rows_to_fit(targets, self.params.seed))
+        seed = self.params.seed
+        mean = group_mean(self.encoder, train, targets, rows, seed)
+        trees = Trees.fit(self.encoder, train, targets, seed).predict(rows)
+        fitted = len(rows_to_fit(targets, seed))
         if fitted < len(train):
             found.lines.append(f"the trees are fitted on {fitted:,} of {len(train):,} training rows, drawn at random")
         found.lines.append(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
-        return {"tree": gradient_boosting(*inputs), "mean": mean.predictions}
+        return {"tree": self.encoder.predictions(trees), "mean": mean.predictions}
 
     def _draw_embeddings(self, found: Findings, learner: Learner) -> None:
         """The trained vectors of every category, as a figure per column and a feather file."""
