@@ -9,12 +9,12 @@ from pydantic import Field
 from unfreeze.models.addresses import WITHOUT_PASSWORD
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Evaluate, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, run_recipe
 from unfreeze.models.search import SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.steps.evaluate import evaluate, register
+from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps import sweep as sweeps
@@ -93,6 +93,8 @@ def register_best(
     data, record = prepare(run.params), run.record()
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
     for step in run_recipe(data, FlowWorkspace(), record):
-        if isinstance(step, Evaluate) and step.section != "baseline":
+        if isinstance(step, Choose):
+            choose(run, step)
+        elif isinstance(step, Evaluate) and step.section != "baseline":
             evaluate(run, step)
-    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.learner)}
+    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.kept)}

@@ -5,6 +5,8 @@ and what is kept of it: ``for step in run_recipe(data, workspace): step.run()`` 
 """
 
 import json
+import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import State, TrainingData
+from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import (
@@ -25,7 +27,7 @@ from unfreeze.models.training.checkpoints import (
     set_random_states,
 )
 from unfreeze.models.training.finder import find_lr_curve
-from unfreeze.models.training.network import digest
+from unfreeze.models.training.network import State, digest
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
@@ -75,11 +77,19 @@ class Course:
         """Weights of the latest shared stage, which was only passed by so far."""
         self.built = 0
         """How often something shared was built."""
+        self.chosen: Candidate | None = None
         self._activations: dict[int, dict[tuple[str, int], Path]] = {}
         if record.checkpoint is not None:
             restore_between_stages(self.learner, record.checkpoint)
         # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
         self._random = random_states(self.learner)
+
+    @property
+    def kept(self) -> Candidate:
+        """The model that the training ends with; it is chosen by `Choose`."""
+        if self.chosen is None:
+            raise RuntimeError("no model is chosen yet")
+        return self.chosen
 
     def begin(self) -> None:
         """Put weights and random numbers where the latest stage left them."""
@@ -91,6 +101,13 @@ class Course:
     def end(self) -> None:
         """Keep the random numbers for the next stage."""
         self._random = random_states(self.learner)
+
+    def keep_head(self) -> None:
+        """Keep the head as it is before the body becomes trainable."""
+        if self.learner.head_alone is None:
+            self.begin()
+            state = self.learner.network.head.state_dict()
+            self.learner.head_alone = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def activations(self, position: int) -> dict[tuple[str, int], Path]:
         """What a stage reads precomputed, if anything; computed once."""
@@ -181,7 +198,8 @@ class Train(Step):
     Attributes
     ----------
     result
-        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``.
+        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``,
+        and why it ``stopped``.
     """
 
     verb = "train"
@@ -208,7 +226,7 @@ class Train(Step):
             last = step if step.kind == "epoch" else last
             yield step
         course.end()
-        restored = last is None or stage.early_stop_tolerance is not None
+        restored = last is None or stage.patience is not None
         self.result = {
             "name": stage.name,
             "lr": self.lr,
@@ -217,13 +235,56 @@ class Train(Step):
             "train_loss": float(last.loss) if last else None,
             "metrics": learner.validate(valid) if restored or last is None else last.metrics,
             "seconds": round(time.monotonic() - began, 2),
+            "stopped": learner.progress.stopped,
         }
         course.record.results[self.position] = self.result
 
 
+class Choose(Step):
+    """Which of the models that the training can end with is kept: the one with the lowest validation loss."""
+
+    verb = "choose"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "choose the model to keep"
+
+    def run(self, snapshots: Sequence[State] = ()) -> Findings:
+        """Compare all candidates on the validation rows; `snapshots` are weights at the ends of earlier cycles."""
+        course, found = self.course, Findings()
+        course.begin()
+        data, learner = course.data, course.learner
+        actual = data.actual("valid")
+        losses: list[tuple[float, Candidate]] = []
+        for candidate in data.candidates(learner, self.position, course.activations, snapshots):
+            predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
+            losses.append((data.target.loss_of(predictions, actual), candidate))
+        course.begin()
+        best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
+        rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
+        found.table("choice", "Models that the training could end with", rows)
+        found.metrics = {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}
+        found.lines.append(_verdict(losses, best, course.chosen))
+        return found
+
+
+def _verdict(losses: Sequence[tuple[float, Candidate]], best: float, chosen: Candidate) -> str:
+    """What was kept, in words."""
+    others = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses if each is not chosen)
+    trained = losses[0][1]
+    kept = f"{chosen.name} is kept: validation loss {best:.4g}" + (f" (others: {others})" if others else "")
+    return kept if chosen is trained else f"{trained.name} did not help most: {kept}"
+
+
+def _slug(name: str) -> str:
+    """A name as a metric's: letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
 @dataclass
 class Evaluate(Step):
-    """Evaluation of the weights after the stage: ``baseline`` (the head alone), ``valid`` or ``test``."""
+    """Evaluation: ``baseline`` (the head alone, after its stage), ``valid`` or ``test`` (the model that is kept)."""
 
     section: str
     verb = "evaluate"
@@ -233,12 +294,13 @@ class Evaluate(Step):
         """Such as ``evaluate valid``."""
         return f"{self.verb} {self.section}"
 
-    def run(self, snapshots: Sequence[State] = ()) -> Findings:
-        """The findings; predictions are averaged with those of the snapshots."""
+    def run(self) -> Findings:
+        """The findings."""
         course = self.course
-        activations = course.activations(self.position)
         course.begin()
-        found = course.data.evaluate(course.learner, self.position, activations, self.section, snapshots)
+        alone = self.section == "baseline"
+        candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
+        found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
         course.record.evaluated.add(self.section)
         return found
 
@@ -269,7 +331,7 @@ class SharedStages:
             self._suggest(step)
         if isinstance(step, Train):
             return self._passes(step)
-        return not isinstance(step, Evaluate) or step.section == "baseline"
+        return not isinstance(step, Evaluate | Choose) or step.name == "evaluate baseline"
 
     def _suggest(self, step: FindLr) -> None:
         """The suggestions of the finder on a stage, measured if no training did before."""
@@ -352,8 +414,11 @@ def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator
                 yield FindLr(course, position)
             yield Train(course, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
-        if is_head and data.evaluates_head_alone and "baseline" not in record.evaluated:
-            yield Evaluate(course, position, "baseline")
+        if is_head and data.evaluates_head_alone:
+            course.keep_head()
+            if "baseline" not in record.evaluated:
+                yield Evaluate(course, position, "baseline")
+    yield Choose(course, len(stages) - 1)
     for section in ("valid", "test"):
         if len(data.rows[section]) and section not in record.evaluated:
             yield Evaluate(course, len(stages) - 1, section)

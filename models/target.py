@@ -24,6 +24,8 @@ from unfreeze.models.training.losses import LOSSES, Loss
 from unfreeze.models.training.metrics import CLASS_METRICS, VALUE_METRICS, Metric, pick_metrics
 
 Category = str | bool | int | float
+SMALLEST_PROBABILITY = 1e-7
+"""One row that a model is wrong about with certainty must not decide between models."""
 MOST_DRAWN = 100_000
 """Rows whose residuals are drawn, at most: a random part of more."""
 
@@ -59,6 +61,10 @@ class Target(ABC):
     @abstractmethod
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Validation loss over all rows, a scalar float64: no smoothing, no class weights."""
+
+    @abstractmethod
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of what `predictions` and `actual` return."""
 
     @abstractmethod
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
@@ -107,6 +113,11 @@ class SingleLabel(Target):
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross entropy of logits (N, C) and classes (N,)."""
         return functional.cross_entropy(outputs.double(), targets)
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """Log loss of probabilities (N, C) and class numbers (N,); a probability counts as at least 1e-7."""
+        chosen = predictions[np.arange(len(actual)), actual]
+        return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1)).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, C)."""
@@ -173,6 +184,12 @@ class Numbers(Target):
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean squared error of outputs and targets (N, T), in the scale of training."""
         return functional.mse_loss(outputs.double(), targets.double())
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """Mean squared error in the scale of training of values (N, T) in their own."""
+        if self.log:
+            predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
+        return float(np.square(predictions - actual).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""

@@ -80,7 +80,7 @@ class ModelSpec(Spec):
         description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
         "model that unfreeze trained.",
     )
-    head: str = Field(default="fastai", description="`fastai` (two layers), or another one of `HEADS`.")
+    head: str = Field(default="fastai", description="`fastai` (two layers), `linear` (one).")
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(
         default=0.5,
@@ -127,17 +127,17 @@ class TrainImages(Training):
     augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
     recipe: list[Stage] = Field(
         default=[
-            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
-            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_len=1),
+            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=40, patience=1),
+            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=40, patience=1),
             Stage(
                 name="full",
                 train="all",
                 find_lr=True,
                 ratio=10,
                 cycles=3,
-                cycle_len=1,
+                cycle_steps=15,
                 cycle_mult=2,
-                early_stop_tolerance=0.1,
+                patience=1,
                 freeze_batchnorm=True,
             ),
         ],

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from unfreeze.models.specs.training import OptimizerSpec, Spec, Stage, TrackingSpec, Training
+from unfreeze.models.specs.training import Spec, Stage, TrackingSpec, Training
 
 
 class TableDataSpec(Spec):
@@ -137,7 +137,6 @@ class TrainTables(Training):
         max_length=20,
         description="The stages in order. A table's network has no pretrained body, so the default trains all of it.",
     )
-    optimizer: OptimizerSpec = Field(default=OptimizerSpec(batch_size=256), description="Optimizer and loss.")
     metrics: list[str] = Field(
         default=[],
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
+from unfreeze.models.modality import SPLITS, Activations, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
@@ -57,14 +58,17 @@ class TableData(TrainingData):
     ``join-N``.
     """
 
+    batch_sizes = (32, 256)
+
     def __init__(self, params: TrainTables, prepared: Prepared) -> None:
-        self.params, self.prepared = params, prepared
+        self.prepared = prepared
         self.encoder = TableEncoder.from_json(self.kept_file.read_text())
         self.target = self.encoder.target
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         with np.load(self._file("split")) as split:
             self.rows = {name: split[name] for name in SPLITS}
+        self.params = planned(params, len(self.rows["train"]), *self.batch_sizes)
 
     def _file(self, name: str) -> Path:
         return Path(self.prepared.files[name])
@@ -91,7 +95,7 @@ class TableData(TrainingData):
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
         """Rows of a split, the same in every stage."""
-        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.params.optimizer.batch_size)
+        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
 
     # --- what is shown
 
@@ -120,6 +124,7 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+        found.lines += plan(self.params, len(self.rows["train"]))
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
         return found
@@ -144,24 +149,30 @@ class TableData(TrainingData):
 
     # --- evaluation
 
-    def evaluate(
-        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
-    ) -> Findings:
+    def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
+        """Probabilities (N, C), or values (N, T) in their own scale, float64."""
+        rows, _ = self.encoded(split)
+        return np.asarray(np.mean(self._members(learner, candidate, rows), axis=0))
+
+    def _members(self, learner: Learner, candidate: Candidate, rows: Encoded) -> list[np.ndarray]:
+        outputs = learner.of_members(
+            candidate.states, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
+        )
+        return [self.target.predictions(each) for each in outputs]
+
+    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
         """Evaluate the network and the baselines on all rows of a split.
 
         ``SECTION/METRIC`` of the network, ``ensemble/METRIC`` of its average with the trees, ``baseline/tree_METRIC``
         and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone.
         """
         rows, targets = self.encoded(section)
-        outputs = learner.of_members(
-            snapshots, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
-        )
         actual, found = self.target.actual(torch.from_numpy(targets)), Findings()
-        found.metrics[f"{section}/loss"] = self._loss(outputs[0], targets)
-        members = [self.target.predictions(each) for each in outputs]
+        members = self._members(learner, candidate, rows)
         predictions = {"network": np.asarray(np.mean(members, axis=0))}
-        if snapshots:
-            found.metrics |= {f"single/{name}": metric(members[0], actual) for name, metric in learner.metrics.items()}
+        found.metrics[f"{section}/loss"] = self.target.loss_of(predictions["network"], actual)
+        if len(members) > 1:
+            found.metrics |= {f"single/{name}": metric(members[-1], actual) for name, metric in learner.metrics.items()}
         predictions |= self._baselines(rows, found)
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
@@ -248,12 +259,12 @@ class TableData(TrainingData):
 
     # --- the model
 
-    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+    def save(self, folder: Path, candidate: Candidate) -> None:
         """Write weights, encoder, spec, joined tables and the calendar."""
         files, data = self.prepared.files, self.params.data
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
-        save_table_model(folder, network, self.params, self.encoder, joins, calendar, snapshots)
+        save_table_model(folder, candidate.states, self.params, self.encoder, joins, calendar)
 
     def example(self) -> pd.DataFrame:
         """Rows with the raw columns of the main table; a synthetic one unless real data may be kept."""

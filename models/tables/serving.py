@@ -22,7 +22,7 @@ from unfreeze.models.tables.network import network_of
 from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
 from unfreeze.models.tables.row_reader import RowReader
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 256, 8192
@@ -32,12 +32,11 @@ differently, and a row's prediction would depend on the rows beside it."""
 
 def save_table_model(
     folder: Path,
-    network: Network,
+    states: Sequence[State],
     params: TrainTables,
     encoder: TableEncoder,
     joins: Sequence[Joined],
     calendar: Calendar | None = None,
-    snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
     """Write weights, encoder, spec, the joined tables and the calendar into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +49,7 @@ def save_table_model(
     if calendar is not None:
         calendar.save(folder / "calendar.feather")
     description = {"modality": "tables", "params": params.model_dump(mode="json"), "joins": described}
-    save_model_folder(folder, network, description, snapshots)
+    save_model_folder(folder, states, description)
 
 
 def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def tiny_training(source: Path, **overrides: object) -> TrainImages:
             "ratio": 3,
             "cycles": 2,
             "cycle_mult": 2,
-            "early_stop_tolerance": 5.0,
+            "patience": 2,
         },
     ]
     config = {
