@@ -173,23 +173,27 @@ class Numbers(Target):
         Names of the T numbers in the order of the outputs.
     log
         Whether the network is trained on log(1 + number), so that errors count as ratios.
+    deviations
+        Of the training targets, in the scale of training: the loss is in units of their squares. None: 1.
     """
 
     name, task, default_loss = "numbers", "regression", "squared_error"
     known_metrics, default_metrics = VALUE_METRICS, tuple(VALUE_METRICS)
 
-    def __init__(self, columns: Sequence[str], log: bool = False) -> None:
+    def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
         self.columns, self.log = list(columns), log
+        self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of outputs and targets (N, T), in the scale of training."""
-        return functional.mse_loss(outputs.double(), targets.double())
+        """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""
+        deviations = torch.from_numpy(self._deviations)
+        return functional.mse_loss(outputs.double() / deviations, targets.double() / deviations)
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """Mean squared error in the scale of training of values (N, T) in their own."""
+        """As `score`, of values (N, T) in their own scale."""
         if self.log:
             predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
-        return float(np.square(predictions - actual).mean())
+        return float(np.square((predictions - actual) / self._deviations).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""

@@ -22,7 +22,7 @@ from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.network import TableHead, network_of, summarise_table
+from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
@@ -76,12 +76,8 @@ class TableData(TrainingData):
     # --- training
 
     def network(self) -> Network:
-        """A new network, whose predictions begin close to the targets' means."""
-        network = network_of(self.params, self.encoder)
-        if self.target.columns:
-            means = torch.from_numpy(self.targets("train")).mean(dim=0).float()
-            cast(TableHead, network.head).start_at(means)
-        return network
+        """A new network."""
+        return network_of(self.params, self.encoder)
 
     def targets(self, split: str) -> np.ndarray:
         """As `TableEncoder.targets` gives them."""
@@ -219,7 +215,7 @@ class TableData(TrainingData):
         embeddings: Any = learner.network.body.embeddings
         drawn = 0
         for embedding, (name, categories) in zip(embeddings, self.encoder.categorical.items(), strict=True):
-            weights = embedding.weight.detach().cpu().numpy()
+            weights = embedding.vectors().detach().cpu().numpy()
             labels = ["missing", *map(str, categories)]
             file = "".join(letter if letter.isalnum() else "_" for letter in name)
             table = pd.DataFrame(weights).add_prefix("component_")
