@@ -21,13 +21,14 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
 from unfreeze.models.predictions import Chunk
-from unfreeze.models.specs import Training
+from unfreeze.models.specs import Stage, Training
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import Target
 from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.learner import LR_PRIORS, Learner
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.suggestions import LrPrior
 from unfreeze.models.workspace import Workspace
 
 SPLITS = ("train", "valid", "test")
@@ -147,6 +148,10 @@ class TrainingData(ABC):
         return Learner(
             self.network(), params.optimizer, loss, self.device, self.precision, params.seed, metrics, self.target
         )
+
+    def lr_prior(self, stage: Stage) -> LrPrior | None:
+        """What is usual for the head's lr in a stage, by the optimizer; None for one that is not known."""
+        return LR_PRIORS.get(self.params.optimizer.name)
 
     def metric_names(self) -> list[str]:
         """Metrics to compute; none: those that fit the target."""

@@ -10,9 +10,11 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
@@ -26,7 +28,7 @@ from unfreeze.models.training.checkpoints import (
     save_checkpoint,
     set_random_states,
 )
-from unfreeze.models.training.finder import find_lr_curve
+from unfreeze.models.training.finder import find_lr
 from unfreeze.models.training.network import State, digest
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Derived, Workspace, key_of
@@ -187,7 +189,9 @@ class FindLr(Step):
         train = course.data.batches(position, "train", course.activations(position))
         course.begin()
         course.learner.prepare(stage or self.stage, position, 1.0)
-        curve = find_lr_curve(course.learner, train, course.params.finder)
+        steps = self.stage.epochs * steps_per_epoch(len(train), train.batch_size)
+        prior = course.data.lr_prior(stage or self.stage)
+        curve = find_lr(course.learner, train, course.params.finder, steps, prior)
         course.record.suggestions[position] = curve.suggestions()
         return curve
 
@@ -257,7 +261,8 @@ class Choose(Step):
         data, learner = course.data, course.learner
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
-        for candidate in data.candidates(learner, self.position, course.activations, snapshots):
+        most = None if course.params.keep == "best" else 1
+        for candidate in islice(data.candidates(learner, self.position, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
         course.begin()

@@ -23,6 +23,7 @@ from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
+from unfreeze.models.intervals import intervals
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
@@ -33,10 +34,13 @@ from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
 from unfreeze.models.training.network import Network, State, digest
 from unfreeze.models.training.precision import pick_precision
+from unfreeze.models.training.suggestions import LrPrior
 from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
 
 View = tuple[str, int]
 """A split and the number of a view: 0 is plain, others are random but fixed."""
+LATE_SHARE = 0.15
+"""Usual lr of a pretrained body's late layers over that of new layers."""
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
 """Images in the preview of augmentation, each with three random views beside it."""
@@ -93,6 +97,13 @@ class ImageData(TrainingData):
     def network(self) -> Network:
         """Pretrained body and new head."""
         return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
+
+    def lr_prior(self, stage: Stage) -> LrPrior | None:
+        """As for other data; where a pretrained body is trained, low enough for its late layers as well."""
+        prior = super().lr_prior(stage)
+        if prior is None or stage.train == "head" or self.params.model.weights == "none":
+            return prior
+        return prior._replace(lr=min(prior.lr, LATE_SHARE * prior.lr * stage.ratio))
 
     def metric_names(self) -> list[str]:
         """Accuracy first, whatever else is wanted."""
@@ -317,6 +328,9 @@ class ImageData(TrainingData):
             values |= {f"{name}{suffix}": metric(probabilities, targets) for name, metric in learner.metrics.items()}
         values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
         values["majority"] = majority_share(targets)
+        if section == "test":
+            for name, (low, high) in intervals(learner.metrics, averaged, targets).items():
+                values |= {f"{name}_tta_low": low, f"{name}_tta_high": high}
         found.metrics = {f"{section}/{name}": value for name, value in values.items()}
         paths = self.index.rows["path"].take(self.rows[split]).to_pylist()
         predictions = predictions_table(paths, targets, plain, averaged, self.index.classes)

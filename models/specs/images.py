@@ -18,8 +18,8 @@ class DataSpec(Spec):
         default="digits",
         min_length=1,
         description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
-        "val/, dev/; in any case), a CSV or feather file with a column of paths and one of labels, or the name of a "
-        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+        "val/, dev/; in any case; test/ beside them tests), a CSV or feather file with a column of paths and one of "
+        "labels, or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     size: int | None = Field(
         default=None,
@@ -38,6 +38,13 @@ class DataSpec(Spec):
         lt=1,
         description="Share of every class that validates (0 to 1, exclusive); unused where the source has a split.",
     )
+    test_fraction: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Share of every class that is set aside to test the model that was chosen on the validation rows; "
+        "unused where the source has test images of its own (a folder test/, or `test` in the split column).",
+    )
     split_seed: int = Field(
         default=0,
         ge=0,
@@ -53,7 +60,7 @@ class DataSpec(Spec):
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says `train`, `valid` or `test` (unused) per row. "
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` per row. "
         "Empty: split by `valid_fraction`.",
     )
     max_megapixels: float = Field(

@@ -27,11 +27,17 @@ class FinderSpec(Spec):
 
     start: float = Field(default=1e-5, gt=0, lt=1, description="First learning rate of the sweep.")
     end: float = Field(default=10, gt=0, le=100, description="Last learning rate of the sweep.")
-    steps: int = Field(default=100, ge=10, le=2000, description="Batches of the sweep.")
-    method: Literal["falling", "valley", "steepest", "minimum"] = Field(
-        default="falling",
-        description="Which suggestion is used: `falling` is the highest lr where the loss is still clearly falling, "
-        "`valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
+    steps: int = Field(
+        default=120,
+        ge=10,
+        le=2000,
+        description="Batches of all three sweeps together; fewer where the body is trained: a tenth of the stage.",
+    )
+    method: Literal["stable", "falling", "valley", "steepest", "minimum"] = Field(
+        default="stable",
+        description="Which suggestion is used: `stable` is the mean of the others in log(lr), weighed with what is "
+        "usual for the optimizer by how well they agree; `falling` is the highest lr where the loss is still clearly "
+        "falling, `valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
         "lr of the lowest loss.",
     )
 
@@ -244,6 +250,12 @@ class Training(Spec):
         le=20,
         description="Snapshot ensemble: average the predictions of the weights at the ends of the last N cycles of the "
         "last stage. 1: the final weights alone.",
+    )
+    keep: Literal["best", "trained"] = Field(
+        default="best",
+        description="Which model a training ends with: the `best` on the validation rows of the network as trained and "
+        "simpler ones (images: the head alone, the mean of its weights and the final ones, logistic regression on the "
+        "activations; tables: trees, trees and network), or the network as `trained`.",
     )
     metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")

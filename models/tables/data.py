@@ -13,6 +13,7 @@ import torch
 from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
+from unfreeze.models.intervals import intervals
 from unfreeze.models.modality import SPLITS, Activations, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.sampling import sample_rows
@@ -173,6 +174,9 @@ class TableData(TrainingData):
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
         table, columns = [], dict[str, np.ndarray]()
+        if section == "test":
+            for name, (low, high) in intervals(learner.metrics, predictions["network"], actual).items():
+                found.metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
         for model, values in predictions.items():
             title, prefix = MODELS[model]
             metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}

@@ -24,6 +24,7 @@ from unfreeze.models.training.losses import Loss
 from unfreeze.models.training.metrics import Metric
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.suggestions import LrPrior
 
 Result = TypeVar("Result")
 
@@ -202,6 +203,8 @@ def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Op
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
 """Name in `optimizer.name` -> what makes the optimizer of parameter groups."""
+LR_PRIORS = {"adamw": LrPrior(2e-3, 0.35), "sgd": LrPrior(5e-2, 0.5)}
+"""Name -> what is usual for new layers; a new optimizer needs none, its lr then follows from the curves alone."""
 
 
 def build_optimizer(network: Network, groups: list[LayerGroup], settings: OptimizerSpec) -> torch.optim.Optimizer:

@@ -10,7 +10,8 @@ from PIL import Image
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.sources import ListedFile, Listing, Split, resolve_source
+from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
+from unfreeze.models.split_words import Part
 from unfreeze.models.specs import DataSpec
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
@@ -206,7 +207,7 @@ contents_of_classes = st.dictionaries(
 ).filter(lambda classes: all(len(set(contents)) > 1 for contents in classes.values()))
 
 
-def split_of(classes: dict[str, list[int]], split: Split | None = None, **spec: object) -> Index:
+def split_of(classes: dict[str, list[int]], split: Part | None = None, **spec: object) -> Index:
     files, hashes = [], []
     for label, contents in sorted(classes.items()):
         for number, content in enumerate(contents):

@@ -41,7 +41,7 @@ def predictor_of(folder: Path, **overrides: object) -> TablePredictor:
     assembled = assemble(sales(), joins, params.data, training=True)
     rows = np.arange(len(assembled.frame))
     encoder = TableEncoder.fit(with_date_parts(assembled.frame, params.data), rows, params.data)
-    save_table_model(folder, network_of(params, encoder), params, encoder, joins, assembled.calendar)
+    save_table_model(folder, [network_of(params, encoder).state_dict()], params, encoder, joins, assembled.calendar)
     return TablePredictor(folder, "cpu")
 
 
