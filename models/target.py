@@ -6,6 +6,7 @@ and how two models are compared on it. Nothing else in the project asks "classes
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,6 +70,11 @@ class Target(ABC):
     @abstractmethod
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Outputs (N, C) as metrics and users want them, float64: probabilities, or values in the target's scale."""
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """What several models say together: the mean of their predictions (N, C), float64."""
+        # One after another: numpy's mean adds up in another order if there is but one row.
+        return np.asarray(reduce(np.add, members) / len(members))
 
     @abstractmethod
     def actual(self, targets: torch.Tensor) -> np.ndarray:
@@ -199,6 +205,12 @@ class Numbers(Target):
         """Values (N, T) in their own scale."""
         values: np.ndarray = (outputs.double().expm1() if self.log else outputs.double()).numpy()
         return values
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean in the scale of training."""
+        if not self.log:
+            return super().average(members)
+        return np.asarray(np.expm1(super().average([np.log1p(np.maximum(each, 0)) for each in members])))
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""

@@ -144,11 +144,11 @@ class TrainTables(Training):
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
         "`package.module:function`. Empty: those that fit the task.",
     )
-    baselines: bool = Field(
+    trees: bool = Field(
         default=True,
-        description="Fit a mean by group and gradient-boosted trees on the same rows, and log them beside.",
+        description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "
+        "their average: whichever has the lowest validation loss.",
     )
-    ensemble: bool = Field(default=False, description="Also evaluate the average of network and trees.")
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 

@@ -236,7 +236,7 @@ def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray
 
     The share of the rows below a number is interpolated between the quantiles; equal quantiles count half. So a long
     tail or a far outlier takes no more room than other rows do (the rank-based transformation of Gorishniy et al.,
-    "Revisiting deep learning models for tabular data", 2021). Numbers beyond the training rows' are like their extremes.
+    "Revisiting deep learning models for tabular data", 2021). Numbers beyond the training rows' are as their extremes.
     """
     known, shares = np.asarray(quantiles), np.linspace(0, 1, len(quantiles))
     numbers = np.nan_to_num(numbers, nan=known[len(known) // 2])

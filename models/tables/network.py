@@ -56,8 +56,8 @@ class NumberEmbeddings(nn.Module):
     """Vectors (B, M * W) of numbers (B, M), each of which bends at quantiles of the training rows.
 
     A number's vector is linear in it, plus a linear function of its piecewise-linear encoding: how far the number has
-    got through each of `bins` bins. The bins hold equally many rows, so their edges are those of a normal variable. They
-    begin without influence.
+    got through each of `bins` bins. The bins hold equally many rows, so their edges are those of a normal variable.
+    They begin without influence.
     """
 
     edges: torch.Tensor

@@ -6,7 +6,8 @@ depends on which rows it was stopped by.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lightgbm
@@ -16,6 +17,7 @@ import torch
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
+from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
 
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on at most: a random part of more."""
@@ -28,8 +30,10 @@ PATIENCE = 50
 UNJUDGED_ROUNDS = 100
 """Trees where no row can be left out."""
 MOST_CATEGORIES = 255
-"""A column of more categories is split by their order, as numbers are: its subsets would be chosen by chance."""
-_FILE = "trees-{}.txt"
+"""Of a column of more categories trees get the mean of the target by category: subsets would be chosen by chance."""
+_FILE, _MEANS = "trees-{}.txt", "trees-means.json"
+Means = Mapping[str, Sequence[Sequence[float]]]
+"""Column of many categories -> for every target the mean by code."""
 
 
 class Trees:
@@ -41,10 +45,12 @@ class Trees:
         Of the rows.
     boosters
         Those of the first target, then those of the next; a classification has one target.
+    means
+        See `unfreeze.models.tables.target_means`.
     """
 
-    def __init__(self, encoder: TableEncoder, boosters: Sequence[lightgbm.Booster]) -> None:
-        self._encoder, self._boosters = encoder, list(boosters)
+    def __init__(self, encoder: TableEncoder, boosters: Sequence[lightgbm.Booster], means: Means) -> None:
+        self._encoder, self._boosters, self._means = encoder, list(boosters), means
 
     @classmethod
     def fit(
@@ -64,17 +70,16 @@ class Trees:
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
             train, targets = train.rows(fitted), targets[fitted]
-        features, parts = _features(encoder, train), _parts(targets, seed)
+        means, others = _target_means(encoder, train, targets, seed)
+        features = np.concatenate([_features(encoder, train), others], axis=1)
+        parts, count = _parts(targets, seed), _boosters(len(targets))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
-        count = _boosters(len(targets))
-        return cls(
-            encoder,
-            [
-                _fit(encoder, features, column, parts == number, seed + number, rounds)
-                for column in columns
-                for number in range(count)
-            ],
-        )
+        boosters = [
+            _fit(encoder, features, column, parts == number, seed + number, rounds)
+            for column in columns
+            for number in range(count)
+        ]
+        return cls(encoder, boosters, means)
 
     def predict(self, rows: Encoded) -> np.ndarray:
         """Probabilities (N, C), or values (N, T) as the network is trained on them; float64, row by row."""
@@ -82,7 +87,8 @@ class Trees:
         each = len(self._boosters) // targets
         outputs = []
         for chunk in _chunks(len(rows)):
-            features = _features(self._encoder, rows.rows(np.arange(chunk.start, min(chunk.stop, len(rows)))))
+            part = rows.rows(np.arange(chunk.start, min(chunk.stop, len(rows))))
+            features = np.concatenate([_features(self._encoder, part), self._means_of(part)], axis=1)
             threads = torch.get_num_threads()
             answers = [np.asarray(booster.predict(features, num_threads=threads)) for booster in self._boosters]
             # One after another: numpy's mean adds up in another order if there is but one row.
@@ -96,8 +102,19 @@ class Trees:
             return np.stack(means, axis=1)
         return np.stack([1 - means[0], means[0]], axis=1) if means[0].ndim == 1 else means[0]
 
+    def _means_of(self, rows: Encoded) -> np.ndarray:
+        """Means of the target by the rows' categories, (N, M) float32."""
+        names = list(self._encoder.categorical)
+        columns = [
+            np.asarray(means)[rows.categorical[:, names.index(name)]]
+            for name, each in self._means.items()
+            for means in each
+        ]
+        return np.stack(columns, axis=1, dtype=np.float32) if columns else np.empty((len(rows), 0), np.float32)
+
     def save(self, folder: Path) -> None:
-        """Write each booster as LightGBM's own text."""
+        """Write each booster as LightGBM's own text, and the means of the target."""
+        (folder / _MEANS).write_text(json.dumps(self._means))
         for number, booster in enumerate(self._boosters):
             booster.save_model(folder / _FILE.format(number))
 
@@ -117,8 +134,9 @@ class Trees:
                 f"{folder}: {len(files)} files of trees do not fit {targets} targets; take the whole folder"
             )
         try:
-            return cls(encoder, [lightgbm.Booster(model_file=file) for file in files])
-        except lightgbm.basic.LightGBMError as error:
+            means = json.loads((folder / _MEANS).read_text())
+            return cls(encoder, [lightgbm.Booster(model_file=file) for file in files], means)
+        except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
             raise UserError(f"{folder}: its trees cannot be read ({error}); take the whole folder again") from error
 
 
@@ -173,6 +191,22 @@ def _features(encoder: TableEncoder, rows: Encoded) -> np.ndarray:
     return features
 
 
+def _target_means(
+    encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int
+) -> tuple[dict[str, list[list[float]]], np.ndarray]:
+    """Means by column of many categories, and those of the training rows by other rows, (N, M) float32."""
+    means: dict[str, list[list[float]]] = {}
+    others: list[np.ndarray] = []
+    for place, (name, size) in enumerate(encoder.sizes()):
+        if size > MOST_CATEGORIES:
+            codes = train.categorical[:, place]
+            means[name] = []
+            for values in values_of(targets, len(encoder.classes)):
+                means[name].append(shrunk_means(codes, values, size).tolist())
+                others.append(means_of_others(codes, values, size, seed).astype(np.float32))
+    return means, np.stack(others, axis=1) if others else np.empty((len(train), 0), np.float32)
+
+
 def _fit(
     encoder: TableEncoder, features: np.ndarray, targets: np.ndarray, left_out: np.ndarray, seed: int, rounds: int
 ) -> lightgbm.Booster:
@@ -195,7 +229,7 @@ def _fit(
     unordered = [
         place
         for place, (name, categories) in enumerate(encoder.categorical.items())
-        if encoder.kinds.get(name) == "text" and len(categories) <= MOST_CATEGORIES
+        if encoder.kinds.get(name) == "text" and len(categories) < MOST_CATEGORIES
     ]
     data = lightgbm.Dataset(features, targets, categorical_feature=unordered, params=settings, free_raw_data=False)
     judged = np.flatnonzero(left_out)

@@ -11,8 +11,8 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.index import Index, build_index, hash_files
 from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
-from unfreeze.models.split_words import Part
 from unfreeze.models.specs import DataSpec
+from unfreeze.models.split_words import Part
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
 

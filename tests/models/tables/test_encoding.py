@@ -307,8 +307,8 @@ def test_targets_of_several_columns_stand_side_by_side():
 
 def test_only_the_training_targets_set_the_scale():
     encoder = fitted(shop(), np.array([0, 1, 2]))
-    assert encoder.target_means == [200]
-    assert encoder.target_deviations == pytest.approx([np.std([100, 200, 300])])
+    assert encoder.target_means == [100]
+    assert encoder.target_deviations == pytest.approx([np.std([100, 200, 0])])
 
 
 @pytest.mark.parametrize(

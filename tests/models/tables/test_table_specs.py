@@ -18,7 +18,6 @@ def test_the_embedded_default_has_its_date() -> None:
     [
         ({"data": {"source": "a.csv", "split": "last_days"}}, "needs a date column"),
         ({"data": {"split": "group"}}, "needs split_column"),
-        ({"model": {"layers": [10], "dropout": [0.1, 0.2]}}, "2 values for 1 layers"),
         ({"recipe": [{"name": "head", "precompute": True, "lr": 0.1}]}, "precompute is for images"),
     ],
 )

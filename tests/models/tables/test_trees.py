@@ -49,7 +49,7 @@ DISTANCE = {"target": ["sales", "distance"]}
 @pytest.mark.parametrize("log_target", [False, True])
 def test_trees_learn_numbers_in_the_scale_of_the_networks_targets(log_target):
     encoder, train, targets, valid, actual = prepare(table(), log_target=log_target)
-    predictions = fit(encoder, train, targets).predict(valid)
+    predictions = fit(encoder, train, targets, rounds=500).predict(valid)
     assert predictions.shape == (500, 1)
     assert rmse(predictions, actual) < 0.2 * actual.std()
 
@@ -63,7 +63,7 @@ def test_the_seed_decides_which_trees_are_fitted():
 
 def test_several_targets_have_trees_of_their_own():
     encoder, train, targets, valid, actual = prepare(table().fillna({"distance": 0}), **DISTANCE)
-    predictions = fit(encoder, train, targets, rounds=40).predict(valid)
+    predictions = fit(encoder, train, targets, rounds=80).predict(valid)
     assert predictions.shape == actual.shape
     assert rmse(predictions[:, [0]], actual[:, [0]]) < 0.6 * actual[:, 0].std()
 
@@ -133,6 +133,31 @@ def test_trees_that_were_saved_predict_the_same(tmp_path):
         folder.mkdir()
         fitted.save(folder)
         np.testing.assert_array_equal(Trees.load(folder, encoder).predict(valid), fitted.predict(valid))
+
+
+def many_shops() -> pd.DataFrame:
+    """Four hundred shops with a level of their own each, and a fifth of the deviation as noise."""
+    random = np.random.default_rng(0)
+    shop, levels = random.integers(0, 400, ROWS), random.normal(1000, 100, 400)
+    return pd.DataFrame(
+        {
+            "shop": [f"{number:03}" for number in shop],
+            "size": random.normal(size=ROWS),
+            "sales": levels[shop] + 20 * random.normal(size=ROWS),
+            "large": np.where(levels[shop] > 1000, "yes", "no"),
+        }
+    )
+
+
+def test_trees_learn_from_a_column_of_many_categories(tmp_path):
+    encoder, train, targets, valid, actual = prepare(many_shops())
+    fitted = fit(encoder, train, targets)
+    predictions = fitted.predict(valid)
+    assert rmse(predictions, actual) < 0.5 * actual.std()
+    fitted.save(tmp_path)
+    np.testing.assert_array_equal(Trees.load(tmp_path, encoder).predict(valid), predictions)
+    encoder, train, targets, valid, actual = prepare(many_shops(), **LARGE)
+    assert accuracy(fit(encoder, train, targets).predict(valid), actual) > 0.85
 
 
 def test_a_row_is_predicted_the_same_whatever_is_beside_it():
