@@ -134,10 +134,11 @@ class TrainTables(Training):
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
     recipe: list[Stage] = Field(
-        default=[Stage(name="all", train="all", find_lr=True, ratio=1, cycles=3, cycle_len=1, cycle_mult=2)],
+        default=[Stage(name="all", train="all", lr=0.002, ratio=1, cycles=6, cycle_steps=100, patience=2)],
         min_length=1,
         max_length=20,
-        description="The stages in order. A table's network has no pretrained body, so the default trains all of it.",
+        description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
+        "until over-fitting.",
     )
     metrics: list[str] = Field(
         default=[],
