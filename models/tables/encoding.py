@@ -25,6 +25,7 @@ from unfreeze.models.tables.columns import (
     without_categories,
 )
 from unfreeze.models.tables.reading import count_up_to, in_chunks
+from unfreeze.models.tables.target_means import trusted_rows, values_of
 from unfreeze.models.target import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
@@ -66,8 +67,9 @@ class TableEncoder:
     categorical
         Column -> its categories, sorted; the category at position i has code i + 1. Flags of missing numbers
         (``<name>_na``) come last.
-    counts
-        Categorical column -> training rows of each code, that of missing and unseen first.
+    counts, trusted_rows
+        Categorical column -> training rows of each code, that of missing and unseen first; and how many it takes to
+        trust a category, see `unfreeze.models.tables.target_means`.
     continuous
         Column -> its quantiles at even shares, an odd number of them: that in the middle is the median.
     flags, kinds, rejected
@@ -83,6 +85,7 @@ class TableEncoder:
     target_deviations: list[float]
     categorical: dict[str, list[Category]] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
+    trusted_rows: dict[str, float] = field(default_factory=dict)
     continuous: dict[str, list[float]] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -108,9 +111,10 @@ class TableEncoder:
             encoder = cls("regression", list(data.target), data.log_target, [], means, deviations)
         else:
             encoder = cls("classification", list(data.target), data.log_target, _classes(targets, data), [], [])
+        known = encoder.targets(targets)
         unused = {*data.target, *data.drop, *([data.split_column] if data.split == "column" else [])}
         for name in (name for name in frame if name not in unused):  # all columns at once would be a second table
-            encoder._add(without_categories(frame[[name]].iloc[train])[name], data)
+            encoder._add(without_categories(frame[[name]].iloc[train])[name], data, known)
         if taken := sorted(set(encoder.flags) & set(frame.columns)):
             raise UserError(f"column {', '.join(taken)}: the name is wanted for a flag of missing values; rename it")
         encoder.categorical.update((flag, [False, True]) for flag in encoder.flags)
@@ -118,8 +122,8 @@ class TableEncoder:
             raise UserError("no column is left to predict from: all are targets, dropped, empty or constant")
         return encoder
 
-    def _add(self, column: pd.Series, data: TableDataSpec) -> None:
-        """Learn one feature from its training rows."""
+    def _add(self, column: pd.Series, data: TableDataSpec, targets: np.ndarray) -> None:
+        """Learn one feature from its training rows, and their targets."""
         name, kind = str(column.name), kind_of(column)
         if kind == "empty" or (kind == "number" and np.isnan(numbers_of(column)).all()):
             self.rejected[name] = "no value in the training rows"
@@ -131,12 +135,15 @@ class TableEncoder:
             kept = counts.iloc[: data.max_categories].sort_index()
             self.categorical[name] = kept.index.tolist()
             self.counts[name] = [len(column) - int(kept.sum()), *kept.tolist()]
+            codes, values = codes_of(column, self.categorical[name]), values_of(targets, len(self.classes))
+            self.trusted_rows[name] = trusted_rows(codes, values, len(kept) + 1)
             return
         numbers = numbers_of(column)
         missing = np.isnan(numbers)
         if missing.any():
             self.flags[flag := f"{name}_na"] = name
             self.counts[flag] = [0, int((~missing).sum()), int(missing.sum())]
+            self.trusted_rows[flag] = trusted_rows(1 + missing, values_of(targets, len(self.classes)), 3)
             numbers = numbers[~missing]
         if numbers.min() < numbers.max():
             self.continuous[name] = quantiles_of(numbers)

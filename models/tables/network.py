@@ -17,27 +17,27 @@ from unfreeze.models.specs.tables import TableModelSpec, TrainTables
 from unfreeze.models.tables.encoding import TAIL, TableEncoder, embedding_width
 from unfreeze.models.training.network import Network
 
-PRIOR_ROWS = 10
-"""An embedding counts in full if its category has many more training rows than this, and half if it has as many."""
+Column = tuple[Sequence[int], float, int]
+"""Training rows of each code of a categorical column, how many it takes to trust one, and its embedding's width."""
 
 
 class CategoryEmbedding(nn.Module):
     """Trained vectors (C, W) of the categories of a column, shrunk towards 0 where training rows are few.
 
-    As the mean of few rows is shrunk towards the mean of all (empirical Bayes): a category with n rows counts n / (n +
-    `PRIOR_ROWS`), so that a rare one says little and an unseen one nothing. In training a random part of the rows, by
-    `dropout`, is as if unseen.
+    As the mean of few rows is shrunk towards the mean of all (empirical Bayes): a category with n of the `rows` counts
+    n / (n + `trusted`), so that a rare one says little and an unseen one nothing. In training a random part of the rows
+    to predict, by `dropout`, is as if unseen.
     """
 
     weight: nn.Parameter
     shares: torch.Tensor
 
-    def __init__(self, rows: Sequence[int], width: int, dropout: float) -> None:
+    def __init__(self, rows: Sequence[int], trusted: float, width: int, dropout: float) -> None:
         super().__init__()
         # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
         self.weight = nn.Parameter(torch.empty(len(rows), width).uniform_(-2 / (width + 1), 2 / (width + 1)))
         counts = torch.tensor(rows, dtype=torch.float32)
-        self.register_buffer("shares", counts / (counts + PRIOR_ROWS))
+        self.register_buffer("shares", counts / (counts + trusted))
         self.dropout = dropout
 
     def vectors(self) -> torch.Tensor:
@@ -81,14 +81,16 @@ class NumberEmbeddings(nn.Module):
 class TableBody(nn.Module):
     """Embeddings, and the hidden layers that the members share.
 
-    `columns` are (rows of each code, width) of every categorical column; `numbers` is the number of continuous columns.
+    `columns` are the categorical ones; `numbers` is the number of continuous columns.
     """
 
-    def __init__(self, columns: Sequence[tuple[Sequence[int], int]], numbers: int, model: TableModelSpec) -> None:
+    def __init__(
+        self, columns: Sequence[tuple[Sequence[int], float, int]], numbers: int, model: TableModelSpec
+    ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(CategoryEmbedding(*column, model.embedding_dropout) for column in columns)
         self.numbers = NumberEmbeddings(numbers, model.bins, model.number_width) if numbers else None
-        inputs = sum(width for _, width in columns) + numbers * model.number_width
+        inputs = sum(width for _, _, width in columns) + numbers * model.number_width
         self.signs = nn.Parameter(torch.randint(0, 2, (model.members, inputs)) * 2.0 - 1)
         layers: list[nn.Module] = []
         for _ in range(model.depth):
@@ -146,10 +148,10 @@ class TableHead(nn.Module):
 def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
     """A new network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
     model, target = params.model, encoder.target
-    columns = [
-        (encoder.counts[name], model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule)))
-        for name, categories in encoder.sizes()
-    ]
+    columns: list[Column] = []
+    for name, categories in encoder.sizes():
+        width = model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule))
+        columns.append((encoder.counts[name], encoder.trusted_rows[name], width))
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         body = TableBody(columns, len(encoder.continuous), model)
