@@ -107,7 +107,7 @@ class SweepSpec(Spec):
         ],
         min_length=1,
         max_length=50,
-        description="What varies; by default the differential learning rates, of a table rate, width, dropout and batch.",
+        description="What varies: by default the lrs of layer groups, and of a table rate, width, dropout and batch.",
     )
     sampler: Literal["tpe", "random", "grid", "cmaes"] = Field(
         default="tpe",
