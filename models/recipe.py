@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -80,7 +80,7 @@ class Course:
         self.built = 0
         """How often something shared was built."""
         self.chosen: Candidate | None = None
-        self._activations: dict[int, dict[tuple[str, int], Path]] = {}
+        self._activations: dict[int, Mapping[tuple[str, int], Path]] = {}
         if record.checkpoint is not None:
             restore_between_stages(self.learner, record.checkpoint)
         # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
@@ -111,14 +111,22 @@ class Course:
             state = self.learner.network.head.state_dict()
             self.learner.head_alone = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
-    def activations(self, position: int) -> dict[tuple[str, int], Path]:
+    def activations(self, position: int) -> Mapping[tuple[str, int], Path]:
         """What a stage reads precomputed, if anything; computed once."""
         if position not in self._activations:
             self.begin()
             before = self.workspace.built
-            self._activations[position] = self.data.precompute(self.learner, position, self.workspace)
+            self._activations[position] = self._precomputed(position)
             self.built += self.workspace.built > before
         return self._activations[position]
+
+    def _precomputed(self, position: int) -> Mapping[tuple[str, int], Path]:
+        learner, leading = self.learner, all(stage.train == "head" for stage in self.params.recipe[: position + 1])
+        if learner.head_alone is None or not leading:
+            return self.data.precompute(learner, position, self.workspace)
+        # The body may be another one by now, as in a resumed training: that stage saw the initial one.
+        initial = self.data.network().state_dict()
+        return learner.of_members([initial], lambda: self.data.precompute(learner, position, self.workspace))[0]
 
 
 @dataclass
@@ -150,7 +158,7 @@ class Precompute(Step):
 
     verb = "precompute activations for"
 
-    def run(self) -> dict[tuple[str, int], Path]:
+    def run(self) -> Mapping[tuple[str, int], Path]:
         """The files, see `unfreeze.models.modality.Activations`."""
         return self.course.activations(self.position)
 

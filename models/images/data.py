@@ -1,7 +1,9 @@
 """A spec bound to its images: the network, each stage's batches, and what is shown of both."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +21,7 @@ from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
+from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_file import RowFile
@@ -170,11 +173,13 @@ class ImageData(TrainingData):
 
         def build(wanted: dict[str, Path]) -> None:
             total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
+            folded = copy.deepcopy(body).cpu().eval()
+            fold_batch_norms(folded, self.sizes[position])
             with workspace.progress("Precomputing activations") as advance:
                 for name, path in wanted.items():
                     split, _, view = name.partition("/")
                     report = partial(_advance_from, advance, done, total)
-                    self.write_view(body, position, (split, int(view)), path, report)
+                    self.write_view(folded, position, (split, int(view)), path, report)
                     done += len(self.rows[split])
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
@@ -270,7 +275,9 @@ class ImageData(TrainingData):
         final = learner.state()
         if snapshots:
             yield Candidate("the last weights alone", [final], position)
-        frozen = [number for number in range(position + 1) if self.params.recipe[number].train == "head"]
+        frozen = [
+            number for number, _ in takewhile(lambda each: each[1].train == "head", enumerate(self.params.recipe))
+        ]
         if learner.head_alone is not None and frozen:
             alone = self._frozen_state(learner.head_alone, final)
             yield Candidate("head", [alone], frozen[-1])
