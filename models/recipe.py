@@ -93,6 +93,17 @@ class Course:
             raise RuntimeError("no model is chosen yet")
         return self.chosen
 
+    def skips(self, position: int) -> str:
+        """Why a stage is not worth its time, see `Stage.fewest_errors`; empty if it is."""
+        fewest, before = self.params.recipe[position].fewest_errors, self.record.results.get(position - 1, {})
+        accuracy = before.get("metrics", {}).get("accuracy")
+        if fewest is None or accuracy is None:
+            return ""
+        wrong = round((1 - accuracy) * len(self.data.rows["valid"]))
+        if wrong >= fewest:
+            return ""
+        return f"skipped: {wrong} of {len(self.data.rows['valid']):,} validation rows are wrong, too few to show a gain"
+
     def begin(self) -> None:
         """Put weights and random numbers where the latest stage left them."""
         if self.unloaded is not None:
@@ -226,6 +237,12 @@ class Train(Step):
         """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
         began = time.monotonic()
         course, stage, learner = self.course, self.stage, self.course.learner
+        if why := course.skips(self.position):
+            before = course.record.results[self.position - 1]
+            none = {"lr": self.lr, "epochs": 0, "steps": learner.progress.step, "train_loss": None, "seconds": 0.0}
+            self.result = {**before, **none, "name": stage.name, "stopped": why}
+            course.record.results[self.position] = self.result
+            return
         activations = course.activations(self.position)
         train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
         course.begin()
@@ -270,7 +287,8 @@ class Choose(Step):
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
         most = None if course.params.keep == "best" else 1
-        for candidate in islice(data.candidates(learner, self.position, course.activations, snapshots), most):
+        last = learner.progress.stage  # not that of this step where the last stages were skipped
+        for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
         course.begin()
@@ -314,6 +332,8 @@ class Evaluate(Step):
         alone = self.section == "baseline"
         candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
         found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
+        if self.section == "valid":
+            course.chosen = course.data.settled(candidate, found.metrics)
         course.record.evaluated.add(self.section)
         return found
 
@@ -415,16 +435,22 @@ def run_recipe(
             yield step
 
 
+def _before_training(course: Course, position: int) -> Iterator[Step]:
+    stages, stage = course.params.recipe, course.params.recipe[position]
+    if stage.precomputes:
+        yield Precompute(course, position)
+    if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
+        yield Unfreeze(course, position)
+    if stage.find_lr and position not in course.record.suggestions:
+        yield FindLr(course, position)
+
+
 def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator[Step]:
     course, stages = Course(data, workspace, record), data.params.recipe
     for position, stage in enumerate(stages):
         if position not in record.results:
-            if stage.precomputes:
-                yield Precompute(course, position)
-            if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
-                yield Unfreeze(course, position)
-            if stage.find_lr and position not in record.suggestions:
-                yield FindLr(course, position)
+            if not course.skips(position):
+                yield from _before_training(course, position)
             yield Train(course, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
         if is_head and data.evaluates_head_alone:

@@ -139,9 +139,11 @@ class TableData(TrainingData):
         return sample if self.params.tracking.keep_examples else distributions_of(sample)
 
     def tags(self) -> dict[str, str]:
-        """The last date that was trained on."""
-        dates = self._dates("train")
-        return {} if dates is None else {"data.trained_until": str(dates.max())}
+        """The last dates that were trained and validated on."""
+        found = {
+            f"data.{name}_until": self._dates(split) for name, split in (("trained", "train"), ("validated", "valid"))
+        }
+        return {name: str(dates.max()) for name, dates in found.items() if dates is not None}
 
     def _dates(self, split: str) -> pd.Series | None:
         dates = self.params.data.date
