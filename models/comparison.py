@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, binom, bootstrap
+from scipy.stats import DegenerateDataWarning, binom, bootstrap, norm, t as student
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import LOWER_IS_BETTER
@@ -151,8 +151,7 @@ def compare_values(
     margin
         Improvement that the p-value is about.
     blocks
-        Ways in which rows belong together, each the block of every row (N,): stores, weeks. The interval and p-value of
-        the way that is least sure are taken.
+        Ways in which rows belong together, each the block of every row (N,), of two blocks or more: stores, weeks.
 
     Raises
     ------
@@ -188,15 +187,28 @@ def _bootstrapped(
     margin: float,
     blocks: Sequence[np.ndarray],
 ) -> tuple[float, float, float, str]:
-    """Ends of the interval, p-value and name of the test, for the ways of resampling that are least sure."""
-    found = []
-    ways: list[np.ndarray | None] = [*blocks]
-    for way in ways or [None]:
-        resampled = sign * _resampled(metric, *values, seed, way)
-        p_value = float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
-        found.append((p_value, *_interval(resampled, improvement), None if way is None else len(np.unique(way))))
-    p_value, low, high, count = max(found, key=lambda each: (each[0], each[2] - each[1]))
-    return low, high, p_value, "paired bootstrap" if count is None else f"paired bootstrap of {count:,} blocks"
+    """Ends of the interval, p-value and name of the test."""
+    if not len(blocks):
+        resampled = sign * _resampled(metric, *values, seed)
+        return *_interval(resampled, improvement), _p_value(resampled, margin), "paired bootstrap"
+    # Errors of stores and errors of weeks add up, as the variances of two-way clusters do (Cameron, Gelbach and Miller
+    # 2011); the part that belongs to single rows is counted twice, which errs on the safe side.
+    ways = [sign * _resampled(metric, *values, seed, way) for way in blocks]
+    length = min(len(each) for each in ways)
+    resampled = improvement + sum((each[:length] - each[:length].mean() for each in ways), np.zeros(length))
+    fewest = min(len(np.unique(way)) for way in blocks)
+    # Of few blocks a resample varies too little: its deviations are stretched to those of Student's distribution
+    # (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile intervals).
+    stretch = (
+        np.sqrt(fewest / (fewest - 1)) * student.ppf(0.975, fewest - 1) / norm.ppf(0.975) if fewest > 1 else np.inf
+    )
+    resampled = improvement + (resampled - improvement) * stretch
+    name = f"paired bootstrap of {fewest:,} blocks"
+    return *_interval(resampled, improvement), _p_value(resampled, margin), name
+
+
+def _p_value(resampled: np.ndarray, margin: float) -> float:
+    return float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
 
 
 def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:

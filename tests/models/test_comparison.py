@@ -210,7 +210,7 @@ def test_rows_that_belong_together_are_resampled_together() -> None:
     *values, blocks = stores_and_days(0)
     rows, whole = (compare_values(*values, "rmse", blocks=each) for each in ([], blocks))
     assert whole.high - whole.low > 2 * (rows.high - rows.low)
-    assert whole.test == "paired bootstrap of 12 blocks"
+    assert whole.test == "paired bootstrap of 9 blocks"
     assert whole.improvement == rows.improvement
 
 
