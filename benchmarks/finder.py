@@ -4,8 +4,8 @@ Heads on activations of photos, digits and generated textures, and networks on p
 for its first two cycles at nine lrs half a decade apart. The regret of a suggestion is how much higher the validation
 loss is at it (interpolated over log lr) than at the best lr of the grid, as a share of what training can gain: the loss
 of the best constant prediction less the lowest loss. It is cut off at 1. The spread is the standard deviation of
-log10(suggestion) over seeds and over 40, 100 and 200 steps, in decades. The finder's prior was settled on the first four
-image sets and the first two tables; the others were run once, afterwards.
+log10(suggestion) over seeds and over 40, 100 and 200 steps, in decades. The finder's prior was settled on the first
+four image sets and the first two tables; the others were run once, afterwards.
 
 With an argument, the number of seeds (5).
 """
@@ -66,6 +66,7 @@ class Rows:
         return len(self.inputs)
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows as they are."""
         return self.inputs[rows], self.targets[rows]
 
 

@@ -302,10 +302,11 @@ class Choose(Step):
 
 def _verdict(losses: Sequence[tuple[float, Candidate]], best: float, chosen: Candidate) -> str:
     """What was kept, in words."""
-    others = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses if each is not chosen)
-    trained = losses[0][1]
-    kept = f"{chosen.name} is kept: validation loss {best:.4g}" + (f" (others: {others})" if others else "")
-    return kept if chosen is trained else f"{trained.name} did not help most: {kept}"
+    shown = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses)
+    loss, trained = losses[0]
+    if chosen is trained:
+        return f"{chosen.name} is kept, with the lowest validation loss of: {shown}"
+    return f"{trained.name} did not help: {loss:.4g} against {best:.4g}; {chosen.name} is kept, the lowest of: {shown}"
 
 
 def _slug(name: str) -> str:
