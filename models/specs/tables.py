@@ -74,6 +74,12 @@ class TableDataSpec(Spec):
         "(`group`), or where `split_column` says valid (`column`). auto: last_days with a date, else random.",
     )
     valid_days: int = Field(default=48, ge=1, le=3650, description="Days that validate with last_days.")
+    test_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="With last_days: the last days are the test, which no choice is made by; validation comes before.",
+    )
     fold: int = Field(
         default=0,
         ge=0,
@@ -82,7 +88,13 @@ class TableDataSpec(Spec):
         "2 ... are the folds of a cross-validation in the order of time.",
     )
     valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
-    split_column: str | None = Field(default=None, description="Column for split `group` or `column`.")
+    test_fraction: float = Field(
+        default=0, ge=0, lt=1, description="Share kept for the test with random and group, which no choice is made by."
+    )
+    split_column: str | None = Field(
+        default=None,
+        description="Column for split `group`, or for `column`: then it says train, valid or test in every row.",
+    )
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
 
     @model_validator(mode="after")
@@ -91,6 +103,13 @@ class TableDataSpec(Spec):
             raise ValueError(f"split {self.split!r} needs split_column")
         if self.split == "last_days" and not self.date:
             raise ValueError("split 'last_days' needs a date column")
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction and test_fraction leave nothing to train; their sum must be below 1")
+        by_days = self.split == "last_days" or (self.split == "auto" and self.date)
+        if self.test_fraction and (by_days or self.split == "column"):
+            raise ValueError("test_fraction is for split random and group; the last days test by test_days")
+        if self.test_days and self.split not in ("auto", "last_days"):
+            raise ValueError(f"test_days is for split last_days, not {self.split}; take test_fraction")
         if self.log_target and self.task == "classification":
             raise ValueError("log_target is for regression")
         return self

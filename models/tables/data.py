@@ -149,7 +149,8 @@ class TableData(TrainingData):
         """Evaluate the network and the baselines on all rows of a split.
 
         ``SECTION/METRIC`` of the network, ``ensemble/METRIC`` of its average with the trees, ``baseline/tree_METRIC``
-        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone.
+        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone. On
+        test rows all of them begin with ``test/``.
         """
         rows, targets = self.encoded(section)
         outputs = learner.of_members(
@@ -159,8 +160,10 @@ class TableData(TrainingData):
         found.metrics[f"{section}/loss"] = self._loss(outputs[0], targets)
         members = [self.target.predictions(each) for each in outputs]
         predictions = {"network": np.asarray(np.mean(members, axis=0))}
+        others = "" if section == "valid" else f"{section}/"  # before the names of the metrics of other models
         if snapshots:
-            found.metrics |= {f"single/{name}": metric(members[0], actual) for name, metric in learner.metrics.items()}
+            single = {name: metric(members[0], actual) for name, metric in learner.metrics.items()}
+            found.metrics |= {f"{others}single/{name}": value for name, value in single.items()}
         predictions |= self._baselines(rows, found)
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
@@ -168,7 +171,8 @@ class TableData(TrainingData):
         for model, values in predictions.items():
             title, prefix = MODELS[model]
             metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
-            found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
+            before = f"{others}{prefix}" if prefix else f"{section}/"
+            found.metrics |= {f"{before}{name}": value for name, value in metrics.items()}
             table.append({"model": title, **{name: round(float(value), 5) for name, value in metrics.items()}})
             columns |= self.target.prefixed(model, values)
         found.table("models", f"The network against the baselines, on the same {section} rows", table)

@@ -35,7 +35,7 @@ from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.target import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
-TABLE_VERSION = 4
+TABLE_VERSION = 5
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 FLIGHTS = "flights"
 
@@ -204,11 +204,11 @@ def _write(
         wanted["encoder"].write_text(prepared.encoder.to_json())
     if "split" in wanted:
         with wanted["split"].open("wb") as file:
-            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
+            np.savez(file, train=prepared.train, valid=prepared.valid, test=prepared.test)
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
         wanted["notes"].write_text(json.dumps(notes, default=str))
     if "calendar" in wanted and prepared.calendar is not None:
         prepared.calendar.save(wanted["calendar"])
-    sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
+    sizes = f"{len(prepared.train):,} training, {len(prepared.valid):,} validation and {len(prepared.test):,} test rows"
     workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")

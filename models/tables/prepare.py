@@ -85,13 +85,14 @@ def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
 class Prepared:
     """A table that can be trained on, joined, with targets and dates.
 
-    `train` and `valid` are positions of rows of `frame`, int64; `encoded` and `targets` are all rows as the network
-    takes them; `rejected` is what is not used, and why.
+    `train`, `valid` and `test` are positions of rows of `frame`, int64; no row need test. `encoded` and `targets` are
+    all rows as the network takes them; `rejected` is what is not used, and why.
     """
 
     frame: pd.DataFrame
     train: np.ndarray
     valid: np.ndarray
+    test: np.ndarray
     encoder: TableEncoder
     encoded: Encoded
     targets: np.ndarray
@@ -118,12 +119,12 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     frame = frame.reset_index(drop=True)
     # By what the main table's rows hold: what is joined to them, computed from others, or constant so far can change
     # as data are added, and a row that moved would be compared on after it was trained on.
-    train, valid = split_rows(frame, data, [name for name in own if name in frame])
+    split = split_rows(frame, data, [name for name in own if name in frame])
     keep = [*data.target, *data.date, *([data.split_column] if data.split_column else [])]
     frame, columns_out = drop_unusable_columns(frame, keep)
-    warnings = check_table(frame, data.target, train, valid, data)
+    warnings = check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
-    encoder = TableEncoder.fit(features, train, data)
+    encoder = TableEncoder.fit(features, split.train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
     rejected = [*assembled.rejected, *rows_out, *columns_out]
-    return Prepared(frame, train, valid, encoder, encoded, targets, rejected, warnings, assembled.calendar)
+    return Prepared(frame, *split, encoder, encoded, targets, rejected, warnings, assembled.calendar)
