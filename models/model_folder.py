@@ -12,7 +12,7 @@ from unfreeze.models.errors import UserError
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when a folder of before can no longer be read."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 

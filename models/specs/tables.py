@@ -29,7 +29,9 @@ class TableDataSpec(Spec):
         default="auto", description="`auto`: regression for a target of numbers with more than 20 values."
     )
     log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
-    date: list[str] = Field(default=[], description="Columns of dates; each becomes its parts (add_datepart).")
+    date: list[str] = Field(
+        default=[], description="Columns of dates; each becomes its parts (add_datepart). Others are found."
+    )
     time_of_day: bool = Field(default=False, description="Hour, minute and second among the parts of a date.")
     cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
     drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
@@ -39,6 +41,10 @@ class TableDataSpec(Spec):
     )
     categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
     continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
+    numbers: dict[str, Literal[".", ","]] = Field(
+        default={},
+        description="Columns of text to read as numbers, with their decimal mark: `{price: ','}`. Others are found.",
+    )
     max_category_values: int = Field(
         default=50,
         ge=2,
@@ -71,9 +77,15 @@ class TableDataSpec(Spec):
     split: Literal["auto", "last_days", "random", "group", "column"] = Field(
         default="auto",
         description="How validation rows are chosen: the `last_days`, at `random`, whole values of `split_column` "
-        "(`group`), or where `split_column` says valid (`column`). auto: last_days with a date, else random.",
+        "(`group`), or as `split_column` says (`column`). auto: last_days with a date that is named, or by which the "
+        "rows are a series; else random.",
     )
-    valid_days: int = Field(default=48, ge=1, le=3650, description="Days that validate with last_days.")
+    valid_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=3650,
+        description="Days that validate with last_days. None: about a fifth of the time, a year at most.",
+    )
     test_days: int = Field(
         default=0,
         ge=0,

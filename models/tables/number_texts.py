@@ -12,8 +12,10 @@ from unfreeze.models.tables.reading import in_chunks
 DecimalMark = Literal[".", ","]
 
 MISSING_WORDS = frozenset(
-    ("", "?", "-", "--", "–", "—", ".", "..", "...", "*", "#")
-    + ("na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "missing", "unknown")
+    (
+        *("", "?", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "..", "...", "*", "#"),
+        *("na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "missing", "unknown"),
+    )
 )
 """Texts that stand for a missing value in a column of numbers, whatever their case."""
 
@@ -22,6 +24,7 @@ _CURRENCY = (
     r"(?:[A-Z]{0,3}\p{Sc}|USD|EUR|GBP|JPY|CHF|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY|Rs\.?)"
 )
 _SIGN = r"[+\-\x{2212}]"
+_APOSTROPHE = r"['\x{2019}]"
 
 
 def _pattern(mark: DecimalMark) -> str:
@@ -29,7 +32,7 @@ def _pattern(mark: DecimalMark) -> str:
     fraction = rf"(?:{decimal}\d*)?"
     exponent = r"(?:[eE][+-]?\d+)?"
     # A group of three begins with no 0: 0,123 is a fraction. Groups of two before it are Indian: 12,34,567.
-    groups = "|".join(rf"(?:{separator}\d{{3}})+" for separator in (thousands, _SPACE, "['’]"))
+    groups = "|".join(rf"(?:{separator}\d{{3}})+" for separator in (thousands, _SPACE, _APOSTROPHE))
     grouped = rf"[1-9]\d{{0,2}}(?:{groups}){fraction}|[1-9]\d?(?:{thousands}\d\d)+{thousands}\d{{3}}{fraction}"
     number = rf"{grouped}|\d+{fraction}{exponent}|{decimal}\d+{exponent}"
     return (
@@ -75,10 +78,10 @@ def _read(column: pd.Series, mark: DecimalMark) -> tuple[np.ndarray, np.ndarray]
     twice = pc.and_(*(pc.not_equal(sign, "") for sign in signs))
     sound = pc.and_(pc.equal(opened, closed), pc.invert(twice)).fill_null(False)
     number = pc.if_else(sound, pc.struct_field(parts, "number"), None)
-    number = pc.replace_substring_regex(number, rf"['’{'.' if mark == ',' else ','}]|{_SPACE}", "")
+    number = pc.replace_substring_regex(number, rf"[{'.' if mark == ',' else ','}]|{_SPACE}|{_APOSTROPHE}", "")
     number = pc.replace_substring(number, ",", ".")
     values = number.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    minus = [pc.is_in(sign, pa.array(["-", "−"])) for sign in signs]
+    minus = [pc.is_in(sign, pa.array(["-", "\N{MINUS SIGN}"])) for sign in signs]
     negative = pc.or_(opened, pc.or_(*minus)).fill_null(False).to_numpy(zero_copy_only=False)
     values = np.where(negative, -values, values)
     missing = pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MISSING_WORDS))).to_numpy(zero_copy_only=False)

@@ -86,14 +86,28 @@ def _by_days(dates: pd.Series, data: TableDataSpec) -> tuple[np.ndarray, str]:
     """The part of every row by its day, and what decides."""
     day = dates.dt.normalize()
     tested = _last_day(day) - pd.Timedelta(days=data.test_days)
+    days = validation_days(dates, data)
     if data.fold:
         parts = np.full(len(day), _UNUSED, np.int8)
-        for part, rows in zip((_TRAIN, _VALID), time_fold(day[day <= tested], data.fold, data.valid_days), strict=True):
+        for part, rows in zip((_TRAIN, _VALID), time_fold(day[day <= tested], data.fold, days), strict=True):
             parts[np.flatnonzero(day <= tested)[rows]] = part
     else:
-        validated = tested - pd.Timedelta(days=data.valid_days)
+        validated = tested - pd.Timedelta(days=days)
         parts = np.select([day > tested, day > validated], [_TEST, _VALID], _TRAIN).astype(np.int8)
-    return parts, f"valid_days is {data.valid_days}" + (f", test_days {data.test_days}" if data.test_days else "")
+    return parts, f"valid_days is {days}" + (f", test_days {data.test_days}" if data.test_days else "")
+
+
+def validation_days(dates: pd.Series, data: TableDataSpec) -> int:
+    """Days that validate: those stated, else a fifth of the time before the test, from one day to a year.
+
+    A hundredth of the rows may be earlier: where nothing is known tables tend to say 1900.
+    """
+    if data.valid_days is not None:
+        return data.valid_days
+    day = dates.dt.normalize()
+    first = day.quantile(0.01).normalize()
+    span = int((_last_day(day) - first).days) + 1 - data.test_days
+    return min(max(round(span / 5), 1), 365)
 
 
 def time_fold(dates: pd.Series, fold: int, days: int) -> tuple[np.ndarray, np.ndarray]:

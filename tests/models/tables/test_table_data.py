@@ -9,7 +9,6 @@ import pandas as pd
 from unfreeze import Tables
 
 TINY: dict[str, Any] = {
-    "model": {"layers": [8], "dropout": [0.0]},
     "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 1}],
     "optimizer": {"batch_size": 64},
     "device": "cpu",
