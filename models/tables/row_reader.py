@@ -76,7 +76,8 @@ class TrainedTypes:
 
     def apply(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """The rows with these types, and row -> why it is not usable."""
-        frame, errors, read = without_categories(frame), dict[int, str](), dict[str, Any]()
+        frame = without_categories(frame).infer_objects()
+        errors, read = dict[int, str](), dict[str, Any]()
         for name in (name for name in self.numbers if name in frame):
             if not types.is_numeric_dtype(frame[name]):
                 read[name], wrong = read_numbers(frame[name], self.numbers[name])
@@ -88,9 +89,7 @@ class TrainedTypes:
                 read[name] = lowered.map({"true": True, "1": True, "false": False, "0": False}).astype(object)
                 reject(errors, frame[name], (read[name].isna() & frame[name].notna()).to_numpy(), "true or false")
         for name in (name for name in self.texts if name in frame):
-            truths = frame[name].dtype == object and types.infer_dtype(frame[name]) == "boolean"  # and gaps
-            if truths or types.is_numeric_dtype(frame[name]):
-                read[name] = self.texts[name](frame[name])
+            read[name] = self.texts[name](frame[name])
         return frame.assign(**read), errors
 
 
@@ -142,18 +141,19 @@ def reject(errors: dict[int, str], column: pd.Series, rows: np.ndarray, what: st
 
 
 def _writer(categories: Sequence[Any]) -> Callable[[pd.Series], pd.Series]:
-    """How numbers and truths are written as the training's categories are."""
+    """How values of any type are written as the training's categories are: 7 as 007, and true as True."""
     texts = [text for text in categories if isinstance(text, str)]
-    lengths = {len(text) for text in texts if text.isdigit()} if all(map(str.isdigit, texts)) else set()
+    lengths = {len(text) for text in texts} if all(map(str.isdigit, texts)) else set()
     width = lengths.pop() if len(lengths) == 1 else 0
     truths = {text.strip().lower(): text for text in texts}
 
     def write(column: pd.Series) -> pd.Series:
-        if not types.is_numeric_dtype(column) or types.is_bool_dtype(column):
+        if types.is_bool_dtype(column) or (column.dtype == object and types.infer_dtype(column) == "boolean"):
             return column.map(lambda value: truths.get(str(value).lower(), str(value)), na_action="ignore")
-        whole = column if has_fractions(column) else column.astype("Int64")
-        written: pd.Series = whole.astype("str").str.zfill(width).where(column.notna())
-        return written
+        if types.is_numeric_dtype(column):
+            whole = column if has_fractions(column) else column.astype("Int64")
+            column = whole.astype("str").where(column.notna())
+        return column.str.zfill(width) if width and types.is_string_dtype(column) else column
 
     return write
 
