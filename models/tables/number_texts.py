@@ -71,7 +71,7 @@ def decimal_mark(texts: pd.Series) -> DecimalMark:
 
 def _read(column: pd.Series, mark: DecimalMark) -> tuple[np.ndarray, np.ndarray]:
     codes, distinct = pd.factorize(column)
-    texts = pc.utf8_trim_whitespace(pa.array([str(value) for value in distinct], pa.string()))
+    texts = pc.utf8_trim_whitespace(pa.array(pd.Series(distinct).astype("str")).cast(pa.string()))
     parts = pc.extract_regex(texts, _PATTERNS[mark])
     opened, closed = (pc.not_equal(pc.struct_field(parts, name), "") for name in ("open", "close"))
     signs = [pc.struct_field(parts, name) for name in ("sign", "after")]

@@ -14,6 +14,7 @@ from unfreeze.models.tables.checks import check_table, drop_unusable_columns, dr
 from unfreeze.models.tables.dates import add_datepart, parse_dates, part_names, read_dates
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
+from unfreeze.models.tables.leaks import copies
 from unfreeze.models.tables.reading import unknown_column
 from unfreeze.models.tables.roles import Found, Role, convert_numbers, describe_roles, infer_roles
 from unfreeze.models.tables.row_reader import RawColumns
@@ -159,6 +160,7 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     data = data.model_copy(update={"drop": [*data.drop, *unseen]})
     encoder = TableEncoder.fit(features, split.train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
+    warnings += copies(encoded, targets, split)
     rejected = [*assembled.rejected, *rows_out, *columns_out]
     roles = describe_roles(found, stated, encoder, columns_out)
     raw = RawColumns(_needed(own, joins, encoder, data), found.lenient)

@@ -4,7 +4,6 @@ Text that holds numbers or dates is read as such, ids and row numbers are left o
 found becomes settings, so that a model reads rows as its training did.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +13,14 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.column_names import is_code, is_counter, is_id, is_time
 from unfreeze.models.tables.columns import has_fractions, whole_numbers_of
 from unfreeze.models.tables.dates import read_dates
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.number_texts import MISSING_WORDS, DecimalMark, decimal_mark, read_numbers
 from unfreeze.models.tables.reading import unknown_column
 
-SAMPLE_ROWS = 100_000
+SAMPLE_ROWS = 20_000
 """Rows at most that decide what a column is; conversions and counts of ids take all of them."""
 MOST_UNREADABLE = 0.05
 """Share of the texts that may be no number, or no date, in a column of these."""
@@ -31,17 +31,6 @@ ALL_DISTINCT = 0.99
 _FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
 _WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
 _FIRST_DAY, _LAST_DAY = 19_000_101, 21_001_231
-
-_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_GLUED_ID = re.compile(
-    r"(user|customer|client|order|passenger|row|product|item|store|shop|transaction|session|patient|account|device)id"
-)
-_ID_NAMES = {"id", "ids", "uuid", "guid"}
-_CODE_NAMES = {"zip", "zipcode", "postcode", "postal", "plz"}
-_COUNTER_NAMES = {"index", "idx", "row", "rownum", "number", "nr", "no"}
-"""Last words of names: the number of inhabitants is no number of a row."""
-_NO_NAME = re.compile(r"(Unnamed: |column )\d+")
-_TIME_NAMES = {"year", "month", "week", "day", "hour", "minute", "second", "time", "date", "timestamp", "age", "period"}
 
 
 class Role(NamedTuple):
@@ -220,9 +209,8 @@ def _mark(column: pd.Series, data: TableDataSpec) -> DecimalMark | None:
         return None
     if column.name in data.continuous:
         return mark if read > wrong.sum() else None
-    words = _words(str(column.name))
-    is_code = _is_id(words) or {*words} & _CODE_NAMES or _is_padded(sample)
-    return mark if not is_code and wrong.sum() <= MOST_UNREADABLE * (read + wrong.sum()) else None
+    is_name = is_code(str(column.name)) or _is_padded(sample)
+    return mark if not is_name and wrong.sum() <= MOST_UNREADABLE * (read + wrong.sum()) else None
 
 
 def _is_padded(texts: pd.Series) -> bool:
@@ -256,27 +244,26 @@ def _look(column: pd.Series) -> Role | None:
 def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
     if has_fractions(sample) or has_fractions(column):  # a measurement, however distinct
         return None
-    name, words = str(column.name), _words(str(column.name))
+    name = str(column.name)
     if sample.between(_FIRST_DAY, _LAST_DAY).all() and (role := _date_role(sample.astype("Int64").astype("str"), name)):
         return role
-    is_code = _is_id(words) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
-    if not is_code and sample.nunique() < ALL_DISTINCT * len(sample):  # of all rows a smaller share is distinct
+    if not is_code(name) and sample.nunique() < ALL_DISTINCT * len(sample):  # of all rows a smaller share is distinct
         return None
     values, rows = int(column.nunique()), int(column.count())
-    if reason := _why_id(column, words, values, rows):
+    if reason := _why_id(column, values, rows):
         return _left_out(name, reason)
     reason = f"a code by its name, {values:,} values"
-    return Role(name, "category", reason, f"--data.continuous {name}") if is_code else None
+    return Role(name, "category", reason, f"--data.continuous {name}") if is_code(name) else None
 
 
-def _why_id(column: pd.Series, words: list[str], values: int, rows: int) -> str:
+def _why_id(column: pd.Series, values: int, rows: int) -> str:
     """Why whole numbers identify their rows; empty where they do not."""
-    if _is_id(words) and values * 2 > rows:
+    name = str(column.name)
+    if is_id(name) and values * 2 > rows:
         return f"an id by its name, {values:,} values in {rows:,} rows"
-    by_name = {*words[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(str(column.name))
-    if by_name and values >= ALL_DISTINCT * rows:
+    if is_counter(name) and values >= ALL_DISTINCT * rows:
         return f"a row number by its name, {values:,} values in {rows:,} rows"
-    if values == rows == len(column) and not {*words} & _TIME_NAMES and _counts_rows(column):
+    if values == rows == len(column) and not is_time(name) and _counts_rows(column):
         return "a row number: it grows by about one from row to row"
     return ""
 
@@ -319,12 +306,3 @@ def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:
 
 def _left_out(name: str, reason: str) -> Role:
     return Role(name, "left out", reason, f"--data.categorical {name}")
-
-
-def _words(name: str) -> list[str]:
-    """Words of a column's name in lower case: those of customerID and customer_id are ``customer`` and ``id``."""
-    return [part.lower() for part in _NAME_PARTS.findall(name)]
-
-
-def _is_id(words: list[str]) -> bool:
-    return bool({*words} & _ID_NAMES) or any(_GLUED_ID.fullmatch(word) for word in words)

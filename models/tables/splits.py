@@ -163,11 +163,11 @@ def _shares(frame: pd.DataFrame, identity: list[str], seed: int) -> Iterator[np.
             # 7.0, and a column that is empty so far, whose kind is not known, move no row.
             column = part[name].astype("float64" if is_number(part[name]) else "str")
             hashed = pd.util.hash_pandas_object(column, index=False).to_numpy()
-            places = _mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
+            places = mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
         yield places / 2**64
 
 
-def _mixed(numbers: np.ndarray) -> np.ndarray:
+def mixed(numbers: np.ndarray) -> np.ndarray:
     """Spread uint64 evenly, each to its own place (the finalizer of splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
