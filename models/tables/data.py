@@ -26,6 +26,8 @@ from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import TableHead, network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
+from unfreeze.models.tables.roles import Role
+from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
@@ -54,14 +56,17 @@ def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
 class TableData(TrainingData):
     """A spec, an encoder and the encoded rows.
 
-    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``notes``, ``calendar``, ``main`` and
-    ``join-N``.
+    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``columns``, ``notes``, ``calendar``,
+    ``main`` and ``join-N``. The data of `params` have what was found filled in.
     """
 
     batch_sizes = (32, 256)
 
     def __init__(self, params: TrainTables, prepared: Prepared) -> None:
         self.prepared = prepared
+        columns = json.loads(self._file("columns").read_text())
+        self.raw = RawColumns(**columns["raw"])
+        params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
         self.encoder = TableEncoder.from_json(self.kept_file.read_text())
         self.target = self.encoder.target
         self.device = ready_device(params.device)
@@ -110,15 +115,17 @@ class TableData(TrainingData):
         return self._file("encoder")
 
     def describe(self) -> Findings:
-        """Types of columns, what was rejected, warnings, the model's summary."""
+        """Roles and types of columns, what was rejected, warnings, the model's summary."""
         found, notes = Findings(), json.loads(self._file("notes").read_text())
         for key, title, rows in (
+            ("roles", "What each column is for", notes["roles"]),
             ("columns", "Types of columns", notes["types"]),
             ("rejected", "Rejected rows and columns", notes["rejected"]),
         ):
             if rows:
                 found.frame(f"data/{key}.feather", pd.DataFrame(rows).astype("string"))
                 found.table(key, title, rows)
+        found.lines += [str(Role(**role)) for role in notes["roles"]]
         found.lines += [f"rejected: {', '.join(map(str, entry.values()))}" for entry in notes["rejected"]]
         if notes["warnings"]:
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
@@ -130,8 +137,9 @@ class TableData(TrainingData):
         return found
 
     def sample(self, rows: np.ndarray) -> pd.DataFrame:
-        """At most `SAMPLED` of the rows, drawn at random, in their order."""
-        return self.frame.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
+        """At most `SAMPLED` of the rows, drawn at random, in their order; columns that are left out are missing."""
+        features: pd.DataFrame = self.frame.drop(columns=self.params.data.drop, errors="ignore")
+        return features.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
 
     def reference(self) -> pd.DataFrame:
         """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
@@ -166,15 +174,18 @@ class TableData(TrainingData):
         """Evaluate the network and the baselines on all rows of a split.
 
         ``SECTION/METRIC`` of the network, ``ensemble/METRIC`` of its average with the trees, ``baseline/tree_METRIC``
-        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone.
+        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone. On
+        test rows all of them begin with ``test/``.
         """
         rows, targets = self.encoded(section)
         actual, found = self.target.actual(torch.from_numpy(targets)), Findings()
         members = self._members(learner, candidate, rows)
         predictions = {"network": np.asarray(np.mean(members, axis=0))}
+        others = "" if section == "valid" else f"{section}/"  # before the names of the metrics of other models
         found.metrics[f"{section}/loss"] = self.target.loss_of(predictions["network"], actual)
         if len(members) > 1:
-            found.metrics |= {f"single/{name}": metric(members[-1], actual) for name, metric in learner.metrics.items()}
+            single = {name: metric(members[-1], actual) for name, metric in learner.metrics.items()}
+            found.metrics |= {f"{others}single/{name}": value for name, value in single.items()}
         predictions |= self._baselines(rows, found)
         if self.params.ensemble:
             predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
@@ -185,7 +196,8 @@ class TableData(TrainingData):
         for model, values in predictions.items():
             title, prefix = MODELS[model]
             metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
-            found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
+            before = f"{others}{prefix}" if prefix else f"{section}/"
+            found.metrics |= {f"{before}{name}": value for name, value in metrics.items()}
             table.append({"model": title, **{name: round(float(value), 5) for name, value in metrics.items()}})
             columns |= self.target.prefixed(model, values)
         found.table("models", f"The network against the baselines, on the same {section} rows", table)
@@ -268,12 +280,11 @@ class TableData(TrainingData):
         files, data = self.prepared.files, self.params.data
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
-        save_table_model(folder, candidate.states, self.params, self.encoder, joins, calendar)
+        save_table_model(folder, candidate.states, self.params, self.encoder, joins, self.raw, calendar)
 
     def example(self) -> pd.DataFrame:
-        """Rows with the raw columns of the main table; a synthetic one unless real data may be kept."""
-        raw = open_table(self._file("main")).slice(0, 100).to_pandas()
-        raw = raw.drop(columns=self.params.data.target, errors="ignore")
+        """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""
+        raw = open_table(self._file("main")).select(self.raw.needed).slice(0, 100).to_pandas()
         return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
 
     def summary(self, metrics: Mapping[str, float]) -> str:

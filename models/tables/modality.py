@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.target import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
-TABLE_VERSION = 4
+TABLE_VERSION = 5
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 FLIGHTS = "flights"
 
@@ -71,7 +72,8 @@ class Tables(Modality):
         joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
-        suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz", "notes": ".json"}
+        suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz"}
+        suffixes |= {"columns": ".json", "notes": ".json"}
         if data.events or data.rolling:
             suffixes["calendar"] = ".feather"
         files = {name: Derived("prepared", f"{key}-{name}", suffix) for name, suffix in suffixes.items()}
@@ -219,11 +221,15 @@ def _write(
         wanted["encoder"].write_text(prepared.encoder.to_json())
     if "split" in wanted:
         with wanted["split"].open("wb") as file:
-            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
+            np.savez(file, train=prepared.train, valid=prepared.valid, test=prepared.test)
+    if "columns" in wanted:
+        found = prepared.data.model_dump(exclude={"source", "join"})  # the files may have moved by then
+        wanted["columns"].write_text(json.dumps({"found": found, "raw": asdict(prepared.raw)}))
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
+        notes["roles"] = [role._asdict() for role in prepared.roles]
         wanted["notes"].write_text(json.dumps(notes, default=str))
     if "calendar" in wanted and prepared.calendar is not None:
         prepared.calendar.save(wanted["calendar"])
-    sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
+    sizes = f"{len(prepared.train):,} training, {len(prepared.valid):,} validation and {len(prepared.test):,} test rows"
     workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")
