@@ -1,4 +1,4 @@
-"""Search for better settings, the differential learning-rate ratios by default, and pay for the shared part once."""
+"""Search for better settings, by default the differential learning-rate ratios, and pay for the shared part once."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from unfreeze.models.addresses import WITHOUT_PASSWORD
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Choose, Evaluate, run_recipe
-from unfreeze.models.search import SweepSpec
+from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
@@ -20,7 +20,7 @@ from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps import sweep as sweeps
 from unfreeze.tasks.sweeps.study import load_study
 
-DEFAULTS = SweepSpec()
+DEFAULTS, TABLE_DEFAULTS = SweepSpec(), SweepSpec(space=TABLE_SPACE)
 TRAINING = TrainImages()
 TABLE = TrainTables()
 
@@ -37,7 +37,7 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
 
 
 @flow(name="sweep-tables", flow_run_name="sweep {training.data.source}")
-def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
+def sweep_tables(params: SweepSpec = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
     """The same for a training on a table.
 
     Args:

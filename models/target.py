@@ -6,6 +6,7 @@ and how two models are compared on it. Nothing else in the project asks "classes
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,11 @@ class Target(ABC):
     @abstractmethod
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Outputs (N, C) as metrics and users want them, float64: probabilities, or values in the target's scale."""
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """What several models say together: the mean of their predictions (N, C), float64."""
+        # One after another: numpy's mean adds up in another order if there is but one row.
+        return np.asarray(reduce(np.add, members) / len(members))
 
     @abstractmethod
     def actual(self, targets: torch.Tensor) -> np.ndarray:
@@ -195,28 +201,38 @@ class Numbers(Target):
         Names of the T numbers in the order of the outputs.
     log
         Whether the network is trained on log(1 + number), so that errors count as ratios.
+    deviations
+        Of the training targets, in the scale of training: the loss is in units of their squares. None: 1.
     """
 
     name, task, default_loss = "numbers", "regression", "squared_error"
     known_metrics, default_metrics = VALUE_METRICS, tuple(VALUE_METRICS)
 
-    def __init__(self, columns: Sequence[str], log: bool = False) -> None:
+    def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
         self.columns, self.log = list(columns), log
+        self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of outputs and targets (N, T), in the scale of training."""
-        return functional.mse_loss(outputs.double(), targets.double())
+        """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""
+        deviations = torch.from_numpy(self._deviations)
+        return functional.mse_loss(outputs.double() / deviations, targets.double() / deviations)
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """Mean squared error in the scale of training of values (N, T) in their own."""
+        """As `score`, of values (N, T) in their own scale."""
         if self.log:
             predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
-        return float(np.square(predictions - actual).mean())
+        return float(np.square((predictions - actual) / self._deviations).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""
         values: np.ndarray = (outputs.double().expm1() if self.log else outputs.double()).numpy()
         return values
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean in the scale of training."""
+        if not self.log:
+            return super().average(members)
+        return np.asarray(np.expm1(super().average([np.log1p(np.maximum(each, 0)) for each in members])))
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""

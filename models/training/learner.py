@@ -118,7 +118,10 @@ class Learner:
         return lrs
 
     def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
-        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar."""
+        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar.
+
+        A network that is an ensemble gives outputs (B, K, C) in training: its loss is the mean of its K members'.
+        """
         with self.precision.autocast(training=True):
             if train.precomputed:
                 logits = self.network.head(inputs)
@@ -128,6 +131,8 @@ class Learner:
                 with torch.no_grad(), self.precision.autocast(training=False):
                     parts = [self.network.body(part) for part in split_inputs(inputs, train.forward_size)]
                 logits = self.network.head(torch.cat(parts))
+            if members := logits.ndim == 3 and logits.shape[1]:  # (B, K, C): each member learns from every row
+                logits, targets = logits.flatten(0, 1), targets.repeat_interleave(members, dim=0)
             loss = self.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
