@@ -198,6 +198,10 @@ class TrainingData(ABC):
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """A candidate's predictions for a split, see `Target.predictions`."""
 
+    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
+        """The candidate with what follows from its evaluation on the validation rows."""
+        return candidate
+
     @abstractmethod
     def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
         """Evaluate a candidate, with metrics named ``SECTION/NAME``.
@@ -284,8 +288,14 @@ class Modality(ABC):
         """List what to predict: ``path``, ``rows`` and ``content`` (changes with them)."""
 
     @abstractmethod
-    def compare(self, data: TrainingData, champion: "Trained", challenger: "Trained") -> Comparison:
-        """Champion against challenger on the same validation rows, none of which the champion was trained on."""
+    def compare(
+        self, data: TrainingData, champion: "Trained", challenger: "Trained", margin: float = 0.0
+    ) -> Comparison:
+        """Champion against challenger on the same test rows, which neither was trained or chosen on.
+
+        Without test rows on the validation rows that the champion was not trained on. `margin` is the improvement that
+        the p-value is about.
+        """
 
     @abstractmethod
     def drift(self, data: TrainingData, champion: "Trained", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -80,7 +80,7 @@ class Course:
         self.built = 0
         """How often something shared was built."""
         self.chosen: Candidate | None = None
-        self._activations: dict[int, dict[tuple[str, int], Path]] = {}
+        self._activations: dict[int, Mapping[tuple[str, int], Path]] = {}
         if record.checkpoint is not None:
             restore_between_stages(self.learner, record.checkpoint)
         # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
@@ -92,6 +92,17 @@ class Course:
         if self.chosen is None:
             raise RuntimeError("no model is chosen yet")
         return self.chosen
+
+    def skips(self, position: int) -> str:
+        """Why a stage is not worth its time, see `Stage.fewest_errors`; empty if it is."""
+        fewest, before = self.params.recipe[position].fewest_errors, self.record.results.get(position - 1, {})
+        accuracy = before.get("metrics", {}).get("accuracy")
+        if fewest is None or accuracy is None:
+            return ""
+        wrong = round((1 - accuracy) * len(self.data.rows["valid"]))
+        if wrong >= fewest:
+            return ""
+        return f"skipped: {wrong} of {len(self.data.rows['valid']):,} validation rows are wrong, too few to show a gain"
 
     def begin(self) -> None:
         """Put weights and random numbers where the latest stage left them."""
@@ -111,14 +122,22 @@ class Course:
             state = self.learner.network.head.state_dict()
             self.learner.head_alone = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
-    def activations(self, position: int) -> dict[tuple[str, int], Path]:
+    def activations(self, position: int) -> Mapping[tuple[str, int], Path]:
         """What a stage reads precomputed, if anything; computed once."""
         if position not in self._activations:
             self.begin()
             before = self.workspace.built
-            self._activations[position] = self.data.precompute(self.learner, position, self.workspace)
+            self._activations[position] = self._precomputed(position)
             self.built += self.workspace.built > before
         return self._activations[position]
+
+    def _precomputed(self, position: int) -> Mapping[tuple[str, int], Path]:
+        learner, leading = self.learner, all(stage.train == "head" for stage in self.params.recipe[: position + 1])
+        if learner.head_alone is None or not leading:
+            return self.data.precompute(learner, position, self.workspace)
+        # The body may be another one by now, as in a resumed training: that stage saw the initial one.
+        initial = self.data.network().state_dict()
+        return learner.of_members([initial], lambda: self.data.precompute(learner, position, self.workspace))[0]
 
 
 @dataclass
@@ -150,7 +169,7 @@ class Precompute(Step):
 
     verb = "precompute activations for"
 
-    def run(self) -> dict[tuple[str, int], Path]:
+    def run(self) -> Mapping[tuple[str, int], Path]:
         """The files, see `unfreeze.models.modality.Activations`."""
         return self.course.activations(self.position)
 
@@ -218,6 +237,12 @@ class Train(Step):
         """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
         began = time.monotonic()
         course, stage, learner = self.course, self.stage, self.course.learner
+        if why := course.skips(self.position):
+            before = course.record.results[self.position - 1]
+            none = {"lr": self.lr, "epochs": 0, "steps": learner.progress.step, "train_loss": None, "seconds": 0.0}
+            self.result = {**before, **none, "name": stage.name, "stopped": why}
+            course.record.results[self.position] = self.result
+            return
         activations = course.activations(self.position)
         train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
         course.begin()
@@ -262,7 +287,8 @@ class Choose(Step):
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
         most = None if course.params.keep == "best" else 1
-        for candidate in islice(data.candidates(learner, self.position, course.activations, snapshots), most):
+        last = learner.progress.stage  # not that of this step where the last stages were skipped
+        for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
         course.begin()
@@ -276,10 +302,11 @@ class Choose(Step):
 
 def _verdict(losses: Sequence[tuple[float, Candidate]], best: float, chosen: Candidate) -> str:
     """What was kept, in words."""
-    others = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses if each is not chosen)
-    trained = losses[0][1]
-    kept = f"{chosen.name} is kept: validation loss {best:.4g}" + (f" (others: {others})" if others else "")
-    return kept if chosen is trained else f"{trained.name} did not help most: {kept}"
+    shown = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses)
+    loss, trained = losses[0]
+    if chosen is trained:
+        return f"{chosen.name} is kept, with the lowest validation loss of: {shown}"
+    return f"{trained.name} did not help: {loss:.4g} against {best:.4g}; {chosen.name} is kept, the lowest of: {shown}"
 
 
 def _slug(name: str) -> str:
@@ -306,6 +333,8 @@ class Evaluate(Step):
         alone = self.section == "baseline"
         candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
         found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
+        if self.section == "valid":
+            course.chosen = course.data.settled(candidate, found.metrics)
         course.record.evaluated.add(self.section)
         return found
 
@@ -407,16 +436,22 @@ def run_recipe(
             yield step
 
 
+def _before_training(course: Course, position: int) -> Iterator[Step]:
+    stages, stage = course.params.recipe, course.params.recipe[position]
+    if stage.precomputes:
+        yield Precompute(course, position)
+    if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
+        yield Unfreeze(course, position)
+    if stage.find_lr and position not in course.record.suggestions:
+        yield FindLr(course, position)
+
+
 def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator[Step]:
     course, stages = Course(data, workspace, record), data.params.recipe
     for position, stage in enumerate(stages):
         if position not in record.results:
-            if stage.precomputes:
-                yield Precompute(course, position)
-            if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
-                yield Unfreeze(course, position)
-            if stage.find_lr and position not in record.suggestions:
-                yield FindLr(course, position)
+            if not course.skips(position):
+                yield from _before_training(course, position)
             yield Train(course, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
         if is_head and data.evaluates_head_alone:

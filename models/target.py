@@ -15,6 +15,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional
 
+from unfreeze.models.calibration import expected_calibration_error, temperature
 from unfreeze.models.comparison import Comparison, compare_classes, compare_values
 from unfreeze.models.errors import choose
 from unfreeze.models.findings import Findings
@@ -97,8 +98,19 @@ class Target(ABC):
         """Tables and figures of where the predictions err; artifacts are below `section`."""
 
     @abstractmethod
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
-        """Paired test of two models' answers (see `frame`) against actual labels (N,) or numbers (N, T)."""
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """Paired test of two models' answers (see `frame`) against actual labels (N,) or numbers (N, T).
+
+        See `compare_values` for the margin and blocks.
+        """
 
 
 class SingleLabel(Target):
@@ -151,8 +163,10 @@ class SingleLabel(Target):
         return wrong
 
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
-        """Precision, recall and F1 per class, and the confusion matrix."""
+        """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
+        found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
+        found.metrics[f"{section}/temperature"] = temperature(predictions, actual)
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
         )
@@ -164,10 +178,18 @@ class SingleLabel(Target):
         found.figure(f"{section}/confusion.png", "Confusion matrix", figure)
         return found
 
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
         """McNemar's test on which rows each classifies right."""
         before, after = (each["class"].astype(str).to_numpy() for each in (champion, challenger))
-        return compare_classes(actual.astype(str), before, after)
+        return compare_classes(actual.astype(str), before, after, margin=margin, blocks=blocks)
 
 
 class Numbers(Target):
@@ -239,10 +261,19 @@ class Numbers(Target):
             found.figure(f"{section}/residuals_{name}.png", f"Residuals of {name}", figure)
         return found
 
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
         """Paired bootstrap of the RMSPE (trained on a logarithm) or the RMSE."""
         before, after = (each[list(self.columns)].to_numpy(dtype=np.float64) for each in (champion, challenger))
-        return compare_values(actual.astype(np.float64), before, after, "rmspe" if self.log else "rmse")
+        metric = "rmspe" if self.log else "rmse"
+        return compare_values(actual.astype(np.float64), before, after, metric, margin=margin, blocks=blocks)
 
 
 TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, Numbers)}

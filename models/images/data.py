@@ -1,7 +1,10 @@
 """A spec bound to its images: the network, each stage's batches, and what is shown of both."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +22,7 @@ from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
+from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_file import RowFile
@@ -39,8 +43,8 @@ from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
 
 View = tuple[str, int]
 """A split and the number of a view: 0 is plain, others are random but fixed."""
-LATE_SHARE = 0.15
-"""Usual lr of a pretrained body's late layers over that of new layers."""
+TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
+"""Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
 """Images in the preview of augmentation, each with three random views beside it."""
@@ -103,7 +107,7 @@ class ImageData(TrainingData):
         prior = super().lr_prior(stage)
         if prior is None or stage.train == "head" or self.params.model.weights == "none":
             return prior
-        return prior._replace(lr=min(prior.lr, LATE_SHARE * prior.lr * stage.ratio))
+        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
 
     def metric_names(self) -> list[str]:
         """Accuracy first, whatever else is wanted."""
@@ -170,11 +174,13 @@ class ImageData(TrainingData):
 
         def build(wanted: dict[str, Path]) -> None:
             total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
+            folded = copy.deepcopy(body).cpu().eval()
+            fold_batch_norms(folded, self.sizes[position])
             with workspace.progress("Precomputing activations") as advance:
                 for name, path in wanted.items():
                     split, _, view = name.partition("/")
                     report = partial(_advance_from, advance, done, total)
-                    self.write_view(body, position, (split, int(view)), path, report)
+                    self.write_view(folded, position, (split, int(view)), path, report)
                     done += len(self.rows[split])
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
@@ -270,8 +276,10 @@ class ImageData(TrainingData):
         final = learner.state()
         if snapshots:
             yield Candidate("the last weights alone", [final], position)
-        frozen = [number for number in range(position + 1) if self.params.recipe[number].train == "head"]
-        if learner.head_alone is not None and frozen:
+        frozen = [
+            number for number, _ in takewhile(lambda each: each[1].train == "head", enumerate(self.params.recipe))
+        ]
+        if learner.head_alone is not None and frozen and position > frozen[-1]:
             alone = self._frozen_state(learner.head_alone, final)
             yield Candidate("head", [alone], frozen[-1])
             yield Candidate("mean of head and all weights", [_mean_state(alone, final)], position)
@@ -339,6 +347,8 @@ class ImageData(TrainingData):
             f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
             f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
         )
+        if section == "valid" and values["loss_tta"] > values["loss"]:
+            found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
             found.add(self.target.report(averaged, targets, section))
             self._show_worst(found, position, split, predictions)
@@ -359,10 +369,16 @@ class ImageData(TrainingData):
 
     # --- the model
 
+    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
+        """Without TTA where it does not lower the validation loss."""
+        if metrics["valid/loss_tta"] <= metrics["valid/loss"]:
+            return candidate
+        return replace(candidate, parts={**candidate.parts, "tta": TtaSpec(n_aug=0)})
+
     def save(self, folder: Path, candidate: Candidate) -> None:
         """Write ``model.safetensors`` and ``model.json``."""
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
-        params = self.params.model_copy(update={"model": model})
+        params = self.params.model_copy(update={"model": model, "tta": candidate.parts.get("tta", self.params.tta)})
         classes, size = list(self.index.classes), self.sizes[candidate.position]
         save_classifier(folder, candidate.states, params, self.preprocessing, classes, size)
 

@@ -139,7 +139,7 @@ class Images(Modality):
         built = workspace.derive("keep listing", files, lambda wanted: _write(wanted["listing"], listing))
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
+    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
         """Both on the test images, or without any on the validation images, that the champion did not learn from.
 
         Raises
@@ -158,11 +158,10 @@ class Images(Modality):
             split = "test" if len(tests) else "validation"
             raise UserError(f"no {split} image is left that the champion was not trained on; add images")
         paths = index.rows["path"].take(rows).to_pylist()
-        answers = []
-        for version in (champion, challenger):
-            predictor = ImagePredictor(version.folder)
-            answers.append(predictor.target.frame(predictor.probabilities(paths)))
-        return predictor.target.compare(np.array(index.rows["label"].take(rows).to_pylist()), *answers)
+        predictors = [ImagePredictor(version.folder) for version in (champion, challenger)]
+        before, after = (each.target.frame(each.probabilities(paths)) for each in predictors)
+        actual = np.array(index.rows["label"].take(rows).to_pylist())
+        return predictors[1].target.compare(actual, before, after, margin=margin)
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Class balance of all images, looks and features of the new ones against the champion's."""

@@ -134,8 +134,8 @@ class TrainImages(Training):
     augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
     recipe: list[Stage] = Field(
         default=[
-            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=40, patience=1),
-            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=40, patience=1),
+            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=100, patience=1),
+            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=100, patience=2),
             Stage(
                 name="full",
                 train="all",
@@ -144,7 +144,8 @@ class TrainImages(Training):
                 cycles=3,
                 cycle_steps=15,
                 cycle_mult=2,
-                patience=1,
+                patience=2,
+                fewest_errors=5,
                 freeze_batchnorm=True,
             ),
         ],

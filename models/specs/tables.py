@@ -29,7 +29,9 @@ class TableDataSpec(Spec):
         default="auto", description="`auto`: regression for a target of numbers with more than 20 values."
     )
     log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
-    date: list[str] = Field(default=[], description="Columns of dates; each becomes its parts (add_datepart).")
+    date: list[str] = Field(
+        default=[], description="Columns of dates; each becomes its parts (add_datepart). Others are found."
+    )
     time_of_day: bool = Field(default=False, description="Hour, minute and second among the parts of a date.")
     cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
     drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
@@ -39,6 +41,10 @@ class TableDataSpec(Spec):
     )
     categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
     continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
+    numbers: dict[str, Literal[".", ","]] = Field(
+        default={},
+        description="Columns of text to read as numbers, with their decimal mark: `{price: ','}`. Others are found.",
+    )
     max_category_values: int = Field(
         default=50,
         ge=2,
@@ -71,9 +77,21 @@ class TableDataSpec(Spec):
     split: Literal["auto", "last_days", "random", "group", "column"] = Field(
         default="auto",
         description="How validation rows are chosen: the `last_days`, at `random`, whole values of `split_column` "
-        "(`group`), or where `split_column` says valid (`column`). auto: last_days with a date, else random.",
+        "(`group`), or as `split_column` says (`column`). auto: last_days with a date that is named, or by which the "
+        "rows are a series; else random.",
     )
-    valid_days: int = Field(default=48, ge=1, le=3650, description="Days that validate with last_days.")
+    valid_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=3650,
+        description="Days that validate with last_days. None: about a fifth of the time, a year at most.",
+    )
+    test_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="With last_days: the last days are the test, which no choice is made by; validation comes before.",
+    )
     fold: int = Field(
         default=0,
         ge=0,
@@ -82,7 +100,13 @@ class TableDataSpec(Spec):
         "2 ... are the folds of a cross-validation in the order of time.",
     )
     valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
-    split_column: str | None = Field(default=None, description="Column for split `group` or `column`.")
+    test_fraction: float = Field(
+        default=0, ge=0, lt=1, description="Share kept for the test with random and group, which no choice is made by."
+    )
+    split_column: str | None = Field(
+        default=None,
+        description="Column for split `group`, or for `column`: then it says train, valid or test in every row.",
+    )
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
 
     @model_validator(mode="after")
@@ -91,6 +115,13 @@ class TableDataSpec(Spec):
             raise ValueError(f"split {self.split!r} needs split_column")
         if self.split == "last_days" and not self.date:
             raise ValueError("split 'last_days' needs a date column")
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction and test_fraction leave nothing to train; their sum must be below 1")
+        by_days = self.split == "last_days" or (self.split == "auto" and self.date)
+        if self.test_fraction and (by_days or self.split == "column"):
+            raise ValueError("test_fraction is for split random and group; the last days test by test_days")
+        if self.test_days and self.split not in ("auto", "last_days"):
+            raise ValueError(f"test_days is for split last_days, not {self.split}; take test_fraction")
         if self.log_target and self.task == "classification":
             raise ValueError("log_target is for regression")
         return self

@@ -132,6 +132,13 @@ class Stage(Spec):
         "last of `cycles` go on with further ones as long as each lowers it by 0.5 %. Empty: train every cycle and "
         "keep the last.",
     )
+    fewest_errors: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Skip the stage if fewer validation rows than this are misclassified before it: then no gain could "
+        "be told from chance (McNemar's test needs five). Empty: never skip.",
+    )
     freeze_batchnorm: bool = Field(
         default=False,
         description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: better for data like "

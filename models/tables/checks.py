@@ -9,14 +9,11 @@ from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dt
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.leaks import leaks, shared_entities
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20  # fewer usable rows are an error
 _SAMPLE_ROWS = 20_000
-_LEAK_CORRELATION = 0.98
-_LEAK_ACCURACY = 0.98
-_ROWS_PER_VALUE = 10  # categories with fewer rows each say nothing about whether they give the target away
-_BINS = 50
 _OWN_CATEGORY = 0.9
 
 
@@ -25,9 +22,9 @@ def check_table(
 ) -> list[str]:
     """Warn, a sentence each, of what makes a result too good to be true, or a column useless.
 
-    Looks at the training rows (for the target at a sample of them): columns that nearly give the target away,
-    constant and empty columns, and text of which nearly every row is a category of its own. Also: classes that occur
-    in validation only, and a random split of rows that have a date.
+    Looks at the training rows (for the target at a sample of them): columns that nearly give the target away (see
+    `leaks`), constant and empty columns, and text of which nearly every row is a category of its own. Also: classes
+    that occur in validation only, a random split of rows that have a date, and entities on both sides of the split.
 
     Parameters
     ----------
@@ -37,14 +34,15 @@ def check_table(
         Positions of the rows of each part.
     """
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
-    features = [column for column in frame.columns if column not in not_features]
+    features = [str(column) for column in frame.columns if column not in not_features and column not in data.drop]
     sample = frame.iloc[pd.Series(train).sample(min(_SAMPLE_ROWS, len(train)), random_state=0)]
     found: list[str | None] = [_random_split_of_dates(frame, features, data)]
+    found += shared_entities(frame, features, train, valid, data)
     for target in targets:
         classes = _is_class(frame[target], data)
         if classes:
             found.append(_unseen_classes(frame[target], train, valid))
-        found += [_leak(sample[column], sample[target], classes=classes) for column in features]
+        found += leaks(sample, features, target, classes=classes)
     # A column at a time: all training rows at once would be a second table.
     found += [_useless(frame[column].iloc[train], column in data.continuous) for column in features]
     return [warning for warning in found if warning is not None]
@@ -126,63 +124,6 @@ def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
 def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> str | None:
     unseen = sorted(set(map(str, target.iloc[valid].unique())) - set(map(str, target.iloc[train].unique())))
     return f"{', '.join(unseen[:3])} of {target.name} occurs in validation but never in training." if unseen else None
-
-
-def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
-    both = column.notna() & target.notna()
-    if is_datetime64_any_dtype(column) or both.sum() < MIN_ROWS:
-        return None
-    column, target = column[both], target[both]
-    numbers = is_numeric_dtype(column) and not is_bool_dtype(column)
-    if classes:
-        accuracy = _accuracy_by_value(_bins(column) if numbers else column, target)
-        if accuracy is None:
-            return None
-        found = f"its value alone tells the class of {accuracy:.1%} of the rows"
-    else:
-        strength = _correlation(column, target) if numbers else _correlation_of_means(column, target)
-        if not strength > _LEAK_CORRELATION:
-            return None
-        found = f"correlation {strength:.3f}"
-    return (
-        f"{column.name} nearly gives {target.name} away ({found}): if it is known only afterwards, exclude it "
-        f"(drop: [{column.name}])."
-    )
-
-
-def _bins(column: pd.Series) -> pd.Series:
-    """Number of the quantile that a value is in; equal values share one."""
-    return column if column.nunique() <= _BINS else (column.rank(pct=True) * _BINS).astype(int)
-
-
-def _accuracy_by_value(column: pd.Series, target: pd.Series) -> float | None:
-    """How often the commonest class of a value is right; None where that is not suspicious.
-
-    A row is taken off every value, as one row alone always agrees with itself. Where nearly all rows are of one class
-    anyway, the column must make a tenth of the mistakes of the commonest class.
-    """
-    counts = pd.crosstab(column.to_numpy(), target.to_numpy()).to_numpy()
-    rows, values = counts.sum(), len(counts)
-    if values < 2 or values * _ROWS_PER_VALUE > rows:
-        return None
-    accuracy = float((counts.max(axis=1).sum() - values) / (rows - values))
-    commonest = float(counts.sum(axis=0).max() / rows)
-    suspicious = accuracy > _LEAK_ACCURACY and (1 - accuracy) <= (1 - commonest) / 10 and commonest < 1
-    return accuracy if suspicious else None
-
-
-def _correlation(column: pd.Series, target: pd.Series) -> float:
-    """The larger of Pearson's and Spearman's correlation, without sign."""
-    pairs = ((column.astype(float), target.astype(float)), (column.rank(), target.rank()))
-    return max(float(np.nan_to_num(abs(one.corr(other)), posinf=0.0)) for one, other in pairs)  # NaN of a constant
-
-
-def _correlation_of_means(column: pd.Series, target: pd.Series) -> float:
-    """Correlation of the target with its mean by value of the column (0 for too many values to tell)."""
-    if not 2 <= column.nunique() <= len(column) / _ROWS_PER_VALUE:
-        return 0.0
-    numbers = target.astype(float)
-    return _correlation(numbers.groupby(column.to_numpy()).transform("mean"), numbers)
 
 
 def _useless(column: pd.Series, continuous: bool) -> str | None:

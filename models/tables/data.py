@@ -22,6 +22,8 @@ from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
+from unfreeze.models.tables.roles import Role
+from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
 from unfreeze.models.tables.trees import Trees
 from unfreeze.models.training.allocator import ready_device
@@ -42,14 +44,17 @@ def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
 class TableData(TrainingData):
     """A spec, an encoder and the encoded rows.
 
-    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``notes``, ``calendar``, ``main`` and
-    ``join-N``.
+    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``columns``, ``notes``, ``calendar``,
+    ``main`` and ``join-N``. The data of `params` have what was found filled in.
     """
 
     batch_sizes = (32, 256)
 
     def __init__(self, params: TrainTables, prepared: Prepared) -> None:
         self.prepared = prepared
+        columns = json.loads(self._file("columns").read_text())
+        self.raw = RawColumns(**columns["raw"])
+        params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
         self.encoder = TableEncoder.from_json(self.kept_file.read_text())
         self.target = self.encoder.target
         self.device = ready_device(params.device)
@@ -94,15 +99,17 @@ class TableData(TrainingData):
         return self._file("encoder")
 
     def describe(self) -> Findings:
-        """Types of columns, what was rejected, warnings, the model's summary."""
+        """Roles and types of columns, what was rejected, warnings, the model's summary."""
         found, notes = Findings(), json.loads(self._file("notes").read_text())
         for key, title, rows in (
+            ("roles", "What each column is for", notes["roles"]),
             ("columns", "Types of columns", notes["types"]),
             ("rejected", "Rejected rows and columns", notes["rejected"]),
         ):
             if rows:
                 found.frame(f"data/{key}.feather", pd.DataFrame(rows).astype("string"))
                 found.table(key, title, rows)
+        found.lines += [str(Role(**role)) for role in notes["roles"]]
         found.lines += [f"rejected: {', '.join(map(str, entry.values()))}" for entry in notes["rejected"]]
         if notes["warnings"]:
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
@@ -114,8 +121,9 @@ class TableData(TrainingData):
         return found
 
     def sample(self, rows: np.ndarray) -> pd.DataFrame:
-        """At most `SAMPLED` of the rows, drawn at random, in their order."""
-        return self.frame.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
+        """At most `SAMPLED` of the rows, drawn at random, in their order; columns that are left out are missing."""
+        features: pd.DataFrame = self.frame.drop(columns=self.params.data.drop, errors="ignore")
+        return features.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
 
     def reference(self) -> pd.DataFrame:
         """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
@@ -123,9 +131,9 @@ class TableData(TrainingData):
         return sample if self.params.tracking.keep_examples else distributions_of(sample)
 
     def tags(self) -> dict[str, str]:
-        """The last date that was trained on."""
-        dates = self.dates("train")
-        return {} if dates is None else {"data.trained_until": str(dates.max())}
+        """The last dates that were trained and validated on."""
+        found = {"data.trained_until": self.dates("train"), "data.validated_until": self.dates("valid")}
+        return {name: str(dates.max()) for name, dates in found.items() if dates is not None}
 
     def dates(self, split: str) -> pd.Series | None:
         """The first column of dates in the rows of a split, if there is one."""
@@ -174,12 +182,11 @@ class TableData(TrainingData):
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
         trees = candidate.parts.get("trees")
-        save_table_model(folder, candidate.states, self.params, self.encoder, joins, calendar, trees)
+        save_table_model(folder, candidate.states, self.params, self.encoder, joins, self.raw, calendar, trees)
 
     def example(self) -> pd.DataFrame:
-        """Rows with the raw columns of the main table; a synthetic one unless real data may be kept."""
-        raw = open_table(self._file("main")).slice(0, 100).to_pandas()
-        raw = raw.drop(columns=self.params.data.target, errors="ignore")
+        """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""
+        raw = open_table(self._file("main")).select(self.raw.needed).slice(0, 100).to_pandas()
         return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
 
     def summary(self, metrics: Mapping[str, float]) -> str:

@@ -137,6 +137,11 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     return {prefix + name: part for name, part in parts.items()}
 
 
+def part_names(column: str, time: bool = False, cyclic: bool = False) -> list[str]:
+    """Names of the parts that `add_datepart` makes of a column."""
+    return list(date_parts(pd.Series(pd.to_datetime(["2000-01-01"])), _prefix_of(column), time, cyclic))
+
+
 def add_datepart(
     frame: pd.DataFrame,
     column: str,
@@ -161,7 +166,7 @@ def add_datepart(
     if column not in frame.columns:
         raise unknown_column(column, frame.columns, "date column")
     dates = parse_dates(frame[column], column)
-    prefix = re.sub("[Dd]ate$", "", column) if prefix is None else prefix
+    prefix = _prefix_of(column) if prefix is None else prefix
     rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
     # Not by assigning columns, which copies each.
     parts = pd.DataFrame(date_parts(dates, prefix, time, cyclic), index=frame.index, copy=False)
@@ -201,6 +206,10 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
         partial_file.unlink(missing_ok=True)
         raise UserError(f"{out} cannot be written ({error}); check that its folder is there and has room") from error
     return len(frame)
+
+
+def _prefix_of(column: str) -> str:
+    return re.sub("[Dd]ate$", "", column)
 
 
 def _without_zone(values: pd.Series) -> pd.Series:

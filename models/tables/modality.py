@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.target import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
-TABLE_VERSION = 4
+TABLE_VERSION = 5
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 FLIGHTS = "flights"
 
@@ -71,7 +72,8 @@ class Tables(Modality):
         joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
-        suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz", "notes": ".json"}
+        suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz"}
+        suffixes |= {"columns": ".json", "notes": ".json"}
         if data.events or data.rolling:
             suffixes["calendar"] = ".feather"
         files = {name: Derived("prepared", f"{key}-{name}", suffix) for name, suffix in suffixes.items()}
@@ -107,8 +109,11 @@ class Tables(Modality):
         path = _read(params.source, _hashes([params.source])[params.source], workspace, texts)
         return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
-        """Both on the validation rows that are later than those the champion was trained on.
+    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
+        """Both on the test rows, or without any on the validation rows, that the champion did not learn from.
+
+        With dates those are later than the rows it was trained on, and weeks are resampled as a whole; so are the
+        series of `data.group`.
 
         Raises
         ------
@@ -116,23 +121,35 @@ class Tables(Modality):
             If no such row is left.
         """
         spec: TableDataSpec = data.params.data
-        frame = data.frame.iloc[data.rows["valid"]].reset_index(drop=True)
-        until = champion.tags.get("data.trained_until")
+        split = "test" if len(data.rows["test"]) else "valid"
+        frame = data.frame.iloc[data.rows[split]].reset_index(drop=True)
+        # A champion was chosen on its validation rows, so those are not for a test either.
+        until = champion.tags.get(f"data.{'validated' if split == 'test' else 'trained'}_until")
         if until is not None and spec.split in ("auto", "last_days"):
             frame = frame[frame[spec.date[0]] > pd.Timestamp(until)].reset_index(drop=True)
         if frame.empty:
             raise UserError("no validation row is later than those that the champion was trained on; add rows")
         predictors = [TablePredictor(each.folder) for each in (champion, challenger)]
         target = predictors[1].target
-        answers = (each.target.frame(each.results(frame)) for each in predictors)
+        before, after = (each.target.frame(each.results(frame)) for each in predictors)
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
-        return target.compare(actual, *answers)
+        return target.compare(actual, before, after, margin=margin, blocks=_blocks(frame, spec))
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Distributions of the columns against the champion's."""
         every = np.concatenate([data.rows[split] for split in SPLITS])
         sample = data.sample(every)
         return table_drift(reference, sample), f"{len(sample):,} of {len(every):,} rows were compared"
+
+
+def _blocks(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
+    """Rows that belong together: those of a series, and those of a week; what has fewer than two blocks is no way."""
+    ways = []
+    if data.group:
+        ways.append(frame.groupby(data.group, dropna=False).ngroup().to_numpy())
+    if data.date and data.date[0] in frame:
+        ways.append(frame[data.date[0]].dt.to_period("W").astype(str).to_numpy())
+    return [way for way in ways if len(np.unique(way)) > 1]
 
 
 def _paths(data: TableDataSpec) -> list[str]:
@@ -204,11 +221,15 @@ def _write(
         wanted["encoder"].write_text(prepared.encoder.to_json())
     if "split" in wanted:
         with wanted["split"].open("wb") as file:
-            np.savez(file, train=prepared.train, valid=prepared.valid, test=np.empty(0, np.int64))
+            np.savez(file, train=prepared.train, valid=prepared.valid, test=prepared.test)
+    if "columns" in wanted:
+        found = prepared.data.model_dump(exclude={"source", "join"})  # the files may have moved by then
+        wanted["columns"].write_text(json.dumps({"found": found, "raw": asdict(prepared.raw)}))
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
+        notes["roles"] = [role._asdict() for role in prepared.roles]
         wanted["notes"].write_text(json.dumps(notes, default=str))
     if "calendar" in wanted and prepared.calendar is not None:
         prepared.calendar.save(wanted["calendar"])
-    sizes = f"{len(prepared.train):,} training and {len(prepared.valid):,} validation rows"
+    sizes = f"{len(prepared.train):,} training, {len(prepared.valid):,} validation and {len(prepared.test):,} test rows"
     workspace.log(f"{sizes}, {len(prepared.encoder.columns())} columns")

@@ -1,6 +1,6 @@
 """From raw tables to encoded rows: joined, cleaned, split, encoded; joins and features are the same for prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,11 +11,15 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
-from unfreeze.models.tables.dates import add_datepart, parse_dates
+from unfreeze.models.tables.dates import add_datepart, parse_dates, part_names, read_dates
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
+from unfreeze.models.tables.leaks import copies
 from unfreeze.models.tables.reading import unknown_column
+from unfreeze.models.tables.roles import Found, Role, convert_numbers, describe_roles, infer_roles
+from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.splits import split_rows
+from unfreeze.models.tables.time_order import choose_split, unseen_parts
 
 
 class Joined(NamedTuple):
@@ -30,22 +34,31 @@ class Assembled(NamedTuple):
     """A table of features, dates read.
 
     `rejected` has the ``reason`` and ``rows`` of what a condition excluded; `calendar` is None without features of
-    events; `unknown` is row of `frame` -> why these features cannot be computed.
+    events; `unknown` is row of `frame` -> why these features cannot be computed; `found` is what the columns of a
+    training's table were found to be, before any row or column was left out.
     """
 
     frame: pd.DataFrame
     rejected: list[dict[str, Any]]
     calendar: Calendar | None
     unknown: dict[int, str]
+    found: Found | None
 
 
 def assemble(
-    frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec, training: bool, calendar: Calendar | None = None
+    frame: pd.DataFrame,
+    joins: Sequence[Joined],
+    data: TableDataSpec,
+    training: bool,
+    calendar: Calendar | None = None,
+    lenient: Collection[str] = (),
 ) -> Assembled:
     """Join to every row of the main table at most one of each other table, filter, and add features of events.
 
-    Rows to train or validate on (`training`) that a condition excludes are rejected after they took part in features of
-    events. Rows to predict are all kept, and use the training's `calendar`.
+    In a `training` the roles of columns are inferred. Rows to train or validate on that a condition excludes are
+    rejected after they took part in features of events. Rows to predict are all kept, and use the training's
+    `calendar`; their `data` are those that the training found, and a date that cannot be read is missing in the
+    columns that are `lenient`.
 
     Raises
     ------
@@ -56,9 +69,20 @@ def assemble(
     unknown: dict[int, str] = {}
     for joined in joins:
         frame = join_many_to_one(frame, joined.frame, joined.on, joined.name)
-    for field in ("date", "events", "rolling", "group"):
+    for field in ("date", "events", "rolling", "group") if training else ():
         require(frame, getattr(data, field), f"data.{field}")
-    frame = frame.assign(**{name: parse_dates(frame[name], name) for name in data.date})
+    found, dropped = None, data.drop
+    if training:
+        frame, found = infer_roles(frame, data)
+        data, lenient = found.data, found.lenient
+    else:
+        frame, _ = convert_numbers(frame, data.numbers)
+    dates = {
+        name: read_dates(frame[name], name)[0] if name in lenient else parse_dates(frame[name], name)
+        for name in data.date
+        if name in frame
+    }
+    frame = frame.assign(**dates)
     if data.events or data.rolling:
         if training:
             calendar = Calendar.of(frame, data)
@@ -70,13 +94,14 @@ def assemble(
         frame = frame.assign(**features)
     if training and data.where:
         frame, rejected = keep_where(frame, data.where)
-    frame = frame.drop(columns=data.drop, errors="ignore").reset_index(drop=True)
-    return Assembled(frame, rejected, calendar, unknown)
+    # Ids that were found stay for now: the split goes by them, and people look rows up by them.
+    frame = frame.drop(columns=dropped, errors="ignore").reset_index(drop=True)
+    return Assembled(frame, rejected, calendar, unknown, found)
 
 
 def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     """Replace every date column by its parts."""
-    for name in data.date:
+    for name in (name for name in data.date if name in frame):
         frame = add_datepart(frame, name, time=data.time_of_day, cyclic=data.cyclic)
     return frame
 
@@ -85,22 +110,27 @@ def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
 class Prepared:
     """A table that can be trained on, joined, with targets and dates.
 
-    `train` and `valid` are positions of rows of `frame`, int64; `encoded` and `targets` are all rows as the network
-    takes them; `rejected` is what is not used, and why.
+    `train`, `valid` and `test` are positions of rows of `frame`, int64; no row need test. `encoded` and `targets` are
+    all rows as the network takes them; `rejected` is what is not used, and why. `data` are the settings with what was
+    found, `roles` what every column is for, and `raw` how rows to predict are read.
     """
 
     frame: pd.DataFrame
     train: np.ndarray
     valid: np.ndarray
+    test: np.ndarray
     encoder: TableEncoder
     encoded: Encoded
     targets: np.ndarray
     rejected: list[dict[str, Any]]
     warnings: list[str]
     calendar: Calendar | None
+    data: TableDataSpec
+    roles: list[Role]
+    raw: RawColumns
 
 
-def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -> Prepared:
+def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec) -> Prepared:
     """Join other tables to the rows of the main one, add features, exclude what cannot be used, split, and encode.
 
     Raises
@@ -108,22 +138,46 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], data: TableDataSpec) -
     UserError
         For what is wrong with the tables or does not fit them.
     """
-    own = frame.columns
-    assembled = assemble(frame, joins, data, training=True)
-    frame = assembled.frame
+    own = [str(name) for name in frame]
+    assembled = assemble(frame, joins, stated, training=True)
+    frame, found = assembled.frame, assembled.found
+    assert found is not None  # it is a training
+    data = found.data
     for name in data.target:
         if name not in frame:
             raise unknown_column(name, frame.columns, "data.target")
     frame, rows_out = drop_unusable_rows(frame, data.target)
     frame = frame.reset_index(drop=True)
+    data, split_role = choose_split(frame, data, stated)
     # By what the main table's rows hold: what is joined to them, computed from others, or constant so far can change
     # as data are added, and a row that moved would be compared on after it was trained on.
-    train, valid = split_rows(frame, data, [name for name in own if name in frame])
+    split = split_rows(frame, data, [name for name in own if name in frame])
     keep = [*data.target, *data.date, *([data.split_column] if data.split_column else [])]
     frame, columns_out = drop_unusable_columns(frame, keep)
-    warnings = check_table(frame, data.target, train, valid, data)
+    warnings = check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
-    encoder = TableEncoder.fit(features, train, data)
+    unseen = unseen_parts(features, data, split.train, split.valid)
+    data = data.model_copy(update={"drop": [*data.drop, *unseen]})
+    encoder = TableEncoder.fit(features, split.train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
+    warnings += copies(encoded, targets, split)
     rejected = [*assembled.rejected, *rows_out, *columns_out]
-    return Prepared(frame, train, valid, encoder, encoded, targets, rejected, warnings, assembled.calendar)
+    roles = describe_roles(found, stated, encoder, columns_out)
+    raw = RawColumns(_needed(own, joins, encoder, data), found.lenient)
+    return Prepared(
+        *(frame, *split, encoder, encoded, targets, rejected, warnings, assembled.calendar),
+        *(data, [split_role, *roles, *unseen.values()], raw),
+    )
+
+
+def _needed(own: Sequence[str], joins: Sequence[Joined], encoder: TableEncoder, data: TableDataSpec) -> list[str]:
+    """Columns of the main table without which a row cannot be predicted."""
+    used, calendar = set(encoder.columns()), bool(data.events or data.rolling)
+    needed = {*data.group, *data.events, *data.rolling, data.date[0]} if calendar else set()
+    for name in data.date:
+        parts = part_names(name, data.time_of_day, data.cyclic)
+        needed |= {name} if used.intersection(parts) else set()
+        used -= {*parts}
+    # By all columns that a joined table has too: some are its keys, and others get another name for it.
+    needed |= used.union(*(map(str, joined.frame) for joined in joins))
+    return [name for name in own if name in needed and name not in data.target]

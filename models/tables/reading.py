@@ -39,6 +39,10 @@ _FIRST_ROWS = 1_000
 _BLOCK_BYTES = 16 * 2**20
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
+_MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
+"""Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
+_SHORTEST_CODE = 3
+"""Digits; shorter ones with leading zeros are months and hours rather than codes."""
 
 
 def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError:
@@ -56,7 +60,8 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
 
     A CSV file is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all
     rows of a column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
-    `column_types` names the row that made it so. Dates stay text. Values such as an empty field or `NA` are missing.
+    `column_types` names the row that made it so. Dates stay text, and so do codes: digits of one length of which some
+    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing.
 
     From Parquet and feather the types are kept, except: dictionaries become their values, decimals floating-point
     numbers, dates timestamps, and times of day text.
@@ -184,17 +189,22 @@ def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[
     size = source.stat().st_size
     types: list[pa.DataType | None] = [pa.string() if name in text else None for name in names]
     notes: dict[str, str] = {}
-    rows = 0
+    rows, codes = 0, [_Codes() for _ in names]
     for batch, done in _csv_batches(source, header):
         for position, values in enumerate(batch.columns):
             known = types[position]
             types[position] = _widened(known, values)
             if known != types[position] == pa.string():
                 notes[names[position]] = _why_text(known, values, rows)
+            if types[position] == pa.int64():
+                codes[position].see(values)
         rows += batch.num_rows
         report(min(done, size), 2 * size)
     if rows == 0:
         raise UserError(f"{source} has a header but no rows")
+    for position, name in enumerate(names):
+        if types[position] == pa.int64() and codes[position].found:
+            types[position], notes[name] = pa.string(), "digits of one length with leading zeros: a code, so text"
     schema = pa.schema(
         [
             pa.field(name, known or pa.string(), metadata={"note": notes[name]} if notes.get(name) else None)
@@ -214,6 +224,25 @@ def _widened(known: pa.DataType | None, values: pa.Array) -> pa.DataType | None:
         return known
     candidates = _CSV_TYPES[_CSV_TYPES.index(known) if known else 0 :]
     return next(wider for wider in candidates if _cast_text(values, wider) is not None)
+
+
+class _Codes:
+    """Whether the whole numbers of a column are codes such as 01234, block by block."""
+
+    def __init__(self) -> None:
+        self._lengths: set[int] = set()
+        self._padded = False
+
+    def see(self, values: pa.Array) -> None:
+        """Look at the texts of a block."""
+        if len(self._lengths) < 2:  # two lengths are known to be no code
+            self._lengths |= set(pc.unique(pc.utf8_length(values).drop_null()).to_pylist())
+            self._padded = self._padded or bool(pc.any(pc.starts_with(values, "0")).as_py())
+
+    @property
+    def found(self) -> bool:
+        """Whether all were of one length and some began with 0."""
+        return self._padded and len(self._lengths) == 1 and max(self._lengths) >= _SHORTEST_CODE
 
 
 def _cast_text(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
@@ -266,7 +295,7 @@ def _csv_batches(source: Path, header: list[str], threads: bool = True) -> Itera
                 read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=threads),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True
+                    column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=_MISSING
                 ),
             )
             for batch in reader:

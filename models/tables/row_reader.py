@@ -1,21 +1,102 @@
-"""Rows of a table's file with the types that a model was trained on; values that have none are reported."""
+"""Raw rows with the types that a model was trained on, whatever wrote them; values that have none are reported."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.api import types
 
+from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.columns import has_fractions, without_categories
 from unfreeze.models.tables.dates import read_dates
+from unfreeze.models.tables.encoding import TableEncoder
+from unfreeze.models.tables.number_texts import DecimalMark, read_numbers
 
 _SHOWN = 40
 """Characters of a value that an error shows."""
+_NO_NAME = re.compile(r"Unnamed: (\d+)")
+
+
+@dataclass(frozen=True)
+class RawColumns:
+    """What a model expects of the columns of raw rows.
+
+    Attributes
+    ----------
+    needed
+        Columns of the main table without which it cannot predict.
+    lenient
+        Columns in which a value that cannot be read is missing, as it was in training; elsewhere it is an error.
+    """
+
+    needed: list[str]
+    lenient: list[str]
+
+
+@dataclass(frozen=True)
+class TrainedTypes:
+    """What the columns of the training rows held.
+
+    Attributes
+    ----------
+    numbers
+        Column of numbers -> decimal mark of its texts.
+    texts
+        Column of texts -> how values of other types are written there.
+    truths
+        Columns of true and false.
+    """
+
+    numbers: Mapping[str, DecimalMark]
+    texts: Mapping[str, Callable[[pd.Series], pd.Series]]
+    truths: Sequence[str]
+    lenient: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, encoder: TableEncoder, joined: Sequence[pd.DataFrame], data: TableDataSpec, lenient: Sequence[str]
+    ) -> "TrainedTypes":
+        """By the encoder, and by the key columns of the joined tables."""
+        kinds = {name: kind for name, kind in encoder.kinds.items() if name not in {*data.date, *data.target}}
+        for keys in joined:
+            kinds |= {str(name): "text" for name in keys if types.is_string_dtype(keys[name])}
+            kinds |= {str(name): "number" for name in keys if types.is_numeric_dtype(keys[name])}
+        marks: dict[str, DecimalMark] = {name: "." for name, kind in kinds.items() if kind == "number"}
+        marks |= {name: mark for name, mark in data.numbers.items() if name in marks}
+        texts = {name: _writer(encoder.categorical.get(name, [])) for name, kind in kinds.items() if kind == "text"}
+        return cls(marks, texts, [name for name, kind in kinds.items() if kind == "bool"], lenient)
+
+    def text_columns(self) -> list[str]:
+        """Columns of a file that must be read as text: 007 is a name, and 1.234 may be a thousand."""
+        return sorted([*self.texts, *(name for name, mark in self.numbers.items() if mark == ",")])
+
+    def apply(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
+        """The rows with these types, and row -> why it is not usable."""
+        frame = without_categories(frame).infer_objects()
+        errors, read = dict[int, str](), dict[str, Any]()
+        for name in (name for name in self.numbers if name in frame):
+            if not types.is_numeric_dtype(frame[name]):
+                read[name], wrong = read_numbers(frame[name], self.numbers[name])
+                if name not in self.lenient:
+                    reject(errors, frame[name], wrong, "number")
+        for name in (name for name in self.truths if name in frame):
+            if types.is_string_dtype(frame[name]):
+                lowered = frame[name].str.strip().str.lower()
+                read[name] = lowered.map({"true": True, "1": True, "false": False, "0": False}).astype(object)
+                reject(errors, frame[name], (read[name].isna() & frame[name].notna()).to_numpy(), "true or false")
+        for name in (name for name in self.texts if name in frame):
+            read[name] = self.texts[name](frame[name])
+        return frame.assign(**read), errors
 
 
 class RowReader:
     """Reads rows of a mapped table alike in every chunk: all rows decide which format its dates have.
 
-    `dates`, `numbers` and `texts` are the columns that held those in training; the table may lack some.
+    The table may lack columns.
 
     Raises
     ------
@@ -23,37 +104,58 @@ class RowReader:
         If the format of a column's dates is ambiguous.
     """
 
-    def __init__(self, table: pa.Table, dates: Sequence[str], numbers: Sequence[str], texts: Sequence[str]) -> None:
-        self._table = table
-        self._numbers, self._texts = (
-            [each for each in names if each in table.column_names] for names in (numbers, texts)
-        )
+    def __init__(self, table: pa.Table, dates: Sequence[str], trained: TrainedTypes) -> None:
+        self._table, self._trained = table, trained
         read = [each for each in dates if each in table.column_names and not pa.types.is_timestamp(table[each].type)]
         self._dates = {name: _dates_of(table[name], name) for name in read}
 
     def read(self, first: int, last: int) -> tuple[pd.DataFrame, dict[int, str]]:
         """Rows `first` to before `last`, and row -> why it is not usable."""
-        frame = self._table.slice(first, last - first).to_pandas()
-        errors: dict[int, str] = {}
-
-        def reject(column: pd.Series, rows: np.ndarray, what: str) -> None:
-            for row in np.flatnonzero(rows).tolist():
-                reason = f"column {column.name!r}: {str(column.iloc[row])[:_SHOWN]!r} is not a {what}"
-                errors[row] = f"{errors[row]}; {reason}" if row in errors else reason
-
+        raw, errors = self._table.slice(first, last - first).to_pandas(), dict[int, str]()
+        dates = {}
         for name, (times, wrong) in self._dates.items():
-            reject(frame[name], frame[name].isin(wrong).to_numpy(), "date")
-            frame[name] = times.reindex(frame[name]).to_numpy()
-        for name in self._numbers:
-            column = frame[name]
-            if pd.api.types.is_string_dtype(column) and not column.isna().all():
-                numbers = pd.to_numeric(column, errors="coerce")
-                reject(column, (numbers.isna() & column.notna()).to_numpy(), "number")
-                frame[name] = numbers
-        for name in self._texts:
-            if pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name]):
-                frame[name] = frame[name].astype("str").where(frame[name].notna())
+            if name not in self._trained.lenient:
+                reject(errors, raw[name], raw[name].isin(wrong).to_numpy(), "date")
+            dates[name] = times.reindex(raw[name]).to_numpy()
+        frame, unusable = self._trained.apply(raw.assign(**dates))
+        for row, why in unusable.items():
+            errors[row] = f"{errors[row]}; {why}" if row in errors else why
         return frame, errors
+
+
+def plainly_named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with columns named as files are read here; pandas keeps spaces and calls nameless ones Unnamed."""
+
+    def plain(name: object) -> str:
+        unnamed = _NO_NAME.fullmatch(str(name))
+        return f"column {int(unnamed[1]) + 1}" if unnamed else str(name).strip()
+
+    return frame.rename(columns={name: plain(name) for name in frame if str(name) != plain(name)})
+
+
+def reject(errors: dict[int, str], column: pd.Series, rows: np.ndarray, what: str) -> None:
+    """Note that the values of some `rows`, (N,) bool, are no `what`."""
+    for row in np.flatnonzero(rows).tolist():
+        reason = f"column {column.name!r}: {str(column.iloc[row])[:_SHOWN]!r} is not a {what}"
+        errors[row] = f"{errors[row]}; {reason}" if row in errors else reason
+
+
+def _writer(categories: Sequence[Any]) -> Callable[[pd.Series], pd.Series]:
+    """How values of any type are written as the training's categories are: 7 as 007, and true as True."""
+    texts = [text for text in categories if isinstance(text, str)]
+    lengths = {len(text) for text in texts} if all(map(str.isdigit, texts)) else set()
+    width = lengths.pop() if len(lengths) == 1 else 0
+    truths = {text.strip().lower(): text for text in texts}
+
+    def write(column: pd.Series) -> pd.Series:
+        if types.is_bool_dtype(column) or (column.dtype == object and types.infer_dtype(column) == "boolean"):
+            return column.map(lambda value: truths.get(str(value).lower(), str(value)), na_action="ignore")
+        if types.is_numeric_dtype(column):
+            whole = column if has_fractions(column) else column.astype("Int64")
+            column = whole.astype("str").where(column.notna())
+        return column.str.zfill(width) if width and types.is_string_dtype(column) else column
+
+    return write
 
 
 def _dates_of(column: pa.ChunkedArray, name: str) -> tuple[pd.Series, pd.Series]:

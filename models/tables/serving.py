@@ -3,7 +3,8 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from unfreeze.models.model_folder import load_networks, read_description, save_m
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.calendar import Calendar
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
 from unfreeze.models.tables.network import network_of
 from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
-from unfreeze.models.tables.row_reader import RowReader
+from unfreeze.models.tables.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
 from unfreeze.models.tables.trees import Trees
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
@@ -37,10 +38,14 @@ def save_table_model(
     params: TrainTables,
     encoder: TableEncoder,
     joins: Sequence[Joined],
+    raw: RawColumns,
     calendar: Calendar | None = None,
     trees: Trees | None = None,
 ) -> None:
-    """Write weights, trees, encoder, spec, the joined tables and the calendar into `folder`."""
+    """Write weights, trees, encoder, spec, the joined tables and the calendar into `folder`.
+
+    The spec has the settings that the training found (see `infer_roles`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "encoder.json").write_text(encoder.to_json())
     described = []
@@ -52,7 +57,7 @@ def save_table_model(
         calendar.save(folder / "calendar.feather")
     if trees is not None:
         trees.save(folder)
-    about = {"modality": "tables", "params": params.model_dump(mode="json")}
+    about = {"modality": "tables", "params": params.model_dump(mode="json"), "raw": asdict(raw)}
     description = {**about, "joins": described, "trees": trees is not None}
     save_model_folder(folder, states, description)
 
@@ -67,7 +72,7 @@ def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
             return pd.Series(["2000-01-01"], dtype=column.dtype if types.is_string_dtype(column) else object)
         if types.is_numeric_dtype(column):  # booleans among them
             return pd.Series([0], dtype=column.dtype)
-        return pd.Series(["text"], dtype=object)
+        return pd.Series(["0" if column.name in data.numbers else "text"], dtype=object)
 
     return pd.DataFrame({name: value(frame[name]) for name in frame.columns})
 
@@ -121,6 +126,9 @@ class TablePredictor:
         self.joins = [
             Joined(each["name"], pd.read_feather(folder / each["file"]), each["on"]) for each in about["joins"]
         ]
+        self.raw = RawColumns(**about["raw"])
+        keys = [joined.frame[joined.on] if joined.on else joined.frame for joined in self.joins]
+        self.types = TrainedTypes.of(self.encoder, keys, self.params.data, self.raw.lenient)
         kept = folder / "calendar.feather"
         self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
         self.device = pick_device(device)
@@ -132,20 +140,27 @@ class TablePredictor:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions (see `Target.frame`) for rows with the raw columns of the main table, in their order.
 
+        Rows may be as pandas reads the file of the training: with more columns than needed, with gaps, with categories,
+        and with numbers where the training had text, or the reverse.
+
         Raises
         ------
         UserError
-            For missing columns, dates that cannot be read, and rows whose features of events cannot be computed.
+            For missing columns, values that cannot be read, and rows whose features of events cannot be computed.
         """
-        frame, unknown = self._assemble(model_input.reset_index(drop=True))
-        if unknown:
-            row, reason = min(unknown.items())
+        frame, unusable = self.types.apply(plainly_named(model_input.reset_index(drop=True)))
+        if not unusable:
+            frame, unusable = self._assemble(frame)
+        if unusable:
+            row, reason = min(unusable.items())
             raise UserError(f"row {row}: {reason}")
         return self.target.frame(self.results(frame))
 
     def _assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
-        assembled = assemble(frame, self.joins, self.params.data, training=False, calendar=self.calendar)
+        require(frame, self.raw.needed, "the rows")
+        data = self.params.data
+        assembled = assemble(frame, self.joins, data, False, self.calendar, self.raw.lenient)
         return assembled.frame, assembled.unknown
 
     def results(self, frame: pd.DataFrame) -> np.ndarray:
@@ -160,8 +175,7 @@ class TablePredictor:
         Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then
         held in memory.
         """
-        numbers = self._columns("number", types.is_numeric_dtype)
-        reader = RowReader(open_table(Path(source["path"])), self.params.data.date, numbers, self.text_columns())
+        reader = RowReader(open_table(Path(source["path"])), self.params.data.date, self.types)
 
         def read(start: int, end: int) -> tuple[pd.DataFrame, dict[int, str]]:
             frame, errors = reader.read(start, end)
@@ -180,15 +194,8 @@ class TablePredictor:
             yield Chunk(range(start, end), rows, self.results(frame)[rows], errors)
 
     def text_columns(self) -> list[str]:
-        """Columns that must be read as text, because the training had text there."""
-        return self._columns("text", types.is_string_dtype)
-
-    def _columns(self, kind: str, is_kind: Callable[[Any], bool]) -> list[str]:
-        """Columns of one kind in the training rows, and those by which tables of that kind are joined."""
-        names = {name for name, known in self.encoder.kinds.items() if known == kind}
-        for joined in self.joins:
-            names |= {str(name) for name in joined.on or joined.frame if is_kind(joined.frame[name])}
-        return sorted(names - {*self.params.data.date, *self.params.data.target})
+        """Columns of a file that must be read as text, because the training had text there."""
+        return self.types.text_columns()
 
 
 def _load_pyfunc(data_path: str) -> TablePredictor:

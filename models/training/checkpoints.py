@@ -68,6 +68,7 @@ def capture(learner: Learner) -> Checkpoint:
         "step": progress.step,
         "finished": progress.finished,
         "best_loss": progress.best_loss,
+        "kept_loss": progress.kept_loss,
         "cycles_since_best": progress.cycles_since_best,
         "stopped": progress.stopped,
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
@@ -115,6 +116,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         losses=list(losses.to(learner.device).unbind()),
         best_loss=position["best_loss"],
         best=best or None,
+        kept_loss=position["kept_loss"],
         cycles_since_best=position["cycles_since_best"],
         stopped=position["stopped"],
     )

@@ -25,7 +25,7 @@ FEWEST_STEPS = 12
 """Of a sweep, whatever a stage's length."""
 SHARE = 0.1
 """Of a stage's rows, that its sweeps take together where the body is trained."""
-SMALLER = 4
+SMALLER = 8
 """How many times smaller batches are there: a sweep needs steps, not rows."""
 
 
@@ -48,9 +48,9 @@ def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps:
     """
     steps = settings.steps // SWEEPS
     if learner.network.body_is_trainable() and not train.precomputed:
-        train = copy.copy(train)
+        rows, train = train.batch_size * stage_steps, copy.copy(train)
         train.batch_size = max(train.batch_size // SMALLER, 4)
-        steps = min(steps, int(stage_steps * SMALLER * SHARE) // SWEEPS)
+        steps = min(steps, int(SHARE * rows / train.batch_size) // SWEEPS)
     settings = settings.model_copy(update={"steps": max(steps, FEWEST_STEPS)})
     states = random_states(learner)
     sweeps = []

@@ -47,7 +47,9 @@ class Progress:
     best_loss: float = float("inf")
     """Lowest validation loss at a cycle end of this stage, or before it."""
     best: dict[str, torch.Tensor] | None = None
-    """The network's state then, on the CPU."""
+    """The network's state that the stage will end with, on the CPU."""
+    kept_loss: float = float("inf")
+    """Its validation loss."""
     cycles_since_best: int = 0
     stopped: str = ""
     """Why the stage is over."""

@@ -84,8 +84,9 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
 
     The learner must be prepared for the stage. It continues from ``learner.progress``, which at every yield is exactly
     what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after so
-    many cycles in a row without a new lowest validation loss, and the best weights are restored: those that it began
-    with if no cycle improved on them. See `close_cycle`.
+    many cycles in a row without a lower validation loss than it began with, and the best weights are restored: for a
+    head those that it began with if no cycle improved on them, for more layers those of its own best cycle, which are
+    compared with the head's later (`unfreeze.models.recipe.Choose`). See `close_cycle`.
 
     Raises
     ------
@@ -96,8 +97,10 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     progress = learner.progress
     per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
-    if stage.patience is not None and progress.best is None:
-        remember(learner, learner.validate(valid)["loss"])
+    if stage.patience is not None and progress.best_loss == float("inf"):
+        progress.best_loss = learner.validate(valid)["loss"]
+        if stage.train == "head":
+            keep_weights(learner, progress.best_loss)
     while not progress.finished:
         cycle, end = cycle_at(progress.epoch, stage.cycle_len, stage.cycle_mult)
         batches = cycle_ends(max(cycle, stage.cycles), stage.cycle_len, stage.cycle_mult)[-1] * per_epoch
@@ -129,8 +132,10 @@ def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -
     progress, before = learner.progress, learner.progress.best_loss
     over = cycle >= stage.cycles
     if stage.patience is not None:
+        if valid_loss < progress.kept_loss:
+            keep_weights(learner, valid_loss)
         if valid_loss < before:
-            remember(learner, valid_loss)
+            progress.best_loss, progress.cycles_since_best = valid_loss, 0
         else:
             progress.cycles_since_best += 1
         goes_on = valid_loss < before * (1 - WORTHWHILE) and progress.epoch < MOST_PROLONGED * stage.epochs
@@ -142,11 +147,11 @@ def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -
     progress.finished = bool(progress.stopped)
 
 
-def remember(learner: Learner, valid_loss: float) -> None:
+def keep_weights(learner: Learner, valid_loss: float) -> None:
     """Keep the weights as the best so far."""
-    progress = learner.progress
-    progress.best_loss, progress.cycles_since_best = valid_loss, 0
-    progress.best = {name: tensor.detach().cpu().clone() for name, tensor in learner.network.state_dict().items()}
+    state = learner.network.state_dict()
+    learner.progress.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    learner.progress.kept_loss = valid_loss
 
 
 def _cycles(number: int) -> str:

@@ -40,9 +40,25 @@ def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Trend (N,) and slope per batch (N,).
     """
     bounded = np.minimum(losses, 1.5 * np.median(losses[:5]))
-    window = min(max(5, len(losses) // 8) | 1, (len(losses) - 1) | 1)
+    window = _window(len(losses))
     trend = savgol_filter(bounded, window, polyorder=1)
     return trend, savgol_filter(bounded, window, polyorder=1, deriv=1)
+
+
+def _window(points: int) -> int:
+    """Neighbours that a line is laid through: an odd number."""
+    return min(max(5, points // 8) | 1, (points - 1) | 1)
+
+
+def falls_clearly(losses: np.ndarray) -> bool:
+    """Whether the loss of a sweep (N,) falls by more than three standard errors of its trend before it rises again."""
+    if len(losses) < 5:
+        return False
+    trend, _ = centred(losses)
+    lowest = int(trend.argmin())
+    before = slice(0, lowest + 1)
+    error = float(np.std(losses[before] - trend[before])) / _window(len(losses)) ** 0.5
+    return bool(trend[before].max() - trend[lowest] > 3 * error)
 
 
 def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
@@ -116,9 +132,12 @@ class LrCurve:
 
         Each rule by itself moves by a decade from one sweep to the next, so what the curves say is the mean over the
         four rules on the mean of the sweeps, in log10(lr), and its error their standard deviation over rules and
-        sweeps. It is weighed with the prior by inverse variances, as two independent measurements are: an unclear curve
-        leaves the prior, a clear one moves it.
+        sweeps. It is weighed with the prior by inverse variances, as two independent measurements are. Where the loss
+        falls by no more than its noise, as with a head that is trained already, the curve says nothing: the prior is
+        left.
         """
+        if self.prior is not None and not falls_clearly(self.losses):
+            return self.prior.lr, self.prior.decades
         read = np.log10([list(suggest(curve.lrs, curve.losses).values()) for curve in self.sweeps or (self,)])
         seen = float(np.log10(list(suggest(self.lrs, self.losses).values())).mean())
         spread = max(float(read.std()), LEAST_SPREAD)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,6 +126,30 @@ def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
     assert len(both) == len(evaluated)
     # Rows that were rejected take part in features of events, in training and here alike.
     assert both["kept_sales"].tolist() == both["predicted"].tolist()
+
+
+def test_the_registered_model_takes_the_file_it_was_trained_on_and_requires_only_what_it_uses(
+    trained: dict[str, Any], sales: Path
+) -> None:
+    model = mlflow.pyfunc.load_model(f"models:/sales-table/{trained['model']['version']}")
+    rows = pd.read_csv(sales / "sales.csv")
+    required = model.metadata.get_input_schema().required_input_names()
+    assert set(required) == model.metadata.get_input_schema().input_dict().keys()
+    assert set(required) == set(rows.columns) - {"sales", "open"}  # closed days were left out: open is always 1
+    expected = model.predict(rows)["sales"].tolist()
+    for form in (
+        rows[required],
+        rows.assign(shop=rows["shop"].astype("category"), promo=rows["promo"].astype(bool)),
+        rows.assign(shop=rows["shop"].astype(float), promo=rows["promo"].astype("Int64")),
+        rows.assign(day=pd.to_datetime(rows["day"])),
+        rows.astype(object),
+    ):
+        assert model.predict(form)["sales"].tolist() == expected
+    gaps = rows.assign(promo=rows["promo"].astype(object).where(rows.index != 3))
+    assert len(model.predict(gaps)) == len(rows)
+    assert len(model.predict(model.input_example)) == 1
+    with pytest.raises(mlflow.MlflowException, match=r"missing inputs \['day'\]"):
+        model.predict(rows.drop(columns="day"))
 
 
 CUTS = {

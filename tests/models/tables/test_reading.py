@@ -65,6 +65,37 @@ def test_a_surprise_far_behind_the_first_block_makes_the_column_text_and_says_wh
     assert value["note"] == ""
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["01234", "98765"], "string"),
+        (["007", "123"], "string"),
+        (["00123", ""], "string"),
+        (["01", "12"], "int64"),
+        (["01234", "7"], "int64"),
+        (["123", "456"], "int64"),
+        (["0.50", "1.25"], "double"),
+        (["-01", "123"], "int64"),
+    ],
+)
+def test_digits_of_one_length_with_leading_zeros_are_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str], wanted: str
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 16)
+    table = read(tmp_path, "code,other\n" + "".join(f"{value},1\n" for value in values * 5))
+    assert types(table) == [wanted, "int64"]
+    if wanted == "string":
+        assert table["code"].to_pylist() == [value or None for value in values * 5]
+        assert column_types(table)[0]["note"] == "digits of one length with leading zeros: a code, so text"
+
+
+def test_missing_is_what_is_missing_for_pandas(tmp_path: Path) -> None:
+    words = ["None", "<NA>", "NA", "n/a", "null", "NULL", "nan", "NaN", "#N/A", "N/A", "", "none", "?"]
+    content = "kind,other\n" + "".join(f"{word},1\n" for word in words)
+    table = read(tmp_path, content)
+    assert table["kind"].is_null().to_pylist() == pd.read_csv(tmp_path / "table.csv")["kind"].isna().tolist()
+
+
 def test_spaces_and_plus_signs_around_numbers_do_not_make_them_text(tmp_path: Path) -> None:
     table = read(tmp_path, "a,b\n 1,+2.5\n2 , \n")
     assert table.to_pydict() == {"a": [1, 2], "b": [2.5, None]}

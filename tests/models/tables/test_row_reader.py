@@ -8,9 +8,8 @@ import pytest
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.network import network_of
-from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
+from unfreeze.models.tables.prepare import Joined, prepare
 from unfreeze.models.tables.reading import open_table, write_feather
 from unfreeze.models.tables.serving import TablePredictor, save_table_model
 
@@ -38,10 +37,10 @@ def predictor_of(folder: Path, **overrides: object) -> TablePredictor:
     data = {"target": ["sales"], "date": ["day"], "group": ["shop"], "drop": ["level"], "task": "regression"}
     params = build_spec(TrainTables, {"data": data, "model": {"members": 2, "width": 8, "depth": 1}}, dict(overrides))
     joins = [Joined("shops", SHOPS, ["shop"])]
-    assembled = assemble(sales(), joins, params.data, training=True)
-    rows = np.arange(len(assembled.frame))
-    encoder = TableEncoder.fit(with_date_parts(assembled.frame, params.data), rows, params.data)
-    save_table_model(folder, [network_of(params, encoder).state_dict()], params, encoder, joins, assembled.calendar)
+    table = prepare(sales(), joins, params.data)
+    params = params.model_copy(update={"data": table.data})
+    network = network_of(params, table.encoder)
+    save_table_model(folder, [network.state_dict()], params, table.encoder, joins, table.raw, table.calendar)
     return TablePredictor(folder, "cpu")
 
 

@@ -16,7 +16,7 @@ def spec(**fields: object) -> TableDataSpec:
 
 
 def test_the_last_calendar_days_validate() -> None:
-    train, valid = split_rows(DAYS, spec(date=["day"], valid_days=3))
+    train, valid, _ = split_rows(DAYS, spec(date=["day"], valid_days=3))
     assert valid.tolist() == [94, 95, 96, 97, 98, 99]
     assert train.tolist() == list(range(94))
     assert train.dtype == valid.dtype == np.int64
@@ -24,7 +24,7 @@ def test_the_last_calendar_days_validate() -> None:
 
 def test_rows_without_a_date_train() -> None:
     frame = DAYS.assign(day=DAYS["day"].where(DAYS.index != 99))
-    train, valid = split_rows(frame, spec(date=["day"], split="last_days", valid_days=1))
+    train, valid, _ = split_rows(frame, spec(date=["day"], split="last_days", valid_days=1))
     assert 99 in train
     assert valid.tolist() == [98]
 
@@ -50,7 +50,7 @@ def test_a_random_split_moves_no_row_when_rows_are_added_or_a_value_is_missing(a
 
 
 def test_a_fold_validates_earlier_days_and_uses_none_that_follow() -> None:
-    train, valid = split_rows(DAYS, spec(date=["day"], valid_days=3, fold=2))
+    train, valid, _ = split_rows(DAYS, spec(date=["day"], valid_days=3, fold=2))
     assert valid.tolist() == [82, 83, 84, 85, 86, 87]
     assert train.tolist() == list(range(82))
 
@@ -58,7 +58,7 @@ def test_a_fold_validates_earlier_days_and_uses_none_that_follow() -> None:
 @given(rows=st.integers(2, 50), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 100))
 def test_every_row_is_in_exactly_one_part(rows: int, fraction: float, seed: int) -> None:
     frame = DAYS.head(rows)
-    train, valid = split_rows(frame, spec(valid_fraction=fraction, split_seed=seed))
+    train, valid, _ = split_rows(frame, spec(valid_fraction=fraction, split_seed=seed))
     assert len(train)
     assert len(valid)
     assert sorted([*train, *valid]) == list(range(rows))
@@ -72,7 +72,7 @@ def test_groups_stay_whole_and_where_they_are_when_rows_are_added(values: list[i
 
     def groups(stores: list[int | None]) -> tuple[set[float], set[float]]:
         store = pd.Series(stores)
-        train, valid = split_rows(pd.DataFrame({"store": store}), data)
+        train, valid, _ = split_rows(pd.DataFrame({"store": store}), data)
         return set(store.iloc[train].dropna()), set(store.iloc[valid].dropna())
 
     # All values of both lists once more, so that no part is ever empty; None makes the numbers floats.
@@ -84,9 +84,51 @@ def test_groups_stay_whole_and_where_they_are_when_rows_are_added(values: list[i
     assert valid <= valid_later
 
 
+def test_the_last_days_test_and_those_before_them_validate() -> None:
+    split = split_rows(DAYS.sample(frac=1, random_state=0), spec(date=["day"], valid_days=3, test_days=2))
+    values = DAYS.sample(frac=1, random_state=0)["value"]
+    train, valid, test = (sorted(values.iloc[rows]) for rows in split)
+    assert test == [96, 97, 98, 99]
+    assert valid == [90, 91, 92, 93, 94, 95]
+    assert train == list(range(90))
+
+
+def test_folds_leave_the_days_of_the_test_alone() -> None:
+    whole = split_rows(DAYS, spec(date=["day"], valid_days=3, test_days=2))
+    fold = split_rows(DAYS, spec(date=["day"], valid_days=3, test_days=2, fold=1))
+    assert fold.valid.tolist() == [84, 85, 86, 87, 88, 89]
+    assert fold.train.tolist() == list(range(84))
+    assert not set(whole.test) & {*fold.train, *fold.valid, *fold.test}
+
+
+@given(valid=st.floats(0.1, 0.45), test=st.floats(0.1, 0.45), seed=st.integers(0, 100), group=st.booleans())
+def test_a_test_takes_rows_from_the_training_only_and_keeps_them_when_rows_are_added(
+    valid: float, test: float, seed: int, group: bool
+) -> None:
+    by = {"split": "group", "split_column": "value"} if group else {"split": "random"}
+    fields = {**by, "valid_fraction": valid, "split_seed": seed}
+    without = split_rows(DAYS, spec(**fields))
+    split = split_rows(DAYS, spec(**fields, test_fraction=test))
+    assert split.valid.tolist() == without.valid.tolist()
+    assert sorted([*split.train, *split.test]) == without.train.tolist()
+    more = pd.concat([DAYS.assign(value=DAYS["value"] + 1000), DAYS], ignore_index=True)
+    later = split_rows(more, spec(**fields, test_fraction=test))
+    assert {row - 100 for row in later.test if row >= 100} == set(split.test)
+
+
+def test_a_column_may_say_which_rows_test() -> None:
+    split = split_rows(pd.DataFrame({"part": ["Test", "train", "valid", "testing"]}), COLUMN)
+    assert [rows.tolist() for rows in split] == [[1], [2], [0, 3]]
+
+
+def test_without_a_wish_no_row_tests() -> None:
+    assert not len(split_rows(DAYS, spec()).test)
+    assert not len(split_rows(DAYS, spec(date=["day"], valid_days=3)).test)
+
+
 def test_rows_without_a_group_train() -> None:
     frame = pd.DataFrame({"store": [*[f"s{number}" for number in range(50)], None]})
-    train, _ = split_rows(frame, spec(split="group", split_column="store"))
+    train = split_rows(frame, spec(split="group", split_column="store")).train
     assert 50 in train
 
 
@@ -113,7 +155,7 @@ def test_another_seed_gives_other_groups() -> None:
     ],
 )
 def test_a_column_may_say_which_rows_validate(says: list[object]) -> None:
-    train, valid = split_rows(pd.DataFrame({"part": [says[0], says[1], says[1]]}), COLUMN)
+    train, valid, _ = split_rows(pd.DataFrame({"part": [says[0], says[1], says[1]]}), COLUMN)
     assert (train.tolist(), valid.tolist()) == ([1, 2], [0])
 
 
@@ -131,7 +173,10 @@ COLUMN = spec(split="column", split_column="part")
         (DAYS.assign(g=1), spec(split="group", split_column="g"), "split group: none .* g has 1 values"),
         (pd.DataFrame({"part": ["valid", "valid"]}), COLUMN, "split column: none of 2 rows is left to train"),
         (pd.DataFrame({"part": ["train"]}), COLUMN, "none of 1 rows is left to validate"),
-        (pd.DataFrame({"part": ["train", "test"]}), COLUMN, "split_column part: 'test' is neither"),
+        (pd.DataFrame({"part": ["train", "tset"]}), COLUMN, "split_column part: 'tset' is neither"),
+        (DAYS, spec(date=["day"], valid_days=20, test_days=40), "none of 100 rows is left to train; .*, test_days 40"),
+        (DAYS, spec(test_days=2), "split random: data.test_days needs a date to split by"),
+        (DAYS.head(2), spec(test_fraction=0.1), "split random: none of 2 rows is left to"),
         (pd.DataFrame({"part": ["train", None]}), COLUMN, "split_column part: 1 rows have no value"),
     ],
 )

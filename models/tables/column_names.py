@@ -1,0 +1,40 @@
+"""What the name of a column says about it."""
+
+import re
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_GLUED_ID = re.compile(
+    r"(user|customer|client|order|passenger|row|product|item|store|shop|transaction|session|patient|account|device)id"
+)
+_ID_NAMES = {"id", "ids", "uuid", "guid"}
+_CODE_NAMES = {"zip", "zipcode", "postcode", "postal", "plz"}
+_COUNTER_NAMES = {"index", "idx", "row", "rownum", "number", "nr", "no"}
+_NO_NAME = re.compile(r"(Unnamed: |column )\d+")
+_TIME_NAMES = {"year", "month", "week", "day", "hour", "minute", "second", "time", "date", "timestamp", "age", "period"}
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is that of an id: ``customerID``, ``order_id``, ``uuid``; not ``paid``."""
+    words = _words(name)
+    return bool({*words} & _ID_NAMES) or any(_GLUED_ID.fullmatch(word) for word in words)
+
+
+def is_code(name: str) -> bool:
+    """Whether numbers of that name are codes, of which more is not more: ids, zip codes."""
+    words = _words(name)
+    return is_id(name) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
+
+
+def is_counter(name: str) -> bool:
+    """Whether a name is that of a row number: ``index``, ``order_number``; not ``number_of_rooms``."""
+    return bool({*_words(name)[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(name))
+
+
+def is_time(name: str) -> bool:
+    """Whether a name is that of a time, which grows from row to row as row numbers do."""
+    return bool({*_words(name)} & _TIME_NAMES)
+
+
+def _words(name: str) -> list[str]:
+    """Words in lower case: those of customerID and customer_id are ``customer`` and ``id``."""
+    return [part.lower() for part in _WORD.findall(name)]

@@ -1,0 +1,134 @@
+"""A table from its file to findings: what is said about its columns, what is tested, what a model takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unfreeze import Tables
+from unfreeze.models.errors import UserError
+
+TINY: dict[str, Any] = {
+    "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 1}],
+    "optimizer": {"batch_size": 64},
+    "device": "cpu",
+}
+
+
+def table_of(folder: Path, frame: pd.DataFrame, **data: Any) -> Tables:
+    """An estimator for a frame that is written as a CSV file."""
+    frame.to_csv(folder / "rows.csv", index=False)
+    config = TINY | {"data": {"target": ["price"], **data}}
+    return Tables(folder / "rows.csv", config=config, workspace=folder / "work")
+
+
+def prices(rows: int = 300) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    area = generator.uniform(20, 200, rows).round(1)
+    town = generator.choice(["Bonn", "Kiel", "Ulm"], rows)
+    price = area * 10 + generator.normal(0, 200, rows)
+    return pd.DataFrame({"area": area, "town": town, "price": price.round(2)})
+
+
+def test_the_test_is_reported_beside_the_validation(tmp_path: Path) -> None:
+    model = table_of(tmp_path, prices(), test_fraction=0.2).train()
+    assert {"valid/rmse", "baseline/tree_rmse", "test/rmse", "test/baseline/tree_rmse"} <= set(model.metrics)
+    assert model.metrics["baseline/tree_rmse"] != model.metrics["test/baseline/tree_rmse"]
+    assert 30 < len(model.findings["test"].frames["test/predictions.feather"]) < 90
+
+
+def messy(rows: int = 300) -> pd.DataFrame:
+    """Rows as people keep them: money and dates as text, ids, codes, truths and gaps."""
+    frame, generator = prices(rows), np.random.default_rng(1)
+    frame.insert(0, "id", generator.permutation(10_000)[:rows])
+    frame["rent"] = [f"${value:,.2f}" for value in generator.uniform(100, 9000, rows)]
+    frame["share"] = [f"{value:.1f}%".replace(".", ",") for value in generator.uniform(0, 99, rows)]
+    frame["zip"] = [f"{number:05d}" for number in generator.choice([1067, 10115, 80331], rows)]
+    frame["garden"] = generator.random(rows) < 0.5
+    frame["cellar"] = frame["garden"].astype(object).where(generator.random(rows) < 0.8)
+    frame["floors"] = pd.Series(generator.integers(1, 99, rows)).astype("Int64").where(generator.random(rows) < 0.9)
+    frame["built"] = pd.to_datetime(generator.integers(0, 15_000, rows), unit="D").strftime("%d.%m.%Y")
+    frame["seller"] = [f"person {number}" for number in range(rows)]
+    frame["heating"] = generator.choice(["gas", "None", "wood"], rows)
+    frame.loc[3:5, "rent"] = ["?", "on request", "-"]
+    frame.loc[7, "built"] = "unknown"
+    frame["price"] = [f"{value:,.0f} EUR" for value in frame["price"].abs() * 1000 + 5000]
+    return frame
+
+
+def read(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "rows.csv")
+
+
+FORMS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "as pandas reads them": lambda rows: rows,
+    "without target and id": lambda rows: rows.drop(columns=["price", "id", "seller"]),
+    "in another order, with more": lambda rows: rows[rows.columns[::-1]].assign(more="x"),
+    "with pandas' categories": lambda rows: rows.astype(
+        dict.fromkeys(("town", "zip", "garden", "rent", "heating"), "category")
+    ),
+    "as pandas' own types": lambda rows: rows.convert_dtypes(),
+    "as objects": lambda rows: rows.astype(object),
+    "all text": lambda rows: rows.astype("str").where(rows.notna()),
+    "with spaces around the names": lambda rows: rows.rename(columns=lambda name: f" {name} "),
+    "with numbers and dates read": lambda rows: rows.assign(
+        rent=pd.to_numeric(rows["rent"].str.replace("[$,]", "", regex=True), errors="coerce"),
+        built=pd.to_datetime(rows["built"], format="%d.%m.%Y", errors="coerce"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
+    folder = tmp_path_factory.mktemp("messy")
+    return table_of(folder, messy()).train(), folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_predicts_the_very_rows_it_was_trained_on_in_any_form(trained: tuple[Tables, Path], form: str) -> None:
+    model, folder = trained
+    rows = read(folder)
+    evaluated = model.findings["valid"].frames["valid/predictions.feather"]
+    predicted = model.predict(FORMS[form](rows))["price"].to_numpy()
+    places = {number: place for place, number in enumerate(rows["id"])}
+    assert predicted[[places[number] for number in evaluated["id"]]].tolist() == evaluated["network_price"].tolist()
+
+
+def test_a_single_row_is_predicted_as_among_all(trained: tuple[Tables, Path]) -> None:
+    model, folder = trained
+    rows = read(folder)
+    whole = model.predict(rows)["price"].tolist()
+    assert [model.predict(rows.iloc[[place]])["price"].item() for place in range(10)] == whole[:10]
+
+
+def test_what_a_model_needs_is_only_what_it_uses(trained: tuple[Tables, Path]) -> None:
+    model, folder = trained
+    data, _ = model._trained
+    needed = ["area", "town", "rent", "share", "zip", "garden", "cellar", "floors", "built", "heating"]
+    assert list(data.example().columns) == needed
+    with pytest.raises(UserError, match="the rows: there is no column zip"):
+        model.predict(read(folder).drop(columns="zip"))
+
+
+def test_a_value_that_no_training_row_could_have_is_an_error_with_its_row(trained: tuple[Tables, Path]) -> None:
+    model, folder = trained
+    rows = read(folder).astype({"area": object})
+    rows.loc[4, "area"] = "large"
+    with pytest.raises(UserError, match="row 4: column 'area': 'large' is not a number"):
+        model.predict(rows)
+
+
+def test_each_column_is_described_with_its_role(trained: tuple[Tables, Path]) -> None:
+    model, _ = trained
+    data, _ = model._trained
+    found = data.describe()
+    lines = "\n".join(found.lines)
+    assert "id: left out, an id by its name" in lines
+    assert "share: number, text of numbers with a decimal comma" in lines
+    assert "price: target, regression of its numbers; text of numbers with a decimal point" in lines
+    (table,) = (rows for key, _, rows in found.tables if key == "roles")
+    assert {row["column"]: row["role"] for row in table}["built"] == "date"
+    assert "data/roles.feather" in found.frames
