@@ -142,7 +142,7 @@ class TableModelSpec(Spec):
     bins: int = Field(default=16, ge=1, le=256, description="Quantile bins at which the embedding of a number bends.")
     number_width: int = Field(default=8, ge=1, le=64, description="Width of the embedding of a number.")
     members: int = Field(
-        default=16,
+        default=8,
         ge=1,
         le=128,
         description="Networks of the ensemble (TabM-mini): they share all hidden layers, and are averaged.",

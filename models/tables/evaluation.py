@@ -26,14 +26,14 @@ MODELS = {
     "ensemble": ("network and trees", "ensemble/"),
     "mean": ("mean by group", "baseline/mean_"),
 }
-"""Model -> its name for people, and the prefix of its metrics (the section's, where empty)."""
+"""Model -> its name for people, and the prefix of its metrics."""
 
 
 def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> Findings:
     """Evaluate the model that is kept, and those beside it, on all rows of a split.
 
-    ``SECTION/METRIC`` of the model that is kept; on the validation rows also ``network/METRIC``, ``ensemble/METRIC`` of
-    the average of network and trees, ``baseline/tree_METRIC`` and ``baseline/mean_METRIC``.
+    ``SECTION/METRIC`` of the model that is kept, ``network/METRIC``, ``ensemble/METRIC`` of the average of network and
+    trees, ``baseline/tree_METRIC`` and ``baseline/mean_METRIC``; on the test rows ``test/network/METRIC`` and so on.
     """
     rows, _ = data.encoded(section)
     actual, found = data.actual(section), Findings()
@@ -47,8 +47,8 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
     for model, values in predictions.items():
         title, prefix = MODELS[model]
         metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
-        if section == "valid" or model == "kept":
-            found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
+        place = f"{section}/" if model == "kept" or section != "valid" else ""
+        found.metrics |= {f"{place}{prefix}{name}": value for name, value in metrics.items()}
         shown = f"{title} ({candidate.name})" if model == "kept" else title
         table.append({"model": shown, **{name: round(float(value), 5) for name, value in metrics.items()}})
         columns |= data.target.prefixed(model, values)

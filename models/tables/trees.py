@@ -72,7 +72,7 @@ class Trees:
             train, targets = train.rows(fitted), targets[fitted]
         means, others = _target_means(encoder, train, targets, seed)
         features = np.concatenate([_features(encoder, train), others], axis=1)
-        parts, count = _parts(targets, seed), _boosters(len(targets))
+        parts, count = _parts(targets, seed), _boosters(len(targets), len(encoder.classes))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
         boosters = [
             _fit(encoder, features, column, parts == number, seed + number, rounds)
@@ -152,9 +152,10 @@ def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
     return np.union1d(drawn, firsts)
 
 
-def _boosters(rows: int) -> int:
+def _boosters(rows: int, classes: int) -> int:
     """Boosters for each target: more where they are cheap, and where the rows left out say little."""
-    return 8 if rows <= 5_000 else 4 if rows <= 20_000 else 1
+    work = rows * (classes if classes > 2 else 1)  # of several classes each has trees of its own
+    return 8 if work <= 10_000 else 4 if work <= 40_000 else 2 if work <= 100_000 else 1
 
 
 def _parts(targets: np.ndarray, seed: int) -> np.ndarray:

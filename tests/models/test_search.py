@@ -14,6 +14,7 @@ from unfreeze.models.overrides import build_spec
 from unfreeze.models.search import (
     GRID_POINTS,
     RULES_OF_THUMB,
+    TABLE_SPACE,
     Dimension,
     SweepSpec,
     Value,
@@ -25,6 +26,7 @@ from unfreeze.models.search import (
     whole_numbers,
 )
 from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.models.specs.tables import TrainTables
 
 TRAINING = TrainImages()
 DEFAULT_SPACE = SweepSpec().space
@@ -310,6 +312,17 @@ def with_full(**changes: Any) -> TrainImages:
 
 def test_the_default_space_suits_the_default_training() -> None:
     check_space(SweepSpec(), TRAINING)
+
+
+def test_the_default_space_of_a_table_is_its_rate_width_dropout_and_batch() -> None:
+    search, training = SweepSpec(space=TABLE_SPACE), TrainTables()
+    check_space(search, training)
+    values = {"recipe.0.lr": 0.005, "model.width": 64, "model.dropout": 0.3, "optimizer.batch_size": 512}
+    trial = trial_spec(training, values)
+    assert (trial.recipe[0].lr, trial.model.width, trial.model.dropout) == (0.005, 64, 0.3)
+    assert trial.optimizer.batch_size == 512
+    as_it_is = {"recipe.0.lr": 0.002, "model.width": 256, "model.dropout": 0.1}
+    assert rules_of_thumb(search, training) == {"as the recipe has it": as_it_is}
 
 
 @pytest.mark.parametrize(

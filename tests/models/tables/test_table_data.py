@@ -94,7 +94,7 @@ def test_a_model_predicts_the_very_rows_it_was_trained_on_in_any_form(trained: t
     evaluated = model.findings["valid"].frames["valid/predictions.feather"]
     predicted = model.predict(FORMS[form](rows))["price"].to_numpy()
     places = {number: place for place, number in enumerate(rows["id"])}
-    assert predicted[[places[number] for number in evaluated["id"]]].tolist() == evaluated["network_price"].tolist()
+    assert predicted[[places[number] for number in evaluated["id"]]].tolist() == evaluated["kept_price"].tolist()
 
 
 def test_a_single_row_is_predicted_as_among_all(trained: tuple[Tables, Path]) -> None:
