@@ -71,7 +71,8 @@ class TableEncoder:
         Categorical column -> training rows of each code, that of missing and unseen first; and how many it takes to
         trust a category, see `unfreeze.models.tables.target_means`.
     continuous
-        Column -> its quantiles at even shares, an odd number of them: that in the middle is the median.
+        Column -> its quantiles at even shares, an odd number of them: that in the middle is the median. A column of a
+        few whole numbers is here as well as among the categories, unless it was named as one: they have an order.
     flags, kinds, rejected
         Flag -> the column whose missing values it marks; column -> ``text``, ``bool`` or ``number``, which later tables
         must match; column without information -> the reason.
@@ -137,6 +138,9 @@ class TableEncoder:
             self.counts[name] = [len(column) - int(kept.sum()), *kept.tolist()]
             codes, values = codes_of(column, self.categorical[name]), values_of(targets, len(self.classes))
             self.trusted_rows[name] = trusted_rows(codes, values, len(kept) + 1)
+            if kind == "number" and name not in data.categorical and len(kept) > 2:
+                known = numbers_of(column)
+                self.continuous[name] = quantiles_of(known[~np.isnan(known)])
             return
         numbers = numbers_of(column)
         missing = np.isnan(numbers)

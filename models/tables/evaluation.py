@@ -118,16 +118,18 @@ def _draw_importance(data: "TableData", learner: Learner, candidate: Candidate, 
     def loss() -> float:
         return data.target.loss_of(data.answers(learner, candidate, rows), actual)
 
-    whole, order, increases = loss(), generator.permutation(len(chosen)), {}
-    for names, matrix in (
-        (data.encoder.categorical, rows.categorical),
-        (data.encoder.continuous, rows.continuous),
-    ):
+    whole, order, increases = loss(), generator.permutation(len(chosen)), dict[str, float]()
+    places: dict[str, list[np.ndarray]] = {}
+    for names, matrix in ((data.encoder.categorical, rows.categorical), (data.encoder.continuous, rows.continuous)):
         for place, name in enumerate(names):
-            kept = matrix[:, place].copy()
-            matrix[:, place] = kept[order]
-            increases[name] = loss() - whole
-            matrix[:, place] = kept
+            places.setdefault(name, []).append(matrix[:, place])
+    for name, columns in places.items():
+        kept = [column.copy() for column in columns]
+        for column, values in zip(columns, kept, strict=True):
+            column[:] = values[order]
+        increases[name] = loss() - whole
+        for column, values in zip(columns, kept, strict=True):
+            column[:] = values
     table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
     found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
     figure = plot_importance(increases, "loss")

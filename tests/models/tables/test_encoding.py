@@ -44,7 +44,7 @@ def test_text_flags_and_few_whole_numbers_are_categories_and_the_rest_are_number
         "weekday": [1, 2, 3],
         "distance_na": [False, True],
     }
-    assert list(encoder.continuous) == ["Elapsed", "distance"]
+    assert list(encoder.continuous) == ["weekday", "Elapsed", "distance"]  # the order of weekdays counts as well
     assert encoder.sizes() == [("kind", 4), ("open", 3), ("weekday", 4), ("distance_na", 3)]
     assert encoder.columns() == ["kind", "open", "weekday", "Elapsed", "distance"]
 
@@ -63,7 +63,7 @@ def test_a_category_that_no_training_row_has_is_zero():
 
 
 def test_numbers_are_normal_scores_of_their_ranks_and_missing_ones_are_the_median():
-    numbers = fitted(shop()).transform(shop()).continuous
+    numbers = fitted(shop(), drop=["weekday"]).transform(shop()).continuous
     assert numbers.dtype == np.float32
     assert numbers[:, 0].tolist() == sorted(numbers[:, 0])
     assert numbers[[0, 5], 1] == pytest.approx([-3.719, 3.719], abs=1e-3)  # the lowest and the highest distance
@@ -100,7 +100,7 @@ def test_equal_numbers_score_in_the_middle_of_their_share():
 
 
 def test_numbers_missing_only_later_take_the_median_without_a_flag():
-    encoder = fitted(shop(distance=[1.5, 2, 3, 4, 5, 7]))
+    encoder = fitted(shop(distance=[1.5, 2, 3, 4, 5, 7]), drop=["weekday"])
     assert "distance_na" not in encoder.categorical
     numbers = encoder.transform(shop()).continuous[:, 1]
     quantiles = encoder.continuous["distance"]
@@ -228,13 +228,25 @@ def test_lists_of_columns_overrule_the_types():
     ]  # fmt: skip
 
 
+def test_a_few_whole_numbers_are_a_number_as_well_unless_they_are_named_as_categories():
+    encoder = fitted(shop(weekday=[1, 2, 3, 1, None, 3]))
+    assert encoder.categorical["weekday"] == [1, 2, 3]
+    scores = encoder.transform(shop(weekday=[3, 1, 2, None, 9, -4])).continuous[
+        :, list(encoder.continuous).index("weekday")
+    ]
+    assert scores[1] < scores[2] == scores[3] < scores[0] <= scores[4]
+    assert scores[5] <= scores[1]
+    assert "weekday_na" not in encoder.categorical  # the code says so
+    assert "weekday" not in fitted(shop(), categorical=["weekday"]).continuous
+
+
 def test_more_whole_numbers_than_allowed_are_a_number():
     assert "weekday" in fitted(shop(), max_category_values=2).continuous
 
 
 def test_columns_that_tell_nothing_are_rejected_and_not_asked_for_again():
     frame = shop(Elapsed=0.1, distance=np.nan)
-    encoder = fitted(frame)
+    encoder = fitted(frame, categorical=["weekday"])
     assert encoder.rejected == {"Elapsed": "0.1 in every training row", "distance": "no value in the training rows"}
     assert encoder.continuous == {}
     assert encoder.transform(frame.drop(columns=["Elapsed", "distance"])).continuous.shape == (6, 0)
