@@ -155,7 +155,7 @@ class SweepSpec(Spec):
 
 
 TABLE_SPACE = [
-    Dimension(name="recipe.0.lr", low=0.0005, high=0.01, log=True),
+    Dimension(name="recipe.0.lr", low=0.001, high=0.02, log=True),
     Dimension(name="model.width", choices=[64, 128, 256, 512]),
     Dimension(name="model.dropout", low=0, high=0.4),
     Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),

@@ -147,7 +147,7 @@ class TableModelSpec(Spec):
         le=128,
         description="Networks of the ensemble (TabM-mini): they share all hidden layers, and are averaged.",
     )
-    width: int = Field(default=256, ge=1, le=8192, description="Units of a hidden layer.")
+    width: int = Field(default=128, ge=1, le=8192, description="Units of a hidden layer.")
     depth: int = Field(default=2, ge=1, le=10, description="Hidden layers.")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout after each hidden layer.")
 
@@ -165,7 +165,7 @@ class TrainTables(Training):
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
     recipe: list[Stage] = Field(
-        default=[Stage(name="all", train="all", lr=0.002, ratio=1, cycles=6, cycle_steps=100, patience=2)],
+        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=100, patience=2)],
         min_length=1,
         max_length=20,
         description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
