@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.modality import Activations, modality
-from unfreeze.models.recipe import Evaluate, Train, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.workspace import Derived, Workspace
 
@@ -61,15 +60,21 @@ class Prepared:
 
     def train(self, data: ImageData) -> tuple[float, float]:
         """Run the recipe; validation accuracy plain and with TTA."""
+        metrics, _ = self.run(data)
+        return metrics["valid/accuracy"], metrics["valid/accuracy_tta"]
+
+    def run(self, data: ImageData) -> tuple[dict[str, float], str]:
+        """Run the recipe; metrics of all evaluations, and the name of the model that was kept."""
+        metrics: dict[str, float] = {}
         for step in run_recipe(data, self.workspace):
             if isinstance(step, Train):
                 for _ in step.run():
                     pass
-            elif not isinstance(step, Evaluate):
+            elif isinstance(step, Choose | Evaluate):
+                metrics |= step.run().metrics
+            else:
                 step.run()
-            elif step.section == "valid":
-                metrics: dict[str, Any] = step.run().metrics
-        return metrics["valid/accuracy"], metrics["valid/accuracy_tta"]
+        return metrics, step.course.kept.name
 
 
 @contextmanager

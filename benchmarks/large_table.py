@@ -42,7 +42,7 @@ LIMIT = 4e9
 """Bytes that 50 million rows may take."""
 SPEC = {
     "data": {"target": ["sales"], "categorical": list(VALUES)},
-    "model": {"layers": [64, 32], "dropout": [0.0, 0.0]},
+    "model": {"members": 4, "width": 64, "depth": 2, "dropout": 0.0},
     "recipe": [{"name": "all", "train": "all", "lr": 0.003, "ratio": 1, "cycles": 1, "cycle_len": 1}],
     "optimizer": {"batch_size": 4096},
     "metrics": ["rmse", "r2"],

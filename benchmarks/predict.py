@@ -30,7 +30,7 @@ CLASSES = ["cat", "dog"]
 def predictor_of(params: TrainImages, folder: Path) -> ImagePredictor:
     """A predictor with pretrained body and new head: how fast it is does not depend on its weights."""
     network = build_classifier(params.model, len(CLASSES), seed=0, size=SIZE)
-    save_classifier(folder, network, params, network.body.preprocessing, CLASSES, SIZE)  # type: ignore[arg-type]
+    save_classifier(folder, [network.state_dict()], params, network.body.preprocessing, CLASSES, SIZE)  # type: ignore[arg-type]
     return ImagePredictor(folder)
 
 

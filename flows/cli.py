@@ -16,7 +16,7 @@ from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import SpecType
-from unfreeze.models.search import SweepSpec
+from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import Spec, TrainImages
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         metavar="NAME=...",
         help="vary another setting: NAME=1,2,4 or NAME=1..30 or NAME=1..30 log; NAME=none leaves one of the default "
-        "(body_ratio, early_ratio, head_factor) as it is",
+        f"({', '.join(each.name for each in (TABLE_SPACE if is_table else SweepSpec().space))}) as it is",
     )
     sweep.add_argument("--best", action="store_true", help="only show the best trial of --study")
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
@@ -185,7 +185,8 @@ def _predict(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     _hide_password(options)
     search = spec_from(options, SweepSpec, section="sweep")
-    search = search.model_copy(update={"space": space_from(options.space, search.space)})
+    by_default = TABLE_SPACE if options.table and "space" not in search.model_fields_set else search.space
+    search = search.model_copy(update={"space": space_from(options.space, by_default)})
     if (options.best or options.register) and search.study is None:
         raise UserError("--best: which study? give --study NAME")
     fresh = options.source is not None or options.config is not None

@@ -63,7 +63,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
     retraining.mark_challenger(trained["run_id"], champion)
     challenger = registry.version_of(champion.name, trained["model"]["version"])
     drift = report_drift(training, data, champion, challenger.run_id)
-    comparison = compare_models(training, data, champion, challenger)
+    comparison = compare_models(training, data, champion, challenger, params.promotion.margin)
     decision = decide(comparison, params.promotion)
     if decision.promote and params.approval:
         decision = approved(decision, params.approval_hours)

@@ -1,4 +1,4 @@
-"""Search for better settings, the differential learning-rate ratios by default, and pay for the shared part once."""
+"""Search for better settings, by default the differential learning-rate ratios, and pay for the shared part once."""
 
 from typing import Annotated, Any
 
@@ -9,18 +9,18 @@ from pydantic import Field
 from unfreeze.models.addresses import WITHOUT_PASSWORD
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Evaluate, run_recipe
-from unfreeze.models.search import SweepSpec
+from unfreeze.models.recipe import Choose, Evaluate, run_recipe
+from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.steps.evaluate import evaluate, register
+from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps import sweep as sweeps
 from unfreeze.tasks.sweeps.study import load_study
 
-DEFAULTS = SweepSpec()
+DEFAULTS, TABLE_DEFAULTS = SweepSpec(), SweepSpec(space=TABLE_SPACE)
 TRAINING = TrainImages()
 TABLE = TrainTables()
 
@@ -37,7 +37,7 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
 
 
 @flow(name="sweep-tables", flow_run_name="sweep {training.data.source}")
-def sweep_tables(params: SweepSpec = DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
+def sweep_tables(params: SweepSpec = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
     """The same for a training on a table.
 
     Args:
@@ -93,6 +93,8 @@ def register_best(
     data, record = prepare(run.params), run.record()
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
     for step in run_recipe(data, FlowWorkspace(), record):
-        if isinstance(step, Evaluate) and step.section != "baseline":
+        if isinstance(step, Choose):
+            choose(run, step)
+        elif isinstance(step, Evaluate) and step.section != "baseline":
             evaluate(run, step)
-    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.learner)}
+    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.kept)}

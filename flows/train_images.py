@@ -18,11 +18,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from unfreeze.models.modality import modality_of
-from unfreeze.models.recipe import Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.steps.describe import describe
-from unfreeze.tasks.steps.evaluate import evaluate, register
+from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.train_stage import precompute, train_stage, unfreeze
@@ -68,6 +68,8 @@ def follow_recipe(run: Run) -> dict[str, Any]:
                 unfreeze(run, step)
             case Train():
                 train_stage(run, step)
+            case Choose():
+                choose(run, step)
             case Evaluate():
                 evaluate(run, step)
-    return run.summary(register(run, data, step.course.learner))
+    return run.summary(register(run, data, step.course.kept))

@@ -1,12 +1,13 @@
 """Whether a challenger is better than the champion on the same rows, and whether that is enough to promote it."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, binom, bootstrap
+from scipy.stats import DegenerateDataWarning, binom, bootstrap, norm, t as student
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import LOWER_IS_BETTER
@@ -34,7 +35,7 @@ class Comparison:
     p_value
         Probability of an improvement at least this large if there were none; NaN where the metric is.
     test
-        ``McNemar`` or ``paired bootstrap``.
+        ``McNemar`` or ``paired bootstrap``, the latter with the number of blocks if there are any.
     classes
         ``class``, ``rows``, recall of ``champion`` and ``challenger``, and their ``difference`` (positive: the
         challenger is better), in the order of the classes; empty for values.
@@ -60,8 +61,17 @@ class Decision:
     reasons: list[str]
 
 
-def compare_classes(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray, seed: int = 0) -> Comparison:
+def compare_classes(
+    actual: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    seed: int = 0,
+    margin: float = 0.0,
+    blocks: Sequence[np.ndarray] = (),
+) -> Comparison:
     """Compare the accuracy of two classifiers on the same rows, by McNemar's test.
+
+    With a margin, or where rows belong together in `blocks`, the test is a paired bootstrap as for numbers.
 
     Parameters
     ----------
@@ -72,6 +82,8 @@ def compare_classes(actual: np.ndarray, champion: np.ndarray, challenger: np.nda
         without a prediction.
     seed
         Of the bootstrap.
+    margin, blocks
+        See `compare_values`.
 
     Raises
     ------
@@ -90,12 +102,13 @@ def compare_classes(actual: np.ndarray, champion: np.ndarray, challenger: np.nda
     by_class.insert(0, "rows", rows.groupby("class").size())
     improvement = float(rows["gain"].mean())
     # Accuracy is 1 minus the mean absolute error of being right.
-    resampled = -_resampled("mae", np.ones((len(rows), 1)), right[0][:, None], right[1][:, None], seed)
-    low, high = _interval(resampled, improvement)
-    p_value = mcnemar(int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum()))
+    shares = np.ones((len(rows), 1)), right[0][:, None], right[1][:, None]
+    low, high, p_value, test = _bootstrapped("mae", shares, improvement, -1.0, seed, margin, blocks)
+    if not margin and not len(blocks):
+        p_value, test = mcnemar(int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())), "McNemar"
     before, now = (float(each.mean()) for each in right)
     classes = [{str(name): value for name, value in row.items()} for row in by_class.reset_index().to_dict("records")]
-    return Comparison("accuracy", before, now, improvement, low, high, p_value, "McNemar", len(rows), classes)
+    return Comparison("accuracy", before, now, improvement, low, high, p_value, test, len(rows), classes)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -108,15 +121,21 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def compare_values(
-    actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray, metric: str, seed: int = 0
+    actual: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    metric: str,
+    seed: int = 0,
+    margin: float = 0.0,
+    blocks: Sequence[np.ndarray] = (),
 ) -> Comparison:
     """Compare two regressions on the same rows.
 
-    The p-value is the share of resamples in which the challenger is not better: the level at which a one-sided
-    percentile interval (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*) just reaches 0. One is added to
-    both counts, so that it is never 0 (Davison and Hinkley 1997, *Bootstrap Methods and their Application*, 4.2). Rows
-    are taken to be independent; where they are not (the sales of one store on many days) the interval is too narrow:
-    require a margin.
+    The p-value is the share of resamples in which the challenger is not better by more than the margin: the level at
+    which a one-sided percentile interval (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*) just reaches
+    it. One is added to both counts, so that it is never 0 (Davison and Hinkley 1997, *Bootstrap Methods and their
+    Application*, 4.2). Rows are taken to be independent unless `blocks` say which belong together, such as the sales of
+    one store on many days: then whole blocks are resampled.
 
     Parameters
     ----------
@@ -129,6 +148,10 @@ def compare_values(
         ``rmspe``.
     seed
         Of the bootstrap.
+    margin
+        Improvement that the p-value is about.
+    blocks
+        Ways in which rows belong together, each the block of every row (N,), of two blocks or more: stores, weeks.
 
     Raises
     ------
@@ -148,12 +171,44 @@ def compare_values(
     )
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     improvement = sign * (now - before)
-    low = high = p_value = float("nan")
+    low, high, p_value, test = float("nan"), float("nan"), float("nan"), "paired bootstrap"
     if np.isfinite(improvement):
-        resampled = sign * _resampled(metric, actual, champion, challenger, seed)
-        low, high = _interval(resampled, improvement)
-        p_value = float((np.sum(resampled <= 0) + 1) / (len(resampled) + 1))
-    return Comparison(metric, before, now, improvement, low, high, p_value, "paired bootstrap", len(actual), classes=[])
+        values = (actual, champion, challenger)
+        low, high, p_value, test = _bootstrapped(metric, values, improvement, sign, seed, margin, blocks)
+    return Comparison(metric, before, now, improvement, low, high, p_value, test, len(actual), classes=[])
+
+
+def _bootstrapped(
+    metric: str,
+    values: tuple[np.ndarray, np.ndarray, np.ndarray],
+    improvement: float,
+    sign: float,
+    seed: int,
+    margin: float,
+    blocks: Sequence[np.ndarray],
+) -> tuple[float, float, float, str]:
+    """Ends of the interval, p-value and name of the test."""
+    if not len(blocks):
+        resampled = sign * _resampled(metric, *values, seed)
+        return *_interval(resampled, improvement), _p_value(resampled, margin), "paired bootstrap"
+    # Errors of stores and errors of weeks add up, as the variances of two-way clusters do (Cameron, Gelbach and Miller
+    # 2011); the part that belongs to single rows is counted twice, which errs on the safe side.
+    ways = [sign * _resampled(metric, *values, seed, way) for way in blocks]
+    length = min(len(each) for each in ways)
+    resampled = improvement + sum((each[:length] - each[:length].mean() for each in ways), np.zeros(length))
+    fewest = min(len(np.unique(way)) for way in blocks)
+    # Of few blocks a resample varies too little: its deviations are stretched to those of Student's distribution
+    # (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile intervals).
+    stretch = (
+        np.sqrt(fewest / (fewest - 1)) * student.ppf(0.975, fewest - 1) / norm.ppf(0.975) if fewest > 1 else np.inf
+    )
+    resampled = improvement + (resampled - improvement) * stretch
+    name = f"paired bootstrap of {fewest:,} blocks"
+    return *_interval(resampled, improvement), _p_value(resampled, margin), name
+
+
+def _p_value(resampled: np.ndarray, margin: float) -> float:
+    return float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
 
 
 def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:
@@ -254,15 +309,27 @@ def _value(metric: str, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray((ratios if metric == "mae" else np.sqrt(ratios)).mean(axis=0))
 
 
-def _resampled(metric: str, actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray, seed: int) -> np.ndarray:
-    """Challenger minus champion in every resample of rows that the metric is defined for.
+def _resampled(
+    metric: str,
+    actual: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    seed: int,
+    blocks: np.ndarray | None = None,
+) -> np.ndarray:
+    """Challenger minus champion in every resample of rows, or of blocks of rows, that the metric is defined for.
 
     Of more than 4,000 rows, sums over 4,000 random groups are resampled: such a sum varies as those over its rows do,
     so the interval is the same but for 1 % of its width, and time and memory no longer grow with the rows.
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(actual))
-    starts = np.linspace(0, len(order), min(len(order), _GROUPS), endpoint=False).astype(int)
+    if blocks is None:
+        order = rng.permutation(len(actual))
+        starts = np.linspace(0, len(order), min(len(order), _GROUPS), endpoint=False).astype(int)
+    else:
+        codes = np.unique(blocks, return_inverse=True)[1]
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     terms = [*_terms(metric, actual, champion), _terms(metric, actual, challenger)[0]]
     groups = [np.add.reduceat(term[order], starts).T for term in terms]
 

@@ -22,11 +22,10 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import Modality, Predictor, TrainingData, modality, modality_in
+from unfreeze.models.modality import Candidate, Modality, Predictor, TrainingData, modality, modality_in
 from unfreeze.models.overrides import build_spec, dotted
-from unfreeze.models.recipe import Course, Evaluate, FindLr, Record, Train, run_recipe
+from unfreeze.models.recipe import Choose, Course, Evaluate, FindLr, Record, Train, run_recipe
 from unfreeze.models.specs import Training
-from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Workspace
 
@@ -75,7 +74,7 @@ class Estimator:
         self.stages: list[dict[str, Any]] = []
         self.findings: dict[str, Findings] = {}
         self._workspace = Workspace(Path(workspace).expanduser().absolute())
-        self._trained: tuple[TrainingData, Learner] | None = None
+        self._trained: tuple[TrainingData, Candidate] | None = None
         self._predictor: Predictor | None = None
 
     def train(self) -> Self:
@@ -87,12 +86,13 @@ class Estimator:
                     if event.kind == "epoch":
                         self._workspace.notice(f"{step.stage.name}: epoch {event.epoch}: {_shown(event.metrics)}")
                 self.stages.append(step.result)
-            elif isinstance(step, Evaluate):
-                self.findings[step.section] = step.run()
-                self.metrics |= self.findings[step.section].metrics
+            elif isinstance(step, Choose | Evaluate):
+                section = step.section if isinstance(step, Evaluate) else "choice"
+                self.findings[section] = step.run()
+                self.metrics |= self.findings[section].metrics
             else:
                 step.run()
-        self._trained, self._predictor = (data, step.course.learner), None
+        self._trained, self._predictor = (data, step.course.kept), None
         return self
 
     def find_lr(self, stage: int = 0) -> LrCurve:
@@ -111,8 +111,8 @@ class Estimator:
         """Write the model into a folder, which `load_model` reads."""
         if self._trained is None:
             raise UserError("the model is not trained yet; call train() first")
-        data, learner = self._trained
-        data.save(Path(folder), learner.network, len(self.spec.recipe) - 1, ())
+        data, candidate = self._trained
+        data.save(Path(folder), candidate)
         return Path(folder)
 
     def _data(self) -> TrainingData:

@@ -6,10 +6,10 @@ trains on) and loads a trained model (`Predictor`). Its name is kept in specs an
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -21,20 +21,21 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
 from unfreeze.models.predictions import Chunk
-from unfreeze.models.specs import Training
+from unfreeze.models.specs import Stage, Training
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import Target
 from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.learner import LR_PRIORS, Learner
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.suggestions import LrPrior
 from unfreeze.models.workspace import Workspace
 
 SPLITS = ("train", "valid", "test")
 Activations = Mapping[tuple[str, int], Path]
 """(split, number of a view) -> file of precomputed activations; view 0 is the plain one."""
-State = Mapping[str, torch.Tensor]
-"""Weights and buffers of a network by name."""
+ActivationsOf = Callable[[int], Activations]
+"""Position of a stage -> what it reads precomputed."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,35 @@ class Prepared:
     splits: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model that a training can end with.
+
+    Attributes
+    ----------
+    name
+        For people: ``full``, ``head``, ``network and trees``.
+    states
+        Weights of its networks, whose predictions are averaged.
+    position
+        The stage whose inputs it takes.
+    parts
+        What else it is made of, by a name that its modality knows.
+    """
+
+    name: str
+    states: Sequence[State]
+    position: int
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class TrainingData(ABC):
     """A spec bound to its prepared data: makes the network and each stage's batches, describes and evaluates.
 
     Attributes
     ----------
     params
-        The whole spec.
+        The whole spec, with what follows from the number of rows: see `unfreeze.models.budget`.
     prepared
         The handle.
     target
@@ -83,6 +106,8 @@ class TrainingData(ABC):
     rows: dict[str, np.ndarray]
     device: torch.device
     precision: Precision
+    batch_sizes: ClassVar[tuple[int, int]]
+    """Bounds of a batch size that the spec leaves open."""
     evaluates_head_alone: ClassVar[bool] = False
     """Whether the head on a frozen body is a result of its own, to compare the unfrozen network with."""
 
@@ -93,6 +118,10 @@ class TrainingData(ABC):
     @abstractmethod
     def targets(self, split: str) -> np.ndarray:
         """Targets of a split as the network is trained on them: (N,) int64 or (N, T) float32."""
+
+    def actual(self, split: str) -> np.ndarray:
+        """Targets of a split in their own scale, see `Target.actual`."""
+        return self.target.actual(torch.from_numpy(self.targets(split)))
 
     @abstractmethod
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
@@ -106,6 +135,11 @@ class TrainingData(ABC):
         """Write what stage `position` reads precomputed, if anything; see `Activations`."""
         return {}
 
+    @property
+    def batch_size(self) -> int:
+        """Rows of a training batch."""
+        return cast(int, self.params.optimizer.batch_size)
+
     def learner(self) -> Learner:
         """A learner with the initial network."""
         params = self.params
@@ -114,6 +148,10 @@ class TrainingData(ABC):
         return Learner(
             self.network(), params.optimizer, loss, self.device, self.precision, params.seed, metrics, self.target
         )
+
+    def lr_prior(self, stage: Stage) -> LrPrior | None:
+        """What is usual for the head's lr in a stage, by the optimizer; None for one that is not known."""
+        return LR_PRIORS.get(self.params.optimizer.name)
 
     def metric_names(self) -> list[str]:
         """Metrics to compute; none: those that fit the target."""
@@ -136,17 +174,43 @@ class TrainingData(ABC):
         """More that a run keeps of its data."""
         return {}
 
+    def candidates(
+        self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
+    ) -> Iterator[Candidate]:
+        """Models that the training could end with, the network as it was trained first.
+
+        Parameters
+        ----------
+        learner
+            After the last stage.
+        position
+            Of that stage.
+        activations_of
+            Position of a stage -> its activations.
+        snapshots
+            Weights at the ends of earlier cycles.
+        """
+        states = [*snapshots, learner.state()]
+        name = self.params.recipe[position].name
+        yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position)
+
     @abstractmethod
-    def evaluate(
-        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
-    ) -> Findings:
-        """Evaluate the learner's network, averaged with those of `snapshots`, with metrics named ``SECTION/NAME``.
+    def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
+        """A candidate's predictions for a split, see `Target.predictions`."""
+
+    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
+        """The candidate with what follows from its evaluation on the validation rows."""
+        return candidate
+
+    @abstractmethod
+    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
+        """Evaluate a candidate, with metrics named ``SECTION/NAME``.
 
         `section` is ``valid`` or ``test`` (the split) or ``baseline`` (the head alone, on the validation rows).
         """
 
     @abstractmethod
-    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+    def save(self, folder: Path, candidate: Candidate) -> None:
         """Write a model folder: all that prediction needs."""
 
     @abstractmethod
@@ -224,8 +288,14 @@ class Modality(ABC):
         """List what to predict: ``path``, ``rows`` and ``content`` (changes with them)."""
 
     @abstractmethod
-    def compare(self, data: TrainingData, champion: "Trained", challenger: "Trained") -> Comparison:
-        """Champion against challenger on the same validation rows, none of which the champion was trained on."""
+    def compare(
+        self, data: TrainingData, champion: "Trained", challenger: "Trained", margin: float = 0.0
+    ) -> Comparison:
+        """Champion against challenger on the same test rows, which neither was trained or chosen on.
+
+        Without test rows on the validation rows that the champion was not trained on. `margin` is the improvement that
+        the p-value is about.
+        """
 
     @abstractmethod
     def drift(self, data: TrainingData, champion: "Trained", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:

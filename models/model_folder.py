@@ -1,14 +1,15 @@
 """A trained network as a folder of plain files: its weights, and a description that a predictor is built from."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.training.network import State
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
@@ -17,36 +18,31 @@ FORMAT_VERSION = 4
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
-def save_model_folder(
-    folder: Path, network: nn.Module, description: dict[str, Any], snapshots: Sequence[Mapping[str, Tensor]] = ()
-) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`, which is made if need be.
+def save_model_folder(folder: Path, states: Sequence[State], description: dict[str, Any]) -> None:
+    """Write the weights and ``model.json`` into `folder`, which is made if need be.
+
+    The first network's weights are ``model.safetensors``, those of others ``network-N.safetensors``.
 
     Parameters
     ----------
     folder
         Where to write; other files in it are left alone.
-    network
-        Whose weights and buffers are kept.
+    states
+        Weights and buffers of every network, whose predictions are averaged.
     description
-        Whatever JSON can hold; the format's number is added.
-    snapshots
-        Weights and buffers of earlier cycles, whose predictions are averaged with the network's.
+        Whatever JSON can hold; the format's number and the number of networks are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _save(network.state_dict(), folder / WEIGHTS)
-    for number, state in enumerate(snapshots, start=1):
-        _save(state, folder / _snapshot(number))
-    kept = {"format": FORMAT_VERSION, "snapshots": len(snapshots), **description}
+    for number, state in enumerate(states):
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / weights_file(number))
+    kept = {"format": FORMAT_VERSION, "networks": len(states), **description}
     (folder / DESCRIPTION).write_text(json.dumps(kept, indent=1))
 
 
-def _save(state: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path)
-
-
-def _snapshot(number: int) -> str:
-    return f"snapshot-{number}.safetensors"
+def weights_file(number: int) -> str:
+    """File of a network's weights, by its number from 0."""
+    return WEIGHTS if number == 0 else f"network-{number}.safetensors"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -72,16 +68,15 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[NetworkType]:
-    """The networks in a folder that `save_model_folder` wrote, in evaluation mode, the final one first.
+    """The networks in a folder that `save_model_folder` wrote, in evaluation mode.
 
     Parameters
     ----------
     make
         Makes a network of the same shape.
     """
-    files = [WEIGHTS, *(_snapshot(number + 1) for number in range(read_description(folder)["snapshots"]))]
-    networks = [make() for _ in files]
-    for network, file in zip(networks, files, strict=True):
-        network.load_state_dict(load_file(folder / file))
+    networks = [make() for _ in range(read_description(folder)["networks"])]
+    for number, network in enumerate(networks):
+        network.load_state_dict(load_file(folder / weights_file(number)))
         network.eval()
     return networks

@@ -9,7 +9,8 @@ from sklearn.decomposition import PCA
 
 from unfreeze.models.training.suggestions import LrCurve, centred
 
-_NAMES = {"falling": "highest still falling", "valley": "valley", "steepest": "steepest", "minimum": "minimum / 10"}
+_NAMES = {"falling": "highest still falling", "minimum": "minimum / 10"}
+_RULE_COLOURS = ("#d1495b", "#2e7d8c", "#66a182", "#edae49", "#8d6a9f")
 _MOST_CLASSES_NAMED = 40
 _MOST_LABELS = 60
 
@@ -23,10 +24,13 @@ def plot_lr_curve(curve: LrCurve, suggestions: Mapping[str, float], used: str, t
     if len(curve.losses) >= 5:
         axes.plot(curve.lrs, centred(curve.losses)[0], color="#1f4e8c", linewidth=2, label="trend")
     top = 1.6 * float(np.median(curve.losses[:5]))
-    for colour, (method, lr) in zip(("#d1495b", "#66a182", "#edae49", "#8d6a9f"), suggestions.items(), strict=False):
+    for colour, (method, lr) in zip(_RULE_COLOURS, suggestions.items(), strict=False):
         style = {"linewidth": 2.2} if method == used else {"linewidth": 1.1, "linestyle": "--"}
         axes.axvline(
-            lr, color=colour, label=f"{_NAMES[method]}: {lr:.2g}{' (used)' if method == used else ''}", **style
+            lr,
+            color=colour,
+            label=f"{_NAMES.get(method, method)}: {lr:.2g}{' (used)' if method == used else ''}",
+            **style,
         )
     axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=title, ylim=(0, top))
     axes.legend(fontsize=8)

@@ -5,14 +5,18 @@ and what is kept of it: ``for step in run_recipe(data, workspace): step.run()`` 
 """
 
 import json
+import math
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import State, TrainingData
+from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import (
@@ -24,8 +28,8 @@ from unfreeze.models.training.checkpoints import (
     save_checkpoint,
     set_random_states,
 )
-from unfreeze.models.training.finder import find_lr_curve
-from unfreeze.models.training.network import digest
+from unfreeze.models.training.finder import find_lr
+from unfreeze.models.training.network import State, digest
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
@@ -75,11 +79,30 @@ class Course:
         """Weights of the latest shared stage, which was only passed by so far."""
         self.built = 0
         """How often something shared was built."""
-        self._activations: dict[int, dict[tuple[str, int], Path]] = {}
+        self.chosen: Candidate | None = None
+        self._activations: dict[int, Mapping[tuple[str, int], Path]] = {}
         if record.checkpoint is not None:
             restore_between_stages(self.learner, record.checkpoint)
         # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
         self._random = random_states(self.learner)
+
+    @property
+    def kept(self) -> Candidate:
+        """The model that the training ends with; it is chosen by `Choose`."""
+        if self.chosen is None:
+            raise RuntimeError("no model is chosen yet")
+        return self.chosen
+
+    def skips(self, position: int) -> str:
+        """Why a stage is not worth its time, see `Stage.fewest_errors`; empty if it is."""
+        fewest, before = self.params.recipe[position].fewest_errors, self.record.results.get(position - 1, {})
+        accuracy = before.get("metrics", {}).get("accuracy")
+        if fewest is None or accuracy is None:
+            return ""
+        wrong = round((1 - accuracy) * len(self.data.rows["valid"]))
+        if wrong >= fewest:
+            return ""
+        return f"skipped: {wrong} of {len(self.data.rows['valid']):,} validation rows are wrong, too few to show a gain"
 
     def begin(self) -> None:
         """Put weights and random numbers where the latest stage left them."""
@@ -92,14 +115,29 @@ class Course:
         """Keep the random numbers for the next stage."""
         self._random = random_states(self.learner)
 
-    def activations(self, position: int) -> dict[tuple[str, int], Path]:
+    def keep_head(self) -> None:
+        """Keep the head as it is before the body becomes trainable."""
+        if self.learner.head_alone is None:
+            self.begin()
+            state = self.learner.network.head.state_dict()
+            self.learner.head_alone = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def activations(self, position: int) -> Mapping[tuple[str, int], Path]:
         """What a stage reads precomputed, if anything; computed once."""
         if position not in self._activations:
             self.begin()
             before = self.workspace.built
-            self._activations[position] = self.data.precompute(self.learner, position, self.workspace)
+            self._activations[position] = self._precomputed(position)
             self.built += self.workspace.built > before
         return self._activations[position]
+
+    def _precomputed(self, position: int) -> Mapping[tuple[str, int], Path]:
+        learner, leading = self.learner, all(stage.train == "head" for stage in self.params.recipe[: position + 1])
+        if learner.head_alone is None or not leading:
+            return self.data.precompute(learner, position, self.workspace)
+        # The body may be another one by now, as in a resumed training: that stage saw the initial one.
+        initial = self.data.network().state_dict()
+        return learner.of_members([initial], lambda: self.data.precompute(learner, position, self.workspace))[0]
 
 
 @dataclass
@@ -131,7 +169,7 @@ class Precompute(Step):
 
     verb = "precompute activations for"
 
-    def run(self) -> dict[tuple[str, int], Path]:
+    def run(self) -> Mapping[tuple[str, int], Path]:
         """The files, see `unfreeze.models.modality.Activations`."""
         return self.course.activations(self.position)
 
@@ -170,7 +208,9 @@ class FindLr(Step):
         train = course.data.batches(position, "train", course.activations(position))
         course.begin()
         course.learner.prepare(stage or self.stage, position, 1.0)
-        curve = find_lr_curve(course.learner, train, course.params.finder)
+        steps = self.stage.epochs * steps_per_epoch(len(train), train.batch_size)
+        prior = course.data.lr_prior(stage or self.stage)
+        curve = find_lr(course.learner, train, course.params.finder, steps, prior)
         course.record.suggestions[position] = curve.suggestions()
         return curve
 
@@ -181,7 +221,8 @@ class Train(Step):
     Attributes
     ----------
     result
-        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``.
+        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``,
+        and why it ``stopped``.
     """
 
     verb = "train"
@@ -196,6 +237,12 @@ class Train(Step):
         """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
         began = time.monotonic()
         course, stage, learner = self.course, self.stage, self.course.learner
+        if why := course.skips(self.position):
+            before = course.record.results[self.position - 1]
+            none = {"lr": self.lr, "epochs": 0, "steps": learner.progress.step, "train_loss": None, "seconds": 0.0}
+            self.result = {**before, **none, "name": stage.name, "stopped": why}
+            course.record.results[self.position] = self.result
+            return
         activations = course.activations(self.position)
         train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
         course.begin()
@@ -208,7 +255,7 @@ class Train(Step):
             last = step if step.kind == "epoch" else last
             yield step
         course.end()
-        restored = last is None or stage.early_stop_tolerance is not None
+        restored = last is None or stage.patience is not None
         self.result = {
             "name": stage.name,
             "lr": self.lr,
@@ -217,13 +264,59 @@ class Train(Step):
             "train_loss": float(last.loss) if last else None,
             "metrics": learner.validate(valid) if restored or last is None else last.metrics,
             "seconds": round(time.monotonic() - began, 2),
+            "stopped": learner.progress.stopped,
         }
         course.record.results[self.position] = self.result
 
 
+class Choose(Step):
+    """Which of the models that the training can end with is kept: the one with the lowest validation loss."""
+
+    verb = "choose"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "choose the model to keep"
+
+    def run(self, snapshots: Sequence[State] = ()) -> Findings:
+        """Compare all candidates on the validation rows; `snapshots` are weights at the ends of earlier cycles."""
+        course, found = self.course, Findings()
+        course.begin()
+        data, learner = course.data, course.learner
+        actual = data.actual("valid")
+        losses: list[tuple[float, Candidate]] = []
+        most = None if course.params.keep == "best" else 1
+        last = learner.progress.stage  # not that of this step where the last stages were skipped
+        for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
+            predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
+            losses.append((data.target.loss_of(predictions, actual), candidate))
+        course.begin()
+        best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
+        rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
+        found.table("choice", "Models that the training could end with", rows)
+        found.metrics = {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}
+        found.lines.append(_verdict(losses, best, course.chosen))
+        return found
+
+
+def _verdict(losses: Sequence[tuple[float, Candidate]], best: float, chosen: Candidate) -> str:
+    """What was kept, in words."""
+    shown = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses)
+    loss, trained = losses[0]
+    if chosen is trained:
+        return f"{chosen.name} is kept, with the lowest validation loss of: {shown}"
+    return f"{trained.name} did not help: {loss:.4g} against {best:.4g}; {chosen.name} is kept, the lowest of: {shown}"
+
+
+def _slug(name: str) -> str:
+    """A name as a metric's: letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
 @dataclass
 class Evaluate(Step):
-    """Evaluation of the weights after the stage: ``baseline`` (the head alone), ``valid`` or ``test``."""
+    """Evaluation: ``baseline`` (the head alone, after its stage), ``valid`` or ``test`` (the model that is kept)."""
 
     section: str
     verb = "evaluate"
@@ -233,12 +326,15 @@ class Evaluate(Step):
         """Such as ``evaluate valid``."""
         return f"{self.verb} {self.section}"
 
-    def run(self, snapshots: Sequence[State] = ()) -> Findings:
-        """The findings; predictions are averaged with those of the snapshots."""
+    def run(self) -> Findings:
+        """The findings."""
         course = self.course
-        activations = course.activations(self.position)
         course.begin()
-        found = course.data.evaluate(course.learner, self.position, activations, self.section, snapshots)
+        alone = self.section == "baseline"
+        candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
+        found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
+        if self.section == "valid":
+            course.chosen = course.data.settled(candidate, found.metrics)
         course.record.evaluated.add(self.section)
         return found
 
@@ -269,7 +365,7 @@ class SharedStages:
             self._suggest(step)
         if isinstance(step, Train):
             return self._passes(step)
-        return not isinstance(step, Evaluate) or step.section == "baseline"
+        return not isinstance(step, Evaluate | Choose) or step.name == "evaluate baseline"
 
     def _suggest(self, step: FindLr) -> None:
         """The suggestions of the finder on a stage, measured if no training did before."""
@@ -340,20 +436,29 @@ def run_recipe(
             yield step
 
 
+def _before_training(course: Course, position: int) -> Iterator[Step]:
+    stages, stage = course.params.recipe, course.params.recipe[position]
+    if stage.precomputes:
+        yield Precompute(course, position)
+    if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
+        yield Unfreeze(course, position)
+    if stage.find_lr and position not in course.record.suggestions:
+        yield FindLr(course, position)
+
+
 def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator[Step]:
     course, stages = Course(data, workspace, record), data.params.recipe
     for position, stage in enumerate(stages):
         if position not in record.results:
-            if stage.precomputes:
-                yield Precompute(course, position)
-            if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
-                yield Unfreeze(course, position)
-            if stage.find_lr and position not in record.suggestions:
-                yield FindLr(course, position)
+            if not course.skips(position):
+                yield from _before_training(course, position)
             yield Train(course, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
-        if is_head and data.evaluates_head_alone and "baseline" not in record.evaluated:
-            yield Evaluate(course, position, "baseline")
+        if is_head and data.evaluates_head_alone:
+            course.keep_head()
+            if "baseline" not in record.evaluated:
+                yield Evaluate(course, position, "baseline")
+    yield Choose(course, len(stages) - 1)
     for section in ("valid", "test"):
         if len(data.rows[section]) and section not in record.evaluated:
             yield Evaluate(course, len(stages) - 1, section)

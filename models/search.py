@@ -107,7 +107,7 @@ class SweepSpec(Spec):
         ],
         min_length=1,
         max_length=50,
-        description="What varies. The default is the differential learning rates.",
+        description="What varies: by default the lrs of layer groups, and of a table rate, width, dropout and batch.",
     )
     sampler: Literal["tpe", "random", "grid", "cmaes"] = Field(
         default="tpe",
@@ -152,6 +152,15 @@ class SweepSpec(Spec):
         if self.sampler == "cmaes" and len(self.objectives) > 1:
             raise ValueError("sampler: cmaes knows one objective only; take tpe")
         return self
+
+
+TABLE_SPACE = [
+    Dimension(name="recipe.0.lr", low=0.0005, high=0.01, log=True),
+    Dimension(name="model.width", choices=[64, 128, 256, 512]),
+    Dimension(name="model.dropout", low=0, high=0.4),
+    Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),
+]
+"""What varies by default in a training on a table, whose network has no pretrained layers."""
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:

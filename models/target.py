@@ -6,6 +6,7 @@ and how two models are compared on it. Nothing else in the project asks "classes
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional
 
+from unfreeze.models.calibration import expected_calibration_error, temperature
 from unfreeze.models.comparison import Comparison, compare_classes, compare_values
 from unfreeze.models.errors import choose
 from unfreeze.models.findings import Findings
@@ -24,6 +26,8 @@ from unfreeze.models.training.losses import LOSSES, Loss
 from unfreeze.models.training.metrics import CLASS_METRICS, VALUE_METRICS, Metric, pick_metrics
 
 Category = str | bool | int | float
+SMALLEST_PROBABILITY = 1e-7
+"""One row that a model is wrong about with certainty must not decide between models."""
 MOST_DRAWN = 100_000
 """Rows whose residuals are drawn, at most: a random part of more."""
 
@@ -61,8 +65,17 @@ class Target(ABC):
         """Validation loss over all rows, a scalar float64: no smoothing, no class weights."""
 
     @abstractmethod
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of what `predictions` and `actual` return."""
+
+    @abstractmethod
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Outputs (N, C) as metrics and users want them, float64: probabilities, or values in the target's scale."""
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """What several models say together: the mean of their predictions (N, C), float64."""
+        # One after another: numpy's mean adds up in another order if there is but one row.
+        return np.asarray(reduce(np.add, members) / len(members))
 
     @abstractmethod
     def actual(self, targets: torch.Tensor) -> np.ndarray:
@@ -85,8 +98,19 @@ class Target(ABC):
         """Tables and figures of where the predictions err; artifacts are below `section`."""
 
     @abstractmethod
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
-        """Paired test of two models' answers (see `frame`) against actual labels (N,) or numbers (N, T)."""
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """Paired test of two models' answers (see `frame`) against actual labels (N,) or numbers (N, T).
+
+        See `compare_values` for the margin and blocks.
+        """
 
 
 class SingleLabel(Target):
@@ -107,6 +131,11 @@ class SingleLabel(Target):
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross entropy of logits (N, C) and classes (N,)."""
         return functional.cross_entropy(outputs.double(), targets)
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """Log loss of probabilities (N, C) and class numbers (N,); a probability counts as at least 1e-7."""
+        chosen = predictions[np.arange(len(actual)), actual]
+        return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1)).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, C)."""
@@ -134,8 +163,10 @@ class SingleLabel(Target):
         return wrong
 
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
-        """Precision, recall and F1 per class, and the confusion matrix."""
+        """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
+        found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
+        found.metrics[f"{section}/temperature"] = temperature(predictions, actual)
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
         )
@@ -147,10 +178,18 @@ class SingleLabel(Target):
         found.figure(f"{section}/confusion.png", "Confusion matrix", figure)
         return found
 
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
         """McNemar's test on which rows each classifies right."""
         before, after = (each["class"].astype(str).to_numpy() for each in (champion, challenger))
-        return compare_classes(actual.astype(str), before, after)
+        return compare_classes(actual.astype(str), before, after, margin=margin, blocks=blocks)
 
 
 class Numbers(Target):
@@ -162,22 +201,38 @@ class Numbers(Target):
         Names of the T numbers in the order of the outputs.
     log
         Whether the network is trained on log(1 + number), so that errors count as ratios.
+    deviations
+        Of the training targets, in the scale of training: the loss is in units of their squares. None: 1.
     """
 
     name, task, default_loss = "numbers", "regression", "squared_error"
     known_metrics, default_metrics = VALUE_METRICS, tuple(VALUE_METRICS)
 
-    def __init__(self, columns: Sequence[str], log: bool = False) -> None:
+    def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
         self.columns, self.log = list(columns), log
+        self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of outputs and targets (N, T), in the scale of training."""
-        return functional.mse_loss(outputs.double(), targets.double())
+        """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""
+        deviations = torch.from_numpy(self._deviations)
+        return functional.mse_loss(outputs.double() / deviations, targets.double() / deviations)
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of values (N, T) in their own scale."""
+        if self.log:
+            predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
+        return float(np.square((predictions - actual) / self._deviations).mean())
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""
         values: np.ndarray = (outputs.double().expm1() if self.log else outputs.double()).numpy()
         return values
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean in the scale of training."""
+        if not self.log:
+            return super().average(members)
+        return np.asarray(np.expm1(super().average([np.log1p(np.maximum(each, 0)) for each in members])))
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""
@@ -206,10 +261,19 @@ class Numbers(Target):
             found.figure(f"{section}/residuals_{name}.png", f"Residuals of {name}", figure)
         return found
 
-    def compare(self, actual: np.ndarray, champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
         """Paired bootstrap of the RMSPE (trained on a logarithm) or the RMSE."""
         before, after = (each[list(self.columns)].to_numpy(dtype=np.float64) for each in (champion, challenger))
-        return compare_values(actual.astype(np.float64), before, after, "rmspe" if self.log else "rmse")
+        metric = "rmspe" if self.log else "rmse"
+        return compare_values(actual.astype(np.float64), before, after, metric, margin=margin, blocks=blocks)
 
 
 TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, Numbers)}

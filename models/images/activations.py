@@ -12,7 +12,7 @@ from unfreeze.models.images.row_file import RowWriter
 from unfreeze.models.training.batches import in_order
 from unfreeze.models.training.precision import Precision
 
-ACTIVATIONS_VERSION = 1
+ACTIVATIONS_VERSION = 2
 """Raise it when the same inputs would give other activations; it is part of a cache key."""
 
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
+from unfreeze.models.images.linear_head import build_linear_head
 from unfreeze.models.specs import ModelSpec
 from unfreeze.models.training.network import Network
 
@@ -40,7 +41,7 @@ def build_head(features: int, classes: int, width: int = 512, dropout: float = 0
     return head
 
 
-HEADS = {"fastai": build_head}
+HEADS = {"fastai": build_head, "linear": build_linear_head}
 """Name in `model.head` -> what makes a head of (features, classes, width, dropout)."""
 
 

@@ -1,7 +1,10 @@
 """A spec bound to its images: the network, each stage's batches, and what is shown of both."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import image_statistics
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.activations import ACTIVATIONS_VERSION, precompute
@@ -16,25 +20,31 @@ from unfreeze.models.images.augmentation import apply_views, draw_views, numbere
 from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
-from unfreeze.models.images.classifier import build_classifier, summarise
+from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
+from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
+from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
+from unfreeze.models.intervals import intervals
+from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs import Stage, TrainImages
+from unfreeze.models.specs import Stage, TrainImages, TtaSpec
 from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.network import Network, digest
+from unfreeze.models.training.learner import Learner, Result
+from unfreeze.models.training.network import Network, State, digest
 from unfreeze.models.training.precision import pick_precision
+from unfreeze.models.training.suggestions import LrPrior
 from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
 
 View = tuple[str, int]
 """A split and the number of a view: 0 is plain, others are random but fixed."""
+TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
+"""Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
 """Images in the preview of augmentation, each with three random views beside it."""
@@ -71,16 +81,18 @@ class ImageData(TrainingData):
     """
 
     evaluates_head_alone = True
+    batch_sizes = (8, 64)
 
     def __init__(self, params: TrainImages, prepared: Prepared) -> None:
-        self.params, self.prepared = params, prepared
+        self.prepared = prepared
         self.index = Index.load(Path(prepared.files["index"]))
+        self.rows = {split: self.index.rows_of(split) for split in SPLITS}
+        self.params = params = planned(params, len(self.rows["train"]), *self.batch_sizes)
         self.target = SingleLabel(self.index.classes)
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
         self.sizes = image_sizes(params, self.index, self.preprocessing)
-        self.rows = {split: self.index.rows_of(split) for split in SPLITS}
         sizes = {int(name): Path(path) for name, path in prepared.files.items() if name.isdecimal()}
         self._caches = {size: ImageCache(path) for size, path in sizes.items()}
 
@@ -89,6 +101,13 @@ class ImageData(TrainingData):
     def network(self) -> Network:
         """Pretrained body and new head."""
         return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
+
+    def lr_prior(self, stage: Stage) -> LrPrior | None:
+        """As for other data; where a pretrained body is trained, low enough for its late layers as well."""
+        prior = super().lr_prior(stage)
+        if prior is None or stage.train == "head" or self.params.model.weights == "none":
+            return prior
+        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
 
     def metric_names(self) -> list[str]:
         """Accuracy first, whatever else is wanted."""
@@ -119,7 +138,7 @@ class ImageData(TrainingData):
             self.params.augment,
             self.preprocessing,
             self.device,
-            self.params.optimizer.batch_size,
+            self.batch_size,
             fixed,
         )
 
@@ -138,7 +157,7 @@ class ImageData(TrainingData):
 
     def _activations(self, split: str, views: Iterable[int], activations: Activations) -> ActivationBatches:
         files = [RowFile(activations[split, view]) for view in views]
-        return ActivationBatches(files, self.targets(split), self.device, self.params.optimizer.batch_size)
+        return ActivationBatches(files, self.targets(split), self.device, self.batch_size)
 
     def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[View, Path]:
         """Write the views that stage `position` reads and that are missing.
@@ -155,11 +174,13 @@ class ImageData(TrainingData):
 
         def build(wanted: dict[str, Path]) -> None:
             total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
+            folded = copy.deepcopy(body).cpu().eval()
+            fold_batch_norms(folded, self.sizes[position])
             with workspace.progress("Precomputing activations") as advance:
                 for name, path in wanted.items():
                     split, _, view = name.partition("/")
                     report = partial(_advance_from, advance, done, total)
-                    self.write_view(body, position, (split, int(view)), path, report)
+                    self.write_view(folded, position, (split, int(view)), path, report)
                     done += len(self.rows[split])
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
@@ -219,6 +240,7 @@ class ImageData(TrainingData):
             f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of "
             f"{len(self.index.classes)} classes"
         )
+        found.lines += plan(params, sizes["train"])
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
         summary = pd.DataFrame(summarise(self.network()))
@@ -241,27 +263,82 @@ class ImageData(TrainingData):
         statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
         return statistics.assign(label=self.index.rows["label"].take(rows).to_pylist())
 
-    def evaluate(
-        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
-    ) -> Findings:
+    def candidates(
+        self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
+    ) -> Iterator[Candidate]:
+        """The network as trained, and what it must beat.
+
+        The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its
+        weights and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their
+        default of one half); and logistic regression on the precomputed activations.
+        """
+        yield from super().candidates(learner, position, activations_of, snapshots)
+        final = learner.state()
+        if snapshots:
+            yield Candidate("the last weights alone", [final], position)
+        frozen = [
+            number for number, _ in takewhile(lambda each: each[1].train == "head", enumerate(self.params.recipe))
+        ]
+        if learner.head_alone is not None and frozen and position > frozen[-1]:
+            alone = self._frozen_state(learner.head_alone, final)
+            yield Candidate("head", [alone], frozen[-1])
+            yield Candidate("mean of head and all weights", [_mean_state(alone, final)], position)
+        if computed := [number for number in frozen if self.params.recipe[number].precomputes]:
+            head = fit_linear_head(self._trained_activations(computed, activations_of), *self._train_targets())
+            state = {f"head.{name}": tensor for name, tensor in head.items()}
+            body = {name: tensor for name, tensor in self._frozen_state({}, final).items() if name.startswith("body.")}
+            yield Candidate("logistic regression", [{**body, **state}], computed[-1], {"head": "linear"})
+
+    def _frozen_state(self, head: State, final: State) -> State:
+        """The initial body with a head, on the device of `final`."""
+        initial = self.network().state_dict() | {f"head.{name}": tensor for name, tensor in head.items()}
+        device = next(iter(final.values())).device
+        return {name: tensor.to(device) for name, tensor in initial.items()}
+
+    def _train_targets(self) -> tuple[np.ndarray, int]:
+        return self.targets("train"), len(self.index.classes)
+
+    def _trained_activations(self, positions: Sequence[int], activations_of: ActivationsOf) -> list[np.ndarray]:
+        """Activations (N, D) of the training rows that stages at the size of the last of `positions` read, by view."""
+        size, files = self.sizes[positions[-1]], dict[int, Path]()
+        for position in positions:
+            if self.sizes[position] == size:
+                files |= {view: path for (split, view), path in activations_of(position).items() if split == "train"}
+        rows = np.arange(len(self.rows["train"]))
+        return [RowFile(path).gather(rows).numpy() for _, path in sorted(files.items())]
+
+    def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
+        """Probabilities (N, C) float64 of the plain view."""
+        views = self.evaluation_views(candidate.position, split, activations)
+        none = TtaSpec(n_aug=0)
+        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
+        return np.asarray(np.mean(members, axis=0))
+
+    def _of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+        kind, model = candidate.parts.get("head"), self.params.model
+        body = cast(Body, learner.network.body)
+        head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
+        return learner.of_members(candidate.states, predict, head)
+
+    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
         """Evaluate with and without TTA: ``SECTION/NAME`` and ``SECTION/NAME_tta``.
 
-        Also ``error_reduction_tta``, ``majority`` (the accuracy of always answering the commonest class) and, with a
-        snapshot ensemble, ``NAME_tta_single`` of the final weights alone.
+        Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class).
         """
-        split = "test" if section == "test" else "valid"
+        split, position = "test" if section == "test" else "valid", candidate.position
         targets, found = self.targets(split), Findings()
         views = self.evaluation_views(position, split, activations)
-        members = learner.of_members(snapshots, lambda: predict_views(learner, views, self.params.tta))
+        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
         values: dict[str, float] = {}
-        if snapshots:
-            values |= {f"{name}_tta_single": metric(members[0][1], targets) for name, metric in learner.metrics.items()}
         plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
         for suffix, probabilities in (("", plain), ("_tta", averaged)):
             values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())
             values |= {f"{name}{suffix}": metric(probabilities, targets) for name, metric in learner.metrics.items()}
         values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
         values["majority"] = majority_share(targets)
+        if section == "test":
+            for name, (low, high) in intervals(learner.metrics, averaged, targets).items():
+                values |= {f"{name}_tta_low": low, f"{name}_tta_high": high}
         found.metrics = {f"{section}/{name}": value for name, value in values.items()}
         paths = self.index.rows["path"].take(self.rows[split]).to_pylist()
         predictions = predictions_table(paths, targets, plain, averaged, self.index.classes)
@@ -270,6 +347,8 @@ class ImageData(TrainingData):
             f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
             f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
         )
+        if section == "valid" and values["loss_tta"] > values["loss"]:
+            found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
             found.add(self.target.report(averaged, targets, section))
             self._show_worst(found, position, split, predictions)
@@ -290,10 +369,18 @@ class ImageData(TrainingData):
 
     # --- the model
 
-    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
+        """Without TTA where it does not lower the validation loss."""
+        if metrics["valid/loss_tta"] <= metrics["valid/loss"]:
+            return candidate
+        return replace(candidate, parts={**candidate.parts, "tta": TtaSpec(n_aug=0)})
+
+    def save(self, folder: Path, candidate: Candidate) -> None:
         """Write ``model.safetensors`` and ``model.json``."""
-        classes, size = list(self.index.classes), self.sizes[position]
-        save_classifier(folder, network, self.params, self.preprocessing, classes, size, snapshots)
+        model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
+        params = self.params.model_copy(update={"model": model, "tta": candidate.parts.get("tta", self.params.tta)})
+        classes, size = list(self.index.classes), self.sizes[candidate.position]
+        save_classifier(folder, candidate.states, params, self.preprocessing, classes, size)
 
     def example(self) -> pd.DataFrame:
         """One encoded image; a synthetic one unless real data may be kept."""
@@ -308,6 +395,11 @@ class ImageData(TrainingData):
             f"{len(self.index.classes)} classes of {self.params.data.source}; validation accuracy with TTA "
             f"{metrics['valid/accuracy_tta']:.4f}"
         )
+
+
+def _mean_state(one: State, other: State) -> State:
+    """The mean of two networks' weights; counters are the first one's."""
+    return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
 
 
 def majority_share(targets: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_o
 from unfreeze.models.images.sources import ListedFile, Listing, shortened
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
+from unfreeze.models.split_words import Part
 
 _TEXT, _INT = pa.string(), pa.int32()
 _ROWS = pa.schema(
@@ -43,7 +44,7 @@ class Index:
     """The images of a data set, in a fixed order that caches and predictions share."""
 
     rows: pa.Table
-    """path, label, target (int32, position of the label in `classes`), split (`train` or `valid`), content (hash),
+    """path, label, target (int32, position of the label in `classes`), split (train, valid or test), content (hash),
     width and height (as displayed), bytes."""
     rejected: pa.Table
     """path, label and reason of every file that is not used."""
@@ -72,7 +73,7 @@ class Index:
         return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
 
     def sides(self) -> dict[str, str]:
-        """Content of every image -> `train` or `valid`."""
+        """Content of every image -> its split."""
         return dict(zip(self.rows["content"].to_pylist(), self.rows["split"].to_pylist(), strict=True))
 
     def fingerprint(self) -> str:
@@ -130,11 +131,13 @@ def build_index(
     """Verify every image by decoding it, exclude what cannot be used, and split the rest.
 
     Rejected, with a reason: unreadable files; the same content under two labels (all of its rows); with a split of
-    the source's own, a validation image that also occurs in training. No file is changed.
+    the source's own, a validation image that also occurs in training and a test image that occurs in either. No file is
+    changed.
 
     Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
     contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
-    stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all.
+    stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all. With
+    `test_fraction` the test images are drawn before, in the same way.
 
     Parameters
     ----------
@@ -145,7 +148,7 @@ def build_index(
     threads
         Decoding threads; all cores if not given. At most this many images are in memory.
     earlier
-        Content -> `train` or `valid` of a split to continue with: new contents fill up what a class lacks.
+        Content -> side of a split to continue with: new contents fill up what a class lacks.
 
     Raises
     ------
@@ -155,13 +158,12 @@ def build_index(
     """
     verdicts = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
     images = [_Image(*each) for each in zip(listing.files, hashes, verdicts, strict=True)]
-    has_split = any(file.split is not None for file in listing.files)
+    has_split = any(file.split == "train" for file in listing.files)
     _reject_contradictions(images)
-    if has_split:
-        _reject_leaks(images)
+    _reject_leaks(images)
     _check_classes(listing.name, images, has_split)
     kept = [image for image in images if image.is_kept]
-    valid = set() if has_split else _draw_valid(kept, data, earlier or {})
+    drawn = {} if has_split else _draw_sides(kept, data, earlier or {})
 
     classes = tuple(sorted({image.file.label for image in kept}))
     target_of = {label: target for target, label in enumerate(classes)}
@@ -169,7 +171,7 @@ def build_index(
     digest = _blake2b()
     for image in kept:
         path, label, split = image.file
-        split = split or ("valid" if image.content in valid else "train")
+        split = split or drawn.get(image.content, "train")
         digest.update(json.dumps([image.content, label, split]).encode())
         assert isinstance(image.verdict, _Size)
         row = {"path": str(path), "label": label, "target": target_of[label], "split": split}
@@ -249,10 +251,13 @@ def _reject_contradictions(images: list[_Image]) -> None:
 
 def _reject_leaks(images: list[_Image]) -> None:
     kept = [image for image in images if image.is_kept]
-    trained = {image.content: image.file.path.name for image in kept if image.file.split == "train"}
-    for image in kept:
-        if image.file.split == "valid" and image.content in trained:
-            image.verdict = f"the same image is in train as {trained[image.content]}"
+    seen: dict[str, tuple[str, str]] = {}
+    for side in ("train", None, "valid", "test"):
+        for image in kept:
+            if image.file.split == side:
+                place, name = seen.setdefault(image.content, (side or "train", image.file.path.name))
+                if place != (side or "train"):
+                    image.verdict = f"the same image is in {place} as {name}"
 
 
 def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
@@ -260,8 +265,9 @@ def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
     splits: dict[str, set[str | None]] = defaultdict(set)
     for image in images:
         if image.is_kept:
-            contents[image.file.label].add(image.content)
             splits[image.file.label].add(image.file.split)
+            if has_split or image.file.split is None:
+                contents[image.file.label].add(image.content)
     few = sorted(label for label, distinct in contents.items() if len(distinct) < 2)
     untrained = sorted(label for label in contents if "train" not in splits[label])
     if not any(contents.values()):
@@ -290,22 +296,37 @@ def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
     raise UserError(f"{message}. Add images, or remove or merge these classes.")
 
 
-def _draw_valid(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str]) -> set[str]:
-    """Contents that validate."""
+def _draw_sides(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str]) -> dict[str, Part]:
+    """Content -> ``test`` or ``valid``, of the images without a split of their own."""
     contents: dict[str, set[str]] = defaultdict(set)
     for image in kept:
-        contents[image.file.label].add(image.content)
+        if image.file.split is None:
+            contents[image.file.label].add(image.content)
+    drawn: dict[str, Part] = {}
+    if data.test_fraction and not any(image.file.split == "test" for image in kept):
+        drawn |= dict.fromkeys(_draw(contents, "test", data.test_fraction, 2, data.split_seed, earlier), "test")
+    left = {label: distinct - drawn.keys() for label, distinct in contents.items()}
+    return drawn | dict.fromkeys(_draw(left, "valid", data.valid_fraction, 1, data.split_seed, earlier), "valid")
+
+
+def _draw(
+    contents: Mapping[str, set[str]], side: Part, fraction: float, others: int, seed: int, earlier: Mapping[str, str]
+) -> set[str]:
+    """Contents of one side: its share of every class, of which at least as many `others` remain where there are."""
+    salt = f"{seed}:" if side == "valid" else f"{side}:{seed}:"
 
     def draw(content: str) -> tuple[int, bytes]:
-        # Known ones keep their side: those that validated come first, those that trained last.
-        known = {"valid": 0, "train": 2}.get(earlier.get(content, ""), 1)
-        return known, _blake2b(f"{data.split_seed}:{content}".encode()).digest()
+        # Known ones keep their side: those that were on this one come first, those that trained last.
+        before = earlier.get(content)
+        known = 1 if before is None else 0 if before == side else 2
+        return known, _blake2b(f"{salt}{content}".encode()).digest()
 
-    valid: set[str] = set()
+    chosen: set[str] = set()
     for distinct in contents.values():
-        wanted = max(1, round(data.valid_fraction * len(distinct)))
+        wanted = max(1, round(fraction * len(distinct)))
         sides = Counter(earlier.get(content) for content in distinct)
+        elsewhere = sum(sides.values()) - sides[side] - sides[None]
         # At least one on either side comes before anything else.
-        count = min(max(wanted, sides["valid"]), max(len(distinct) - sides["train"], 1), len(distinct) - 1)
-        valid.update(sorted(distinct, key=draw)[:count])
-    return valid
+        count = min(max(wanted, sides[side]), max(len(distinct) - elsewhere, 1), len(distinct) - others)
+        chosen.update(sorted(distinct, key=draw)[: max(count, 0)])
+    return chosen

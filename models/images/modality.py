@@ -29,7 +29,7 @@ from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raise it when the same files would give another index; it is part of the key."""
 FEWEST_NEW = 32
 """With fewer new images than this, drift is measured on all images instead of the new ones alone."""
@@ -92,7 +92,9 @@ class Images(Modality):
             [str(file.path), file.label, file.split, content]
             for file, content in zip(listing.files, hashes, strict=True)
         ]
-        settings = data.model_dump(include={"valid_fraction", "split_seed", "split_like", "max_megapixels"})
+        settings = data.model_dump(
+            include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels"}
+        )
         derived = Derived("indexes", key_of(listing.name, files, settings, INDEX_VERSION))
         return workspace.derive("index images", {"index": derived}, build)["index"]
 
@@ -137,8 +139,8 @@ class Images(Modality):
         built = workspace.derive("keep listing", files, lambda wanted: _write(wanted["listing"], listing))
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
-        """Both on the validation images that the champion was not trained on.
+    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
+        """Both on the test images, or without any on the validation images, that the champion did not learn from.
 
         Raises
         ------
@@ -148,15 +150,18 @@ class Images(Modality):
         index: Index = data.index
         sides = _index_of(champion).sides()
         contents = index.rows["content"].to_pylist()
-        rows = [row for row in index.valid_rows() if sides.get(contents[row]) != "train"]
+        tests = index.rows_of("test")
+        known = {"train", "valid"} if len(tests) else {"train"}  # a champion was chosen on its validation images
+        judged = tests if len(tests) else index.valid_rows()
+        rows = [row for row in judged if sides.get(contents[row]) not in known]
         if not rows:
-            raise UserError("no validation image is left that the champion was not trained on; add images")
+            split = "test" if len(tests) else "validation"
+            raise UserError(f"no {split} image is left that the champion was not trained on; add images")
         paths = index.rows["path"].take(rows).to_pylist()
-        answers = []
-        for version in (champion, challenger):
-            predictor = ImagePredictor(version.folder)
-            answers.append(predictor.target.frame(predictor.probabilities(paths)))
-        return predictor.target.compare(np.array(index.rows["label"].take(rows).to_pylist()), *answers)
+        predictors = [ImagePredictor(version.folder) for version in (champion, challenger)]
+        before, after = (each.target.frame(each.probabilities(paths)) for each in predictors)
+        actual = np.array(index.rows["label"].take(rows).to_pylist())
+        return predictors[1].target.compare(actual, before, after, margin=margin)
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Class balance of all images, looks and features of the new ones against the champion's."""

@@ -29,18 +29,17 @@ from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 
 
 def save_classifier(
     folder: Path,
-    network: Network,
+    states: Sequence[State],
     params: TrainImages,
     preprocessing: Preprocessing,
     classes: Sequence[str],
     size: int,
-    snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
 
@@ -48,8 +47,8 @@ def save_classifier(
     ----------
     folder
         Where to write; made if need be.
-    network
-        The trained network.
+    states
+        Weights of the trained networks, whose probabilities are averaged.
     params
         What it was trained with.
     preprocessing
@@ -58,8 +57,6 @@ def save_classifier(
         Names of the C classes, in the order of its logits.
     size
         Side of the images that it ends with, in pixels.
-    snapshots
-        See `save_model_folder`.
     """
     description = {
         "modality": "images",
@@ -73,7 +70,7 @@ def save_classifier(
         "augment": params.augment.model_dump(),
         "tta": params.tta.model_dump(),
     }
-    save_model_folder(folder, network, description, snapshots)
+    save_model_folder(folder, states, description)
 
 
 def example_image(size: int) -> bytes:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -17,19 +17,17 @@ from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part, part_of
 
-Split = Literal["train", "valid"]
-
 TABLES = (".csv", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 class ListedFile(NamedTuple):
-    """One image of a source; `split` is None where the source has no split of its own."""
+    """One image of a source; `split` is None where it is to be drawn whether the image trains or validates."""
 
     path: Path
     label: str
-    split: Split | None
+    split: Part | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Listing:
 
     name: str
     files: tuple[ListedFile, ...]
-    """Sorted by path relative to the source (tables: by path). Either all have a split or none."""
+    """Sorted by path relative to the source (tables: by path). Those that do not test all have a split or none has."""
     note: str | None = None
     """How the source was understood, where that may surprise."""
 
@@ -167,18 +165,18 @@ def _list_folder(folder: Path, name: str) -> Listing:
     if not parts:
         return _listing(name, _list_classes(folder), str(folder))
     if "train" in parts and "valid" in parts:
-        # Other folders, such as test/, are no part of the training.
+        # Folders of other names are no part of the training.
         files: list[ListedFile] = []
-        sides: tuple[Split, ...] = ("train", "valid")
-        for side in sides:
+        for side in parts:
             found = _list_classes(children[parts[side]])
             if not found:
                 raise UserError(f"{folder} has no class folder with files for {side}; add images or remove the split.")
             files += [file._replace(split=side) for file in found]
         return _listing(name, files, str(folder))
     if parts.keys() == {"train", "test"} and len(children) == 2:
-        train = children[parts["train"]]
-        return _listing(name, _list_classes(train), str(train), _unused_test(f"{parts['test']}/"))
+        tests = [file._replace(split="test") for file in _list_classes(children[parts["test"]])]
+        files = [*_list_classes(children[parts["train"]]), *tests]
+        return _listing(name, files, str(folder), _drawn_validation(f"{parts['test']}/"))
     raise UserError(
         f"{folder} has {shortened(f'{child}/' for child in sorted(children))}: "
         f"{shortened(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
@@ -187,8 +185,8 @@ def _list_folder(folder: Path, name: str) -> Listing:
     )
 
 
-def _unused_test(test: str) -> str:
-    return f"{test} is not used for training, and the validation rows are drawn from the training ones at random"
+def _drawn_validation(test: str) -> str:
+    return f"{test} only tests the final model; the validation rows are drawn from the training ones at random"
 
 
 def _list_classes(folder: Path) -> list[ListedFile]:
@@ -227,7 +225,7 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
         missing = {"train", "valid"} - set(splits) if paths else set()
         if missing == {"valid"} and "test" in splits:
             splits = [None if part == "train" else part for part in splits]
-            note = _unused_test("`test`")
+            note = _drawn_validation("`test`")
         elif missing:
             raise UserError(f"{table}: no row has {min(missing)!r} in column {data.split_column!r}")
     absent = (row for row, path in enumerate(paths) if not path.is_file())
@@ -240,8 +238,7 @@ def _list_table(table: Path, data: DataSpec) -> Listing:
         "the path has another label in an earlier row",
         lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
     )
-    rows = zip(paths, labels, splits, strict=True)
-    files = [ListedFile(path, label, part) for path, label, part in rows if part != "test"]
+    files = [ListedFile(*row) for row in zip(paths, labels, splits, strict=True)]
     files.sort(key=lambda file: (str(file.path), file.split or ""))
     return _listing(table.stem, files, str(table), note)
 

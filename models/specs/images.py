@@ -18,8 +18,8 @@ class DataSpec(Spec):
         default="digits",
         min_length=1,
         description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
-        "val/, dev/; in any case), a CSV or feather file with a column of paths and one of labels, or the name of a "
-        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+        "val/, dev/; in any case; test/ beside them tests), a CSV or feather file with a column of paths and one of "
+        "labels, or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     size: int | None = Field(
         default=None,
@@ -38,6 +38,13 @@ class DataSpec(Spec):
         lt=1,
         description="Share of every class that validates (0 to 1, exclusive); unused where the source has a split.",
     )
+    test_fraction: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Share of every class that is set aside to test the model that was chosen on the validation rows; "
+        "unused where the source has test images of its own (a folder test/, or `test` in the split column).",
+    )
     split_seed: int = Field(
         default=0,
         ge=0,
@@ -53,7 +60,7 @@ class DataSpec(Spec):
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     split_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says `train`, `valid` or `test` (unused) per row. "
+        description="Column of a CSV or feather source that says `train`, `valid` or `test` per row. "
         "Empty: split by `valid_fraction`.",
     )
     max_megapixels: float = Field(
@@ -80,7 +87,7 @@ class ModelSpec(Spec):
         description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
         "model that unfreeze trained.",
     )
-    head: str = Field(default="fastai", description="`fastai` (two layers), or another one of `HEADS`.")
+    head: str = Field(default="fastai", description="`fastai` (two layers), `linear` (one).")
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(
         default=0.5,
@@ -127,17 +134,18 @@ class TrainImages(Training):
     augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
     recipe: list[Stage] = Field(
         default=[
-            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2),
-            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_len=1),
+            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=100, patience=1),
+            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=100, patience=2),
             Stage(
                 name="full",
                 train="all",
                 find_lr=True,
                 ratio=10,
                 cycles=3,
-                cycle_len=1,
+                cycle_steps=15,
                 cycle_mult=2,
-                early_stop_tolerance=0.1,
+                patience=2,
+                fewest_errors=5,
                 freeze_batchnorm=True,
             ),
         ],

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from unfreeze.models.specs.training import OptimizerSpec, Spec, Stage, TrackingSpec, Training
+from unfreeze.models.specs.training import Spec, Stage, TrackingSpec, Training
 
 
 class TableDataSpec(Spec):
@@ -128,7 +128,7 @@ class TableDataSpec(Spec):
 
 
 class TableModelSpec(Spec):
-    """Embeddings and layers."""
+    """Embeddings, and an ensemble of small networks that share their hidden layers."""
 
     embedding_rule: Literal["course", "later"] = Field(
         default="course",
@@ -136,18 +136,20 @@ class TableModelSpec(Spec):
         "min(600, round(1.6 c^0.56)) as later.",
     )
     embedding_sizes: dict[str, int] = Field(default={}, description="Widths by hand, by column.")
-    embedding_dropout: float = Field(default=0.04, ge=0, lt=1, description="Dropout of the embeddings.")
-    layers: list[int] = Field(default=[1000, 500], min_length=1, max_length=10, description="Units of hidden layers.")
-    dropout: list[float] = Field(default=[0.001, 0.01], description="Dropout after each hidden layer.")
-    y_range: bool = Field(
-        default=True, description="Regression: squash the output into the range up to 1.2 times the largest target."
+    embedding_dropout: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of a row's categories that training treats as unseen."
     )
-
-    @model_validator(mode="after")
-    def _one_dropout_per_layer(self) -> Self:
-        if len(self.dropout) != len(self.layers):
-            raise ValueError(f"dropout has {len(self.dropout)} values for {len(self.layers)} layers")
-        return self
+    bins: int = Field(default=16, ge=1, le=256, description="Quantile bins at which the embedding of a number bends.")
+    number_width: int = Field(default=8, ge=1, le=64, description="Width of the embedding of a number.")
+    members: int = Field(
+        default=16,
+        ge=1,
+        le=128,
+        description="Networks of the ensemble (TabM-mini): they share all hidden layers, and are averaged.",
+    )
+    width: int = Field(default=256, ge=1, le=8192, description="Units of a hidden layer.")
+    depth: int = Field(default=2, ge=1, le=10, description="Hidden layers.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout after each hidden layer.")
 
 
 class TableTrackingSpec(TrackingSpec):
@@ -163,22 +165,22 @@ class TrainTables(Training):
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
     recipe: list[Stage] = Field(
-        default=[Stage(name="all", train="all", find_lr=True, ratio=1, cycles=3, cycle_len=1, cycle_mult=2)],
+        default=[Stage(name="all", train="all", lr=0.002, ratio=1, cycles=6, cycle_steps=100, patience=2)],
         min_length=1,
         max_length=20,
-        description="The stages in order. A table's network has no pretrained body, so the default trains all of it.",
+        description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
+        "until over-fitting.",
     )
-    optimizer: OptimizerSpec = Field(default=OptimizerSpec(batch_size=256), description="Optimizer and loss.")
     metrics: list[str] = Field(
         default=[],
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
         "`package.module:function`. Empty: those that fit the task.",
     )
-    baselines: bool = Field(
+    trees: bool = Field(
         default=True,
-        description="Fit a mean by group and gradient-boosted trees on the same rows, and log them beside.",
+        description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "
+        "their average: whichever has the lowest validation loss.",
     )
-    ensemble: bool = Field(default=False, description="Also evaluate the average of network and trees.")
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 

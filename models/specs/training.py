@@ -27,11 +27,17 @@ class FinderSpec(Spec):
 
     start: float = Field(default=1e-5, gt=0, lt=1, description="First learning rate of the sweep.")
     end: float = Field(default=10, gt=0, le=100, description="Last learning rate of the sweep.")
-    steps: int = Field(default=100, ge=10, le=2000, description="Batches of the sweep.")
-    method: Literal["falling", "valley", "steepest", "minimum"] = Field(
-        default="falling",
-        description="Which suggestion is used: `falling` is the highest lr where the loss is still clearly falling, "
-        "`valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
+    steps: int = Field(
+        default=120,
+        ge=10,
+        le=2000,
+        description="Batches of all three sweeps together; fewer where the body is trained: a tenth of the stage.",
+    )
+    method: Literal["stable", "falling", "valley", "steepest", "minimum"] = Field(
+        default="stable",
+        description="Which suggestion is used: `stable` is the mean of the others in log(lr), weighed with what is "
+        "usual for the optimizer by how well they agree; `falling` is the highest lr where the loss is still clearly "
+        "falling, `valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
         "lr of the lowest loss.",
     )
 
@@ -110,12 +116,28 @@ class Stage(Spec):
     cycles: int = Field(default=1, ge=1, le=100, description="Cycles of the schedule.")
     cycle_len: int = Field(default=1, ge=1, le=1000, description="Epochs of the first cycle.")
     cycle_mult: int = Field(default=1, ge=1, le=10, description="Each cycle is this many times longer than the last.")
-    early_stop_tolerance: float | None = Field(
+    cycle_steps: int | None = Field(
         default=None,
-        ge=0,
-        le=10,
-        description="Train until over-fitting: stop at the first cycle end whose validation loss is worse than the "
-        "best by more than this share, and keep the best. Empty: train every cycle and keep the last.",
+        ge=1,
+        le=100_000,
+        description="The first cycle has at least this many optimizer steps: on few rows `cycle_len` is raised to the "
+        "epochs that they take. Empty: `cycle_len` epochs, however few steps that is.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Train until over-fitting: stop after this many cycles in a row without a lower validation loss "
+        "than ever before, that of the weights the stage began with included, and keep the best weights; after the "
+        "last of `cycles` go on with further ones as long as each lowers it by 0.5 %. Empty: train every cycle and "
+        "keep the last.",
+    )
+    fewest_errors: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Skip the stage if fewer validation rows than this are misclassified before it: then no gain could "
+        "be told from chance (McNemar's test needs five). Empty: never skip.",
     )
     freeze_batchnorm: bool = Field(
         default=False,
@@ -176,7 +198,13 @@ class OptimizerSpec(Spec):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
-    batch_size: int = Field(default=64, ge=4, le=4096, description="Images in a batch.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=4,
+        le=4096,
+        description="Rows in a batch. Empty: the power of two next to a 20th of the training rows, 8 to 64 images or "
+        "32 to 256 rows of a table.",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="`balanced` weighs classes by the inverse of their training frequency."
@@ -230,6 +258,12 @@ class Training(Spec):
         description="Snapshot ensemble: average the predictions of the weights at the ends of the last N cycles of the "
         "last stage. 1: the final weights alone.",
     )
+    keep: Literal["best", "trained"] = Field(
+        default="best",
+        description="Which model a training ends with: the `best` on the validation rows of the network as trained and "
+        "simpler ones (images: the head alone, the mean of its weights and the final ones, logistic regression on the "
+        "activations; tables: trees, trees and network), or the network as `trained`.",
+    )
     metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")
@@ -280,9 +314,9 @@ def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec)
         return
     if stage.cycles < snapshots:
         raise ValueError(f"snapshots: {snapshots} need as many cycles, but stage {stage.name!r} has {stage.cycles}")
-    if stage.early_stop_tolerance is not None:
+    if stage.patience is not None:
         raise ValueError(
-            f"snapshots: stage {stage.name!r} has early_stop_tolerance, which keeps one cycle's weights; set it to none"
+            f"snapshots: stage {stage.name!r} has patience, which keeps one cycle's weights; set it to none"
         )
     if not tracking.cycle_checkpoints:
         raise ValueError("snapshots: tracking.cycle_checkpoints must be true, or no cycle's weights are kept")

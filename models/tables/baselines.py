@@ -1,13 +1,12 @@
-"""What the network has to beat: means by group and gradient-boosted trees, on the rows and features it gets."""
+"""The least that a model has to beat: the mean of the target by group."""
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
@@ -18,11 +17,8 @@ MOST_CODES = 5_000
 """Columns with this many codes are not grouped by: too few rows would be left in a group."""
 BEST_COLUMNS = 10  # of the columns are tried in pairs
 MOST_ENTRIES = 50_000_000  # groups times classes in a table of frequencies (400 MB)
-BOOSTED_CODES = 255  # categories that scikit-learn's trees accept; a column with more codes is a number to them
 MOST_FITTED = 2_000_000
-"""Training rows that trees are fitted on, and columns to group by are chosen with, at most: a random part of more."""
-SET_ASIDE = 0.1  # of the training rows: trees are judged on them while they are added
-PATIENCE = 20  # trees that did not help the rows set aside, after which no more are added
+"""Training rows that columns to group by are chosen with at most: a random part of more."""
 
 Columns = tuple[int, ...]  # positions of categorical columns; none: all rows are one group
 
@@ -59,63 +55,9 @@ def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid
     return GroupMean([names[column] for column in columns], encoder.predictions(predictions))
 
 
-def gradient_boosting(
-    encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid: Encoded, seed: int, rounds: int = 600
-) -> np.ndarray:
-    """Predictions of scikit-learn's histogram gradient boosting with at most `rounds` trees (per class).
-
-    Arguments are those of `group_mean`; `seed` chooses the rows to fit on (`rows_to_fit`) and those set aside to stop
-    early. Returns values (N, T) in the target's own scale, or probabilities (N, C); float64.
-    """
-    fitted = rows_to_fit(targets, seed)
-    if len(fitted) < len(targets):
-        train, targets = train.rows(fitted), targets[fitted]
-    # Without ten rows of every class there might be none of one among those set aside.
-    fewest = int(np.unique(targets, return_counts=True)[1].min()) if encoder.classes else len(targets)
-    settings = {
-        "max_iter": rounds,
-        "categorical_features": [size <= BOOSTED_CODES for _, size in encoder.sizes()]
-        + [False] * len(encoder.continuous),
-        "early_stopping": fewest >= 1 / SET_ASIDE,
-        "validation_fraction": SET_ASIDE,
-        "n_iter_no_change": PATIENCE,
-        "random_state": seed,
-    }
-    features = _features(train)
-    if encoder.classes:
-        classifier = HistGradientBoostingClassifier(**settings).fit(features, targets)
-        probabilities = np.zeros((len(valid), len(encoder.classes)))
-        probabilities[:, classifier.classes_] = _in_chunks(classifier.predict_proba, valid)
-        return probabilities
-    models = [HistGradientBoostingRegressor(**settings).fit(features, target) for target in targets.T]
-    return encoder.predictions(np.stack([_in_chunks(model.predict, valid) for model in models], axis=1))
-
-
-def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
-    """Which training rows the trees are fitted on, (n,) int64: all of them up to `MOST_FITTED`.
-
-    Of more, that many at random, and the first row of each class so that none is unknown to the trees.
-    """
-    if len(targets) <= MOST_FITTED:
-        return np.arange(len(targets))
-    drawn = np.random.default_rng(seed).choice(len(targets), MOST_FITTED, replace=False, shuffle=False)
-    firsts = np.unique(targets, return_index=True)[1] if targets.ndim == 1 else np.array([], np.int64)
-    return np.union1d(drawn, firsts)
-
-
 def _chunks(rows: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK_ROWS` rows: keys and features take several times the memory of their rows."""
+    """Slices of at most `CHUNK_ROWS` rows: keys take several times the memory of their rows."""
     return (slice(start, start + CHUNK_ROWS) for start in range(0, max(rows, 1), CHUNK_ROWS))
-
-
-def _in_chunks(predict: Callable[[np.ndarray], np.ndarray], encoded: Encoded) -> np.ndarray:
-    parts = (Encoded(encoded.categorical[rows], encoded.continuous[rows]) for rows in _chunks(len(encoded)))
-    return np.concatenate([predict(_features(part)) for part in parts])
-
-
-def _features(encoded: Encoded) -> np.ndarray:
-    """Codes and numbers side by side, (N, K + M) float64: the type that scikit-learn's trees work with."""
-    return np.concatenate([encoded.categorical, encoded.continuous], axis=1, dtype=np.float64)
 
 
 def _keys(codes: np.ndarray, columns: Columns, sizes: list[int]) -> np.ndarray:

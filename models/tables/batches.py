@@ -9,8 +9,8 @@ import torch
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded
 
-FORWARD_SIZE = 8192
-"""Rows of a batch that is only predicted."""
+FORWARD_SIZE = 1024
+"""Rows of a batch that is only predicted; its activations are as many times larger as the network has members."""
 
 
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:

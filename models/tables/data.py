@@ -1,48 +1,38 @@
 """A spec bound to its prepared table: the network, the batches, and what is shown of both."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 
+from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import distributions_of
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import SPLITS, Activations, Prepared, State, TrainingData
-from unfreeze.models.plots import plot_embedding, plot_importance
+from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.baselines import gradient_boosting, group_mean, rows_to_fit
 from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.evaluation import evaluate
 from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.network import TableHead, network_of, summarise_table
+from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
-from unfreeze.models.tables.serving import example_rows, predict_encoded, save_table_model
+from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
+from unfreeze.models.tables.trees import Trees
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 
-MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
-IMPORTANCE_ROWS = 20_000  # at most, that permutation importance is measured on
 SAMPLED = 2000  # rows whose distributions are kept
-MODELS = {
-    "network": ("network", ""),
-    "tree": ("gradient-boosted trees", "baseline/tree_"),
-    "mean": ("mean by group", "baseline/mean_"),
-    "ensemble": ("network and trees", "ensemble/"),
-}
-"""Model -> its name for people, and the prefix of its metrics (the section's, where empty)."""
 
 
 def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
@@ -58,17 +48,20 @@ class TableData(TrainingData):
     ``main`` and ``join-N``. The data of `params` have what was found filled in.
     """
 
+    batch_sizes = (32, 256)
+
     def __init__(self, params: TrainTables, prepared: Prepared) -> None:
         self.prepared = prepared
         columns = json.loads(self._file("columns").read_text())
         self.raw = RawColumns(**columns["raw"])
-        self.params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
+        params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
         self.encoder = TableEncoder.from_json(self.kept_file.read_text())
         self.target = self.encoder.target
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         with np.load(self._file("split")) as split:
             self.rows = {name: split[name] for name in SPLITS}
+        self.params = planned(params, len(self.rows["train"]), *self.batch_sizes)
 
     def _file(self, name: str) -> Path:
         return Path(self.prepared.files[name])
@@ -76,12 +69,8 @@ class TableData(TrainingData):
     # --- training
 
     def network(self) -> Network:
-        """A new network, whose predictions begin close to the targets' means."""
-        network = network_of(self.params, self.encoder)
-        if self.target.columns:
-            means = torch.from_numpy(self.targets("train")).mean(dim=0).float()
-            cast(TableHead, network.head).start_at(means)
-        return network
+        """A new network."""
+        return network_of(self.params, self.encoder)
 
     def targets(self, split: str) -> np.ndarray:
         """As `TableEncoder.targets` gives them."""
@@ -95,7 +84,7 @@ class TableData(TrainingData):
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
         """Rows of a split, the same in every stage."""
-        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.params.optimizer.batch_size)
+        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
 
     # --- what is shown
 
@@ -126,6 +115,7 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+        found.lines += plan(self.params, len(self.rows["train"]))
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
         return found
@@ -141,129 +131,58 @@ class TableData(TrainingData):
         return sample if self.params.tracking.keep_examples else distributions_of(sample)
 
     def tags(self) -> dict[str, str]:
-        """The last date that was trained on."""
-        dates = self._dates("train")
-        return {} if dates is None else {"data.trained_until": str(dates.max())}
+        """The last dates that were trained and validated on."""
+        found = {"data.trained_until": self.dates("train"), "data.validated_until": self.dates("valid")}
+        return {name: str(dates.max()) for name, dates in found.items() if dates is not None}
 
-    def _dates(self, split: str) -> pd.Series | None:
+    def dates(self, split: str) -> pd.Series | None:
+        """The first column of dates in the rows of a split, if there is one."""
         dates = self.params.data.date
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
     # --- evaluation
 
-    def evaluate(
-        self, learner: Learner, position: int, activations: Activations, section: str, snapshots: Sequence[State]
-    ) -> Findings:
-        """Evaluate the network and the baselines on all rows of a split.
+    @cached_property
+    def trees(self) -> Trees:
+        """Gradient-boosted trees, fitted on the training rows."""
+        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed)
 
-        ``SECTION/METRIC`` of the network, ``ensemble/METRIC`` of its average with the trees, ``baseline/tree_METRIC``
-        and ``baseline/mean_METRIC``; with a snapshot ensemble also ``single/METRIC`` of the final weights alone. On
-        test rows all of them begin with ``test/``.
-        """
-        rows, targets = self.encoded(section)
-        outputs = learner.of_members(
-            snapshots, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
-        )
-        actual, found = self.target.actual(torch.from_numpy(targets)), Findings()
-        found.metrics[f"{section}/loss"] = self._loss(outputs[0], targets)
-        members = [self.target.predictions(each) for each in outputs]
-        predictions = {"network": np.asarray(np.mean(members, axis=0))}
-        others = "" if section == "valid" else f"{section}/"  # before the names of the metrics of other models
+    def candidates(
+        self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
+    ) -> Iterator[Candidate]:
+        """The network, the trees, and both together; beside a snapshot ensemble also the last weights alone."""
+        states = [*snapshots, learner.state()]
+        yield Candidate(f"network, {len(states)} snapshots" if snapshots else "network", states, position)
         if snapshots:
-            single = {name: metric(members[0], actual) for name, metric in learner.metrics.items()}
-            found.metrics |= {f"{others}single/{name}": value for name, value in single.items()}
-        predictions |= self._baselines(rows, found)
-        if self.params.ensemble:
-            predictions["ensemble"] = (predictions["network"] + predictions["tree"]) / 2
-        table, columns = [], dict[str, np.ndarray]()
-        for model, values in predictions.items():
-            title, prefix = MODELS[model]
-            metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
-            before = f"{others}{prefix}" if prefix else f"{section}/"
-            found.metrics |= {f"{before}{name}": value for name, value in metrics.items()}
-            table.append({"model": title, **{name: round(float(value), 5) for name, value in metrics.items()}})
-            columns |= self.target.prefixed(model, values)
-        found.table("models", f"The network against the baselines, on the same {section} rows", table)
-        found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
-        found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
-        frame = self.frame.iloc[self.rows[section]].reset_index(drop=True)
-        found.frame(f"{section}/predictions.feather", frame.assign(**columns))
-        found.add(self.target.report(predictions["network"], actual, section, self._dates(section)))
-        if self.params.tracking.top_losses:
-            errors = self.target.errors(predictions["network"], actual)
-            worst = np.argsort(-errors)[: self.params.tracking.top_losses]
-            shown = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
-            found.table("top-losses", "Rows with the highest error", shown)
-        self._draw_embeddings(found, learner)
-        self._draw_importance(found, learner, rows, targets, section)
-        return found
+            yield Candidate("network, the last weights alone", states[-1:], position)
+        if self.params.trees:
+            yield Candidate("network and trees", states, position, {"trees": self.trees})
+            yield Candidate("trees", [], position, {"trees": self.trees})
 
-    def _loss(self, outputs: torch.Tensor, targets: np.ndarray) -> float:
-        return float(self.target.score(outputs, torch.from_numpy(targets)))
+    def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
+        """Probabilities (N, C), or values (N, T) in their own scale, float64."""
+        return self.answers(learner, candidate, self.encoded(split)[0])
 
-    def _baselines(self, rows: Encoded, found: Findings) -> dict[str, np.ndarray]:
-        if not (self.params.baselines or self.params.ensemble):
-            return {}
-        train, targets = self.encoded("train")
-        inputs = (self.encoder, train, targets, rows, self.params.seed)
-        mean = group_mean(*inputs)
-        fitted = len(rows_to_fit(targets, self.params.seed))
-        if fitted < len(train):
-            found.lines.append(f"the trees are fitted on {fitted:,} of {len(train):,} training rows, drawn at random")
-        found.lines.append(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
-        return {"tree": gradient_boosting(*inputs), "mean": mean.predictions}
+    def answers(self, learner: Learner, candidate: Candidate, rows: Encoded) -> np.ndarray:
+        """As `predictions`, of any rows."""
+        outputs = learner.of_members(
+            candidate.states, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
+        )
+        return predictions_of(self.encoder, outputs, candidate.parts.get("trees"), rows)
 
-    def _draw_embeddings(self, found: Findings, learner: Learner) -> None:
-        """The trained vectors of every category, as a figure per column and a feather file."""
-        embeddings: Any = learner.network.body.embeddings
-        drawn = 0
-        for embedding, (name, categories) in zip(embeddings, self.encoder.categorical.items(), strict=True):
-            weights = embedding.weight.detach().cpu().numpy()
-            labels = ["missing", *map(str, categories)]
-            file = "".join(letter if letter.isalnum() else "_" for letter in name)
-            table = pd.DataFrame(weights).add_prefix("component_")
-            table.insert(0, "category", labels)
-            found.frame(f"embeddings/{file}.feather", table)
-            # The vector of "missing" is random where nothing was: it would only stretch the figure.
-            if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
-                drawn += 1
-                figure = plot_embedding(weights[1:], labels[1:], name)
-                found.figure(f"embeddings/{file}.png", f"Trained embedding of {name}", figure)
-
-    def _draw_importance(
-        self, found: Findings, learner: Learner, rows: Encoded, targets: np.ndarray, section: str
-    ) -> None:
-        """How much the loss grows when a column is shuffled (Breiman, "Random Forests", 2001)."""
-        generator = np.random.default_rng(self.params.seed)
-        chosen = generator.permutation(len(targets))[:IMPORTANCE_ROWS]
-        rows, targets = rows.rows(chosen), targets[chosen]
-
-        def loss() -> float:
-            return self._loss(predict_encoded(learner.network, rows, learner.device), targets)
-
-        whole, order, increases = loss(), generator.permutation(len(chosen)), {}
-        for names, matrix in (
-            (self.encoder.categorical, rows.categorical),
-            (self.encoder.continuous, rows.continuous),
-        ):
-            for place, name in enumerate(names):
-                kept = matrix[:, place].copy()
-                matrix[:, place] = kept[order]
-                increases[name] = loss() - whole
-                matrix[:, place] = kept
-        table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
-        found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
-        figure = plot_importance(increases, "loss")
-        found.figure(f"{section}/importance.png", "Permutation importance", figure)
+    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
+        """See `unfreeze.models.tables.evaluation.evaluate`."""
+        return evaluate(self, learner, candidate, section)
 
     # --- the model
 
-    def save(self, folder: Path, network: Network, position: int, snapshots: Sequence[State]) -> None:
+    def save(self, folder: Path, candidate: Candidate) -> None:
         """Write weights, encoder, spec, joined tables and the calendar."""
         files, data = self.prepared.files, self.params.data
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
-        save_table_model(folder, network, self.params, self.encoder, joins, self.raw, calendar, snapshots)
+        trees = candidate.parts.get("trees")
+        save_table_model(folder, candidate.states, self.params, self.encoder, joins, self.raw, calendar, trees)
 
     def example(self) -> pd.DataFrame:
         """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""

@@ -1,4 +1,4 @@
-"""From columns to the network's inputs: category codes, standardised numbers and targets, learnt from training rows.
+"""From columns to the network's inputs: category codes, normal scores of numbers, and targets, by the training rows.
 
 Missing numbers are filled and flagged as in fastai 0.7 (``proc_df``, ``fix_missing``), which also gives the widths of
 embeddings. After Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016.
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
@@ -24,10 +25,14 @@ from unfreeze.models.tables.columns import (
     without_categories,
 )
 from unfreeze.models.tables.reading import count_up_to, in_chunks
+from unfreeze.models.tables.target_means import trusted_rows, values_of
 from unfreeze.models.target import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
 """A target of numbers with more values than this is a regression unless the spec says otherwise."""
+MOST_QUANTILES, ROWS_PER_QUANTILE = 1001, 30
+TAIL = 1e-4
+"""Share of the rows beyond which a normal score grows no further: 3.7 deviations."""
 _NO_VALUE = "there is no value; drop such rows"
 _KIND_NAMES = {"text": "text", "bool": "true or false", "number": "numbers"}
 
@@ -55,13 +60,18 @@ class TableEncoder:
     ----------
     log_target
         Whether the network is trained on log(1 + target).
-    classes, target_extremes
-        Sorted classes, none for regression; and lowest and highest training target, after the logarithm.
+    classes
+        Sorted; none for regression.
+    target_means, target_deviations
+        Of the training targets of a regression, by target, after the logarithm.
     categorical
         Column -> its categories, sorted; the category at position i has code i + 1. Flags of missing numbers
         (``<name>_na``) come last.
+    counts, trusted_rows
+        Categorical column -> training rows of each code, that of missing and unseen first; and how many it takes to
+        trust a category, see `unfreeze.models.tables.target_means`.
     continuous
-        Column -> ``median``, ``mean`` and ``std``, the latter two with missing values filled.
+        Column -> its quantiles at even shares, an odd number of them: that in the middle is the median.
     flags, kinds, rejected
         Flag -> the column whose missing values it marks; column -> ``text``, ``bool`` or ``number``, which later tables
         must match; column without information -> the reason.
@@ -71,9 +81,12 @@ class TableEncoder:
     target_names: list[str]
     log_target: bool
     classes: list[Category]
-    target_extremes: list[float]
+    target_means: list[float]
+    target_deviations: list[float]
     categorical: dict[str, list[Category]] = field(default_factory=dict)
-    continuous: dict[str, dict[str, float]] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    trusted_rows: dict[str, float] = field(default_factory=dict)
+    continuous: dict[str, list[float]] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
@@ -94,14 +107,14 @@ class TableEncoder:
         targets = without_categories(frame[data.target].iloc[train])
         if _is_regression(targets, data):
             values = [_regressed(targets[name], data.log_target) for name in data.target]
-            extremes = [float(min(each.min() for each in values)), float(max(each.max() for each in values))]
-            encoder = cls("regression", list(data.target), data.log_target, [], extremes)
+            means, deviations = ([float(statistic(each)) for each in values] for statistic in (np.mean, np.std))
+            encoder = cls("regression", list(data.target), data.log_target, [], means, deviations)
         else:
-            classes = _classes(targets, data)
-            encoder = cls("classification", list(data.target), data.log_target, classes, [0.0, 0.0])
+            encoder = cls("classification", list(data.target), data.log_target, _classes(targets, data), [], [])
+        known = encoder.targets(targets)
         unused = {*data.target, *data.drop, *([data.split_column] if data.split == "column" else [])}
         for name in (name for name in frame if name not in unused):  # all columns at once would be a second table
-            encoder._add(without_categories(frame[[name]].iloc[train])[name], data)
+            encoder._add(without_categories(frame[[name]].iloc[train])[name], data, known)
         if taken := sorted(set(encoder.flags) & set(frame.columns)):
             raise UserError(f"column {', '.join(taken)}: the name is wanted for a flag of missing values; rename it")
         encoder.categorical.update((flag, [False, True]) for flag in encoder.flags)
@@ -109,8 +122,8 @@ class TableEncoder:
             raise UserError("no column is left to predict from: all are targets, dropped, empty or constant")
         return encoder
 
-    def _add(self, column: pd.Series, data: TableDataSpec) -> None:
-        """Learn one feature from its training rows."""
+    def _add(self, column: pd.Series, data: TableDataSpec, targets: np.ndarray) -> None:
+        """Learn one feature from its training rows, and their targets."""
         name, kind = str(column.name), kind_of(column)
         if kind == "empty" or (kind == "number" and np.isnan(numbers_of(column)).all()):
             self.rejected[name] = "no value in the training rows"
@@ -119,17 +132,23 @@ class TableEncoder:
         if _is_category(column, kind, data):
             counts = count_categories(column, kind)
             counts = counts[counts >= data.min_count].sort_values(ascending=False, kind="stable")
-            self.categorical[name] = sorted(counts.index[: data.max_categories].tolist())
+            kept = counts.iloc[: data.max_categories].sort_index()
+            self.categorical[name] = kept.index.tolist()
+            self.counts[name] = [len(column) - int(kept.sum()), *kept.tolist()]
+            codes, values = codes_of(column, self.categorical[name]), values_of(targets, len(self.classes))
+            self.trusted_rows[name] = trusted_rows(codes, values, len(kept) + 1)
             return
         numbers = numbers_of(column)
-        missing, median = np.isnan(numbers), float(np.nanmedian(numbers))
+        missing = np.isnan(numbers)
         if missing.any():
-            self.flags[f"{name}_na"] = name
-            numbers[missing] = median
-        if numbers.min() < numbers.max():  # the deviation of equal numbers need not be exactly 0
-            self.continuous[name] = {"median": median, "mean": float(numbers.mean()), "std": float(numbers.std())}
+            self.flags[flag := f"{name}_na"] = name
+            self.counts[flag] = [0, int((~missing).sum()), int(missing.sum())]
+            self.trusted_rows[flag] = trusted_rows(1 + missing, values_of(targets, len(self.classes)), 3)
+            numbers = numbers[~missing]
+        if numbers.min() < numbers.max():
+            self.continuous[name] = quantiles_of(numbers)
         else:
-            self.rejected[name] = f"{median:g} in every training row"
+            self.rejected[name] = f"{numbers[0]:g} in every training row"
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode any rows that have the columns of the training table, in any order; targets may be absent.
@@ -157,9 +176,8 @@ class TableEncoder:
                     codes[rows, position] = 1 + np.isnan(numbers_of(part[self.flags[name]]))
                 else:
                     codes[rows, position] = codes_of(part[name], categories)
-            for position, (name, learnt) in enumerate(self.continuous.items()):
-                values = np.nan_to_num(numbers_of(part[name]), nan=learnt["median"])
-                numbers[rows, position] = (values - learnt["mean"]) / learnt["std"]
+            for position, (name, quantiles) in enumerate(self.continuous.items()):
+                numbers[rows, position] = normal_scores(numbers_of(part[name]), quantiles)
         return Encoded(codes, numbers)
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
@@ -186,20 +204,14 @@ class TableEncoder:
     @property
     def target(self) -> Target:
         """What is predicted."""
-        return SingleLabel(self.classes) if self.classes else Numbers(self.target_names, self.log_target)
+        if self.classes:
+            return SingleLabel(self.classes)
+        return Numbers(self.target_names, self.log_target, self.target_deviations)
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Values (N, T) float64 in their own scale, from those that `targets` gives; class scores are unchanged."""
         outputs = np.asarray(outputs, dtype=np.float64)
         return np.expm1(outputs) if self.log_target else outputs
-
-    def target_range(self) -> tuple[float, float]:
-        """Lowest and highest output for a regression, with a margin of a fifth as in the course.
-
-        The low end is 0 unless a training target is negative. If all are, the margin is a fifth of their spread.
-        """
-        low, high = self.target_extremes
-        return min(1.2 * low, 0.0), 1.2 * high if high > 0 else high + 0.2 * (high - low)
 
     def sizes(self) -> list[tuple[str, int]]:
         """Categorical columns in the order of the codes, with their numbers of codes, that of missing included."""
@@ -217,6 +229,28 @@ class TableEncoder:
     def from_json(cls, text: str) -> "TableEncoder":
         """The encoder that `to_json` wrote."""
         return cls(**json.loads(text))
+
+
+def quantiles_of(numbers: np.ndarray) -> list[float]:
+    """Quantiles of numbers (N,) float64 at even shares: one for every 30 numbers, from 11 to 1,001, an odd number."""
+    count = min(max(len(numbers) // ROWS_PER_QUANTILE, 10), MOST_QUANTILES) | 1
+    quantiles: list[float] = np.quantile(numbers, np.linspace(0, 1, count)).tolist()
+    return quantiles
+
+
+def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
+    """Numbers (N,) float64 as a standard normal variable has them at the same rank; missing ones are the median.
+
+    The share of the rows below a number is interpolated between the quantiles; equal quantiles count half. So a long
+    tail or a far outlier takes no more room than other rows do (the rank-based transformation of Gorishniy et al.,
+    "Revisiting deep learning models for tabular data", 2021). Numbers beyond the training rows' are as their extremes.
+    """
+    known, shares = np.asarray(quantiles), np.linspace(0, 1, len(quantiles))
+    numbers = np.nan_to_num(numbers, nan=known[len(known) // 2])
+    below = np.interp(numbers, known, shares)
+    above = np.interp(-numbers, -known[::-1], shares)
+    scores: np.ndarray = ndtri(np.clip((below + 1 - above) / 2, TAIL, 1 - TAIL))
+    return scores
 
 
 def embedding_width(categories: int, rule: str) -> int:

@@ -48,7 +48,7 @@ class Tables(Modality):
     loader = "unfreeze.models.tables.serving"
     requirements = (
         *("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib"),
-        *("polars", "filelock"),
+        *("polars", "filelock", "lightgbm"),
     )
     # In parts of 1,024 rows it would take twelve times as long.
     chunk, key = 65_536, pa.field("row", pa.int64())
@@ -109,8 +109,11 @@ class Tables(Modality):
         path = _read(params.source, _hashes([params.source])[params.source], workspace, texts)
         return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained) -> Comparison:
-        """Both on the validation rows that are later than those the champion was trained on.
+    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
+        """Both on the test rows, or without any on the validation rows, that the champion did not learn from.
+
+        With dates those are later than the rows it was trained on, and weeks are resampled as a whole; so are the
+        series of `data.group`.
 
         Raises
         ------
@@ -118,8 +121,10 @@ class Tables(Modality):
             If no such row is left.
         """
         spec: TableDataSpec = data.params.data
-        frame = data.frame.iloc[data.rows["valid"]].reset_index(drop=True)
-        until = champion.tags.get("data.trained_until")
+        split = "test" if len(data.rows["test"]) else "valid"
+        frame = data.frame.iloc[data.rows[split]].reset_index(drop=True)
+        # A champion was chosen on its validation rows, so those are not for a test either.
+        until = champion.tags.get(f"data.{'validated' if split == 'test' else 'trained'}_until")
         if until is not None and spec.split in ("auto", "last_days"):
             frame = frame[frame[spec.date[0]] > pd.Timestamp(until)].reset_index(drop=True)
         if frame.empty:
@@ -127,15 +132,26 @@ class Tables(Modality):
         predictors = [TablePredictor(each.folder) for each in (champion, challenger)]
         target = predictors[1].target
         # The champion may have read a column as text that by now holds numbers, or the reverse.
-        answers = (each.target.frame(each.results(each.types.apply(frame)[0])) for each in predictors)
+        typed = [each.types.apply(frame)[0] for each in predictors]
+        before, after = (each.target.frame(each.results(rows)) for each, rows in zip(predictors, typed, strict=True))
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
-        return target.compare(actual, *answers)
+        return target.compare(actual, before, after, margin=margin, blocks=_blocks(frame, spec))
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Distributions of the columns against the champion's."""
         every = np.concatenate([data.rows[split] for split in SPLITS])
         sample = data.sample(every)
         return table_drift(reference, sample), f"{len(sample):,} of {len(every):,} rows were compared"
+
+
+def _blocks(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
+    """Rows that belong together: those of a series, and those of a week; what has fewer than two blocks is no way."""
+    ways = []
+    if data.group:
+        ways.append(frame.groupby(data.group, dropna=False).ngroup().to_numpy())
+    if data.date and data.date[0] in frame:
+        ways.append(frame[data.date[0]].dt.to_period("W").astype(str).to_numpy())
+    return [way for way in ways if len(np.unique(way)) > 1]
 
 
 def _paths(data: TableDataSpec) -> list[str]:

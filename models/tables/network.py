@@ -1,103 +1,174 @@
-"""The network of a table: embeddings of categories, numbers beside them, hidden layers.
+"""The network of a table: embeddings of categories and of numbers, and an ensemble of small networks in one.
 
-After Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016, and fastai 0.7 (``MixedInputModel``).
+Categories after Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016, and fastai 0.7
+(``MixedInputModel``). Numbers after Gorishniy et al., "On embeddings for numerical features in tabular deep learning",
+2022. The ensemble after Gorishniy et al., "TabM: Advancing tabular deep learning with parameter-efficient ensembling",
+2024 (TabM-mini): its members share all hidden layers, and each has signs of its own for the inputs, and an output.
 """
 
 from collections.abc import Sequence
 
 import torch
+from scipy.special import ndtri
 from torch import nn
+from torch.nn import functional
 
 from unfreeze.models.specs.tables import TableModelSpec, TrainTables
-from unfreeze.models.tables.encoding import TableEncoder, embedding_width
+from unfreeze.models.tables.encoding import TAIL, TableEncoder, embedding_width
 from unfreeze.models.training.network import Network
+
+Column = tuple[Sequence[int], float, int]
+"""Training rows of each code of a categorical column, how many it takes to trust one, and its embedding's width."""
+
+
+class CategoryEmbedding(nn.Module):
+    """Trained vectors (C, W) of the categories of a column, shrunk towards 0 where training rows are few.
+
+    As the mean of few rows is shrunk towards the mean of all (empirical Bayes): a category with n of the `rows` counts
+    n / (n + `trusted`), so that a rare one says little and an unseen one nothing. In training a random part of the rows
+    to predict, by `dropout`, is as if unseen.
+    """
+
+    weight: nn.Parameter
+    shares: torch.Tensor
+
+    def __init__(self, rows: Sequence[int], trusted: float, width: int, dropout: float) -> None:
+        super().__init__()
+        # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
+        self.weight = nn.Parameter(torch.empty(len(rows), width).uniform_(-2 / (width + 1), 2 / (width + 1)))
+        counts = torch.tensor(rows, dtype=torch.float32)
+        self.register_buffer("shares", counts / (counts + trusted))
+        self.dropout = dropout
+
+    def vectors(self) -> torch.Tensor:
+        """What each category comes to, (C, W)."""
+        return self.weight * self.shares[:, None]
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, W) of codes (B,) int64."""
+        shares = self.shares[codes]
+        if self.training and self.dropout:
+            shares = shares * (torch.rand_like(shares) >= self.dropout)
+        return functional.embedding(codes, self.weight) * shares[:, None]
+
+
+class NumberEmbeddings(nn.Module):
+    """Vectors (B, M * W) of numbers (B, M), each of which bends at quantiles of the training rows.
+
+    A number's vector is linear in it, plus a linear function of its piecewise-linear encoding: how far the number has
+    got through each of `bins` bins. The bins hold equally many rows, so their edges are those of a normal variable.
+    They begin without influence.
+    """
+
+    edges: torch.Tensor
+
+    def __init__(self, numbers: int, bins: int, width: int) -> None:
+        super().__init__()
+        shares = torch.linspace(0, 1, bins + 1, dtype=torch.float64).clamp(TAIL, 1 - TAIL)
+        self.register_buffer("edges", torch.from_numpy(ndtri(shares.numpy())).float())
+        self.slope = nn.Parameter(torch.empty(numbers, width).uniform_(-1, 1))
+        self.bias = nn.Parameter(torch.empty(numbers, width).uniform_(-1, 1))
+        self.bends = nn.Parameter(torch.zeros(numbers, bins, width))
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Numbers are normal scores."""
+        lower, upper = self.edges[:-1], self.edges[1:]
+        encoded = ((numbers[:, :, None] - lower) / (upper - lower)).clamp(0, 1)
+        bent = torch.einsum("bmt,mtw->bmw", encoded, self.bends)
+        return (bent + numbers[:, :, None] * self.slope + self.bias).flatten(1)
 
 
 class TableBody(nn.Module):
-    """Embeddings and hidden layers.
+    """Embeddings, and the hidden layers that the members share.
 
-    `sizes` are (categories with the missing one, width) of every categorical column; `numbers` is the number of
-    continuous columns.
+    `columns` are the categorical ones; `numbers` is the number of continuous columns.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], numbers: int, model: TableModelSpec) -> None:
+    def __init__(
+        self, columns: Sequence[tuple[Sequence[int], float, int]], numbers: int, model: TableModelSpec
+    ) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(nn.Embedding(categories, width) for categories, width in sizes)
-        for embedding, (_, width) in zip(self.embeddings, sizes, strict=True):
-            # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
-            nn.init.uniform_(embedding.get_parameter("weight"), -2 / (width + 1), 2 / (width + 1))
-        self.embedding_dropout = nn.Dropout(model.embedding_dropout)
-        self.continuous_norm = nn.BatchNorm1d(numbers) if numbers else None
-        inputs = sum(width for _, width in sizes) + numbers
+        self.embeddings = nn.ModuleList(CategoryEmbedding(*column, model.embedding_dropout) for column in columns)
+        self.numbers = NumberEmbeddings(numbers, model.bins, model.number_width) if numbers else None
+        inputs = sum(width for _, _, width in columns) + numbers * model.number_width
+        self.signs = nn.Parameter(torch.randint(0, 2, (model.members, inputs)) * 2.0 - 1)
         layers: list[nn.Module] = []
-        for units, dropout in zip(model.layers, model.dropout, strict=True):
-            linear = nn.Linear(inputs, units)
-            nn.init.kaiming_normal_(linear.weight)
-            layers += [linear, nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(dropout)]
-            inputs = units
+        for _ in range(model.depth):
+            layers += [nn.Linear(inputs, model.width), nn.ReLU(), nn.Dropout(model.dropout)]
+            inputs = model.width
         self.layers = nn.Sequential(*layers)
 
     def forward(self, inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Activations (B, D) of categories (B, K) int64 and standardised numbers (B, M) float32."""
+        """Activations (B, K, D) of the K members, from categories (B, C) int64 and numbers (B, M) float32."""
         categories, numbers = inputs
         parts = [embedding(categories[:, column]) for column, embedding in enumerate(self.embeddings)]
-        joined = [self.embedding_dropout(torch.cat(parts, dim=1))] if parts else []
-        if self.continuous_norm is not None:
-            joined.append(self.continuous_norm(numbers))
-        activations: torch.Tensor = self.layers(torch.cat(joined, dim=1))
+        if self.numbers is not None:
+            parts.append(self.numbers(numbers))
+        activations: torch.Tensor = self.layers(torch.cat(parts, dim=1)[:, None] * self.signs)
         return activations
 
 
 class TableHead(nn.Module):
-    """The last layer; with `y_range`, the lowest and highest output, a sigmoid squashes its outputs into it."""
+    """An output layer for each of K members: (B, K, C) in training, else what they say together, (B, C).
 
-    low: torch.Tensor
-    high: torch.Tensor
+    Parameters
+    ----------
+    members, inputs, outputs
+        K, D and C.
+    scale
+        Means and deviations of the targets, which the outputs are in the scale of; none for classes.
+    """
 
-    def __init__(self, inputs: int, outputs: int, y_range: tuple[float, float] | None) -> None:
+    means: torch.Tensor
+    deviations: torch.Tensor
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, scale: tuple[Sequence[float], Sequence[float]] | None
+    ) -> None:
         super().__init__()
-        self.output = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(self.output.weight)
-        self.squashes = y_range is not None
-        low, high = y_range or (0.0, 1.0)
-        self.register_buffer("low", torch.tensor(low))
-        self.register_buffer("high", torch.tensor(high))
-
-    @torch.no_grad()
-    def start_at(self, means: torch.Tensor) -> None:
-        """Begin with predictions close to the targets' means (C,): the first steps need not find the scale."""
-        share = (means - self.low) / (self.high - self.low)
-        self.output.bias.copy_(torch.logit(share, eps=1e-3) if self.squashes else means)
-        self.output.weight.mul_(0.05)
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+        self.classifies = scale is None
+        means, deviations = scale or ([0.0] * outputs, [1.0] * outputs)
+        self.register_buffer("means", torch.tensor(means, dtype=torch.float32))
+        self.register_buffer("deviations", torch.tensor(deviations, dtype=torch.float32))
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Logits or values (B, C)."""
-        outputs: torch.Tensor = self.output(activations)
-        return self.low + torch.sigmoid(outputs) * (self.high - self.low) if self.squashes else outputs
+        """Values, or logits: those of all members together are the logarithm of the mean probability."""
+        outputs = torch.einsum("bkd,kdc->bkc", activations, self.weight) + self.bias
+        outputs = self.means + outputs * self.deviations
+        if self.training:
+            return outputs
+        if self.classifies:
+            return torch.logsumexp(outputs.log_softmax(dim=2), dim=1)
+        return outputs.mean(dim=1)
 
 
 def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
     """A new network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
     model, target = params.model, encoder.target
-    sizes = [
-        (categories, model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule)))
-        for name, categories in encoder.sizes()
-    ]
+    columns: list[Column] = []
+    for name, categories in encoder.sizes():
+        width = model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule))
+        columns.append((encoder.counts[name], encoder.trusted_rows[name], width))
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
-        body = TableBody(sizes, len(encoder.continuous), model)
-        y_range = encoder.target_range() if target.columns and model.y_range else None
-        head = TableHead(model.layers[-1], target.outputs, y_range)
-    names = [name for name, _ in body.named_parameters()]  # those of the embeddings come first
-    return Network(body, head, [names[: len(sizes) or 1], names[len(sizes) or 1 :]], early_blocks=1)
+        body = TableBody(columns, len(encoder.continuous), model)
+        scale = (encoder.target_means, encoder.target_deviations) if target.columns else None
+        head = TableHead(model.members, model.width, target.outputs, scale)
+    names = [name for name, _ in body.named_parameters()]
+    early = [name for name in names if name.startswith(("embeddings.", "numbers."))]
+    return Network(body, head, [early, [name for name in names if name not in early]], early_blocks=1)
 
 
 def summarise_table(network: Network, columns: Sequence[str]) -> list[dict[str, object]]:
     """``layer``, ``layer_group``, ``shape`` and ``parameters`` of every layer; `columns` are the categorical ones."""
     embeddings = {f"body.embeddings.{number}.weight": name for number, name in enumerate(columns)}
+    early = set(network.block_parameters()[0])
     rows: list[dict[str, object]] = []
     for name, parameter in network.named_parameters():
-        group = "early" if name in embeddings else "head" if name.startswith("head.") else "late"
+        group = "early" if name in early else "head" if name.startswith("head.") else "late"
         layer = f"embedding of {embeddings[name]}" if name in embeddings else name
         shape = " x ".join(map(str, parameter.shape))
         rows.append({"layer": layer, "layer_group": group, "shape": shape, "parameters": parameter.numel()})

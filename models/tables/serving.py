@@ -1,4 +1,4 @@
-"""A trained table network as a folder of plain files, and the predictor that reads it.
+"""A trained table model as a folder of plain files, and the predictor that reads it.
 
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
@@ -23,7 +23,8 @@ from unfreeze.models.tables.network import network_of
 from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
 from unfreeze.models.tables.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
-from unfreeze.models.training.network import Network
+from unfreeze.models.tables.trees import Trees
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 256, 8192
@@ -33,15 +34,15 @@ differently, and a row's prediction would depend on the rows beside it."""
 
 def save_table_model(
     folder: Path,
-    network: Network,
+    states: Sequence[State],
     params: TrainTables,
     encoder: TableEncoder,
     joins: Sequence[Joined],
     raw: RawColumns,
     calendar: Calendar | None = None,
-    snapshots: Sequence[Mapping[str, torch.Tensor]] = (),
+    trees: Trees | None = None,
 ) -> None:
-    """Write weights, encoder, spec, the joined tables and the calendar into `folder`.
+    """Write weights, trees, encoder, spec, the joined tables and the calendar into `folder`.
 
     The spec has the settings that the training found (see `infer_roles`).
     """
@@ -54,13 +55,11 @@ def save_table_model(
         described.append({"name": joined.name, "on": joined.on, "file": file})
     if calendar is not None:
         calendar.save(folder / "calendar.feather")
-    description = {
-        "modality": "tables",
-        "params": params.model_dump(mode="json"),
-        "joins": described,
-        "raw": asdict(raw),
-    }
-    save_model_folder(folder, network, description, snapshots)
+    if trees is not None:
+        trees.save(folder)
+    about = {"modality": "tables", "params": params.model_dump(mode="json"), "raw": asdict(raw)}
+    description = {**about, "joins": described, "trees": trees is not None}
+    save_model_folder(folder, states, description)
 
 
 def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
@@ -100,6 +99,22 @@ def predict_encoded(
     return torch.cat(results)
 
 
+def predictions_of(
+    encoder: TableEncoder, outputs: Sequence[torch.Tensor], trees: Trees | None, rows: Encoded
+) -> np.ndarray:
+    """What networks and trees say of rows together: values (N, T) in their own scale, or probabilities (N, C), float64.
+
+    Parameters
+    ----------
+    outputs
+        Of each network, see `predict_encoded`; they are averaged, and then with the trees.
+    """
+    target = encoder.target
+    networks = [target.average([target.predictions(each) for each in outputs])] if outputs else []
+    trained = [] if trees is None else [encoder.predictions(trees.predict(rows))]
+    return target.average([*networks, *trained])
+
+
 class TablePredictor:
     """Predicts from raw rows exactly as the evaluation did, with what `save_table_model` wrote into a folder."""
 
@@ -118,6 +133,7 @@ class TablePredictor:
         self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
         self.device = pick_device(device)
         self.precision = pick_precision(self.params.precision, self.device)
+        self.trees = Trees.load(folder, self.encoder) if about["trees"] else None
         networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
         self.networks = [network.to(self.device) for network in networks]
 
@@ -150,8 +166,8 @@ class TablePredictor:
     def results(self, frame: pd.DataFrame) -> np.ndarray:
         """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
         encoded = self.encoder.transform(with_date_parts(frame, self.params.data))
-        outputs = (predict_encoded(network, encoded, self.device, self.precision) for network in self.networks)
-        return np.asarray(np.mean([self.target.predictions(each) for each in outputs], axis=0))
+        outputs = [predict_encoded(network, encoded, self.device, self.precision) for network in self.networks]
+        return predictions_of(self.encoder, outputs, self.trees, encoded)
 
     def chunks(self, source: Mapping[str, Any], size: int, first: int, tta: bool) -> Generator[Chunk, None, None]:
         """Predict a table's file from row `first`, `size` rows at a time.

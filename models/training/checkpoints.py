@@ -2,8 +2,8 @@
 
 One safetensors file. Its header carries a JSON text with the position, the layout of the layer groups and which
 parameters require gradients; its tensors are the weights and buffers (``network/``), the optimizer's state
-(``optimizer/``), the random-number states (``rng/``), and, where the best cycle is not the last, the best weights
-(``best/``).
+(``optimizer/``), the random-number states (``rng/``), with patience the stage's best weights (``best/``), and in a
+stage that trains the body the head as it was before (``head/``).
 """
 
 import json
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.learner import Learner, Progress
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def capture(learner: Learner) -> Checkpoint:
             if value is not None:
                 tensors[f"optimizer/{names[parameter]}/{key}"] = torch.as_tensor(value)
     tensors |= {f"best/{name}": tensor for name, tensor in (progress.best or {}).items()}
+    tensors |= {f"head/{name}": tensor for name, tensor in (learner.head_alone or {}).items()}
     tensors |= {f"rng/{name}": state for name, state in random_states(learner).items()}
     if progress.order is not None:
         tensors["epoch/order"] = progress.order
@@ -67,6 +68,9 @@ def capture(learner: Learner) -> Checkpoint:
         "step": progress.step,
         "finished": progress.finished,
         "best_loss": progress.best_loss,
+        "kept_loss": progress.kept_loss,
+        "cycles_since_best": progress.cycles_since_best,
+        "stopped": progress.stopped,
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
         "base_lrs": learner.base_lrs,
         "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
@@ -112,6 +116,9 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         losses=list(losses.to(learner.device).unbind()),
         best_loss=position["best_loss"],
         best=best or None,
+        kept_loss=position["kept_loss"],
+        cycles_since_best=position["cycles_since_best"],
+        stopped=position["stopped"],
     )
 
 
@@ -121,6 +128,7 @@ def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
         checkpoint.part("best") if checkpoint.finished and checkpoint.part("best") else checkpoint.part("network")
     )
     set_random_states(learner, checkpoint.part("rng"))
+    learner.head_alone = checkpoint.part("head") or None
     learner.progress = Progress(stage=checkpoint.stage, step=checkpoint.position["step"])
 
 

@@ -1,21 +1,65 @@
 """The learning-rate finder: raise the lr batch by batch, watch the loss, put everything back."""
 
+import copy
 import math
 
 import numpy as np
+import torch
 
 from unfreeze.models.specs import FinderSpec
 from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.checkpoints import capture, restore
+from unfreeze.models.training.checkpoints import capture, random_states, restore, set_random_states
 from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.loop import DivergedError, train_epoch
 from unfreeze.models.training.schedules import exponential
-from unfreeze.models.training.suggestions import LrCurve
+from unfreeze.models.training.suggestions import LrCurve, LrPrior, mean_curve
 
 BETA = 0.98
 """Weight of the past in the smoothed loss."""
 DIVERGED = 4.0
 """The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
+
+
+SWEEPS = 3
+FEWEST_STEPS = 12
+"""Of a sweep, whatever a stage's length."""
+SHARE = 0.1
+"""Of a stage's rows, that its sweeps take together where the body is trained."""
+SMALLER = 8
+"""How many times smaller batches are there: a sweep needs steps, not rows."""
+
+
+def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps: int, prior: LrPrior | None) -> LrCurve:
+    """The mean curve of three sweeps with other orders of rows, from the same weights.
+
+    Sweeps do not depend on the training's seed but for the weights. Where the body is trained, which takes time, they
+    have smaller batches and together at most a tenth of the stage's rows, but 12 steps each.
+
+    Parameters
+    ----------
+    learner, train
+        Prepared for a stage, and its training rows.
+    settings
+        ``steps`` are those of all sweeps together.
+    stage_steps
+        Optimizer steps of the stage.
+    prior
+        What is known without a sweep.
+    """
+    steps = settings.steps // SWEEPS
+    if learner.network.body_is_trainable() and not train.precomputed:
+        rows, train = train.batch_size * stage_steps, copy.copy(train)
+        train.batch_size = max(train.batch_size // SMALLER, 4)
+        steps = min(steps, int(SHARE * rows / train.batch_size) // SWEEPS)
+    settings = settings.model_copy(update={"steps": max(steps, FEWEST_STEPS)})
+    states = random_states(learner)
+    sweeps = []
+    for number in range(SWEEPS):
+        learner.generator.manual_seed(number)
+        torch.manual_seed(number)
+        sweeps.append(find_lr_curve(learner, train, settings))
+    set_random_states(learner, states)
+    return mean_curve(tuple(sweeps), prior)
 
 
 def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrCurve:
@@ -55,7 +99,8 @@ def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrC
                 if len(losses) == 1 and not math.isfinite(loss):
                     raise DivergedError("the loss is not finite at the finder's first batch; check data and weights")
                 if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed) or len(losses) == settings.steps:
-                    return LrCurve(*_finite(lrs, losses, smoothed))
+                    finite = _finite(lrs, losses, smoothed)
+                    return LrCurve(finite[0], finite[1], finite[2])
         raise AssertionError("an epoch has at least one batch")
     finally:
         restore(learner, before)

@@ -1,10 +1,11 @@
 """A network with all that changes during training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
@@ -21,8 +22,9 @@ from unfreeze.models.training.layer_groups import (
 )
 from unfreeze.models.training.losses import Loss
 from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.suggestions import LrPrior
 
 Result = TypeVar("Result")
 
@@ -43,9 +45,14 @@ class Progress:
     losses: list[torch.Tensor] = field(default_factory=list)
     """Loss of every batch of the epoch under way, scalars on the training device."""
     best_loss: float = float("inf")
-    """Lowest validation loss at a cycle end of this stage."""
+    """Lowest validation loss at a cycle end of this stage, or before it."""
     best: dict[str, torch.Tensor] | None = None
-    """The network's state at that cycle end, on the CPU."""
+    """The network's state that the stage will end with, on the CPU."""
+    kept_loss: float = float("inf")
+    """Its validation loss."""
+    cycles_since_best: int = 0
+    stopped: str = ""
+    """Why the stage is over."""
 
 
 class Learner:
@@ -86,6 +93,8 @@ class Learner:
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self.progress = Progress()
+        self.head_alone: dict[str, torch.Tensor] | None = None
+        """The head's weights and buffers before the body became trainable, on the CPU."""
         self.groups: list[LayerGroup] = []
         self.base_lrs: list[float] = []
 
@@ -109,7 +118,10 @@ class Learner:
         return lrs
 
     def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
-        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar."""
+        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar.
+
+        A network that is an ensemble gives outputs (B, K, C) in training: its loss is the mean of its K members'.
+        """
         with self.precision.autocast(training=True):
             if train.precomputed:
                 logits = self.network.head(inputs)
@@ -119,6 +131,8 @@ class Learner:
                 with torch.no_grad(), self.precision.autocast(training=False):
                     parts = [self.network.body(part) for part in split_inputs(inputs, train.forward_size)]
                 logits = self.network.head(torch.cat(parts))
+            if members := logits.ndim == 3 and logits.shape[1]:  # (B, K, C): each member learns from every row
+                logits, targets = logits.flatten(0, 1), targets.repeat_interleave(members, dim=0)
             loss = self.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -148,8 +162,10 @@ class Learner:
         values = {name: metric(predictions, actual) for name, metric in self.metrics.items()}
         return {"loss": float(self.target.score(outputs, targets)), **values}
 
-    def of_members(self, states: Sequence[Mapping[str, torch.Tensor]], predict: Callable[[], Result]) -> list[Result]:
-        """What `predict` returns with the learner's own weights, and then with each of `states`; its own are put back.
+    def of_members(
+        self, states: Sequence[State], predict: Callable[[], Result], head: nn.Module | None = None
+    ) -> list[Result]:
+        """What `predict` returns with each of `states`; the learner's own weights are put back.
 
         Parameters
         ----------
@@ -157,17 +173,24 @@ class Learner:
             Weights and buffers by name.
         predict
             Uses the learner's network.
+        head
+            What the network has instead of its head meanwhile.
         """
-        results = [predict()]
-        if states:
-            own = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            try:
-                for state in states:
-                    self.network.load_state_dict(state)
-                    results.append(predict())
-            finally:
-                self.network.load_state_dict(own)
+        own, own_head = self.state(), self.network.head
+        results = []
+        try:
+            self.network.head = own_head if head is None else head.to(self.device)
+            for state in states:
+                self.network.load_state_dict(state)
+                results.append(predict())
+        finally:
+            self.network.head = own_head
+            self.network.load_state_dict(own)
         return results
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """A copy of the network's weights and buffers, where they are."""
+        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
 
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
@@ -182,6 +205,8 @@ def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Op
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
 """Name in `optimizer.name` -> what makes the optimizer of parameter groups."""
+LR_PRIORS = {"adamw": LrPrior(2e-3, 0.35), "sgd": LrPrior(5e-2, 0.5)}
+"""Name -> what is usual for new layers; a new optimizer needs none, its lr then follows from the curves alone."""
 
 
 def build_optimizer(network: Network, groups: list[LayerGroup], settings: OptimizerSpec) -> torch.optim.Optimizer:

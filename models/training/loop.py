@@ -10,7 +10,12 @@ from unfreeze.models.errors import choose
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_ends
+from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_at, cycle_ends
+
+WORTHWHILE = 0.005
+"""A cycle beyond those asked for follows one that lowered the validation loss by at least this share."""
+MOST_PROLONGED = 3
+"""No such cycle begins once this many times the epochs asked for are done."""
 
 
 class DivergedError(RuntimeError):
@@ -35,9 +40,11 @@ class Step:
     batch: int
     """Batches of this stage that are done."""
     batches: int
-    """Batches of this stage, if it is not ended early."""
+    """Batches of this stage, if it is neither ended early nor prolonged."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Epoch and cycle: validation loss and metrics."""
+    ends_cycle: bool = False
+    """Epoch and cycle: whether a cycle ends here."""
 
 
 def train_epoch(
@@ -76,9 +83,10 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     """Train one stage; yields after each batch, epoch and cycle, and the caller logs, saves, prunes or stops.
 
     The learner must be prepared for the stage. It continues from ``learner.progress``, which at every yield is exactly
-    what has been done: a checkpoint written there resumes bit for bit. With
-    ``stage.early_stop_tolerance`` the stage ends at the first cycle end whose validation loss is worse than the best by
-    that share, and the best weights are restored.
+    what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after so
+    many cycles in a row without a lower validation loss than it began with, and the best weights are restored: for a
+    head those that it began with if no cycle improved on them, for more layers those of its own best cycle, which are
+    compared with the head's later (`unfreeze.models.recipe.Choose`). See `close_cycle`.
 
     Raises
     ------
@@ -89,10 +97,13 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     progress = learner.progress
     per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
-    batches = stage.epochs * per_epoch
-    ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
+    if stage.patience is not None and progress.best_loss == float("inf"):
+        progress.best_loss = learner.validate(valid)["loss"]
+        if stage.train == "head":
+            keep_weights(learner, progress.best_loss)
     while not progress.finished:
-        cycle = sum(end <= progress.epoch for end in ends) + 1
+        cycle, end = cycle_at(progress.epoch, stage.cycle_len, stage.cycle_mult)
+        batches = cycle_ends(max(cycle, stage.cycles), stage.cycle_len, stage.cycle_mult)[-1] * per_epoch
         # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
         lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
@@ -104,25 +115,44 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
             raise DivergedError(f"stage {stage.name!r}: the loss is not finite at step {bad}; lower the learning rate")
         metrics = learner.validate(valid)
         progress.epoch += 1
-        at_cycle_end = progress.epoch in ends
+        at_cycle_end = progress.epoch == end
         if at_cycle_end:
-            close_cycle(learner, stage, metrics["loss"])
-        progress.finished = progress.finished or progress.epoch == ends[-1]
+            close_cycle(learner, stage, cycle, metrics["loss"])
         for kind in ("epoch", "cycle") if at_cycle_end else ("epoch",):
             done = progress.epoch * per_epoch
-            yield Step(kind, progress.step, progress.epoch, cycle, lrs, losses.mean(), done, batches, metrics)
+            mean = losses.mean()
+            yield Step(kind, progress.step, progress.epoch, cycle, lrs, mean, done, batches, metrics, at_cycle_end)
     if progress.best is not None:
         learner.network.load_state_dict(progress.best)
         progress.best = None
 
 
-def close_cycle(learner: Learner, stage: Stage, valid_loss: float) -> None:
-    """Remember the best cycle, and finish a stage that over-fits by more than its early_stop_tolerance."""
-    progress = learner.progress
-    if stage.early_stop_tolerance is None:
-        return
-    if valid_loss < progress.best_loss:
-        progress.best_loss = valid_loss
-        progress.best = {name: tensor.detach().cpu().clone() for name, tensor in learner.network.state_dict().items()}
-    elif valid_loss > progress.best_loss * (1 + stage.early_stop_tolerance):
-        progress.finished = True
+def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -> None:
+    """Decide at a cycle's end whether the stage goes on, and say in ``learner.progress.stopped`` why not."""
+    progress, before = learner.progress, learner.progress.best_loss
+    over = cycle >= stage.cycles
+    if stage.patience is not None:
+        if valid_loss < progress.kept_loss:
+            keep_weights(learner, valid_loss)
+        if valid_loss < before:
+            progress.best_loss, progress.cycles_since_best = valid_loss, 0
+        else:
+            progress.cycles_since_best += 1
+        goes_on = valid_loss < before * (1 - WORTHWHILE) and progress.epoch < MOST_PROLONGED * stage.epochs
+        over = over and not goes_on
+        if progress.cycles_since_best >= stage.patience:
+            progress.stopped = f"no lower validation loss than {before:.4g} in {_cycles(stage.patience)}"
+    if over and not progress.stopped:
+        progress.stopped = f"{_cycles(cycle)} trained"
+    progress.finished = bool(progress.stopped)
+
+
+def keep_weights(learner: Learner, valid_loss: float) -> None:
+    """Keep the weights as the best so far."""
+    state = learner.network.state_dict()
+    learner.progress.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    learner.progress.kept_loss = valid_loss
+
+
+def _cycles(number: int) -> str:
+    return "1 cycle" if number == 1 else f"{number} cycles"

@@ -50,8 +50,10 @@ def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: to
 
 
 def squared_error(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
-    """Mean squared error of outputs (B, T): on a log target the error of ratios."""
-    return lambda outputs, targets: functional.mse_loss(outputs.float(), targets)
+    """Mean squared error of outputs (B, T) in units of the targets' variances: on a log target the error of ratios."""
+    deviations = torch.tensor(np.std(targets, axis=0, dtype=np.float64), dtype=torch.float32, device=device)
+    deviations = deviations.where(deviations > 0, 1.0)
+    return lambda outputs, targets: functional.mse_loss(outputs.float() / deviations, targets / deviations)
 
 
 LOSSES: dict[str, MakeLoss] = {"cross_entropy": cross_entropy, "focal": focal, "squared_error": squared_error}

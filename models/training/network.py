@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+State = Mapping[str, torch.Tensor]
+"""Weights and buffers of a network by name."""
+
 
 class Network(nn.Module):
     """A pretrained body and a new head.

@@ -28,6 +28,19 @@ def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
     return ends
 
 
+def cycle_at(epoch: int, cycle_len: int, cycle_mult: int) -> tuple[int, int]:
+    """The cycle that an epoch is in, from 1, and the epoch after which it ends.
+
+    >>> [cycle_at(epoch, 1, 2) for epoch in range(4)]
+    [(1, 1), (2, 3), (2, 3), (3, 7)]
+    """
+    cycle, length, end = 1, cycle_len, cycle_len
+    while epoch >= end:
+        cycle, length = cycle + 1, length * cycle_mult
+        end += length
+    return cycle, end
+
+
 def cosine_restarts(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
     """SGDR: a half cosine from the base lr towards zero in every cycle, then a restart.
 

@@ -1,6 +1,7 @@
-"""Reading a learning rate off the finder's curve."""
+"""Reading a learning rate off the finder's curve, and how much to trust it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.signal import savgol_filter
@@ -8,6 +9,17 @@ from scipy.signal import savgol_filter
 CLEARLY_FALLING = 0.15
 """A slope counts as clearly falling while it is at least this share of the steepest."""
 METHODS = ("falling", "valley", "steepest", "minimum")
+LEAST_SPREAD = 0.3
+"""Decades that a curve's suggestions are taken to be off at least, however well they agree."""
+
+
+class LrPrior(NamedTuple):
+    """What is known of a good learning rate before the finder ran: a log-normal distribution."""
+
+    lr: float
+    """Its centre."""
+    decades: float
+    """Standard deviation of log10(lr)."""
 
 
 def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,9 +40,25 @@ def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Trend (N,) and slope per batch (N,).
     """
     bounded = np.minimum(losses, 1.5 * np.median(losses[:5]))
-    window = min(max(5, len(losses) // 8) | 1, (len(losses) - 1) | 1)
+    window = _window(len(losses))
     trend = savgol_filter(bounded, window, polyorder=1)
     return trend, savgol_filter(bounded, window, polyorder=1, deriv=1)
+
+
+def _window(points: int) -> int:
+    """Neighbours that a line is laid through: an odd number."""
+    return min(max(5, points // 8) | 1, (points - 1) | 1)
+
+
+def falls_clearly(losses: np.ndarray) -> bool:
+    """Whether the loss of a sweep (N,) falls by more than three standard errors of its trend before it rises again."""
+    if len(losses) < 5:
+        return False
+    trend, _ = centred(losses)
+    lowest = int(trend.argmin())
+    before = slice(0, lowest + 1)
+    error = float(np.std(losses[before] - trend[before])) / _window(len(losses)) ** 0.5
+    return bool(trend[before].max() - trend[lowest] > 3 * error)
 
 
 def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
@@ -90,7 +118,40 @@ class LrCurve:
     """Loss of the batch, (N,) float64."""
     smoothed: np.ndarray
     """Debiased exponential moving average of the losses, (N,) float64."""
+    prior: LrPrior | None = None
+    """What the suggestion is weighed with; None: it follows from the curve alone."""
+    sweeps: "tuple[LrCurve, ...]" = ()
+    """The sweeps that this is the mean of."""
 
     def suggestions(self) -> dict[str, float]:
-        """Learning rates by method; see `suggest`."""
-        return suggest(self.lrs, self.losses)
+        """Learning rates by method: ``stable``, see `estimate`, and those of `suggest`."""
+        return {"stable": self.estimate()[0], **suggest(self.lrs, self.losses)}
+
+    def estimate(self) -> tuple[float, float]:
+        """The learning rate to use, and its uncertainty in decades.
+
+        Each rule by itself moves by a decade from one sweep to the next, so what the curves say is the mean over the
+        four rules on the mean of the sweeps, in log10(lr), and its error their standard deviation over rules and
+        sweeps. It is weighed with the prior by inverse variances, as two independent measurements are. Where the loss
+        falls by no more than its noise, as with a head that is trained already, the curve says nothing: the prior is
+        left.
+        """
+        if self.prior is not None and not falls_clearly(self.losses):
+            return self.prior.lr, self.prior.decades
+        read = np.log10([list(suggest(curve.lrs, curve.losses).values()) for curve in self.sweeps or (self,)])
+        seen = float(np.log10(list(suggest(self.lrs, self.losses).values())).mean())
+        spread = max(float(read.std()), LEAST_SPREAD)
+        if self.prior is None:
+            return 10**seen, spread
+        weights = np.array([1 / spread**2, 1 / self.prior.decades**2])
+        log_lr = float(weights @ [seen, np.log10(self.prior.lr)] / weights.sum())
+        return 10**log_lr, float(weights.sum() ** -0.5)
+
+
+def mean_curve(sweeps: tuple[LrCurve, ...], prior: LrPrior | None) -> LrCurve:
+    """The mean of sweeps over the same learning rates, as far as the shortest goes."""
+    end = min(len(sweep.lrs) for sweep in sweeps)
+    losses, smoothed = (
+        np.mean([getattr(sweep, name)[:end] for sweep in sweeps], axis=0) for name in ("losses", "smoothed")
+    )
+    return LrCurve(sweeps[0].lrs[:end], losses, smoothed, prior, sweeps)

@@ -21,9 +21,9 @@ _METRICS = ("champion", "challenger", "improvement", "low", "high", "p_value", "
 
 
 def compare_models(
-    training: Training, data: Prepared, champion: registry.Version, challenger: registry.Version
+    training: Training, data: Prepared, champion: registry.Version, challenger: registry.Version, margin: float
 ) -> Comparison:
-    """Let both predict the validation rows of the challenger that the champion was not trained on.
+    """Let both predict the challenger's test rows, or its validation rows without any, that are new to the champion.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def compare_models(
 
     def compare() -> Comparison:
         versions = (_trained(champion), _trained(challenger))
-        comparison = modality_of(training).compare(bind(training, data), *versions)
+        comparison = modality_of(training).compare(bind(training, data), *versions, margin)
         flat = {name: value for name, value in asdict(comparison).items() if name != "classes"}
         found = Findings(metrics={f"comparison/{name}": flat[name] for name in _METRICS})
         found.frame("comparison/summary.feather", pd.DataFrame([flat]))

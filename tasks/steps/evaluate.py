@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import TrainingData, modality_of
-from unfreeze.models.recipe import Evaluate
+from unfreeze.models.modality import Candidate, TrainingData, modality_of
+from unfreeze.models.recipe import Choose, Evaluate
 from unfreeze.models.training.checkpoints import load_checkpoint
-from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.progress import log_info
 from unfreeze.tasks.steps.findings import keep_findings
@@ -18,34 +17,40 @@ from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.training_run import Run
 
 
+def choose(run: Run, step: Choose) -> dict[str, float]:
+    """Compare the models that the training could end with, and keep the best on the validation rows."""
+
+    def chosen() -> dict[str, float]:
+        metrics = keep_findings(run.id, step.run(snapshots_of(run)), step.course.learner.progress.step)
+        tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.name})
+        return metrics
+
+    return as_task(step.name, chosen)
+
+
 def evaluate(run: Run, step: Evaluate) -> dict[str, float]:
-    """Evaluate the weights after a stage on all rows of a split, and log everything that shows where they err."""
-
-    def evaluated() -> dict[str, float]:
-        snapshots = snapshots_of(run) if step.section != "baseline" else []
-        return keep_findings(run.id, step.run(snapshots), step.course.learner.progress.step)
-
-    metrics = as_task(step.name, evaluated)
+    """Evaluate a model on all rows of a split, and log everything that shows where it errs."""
+    metrics = as_task(step.name, lambda: keep_findings(run.id, step.run(), step.course.learner.progress.step))
     run.metrics |= metrics
     return metrics
 
 
-def register(run: Run, data: TrainingData, learner: Learner) -> dict[str, str]:
-    """Log the final weights as a model that predicts alone, register it, and give it an alias.
+def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:
+    """Log the model that is kept so that it predicts alone, register it, and give it an alias.
 
     Returns
     -------
     dict
         ``model_uri``, ``name``, ``version`` and ``alias``.
     """
-    return as_task(f"register {run.model_name}", lambda: _register(run, data, learner))
+    return as_task(f"register {run.model_name}", lambda: _register(run, data, candidate))
 
 
-def _register(run: Run, data: TrainingData, learner: Learner) -> dict[str, str]:
+def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:
     kind = modality_of(run.params)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / kind.suffix
-        data.save(folder, learner.network, len(run.params.recipe) - 1, snapshots_of(run))
+        data.save(folder, candidate)
         uri, model_id = tracking.log_model(run.id, folder, kind, data.target, data.example())
     number, alias = tracking.register_model(run.model_name, run.id, uri, model_id, data.summary(run.metrics))
     log_info(f"registered {run.model_name} version {number} as {alias}")

@@ -7,7 +7,6 @@ from typing import Any
 from unfreeze.models.plots import plot_schedule
 from unfreeze.models.recipe import Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
-from unfreeze.models.training.schedules import cycle_ends
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import deferred_signals
 from unfreeze.tasks.prefect_run.progress import log_info, progress
@@ -46,7 +45,6 @@ def train_stage(run: Run, step: Train) -> dict[str, Any]:
 def _train(run: Run, step: Train) -> dict[str, Any]:
     stage, learner = step.stage, step.course.learner
     keeps_cycles = run.params.tracking.cycle_checkpoints
-    ends = cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)
     lrs: dict[str, list[tuple[int, float]]] = defaultdict(list)
     last: loop.Step | None = None
     writer = CheckpointWriter(run.id, learner)
@@ -72,7 +70,7 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 log.log(tracking.as_float(metrics), event.step)
                 log.flush()
                 log_info(f"{stage.name}: epoch {event.epoch} of {stage.epochs}: {_note(event)}")
-                if keeps_cycles and event.epoch in ends:
+                if keeps_cycles and event.ends_cycle:
                     continue  # the cycle's own event, which follows at once, saves the same state
                 writer.save()
             elif keeps_cycles:
@@ -80,7 +78,7 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
             if stop_asked():
                 break
         else:
-            if stage.early_stop_tolerance is not None:
+            if stage.patience is not None:
                 writer.save()  # the best weights have been restored
     if lrs:
         figure = plot_schedule(lrs, f"Schedule of stage {stage.name}")

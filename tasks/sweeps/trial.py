@@ -132,7 +132,7 @@ class TrialRunner:
                         _count_prefix(trial, step.course.built)
                         return None
             metrics, seconds = step.result["metrics"], seconds + step.result["seconds"]
-            if step.stage.early_stop_tolerance is not None:  # the best weights have been restored
+            if step.stage.patience is not None:  # the best weights have been restored
                 log.log(_named(f"{section}valid", metrics), step.course.learner.progress.step + 1)
             if checkpoint is not None:
                 save_checkpoint(step.course.learner, checkpoint)

@@ -52,7 +52,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(sales: Path, prefect_api: None) -> registry.Version:
     from unfreeze.flows.train_tables import train_tables
 
-    plain = {"data.log_target": False, "data.task": "regression", "baselines": False}
+    plain = {"data.log_target": False, "data.task": "regression", "trees": False}
     train_tables(tiny_table(sales, **plain, **{"tracking.model_name": "served-table"}))
     return registry.version_of("served-table", "champion")
 

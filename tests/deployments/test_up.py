@@ -266,7 +266,7 @@ def test_a_version_is_promoted_by_hand_and_back(up: Up) -> None:
 def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
     up: Up, lines: Path, tmp_path: Path
 ) -> None:
-    endless = {"recipe.full.cycles": 12, "recipe.full.early_stop_tolerance": None, "seed": 2}
+    endless = {"recipe.full.cycles": 12, "recipe.full.patience": None, "seed": 2}
     long = tiny_training(lines, **endless).model_dump(mode="json")
     run = up.start("train-images/local", {"params": long})
     up.wait(run, "RUNNING")

@@ -76,7 +76,7 @@ def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_h
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["stage"] == "head"
-    assert set(found["suggestions"]) == {"falling", "valley", "steepest", "minimum"}
+    assert set(found["suggestions"]) == {"stable", "falling", "valley", "steepest", "minimum"}
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def sales_model(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> 
     frame.to_csv(folder / "sales.csv", index=False)
     pd.DataFrame({"shop": [1, 2], "area": [80.5, 200.0]}).to_csv(folder / "shops.csv", index=False)
     plain = {"data.events": [], "data.rolling": [], "data.log_target": False, "data.task": "regression"}
-    train_tables(tiny_table(folder, **plain, **{"tracking.model_name": "turnover-table", "baselines": False}))
+    train_tables(tiny_table(folder, **plain, **{"tracking.model_name": "turnover-table", "trees": False}))
     return folder
 
 

@@ -85,7 +85,7 @@ def test_a_text_field_keeps_words_and_numbers_with_leading_zeros_as_they_are() -
 
 def test_yes_and_off_are_true_and_false_only_where_a_switch_is() -> None:
     assert read_as(TrainImages, "tracking: {system_metrics: off}").tracking.system_metrics is False
-    assert read_as(TrainTables, "ensemble: yes").ensemble is True
+    assert read_as(TrainTables, "trees: yes").trees is True
 
 
 def test_rates_may_have_an_exponent() -> None:

@@ -28,7 +28,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(sales: Path, prefect_api: None) -> dict[str, Any]:
     from unfreeze.flows.train_tables import train_tables
 
-    result: dict[str, Any] = train_tables(tiny_table(sales, ensemble=True))
+    result: dict[str, Any] = train_tables(tiny_table(sales))
     return result
 
 
@@ -73,7 +73,7 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
 
     from unfreeze.flows.train_tables import train_tables
 
-    state = train_tables(tiny_table(sales, ensemble=True), return_state=True)
+    state = train_tables(tiny_table(sales), return_state=True)
     assert state.is_completed()
     with get_client(sync_client=True) as client:
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
@@ -220,7 +220,7 @@ def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
 
     space = [Dimension(name="recipe.all.lr", low=0.001, high=0.03, log=True)]
     search = SweepSpec(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")
-    result = sweep_tables(search, tiny_table(sales, metrics=["rmspe"], baselines=False))
+    result = sweep_tables(search, tiny_table(sales, metrics=["rmspe"], trees=False))
     assert result["trials"]["complete"] == 3
     assert tracking.get_run(result["run_id"]).info.status == "FINISHED"
 

@@ -22,7 +22,7 @@ def tiny_training(source: Path, **overrides: object) -> TrainImages:
             "ratio": 3,
             "cycles": 2,
             "cycle_mult": 2,
-            "early_stop_tolerance": 5.0,
+            "patience": 2,
         },
     ]
     config = {
@@ -70,7 +70,7 @@ def tiny_table(folder: Path, **overrides: object) -> TrainTables:
             "rolling": ["promo"],
             "valid_days": 30,
         },
-        "model": {"layers": [32, 16], "dropout": [0.0, 0.0]},
+        "model": {"members": 4, "width": 32, "dropout": 0},
         "finder": {"steps": 12},
         "optimizer": {"batch_size": 32},
         "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 2, "cycle_len": 5}],

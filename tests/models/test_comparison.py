@@ -194,6 +194,56 @@ def test_many_rows_are_resampled_in_groups_with_the_same_interval() -> None:
     assert found.p_value == 1 / 2001
 
 
+def stores_and_days(seed: int, gain: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Sales of 12 stores on 60 days; both models err by store and by day, and by chance differ in both."""
+    rng = np.random.default_rng(seed)
+    actual = rng.normal(10, 1, (12, 60))
+    champion, challenger = (
+        actual + rng.normal(0, 1, (12, 1)) + rng.normal(0, 1, (1, 60)) + rng.normal(0, 0.3, (12, 60)) for _ in range(2)
+    )
+    challenger = actual + (1 - gain) * (challenger - actual)
+    stores, days = np.indices((12, 60)).reshape(2, -1)
+    return actual.ravel(), champion.ravel(), challenger.ravel(), [stores, days // 7]
+
+
+def test_rows_that_belong_together_are_resampled_together() -> None:
+    *values, blocks = stores_and_days(0)
+    rows, whole = (compare_values(*values, "rmse", blocks=each) for each in ([], blocks))
+    assert whole.high - whole.low > 2 * (rows.high - rows.low)
+    assert whole.test == "paired bootstrap of 9 blocks"
+    assert whole.improvement == rows.improvement
+
+
+def test_blocks_of_one_row_each_are_the_rows() -> None:
+    actual, champion, challenger = (each[:, 0] for each in two_regressions(300, 1, 0.9))
+    rows = compare_values(actual, champion, challenger, "mae")
+    blocks = compare_values(actual, champion, challenger, "mae", blocks=[np.arange(300)])
+    assert (blocks.low, blocks.high) == pytest.approx((rows.low, rows.high), abs=0.01)
+
+
+def test_a_margin_must_be_exceeded_significantly() -> None:
+    values = two_regressions(400, 1.0, 0.8)
+    none, small, large = (compare_values(*values, "rmse", margin=margin) for margin in (0.0, 0.05, 0.3))
+    assert none.p_value <= small.p_value < 0.05 < large.p_value
+    labels = two_classifiers(2000, 0.7, 0.8)
+    assert compare_classes(*labels, margin=0.05).p_value < 0.05 < compare_classes(*labels, margin=0.15).p_value
+
+
+@pytest.mark.slow
+def test_equal_models_on_stores_and_days_are_promoted_about_as_often_as_the_level_says() -> None:
+    trials = 120
+    found = [stores_and_days(seed) for seed in range(trials)]
+    naive = np.mean([compare_values(*values, "rmse").p_value <= 0.05 for *values, _ in found])
+    honest = np.mean([compare_values(*values, "rmse", blocks=blocks).p_value <= 0.05 for *values, blocks in found])
+    assert naive > 0.25  # what rows that are taken to be independent come to
+    assert honest <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_real_gain_on_stores_and_days_is_still_found() -> None:
+    *values, blocks = stores_and_days(3, gain=0.6)
+    assert compare_values(*values, "rmse", blocks=blocks).p_value < 0.05
+
+
 def test_rows_with_target_0_do_not_count_for_rmspe() -> None:
     actual, champion, challenger = two_regressions(50, 1, 0.5)
     with_zeros = [

@@ -32,7 +32,7 @@ def test_the_default_recipe_is_the_eight_steps():
     assert 3 <= full.ratio <= 10  # step 6
     assert full.find_lr  # step 7
     assert full.cycle_mult == 2  # step 8
-    assert full.early_stop_tolerance is not None
+    assert full.patience is not None
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -78,7 +78,7 @@ def test_a_spec_is_frozen(spec):
         (Stage, {"name": "a", "lrs": [1e-4, 1e-3]}, {"name": "a", "lrs": [1e-3]}),
         (Stage, {"name": "a", "lrs": [1e-4, 100]}, {"name": "a", "lrs": [0, 1e-3]}),
         (Stage, {"name": "a", "cycles": 1}, {"name": "a", "cycles": 0}),
-        (Stage, {"name": "a", "early_stop_tolerance": 0}, {"name": "a", "early_stop_tolerance": -0.1}),
+        (Stage, {"name": "a", "patience": 1}, {"name": "a", "patience": 0}),
         (TrainImages, {"device": "cuda:1"}, {"device": "cuda:x"}),
         (TrainImages, {"recipe": [{"name": "a", "lr": 1}]}, {"recipe": []}),
     ],
@@ -158,9 +158,9 @@ def test_cycles_that_grow_without_end_are_refused():
     ("changes", "message"),
     [
         ({"snapshots": 4}, "as many cycles"),
-        ({"snapshots": 2}, "early_stop_tolerance"),
+        ({"snapshots": 2}, "patience"),
         (
-            {"snapshots": 2, "recipe.full.early_stop_tolerance": "none", "tracking.cycle_checkpoints": False},
+            {"snapshots": 2, "recipe.full.patience": "none", "tracking.cycle_checkpoints": False},
             "cycle_checkpoints",
         ),
     ],

@@ -10,8 +10,9 @@ from PIL import Image
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.sources import ListedFile, Listing, Split, resolve_source
+from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
 from unfreeze.models.specs import DataSpec
+from unfreeze.models.split_words import Part
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
 
@@ -136,6 +137,17 @@ def test_a_split_of_the_source_is_kept_and_its_leaks_rejected(tmp_path):
     assert (len(index.train_rows()), len(index.valid_rows())) == (6, 4)
 
 
+def test_test_images_of_the_source_test_and_their_copies_elsewhere_are_rejected(tmp_path):
+    folder(tmp_path / "train", {"cat": 3, "dog": 3})
+    folder(tmp_path / "test", {"cat": 2, "dog": 2}, first_seed=50)
+    image(tmp_path / "test/cat/leak.png", 0)
+    index = indexed(tmp_path)
+    assert reasons(index) == {"leak.png": "the same image is in train as 0.png"}
+    tests = index.rows["path"].take(index.rows_of("test")).to_pylist()
+    assert {Path(path).parts[-3] for path in tests} == {"test"}
+    assert [len(index.rows_of(split)) for split in ("train", "valid", "test")] == [4, 2, 4]
+
+
 def test_a_class_that_is_never_trained_is_refused(tmp_path):
     folder(tmp_path / "train", {"cat": 3, "dog": 3})
     folder(tmp_path / "valid", {"cat": 2, "bird": 2}, first_seed=50)
@@ -206,7 +218,9 @@ contents_of_classes = st.dictionaries(
 ).filter(lambda classes: all(len(set(contents)) > 1 for contents in classes.values()))
 
 
-def split_of(classes: dict[str, list[int]], split: Split | None = None, **spec: object) -> Index:
+def split_of(
+    classes: dict[str, list[int]], split: Part | None = None, earlier: dict[str, str] | None = None, **spec: object
+) -> Index:
     files, hashes = [], []
     for label, contents in sorted(classes.items()):
         for number, content in enumerate(contents):
@@ -215,7 +229,7 @@ def split_of(classes: dict[str, list[int]], split: Split | None = None, **spec: 
     with pytest.MonkeyPatch.context() as patch:
         sizes = [index_module._Size(8, 8, 100)] * len(files)
         patch.setattr(index_module, "_verify", lambda *_: sizes)
-        return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec))
+        return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec), earlier=earlier)
 
 
 @settings(max_examples=60)
@@ -230,6 +244,30 @@ def test_the_split_is_stratified_and_keeps_copies_together(classes, fraction, se
     for label, contents in classes.items():
         distinct = len(set(contents))
         assert valid[label] == min(max(1, round(fraction * distinct)), distinct - 1)
+
+
+@settings(max_examples=60)
+@given(classes=contents_of_classes, fraction=st.floats(0.05, 0.6), seed=st.integers(0, 5))
+def test_test_images_are_a_share_of_every_class_that_leaves_two_others(classes, fraction, seed):
+    index = split_of(classes, test_fraction=fraction, split_seed=seed)
+    sides = {row["content"]: row["split"] for row in index.rows.to_pylist()}
+    tested = Counter(content[0] for content, side in sides.items() if side == "test")
+    for label, contents in classes.items():
+        distinct = len(set(contents))
+        assert tested[label] == max(min(max(1, round(fraction * distinct)), distinct - 2), 0)
+    validated = {content[0] for content, side in sides.items() if side == "valid"}
+    trained = {content[0] for content, side in sides.items() if side == "train"}
+    assert validated == trained == set(classes)
+
+
+@settings(max_examples=40)
+@given(classes=contents_of_classes, added=st.integers(100, 200))
+def test_with_an_earlier_split_no_image_leaves_its_side(classes: dict[str, list[int]], added: int):
+    before = {row["content"]: row["split"] for row in split_of(classes, test_fraction=0.3).rows.to_pylist()}
+    grown = {label: [*contents, added, added + 100] for label, contents in classes.items()}
+    index = split_of(grown, earlier=before, test_fraction=0.3)
+    after = {row["content"]: row["split"] for row in index.rows.to_pylist()}
+    assert {content: after[content] for content in before} == before
 
 
 @settings(max_examples=40)

@@ -44,7 +44,7 @@ def saved(tiny_recipe: ImageData, tmp_path_factory: pytest.TempPathFactory) -> S
     folder = tmp_path_factory.mktemp("served") / "model"
     save_classifier(
         folder,
-        learner.network,
+        [learner.state()],
         build_spec(TrainImages, params, {"data.max_megapixels": 1, "tta.n_aug": 2}),
         tiny_recipe.preprocessing,
         tiny_recipe.index.classes,

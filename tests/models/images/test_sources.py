@@ -105,7 +105,9 @@ def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, train, valid,
         image(tmp_path / name)
     image(tmp_path / test / "cat/c.png")
     found = sorted((file.split, file.label, file.path.name) for file in listed(tmp_path).files)
+    tests = [("test", "cat", "c.png")] if test.casefold().startswith("test") else []
     assert found == [
+        *tests,
         ("train", "cat", "a.png"),
         ("train", "dog", "a.png"),
         ("valid", "cat", "b.png"),
@@ -114,13 +116,14 @@ def test_a_folder_with_train_and_valid_has_its_own_split(tmp_path, train, valid,
 
 
 @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Testing")])
-def test_a_test_side_alone_is_rejected_and_train_is_split_at_random(tmp_path, train, test):
+def test_beside_a_test_side_alone_train_is_split_at_random(tmp_path, train, test):
     for name in (f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/cat/c.png", f"{test}/dog/d.png"):
         image(tmp_path / name)
     listing = listed(tmp_path)
-    assert [(file.label, file.split) for file in listing.files] == [("cat", None), ("dog", None)]
+    found = [(file.label, file.split) for file in listing.files]
+    assert found == [("cat", None), ("dog", None), ("cat", "test"), ("dog", "test")]
     assert listing.note is not None
-    assert listing.note.startswith(f"{test}/ is not used for training")
+    assert listing.note.startswith(f"{test}/ only tests the final model")
 
 
 @pytest.mark.parametrize(
@@ -257,17 +260,19 @@ def test_a_split_column_knows_the_words_that_folders_know(two_images, train, val
     image(two_images / "c.png")
     columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": [train, valid, test]}
     listing = listed(table(two_images / "t.csv", columns), split_column="side")
-    assert [(file.path.name, file.split) for file in listing.files] == [("a.png", "train"), ("b.png", "valid")]
+    found = [(file.path.name, file.split) for file in listing.files]
+    assert found == [("a.png", "train"), ("c.png", "test"), ("b.png", "valid")]
     assert listing.note is None
 
 
-def test_a_split_column_of_train_and_test_leaves_test_out_and_the_split_open(two_images):
+def test_a_split_column_of_train_and_test_leaves_it_open_what_validates(two_images):
     image(two_images / "c.png")
     columns = {"path": ["a.png", "sub/b.png", "c.png"], "label": ["x", "y", "x"], "side": ["train", "train", "test"]}
     listing = listed(table(two_images / "t.csv", columns), split_column="side")
-    assert [(file.path.name, file.split) for file in listing.files] == [("a.png", None), ("b.png", None)]
+    found = [(file.path.name, file.split) for file in listing.files]
+    assert found == [("a.png", None), ("c.png", "test"), ("b.png", None)]
     assert listing.note is not None
-    assert listing.note.startswith("`test` is not used for training")
+    assert listing.note.startswith("`test` only tests the final model")
 
 
 def test_unknown_and_one_sided_splits_are_refused(two_images):

@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.stats import norm
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import reading
-from unfreeze.models.tables.encoding import TableEncoder, embedding_width
+from unfreeze.models.tables.encoding import TableEncoder, embedding_width, normal_scores, quantiles_of
 
 ALL = np.arange(6)
 
@@ -61,21 +62,50 @@ def test_a_category_that_no_training_row_has_is_zero():
     assert encoder.transform(shop()).categorical[:, list(encoder.categorical).index("weekday")].tolist()[2] == 0
 
 
-def test_numbers_are_filled_with_the_median_and_standardised():
+def test_numbers_are_normal_scores_of_their_ranks_and_missing_ones_are_the_median():
     numbers = fitted(shop()).transform(shop()).continuous
     assert numbers.dtype == np.float32
-    assert numbers.mean(axis=0) == pytest.approx([0, 0], abs=1e-6)
-    assert numbers.std(axis=0) == pytest.approx([1, 1], abs=1e-6)
-    filled = np.array([1.5, 3, 2.5, 3.5, 3, 4.5])  # the infinity counts as missing too
-    assert numbers[:, 1] == pytest.approx((filled - filled.mean()) / filled.std(), abs=1e-6)
+    assert numbers[:, 0].tolist() == sorted(numbers[:, 0])
+    assert numbers[[0, 5], 1] == pytest.approx([-3.719, 3.719], abs=1e-3)  # the lowest and the highest distance
+    # Among 1.5, 2.5, 3.5 and 4.5 the numbers between are at a third and two thirds; the infinity is missing as well.
+    assert numbers[[2, 3], 1] == pytest.approx(norm.ppf([1 / 3, 2 / 3]), abs=0.01)
+    assert numbers[[1, 4], 1] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_a_long_tail_takes_no_more_room_than_other_rows():
+    random = np.random.default_rng(0)
+    numbers = np.exp(3 * random.normal(size=30_000))
+    scores = normal_scores(numbers, quantiles_of(numbers))
+    assert scores.mean() == pytest.approx(0, abs=0.01)
+    assert scores.std() == pytest.approx(1, abs=0.01)
+    order = np.argsort(numbers)
+    assert (np.diff(scores[order]) >= 0).all()
+
+
+@given(st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=80), st.lists(st.floats(-1e38, 1e38), max_size=5))
+def test_scores_keep_the_order_of_any_numbers_and_stay_within_bounds(known, others):
+    quantiles = quantiles_of(np.array(known))
+    assert len(quantiles) % 2 == 1
+    assert quantiles[len(quantiles) // 2] == pytest.approx(np.median(known), rel=1e-9)
+    numbers = np.sort(np.array([*known, *others]))
+    scores = normal_scores(numbers, quantiles)
+    assert (np.diff(scores) >= 0).all()
+    assert np.abs(scores).max() < 3.72
+
+
+def test_equal_numbers_score_in_the_middle_of_their_share():
+    numbers = np.repeat([0.0, 1.0, 2.0], [600, 300, 100])
+    scores = normal_scores(np.array([0.0, 1.0, 2.0]), quantiles_of(numbers))
+    assert scores == pytest.approx(norm.ppf([0.3, 0.75, 0.95]), abs=0.06)
 
 
 def test_numbers_missing_only_later_take_the_median_without_a_flag():
     encoder = fitted(shop(distance=[1.5, 2, 3, 4, 5, 7]))
     assert "distance_na" not in encoder.categorical
     numbers = encoder.transform(shop()).continuous[:, 1]
-    values = encoder.continuous["distance"]
-    assert numbers[1] == pytest.approx((3.5 - values["mean"]) / values["std"], abs=1e-6)
+    quantiles = encoder.continuous["distance"]
+    assert quantiles[len(quantiles) // 2] == 3.5
+    assert numbers[1] == normal_scores(np.array([3.5]), quantiles).astype(np.float32)
 
 
 @settings(max_examples=50)
@@ -148,7 +178,7 @@ def test_whole_numbers_stay_whole_whatever_their_type():
 
 def test_numbers_too_large_to_compute_with_count_as_missing():
     encoder = fitted(shop(distance=[1e300, -1e300, 1.5, 2.5, 3.5, 4.5]))
-    assert encoder.continuous["distance"]["median"] == 3
+    assert encoder.continuous["distance"][5] == 3
     assert np.isfinite(encoder.transform(shop(distance=1e200)).continuous).all()
 
 
@@ -184,6 +214,7 @@ def test_text_mixed_with_numbers_is_refused():
 def test_rare_categories_and_those_beyond_the_most_frequent_become_one():
     frame = shop(kind=["d", "a", "c", "a", "c", "b"])
     assert fitted(frame, min_count=2).categorical["kind"] == ["a", "c"]
+    assert fitted(frame, min_count=2).counts["kind"] == [2, 2, 2]  # rows of rare categories count as unseen
     assert fitted(frame, max_categories=3).categorical["kind"] == ["a", "b", "c"]
     assert fitted(frame, min_count=2).transform(frame).categorical[:, 0].tolist() == [0, 1, 2, 1, 2, 0]
 
@@ -264,7 +295,8 @@ def test_logarithms_of_targets_come_back_as_targets():
     assert targets.dtype == np.float32
     assert targets[:, 0] == pytest.approx(np.log1p(shop()["sales"]))
     assert encoder.predictions(targets)[:, 0] == pytest.approx(shop()["sales"], rel=1e-5)
-    assert encoder.target_range() == pytest.approx((0, 1.2 * np.log(601)))
+    assert encoder.target_means == pytest.approx(targets.mean(axis=0), rel=1e-6)
+    assert encoder.target_deviations == pytest.approx(targets.std(axis=0), rel=1e-6)
 
 
 def test_targets_of_several_columns_stand_side_by_side():
@@ -273,16 +305,10 @@ def test_targets_of_several_columns_stand_side_by_side():
     assert encoder.predictions(np.ones((2, 2))).tolist() == [[1, 1], [1, 1]]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0, 10, (0, 12)), (5, 10, (0, 12)), (-5, 10, (-6, 12)), (-10, -5, (-12, -4))]
-)
-def test_the_range_of_outputs_leaves_a_margin(low, high, expected):
-    frame = shop(sales=[low, high] * 3)
-    assert fitted(frame).target_range() == pytest.approx(expected)
-
-
-def test_only_the_training_targets_set_the_range():
-    assert fitted(shop(), np.array([0, 1, 2])).target_range() == pytest.approx((0, 240))
+def test_only_the_training_targets_set_the_scale():
+    encoder = fitted(shop(), np.array([0, 1, 2]))
+    assert encoder.target_means == [100]
+    assert encoder.target_deviations == pytest.approx([np.std([100, 200, 0])])
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def sales(rows: int = 60) -> pd.DataFrame:
 def predictor_of(folder: Path, **overrides: object) -> TablePredictor:
     """A network with random weights: how well it predicts does not matter here."""
     data = {"target": ["sales"], "date": ["day"], "group": ["shop"], "drop": ["level"], "task": "regression"}
-    params = build_spec(TrainTables, {"data": data, "model": {"layers": [8], "dropout": [0.0]}}, dict(overrides))
+    params = build_spec(TrainTables, {"data": data, "model": {"members": 2, "width": 8, "depth": 1}}, dict(overrides))
     joins = [Joined("shops", SHOPS, ["shop"])]
     table = prepare(sales(), joins, params.data)
     params = params.model_copy(update={"data": table.data})
     network = network_of(params, table.encoder)
-    save_table_model(folder, network, params, table.encoder, joins, table.raw, table.calendar)
+    save_table_model(folder, [network.state_dict()], params, table.encoder, joins, table.raw, table.calendar)
     return TablePredictor(folder, "cpu")
 
 

@@ -21,7 +21,6 @@ def test_the_embedded_default_has_its_date() -> None:
         ({"data": {"valid_fraction": 0.5, "test_fraction": 0.5}}, "leave nothing to train"),
         ({"data": {"date": ["day"], "test_fraction": 0.1}}, "the last days test by test_days"),
         ({"data": {"split": "random", "test_days": 7}}, "test_days is for split last_days, not random"),
-        ({"model": {"layers": [10], "dropout": [0.1, 0.2]}}, "2 values for 1 layers"),
         ({"recipe": [{"name": "head", "precompute": True, "lr": 0.1}]}, "precompute is for images"),
     ],
 )

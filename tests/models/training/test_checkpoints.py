@@ -24,7 +24,7 @@ from unfreeze.models.training.loop import Step, fit
 
 RECIPE = [
     Stage(name="head", cycles=2),
-    Stage(name="full", train="all", ratio=3, cycles=2, cycle_mult=2, early_stop_tolerance=0.05),
+    Stage(name="full", train="all", ratio=3, cycles=2, cycle_mult=2, patience=5),
 ]
 LRS = [0.02, 0.05]
 VALID = pixels(11, seed=1)
@@ -147,9 +147,9 @@ def test_a_checkpoint_is_a_plain_safetensors_file(make_learner, tmp_path):
 
 
 def test_a_finished_stage_hands_on_its_best_weights(make_learner, tmp_path):
-    stage = Stage(name="all", train="all", cycles=3, early_stop_tolerance=0)
+    stage = Stage(name="all", train="all", cycles=3, patience=1)
     learner = make_learner(stage)
-    losses = iter([1.0, 2.0])
+    losses = iter([3.0, 1.0, 2.0])
     best: list[dict[str, torch.Tensor]] = []
 
     def validate(_: object) -> dict[str, float]:
@@ -164,7 +164,7 @@ def test_a_finished_stage_hands_on_its_best_weights(make_learner, tmp_path):
     assert checkpoint.finished
     following = make_learner(seed=1)
     restore_between_stages(following, checkpoint)
-    assert_same(states_of(following), best[0])
+    assert_same(states_of(following), best[1])
     assert following.progress.step == 6
 
 

@@ -119,34 +119,53 @@ def test_steps_are_counted_over_all_stages(make_learner):
 
 
 @pytest.mark.parametrize(
-    ("early_stop_tolerance", "losses", "epochs", "best"),
+    ("patience", "losses", "epochs", "best", "reason"),
     [
-        (0.0, [3.0, 2.0, 2.5, 1.0], 3, 1),  # the first worse cycle end
-        (0.5, [3.0, 2.0, 2.5, 1.0], 4, 3),  # worse, but within the early_stop_tolerance
-        (0.5, [2.0, 2.5, 3.1, 1.0], 3, 0),
-        (0.0, [3.0, 2.0, 2.0, 1.5], 4, 3),  # as good is not worse
-        (0.1, [4.0, 3.0, 2.0, 1.0], 4, 3),
+        (1, [4.0, 3.0, 2.0, 2.5], 3, 2, "no lower validation loss than 2 in 1 cycle"),
+        (2, [4.0, 2.0, 2.5, 1.0, 1.5], 4, 3, "4 cycles trained"),
+        (2, [4.0, 2.0, 2.5, 3.1], 3, 1, "no lower validation loss than 2 in 2 cycles"),
+        (1, [4.0, 2.0, 2.0], 2, 1, "no lower validation loss than 2 in 1 cycle"),  # as good is not lower
+        (1, [1.0, 2.0], 1, 1, "no lower validation loss than 1 in 1 cycle"),  # never better than at the start
+        (2, [1.0, 2.0, 3.0], 2, 1, "no lower validation loss than 1 in 2 cycles"),
+        (1, [9.0, 4.0, 3.0, 2.0, 1.0, 1.5], 5, 4, "no lower validation loss than 1 in 1 cycle"),  # goes on: it falls
+        (2, [9.0, 4.0, 3.0, 2.0, 1.999], 4, 4, "4 cycles trained"),  # by too little to go on
     ],
 )
-def test_patience_stops_at_the_first_worse_cycle_and_puts_the_best_back(
-    make_learner, early_stop_tolerance, losses, epochs, best
+def test_patience_stops_after_cycles_without_a_lower_loss_and_puts_the_best_back(
+    make_learner, patience, losses, epochs, best, reason
 ):
-    stage = Stage(name="all", train="all", cycles=4, early_stop_tolerance=early_stop_tolerance)
+    stage = Stage(name="all", train="all", cycles=4, patience=patience)
     learner = make_learner(stage)
     seen = scripted_validation(learner, losses)
     steps = run(learner, stage)
-    assert sum(step.kind == "epoch" for step in steps) == epochs == len(seen)
+    assert sum(step.kind == "epoch" for step in steps) == epochs == len(seen) - 1
     assert_same(states_of(learner), seen[best])
     assert learner.progress.finished
-    assert learner.progress.best_loss == losses[best]
+    assert learner.progress.best_loss == min(losses)
+    assert learner.progress.stopped == reason
+
+
+def test_a_head_that_never_improves_is_left_as_it_was(make_learner):
+    stage = Stage(name="head", cycles=3, patience=2)
+    learner = make_learner(stage)
+    seen = scripted_validation(learner, [1.0, 2.0, 3.0])
+    run(learner, stage)
+    assert_same(states_of(learner), seen[0])
+
+
+def test_a_stage_whose_loss_keeps_falling_ends_at_three_times_its_epochs(make_learner):
+    stage = Stage(name="all", train="all", cycles=2, patience=1)
+    learner = make_learner(stage)
+    scripted_validation(learner, [1 / (number + 1) for number in range(20)])
+    assert sum(step.kind == "epoch" for step in run(learner, stage)) == 6
 
 
 def test_patience_looks_at_cycle_ends_only(make_learner):
-    stage = Stage(name="all", train="all", cycles=2, cycle_mult=2, early_stop_tolerance=0)
+    stage = Stage(name="all", train="all", cycles=2, cycle_mult=2, patience=1)
     learner = make_learner(stage)
-    seen = scripted_validation(learner, [2.0, 9.0, 1.0])
+    seen = scripted_validation(learner, [3.0, 2.0, 9.0, 1.995])
     run(learner, stage)
-    assert_same(states_of(learner), seen[2])
+    assert_same(states_of(learner), seen[3])
 
 
 def test_without_patience_the_last_cycle_is_kept(make_learner):

@@ -1,0 +1,134 @@
+"""What is shown of a trained table: its models side by side, where the kept one errs, and what it looks at."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from unfreeze.models.findings import Findings
+from unfreeze.models.intervals import intervals
+from unfreeze.models.modality import Candidate
+from unfreeze.models.plots import plot_embedding, plot_importance
+from unfreeze.models.tables.baselines import group_mean
+from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.trees import rows_to_fit
+from unfreeze.models.training.learner import Learner
+
+if TYPE_CHECKING:
+    from unfreeze.models.tables.data import TableData
+
+MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
+IMPORTANCE_ROWS = 2_000  # at most, that permutation importance is measured on
+MODELS = {
+    "kept": ("the model that is kept", ""),
+    "network": ("network", "network/"),
+    "tree": ("gradient-boosted trees", "baseline/tree_"),
+    "ensemble": ("network and trees", "ensemble/"),
+    "mean": ("mean by group", "baseline/mean_"),
+}
+"""Model -> its name for people, and the prefix of its metrics (the section's, where empty)."""
+
+
+def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> Findings:
+    """Evaluate the model that is kept, and those beside it, on all rows of a split.
+
+    ``SECTION/METRIC`` of the model that is kept; on the validation rows also ``network/METRIC``, ``ensemble/METRIC`` of
+    the average of network and trees, ``baseline/tree_METRIC`` and ``baseline/mean_METRIC``.
+    """
+    rows, _ = data.encoded(section)
+    actual, found = data.actual(section), Findings()
+    predictions = _predictions(data, learner, candidate, rows, found)
+    kept = predictions["kept"]
+    found.metrics[f"{section}/loss"] = data.target.loss_of(kept, actual)
+    if section == "test":
+        for name, (low, high) in intervals(learner.metrics, kept, actual).items():
+            found.metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+    table, columns = [], dict[str, np.ndarray]()
+    for model, values in predictions.items():
+        title, prefix = MODELS[model]
+        metrics = {name: metric(values, actual) for name, metric in learner.metrics.items()}
+        if section == "valid" or model == "kept":
+            found.metrics |= {f"{prefix or f'{section}/'}{name}": value for name, value in metrics.items()}
+        shown = f"{title} ({candidate.name})" if model == "kept" else title
+        table.append({"model": shown, **{name: round(float(value), 5) for name, value in metrics.items()}})
+        columns |= data.target.prefixed(model, values)
+    found.table("models", f"Models on the same {section} rows", table)
+    found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
+    found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
+    frame = data.frame.iloc[data.rows[section]].reset_index(drop=True)
+    found.frame(f"{section}/predictions.feather", frame.assign(**columns))
+    found.add(data.target.report(kept, actual, section, data.dates(section)))
+    if data.params.tracking.top_losses:
+        errors = data.target.errors(kept, actual)
+        worst = np.argsort(-errors)[: data.params.tracking.top_losses]
+        shown_rows = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
+        found.table("top-losses", "Rows with the highest error", shown_rows)
+    _draw_embeddings(data, learner, found)
+    _draw_importance(data, learner, candidate, section, found)
+    return found
+
+
+def _predictions(
+    data: "TableData", learner: Learner, candidate: Candidate, rows: Encoded, found: Findings
+) -> dict[str, np.ndarray]:
+    """Predictions of each model of `MODELS`."""
+    predictions = {"kept": data.answers(learner, candidate, rows)}
+    train, targets = data.encoded("train")
+    if data.params.trees:
+        states = candidate.states or [learner.state()]
+        for model, members, parts in (
+            ("network", states, {}),
+            ("tree", [], {"trees": data.trees}),
+            ("ensemble", states, {"trees": data.trees}),
+        ):
+            predictions[model] = data.answers(learner, Candidate(model, members, candidate.position, parts), rows)
+        fitted = len(rows_to_fit(targets, data.params.seed))
+        if fitted < len(train):
+            found.lines.append(f"the trees are fitted on {fitted:,} of {len(train):,} training rows, drawn at random")
+    mean = group_mean(data.encoder, train, targets, rows, data.params.seed)
+    found.lines.append(f"the mean by group is by {' and '.join(mean.columns) or 'nothing'}")
+    return {**predictions, "mean": mean.predictions}
+
+
+def _draw_embeddings(data: "TableData", learner: Learner, found: Findings) -> None:
+    """The trained vectors of every category, as a figure per column and a feather file."""
+    embeddings: Any = learner.network.body.embeddings
+    drawn = 0
+    for embedding, (name, categories) in zip(embeddings, data.encoder.categorical.items(), strict=True):
+        weights = embedding.vectors().detach().cpu().numpy()
+        labels = ["missing", *map(str, categories)]
+        file = "".join(letter if letter.isalnum() else "_" for letter in name)
+        table = pd.DataFrame(weights).add_prefix("component_")
+        table.insert(0, "category", labels)
+        found.frame(f"embeddings/{file}.feather", table)
+        # The vector of "missing" says nothing where nothing was: it would only stretch the figure.
+        if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
+            drawn += 1
+            figure = plot_embedding(weights[1:], labels[1:], name)
+            found.figure(f"embeddings/{file}.png", f"Trained embedding of {name}", figure)
+
+
+def _draw_importance(data: "TableData", learner: Learner, candidate: Candidate, section: str, found: Findings) -> None:
+    """How much the loss grows when a column is shuffled (Breiman, "Random Forests", 2001)."""
+    generator = np.random.default_rng(data.params.seed)
+    rows, actual = data.encoded(section)[0], data.actual(section)
+    chosen = generator.permutation(len(actual))[:IMPORTANCE_ROWS]
+    rows, actual = rows.rows(chosen), actual[chosen]
+
+    def loss() -> float:
+        return data.target.loss_of(data.answers(learner, candidate, rows), actual)
+
+    whole, order, increases = loss(), generator.permutation(len(chosen)), {}
+    for names, matrix in (
+        (data.encoder.categorical, rows.categorical),
+        (data.encoder.continuous, rows.continuous),
+    ):
+        for place, name in enumerate(names):
+            kept = matrix[:, place].copy()
+            matrix[:, place] = kept[order]
+            increases[name] = loss() - whole
+            matrix[:, place] = kept
+    table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
+    found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
+    figure = plot_importance(increases, "loss")
+    found.figure(f"{section}/importance.png", "Permutation importance", figure)

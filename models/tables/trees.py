@@ -1,0 +1,244 @@
+"""Gradient-boosted trees by LightGBM, on the rows and features that the network gets.
+
+Ke et al., "LightGBM: A highly efficient gradient boosting decision tree", 2017. A few boosters are fitted, each of
+which leaves out other training rows to stop by, and their predictions are averaged: on small tables a single one
+depends on which rows it was stopped by.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import torch
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.reading import CHUNK_ROWS
+from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
+
+MOST_FITTED = 2_000_000
+"""Training rows that trees are fitted on at most: a random part of more."""
+PARTS = 10
+"""A booster leaves out one of so many equal parts of its rows, and is judged on it while trees are added."""
+ROUNDS = 2000
+"""Trees of a booster (per class) at most."""
+PATIENCE = 50
+"""Trees that did not help the rows left out, after which no more are added."""
+UNJUDGED_ROUNDS = 100
+"""Trees where no row can be left out."""
+MOST_CATEGORIES = 255
+"""Of a column of more categories trees get the mean of the target by category: subsets would be chosen by chance."""
+_FILE, _MEANS = "trees-{}.txt", "trees-means.json"
+Means = Mapping[str, Sequence[Sequence[float]]]
+"""Column of many categories -> for every target the mean by code."""
+
+
+class Trees:
+    """Fitted boosters: equally many for each target.
+
+    Parameters
+    ----------
+    encoder
+        Of the rows.
+    boosters
+        Those of the first target, then those of the next; a classification has one target.
+    means
+        See `unfreeze.models.tables.target_means`.
+    """
+
+    def __init__(self, encoder: TableEncoder, boosters: Sequence[lightgbm.Booster], means: Means) -> None:
+        self._encoder, self._boosters, self._means = encoder, list(boosters), means
+
+    @classmethod
+    def fit(
+        cls, encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int, rounds: int = ROUNDS
+    ) -> "Trees":
+        """Fit on training rows, or `rows_to_fit` of them.
+
+        Parameters
+        ----------
+        train, targets
+            Rows, and `TableEncoder.targets` of them: (N, T) float32 or (N,) int64.
+        seed
+            Chooses the rows to fit on and those left out, and the columns that a tree sees.
+        rounds
+            Trees of a booster (per class) at most.
+        """
+        fitted = rows_to_fit(targets, seed)
+        if len(fitted) < len(targets):
+            train, targets = train.rows(fitted), targets[fitted]
+        means, others = _target_means(encoder, train, targets, seed)
+        features = np.concatenate([_features(encoder, train), others], axis=1)
+        parts, count = _parts(targets, seed), _boosters(len(targets))
+        columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
+        boosters = [
+            _fit(encoder, features, column, parts == number, seed + number, rounds)
+            for column in columns
+            for number in range(count)
+        ]
+        return cls(encoder, boosters, means)
+
+    def predict(self, rows: Encoded) -> np.ndarray:
+        """Probabilities (N, C), or values (N, T) as the network is trained on them; float64, row by row."""
+        targets = 1 if self._encoder.classes else len(self._encoder.target_names)
+        each = len(self._boosters) // targets
+        outputs = []
+        for chunk in _chunks(len(rows)):
+            part = rows.rows(np.arange(chunk.start, min(chunk.stop, len(rows))))
+            features = np.concatenate([_features(self._encoder, part), self._means_of(part)], axis=1)
+            threads = torch.get_num_threads()
+            answers = [np.asarray(booster.predict(features, num_threads=threads)) for booster in self._boosters]
+            # One after another: numpy's mean adds up in another order if there is but one row.
+            sums = [functools.reduce(np.add, answers[start : start + each]) for start in range(0, len(answers), each)]
+            outputs.append(self._columns([total / each for total in sums]))
+        return np.concatenate(outputs)
+
+    def _columns(self, means: list[np.ndarray]) -> np.ndarray:
+        """Predictions side by side; of two classes LightGBM gives the second one's probability."""
+        if not self._encoder.classes:
+            return np.stack(means, axis=1)
+        return np.stack([1 - means[0], means[0]], axis=1) if means[0].ndim == 1 else means[0]
+
+    def _means_of(self, rows: Encoded) -> np.ndarray:
+        """Means of the target by the rows' categories, (N, M) float32."""
+        names = list(self._encoder.categorical)
+        columns = [
+            np.asarray(means)[rows.categorical[:, names.index(name)]]
+            for name, each in self._means.items()
+            for means in each
+        ]
+        return np.stack(columns, axis=1, dtype=np.float32) if columns else np.empty((len(rows), 0), np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write each booster as LightGBM's own text, and the means of the target."""
+        (folder / _MEANS).write_text(json.dumps(self._means))
+        for number, booster in enumerate(self._boosters):
+            booster.save_model(folder / _FILE.format(number))
+
+    @classmethod
+    def load(cls, folder: Path, encoder: TableEncoder) -> "Trees":
+        """The trees that `save` wrote.
+
+        Raises
+        ------
+        UserError
+            If a file is missing or damaged.
+        """
+        files = [folder / _FILE.format(number) for number in range(len(list(folder.glob(_FILE.format("*")))))]
+        targets = 1 if encoder.classes else len(encoder.target_names)
+        if not files or len(files) % targets:
+            raise UserError(
+                f"{folder}: {len(files)} files of trees do not fit {targets} targets; take the whole folder"
+            )
+        try:
+            means = json.loads((folder / _MEANS).read_text())
+            return cls(encoder, [lightgbm.Booster(model_file=file) for file in files], means)
+        except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
+            raise UserError(f"{folder}: its trees cannot be read ({error}); take the whole folder again") from error
+
+
+def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Which training rows the trees are fitted on, (n,) int64: all of them up to `MOST_FITTED`.
+
+    Of more, that many at random, and the first row of each class so that none is unknown to the trees.
+    """
+    if len(targets) <= MOST_FITTED:
+        return np.arange(len(targets))
+    drawn = np.random.default_rng(seed).choice(len(targets), MOST_FITTED, replace=False, shuffle=False)
+    firsts = np.unique(targets, return_index=True)[1] if targets.ndim == 1 else np.array([], np.int64)
+    return np.union1d(drawn, firsts)
+
+
+def _boosters(rows: int) -> int:
+    """Boosters for each target: more where they are cheap, and where the rows left out say little."""
+    return 8 if rows <= 5_000 else 4 if rows <= 20_000 else 1
+
+
+def _parts(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Part of each row (N,) int64, of `PARTS` equal ones at random; -1 for a row that is always fitted.
+
+    Each part has its share of every class. A class with a row per part or fewer stays with the rows that are fitted:
+    without it there, its probability would be nil.
+    """
+    random = np.random.default_rng(seed)
+    every = np.arange(len(targets))
+    groups = [every] if targets.ndim == 2 else [np.flatnonzero(targets == each) for each in np.unique(targets)]
+    parts = np.full(len(targets), -1)
+    start = 0
+    for rows in groups:
+        if len(rows) > PARTS or targets.ndim == 2:
+            parts[random.permutation(rows)] = (start + np.arange(len(rows))) % PARTS
+            start += len(rows)
+    return parts
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    """Slices of at most `CHUNK_ROWS` rows: features take several times the memory of their rows."""
+    return (slice(start, start + CHUNK_ROWS) for start in range(0, max(rows, 1), CHUNK_ROWS))
+
+
+def _features(encoder: TableEncoder, rows: Encoded) -> np.ndarray:
+    """Codes and numbers side by side, (N, K + M) float32; numbers that were missing are so again."""
+    names = list(encoder.categorical)
+    features = np.concatenate([rows.categorical, rows.continuous], axis=1, dtype=np.float32)
+    for place, name in enumerate(encoder.continuous, start=len(names)):
+        flag = next((flag for flag, of in encoder.flags.items() if of == name), None)
+        if flag is not None:
+            features[rows.categorical[:, names.index(flag)] == 2, place] = np.nan
+    return features
+
+
+def _target_means(
+    encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int
+) -> tuple[dict[str, list[list[float]]], np.ndarray]:
+    """Means by column of many categories, and those of the training rows by other rows, (N, M) float32."""
+    means: dict[str, list[list[float]]] = {}
+    others: list[np.ndarray] = []
+    for place, (name, size) in enumerate(encoder.sizes()):
+        if size > MOST_CATEGORIES:
+            codes = train.categorical[:, place]
+            means[name] = []
+            for values in values_of(targets, len(encoder.classes)):
+                means[name].append(shrunk_means(codes, values, size).tolist())
+                others.append(means_of_others(codes, values, size, seed).astype(np.float32))
+    return means, np.stack(others, axis=1) if others else np.empty((len(train), 0), np.float32)
+
+
+def _fit(
+    encoder: TableEncoder, features: np.ndarray, targets: np.ndarray, left_out: np.ndarray, seed: int, rounds: int
+) -> lightgbm.Booster:
+    """One booster, which has as many trees as were best on the rows left out."""
+    classes = len(encoder.classes)
+    settings: dict[str, object] = {
+        "objective": "regression" if not classes else "binary" if classes == 2 else "multiclass",
+        "num_class": classes if classes > 2 else 1,
+        "learning_rate": 0.05,
+        "num_leaves": 15 if len(targets) <= 10_000 else 31 if len(targets) <= 100_000 else 63,
+        "min_data_in_leaf": 10,
+        "feature_fraction": 0.7,
+        "seed": seed,
+        "num_threads": torch.get_num_threads(),
+        # The faster of two ways is otherwise found by trying, and they round differently.
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    unordered = [
+        place
+        for place, (name, categories) in enumerate(encoder.categorical.items())
+        if encoder.kinds.get(name) == "text" and len(categories) < MOST_CATEGORIES
+    ]
+    data = lightgbm.Dataset(features, targets, categorical_feature=unordered, params=settings, free_raw_data=False)
+    judged = np.flatnonzero(left_out)
+    if not len(judged):
+        return lightgbm.train(settings, data, min(rounds, UNJUDGED_ROUNDS))
+    return lightgbm.train(
+        settings,
+        data.subset(np.flatnonzero(~left_out).tolist()),
+        rounds,
+        valid_sets=[data.subset(judged.tolist())],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )

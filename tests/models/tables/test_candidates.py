@@ -1,0 +1,116 @@
+"""The model that a table's training ends with: the network, the trees, or both together."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from unfreeze.models.estimator import Tables, load_model
+from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.training.losses import cross_entropy
+
+ROWS = 400
+SMALL = {
+    "model__members": 3,
+    "model__width": 16,
+    "recipe__all__cycles": 2,
+    "recipe__all__cycle_steps": 20,
+    "data__split": "random",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    random = np.random.default_rng(0)
+    kind, size = random.choice(list("abcd"), ROWS), random.normal(size=ROWS)
+    level = pd.Series(kind).map({"a": 100, "b": 200, "c": 400, "d": 800})
+    price = level * np.exp(0.3 * size + 0.1 * random.normal(size=ROWS))
+    frame = pd.DataFrame({"kind": kind, "size": size, "price": price, "dear": np.where(price > 250, "yes", "no")})
+    path = tmp_path_factory.mktemp("table") / "prices.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def estimator(source: Path, **settings: object) -> Tables:
+    price = {"data__target": ["price"], "data__drop": ["dear"], "data__log_target": True}
+    return Tables(source, workspace=source.parent / "work", **{**price, **SMALL, **settings})
+
+
+DEAR = {"data__target": ["dear"], "data__drop": ["price"], "data__log_target": False}
+
+
+@pytest.mark.parametrize("settings", [{}, DEAR])
+def test_the_model_with_the_lowest_validation_loss_is_kept_saved_and_evaluated(source, settings, tmp_path):
+    model = estimator(source, **settings).train()
+    losses = {name.split("/")[1]: value for name, value in model.metrics.items() if name.startswith("choice/")}
+    assert set(losses) == {"network", "network_and_trees", "trees"}
+    assert model.metrics["valid/loss"] == pytest.approx(min(losses.values()))
+    frame = pd.read_csv(source)
+    before = model.predict(frame.drop(columns=["price", "dear"]))
+    after = load_model(model.save(tmp_path / "model"), "cpu").predict(frame.drop(columns=["price", "dear"]))
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_each_model_is_what_it_is_called(source):
+    data = estimator(source)._data()
+    for step in run_recipe(data, estimator(source)._workspace):
+        if isinstance(step, Evaluate):
+            break
+        for _ in step.run() if isinstance(step, Train) else [step.run()]:
+            pass
+        if isinstance(step, Choose):
+            learner = step.course.learner
+            candidates = {each.name: each for each in data.candidates(learner, 0, step.course.activations, [])}
+    said = {name: data.predictions(learner, each, {}, "valid") for name, each in candidates.items()}
+    together = np.expm1((np.log1p(said["network"]) + np.log1p(said["trees"])) / 2)
+    np.testing.assert_allclose(said["network and trees"], together)
+    assert not np.allclose(said["network"], said["trees"])
+    outputs = data.trees.predict(data.encoded("valid")[0])
+    np.testing.assert_allclose(said["trees"], np.expm1(outputs))
+
+
+def test_a_row_of_a_kept_model_is_predicted_the_same_whatever_is_beside_it(source):
+    model = estimator(source).train()
+    rows = pd.read_csv(source)[["kind", "size"]]
+    together = model.predict(rows)
+    for row in (0, 255, 256, ROWS - 1):
+        alone = model.predict(rows.iloc[[row]])
+        assert alone["price"].tolist() == together["price"].iloc[[row]].tolist()
+
+
+def test_a_model_of_trees_alone_is_stored_without_a_network(source, tmp_path):
+    model = estimator(source)
+    data = model._data()
+    trees = next(each for each in data.candidates(data.learner(), 0, lambda _: {}, []) if each.name == "trees")
+    data.save(tmp_path, trees)
+    assert not list(tmp_path.glob("*.safetensors"))
+    rows = pd.read_csv(source)[["kind", "size"]]
+    predicted = load_model(tmp_path, "cpu").predict(rows)["price"]
+    valid = data.rows["valid"]
+    said = data.predictions(data.learner(), trees, {}, "valid")[:, 0]
+    np.testing.assert_array_equal(predicted.iloc[valid], said)
+
+
+def test_without_trees_there_is_only_the_network(source):
+    model = estimator(source, trees=False).train()
+    assert [name for name in model.metrics if name.startswith("choice/")] == ["choice/network"]
+    assert not [name for name in model.metrics if name.startswith(("baseline/tree", "ensemble/"))]
+    assert "baseline/mean_rmse" in model.metrics
+
+
+def test_a_batch_of_an_ensemble_costs_the_mean_of_its_members_losses(source):
+    data = estimator(source, **DEAR)._data()
+    learner = data.learner()
+    learner.prepare(data.params.recipe[0], 0, 0.002)
+    batches = data.batches(0, "train", {})
+    inputs, targets = batches.gather(torch.arange(20), None)
+    learner.network.eval()  # without dropout; the head alone answers for its members
+    learner.network.head.train()
+    loss = cross_entropy(data.params.optimizer, data.targets("train"), 2, data.device)
+    with torch.no_grad():
+        members = learner.network(inputs)
+        expected = np.mean([float(loss(members[:, number], targets)) for number in range(3)])
+    assert float(learner.train_batch(inputs, targets, batches)) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,132 @@
+"""The model that a training ends with is the best of several on the validation rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.conftest import assert_same
+from unfreeze.models.images.data import ImageData
+from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.recipe import Choose, Course, Evaluate, Record, Step, Train, run_recipe
+from unfreeze.models.specs import Stage
+from unfreeze.models.training.checkpoints import load_checkpoint, save_checkpoint
+from unfreeze.models.workspace import Workspace
+
+STAGES = [
+    Stage(name="head", precompute=True, lr=0.01, cycles=3),
+    Stage(name="full", train="all", lr=0.01, ratio=3, cycles=1),
+]
+
+
+def data_with(tiny_recipe: ImageData, stages: list[Stage], **changes: Any) -> ImageData:
+    params = tiny_recipe.params.model_copy(update={"recipe": stages, **changes})
+    return ImageData(params, tiny_recipe.prepared)
+
+
+def trained(data: ImageData, folder: Path, record: Record | None = None) -> list[Step]:
+    """Every step, done."""
+    steps = []
+    for step in run_recipe(data, Workspace(folder), record):
+        steps.append(step)
+        for _ in step.run() if isinstance(step, Train) else [step.run()]:
+            pass
+    return steps
+
+
+def choice_of(steps: list[Step]) -> tuple[Course, dict[str, float]]:
+    """The course, and validation losses by candidate, compared anew."""
+    (choose,) = [step for step in steps if isinstance(step, Choose)]
+    return choose.course, choose.run().metrics
+
+
+def test_a_full_stage_that_harms_is_not_kept(tiny_recipe, tmp_path):
+    harmful = STAGES[1].model_copy(update={"lr": 1.0, "ratio": 1})
+    course, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful]), tmp_path))
+    assert losses["choice/head"] < losses["choice/full"]
+    assert course.kept.name != "full"
+    assert f"choice/{course.kept.name.replace(' ', '_')}" == min(losses, key=lambda name: losses[name])
+
+
+def test_every_candidate_is_compared(tiny_recipe, tmp_path):
+    _, losses = choice_of(trained(data_with(tiny_recipe, STAGES), tmp_path))
+    assert set(losses) == {
+        "choice/full",
+        "choice/head",
+        "choice/mean_of_head_and_all_weights",
+        "choice/logistic_regression",
+    }
+
+
+def test_the_network_as_trained_is_kept_where_it_is_asked_for(tiny_recipe, tmp_path):
+    harmful = STAGES[1].model_copy(update={"lr": 1.0, "ratio": 1})
+    course, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful], keep="trained"), tmp_path))
+    assert course.kept.name == "full"
+    assert set(losses) == {"choice/full"}
+
+
+def test_without_a_frozen_stage_the_network_is_alone(tiny_recipe, tmp_path):
+    _, losses = choice_of(trained(data_with(tiny_recipe, STAGES[1:]), tmp_path))
+    assert set(losses) == {"choice/full"}
+
+
+@pytest.mark.parametrize("name", ["full", "head", "mean of head and all weights", "logistic regression"])
+def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
+    data = data_with(tiny_recipe, STAGES)
+    course, _ = choice_of(trained(data, tmp_path))
+    (candidate,) = [each for each in data.candidates(course.learner, 1, course.activations, ()) if each.name == name]
+    expected = data.predictions(course.learner, candidate, course.activations(candidate.position), "valid")
+    data.save(tmp_path / "model", candidate)
+    paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
+    np.testing.assert_allclose(ImagePredictor(tmp_path / "model", "cpu").probabilities(paths), expected, atol=1e-5)
+
+
+def test_comparing_leaves_the_trained_network_as_it_was(tiny_recipe, tmp_path):
+    data = data_with(tiny_recipe, STAGES)
+    course, _ = choice_of(trained(data, tmp_path))
+    before = course.learner.state()
+    Choose(course, 1).run()
+    assert_same(course.learner.state(), before)
+    assert course.learner.network.head is not None
+    assert sum(1 for _ in course.learner.network.head) == 7  # the course's head, not that of a candidate
+
+
+def test_a_resumed_training_compares_the_same_candidates(tiny_recipe, tmp_path):
+    data = data_with(tiny_recipe, STAGES)
+    _, losses = choice_of(trained(data, tmp_path / "whole"))
+    first = [step for step in trained(data_with(tiny_recipe, STAGES[:1]), tmp_path / "part") if isinstance(step, Train)]
+    record = Record(results={0: first[0].result})
+    head = run_recipe(data, Workspace(tmp_path / "part"))
+    for step in head:  # until the full stage has begun, where it is stopped with a checkpoint
+        if isinstance(step, Train) and step.stage.name == "full":
+            next(iter(step.run()))
+            save_checkpoint(step.course.learner, tmp_path / "stopped.safetensors")
+            break
+        for _ in step.run() if isinstance(step, Train) else [step.run()]:
+            pass
+    record.checkpoint = load_checkpoint(tmp_path / "stopped.safetensors")
+    record.evaluated = {"baseline"}
+    _, resumed = choice_of(trained(data, tmp_path / "part", record))
+    assert resumed == losses
+
+
+def test_the_test_rows_take_no_part_in_the_choice(tiny_recipe, tmp_path):
+    data = data_with(tiny_recipe, STAGES)
+    half = len(data.rows["valid"]) // 2
+    data.rows = {**data.rows, "test": data.rows["valid"][half:], "valid": data.rows["valid"][:half]}
+    steps = trained(data, tmp_path)
+    evaluated = [step.section for step in steps if isinstance(step, Evaluate)]
+    assert evaluated == ["baseline", "valid", "test"]
+    data.targets, targets = lambda split: torch.zeros(0).numpy() if split == "test" else targets(split), data.targets  # type: ignore[method-assign]
+    choice_of(steps)
+
+
+def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
+    data = data_with(tiny_recipe, STAGES[:1])
+    data.rows = {**data.rows, "test": data.rows["valid"]}
+    (found,) = [
+        step.run().metrics for step in trained(data, tmp_path) if isinstance(step, Evaluate) and step.section == "test"
+    ]
+    assert found["test/accuracy_tta_low"] <= found["test/accuracy_tta"] <= found["test/accuracy_tta_high"]
