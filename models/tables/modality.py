@@ -131,7 +131,9 @@ class Tables(Modality):
             raise UserError("no validation row is later than those that the champion was trained on; add rows")
         predictors = [TablePredictor(each.folder) for each in (champion, challenger)]
         target = predictors[1].target
-        before, after = (each.target.frame(each.results(frame)) for each in predictors)
+        # The champion may have read a column as text that by now holds numbers, or the reverse.
+        typed = [each.types.apply(frame)[0] for each in predictors]
+        before, after = (each.target.frame(each.results(rows)) for each, rows in zip(predictors, typed, strict=True))
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
         return target.compare(actual, before, after, margin=margin, blocks=_blocks(frame, spec))
 
