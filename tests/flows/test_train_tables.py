@@ -123,7 +123,7 @@ def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
     both = evaluated.merge(raw, on=["shop", "day"], suffixes=("", "_raw"))
     assert len(both) == len(evaluated)
     # Rows that were rejected take part in features of events, in training and here alike.
-    assert both["network_sales"].tolist() == both["predicted"].tolist()
+    assert both["kept_sales"].tolist() == both["predicted"].tolist()
 
 
 def test_the_registered_model_takes_the_file_it_was_trained_on_and_requires_only_what_it_uses(
@@ -167,9 +167,7 @@ def test_validation_rows_are_predicted_as_they_were_evaluated_to_the_last_bit(
     from unfreeze.tasks.tracking import registry
 
     evaluated = pd.read_feather(tracking.fetch(trained["run_id"], "valid/predictions.feather"))
-    known = {
-        (shop, f"{day:%Y-%m-%d}"): value for shop, day, value in evaluated[["shop", "day", "network_sales"]].values
-    }
+    known = {(shop, f"{day:%Y-%m-%d}"): value for shop, day, value in evaluated[["shop", "day", "kept_sales"]].values}
     raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
     rows = raw[[key in known for key in zip(raw["shop"], raw["day"], strict=True)]]
     version = registry.version_of("sales-table", trained["model"]["version"])
