@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.tiny import tiny_table, tiny_training
+from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.cli import main
 from unfreeze.models.errors import UserError
 
@@ -37,10 +37,11 @@ def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
     assert back["flipped"] == [lost, gained]
 
 
-def test_tables_are_compared_on_the_same_rows_only(sales: Path, own_home: Path) -> None:
+def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, own_home: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
+    sales = write_sales(tmp_path)
     one = train_tables(tiny_table(sales, trees=False))["run_id"]
     two = train_tables(tiny_table(sales, trees=False, seed=1))["run_id"]
     other = train_tables(tiny_table(sales, trees=False, **{"data.valid_days": 20}))["run_id"]
