@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python -c "import torch; print(torch.__version__, torch.cuda.get_device_name(0))"
-python -m pytest -q -n 0 -m gpu tests/models 2>&1 | tail -5
+python -m pytest -q -n 0 -m gpu tests/models/test_on_gpu.py 2>&1 | tail -25
 python -m benchmarks.precomputed_epoch
 python -m benchmarks.photos lite0
 python -m benchmarks.defaults "cats_dogs, cold"

@@ -75,6 +75,10 @@ def main(arguments: list[str] | None = None) -> int:
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
     sweep.set_defaults(run=_sweep)
 
+    compare = commands.add_parser("compare", help="compare two trainings on the rows that both evaluated")
+    compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
+    compare.set_defaults(run=_compare)
+
     retrain = commands.add_parser("retrain", help="train a registered model anew on new data; promote if better")
     retrain.add_argument("model", nargs="?", metavar="MODEL", help="name in the model registry, such as cats-dogs")
     add_flags(retrain, Retrain, without=("model",))
@@ -88,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, retrain, predict):
+    for command in (train, table, resume, finder, sweep, compare, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -163,6 +167,12 @@ def _find_lr(options: argparse.Namespace) -> int:
         from unfreeze.flows.find_lr import find_lr
 
     return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from unfreeze.tasks.retraining.compare_runs import compare_runs
+
+    return _show(compare_runs(*options.runs), options.json, show.comparison)
 
 
 def _retrain(options: argparse.Namespace) -> int:

@@ -44,6 +44,22 @@ def retraining(result: dict[str, Any]) -> None:
     _lines(f"{result['decision']}: {why}", *(f"  {reason}" for reason in result.get("reasons", [])))
 
 
+def comparison(result: dict[str, Any]) -> None:
+    """Two trainings side by side, and the rows that changed sides."""
+    found = result["comparison"]
+    rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
+    _table((found["metric"], "value"), rows, f"On {result['rows']:,} {result['section']} rows")
+    verdict = "better" if found["improvement"] > 0 else "worse" if found["improvement"] < 0 else "no different"
+    _lines(
+        f"the second is {verdict}: {found['improvement']:+.4f}, 95 % interval {found['low']:+.4f} to "
+        f"{found['high']:+.4f}; that it is no better: p = {found['p_value']:.3f} ({found['test']})"
+    )
+    for what, count in zip(("better", "worse"), result["flipped"], strict=True):
+        if count:
+            sides = "only the second has right" if what == "better" else "only the first has right"
+            _lines(f"{count:,} rows that {sides}:", *(f"  {name}" for name in result[what][:20]))
+
+
 def lrs(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
     used = {result["method"]: " (used)"}

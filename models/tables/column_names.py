@@ -4,13 +4,17 @@ import re
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _GLUED_ID = re.compile(
-    r"(user|customer|client|order|passenger|row|product|item|store|shop|transaction|session|patient|account|device)id"
+    r"(u|user|customer|client|member|person|patient|pat|subject|subj|case|household|student|employee|firm|"
+    r"order|product|item|store|shop|transaction|session|account|device|record|row|sample|event|group)id"
 )
 _ID_NAMES = {"id", "ids", "uuid", "guid"}
 _CODE_NAMES = {"zip", "zipcode", "postcode", "postal", "plz"}
 _COUNTER_NAMES = {"index", "idx", "row", "rownum", "number", "nr", "no"}
 _NO_NAME = re.compile(r"(Unnamed: |column )\d+")
-_TIME_NAMES = {"year", "month", "week", "day", "hour", "minute", "second", "time", "date", "timestamp", "age", "period"}
+_ORDER_NAMES = {
+    *("year", "season", "quarter", "month", "week", "day", "hour", "minute", "second"),
+    *("t", "time", "date", "timestamp", "period", "age", "rank"),
+}
 
 
 def is_id(name: str) -> bool:
@@ -30,9 +34,9 @@ def is_counter(name: str) -> bool:
     return bool({*_words(name)[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(name))
 
 
-def is_time(name: str) -> bool:
-    """Whether a name is that of a time, which grows from row to row as row numbers do."""
-    return bool({*_words(name)} & _TIME_NAMES)
+def is_order(name: str) -> bool:
+    """Whether a name is that of a time or a rank, which may grow from row to row as row numbers do."""
+    return bool({*_words(name)} & _ORDER_NAMES)
 
 
 def _words(name: str) -> list[str]:

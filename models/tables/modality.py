@@ -131,9 +131,11 @@ class Tables(Modality):
             raise UserError("no validation row is later than those that the champion was trained on; add rows")
         predictors = [TablePredictor(each.folder) for each in (champion, challenger)]
         target = predictors[1].target
-        before, after = (each.target.frame(each.results(frame)) for each in predictors)
+        # The champion may have read a column as text that by now holds numbers, or the reverse.
+        typed = [each.types.apply(frame)[0] for each in predictors]
+        before, after = (each.target.frame(each.results(rows)) for each, rows in zip(predictors, typed, strict=True))
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
-        return target.compare(actual, before, after, margin=margin, blocks=_blocks(frame, spec))
+        return target.compare(actual, before, after, margin=margin, blocks=blocks_of(frame, spec))
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Distributions of the columns against the champion's."""
@@ -142,7 +144,7 @@ class Tables(Modality):
         return table_drift(reference, sample), f"{len(sample):,} of {len(every):,} rows were compared"
 
 
-def _blocks(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
+def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
     """Rows that belong together: those of a series, and those of a week; what has fewer than two blocks is no way."""
     ways = []
     if data.group:

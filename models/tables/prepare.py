@@ -154,6 +154,8 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     split = split_rows(frame, data, [name for name in own if name in frame])
     keep = [*data.target, *data.date, *([data.split_column] if data.split_column else [])]
     frame, columns_out = drop_unusable_columns(frame, keep)
+    categorical = [name for name in data.categorical if name in frame or name in stated.categorical]
+    data = data.model_copy(update={"categorical": categorical})
     warnings = check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
     unseen = unseen_parts(features, data, split.train, split.valid)

@@ -13,7 +13,7 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.column_names import is_code, is_counter, is_id, is_time
+from unfreeze.models.tables.column_names import is_code, is_counter, is_id, is_order
 from unfreeze.models.tables.columns import has_fractions, whole_numbers_of
 from unfreeze.models.tables.dates import read_dates
 from unfreeze.models.tables.encoding import TableEncoder
@@ -94,6 +94,10 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
             roles[name] = role
             found[_SETTINGS[role.role]].append(name)
             numbers.pop(name, None)  # such as 20240131, which is read as a date
+    if not {str(each) for each in frame} - {*data.target, *data.drop, *found["drop"]}:
+        for name in found["drop"]:  # a row number is better than nothing to predict from
+            del roles[name]
+        found["drop"] = []
     settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
     lenient = [*numbers, *found["date"]]
     data = data.model_copy(update={**settings, "numbers": numbers})
@@ -263,15 +267,18 @@ def _why_id(column: pd.Series, values: int, rows: int) -> str:
         return f"an id by its name, {values:,} values in {rows:,} rows"
     if is_counter(name) and values >= ALL_DISTINCT * rows:
         return f"a row number by its name, {values:,} values in {rows:,} rows"
-    if values == rows == len(column) and not is_time(name) and _counts_rows(column):
-        return "a row number: it grows by about one from row to row"
+    if is_code(name) and values >= ALL_DISTINCT * rows:
+        return f"a code by its name, {values:,} values in {rows:,} rows"
+    if values == rows == len(column) and not is_order(name) and _counts_rows(column):
+        return "a row number: it counts the rows"
     return ""
 
 
 def _counts_rows(column: pd.Series) -> bool:
+    """Whether distinct whole numbers are 0, 1, 2 ... or 1, 2, 3 ..., from above or from below."""
     numbers = whole_numbers_of(column)
-    is_dense = int(numbers.max()) - int(numbers.min()) < 2 * len(numbers)
-    return is_dense and bool(numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing)
+    steps = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
+    return bool(steps) and numbers.min() in (0, 1) and int(numbers.max() - numbers.min()) == len(numbers) - 1
 
 
 def _date_role(sample: pd.Series, name: str) -> Role | None:

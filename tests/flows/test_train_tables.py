@@ -169,9 +169,7 @@ def test_validation_rows_are_predicted_as_they_were_evaluated_to_the_last_bit(
     from unfreeze.tasks.tracking import registry
 
     evaluated = pd.read_feather(tracking.fetch(trained["run_id"], "valid/predictions.feather"))
-    known = {
-        (shop, f"{day:%Y-%m-%d}"): value for shop, day, value in evaluated[["shop", "day", "network_sales"]].values
-    }
+    known = {(shop, f"{day:%Y-%m-%d}"): value for shop, day, value in evaluated[["shop", "day", "kept_sales"]].values}
     raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
     rows = raw[[key in known for key in zip(raw["shop"], raw["day"], strict=True)]]
     version = registry.version_of("sales-table", trained["model"]["version"])

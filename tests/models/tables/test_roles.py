@@ -16,7 +16,8 @@ TARGET = RANDOM.normal(size=ROWS)
 
 
 def found_in(column: list[object] | np.ndarray | pd.Series, name: str = "it", **data: object) -> Found:
-    return infer_roles(pd.DataFrame({name: column, "target": TARGET}), TableDataSpec(target=["target"], **data))[1]
+    frame = pd.DataFrame({name: column, "other": RANDOM.normal(size=ROWS), "target": TARGET})
+    return infer_roles(frame, TableDataSpec(target=["target"], **data))[1]
 
 
 def role_of(column: list[object] | np.ndarray | pd.Series, name: str = "it", **data: object) -> str:
@@ -84,9 +85,10 @@ IDS = {
     "id": (RANDOM.permutation(ROWS) + 1000, "id by its name"),
     "PassengerId": (np.arange(ROWS) * 7, "id by its name"),
     "customerid": (RANDOM.permutation(10**6)[:ROWS], "id by its name"),
+    "area_code": (RANDOM.permutation(10**6)[:ROWS], "code by its name"),
     "column 1": (RANDOM.permutation(ROWS), "row number by its name"),
-    "place": (np.arange(ROWS), "grows by about one"),
-    "backward": (np.arange(ROWS)[::-1].astype(float), "grows by about one"),
+    "place": (np.arange(ROWS), "counts the rows"),
+    "backward": (np.arange(ROWS)[::-1].astype(float), "counts the rows"),
     "key": ([f"k{number:04x}" for number in range(ROWS)], "identifies the row"),
     "note": ([f"this is what person {number % 150} wrote here" for number in range(ROWS)], "free text"),
 }
@@ -109,7 +111,15 @@ KEPT = {
     "weight": RANDOM.permutation(10**4)[:ROWS],
     "paid": RANDOM.permutation(10**4)[:ROWS],
     "reading": np.cumsum(RANDOM.integers(1, 99, ROWS)),
+    "distance": np.arange(ROWS) + 18,
+    "t": np.arange(ROWS),
 }
+
+
+def test_a_code_that_is_the_same_in_every_row_is_left_out_as_such() -> None:
+    frame = pd.DataFrame({"area": AMOUNT, "code": [7] * ROWS, "target": TARGET})
+    lines = [str(role) for role in prepare(frame, [], TableDataSpec(target=["target"])).roles]
+    assert "code: left out, the same value in every row" in lines
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -159,6 +169,13 @@ def test_dates_of_which_nobody_knows_the_order_are_categories_and_say_so() -> No
     assert "nothing tells whether the month comes first" in found.roles["it"].reason
 
 
+def test_the_only_feature_is_never_left_out() -> None:
+    alone = pd.DataFrame({"x": np.arange(ROWS), "target": TARGET})
+    assert infer_roles(alone, TableDataSpec(target=["target"]))[1].data.drop == []
+    frame = pd.DataFrame({"x": np.arange(ROWS), "area": AMOUNT, "target": TARGET})
+    assert infer_roles(frame, TableDataSpec(target=["target"]))[1].data.drop == ["x"]
+
+
 def test_settings_win_over_what_would_be_found() -> None:
     frame = pd.DataFrame({"price": NUMBERS["dollars"], "id": range(ROWS), "day": DATES["ISO"], "target": TARGET})
     stated = TableDataSpec(target=["target"], categorical=["price", "id", "day"])
@@ -203,7 +220,7 @@ def test_every_column_has_a_line_with_its_role_its_reason_and_the_flag_that_chan
             "area": AMOUNT,
             "same": ["x"] * ROWS,
             "secret": AMOUNT,
-            "shop": RANDOM.choice([1, 2], ROWS),
+            "shop": [1, 2] * (ROWS // 2),
             "sold": TARGET,
         }
     )

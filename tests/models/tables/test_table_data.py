@@ -35,8 +35,8 @@ def prices(rows: int = 300) -> pd.DataFrame:
 
 def test_the_test_is_reported_beside_the_validation(tmp_path: Path) -> None:
     model = table_of(tmp_path, prices(), test_fraction=0.2).train()
-    assert {"valid/rmse", "baseline/tree_rmse", "test/rmse", "test/baseline/tree_rmse"} <= set(model.metrics)
-    assert model.metrics["baseline/tree_rmse"] != model.metrics["test/baseline/tree_rmse"]
+    assert {"valid/rmse", "baseline/tree_rmse", "test/rmse"} <= set(model.metrics)
+    assert model.metrics["valid/rmse"] != model.metrics["test/rmse"]
     assert 30 < len(model.findings["test"].frames["test/predictions.feather"]) < 90
 
 
