@@ -4,11 +4,10 @@ Steps are yielded before they are done, so that the driver decides where each on
 and what is kept of it: ``for step in run_recipe(data, workspace): step.run()`` is a whole training.
 """
 
-import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,16 +24,12 @@ from unfreeze.models.training.checkpoints import (
     random_states,
     restore,
     restore_between_stages,
-    save_checkpoint,
     set_random_states,
 )
 from unfreeze.models.training.finder import find_lr
-from unfreeze.models.training.network import State, digest
+from unfreeze.models.training.network import State
 from unfreeze.models.training.suggestions import LrCurve
-from unfreeze.models.workspace import Derived, Workspace, key_of
-
-STAGES_VERSION = 2
-"""Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
+from unfreeze.models.workspace import Workspace
 
 
 @dataclass
@@ -339,84 +334,11 @@ class Evaluate(Step):
         return found
 
 
-class SharedStages:
-    """Stages that several trainings have in common: trained once, kept under a key of all that they depend on.
-
-    Parameters
-    ----------
-    count
-        Stages before this one are shared.
-    finder_stages
-        Stages whose ratios the finder measures at, whatever a training's own are, so that its suggestion is shared.
-    settings
-        Settings that all stages depend on.
-    """
-
-    def __init__(self, count: int, finder_stages: Sequence[Stage], settings: Any) -> None:
-        self.count, self._finder_stages, self._settings = count, finder_stages, settings
-        self._key: str | None = None
-
-    def takes(self, step: Step) -> bool:
-        """Whether a step is done here, or not needed: all but training the stages that are not shared, and evaluation.
-
-        The finder's suggestions and the weights of shared stages are taken from the workspace, or computed into it.
-        """
-        if isinstance(step, FindLr):
-            self._suggest(step)
-        if isinstance(step, Train):
-            return self._passes(step)
-        return not isinstance(step, Evaluate | Choose) or step.name == "evaluate baseline"
-
-    def _suggest(self, step: FindLr) -> None:
-        """The suggestions of the finder on a stage, measured if no training did before."""
-        course, stage = step.course, step.stage
-        ratios = self._finder_stages[step.position].model_dump(include={"ratio", "early_ratio"})
-        measured = stage.model_copy(update=ratios)
-        inputs = measured.model_dump(
-            include={"train", "precompute", "views", "size", "ratio", "early_ratio", "lrs", "freeze_batchnorm"}
-        )
-        finder = course.params.finder.model_dump()
-        key = key_of(self._chain(course), inputs, finder, course.data.stage_inputs(step.position))
-
-        def build(wanted: dict[str, Path]) -> None:
-            suggestions = step.run(measured).suggestions()
-            wanted["suggestions"].write_text(json.dumps(suggestions))
-            course.workspace.log(f"{stage.name}: lr {suggestions[course.params.finder.method]:.2g}, for every trial")
-
-        files = {"suggestions": Derived("learning_rates", key, ".json")}
-        built = course.workspace.derive(f"find lr for {stage.name}", files, build)
-        course.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
-
-    def _passes(self, step: Train) -> bool:
-        """Whether the stage is a shared one, which is then trained or passed by; otherwise its key is noted."""
-        course, stage = step.course, step.stage
-        settings = stage.model_dump(exclude={"name", "lr", "lr_factor", "find_lr"})
-        self._key = key = key_of(self._chain(course), settings, step.lr, course.data.stage_inputs(step.position))
-        if step.position >= self.count:
-            return False
-
-        def build(wanted: dict[str, Path]) -> None:
-            course.built += 1
-            for _ in step.run():
-                pass
-            save_checkpoint(course.learner, wanted["weights"])
-            seconds = step.result["seconds"]
-            course.workspace.log(f"trained {stage.name} for every trial that shares it, in {seconds:.1f} s")
-
-        files = {"weights": Derived("stages", key, ".safetensors")}
-        course.unloaded = course.workspace.derive(f"train {stage.name}", files, build)["weights"]
-        return True
-
-    def _chain(self, course: Course) -> str:
-        """Key of everything up to here."""
-        if self._key is None:
-            device = [course.learner.device.type, str(course.learner.precision)]
-            self._key = key_of(STAGES_VERSION, digest(course.learner.network), self._settings, device)
-        return self._key
+DoneBy = Callable[[Step], bool]
 
 
 def run_recipe(
-    data: TrainingData, workspace: Workspace, record: Record | None = None, shared: SharedStages | None = None
+    data: TrainingData, workspace: Workspace, record: Record | None = None, done_by: DoneBy | None = None
 ) -> Iterator[Step]:
     """The steps of a training that are not done yet, in order; each must be run before the next is asked for.
 
@@ -428,11 +350,12 @@ def run_recipe(
         Where precomputed activations and shared stages are kept.
     record
         What is done already; it is updated by every step.
-    shared
-        Stages that other trainings have in common with this one; what they take is not yielded.
+    done_by
+        Whether a step is done by someone else, who then does it before answering: such steps are not yielded. See
+        `unfreeze.models.shared_stages.SharedStages.takes`.
     """
     for step in _steps(data, workspace, record or Record()):
-        if shared is None or not shared.takes(step):
+        if done_by is None or not done_by(step):
             yield step
 
 

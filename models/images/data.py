@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
@@ -20,11 +19,11 @@ from unfreeze.models.images.augmentation import apply_views, draw_views, numbere
 from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
+from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
-from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
 from unfreeze.models.intervals import intervals
@@ -266,46 +265,9 @@ class ImageData(TrainingData):
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
     ) -> Iterator[Candidate]:
-        """The network as trained, and what it must beat.
-
-        The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its
-        weights and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their
-        default of one half); and logistic regression on the precomputed activations.
-        """
+        """See `unfreeze.models.images.candidates.image_candidates`."""
         yield from super().candidates(learner, position, activations_of, snapshots)
-        final = learner.state()
-        if snapshots:
-            yield Candidate("the last weights alone", [final], position)
-        frozen = [
-            number for number, _ in takewhile(lambda each: each[1].train == "head", enumerate(self.params.recipe))
-        ]
-        if learner.head_alone is not None and frozen and position > frozen[-1]:
-            alone = self._frozen_state(learner.head_alone, final)
-            yield Candidate("head", [alone], frozen[-1])
-            yield Candidate("mean of head and all weights", [_mean_state(alone, final)], position)
-        if computed := [number for number in frozen if self.params.recipe[number].precomputes]:
-            head = fit_linear_head(self._trained_activations(computed, activations_of), *self._train_targets())
-            state = {f"head.{name}": tensor for name, tensor in head.items()}
-            body = {name: tensor for name, tensor in self._frozen_state({}, final).items() if name.startswith("body.")}
-            yield Candidate("logistic regression", [{**body, **state}], computed[-1], {"head": "linear"})
-
-    def _frozen_state(self, head: State, final: State) -> State:
-        """The initial body with a head, on the device of `final`."""
-        initial = self.network().state_dict() | {f"head.{name}": tensor for name, tensor in head.items()}
-        device = next(iter(final.values())).device
-        return {name: tensor.to(device) for name, tensor in initial.items()}
-
-    def _train_targets(self) -> tuple[np.ndarray, int]:
-        return self.targets("train"), len(self.index.classes)
-
-    def _trained_activations(self, positions: Sequence[int], activations_of: ActivationsOf) -> list[np.ndarray]:
-        """Activations (N, D) of the training rows that stages at the size of the last of `positions` read, by view."""
-        size, files = self.sizes[positions[-1]], dict[int, Path]()
-        for position in positions:
-            if self.sizes[position] == size:
-                files |= {view: path for (split, view), path in activations_of(position).items() if split == "train"}
-        rows = np.arange(len(self.rows["train"]))
-        return [RowFile(path).gather(rows).numpy() for _, path in sorted(files.items())]
+        yield from image_candidates(self, learner, position, activations_of, bool(snapshots))
 
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """Probabilities (N, C) float64 of the plain view."""
@@ -395,11 +357,6 @@ class ImageData(TrainingData):
             f"{len(self.index.classes)} classes of {self.params.data.source}; validation accuracy with TTA "
             f"{metrics['valid/accuracy_tta']:.4f}"
         )
-
-
-def _mean_state(one: State, other: State) -> State:
-    """The mean of two networks' weights; counters are the first one's."""
-    return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
 
 
 def majority_share(targets: np.ndarray) -> float:

@@ -13,8 +13,9 @@ from optuna.trial import Trial
 from prefect import Task
 
 from unfreeze.models.modality import Prepared, bind, modality_of
-from unfreeze.models.recipe import SharedStages, Train, run_recipe
+from unfreeze.models.recipe import Train, run_recipe
 from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
+from unfreeze.models.shared_stages import SharedStages
 from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
@@ -117,7 +118,7 @@ class TrialRunner:
         shared = SharedStages(self.shared, self.training.recipe, settings)
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
-        for step in run_recipe(data, workspace, shared=shared):
+        for step in run_recipe(data, workspace, done_by=shared.takes):
             if not isinstance(step, Train):
                 break  # evaluations, which come last
             for event in step.run():

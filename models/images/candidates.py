@@ -1,0 +1,64 @@
+"""Models of images that a training can end with, besides the network as trained."""
+
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.modality import ActivationsOf, Candidate
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import State
+
+if TYPE_CHECKING:
+    from unfreeze.models.images.data import ImageData
+
+
+def image_candidates(
+    data: "ImageData", learner: Learner, position: int, activations_of: ActivationsOf, has_snapshots: bool
+) -> Iterator[Candidate]:
+    """What the trained network must beat.
+
+    The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its weights
+    and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of
+    one half); and logistic regression on the precomputed activations.
+    """
+    final, recipe = learner.state(), data.params.recipe
+    if has_snapshots:
+        yield Candidate("the last weights alone", [final], position)
+    frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
+    if learner.head_alone is not None and frozen and position > frozen[-1]:
+        alone = _with_initial_body(data, learner.head_alone, final)
+        yield Candidate("head", [alone], frozen[-1])
+        yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
+    if computed := [number for number in frozen if recipe[number].precomputes]:
+        views = _activations(data, computed, activations_of)
+        head = fit_linear_head(views, data.targets("train"), len(data.index.classes))
+        body = {name: part for name, part in _with_initial_body(data, {}, final).items() if name.startswith("body.")}
+        state = {**body, **{f"head.{name}": tensor for name, tensor in head.items()}}
+        yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"})
+
+
+def _with_initial_body(data: "ImageData", head: State, final: State) -> State:
+    """The initial body with a head, on the device of `final`."""
+    initial = data.network().state_dict() | {f"head.{name}": tensor for name, tensor in head.items()}
+    device = next(iter(final.values())).device
+    return {name: tensor.to(device) for name, tensor in initial.items()}
+
+
+def _mean(one: State, other: State) -> State:
+    """The mean of two networks' weights; counters are the first one's."""
+    return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
+
+
+def _activations(data: "ImageData", positions: Sequence[int], activations_of: ActivationsOf) -> list[np.ndarray]:
+    """Activations (N, D) of the training rows that stages at the size of the last of `positions` read, by view."""
+    files: dict[int, Path] = {}
+    for position in positions:
+        if data.sizes[position] == data.sizes[positions[-1]]:
+            files |= {view: path for (split, view), path in activations_of(position).items() if split == "train"}
+    rows = np.arange(len(data.rows["train"]))
+    return [RowFile(path).gather(rows).numpy() for _, path in sorted(files.items())]
