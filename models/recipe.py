@@ -333,7 +333,7 @@ class Evaluate(Step):
         alone = self.section == "baseline"
         candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
         found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
-        if self.section == "valid":
+        if self.section == "valid" and course.params.keep == "best":
             course.chosen = course.data.settled(candidate, found.metrics)
         course.record.evaluated.add(self.section)
         return found

@@ -347,7 +347,7 @@ class ImageData(TrainingData):
             f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
             f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
         )
-        if section == "valid" and values["loss_tta"] > values["loss"]:
+        if section == "valid" and self.params.keep == "best" and values["loss_tta"] > values["loss"]:
             found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
             found.add(self.target.report(averaged, targets, section))

@@ -32,7 +32,7 @@ def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
 
     overrides = {"recipe": [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]}
     result: dict[str, Any] = train_images(
-        tiny_training(stripes, **overrides, **{"tracking.model_name": "lines-classifier"})
+        tiny_training(stripes, keep="trained", **overrides, **{"tracking.model_name": "lines-classifier"})
     )
     return result
 

@@ -38,7 +38,10 @@ def artifacts(run_id: str, folder: str | None = None) -> set[str]:
 def test_the_summary_names_run_model_stages_and_metrics(trained: dict[str, Any]) -> None:
     assert {"run_id", "experiment_id", "model_uri", "seconds", "stages", "metrics"} <= trained.keys()
     assert [stage["name"] for stage in trained["stages"]] == ["head", "augmented", "full"]
-    assert [stage["epochs"] for stage in trained["stages"]] == [2, 1, 3]
+    head, augmented, full = (stage["epochs"] for stage in trained["stages"])
+    assert (head, augmented) == (2, 1)
+    assert full in (3, 7, 15)  # as long as its loss falls
+    assert trained["stages"][0]["stopped"] == "2 cycles trained"
     for name in ("accuracy", "accuracy_tta", "loss", "error_reduction_tta"):
         assert f"valid/{name}" in trained["metrics"]
         assert f"baseline/{name}" in trained["metrics"]
@@ -81,7 +84,7 @@ def test_metrics_go_on_counting_steps_across_stages(trained: dict[str, Any]) -> 
     history = MlflowClient().get_metric_history(trained["run_id"], "train/loss")
     assert [metric.step for metric in history] == list(range(1, trained["stages"][-1]["steps"] + 1))
     epochs = MlflowClient().get_metric_history(trained["run_id"], "valid/accuracy")
-    assert len(epochs) == 2 + 1 + 3 + 1
+    assert len(epochs) == sum(stage["epochs"] for stage in trained["stages"]) + 1
 
 
 def test_every_layer_group_logs_its_rate_in_the_ratio_of_the_stage(trained: dict[str, Any]) -> None:
