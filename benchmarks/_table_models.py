@@ -4,6 +4,8 @@ All of them fit the same training rows and stop by the same validation rows. Tex
 as a user of the command line has it.
 """
 
+import contextlib
+import io
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -168,11 +170,12 @@ def hist_gradient_boosting(task: Task, seed: int) -> np.ndarray:
 
 
 def realmlp(task: Task, seed: int) -> np.ndarray:
-    """RealMLP-TD of pytabkit (Holzmüller et al., "Better by default", 2024)."""
+    """RealMLP-TD of pytabkit (Holzmüller et al., "Better by default", 2024), for classes as it is meant for log loss."""
     from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
 
     kind = RealMLP_TD_Classifier if task.classes else RealMLP_TD_Regressor
-    model = kind(device="cpu", random_state=seed, n_threads=1, verbosity=0)
+    for_log_loss = {"val_metric_name": "cross_entropy", "use_ls": False} if task.classes else {}
+    model = kind(device="cpu", random_state=seed, n_threads=1, verbosity=0, **for_log_loss)
     frame = task.frame.assign(**{name: task.frame[name].astype(object) for name in task.categories})
     frame[task.categories] = frame[task.categories].fillna("missing")
     numbers = frame.columns.difference(task.categories)
@@ -185,31 +188,37 @@ def realmlp(task: Task, seed: int) -> np.ndarray:
 
 
 def fastai(task: Task, seed: int) -> np.ndarray:
-    """Fastai's tabular learner: its default layers, and one cycle of 20 epochs of which the best is kept."""
+    """The tabular learner of fastai: its default layers, and one cycle of 20 epochs of which the best is kept.
+
+    Numbers to predict are standardised, which it does not do by itself.
+    """
     from fastai.tabular import all as library
 
     library.set_seed(seed)
-    frame = task.frame.assign(target=task.targets.astype(np.int64 if task.classes else np.float32))
-    known = frame.iloc[np.concatenate([task.train, task.valid])].reset_index(drop=True)
+    known = task.targets[task.train]
+    mean, deviation = (0.0, 1.0) if task.classes else (known.mean(), known.std())
+    scaled = (task.targets - mean) / deviation
+    frame = task.frame.assign(target=scaled.astype(np.int64 if task.classes else np.float32))
+    fitted = frame.iloc[np.concatenate([task.train, task.valid])].reset_index(drop=True)
     numbers = [name for name in task.frame if name not in task.categories]
-    known[numbers] = known[numbers].astype(np.float32)
+    fitted[numbers] = fitted[numbers].astype(np.float32)
     rows = library.TabularPandas(
-        known,
+        fitted,
         procs=[library.Categorify, library.FillMissing, library.Normalize],
         cat_names=list(task.categories),
         cont_names=numbers,
         y_names="target",
         y_block=library.CategoryBlock() if task.classes else library.RegressionBlock(),
-        splits=(list(range(len(task.train))), list(range(len(task.train), len(known)))),
+        splits=(list(range(len(task.train))), list(range(len(task.train), len(fitted)))),
     )
     with tempfile.TemporaryDirectory() as folder:
         learner = library.tabular_learner(rows.dataloaders(bs=min(64, len(task.train))), path=folder)
-        with learner.no_bar(), learner.no_logging():
+        with learner.no_bar(), learner.no_logging(), contextlib.redirect_stdout(io.StringIO()):
             learner.fit_one_cycle(20, 1e-3, cbs=library.SaveModelCallback())
             test = frame.iloc[task.test].drop(columns="target").reset_index(drop=True)
-            test[numbers] = test[numbers].astype(np.float32).fillna(known[numbers].iloc[: len(task.train)].median())
+            test[numbers] = test[numbers].astype(np.float32).fillna(fitted[numbers].iloc[: len(task.train)].median())
             outputs, _ = learner.get_preds(dl=learner.dls.test_dl(test))
-    return outputs.double().numpy()
+    return np.asarray(outputs.double().numpy() * deviation + mean)
 
 
 MODELS: dict[str, Callable[[Task, int], np.ndarray]] = {
