@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
 IMPORTANCE_ROWS = 2_000  # at most, that permutation importance is measured on
 MODELS = {
-    "kept": ("the model that is kept", ""),
+    "kept": ("kept", ""),
     "network": ("network", "network/"),
     "tree": ("gradient-boosted trees", "baseline/tree_"),
     "ensemble": ("network and trees", "ensemble/"),
