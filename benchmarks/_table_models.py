@@ -170,7 +170,7 @@ def hist_gradient_boosting(task: Task, seed: int) -> np.ndarray:
 
 
 def realmlp(task: Task, seed: int) -> np.ndarray:
-    """RealMLP-TD of pytabkit (Holzmüller et al., "Better by default", 2024), of classes as it is meant for log loss."""
+    """RealMLP-TD of pytabkit (Holzmüller et al., "Better by default", 2024); for classes its settings for log loss."""
     from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
 
     kind = RealMLP_TD_Classifier if task.classes else RealMLP_TD_Regressor
