@@ -2,8 +2,8 @@
 
 Three columns of categories (10, 100 and 1,000 values), three of numbers and a target made of them: 21 bytes a row. Each
 size runs in a process of its own: a Parquet file is read into the cache, prepared, encoded, trained on for one epoch
-(layers 64 and 32, batches of 4,096 rows, float32), and its validation rows are predicted. The baselines are not part of
-it: trees see at most `unfreeze.models.tables.trees.MOST_FITTED` rows, however many there are.
+(two layers of 64 units, batches of 4,096 rows, float32), and its validation rows are predicted. Neither baselines nor
+trees are part of it: trees see at most `unfreeze.models.tables.trees.MOST_FITTED` rows, however many there are.
 
 Memory is the peak of anonymous memory, as in `benchmarks.memory`: pages of mapped files, which the system takes back
 when something else needs them, are not counted. Seconds are those of a single run, with one thread unless
