@@ -26,7 +26,8 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.target import SMALLEST_PROBABILITY
+from unfreeze.models.target import SingleLabel
+from unfreeze.models.training.metrics import accuracy
 
 Score = tuple[float, float]
 """Accuracy and log loss."""
@@ -52,8 +53,7 @@ def expert(photos: Prepared, data: ImageData, learner_stage: int = 0) -> dict[st
 
 def score(probabilities: np.ndarray, actual: np.ndarray) -> Score:
     """Accuracy and log loss."""
-    chosen = np.maximum(probabilities[np.arange(len(actual)), actual], SMALLEST_PROBABILITY)
-    return float((probabilities.argmax(1) == actual).mean()), float(-np.log(chosen).mean())
+    return accuracy(probabilities, actual), SingleLabel().loss_of(probabilities, actual)
 
 
 def main() -> None:

@@ -32,6 +32,11 @@ MOST_DRAWN = 100_000
 """Rows whose residuals are drawn, at most: a random part of more."""
 
 
+def mean_in_order(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of arrays of one shape, added up one after another: `numpy.mean` takes another order if there is one row."""
+    return np.asarray(reduce(np.add, members) / len(members))
+
+
 class Target(ABC):
     """One way that targets can be; registered by `name` in `TARGETS`."""
 
@@ -74,8 +79,7 @@ class Target(ABC):
 
     def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
         """What several models say together: the mean of their predictions (N, C), float64."""
-        # One after another: numpy's mean adds up in another order if there is but one row.
-        return np.asarray(reduce(np.add, members) / len(members))
+        return mean_in_order(members)
 
     @abstractmethod
     def actual(self, targets: torch.Tensor) -> np.ndarray:

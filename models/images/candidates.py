@@ -30,23 +30,33 @@ def image_candidates(
     if has_snapshots:
         yield Candidate("the last weights alone", [final], position)
     frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
-    if learner.head_alone is not None and frozen and position > frozen[-1]:
-        alone = _with_initial_body(data, learner.head_alone, final)
+    if not frozen:
+        return
+    initial = _initial(data, final)
+    if learner.head_alone is not None and position > frozen[-1]:
+        alone = {**initial, **_named_head(learner.head_alone, final)}
         yield Candidate("head", [alone], frozen[-1])
         yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     if computed := [number for number in frozen if recipe[number].precomputes]:
         views = _activations(data, computed, activations_of)
         head = fit_linear_head(views, data.targets("train"), len(data.index.classes))
-        body = {name: part for name, part in _with_initial_body(data, {}, final).items() if name.startswith("body.")}
-        state = {**body, **{f"head.{name}": tensor for name, tensor in head.items()}}
-        yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"})
+        body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
+        yield Candidate("logistic regression", [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"})
 
 
-def _with_initial_body(data: "ImageData", head: State, final: State) -> State:
-    """The initial body with a head, on the device of `final`."""
-    initial = data.network().state_dict() | {f"head.{name}": tensor for name, tensor in head.items()}
+def _initial(data: "ImageData", final: State) -> State:
+    """The network's initial weights, on the device of `final`."""
+    return _beside(data.network().state_dict(), final)
+
+
+def _named_head(head: State, final: State) -> State:
+    """A head's weights as a network names them, on the device of `final`."""
+    return _beside({f"head.{name}": tensor for name, tensor in head.items()}, final)
+
+
+def _beside(state: State, final: State) -> State:
     device = next(iter(final.values())).device
-    return {name: tensor.to(device) for name, tensor in initial.items()}
+    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 def _mean(one: State, other: State) -> State:

@@ -5,7 +5,6 @@ which leaves out other training rows to stop by, and their predictions are avera
 depends on which rows it was stopped by.
 """
 
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
 from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
+from unfreeze.models.target import mean_in_order
 
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on at most: a random part of more."""
@@ -91,9 +91,8 @@ class Trees:
             features = np.concatenate([_features(self._encoder, part), self._means_of(part)], axis=1)
             threads = torch.get_num_threads()
             answers = [np.asarray(booster.predict(features, num_threads=threads)) for booster in self._boosters]
-            # One after another: numpy's mean adds up in another order if there is but one row.
-            sums = [functools.reduce(np.add, answers[start : start + each]) for start in range(0, len(answers), each)]
-            outputs.append(self._columns([total / each for total in sums]))
+            means = [mean_in_order(answers[start : start + each]) for start in range(0, len(answers), each)]
+            outputs.append(self._columns(means))
         return np.concatenate(outputs)
 
     def _columns(self, means: list[np.ndarray]) -> np.ndarray:
