@@ -197,14 +197,14 @@ class FindLr(Step):
 
     verb = "find lr for"
 
-    def run(self, stage: Stage | None = None) -> LrCurve:
-        """The curve; its suggestions are kept in the record. `stage` has other ratios than the recipe's."""
+    def run(self) -> LrCurve:
+        """The curve; its suggestions are kept in the record."""
         course, position = self.course, self.position
         train = course.data.batches(position, "train", course.activations(position))
         course.begin()
-        course.learner.prepare(stage or self.stage, position, 1.0)
+        course.learner.prepare(self.stage, position, 1.0)
         steps = self.stage.epochs * steps_per_epoch(len(train), train.batch_size)
-        prior = course.data.lr_prior(stage or self.stage)
+        prior = course.data.lr_prior(self.stage)
         curve = find_lr(course.learner, train, course.params.finder, steps, prior)
         course.record.suggestions[position] = curve.suggestions()
         return curve

@@ -1,17 +1,15 @@
 """Stages that the trials of a sweep have in common, trained once."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unfreeze.models.recipe import Choose, Course, Evaluate, FindLr, Step, Train
-from unfreeze.models.specs import Stage
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.network import digest
 from unfreeze.models.workspace import Derived, key_of
 
-STAGES_VERSION = 3
+STAGES_VERSION = 4
 """Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
 
 
@@ -22,14 +20,12 @@ class SharedStages:
     ----------
     count
         Stages before this one are shared.
-    finder_stages
-        Stages whose ratios the finder measures at, whatever a training's own are, so that its suggestion is shared.
     settings
         Settings that all stages depend on.
     """
 
-    def __init__(self, count: int, finder_stages: Sequence[Stage], settings: Any) -> None:
-        self.count, self._finder_stages, self._settings = count, finder_stages, settings
+    def __init__(self, count: int, settings: Any) -> None:
+        self.count, self._settings = count, settings
         self._key: str | None = None
 
     def takes(self, step: Step) -> bool:
@@ -44,20 +40,20 @@ class SharedStages:
         return not isinstance(step, Evaluate | Choose) or step.name == "evaluate baseline"
 
     def _suggest(self, step: FindLr) -> None:
-        """The suggestions of the finder on a stage, measured if no training did before."""
+        """The suggestions of the finder on a stage with its own ratios, measured if no training did before."""
         course, stage = step.course, step.stage
-        ratios = self._finder_stages[step.position].model_dump(include={"ratio", "early_ratio"})
-        measured = stage.model_copy(update=ratios)
-        inputs = measured.model_dump(
-            include={"train", "precompute", "views", "size", "ratio", "early_ratio", "lrs", "freeze_batchnorm"}
-        )
+        inputs = stage.model_dump(include={"train", "precompute", "views", "size"})
+        if stage.train != "head":
+            inputs |= stage.model_dump(include={"ratio", "early_ratio", "layer_decay", "lrs", "freeze_batchnorm"})
         finder = course.params.finder.model_dump()
         key = key_of(self._chain(course), inputs, finder, course.data.stage_inputs(step.position))
 
         def build(wanted: dict[str, Path]) -> None:
-            suggestions = step.run(measured).suggestions()
+            suggestions = step.run().suggestions()
             wanted["suggestions"].write_text(json.dumps(suggestions))
-            course.workspace.log(f"{stage.name}: lr {suggestions[course.params.finder.method]:.2g}, for every trial")
+            course.workspace.log(
+                f"{stage.name}: lr {suggestions[course.params.finder.method]:.2g}, for every trial with its ratios"
+            )
 
         files = {"suggestions": Derived("learning_rates", key, ".json")}
         built = course.workspace.derive(f"find lr for {stage.name}", files, build)

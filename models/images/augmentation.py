@@ -43,6 +43,15 @@ def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> 
     )
 
 
+def alternating_flips(rows: torch.Tensor, epoch: int) -> torch.Tensor:
+    """Which of `rows` (B,) int64 are flipped in an epoch, (B,) float32: each row in every other one.
+
+    A pseudo-random half of the rows begins flipped (Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024).
+    """
+    mixed = rows * 2654435761 % 2**32 >> 16  # Knuth's multiplicative hash; its high bits are well mixed
+    return ((mixed + epoch) % 2).float()
+
+
 def plain_views(count: int) -> torch.Tensor:
     """Parameters that change nothing, (count, 8) float32."""
     return torch.tensor([0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.float32).repeat(count, 1)

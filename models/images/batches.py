@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from unfreeze.models.images.augmentation import apply_views, draw_views
+from unfreeze.models.images.augmentation import alternating_flips, apply_views, draw_views
 from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.cache import ImageCache
 from unfreeze.models.images.classifier import normalise
+from unfreeze.models.images.mixing import mix_batch
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.specs import AugmentSpec
 
@@ -27,6 +28,8 @@ class ImageBatches:
         Which of them, (N,) int64.
     targets
         Class of each of `rows`, (N,) int64.
+    classes
+        Number of classes.
     augment
         Random views; unused when a batch is gathered without a generator.
     preprocessing
@@ -37,13 +40,14 @@ class ImageBatches:
         View parameters (N, 8) to apply when no generator is given: test-time augmentation. None: the plain view.
     """
 
-    precomputed = False
+    precomputed, epoch = False, 0
 
     def __init__(
         self,
         cache: ImageCache,
         rows: np.ndarray,
         targets: np.ndarray,
+        classes: int,
         augment: AugmentSpec,
         preprocessing: Preprocessing,
         device: torch.device,
@@ -51,7 +55,7 @@ class ImageBatches:
         fixed_views: torch.Tensor | None = None,
     ) -> None:
         self.cache, self.rows, self.augment, self.preprocessing = cache, rows, augment, preprocessing
-        self.targets = torch.from_numpy(targets)
+        self.targets, self.classes = torch.from_numpy(targets), classes
         self.device, self.batch_size, self.fixed_views = device, batch_size, fixed_views
         self.forward_size = min(CPU_FORWARD_SIZE, batch_size) if device.type == "cpu" else batch_size
 
@@ -59,13 +63,22 @@ class ImageBatches:
         return len(self.rows)
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        """Normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`.
+
+        Targets of mixed images are (B, C) float32.
+        """
         images = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
+        targets = self.targets[rows].to(self.device)
         if generator is not None and self.augment.preset != "none":
-            images = apply_views(images, draw_views(len(rows), self.augment, generator))
+            views = draw_views(len(rows), self.augment, generator)
+            if self.augment.alternate_flips:
+                views[:, 0] = alternating_flips(torch.from_numpy(self.rows)[rows], self.epoch)
+            images = apply_views(images, views)
         elif generator is None and self.fixed_views is not None:
             images = apply_views(images, self.fixed_views[rows])
-        return normalise(images, self.preprocessing), self.targets[rows].to(self.device)
+        if generator is not None and self.augment.mix != "none":
+            images, targets = mix_batch(images, targets, self.classes, self.augment, generator)
+        return normalise(images, self.preprocessing), targets
 
 
 class ActivationBatches:
@@ -81,7 +94,7 @@ class ActivationBatches:
         Where batches go, and how large they are at most.
     """
 
-    precomputed = True
+    precomputed, epoch = True, 0
 
     def __init__(self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int) -> None:
         self.views, self.targets = views, torch.from_numpy(targets)

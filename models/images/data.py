@@ -134,6 +134,7 @@ class ImageData(TrainingData):
             self.cache(position),
             self.rows[split],
             self.targets(split),
+            self.target.outputs,
             self.params.augment,
             self.preprocessing,
             self.device,
@@ -193,7 +194,8 @@ class ImageData(TrainingData):
         numbers = [self.device.type, str(self.precision.inference)]
         preprocessing = [self.preprocessing.mean, self.preprocessing.std]
         fixed = [digest(body), params.model.backbone, images, preprocessing, numbers, ACTIVATIONS_VERSION]
-        augmented = params.augment.model_dump()
+        of_read_images = {"alternate_flips", "mix", "mix_alpha"}
+        augmented = params.augment.model_dump(exclude=of_read_images)
         return {
             (split, view): Derived(
                 "activations", key_of(fixed, self.rows[split].tolist(), [view, augmented] if view else [0])

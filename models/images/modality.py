@@ -18,6 +18,7 @@ from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
 from unfreeze.models.images.classifier import HEADS
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
+from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
@@ -50,6 +51,8 @@ class Images(Modality):
         """Reject backbones, heads and metrics that do not exist."""
         check_backbone(params.model.backbone)
         choose(HEADS, params.model.head, "model.head")
+        if params.augment.mix != "none":
+            choose(MIXES, params.augment.mix, "augment.mix")
         check_metrics("classification", params.metrics)
 
     # --- preparation

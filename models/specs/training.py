@@ -103,6 +103,13 @@ class Stage(Spec):
         le=1000,
         description="How many times slower the earliest layer group learns than the one after it. Empty: `ratio`.",
     )
+    layer_decay: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Every block of the body is a layer group of its own, with this share of the next block's lr "
+        "(0.65 to 0.9 are usual for transformers). Used instead of `ratio`; empty: three layer groups.",
+    )
     lrs: list[float] | None = Field(
         default=None,
         min_length=2,
@@ -165,6 +172,8 @@ class Stage(Spec):
                 f"{field} needs a frozen body, but stage {self.name!r} trains {self.train!r}; "
                 f"set train to 'head' or leave {field} empty"
             )
+        if self.lrs is not None and self.layer_decay is not None:
+            raise ValueError(f"stage {self.name!r} sets both lrs and layer_decay: pick one")
         if self.train == "late" and self.lrs is not None and len(self.lrs) == 2:
             raise ValueError(f"stage {self.name!r}: two lrs leave the body one group without a late half; give 3")
         if self.epochs > MOST_EPOCHS:
@@ -204,6 +213,25 @@ class OptimizerSpec(Spec):
         le=4096,
         description="Rows in a batch. Empty: the power of two next to a 20th of the training rows, 8 to 64 images or "
         "32 to 256 rows of a table.",
+    )
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Scale the gradient down to this norm where it is longer. Empty: never.",
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Process a batch in this many parts and add up their gradients: the memory of a smaller batch, the "
+        "steps of the whole one. Batch norms that are trained see the parts.",
+    )
+    ema: float | None = Field(
+        default=None,
+        ge=0.5,
+        lt=1,
+        description="Validate and keep an exponential moving average of the weights with this decay per step (0.99); "
+        "it is shorter at a stage's beginning. Empty: the weights themselves.",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] = Field(
@@ -278,6 +306,8 @@ class Training(Spec):
     def _stages_fit_together(self) -> Self:
         check_recipe(self.recipe)
         check_snapshots(self.snapshots, self.recipe, self.tracking)
+        if self.snapshots > 1 and self.optimizer.ema is not None:
+            raise ValueError("snapshots: optimizer.ema averages the weights already; set one of the two to none")
         return self
 
 

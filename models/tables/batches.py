@@ -86,7 +86,7 @@ class TableBatches:
         If the file cannot be used.
     """
 
-    precomputed = False
+    precomputed, epoch = False, 0
     forward_size = FORWARD_SIZE
 
     def __init__(self, path: Path, rows: np.ndarray, device: torch.device, batch_size: int) -> None:

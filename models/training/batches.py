@@ -16,6 +16,8 @@ class Batches(Protocol):
     """Rows of a training batch, at most."""
     forward_size: int
     """Rows of a batch that is only predicted; has no influence on results beyond rounding."""
+    epoch: int
+    """The stage's epoch under way, from 0; set by the loop for views that depend on it."""
     precomputed: bool
     """Whether inputs are the head's (activations) rather than the network's."""
 
@@ -44,8 +46,16 @@ def in_order(batches: Batches) -> Iterator[tuple[Inputs, torch.Tensor]]:
         yield batches.gather(rows, None)
 
 
-def split_inputs(inputs: Inputs, size: int) -> list[Inputs]:
-    """Cut inputs into parts of at most `size` rows."""
+def split_inputs(inputs: Inputs, size: int | list[int]) -> list[Inputs]:
+    """Cut inputs into parts of at most `size` rows, or of the sizes given."""
     if isinstance(inputs, torch.Tensor):
         return list(inputs.split(size))
     return list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
+
+
+def split_rows(inputs: Inputs, targets: torch.Tensor, parts: int) -> list[tuple[Inputs, torch.Tensor]]:
+    """Cut a batch into at most `parts` parts of nearly equal size, two rows each at least."""
+    if parts == 1:
+        return [(inputs, targets)]
+    sizes = [len(rows) for rows in torch.arange(len(targets)).tensor_split(max(min(parts, len(targets) // 2), 1))]
+    return list(zip(split_inputs(inputs, sizes), targets.split(sizes), strict=True))

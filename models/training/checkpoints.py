@@ -2,8 +2,9 @@
 
 One safetensors file. Its header carries a JSON text with the position, the layout of the layer groups and which
 parameters require gradients; its tensors are the weights and buffers (``network/``), the optimizer's state
-(``optimizer/``), the random-number states (``rng/``), with patience the stage's best weights (``best/``), and in a
-stage that trains the body the head as it was before (``head/``).
+(``optimizer/``), the random-number states (``rng/``), with patience the stage's best weights (``best/``), with
+`OptimizerSpec.ema` their average (``average/``), and in a stage that trains the body the head as it was before
+(``head/``).
 """
 
 import json
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.learner import Learner, Progress
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def capture(learner: Learner) -> Checkpoint:
             if value is not None:
                 tensors[f"optimizer/{names[parameter]}/{key}"] = torch.as_tensor(value)
     tensors |= {f"best/{name}": tensor for name, tensor in (progress.best or {}).items()}
+    averages = learner.average
+    tensors |= {f"average/{name}": tensor for name, tensor in (averages.values if averages else {}).items()}
     tensors |= {f"head/{name}": tensor for name, tensor in (learner.head_alone or {}).items()}
     tensors |= {f"rng/{name}": state for name, state in random_states(learner).items()}
     if progress.order is not None:
@@ -71,6 +74,7 @@ def capture(learner: Learner) -> Checkpoint:
         "kept_loss": progress.kept_loss,
         "cycles_since_best": progress.cycles_since_best,
         "stopped": progress.stopped,
+        "averaged": averages.updates if averages else 0,
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
         "base_lrs": learner.base_lrs,
         "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
@@ -105,6 +109,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         # A step counter stays on the CPU, as the optimizers keep it; everything else follows its parameter.
         value = value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
         learner.optimizer.state[parameter][key] = value
+    if learner.average is not None:
+        learner.average.restore(checkpoint.part("average"), checkpoint.position["averaged"])
     losses = checkpoint.tensors.get("epoch/losses", torch.empty(0))
     position, best = checkpoint.position, checkpoint.part("best")
     learner.progress = Progress(

@@ -48,6 +48,12 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
     return [*groups, LayerGroup("head", tuple(network.head_parameters()))]
 
 
+def block_groups(network: Network) -> list[LayerGroup]:
+    """A layer group per block of the body in forward order, and the head."""
+    blocks = [LayerGroup(f"block-{place}", tuple(names)) for place, names in enumerate(network.block_parameters())]
+    return [*blocks, LayerGroup("head", tuple(network.head_parameters()))]
+
+
 def group_lrs(lr: float, ratio: float, count: int, early_ratio: float | None = None) -> list[float]:
     """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`.
 

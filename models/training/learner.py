@@ -1,6 +1,7 @@
 """A network with all that changes during training."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -10,9 +11,11 @@ from torch import nn
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
 from unfreeze.models.target import SingleLabel, Target
-from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs
+from unfreeze.models.training.averaging import WeightAverage
+from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs, split_rows
 from unfreeze.models.training.layer_groups import (
     LayerGroup,
+    block_groups,
     freeze_all_but,
     freeze_batchnorm,
     group_lrs,
@@ -95,19 +98,25 @@ class Learner:
         self.progress = Progress()
         self.head_alone: dict[str, torch.Tensor] | None = None
         """The head's weights and buffers before the body became trainable, on the CPU."""
+        self.average: WeightAverage | None = None
         self.groups: list[LayerGroup] = []
         self.base_lrs: list[float] = []
 
     def prepare(self, stage: Stage, position: int, lr: float) -> None:
         """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's lrs for a head lr of `lr`."""
-        groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
-        lrs = list(stage.lrs) if stage.lrs else group_lrs(lr, stage.ratio, len(groups), stage.early_ratio)
+        if stage.layer_decay is not None:
+            groups = block_groups(self.network)
+            lrs = group_lrs(lr, 1 / stage.layer_decay, len(groups))
+        else:
+            groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
+            lrs = list(stage.lrs) if stage.lrs else group_lrs(lr, stage.ratio, len(groups), stage.early_ratio)
         self.groups = trained_groups(groups, stage.train)
         self.base_lrs = lrs[-len(self.groups) :]
         freeze_all_but(self.network, self.groups)
         if stage.freeze_batchnorm:
             freeze_batchnorm(self.network.body)
         self.optimizer = build_optimizer(self.network, self.groups, self.settings)
+        self.average = WeightAverage(self.network, self.settings.ema) if self.settings.ema is not None else None
         self.progress = Progress(stage=position, step=self.progress.step)
 
     def set_lrs(self, factor: float) -> dict[str, float]:
@@ -122,6 +131,22 @@ class Learner:
 
         A network that is an ensemble gives outputs (B, K, C) in training: its loss is the mean of its K members'.
         """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for part, part_targets in split_rows(inputs, targets, self.settings.accumulate):
+            share = len(part_targets) / len(targets)
+            loss = self._loss(part, part_targets, train) * share
+            loss.backward()
+            total += loss.detach()
+        if self.settings.clip_norm is not None:
+            trainable = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(trainable, self.settings.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+        return total
+
+    def _loss(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
         with self.precision.autocast(training=True):
             if train.precomputed:
                 logits = self.network.head(inputs)
@@ -133,11 +158,11 @@ class Learner:
                 logits = self.network.head(torch.cat(parts))
             if members := logits.ndim == 3 and logits.shape[1]:  # (B, K, C): each member learns from every row
                 logits, targets = logits.flatten(0, 1), targets.repeat_interleave(members, dim=0)
-            loss = self.loss(logits, targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+            return self.loss(logits, targets)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Meanwhile the network has the average of its weights, if `OptimizerSpec.ema` wants one."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def train_mode(self) -> None:
         """Training mode for what is trainable; what is frozen stays in evaluation mode."""

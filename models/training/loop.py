@@ -69,6 +69,7 @@ def train_epoch(
         progress.order, progress.losses = torch.randperm(len(train), generator=learner.generator), []
     batches = split_into_batches(progress.order, train.batch_size)
     learner.train_mode()
+    train.epoch = progress.epoch
     for number in range(len(progress.losses), len(batches)):
         lrs = learner.set_lrs(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
@@ -113,11 +114,12 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
             raise DivergedError(f"stage {stage.name!r}: the loss is not finite at step {bad}; lower the learning rate")
-        metrics = learner.validate(valid)
         progress.epoch += 1
         at_cycle_end = progress.epoch == end
-        if at_cycle_end:
-            close_cycle(learner, stage, cycle, metrics["loss"])
+        with learner.averaged():
+            metrics = learner.validate(valid)
+            if at_cycle_end:
+                close_cycle(learner, stage, cycle, metrics["loss"])
         for kind in ("epoch", "cycle") if at_cycle_end else ("epoch",):
             done = progress.epoch * per_epoch
             mean = losses.mean()
@@ -145,6 +147,8 @@ def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -
     if over and not progress.stopped:
         progress.stopped = f"{_cycles(cycle)} trained"
     progress.finished = bool(progress.stopped)
+    if progress.finished and progress.best is None and learner.average is not None:
+        keep_weights(learner, valid_loss)
 
 
 def keep_weights(learner: Learner, valid_loss: float) -> None:

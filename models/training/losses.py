@@ -43,7 +43,10 @@ def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: to
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = functional.cross_entropy(logits.float(), targets, reduction="none")
-        counts = torch.ones_like(rows) if weight is None else weight[targets]
+        if weight is None:
+            counts = torch.ones_like(rows)
+        else:  # mixed targets (B, C) are shares of classes
+            counts = targets @ weight if targets.is_floating_point() else weight[targets]
         return (counts * (1 - torch.exp(-rows)).square() * rows).sum() / counts.sum()
 
     return loss

@@ -115,7 +115,7 @@ class TrialRunner:
         workspace = FlowWorkspace()
         data = bind(spec, self._prepared(spec, workspace))
         settings = spec.model_dump(include={"model", "augment", "optimizer", "seed"})
-        shared = SharedStages(self.shared, self.training.recipe, settings)
+        shared = SharedStages(self.shared, settings)
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
         for step in run_recipe(data, workspace, done_by=shared.takes):

@@ -35,6 +35,7 @@ class TensorBatches:
     ) -> None:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.forward_size, self.precomputed = batch_size, batch_size, precomputed
+        self.epoch = 0
         self.gathered: list[torch.Tensor] = []
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ AUGMENT = AugmentSpec(max_rotate=30)
 
 
 def images(cache: ImageCache, fixed_views: torch.Tensor | None = None) -> ImageBatches:
-    return ImageBatches(cache, ROWS, TARGETS, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
+    return ImageBatches(cache, ROWS, TARGETS, 4, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
 
 
 def written(path: Path, rows: np.ndarray) -> RowFile:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import nn
 
-from tests.models.conftest import assert_same, pixels, states_of, tiny_network
+from tests.models.conftest import MakeLearner, assert_same, pixels, states_of, tiny_network
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.layer_groups import freeze_all_but, group_lrs, layer_groups, set_modes, trained_groups
 from unfreeze.models.training.loop import fit
@@ -170,3 +170,11 @@ def test_dropout_in_a_frozen_body_is_off_and_in_a_learning_one_on():
         set_modes(network)
         assert body[1].training is body[1][0].training is expected  # type: ignore[index]
         assert network.head.training
+
+
+def test_layer_decay_gives_every_block_a_share_of_the_next_ones_lr(make_learner: MakeLearner):
+    learner = make_learner(Stage(name="full", train="all", layer_decay=0.5), lr=0.08)
+    assert [group.name for group in learner.groups] == ["block-0", "block-1", "block-2", "block-3", "head"]
+    assert learner.base_lrs == [0.005, 0.01, 0.02, 0.04, 0.08]
+    late = make_learner(Stage(name="late", train="late", layer_decay=0.5), lr=0.08)
+    assert late.base_lrs == [0.02, 0.04, 0.08]

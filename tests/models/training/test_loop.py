@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.models.conftest import TensorBatches, assert_same, pixels, states_of
+from tests.models.conftest import MakeLearner, TensorBatches, assert_same, pixels, states_of
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import DivergedError, Step, fit
@@ -215,3 +215,30 @@ def test_training_from_activations_moves_the_head_alone(make_learner):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith("head.") for name in changed)
+
+
+def test_a_batch_in_parts_is_the_step_of_the_whole_batch(make_learner: MakeLearner):
+    frozen = Stage(name="full", train="all", freeze_batchnorm=True)
+    rows = pixels(16)
+    inputs, targets = rows.gather(torch.arange(16), None)
+    states = []
+    for parts in (1, 3):
+        learner = make_learner(frozen, accumulate=parts, name="sgd")
+        learner.set_lrs(1.0)
+        learner.network.eval()  # no dropout, and the head's batch norm sees the same statistics
+        learner.train_batch(inputs, targets, rows)
+        states.append(states_of(learner))
+    for name, weights in states[0].items():
+        torch.testing.assert_close(states[1][name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm(make_learner: MakeLearner):
+    stage = Stage(name="full", train="all")
+    rows = pixels(8)
+    learner = make_learner(stage, clip_norm=1e-3, name="sgd", weight_decay=0, momentum=0)
+    learner.base_lrs = [1.0] * len(learner.base_lrs)
+    learner.set_lrs(1.0)
+    before = {name: each.detach().clone() for name, each in learner.network.named_parameters()}
+    learner.train_batch(*rows.gather(torch.arange(8), None), rows)
+    moved = torch.cat([(each.detach() - before[name]).flatten() for name, each in learner.network.named_parameters()])
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)

@@ -1,0 +1,104 @@
+"""What each option of the full stage brings on small sets of images, against the default recipe with the same seeds.
+
+The head's stages are trained once per seed and shared. Options are judged on the validation rows, by the loss of the
+network as it was trained, because defaults are chosen by them; test losses of the same network stand beside. Ratios are
+geometric means over seeds: below 1 is better than the default.
+
+With an argument, only sets whose name holds it; a second one is the number of seeds (3).
+"""
+
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._image_sets import image_sets
+from benchmarks._prepared import Prepared, prepared
+from unfreeze.models.images.distance import distance_to_pretraining
+from unfreeze.models.modality import Candidate
+from unfreeze.models.overrides import build_spec
+from unfreeze.models.recipe import Train, run_recipe
+from unfreeze.models.shared_stages import SharedStages
+from unfreeze.models.specs import TrainImages
+
+STAGE = "recipe.full."
+OPTIONS: dict[str, dict[str, object]] = {
+    "default": {},
+    "ratio 3": {f"{STAGE}ratio": 3},
+    "ratio 1": {f"{STAGE}ratio": 1},
+    "batch norms trained": {f"{STAGE}freeze_batchnorm": False},
+    "ratio 3, batch norms trained": {f"{STAGE}ratio": 3, f"{STAGE}freeze_batchnorm": False},
+    "late half only": {f"{STAGE}train": "late"},
+    "layer decay 0.8": {f"{STAGE}layer_decay": 0.8},
+    "ema 0.99": {"optimizer.ema": 0.99},
+    "clip_norm 1": {"optimizer.clip_norm": 1.0},
+    "label smoothing 0.1": {"optimizer.label_smoothing": 0.1},
+    "focal loss": {"optimizer.loss": "focal"},
+    "mixup": {"augment.mix": "mixup"},
+    "cutmix, alpha 1": {"augment.mix": "cutmix", "augment.mix_alpha": 1.0},
+    "alternating flips": {"augment.alternate_flips": True},
+}
+
+
+def losses(photos: Prepared, params: TrainImages, shared: SharedStages) -> tuple[float, float]:
+    """Validation and test loss of the network after the last stage."""
+    data = photos.bind(**{name: getattr(params, name) for name in ("augment", "optimizer", "recipe", "seed")})
+    for step in run_recipe(data, photos.workspace, done_by=shared.takes):
+        if not isinstance(step, Train):
+            break
+        for _ in step.run():
+            pass
+        learner, position = step.course.learner, step.position
+    trained = Candidate("full", [learner.state()], position)
+    valid, test = (
+        data.target.loss_of(data.predictions(learner, trained, {}, split), data.actual(split))
+        for split in ("valid", "test")
+    )
+    return valid, test
+
+
+def main() -> None:
+    """Measure and print every set."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    table = Table("set", "distance", "option", "validation loss", "ratio", "test loss", "ratio")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (source, settings) in image_sets(Path(folder)).items():
+            if wanted not in name:
+                continue
+            settings = {**settings, f"{STAGE}fewest_errors": None}
+            given = {"data": {"source": source, "test_fraction": 0.25}}
+            found: dict[str, list[tuple[float, float]]] = {}
+            with prepared(build_spec(TrainImages, given, settings)) as photos:
+                data = photos.bind()
+                body, batches = data.network().body.to(data.device), data.images(0, "train")
+                distance = distance_to_pretraining(body, batches) or math.nan
+                for option, changes in OPTIONS.items():
+                    if option == "alternating flips" and settings.get("augment.preset") == "basic":
+                        continue
+                    for seed in seeds:
+                        params = build_spec(TrainImages, given, {**settings, **changes, "seed": seed})
+                        kept = params.model_dump(include={"model", "augment", "optimizer", "seed"})
+                        shared = SharedStages(2, kept)
+                        found.setdefault(option, []).append(losses(photos, params, shared))
+                    print(name, option, [[round(loss, 4) for loss in pair] for pair in found[option]], flush=True)
+            for option, pairs in found.items():
+                columns = list(zip(*pairs, strict=True))
+                base = list(zip(*found["default"], strict=True))
+                cells = []
+                for own, default in zip(columns, base, strict=True):
+                    cells += [f"{geometric(own):.4f}", f"{geometric(own) / geometric(default):.3f}"]
+                table.add_row(name, f"{distance:.2f}", option, *cells)
+    Console(width=130).print(table)
+
+
+def geometric(values: tuple[float, ...]) -> float:
+    """Geometric mean."""
+    return math.exp(sum(math.log(max(value, 1e-7)) for value in values) / len(values))
+
+
+if __name__ == "__main__":
+    main()
