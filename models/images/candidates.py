@@ -24,7 +24,7 @@ def image_candidates(
 
     The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its weights
     and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of
-    one half); and logistic regression on the precomputed activations.
+    one half); and logistic regression on the precomputed activations, of all views and of the plain ones.
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
@@ -39,9 +39,13 @@ def image_candidates(
         yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     if computed := [number for number in frozen if recipe[number].precomputes]:
         views = _activations(data, computed, activations_of)
-        head = fit_linear_head(views, data.targets("train"), len(data.index.classes))
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
-        yield Candidate("logistic regression", [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"})
+        # Without the augmented views as well: there is data whose labels they change.
+        for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
+            head = fit_linear_head(fitted_on, data.targets("train"), len(data.index.classes))
+            yield Candidate(name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"})
+            if len(views) == 1:
+                break
 
 
 def _initial(data: "ImageData", final: State) -> State:

@@ -13,8 +13,8 @@ from unfreeze.models.training.batches import split_into_batches
 
 LOOKED_AT = 256
 """Images, at most; a few dozen measure the same to a fifth."""
-UNLIKE = 0.35
-"""From this distance on images count as unlike; photos are at 0.03 to 0.12, digits and gratings above 1."""
+UNLIKE = 0.15
+"""From this distance on images count as unlike; photos are at 0.01 to 0.06, digits and gratings at 0.5 to 0.7."""
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Sums = tuple[int, torch.Tensor, torch.Tensor]

@@ -19,6 +19,7 @@ from unfreeze.models.training.layer_groups import (
     freeze_all_but,
     freeze_batchnorm,
     group_lrs,
+    hasten_batchnorm,
     layer_groups,
     set_modes,
     trained_groups,
@@ -115,6 +116,8 @@ class Learner:
         freeze_all_but(self.network, self.groups)
         if stage.freeze_batchnorm:
             freeze_batchnorm(self.network.body)
+        else:
+            hasten_batchnorm(self.network.body)
         self.optimizer = build_optimizer(self.network, self.groups, self.settings)
         self.average = WeightAverage(self.network, self.settings.ema) if self.settings.ema is not None else None
         self.progress = Progress(stage=position, step=self.progress.step)
