@@ -21,6 +21,7 @@ from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
+from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
@@ -31,6 +32,7 @@ from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candida
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
+from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
@@ -86,7 +88,9 @@ class ImageData(TrainingData):
         self.prepared = prepared
         self.index = Index.load(Path(prepared.files["index"]))
         self.rows = {split: self.index.rows_of(split) for split in SPLITS}
-        self.params = params = planned(params, len(self.rows["train"]), *self.batch_sizes)
+        self.distance = read_distance(prepared.files.get("distance"))
+        params = planned(params, len(self.rows["train"]), *self.batch_sizes)
+        self.params = params = with_ratios(params, self.distance)
         self.target = SingleLabel(self.index.classes)
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
@@ -106,7 +110,7 @@ class ImageData(TrainingData):
         prior = super().lr_prior(stage)
         if prior is None or stage.train == "head" or self.params.model.weights == "none":
             return prior
-        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
+        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * (stage.ratio or ALIKE_RATIO)))
 
     def metric_names(self) -> list[str]:
         """Accuracy first, whatever else is wanted."""
@@ -242,6 +246,9 @@ class ImageData(TrainingData):
             f"{len(self.index.classes)} classes"
         )
         found.lines += plan(params, sizes["train"])
+        if self.distance is not None:
+            found.lines.append(describe_distance(self.distance))
+            found.metrics["data/distance"] = self.distance
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
         summary = pd.DataFrame(summarise(self.network()))

@@ -1,18 +1,24 @@
 """How unlike images are to those that a body was pretrained on."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
 from unfreeze.models.images.batches import ImageBatches
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs.training import ALIKE_RATIO, UNLIKE_RATIO
 from unfreeze.models.training.batches import split_into_batches
 
-LOOKED_AT = 256
+LOOKED_AT = 128
 """Images, at most; a few dozen measure the same to a fifth."""
+DISTANCE_VERSION = 1
+"""Raise it when the same images would be at another distance; it is part of a cache key."""
 UNLIKE = 0.15
 """From this distance on images count as unlike; photos are at 0.01 to 0.06, digits and gratings at 0.5 to 0.7."""
 
@@ -46,6 +52,33 @@ def distance_to_pretraining(body: nn.Module, images: ImageBatches) -> float | No
             body(images.gather(part, None)[0])
     divergences = [_divergence(layers[name], *each) for name, each in sums.items()]
     return float(torch.stack(divergences).median()) if divergences else None
+
+
+def write_distance(path: Path, distance: float | None) -> None:
+    """Keep a distance in a file."""
+    path.write_text(json.dumps({"nats": distance}))
+
+
+def read_distance(path: str | None) -> float | None:
+    """The distance in a prepared file, if there is one and it could be measured."""
+    return None if path is None else cast(float | None, json.loads(Path(path).read_text())["nats"])
+
+
+def with_ratios(params: TrainImages, distance: float | None) -> TrainImages:
+    """The training with the course's ratio for such data in every stage that leaves it open."""
+    ratio = UNLIKE_RATIO if distance is not None and distance >= UNLIKE else ALIKE_RATIO
+    stages = [stage.model_copy(update={"ratio": stage.ratio or ratio}) for stage in params.recipe]
+    return params.model_copy(update={"recipe": stages})
+
+
+def describe_distance(distance: float) -> str:
+    """The distance and what follows from it, in words."""
+    alike = distance < UNLIKE
+    return (
+        f"the images are at a distance of {distance:.2f} nats from those of the pretraining, "
+        f"{'like' if alike else 'unlike'} them (limit {UNLIKE}): ratio {ALIKE_RATIO if alike else UNLIKE_RATIO:g} "
+        "between layer groups unless a stage has its own"
+    )
 
 
 @contextmanager

@@ -13,10 +13,12 @@ import pyarrow as pa
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import ImageSample, image_drift, image_statistics
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.images.backbones import check_backbone, preprocessing_of
-from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
+from unfreeze.models.images.backbones import check_backbone, load_body, preprocessing_of
+from unfreeze.models.images.batches import ImageBatches
+from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, build_image_caches
 from unfreeze.models.images.classifier import HEADS
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
+from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
@@ -26,6 +28,8 @@ from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.target import check_metrics
+from unfreeze.models.training.allocator import ready_device
+from unfreeze.models.training.network import digest
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
@@ -62,12 +66,13 @@ class Images(Modality):
         index_path = self.index(params, workspace, earlier)
         index = Index.load(index_path)
         caches = self._resize(params, index, workspace)
+        distance = self._distance(params, index, caches, workspace)
         splits = index.rows["split"].to_pylist()
         return Prepared(
             self.name,
             index.digest,
             index.fingerprint(),
-            {"index": str(index_path), **caches},
+            {"index": str(index_path), **caches, **distance},
             {split: splits.count(split) for split in SPLITS},
         )
 
@@ -116,6 +121,29 @@ class Images(Modality):
                 build_image_caches(index, targets, fit, preprocessing.interpolation, limit, THREADS, advance)
 
         return {size: str(path) for size, path in workspace.derive("resize images", files, build).items()}
+
+    def _distance(
+        self, params: TrainImages, index: Index, caches: dict[str, str], workspace: Workspace
+    ) -> dict[str, str]:
+        """The distance of the training images from those of the pretraining, where a stage's ratio follows from it."""
+        open_stages = [place for place, stage in enumerate(params.recipe) if stage.train != "head" and not stage.ratio]
+        if not open_stages or params.model.weights == "none":
+            return {}
+        preprocessing, device = preprocessing_of(params.model), ready_device(params.device)
+        size = image_sizes(params, index, preprocessing)[open_stages[0]]
+        body, cache, rows = load_body(params.model, size), caches[str(size)], index.rows_of("train")
+
+        def build(wanted: dict[str, Path]) -> None:
+            targets = index.targets()[rows]
+            images = ImageBatches(
+                ImageCache(Path(cache)), rows, targets, 0, params.augment, preprocessing, device, LOOKED_AT
+            )
+            write_distance(wanted["distance"], distance_to_pretraining(body.to(device), images))
+
+        key = key_of(digest(body), Path(cache).stem, rows.tolist(), DISTANCE_VERSION)
+        files = {"distance": Derived("distances", key, ".json")}
+        measured = workspace.derive("measure how unlike the images are", files, build)
+        return {"distance": str(measured["distance"])}
 
     def bind(self, params: TrainImages, prepared: Prepared) -> ImageData:
         """The spec bound to its images."""

@@ -158,7 +158,6 @@ class TrainImages(Training):
                 name="full",
                 train="all",
                 find_lr=True,
-                ratio=10,
                 cycles=3,
                 cycle_steps=15,
                 cycle_mult=2,

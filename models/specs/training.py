@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from unfreeze.models.names import check_experiment_name, check_registry_name
 
+ALIKE_RATIO, UNLIKE_RATIO = 10.0, 3.0
+"""The course's ratios between layer groups, for data like those of the pretraining and unlike them."""
 MOST_EPOCHS = 10_000
 """Of one stage; more is a slip of the cycle settings, which multiply."""
 
@@ -90,12 +92,12 @@ class Stage(Spec):
     lr_factor: float = Field(
         default=1.0, gt=0, le=100, description="Multiplies the lr that the finder suggests; unused with `lr`."
     )
-    ratio: float = Field(
-        default=10,
+    ratio: float | None = Field(
+        default=None,
         ge=1,
         le=1000,
-        description="Each earlier layer group learns this many times slower than the next: 10 for data like ImageNet, "
-        "3 for data unlike it, 1 for equal lrs.",
+        description="Each earlier layer group learns this many times slower than the next; 1 for equal lrs. Empty: 10 "
+        "for images like those of the pretraining and 3 for others, as a measurement of the activations tells.",
     )
     early_ratio: float | None = Field(
         default=None,
@@ -148,8 +150,8 @@ class Stage(Spec):
     )
     freeze_batchnorm: bool = Field(
         default=False,
-        description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: better for data like "
-        "ImageNet, and for few images.",
+        description="Keep batch-norm statistics and weights fixed in unfrozen layers as well: short stages of small "
+        "batches need it, because statistics of a few hundred images are noisy.",
     )
 
     @field_validator("views", mode="before")

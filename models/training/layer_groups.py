@@ -8,9 +8,6 @@ from torch import nn
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.network import Network
 
-BATCHNORM_MOMENTUM = 0.1
-"""PyTorch's own default."""
-
 
 @dataclass(frozen=True)
 class LayerGroup:
@@ -94,17 +91,6 @@ def set_modes(network: Network) -> None:
             visit(child, module.training)
 
     visit(network, True)
-
-
-def hasten_batchnorm(body: nn.Module) -> None:
-    """Let trainable batch norms take on the new data's statistics within tens of batches; after `freeze_all_but`.
-
-    Networks from TensorFlow (timm's ``tf_``) were pretrained with a momentum of 0.01: after the hundred batches of a
-    short stage a third of the old statistics would be left, which the trained weights no longer fit.
-    """
-    for module in body.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-            module.momentum = max(module.momentum, BATCHNORM_MOMENTUM)
 
 
 def freeze_batchnorm(body: nn.Module) -> None:

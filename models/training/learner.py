@@ -10,6 +10,7 @@ from torch import nn
 
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
+from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.target import SingleLabel, Target
 from unfreeze.models.training.averaging import WeightAverage
 from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs, split_rows
@@ -19,7 +20,6 @@ from unfreeze.models.training.layer_groups import (
     freeze_all_but,
     freeze_batchnorm,
     group_lrs,
-    hasten_batchnorm,
     layer_groups,
     set_modes,
     trained_groups,
@@ -110,14 +110,16 @@ class Learner:
             lrs = group_lrs(lr, 1 / stage.layer_decay, len(groups))
         else:
             groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
-            lrs = list(stage.lrs) if stage.lrs else group_lrs(lr, stage.ratio, len(groups), stage.early_ratio)
+            lrs = (
+                list(stage.lrs)
+                if stage.lrs
+                else group_lrs(lr, stage.ratio or ALIKE_RATIO, len(groups), stage.early_ratio)
+            )
         self.groups = trained_groups(groups, stage.train)
         self.base_lrs = lrs[-len(self.groups) :]
         freeze_all_but(self.network, self.groups)
         if stage.freeze_batchnorm:
             freeze_batchnorm(self.network.body)
-        else:
-            hasten_batchnorm(self.network.body)
         self.optimizer = build_optimizer(self.network, self.groups, self.settings)
         self.average = WeightAverage(self.network, self.settings.ema) if self.settings.ema is not None else None
         self.progress = Progress(stage=position, step=self.progress.step)

@@ -365,7 +365,7 @@ def test_any_setting_can_be_searched(dimension: Dimension) -> None:
         (
             TRAINING,
             range_of("body_ratio", 0.5, 30),
-            "space: recipe.2.ratio (full): given 0.5; allowed: number, 1 to 1000",
+            "space: recipe.2.ratio (full): given 0.5; allowed: number, 1 to 1000, or none",
         ),
         (
             TRAINING,

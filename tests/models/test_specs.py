@@ -29,7 +29,7 @@ def test_the_default_recipe_is_the_eight_steps():
     assert augmented.epochs in (2, 3)
     assert augmented.views is not None
     assert full.train == "all"  # step 5
-    assert 3 <= full.ratio <= 10  # step 6
+    assert full.ratio is None  # step 6: 3 or 10, by how unlike the data are
     assert full.find_lr  # step 7
     assert full.cycle_mult == 2  # step 8
     assert full.patience is not None

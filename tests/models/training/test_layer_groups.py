@@ -178,14 +178,3 @@ def test_layer_decay_gives_every_block_a_share_of_the_next_ones_lr(make_learner:
     assert learner.base_lrs == [0.005, 0.01, 0.02, 0.04, 0.08]
     late = make_learner(Stage(name="late", train="late", layer_decay=0.5), lr=0.08)
     assert late.base_lrs == [0.02, 0.04, 0.08]
-
-
-def test_trained_batch_norms_of_a_tensorflow_network_take_on_the_new_statistics(make_learner: MakeLearner):
-    learner = make_learner()
-    norms = [module for module in learner.network.body.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 0.01
-    learner.prepare(Stage(name="frozen", train="all", freeze_batchnorm=True), 0, 0.01)
-    assert {norm.momentum for norm in norms} == {0.01}
-    learner.prepare(Stage(name="full", train="all"), 1, 0.01)
-    assert {norm.momentum for norm in norms} == {0.1}
