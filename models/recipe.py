@@ -287,10 +287,11 @@ class Choose(Step):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
         course.begin()
+        found.add(data.cross_validation(learner, course.activations))
         best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
         rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
         found.table("choice", "Models that the training could end with", rows)
-        found.metrics = {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}
+        found.metrics |= {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}
         found.lines.append(_verdict(losses, best, course.chosen))
         return found
 

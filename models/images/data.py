@@ -24,6 +24,7 @@ from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
 from unfreeze.models.images.folding import fold_batch_norms
+from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
@@ -337,6 +338,17 @@ class ImageData(TrainingData):
         ]
         figure = plot_images(pixels, captions, "Highest losses")
         found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
+
+    def cross_validation(self, learner: Learner, activations_of: ActivationsOf) -> Findings:
+        """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
+        plain = [place for place, stage in enumerate(self.params.recipe) if stage.precompute]
+        if len(self.rows["valid"]) >= FEW_ROWS or not plain:
+            return Findings()
+        files = activations_of(plain[0])
+        parts = [RowFile(files[split, 0]) for split in ("train", "valid")]
+        activations = np.concatenate([part.gather(np.arange(len(part))).numpy() for part in parts])
+        targets = np.concatenate([self.targets(split) for split in ("train", "valid")])
+        return cross_validate(activations, targets, self.target, learner.metrics)
 
     # --- the model
 

@@ -39,7 +39,8 @@ def trained(data: ImageData, folder: Path, record: Record | None = None) -> list
 def choice_of(steps: list[Step]) -> tuple[Course, dict[str, float]]:
     """The course, and validation losses by candidate, compared anew."""
     (choose,) = [step for step in steps if isinstance(step, Choose)]
-    return choose.course, choose.run().metrics
+    metrics = choose.run().metrics
+    return choose.course, {name: loss for name, loss in metrics.items() if name.startswith("choice/")}
 
 
 def test_a_full_stage_that_harms_is_not_kept(tiny_recipe, tmp_path):
@@ -130,3 +131,11 @@ def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
         step.run().metrics for step in trained(data, tmp_path) if isinstance(step, Evaluate) and step.section == "test"
     ]
     assert found["test/accuracy_tta_low"] <= found["test/accuracy_tta"] <= found["test/accuracy_tta_high"]
+
+
+def test_few_validation_rows_are_cross_validated_with_the_training_rows(tiny_recipe, tmp_path):
+    steps = trained(data_with(tiny_recipe, STAGES), tmp_path)
+    (choose,) = (step for step in steps if isinstance(step, Choose))
+    found = choose.run()
+    assert 0 <= found.metrics["folds/accuracy_low"] <= found.metrics["folds/accuracy"] <= 1
+    assert any("all 39 training and validation rows" in line for line in found.lines)

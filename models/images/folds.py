@@ -1,0 +1,60 @@
+"""Cross-validation on small data, where a few dozen validation rows say little."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from unfreeze.models.findings import Findings
+from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.intervals import intervals
+from unfreeze.models.target import Target
+from unfreeze.models.training.metrics import Metric
+
+FEW_ROWS = 150
+"""With fewer validation rows than this, training and validation rows together are cross-validated as well."""
+FOLDS, REPEATS = 5, 2
+
+
+def cross_validate(
+    activations: np.ndarray, targets: np.ndarray, target: Target, metrics: Mapping[str, Metric]
+) -> Findings:
+    """Logistic regression on precomputed activations by repeated stratified k-fold.
+
+    Every row is predicted by regressions that did not see it, each with a penalty chosen on its own training rows; the
+    predictions of the repeats are averaged, and the interval is that of a bootstrap over the rows.
+
+    Parameters
+    ----------
+    activations
+        Plain views (N, D) float32.
+    targets
+        As `fit_linear_head` takes them.
+    target, metrics
+        What is predicted, and functions of predictions and targets.
+
+    Returns
+    -------
+    Findings
+        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %), and a line about them.
+    """
+    found, total = Findings(), np.zeros((len(targets), target.outputs))
+    for repeat in range(REPEATS):
+        folds = StratifiedKFold if targets.ndim == 1 and np.bincount(targets).min() >= FOLDS else KFold
+        split = folds(FOLDS, shuffle=True, random_state=repeat).split(activations, targets)
+        for train, judged in split:
+            head = fit_linear_head([activations[train]], targets[train], target.outputs)
+            logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
+            total[judged] += target.predictions(logits)
+    predictions, actual = total / REPEATS, target.actual(torch.from_numpy(targets))
+    shown = []
+    for name, (low, high) in intervals(metrics, predictions, actual).items():
+        value = metrics[name](predictions, actual)
+        found.metrics |= {f"folds/{name}": value, f"folds/{name}_low": low, f"folds/{name}_high": high}
+        shown.append(f"{name} {value:.4f} ({low:.4f} to {high:.4f})")
+    found.lines.append(
+        f"few validation rows: logistic regression on the activations by {REPEATS} times {FOLDS}-fold cross-validation "
+        f"of all {len(targets):,} training and validation rows: {', '.join(shown)}"
+    )
+    return found
