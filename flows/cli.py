@@ -24,7 +24,21 @@ from unfreeze.models.specs.tables import TrainTables
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0 done, 1 failed, 2 wrong input, 130 stopped.
+    """Run a command; returns its exit status: 0 done, 1 failed, 2 wrong input, 130 stopped."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status: int = options.run(options)
+    except UserError as error:
+        print(f"unfreeze: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unfreeze: stopped", file=sys.stderr)
+        return 130
+    return status
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command and its options, with the function that runs it as ``run``; wrong flags end the program.
 
     Heavy libraries are imported by the command that needs them, so that ``--help`` answers at once.
     """
@@ -60,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     sweep = commands.add_parser("sweep", help="search for better settings; continue with a study; register its best")
     sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
     # Which settings there are depends on the kind, so it is looked for before everything else.
-    is_table = "--table" in (sys.argv[1:] if arguments is None else arguments)
+    is_table = "--table" in arguments
     _add_source(sweep, TrainTables if is_table else TrainImages)
     add_flags(sweep, SweepSpec, without=("space",))
     sweep.add_argument(
@@ -95,16 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (train, table, resume, finder, sweep, compare, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
-    options = parser.parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except UserError as error:
-        print(f"unfreeze: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("unfreeze: stopped", file=sys.stderr)
-        return 130
-    return status
+    return parser.parse_args(arguments)
 
 
 SOURCES: dict[type[Spec], str] = {

@@ -1,0 +1,100 @@
+"""What the README and the pages in docs/ tell a reader to type is what the program takes."""
+
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs import PAGES, ROOT, Block, blocks, commands, draw_user_files
+from unfreeze.flows.cli import _params, parse
+from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs.tables import TrainTables
+
+TYPED = [
+    pytest.param(line, id=f"{page.stem}: {line[:60]}")
+    for page in PAGES
+    for block in blocks(page)
+    if block.language == "sh"
+    for line in commands(block)
+    if line.startswith("unfreeze ")
+]
+ORDER = ("README.md", "images.md", "recipe.md", "tables.md", "predict.md", "sweeps.md", "service.md")
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_every_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_user_files(tmp_path)
+    (tmp_path / "deployments").symlink_to(ROOT / "deployments")
+    monkeypatch.chdir(tmp_path)
+    options = parse(shlex.split(line)[1:])
+    if options.command in ("train", "find-lr"):
+        _params(options, TrainImages)
+    elif options.command == "train-table":
+        _params(options, TrainTables)
+
+
+def test_every_block_says_its_language_and_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        assert text.count("```") % 2 == 0, page.name
+        for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder, which all pages share as a reader's does."""
+    place = tmp_path_factory.mktemp("reader")
+    draw_user_files(place)
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ORDER)
+def test_the_blocks_of_a_page_run_as_they_stand(name: str, folder: Path) -> None:
+    (page,) = [page for page in PAGES if page.name == name]
+    home = folder / ".unfreeze"
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW", "UNFREEZE"))
+    }
+    environment = {
+        **inherited,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "UNFREEZE_HOME": str(home),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+    }
+    ran = [block for block in blocks(page) if not block.why and "make " not in block.text]
+    assert any(block.language in ("sh", "python") for block in ran)
+    for block in ran:
+        if block.language in ("sh", "python"):
+            _run(block, folder, environment)
+
+
+def _run(block: Block, folder: Path, environment: dict[str, str]) -> None:
+    if block.language == "python":
+        statements = [[sys.executable, "-c", block.text]]
+    else:
+        statements = [["bash", "-c", _with_runs(line, folder)] for line in commands(block)]
+    for statement in statements:
+        done = subprocess.run(statement, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, f"{block.page}: {statement[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def _with_runs(line: str, folder: Path) -> str:
+    """The line with ids of the folder's latest trainings of images for every RUN_ID."""
+    if "RUN_ID" not in line:
+        return line
+    with sqlite3.connect(folder / ".unfreeze" / "mlflow.db") as database:
+        query = (
+            "select runs.run_uuid from runs join tags on tags.run_uuid = runs.run_uuid where runs.status = 'FINISHED' "
+            "and tags.key = 'unfreeze.kind' and tags.value = 'train-images' order by start_time"
+        )
+        for (run_id,) in database.execute(query).fetchall()[:2]:
+            line = line.replace("RUN_ID", run_id, 1)
+    return line
