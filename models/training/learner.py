@@ -9,7 +9,7 @@ from torch import nn
 
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
-from unfreeze.models.target import SingleLabel, Target
+from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs
 from unfreeze.models.training.layer_groups import (
     LayerGroup,
