@@ -15,8 +15,8 @@ SEPARATOR = "|"
 SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
 """What may separate labels, in the order in which it is looked for; ``space`` is any white space."""
 Labels = Literal["auto", "single", "multiple"]
-_VARIED, _RECURRING, _ALONE, _COMBINED = 0.1, 0.9, 0.75, 2
-_REPEATED = 0.01
+_RECURRING, _REORDERED, _REPEATED = 0.9, 0.1, 0.01
+_VARIED, _ALONE, _COMBINED = 0.1, 0.75, 2
 
 
 class Understood(NamedTuple):
@@ -57,10 +57,10 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     """Whether each text is one label or several, and which.
 
     One label per row, unless the texts show otherwise. They are lists (``["cat", "indoor"]``) if all of them are. They
-    are separated by ``|``, ``;`` or ``,`` if more different texts than parts occur (the parts are combined), and nearly
-    all parts occur in several texts. Words with white space between them are often one name (`golden retriever`), so
-    there the number of words must vary as well, and either there are twice as many texts as words, or most of the words
-    occur alone.
+    are combinations of labels if nearly all parts between separators occur in several texts, and a tenth of the texts
+    occur in another order as well, or there are more different texts than parts. Words with white space between them
+    are often one name (`golden retriever`), so there, in place of the latter, the number of words must vary, and either
+    there are twice as many texts as words, or three quarters of the words occur alone.
 
     Parameters
     ----------
@@ -138,24 +138,34 @@ def list_in(text: str) -> list[str] | None:
 
 def separates(counts: Counter[str], separator: str) -> bool:
     """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule."""
-    split_texts = {text: parts(text, separator) for text in counts}
-    sets = {frozenset(found) for found in split_texts.values()}
-    words = Counter(word for each in sets for word in each)
+    found = {text: tuple(parts(text, separator)) for text in counts}
+    orders: dict[frozenset[str], set[tuple[str, ...]]] = {}
+    for each in found.values():
+        orders.setdefault(frozenset(each), set()).add(each)
+    words = Counter(word for labels in orders for word in labels)
+    several = [labels for labels in orders if len(labels) > 1]
     rows = sum(counts.values())
-    if len(words) < 2 or len(words) >= len(sets) or all(len(each) == 1 for each in sets):
+    repeated = sum(counts[text] for text, each in found.items() if len(set(each)) < len(each))
+    if not several or repeated > _REPEATED * rows:  # a sentence, not a set
         return False
-    if sum(counts[text] for text, found in split_texts.items() if len(set(found)) < len(found)) > _REPEATED * rows:
-        return False  # a sentence, not a set
-    uses = Counter(word for text, found in split_texts.items() for word in found for _ in range(counts[text]))
-    recurring = sum(count for word, count in uses.items() if words[word] > 1)
-    if recurring < _RECURRING * sum(uses.values()):
+    uses = Counter[bool]()
+    for text, each in found.items():
+        for word in each:
+            uses[words[word] > 1] += counts[text]
+    if uses[True] < _RECURRING * uses.total():
+        return False
+    if sum(len(orders[labels]) > 1 for labels in several) >= _REORDERED * len(several):
+        return True
+    if len(words) >= len(orders):
         return False
     if separator != "space":
         return True
-    lengths = Counter(len(found) for text, found in split_texts.items() for _ in range(counts[text]))
+    lengths = Counter[int]()
+    for text, each in found.items():
+        lengths[len(each)] += counts[text]
     varied = rows - max(lengths.values()) >= _VARIED * rows
-    alone = sum(frozenset([word]) in sets for word in words)
-    return varied and (len(sets) > _COMBINED * len(words) or alone >= _ALONE * len(words))
+    alone = sum(frozenset([word]) in orders for word in words)
+    return varied and (len(orders) > _COMBINED * len(words) or alone >= _ALONE * len(words))
 
 
 def _taken_whole(counts: Counter[str], setting: str) -> str:

@@ -62,8 +62,7 @@ class PathTable:
     def files(self, values: Iterable[str], folder: str | None, suffix: str) -> list[Path]:
         """The files that paths or ids mean: below `folder`, which begins at the table's own, and with `suffix`."""
         place = self.path.parent / Path(folder or "").expanduser()
-        ends = suffix.casefold()
-        named = (value if value.casefold().endswith(ends) else value + suffix for value in values)
+        named = (value if value.endswith(suffix) else value + suffix for value in values)
         return [Path(os.path.normpath(place / name)) for name in named]
 
     def reject_rows(
