@@ -231,7 +231,8 @@ class ImageData(TrainingData):
             found.notices.append(
                 f"warning: {len(contradicting):,} files are rejected because the same image has another label "
                 f"elsewhere, such as {row['path']} (labelled {row['label']!r}): "
-                f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones"
+                f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones, or set data.labels to "
+                "multiple if images in class folders have several labels"
             )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""

@@ -197,7 +197,7 @@ def build_index(
     for image in kept:
         path, label, side = image.file
         labels = [place[each] for each in image.labels(listing.multiple)]
-        target = np.isin(range(len(place)), labels).astype(np.uint8).tolist() if listing.multiple else labels[0]
+        target = [int(number in labels) for number in range(len(place))] if listing.multiple else labels[0]
         side = side or drawn.get(image.content, "train")
         digest.update(json.dumps([image.content, label, side]).encode())
         assert isinstance(image.verdict, _Size)

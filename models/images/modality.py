@@ -32,6 +32,7 @@ THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
 INDEX_VERSION = 4
 """Raise it when the same files would give another index; it is part of the key."""
+_LABELS = {True: "any number of labels", False: "one label"}
 _TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}
 """`data.labels` -> what is predicted."""
 FEWEST_NEW = 32
@@ -85,6 +86,12 @@ class Images(Modality):
             hashes = hash_files([file.path for file in listing.files], THREADS)
             workspace.log(f"{listing.name}: {len(hashes):,} files")
             listing, hashes = unite_copies(listing, hashes, data.labels)
+            if before is not None and before.multiple != listing.multiple:
+                now, then = (_LABELS[each.multiple] for each in (listing, before))
+                raise UserError(
+                    f"data.labels: {listing.name} has {now} per image, and the training of data.split_like had {then}; "
+                    "set data.labels to auto, or train a model of another name"
+                )
             for note in (listing.note, listing.how):
                 if note:
                     workspace.notice(f"{listing.name}: {note}")

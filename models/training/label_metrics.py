@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import rankdata
 
 LabelMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """(probabilities (N, L) float64, answers (N, L) bool, actual labels (N, L) bool) -> a number over all rows."""
@@ -24,21 +24,35 @@ def fbeta_of_rows(answers: np.ndarray, actual: np.ndarray, beta: float = 1.0) ->
 
 
 def average_precisions(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Average precision of every label, (L,) float64; NaN where no row has it."""
-    found = [
-        average_precision_score(known, said) if known.any() else np.nan
-        for known, said in zip(actual.T, probabilities.T, strict=True)
-    ]
-    return np.array(found, dtype=np.float64)
+    """Average precision of every label, (L,) float64; NaN where no row has it.
+
+    All labels at once: scikit-learn's function takes a millisecond per label, and a bootstrap calls it thousands of
+    times. Rows of equal probability count together, as there.
+    """
+    rows = np.arange(len(actual))[:, None]
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked, known = (np.take_along_axis(each, order, axis=0) for each in (probabilities, actual))
+    is_last = np.ones(ranked.shape, dtype=bool)
+    is_last[:-1] = ranked[1:] < ranked[:-1]
+    last = np.minimum.accumulate(np.where(is_last, rows, len(rows))[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(known.cumsum(axis=0), last, axis=0) / (last + 1)
+    return _ratio((known * precision).sum(axis=0), known.sum(axis=0))
 
 
 def areas_under_curve(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every label, (L,) float64; NaN where no row, or every row, has it."""
-    found = [
-        roc_auc_score(known, said) if known.any() and not known.all() else np.nan
-        for known, said in zip(actual.T, probabilities.T, strict=True)
-    ]
-    return np.array(found, dtype=np.float64)
+    """Area under the ROC curve of every label, (L,) float64; NaN where no row, or every row, has it.
+
+    From the sum of the ranks of the rows that have the label (Mann and Whitney 1947), all labels at once.
+    """
+    ranks = rankdata(probabilities, axis=0)
+    known = actual.sum(axis=0)
+    above = (ranks * actual).sum(axis=0) - known * (known + 1) / 2
+    return _ratio(above, known * (len(actual) - known))
+
+
+def _ratio(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    ratios: np.ndarray = np.divide(values, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return ratios
 
 
 def binary_losses(probabilities: np.ndarray, actual: np.ndarray, smallest: float = 1e-7) -> np.ndarray:

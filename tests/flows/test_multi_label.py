@@ -134,7 +134,7 @@ def test_what_cannot_work_is_refused_before_training_and_with_a_setting_before_a
         data.bind(spec, prepared).learner()
 
 
-def test_a_model_of_one_class_is_not_compared_with_one_of_several_labels(own_home: Path, tmp_path: Path) -> None:
+def test_a_model_of_one_class_is_not_retrained_for_several_labels(own_home: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
 
     source = squares(tmp_path, 60)
@@ -143,5 +143,5 @@ def test_a_model_of_one_class_is_not_compared_with_one_of_several_labels(own_hom
     frame.to_csv(source, index=False)
     trained(source, recipe=RECIPE[:1])
     squares(tmp_path, 60)
-    with pytest.raises(UserError, match="the new one predicts several labels per row, the champion only class"):
+    with pytest.raises(UserError, match=r"any number of labels per image, and the training of .* had one label"):
         retrain(Retrain(model="squares", changes={"data.labels": "multiple"}))
