@@ -26,7 +26,7 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.target import SingleLabel
+from unfreeze.models.targets import SingleLabel
 from unfreeze.models.training.metrics import accuracy
 
 Score = tuple[float, float]

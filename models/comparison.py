@@ -1,7 +1,7 @@
 """Whether a challenger is better than the champion on the same rows, and whether that is enough to promote it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from unfreeze.models.training.metrics import VALUE_METRICS
 
 RESAMPLES = 2000
 """Of the bootstrap: the smallest p-value it can give is 1 / 2001."""
-_GROUPS = 4000
+GROUPS = 4000
+"""Of rows, whose sums are resampled where there are more rows."""
 _DRAWN_AT_ONCE = 400_000  # three sums each: 10 MB for each target
 
 
@@ -91,7 +92,7 @@ def compare_classes(
         If there are no rows, if a row has no class, or if the three differ in length.
     """
     actual, champion, challenger = (np.asarray(labels) for labels in (actual, champion, challenger))
-    _check_rows(actual, champion, challenger)
+    check_rows(actual, champion, challenger)
     if missing := int(pd.isna(actual).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no class to compare with; exclude them")
     actual = actual.astype(str)
@@ -103,7 +104,11 @@ def compare_classes(
     improvement = float(rows["gain"].mean())
     # Accuracy is 1 minus the mean absolute error of being right.
     shares = np.ones((len(rows), 1)), right[0][:, None], right[1][:, None]
-    low, high, p_value, test = _bootstrapped("mae", shares, improvement, -1.0, seed, margin, blocks)
+
+    def gains(way: np.ndarray | None) -> np.ndarray:
+        return -_resampled("mae", *shares, seed, way)
+
+    low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
     if not margin and not len(blocks):
         p_value, test = mcnemar(int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())), "McNemar"
     before, now = (float(each.mean()) for each in right)
@@ -162,7 +167,7 @@ def compare_values(
     if metric not in metrics:
         raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(metrics)}")
     actual, champion, challenger = (_columns(values) for values in (actual, champion, challenger))
-    _check_rows(actual, champion, challenger)
+    check_rows(actual, champion, challenger)
     if missing := int((~np.isfinite(actual)).any(axis=1).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no target to compare with; exclude them")
     before, now = (
@@ -173,27 +178,34 @@ def compare_values(
     improvement = sign * (now - before)
     low, high, p_value, test = float("nan"), float("nan"), float("nan"), "paired bootstrap"
     if np.isfinite(improvement):
-        values = (actual, champion, challenger)
-        low, high, p_value, test = _bootstrapped(metric, values, improvement, sign, seed, margin, blocks)
+
+        def gains(way: np.ndarray | None) -> np.ndarray:
+            return sign * _resampled(metric, actual, champion, challenger, seed, way)
+
+        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
     return Comparison(metric, before, now, improvement, low, high, p_value, test, len(actual), classes=[])
 
 
-def _bootstrapped(
-    metric: str,
-    values: tuple[np.ndarray, np.ndarray, np.ndarray],
-    improvement: float,
-    sign: float,
-    seed: int,
-    margin: float,
-    blocks: Sequence[np.ndarray],
+def bootstrapped(
+    gains: Callable[[np.ndarray | None], np.ndarray], improvement: float, margin: float, blocks: Sequence[np.ndarray]
 ) -> tuple[float, float, float, str]:
-    """Ends of the interval, p-value and name of the test."""
+    """Ends of the interval, p-value and name of a paired bootstrap.
+
+    Parameters
+    ----------
+    gains
+        The improvement in every resample (R,): of rows, or of blocks given the block of every row (N,).
+    improvement
+        That of the rows themselves.
+    margin, blocks
+        See `compare_values`.
+    """
     if not len(blocks):
-        resampled = sign * _resampled(metric, *values, seed)
+        resampled = gains(None)
         return *_interval(resampled, improvement), _p_value(resampled, margin), "paired bootstrap"
     # Errors of stores and errors of weeks add up, as the variances of two-way clusters do (Cameron, Gelbach and Miller
     # 2011); the part that belongs to single rows is counted twice, which errs on the safe side.
-    ways = [sign * _resampled(metric, *values, seed, way) for way in blocks]
+    ways = [gains(way) for way in blocks]
     length = min(len(each) for each in ways)
     resampled = improvement + sum((each[:length] - each[:length].mean() for each in ways), np.zeros(length))
     fewest = min(len(np.unique(way)) for way in blocks)
@@ -263,7 +275,8 @@ def _shown(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
+def check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
+    """Reject a comparison without rows, or of other rows (a `UserError`)."""
     if not len(actual):
         raise UserError("there are no rows to compare champion and challenger on")
     if not actual.shape == champion.shape == challenger.shape:
@@ -325,7 +338,7 @@ def _resampled(
     rng = np.random.default_rng(seed)
     if blocks is None:
         order = rng.permutation(len(actual))
-        starts = np.linspace(0, len(order), min(len(order), _GROUPS), endpoint=False).astype(int)
+        starts = np.linspace(0, len(order), min(len(order), GROUPS), endpoint=False).astype(int)
     else:
         codes = np.unique(blocks, return_inverse=True)[1]
         order = np.argsort(codes, kind="stable")

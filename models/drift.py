@@ -278,7 +278,7 @@ def ratio_verdict(ratio: float, chance: float = 1.0) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageSample:
-    """Class (N,), `image_statistics` and features (N, D) of a sample of images."""
+    """Classes (N,), or all labels of all images, `image_statistics` and features (N, D) of a sample of images."""
 
     labels: Sequence[str] | np.ndarray
     statistics: pd.DataFrame

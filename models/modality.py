@@ -23,7 +23,7 @@ from unfreeze.models.model_folder import read_description
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs import Stage, Training
 from unfreeze.models.specs.predict import Predict
-from unfreeze.models.target import Target
+from unfreeze.models.targets import Target
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import LR_PRIORS, Learner
 from unfreeze.models.training.network import Network, State

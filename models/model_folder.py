@@ -13,7 +13,7 @@ from unfreeze.models.training.network import State
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 

@@ -71,6 +71,23 @@ def plot_confusion(
     return figure
 
 
+def plot_labels(table: pd.DataFrame, title: str) -> Figure:
+    """F1 and average precision of every label (columns ``label``, ``f1``, ``average_precision``), the best on top."""
+    shown = table.sort_values("f1", ascending=False).head(_MOST_LABELS)[::-1]
+    figure = Figure(figsize=(7, 1.2 + 0.3 * len(shown)))
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    axes.barh(places + 0.2, shown["f1"], height=0.4, color="#1f4e8c", label="F1")
+    axes.barh(
+        places - 0.2, shown["average_precision"].fillna(0), height=0.4, color="#c3cede", label="average precision"
+    )
+    axes.set_yticks(places, [str(label)[:30] for label in shown["label"]])
+    axes.set(xlim=(0, 1), title=title)
+    axes.legend(fontsize=8, loc="lower left")
+    figure.tight_layout()
+    return figure
+
+
 def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns: int = 4) -> Figure:
     """A grid of images (N, S, S, 3) uint8 with a caption each."""
     rows = -(-len(pixels) // columns)

@@ -13,8 +13,15 @@ import pyarrow.dataset
 import pyarrow.parquet
 from pyarrow.fs import LocalFileSystem
 
+from unfreeze.models.label_sets import split
+from unfreeze.models.targets import Target
+
 ROWS_AT_ONCE = 131_072
 """Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""
+
+
+NO_LABEL = "(none)"
+"""What counts the rows without a label."""
 
 
 class Chunk(NamedTuple):
@@ -42,8 +49,9 @@ class Layout:
     """The columns of predictions.
 
     Of a classifier: the key, ``class`` and ``probability`` of the most probable class, ``class_2`` and
-    ``probability_2`` of the next, and so on. Of a regression: the key and a column per target. Then ``model``,
-    ``version`` and ``error``: a row that cannot be read has a reason there, and nothing in the columns before.
+    ``probability_2`` of the next, and so on. Of several labels: the key, ``labels`` with ``|`` between them, ``label``
+    and ``probability`` of the most probable one, and so on. Of a regression: the key and a column per target. Then
+    ``model``, ``version`` and ``error``: a row that cannot be read has a reason there, and nothing before.
 
     Parameters
     ----------
@@ -51,26 +59,18 @@ class Layout:
         Name and type of the column that identifies the row.
     model, version
         Which model predicts.
-    classes
-        Names of the C classes, all of one type; empty for a regression.
-    targets
-        Names of the values of a regression.
+    target
+        What is predicted.
     top_k
-        Classes in a row, at most.
+        Classes or labels in a row, at most.
     """
 
-    def __init__(
-        self, key: pa.Field, model: str, version: str, classes: Sequence[Any], targets: Sequence[str], top_k: int
-    ) -> None:
-        self._model, self._classes, self._width = [model, version], pa.array(classes), len(classes) or len(targets)
-        self._ranks = range(min(top_k, len(classes)))
+    def __init__(self, key: pa.Field, model: str, version: str, target: Target, top_k: int) -> None:
+        self._model, self._target, self._top_k = [model, version], target, top_k
         ends = [pa.field(name, pa.string()) for name in ("model", "version", "error")]
         taken = {key.name, *(field.name for field in ends)}
-        values = [pa.field(f"predicted_{name}" if name in taken else name, pa.float64()) for name in targets]
-        if len(classes):
-            suffixes = [f"_{rank + 1}" if rank else "" for rank in self._ranks]
-            kinds = [("class", self._classes.type), ("probability", pa.float64())]
-            values = [pa.field(f"{name}{suffix}", kind) for suffix in suffixes for name, kind in kinds]
+        fields = target.fields(top_k)
+        values = [field.with_name(f"predicted_{field.name}") if field.name in taken else field for field in fields]
         self.schema = pa.schema([key, *values, *ends])
 
     def batch(self, keys: pa.Array, rows: np.ndarray, results: np.ndarray, errors: Mapping[int, str]) -> pa.RecordBatch:
@@ -87,18 +87,12 @@ class Layout:
         errors
             Row -> why it was not predicted.
         """
-        count, results = len(keys), results.reshape(len(rows), self._width)
-        columns = list(results.T)
-        if len(self._classes):
-            order = np.argsort(-results, axis=1, kind="stable")[:, : len(self._ranks)]
-            pairs = zip(order.T, np.take_along_axis(results, order, axis=1).T, strict=True)
-            columns = [
-                column for best, probability in pairs for column in (self._classes.take(pa.array(best)), probability)
-            ]
+        count, results = len(keys), results.reshape(len(rows), self._target.outputs)
+        columns = self._target.values(results, self._top_k)
         places = np.full(count, -1)
         places[rows] = np.arange(len(rows))
         spread = pa.array(places, mask=places < 0)  # where each row's result is, null if it has none
-        values = [pa.array(column).take(spread) for column in columns]
+        values = [column.take(spread) for column in columns]
         ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
         reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
         return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
@@ -144,13 +138,14 @@ class Tally:
     ----------
     rows, unreadable : int
         Number of rows, and of those among them that have an error.
-    classes : Counter
-        Class -> rows that it is the most probable one of.
+    classes, labels : Counter
+        Class -> rows that it is the most probable one of; label -> rows that have it.
     """
 
     def __init__(self) -> None:
         self.rows = self.unreadable = 0
         self.classes: Counter[Any] = Counter()
+        self.labels: Counter[str] = Counter()
         self._values: dict[str, list[tuple[float, float, float]]] = {}
 
     def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -161,6 +156,9 @@ class Tally:
             if "class" in batch.schema.names:
                 found = batch.column("class").drop_null().value_counts()
                 self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})
+            elif "labels" in batch.schema.names and pa.types.is_string(batch.schema.field("labels").type):
+                for each in batch.column("labels").drop_null().value_counts().to_pylist():
+                    self.labels.update(dict.fromkeys(split(each["values"]) or [NO_LABEL], each["counts"]))
             else:
                 for name in batch.schema.names[1:-3]:
                     values = batch.column(name).drop_null()
@@ -170,11 +168,12 @@ class Tally:
             yield batch
 
     def table(self) -> list[dict[str, Any]]:
-        """Rows of a table: class, rows and share; or target, mean, smallest and largest."""
+        """Rows of a table: class or label, rows and share; or target, mean, smallest and largest."""
         readable = max(self.rows - self.unreadable, 1)
-        if self.classes:
-            ranked = self.classes.most_common()
-            return [{"class": str(name), "rows": count, "share": round(count / readable, 4)} for name, count in ranked]
+        for what, counts in (("class", self.classes), ("label", self.labels)):
+            if counts:
+                ranked = counts.most_common()
+                return [{what: str(name), "rows": count, "share": round(count / readable, 4)} for name, count in ranked]
         table = []
         for name, found in self._values.items():
             totals, smallest, largest = zip(*found, strict=True)

@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import Candidate, TrainingData
@@ -281,14 +283,18 @@ class Choose(Step):
         data, learner = course.data, course.learner
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
+        kept, lowest = np.empty(0), math.inf
         most = None if course.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
+            if not len(kept) or losses[-1][0] < lowest:
+                kept, lowest = predictions, losses[-1][0]
         course.begin()
         found.add(data.cross_validation(learner, course.activations))
         best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
+        data.target = data.target.settled(kept, actual)
         rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
         found.table("choice", "Models that the training could end with", rows)
         found.metrics |= {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 from PIL import Image
@@ -72,3 +73,24 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stripes")
     draw_stripes(folder, 24, seed=0)
     return folder
+
+
+SQUARES = {"red": (230, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 230)}
+"""Label -> colour of a square that an image has or has not."""
+
+
+def draw_squares(folder: Path, count: int, seed: int) -> pd.DataFrame:
+    """Draw so many images with up to three squares; a row each of ``id`` and ``tags``, in any order."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        pixels = generator.integers(90, 160, (40, 40, 3)).astype(np.uint8)
+        labels = [label for label in SQUARES if generator.random() < 0.45]
+        for label in labels:
+            down, across = generator.integers(0, 26, 2)
+            pixels[down : down + 14, across : across + 14] = SQUARES[label]
+        Image.fromarray(pixels).save(folder / f"{seed}-{number}.png")
+        generator.shuffle(labels)
+        rows.append({"id": f"{seed}-{number}", "tags": " ".join(labels)})
+    return pd.DataFrame(rows)

@@ -22,7 +22,7 @@ from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
-from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
+from unfreeze.models.images.evaluation import error_reduction, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
@@ -34,7 +34,6 @@ from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
 from unfreeze.models.specs.training import ALIKE_RATIO
-from unfreeze.models.target import SingleLabel
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
@@ -92,7 +91,8 @@ class ImageData(TrainingData):
         self.distance = read_distance(prepared.files.get("distance"))
         params = planned(params, len(self.rows["train"]), *self.batch_sizes)
         self.params = params = with_ratios(params, self.distance)
-        self.target = SingleLabel(self.index.classes)
+        self.target = self.index.target()
+        self.target.check(params.optimizer)
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
@@ -114,13 +114,13 @@ class ImageData(TrainingData):
         return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * (stage.ratio or ALIKE_RATIO)))
 
     def metric_names(self) -> list[str]:
-        """Accuracy first, whatever else is wanted."""
-        return ["accuracy", *self.params.metrics]
+        """The target's headline first, whatever else is wanted."""
+        return list(dict.fromkeys([*self.target.headline, *self.params.metrics]))
 
     def targets(self, split: str) -> np.ndarray:
-        """Class numbers (N,) int64."""
-        classes: np.ndarray = self.index.targets()[self.rows[split]]
-        return classes
+        """Class numbers (N,) int64, or labels (N, L) float32 of 0 and 1."""
+        targets: np.ndarray = self.index.targets()[self.rows[split]]
+        return targets
 
     def stage_inputs(self, position: int) -> str:
         """Index, and the images at the stage's size."""
@@ -238,13 +238,13 @@ class ImageData(TrainingData):
             found.notices.append(
                 f"warning: {len(contradicting):,} files are rejected because the same image has another label "
                 f"elsewhere, such as {row['path']} (labelled {row['label']!r}): "
-                f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones"
+                f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones, or set data.labels to "
+                "multiple if images in class folders have several labels"
             )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""
         found.lines.append(
-            f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of "
-            f"{len(self.index.classes)} classes"
+            f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of {self._kinds}"
         )
         found.lines += plan(params, sizes["train"])
         if self.distance is not None:
@@ -255,6 +255,14 @@ class ImageData(TrainingData):
         summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found
+
+    @property
+    def _kinds(self) -> str:
+        """What the images are of: ``3 classes``."""
+        count = len(self.index.classes)
+        if not self.index.multiple:
+            return f"{count} classes"
+        return f"{count} labels, {self.index.targets().sum() / len(self.index):.2f} an image"
 
     def _augmented(self) -> tuple[np.ndarray, list[str]]:
         """Some training images with random views beside each, (N, S, S, 3) uint8, and captions."""
@@ -295,34 +303,44 @@ class ImageData(TrainingData):
     def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
         """Evaluate with and without TTA: ``SECTION/NAME`` and ``SECTION/NAME_tta``.
 
-        Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class).
+        Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
+        are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows.
         """
         split, position = "test" if section == "test" else "valid", candidate.position
-        targets, found = self.targets(split), Findings()
+        actual, found = self.actual(split), Findings()
         views = self.evaluation_views(position, split, activations)
         members = self._of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
         values: dict[str, float] = {}
         plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
+        target = self.target.settled(plain, actual) if section == "baseline" else self.target
+        rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
+        metrics = target.metrics(self.metric_names())
         for suffix, probabilities in (("", plain), ("_tta", averaged)):
-            values[f"loss{suffix}"] = float(row_losses(probabilities, targets).mean())
-            values |= {f"{name}{suffix}": metric(probabilities, targets) for name, metric in learner.metrics.items()}
+            values[f"loss{suffix}"] = target.loss_of(probabilities, actual)
+            values |= {f"{name}{suffix}": metric(probabilities[rows], actual[rows]) for name, metric in metrics.items()}
         values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
-        values["majority"] = majority_share(targets)
+        values["majority"] = target.majority(actual[rows])
         if section == "test":
-            for name, (low, high) in intervals(learner.metrics, averaged, targets).items():
+            for name, (low, high) in intervals(metrics, averaged, actual).items():
                 values |= {f"{name}_tta_low": low, f"{name}_tta_high": high}
         found.metrics = {f"{section}/{name}": value for name, value in values.items()}
-        paths = self.index.rows["path"].take(self.rows[split]).to_pylist()
-        predictions = predictions_table(paths, targets, plain, averaged, self.index.classes)
+        predictions = target.evaluated(actual, plain, averaged)
+        predictions.insert(0, "path", self.index.rows["path"].take(self.rows[split]).to_pylist())
         found.frame(f"{section}/predictions.feather", predictions)
-        found.lines.append(
-            f"{section}: accuracy {values['accuracy']:.4f} plain, {values['accuracy_tta']:.4f} with TTA "
-            f"({values['error_reduction_tta']:+.0%} of the errors removed), on {len(targets):,} rows"
-        )
+        for name in target.headline:
+            removed = f" ({values['error_reduction_tta']:+.0%} of the errors removed)" if name == "accuracy" else ""
+            found.lines.append(
+                f"{section}: {name} {values[name]:.4f} plain, {values[f'{name}_tta']:.4f} with TTA{removed}, "
+                f"on {len(rows):,} rows"
+            )
+        if len(rows) < len(actual):
+            found.lines.append(
+                f"{section}: metrics are of {len(rows):,} rows; the other {len(actual) - len(rows):,} tuned thresholds"
+            )
         if section == "valid" and self.params.keep == "best" and values["loss_tta"] > values["loss"]:
             found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
-            found.add(self.target.report(averaged, targets, section))
+            found.add(target.report(averaged[rows], actual[rows], section))
             self._show_worst(found, position, split, predictions)
         return found
 
@@ -331,11 +349,7 @@ class ImageData(TrainingData):
             return
         worst = predictions.nlargest(self.params.tracking.top_losses, "loss")
         pixels = self.cache(position).gather(self.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
-        columns = ["path", "label", "predicted", "probability", "loss"]
-        captions = [
-            f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
-            for path, label, predicted, probability, loss in worst[columns].itertuples(index=False)
-        ]
+        captions = self.target.captions(worst)
         figure = plot_images(pixels, captions, "Highest losses")
         found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
 
@@ -362,8 +376,8 @@ class ImageData(TrainingData):
         """Write ``model.safetensors`` and ``model.json``."""
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
         params = self.params.model_copy(update={"model": model, "tta": candidate.parts.get("tta", self.params.tta)})
-        classes, size = list(self.index.classes), self.sizes[candidate.position]
-        save_classifier(folder, candidate.states, params, self.preprocessing, classes, size)
+        size = self.sizes[candidate.position]
+        save_classifier(folder, candidate.states, params, self.preprocessing, self.target, size)
 
     def example(self) -> pd.DataFrame:
         """One encoded image; a synthetic one unless real data may be kept."""
@@ -373,16 +387,9 @@ class ImageData(TrainingData):
         return pd.DataFrame({"image": [image]})
 
     def summary(self, metrics: Mapping[str, float]) -> str:
-        """Classes, source and accuracy."""
-        return (
-            f"{len(self.index.classes)} classes of {self.params.data.source}; validation accuracy with TTA "
-            f"{metrics['valid/accuracy_tta']:.4f}"
-        )
-
-
-def majority_share(targets: np.ndarray) -> float:
-    """Accuracy of always answering the commonest class: what any classifier must beat."""
-    return float(np.bincount(targets).max() / len(targets))
+        """Classes, source and the headline of the validation."""
+        shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in self.target.headline)
+        return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
 
 
 def _advance_from(advance: Advance, before: int, total: int, rows: int, _: int) -> None:

@@ -1,9 +1,8 @@
 """How good a classifier is: probabilities of every row, plain and averaged over views, and what follows from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 
 from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.specs import TtaSpec
@@ -35,33 +34,3 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
     """Share of the plain view's errors that test-time augmentation removes; negative where it adds errors, 0 of 0."""
     error = 1 - plain_accuracy
     return (tta_accuracy - plain_accuracy) / error if error > 0 else 0.0
-
-
-def row_losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Cross entropy of every row, (N,) float64, from probabilities (N, C)."""
-    chosen = probabilities[np.arange(len(targets)), targets]
-    losses: np.ndarray = -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
-    return losses
-
-
-def predictions_table(
-    paths: Sequence[str], targets: np.ndarray, plain: np.ndarray, averaged: np.ndarray, classes: Sequence[str]
-) -> pd.DataFrame:
-    """One row per validation image: path, label, predictions plain and with TTA, the loss, every probability.
-
-    Columns ``path``, ``label``, ``predicted``, ``probability``, ``predicted_tta``, ``probability_tta``, ``loss`` (of
-    the plain view) and ``p(CLASS)`` (plain) and ``p_tta(CLASS)`` per class.
-    """
-    names = np.asarray(classes)
-    table = {
-        "path": list(paths),
-        "label": names[targets],
-        "predicted": names[plain.argmax(1)],
-        "probability": plain.max(1),
-        "predicted_tta": names[averaged.argmax(1)],
-        "probability_tta": averaged.max(1),
-        "loss": row_losses(plain, targets),
-    }
-    columns = {f"p({name})": plain[:, number] for number, name in enumerate(classes)}
-    columns |= {f"p_tta({name})": averaged[:, number] for number, name in enumerate(classes)}
-    return pd.DataFrame({**table, **columns})

@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.intervals import intervals
-from unfreeze.models.target import Target
+from unfreeze.models.targets import Target
 from unfreeze.models.training.metrics import Metric
 
 FEW_ROWS = 150

@@ -13,26 +13,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
+from unfreeze.models import label_sets
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_order
-from unfreeze.models.images.sources import ListedFile, Listing, shortened
+from unfreeze.models.images.path_tables import shortened
+from unfreeze.models.images.sources import ListedFile, Listing
+from unfreeze.models.images.splits import deal_sides, draw_sides
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part
+from unfreeze.models.targets import MultiLabel, SingleLabel, Target
 
 _TEXT, _INT = pa.string(), pa.int32()
-_ROWS = pa.schema(
-    {
-        "path": _TEXT,
-        "label": _TEXT,
-        "target": _INT,
-        "split": _TEXT,
-        "content": _TEXT,
-        "width": _INT,
-        "height": _INT,
-        "bytes": pa.int64(),
-    }
-)
+
+
+def _rows_schema(target: pa.DataType) -> pa.Schema:
+    texts = {"path": _TEXT, "label": _TEXT, "target": target, "split": _TEXT, "content": _TEXT}
+    return pa.schema({**texts, "width": _INT, "height": _INT, "bytes": pa.int64()})
+
+
 _REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("reason", _TEXT)])
 
 CONTRADICTION = "contradiction:"
@@ -44,21 +43,44 @@ class Index:
     """The images of a data set, in a fixed order that caches and predictions share."""
 
     rows: pa.Table
-    """path, label, target (int32, position of the label in `classes`), split (train, valid or test), content (hash),
-    width and height (as displayed), bytes."""
+    """path, label, target (int32, position of the label in `classes`; of several labels uint8, L of 0 or 1), split
+    (train, valid or test), content (hash), width and height (as displayed), bytes."""
     rejected: pa.Table
     """path, label and reason of every file that is not used."""
     classes: tuple[str, ...]
     """Labels in sorted order."""
     digest: str
     """Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split."""
+    multiple: bool = False
+    """Whether an image has any number of labels; its ``label`` is one text then, see `models.label_sets.join`."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
     def targets(self) -> np.ndarray:
-        """Class of every row: int64 of shape (rows,)."""
+        """Class of every row: int64 of shape (rows,); labels of every row: float32 of shape (rows, L)."""
+        if self.multiple:
+            marks = self.rows["target"].combine_chunks().flatten()
+            return np.asarray(marks, dtype=np.float32).reshape(-1, len(self.classes))
         return np.asarray(self.rows["target"], dtype=np.int64)
+
+    def target(self) -> Target:
+        """What a network of these images predicts."""
+        return MultiLabel(self.classes) if self.multiple else SingleLabel(self.classes)
+
+    def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Class, or list of labels, of rows: texts or objects of shape (rows,)."""
+        texts = self.rows["label"].take(pa.array(rows, pa.int64())).to_pylist()
+        if not self.multiple:
+            return np.array(texts)
+        labels = np.empty(len(texts), dtype=object)
+        labels[:] = [label_sets.split(text) for text in texts]
+        return labels
+
+    def occurrences(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Every label of every row, one after another; empty for a row without any."""
+        labels = self.labels(rows)
+        return [label for row in labels for label in row or [""]] if self.multiple else labels.tolist()
 
     def train_rows(self) -> np.ndarray:
         """Positions of the training rows, ascending: int64 of shape (training rows,)."""
@@ -85,6 +107,7 @@ class Index:
         """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
         metadata = {
             "classes": json.dumps(self.classes),
+            "multiple": json.dumps(self.multiple),
             "digest": self.digest,
             "rejected": json.dumps(self.rejected.to_pylist()),
         }
@@ -98,10 +121,10 @@ class Index:
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
             rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
-            digest = metadata["digest"]
+            digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
-        return cls(rows.replace_schema_metadata(None), rejected, classes, digest)
+        return cls(rows.replace_schema_metadata(None), rejected, classes, digest, multiple)
 
 
 def hash_file(path: Path) -> str:
@@ -137,7 +160,8 @@ def build_index(
     Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
     contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
     stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all. With
-    `test_fraction` the test images are drawn before, in the same way.
+    `test_fraction` the test images are drawn before, in the same way. Images with several labels are dealt by
+    `stratify`, in the order of the same hash.
 
     Parameters
     ----------
@@ -161,20 +185,23 @@ def build_index(
     has_split = any(file.split == "train" for file in listing.files)
     _reject_contradictions(images)
     _reject_leaks(images)
-    _check_classes(listing.name, images, has_split)
+    _check_classes(listing.name, images, has_split, listing.multiple)
     kept = [image for image in images if image.is_kept]
-    drawn = {} if has_split else _draw_sides(kept, data, earlier or {})
+    drawn = {} if has_split else _sides(kept, data, earlier or {}, listing.multiple)
 
-    classes = tuple(sorted({image.file.label for image in kept}))
-    target_of = {label: target for target, label in enumerate(classes)}
+    classes = tuple(sorted({label for image in kept for label in image.labels(listing.multiple)}))
+    place = {label: number for number, label in enumerate(classes)}
+    kind = pa.list_(pa.uint8(), len(classes)) if listing.multiple else _INT
     rows = []
-    digest = _blake2b()
+    digest = _blake2b(b"several labels" if listing.multiple else b"")
     for image in kept:
-        path, label, split = image.file
-        split = split or drawn.get(image.content, "train")
-        digest.update(json.dumps([image.content, label, split]).encode())
+        path, label, side = image.file
+        labels = [place[each] for each in image.labels(listing.multiple)]
+        target = [int(number in labels) for number in range(len(place))] if listing.multiple else labels[0]
+        side = side or drawn.get(image.content, "train")
+        digest.update(json.dumps([image.content, label, side]).encode())
         assert isinstance(image.verdict, _Size)
-        row = {"path": str(path), "label": label, "target": target_of[label], "split": split}
+        row = {"path": str(path), "label": label, "target": target, "split": side}
         rows.append({**row, "content": image.content, **image.verdict._asdict()})
     rejected = [
         {"path": str(image.file.path), "label": image.file.label, "reason": image.verdict}
@@ -182,10 +209,11 @@ def build_index(
         if not image.is_kept
     ]
     return Index(
-        rows=pa.Table.from_pylist(rows, schema=_ROWS),
+        rows=pa.Table.from_pylist(rows, schema=_rows_schema(kind)),
         rejected=pa.Table.from_pylist(rejected, schema=_REJECTED),
         classes=classes,
         digest=digest.hexdigest(),
+        multiple=listing.multiple,
     )
 
 
@@ -204,6 +232,9 @@ class _Image:
     @property
     def is_kept(self) -> bool:
         return isinstance(self.verdict, _Size)
+
+    def labels(self, multiple: bool) -> list[str]:
+        return label_sets.split(self.file.label) if multiple else [self.file.label]
 
 
 def _blake2b(data: bytes = b"") -> "hashlib.blake2b":
@@ -260,24 +291,24 @@ def _reject_leaks(images: list[_Image]) -> None:
                     image.verdict = f"the same image is in {place} as {name}"
 
 
-def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
-    contents: dict[str, set[str]] = {image.file.label: set() for image in images}
+def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: bool) -> None:
+    contents: dict[str, set[str]] = {label: set() for image in images for label in image.labels(multiple)}
     splits: dict[str, set[str | None]] = defaultdict(set)
     for image in images:
-        if image.is_kept:
-            splits[image.file.label].add(image.file.split)
+        for label in image.labels(multiple) if image.is_kept else []:
+            splits[label].add(image.file.split)
             if has_split or image.file.split is None:
-                contents[image.file.label].add(image.content)
+                contents[label].add(image.content)
     few = sorted(label for label, distinct in contents.items() if len(distinct) < 2)
     untrained = sorted(label for label in contents if "train" not in splits[label])
     if not any(contents.values()):
         problem = f"none of the {len(images)} files is a usable image"
-    elif len(contents) < 2:
+    elif len(contents) < 2 and not multiple:
         problem = f"only one class ({', '.join(map(repr, contents))}), but at least two are needed"
     elif few:
         problem = (
-            "every class needs at least two different usable images, one to train and one to validate, but "
-            + shortened(f"{label!r} has {len(contents[label])}" for label in few)
+            f"every {'label' if multiple else 'class'} needs at least two different usable images, one to train and "
+            "one to validate, but " + shortened(f"{label!r} has {len(contents[label])}" for label in few)
         )
     elif has_split and untrained:
         problem = f"no training image of {shortened(map(repr, untrained))}"
@@ -293,40 +324,18 @@ def _check_classes(name: str, images: list[_Image], has_split: bool) -> None:
         kind, count = Counter(kinds).most_common(1)[0]
         reason = reasons[kinds.index(kind)]
         message += f"; {len(kinds)} of {len(images)} files were rejected, most often ({count}) because: {reason}"
-    raise UserError(f"{message}. Add images, or remove or merge these classes.")
+    raise UserError(f"{message}. Add images, or remove or merge these {'labels' if multiple else 'classes'}.")
 
 
-def _draw_sides(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str]) -> dict[str, Part]:
+def _sides(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str], multiple: bool) -> dict[str, Part]:
     """Content -> ``test`` or ``valid``, of the images without a split of their own."""
+    has_tests = any(image.file.split == "test" for image in kept)
+    test_fraction = 0.0 if has_tests else data.test_fraction
+    free = [image for image in kept if image.file.split is None]
+    if multiple:
+        labels = {image.content: image.labels(True) for image in free}
+        return deal_sides(labels, data.valid_fraction, test_fraction, data.split_seed, earlier)
     contents: dict[str, set[str]] = defaultdict(set)
-    for image in kept:
-        if image.file.split is None:
-            contents[image.file.label].add(image.content)
-    drawn: dict[str, Part] = {}
-    if data.test_fraction and not any(image.file.split == "test" for image in kept):
-        drawn |= dict.fromkeys(_draw(contents, "test", data.test_fraction, 2, data.split_seed, earlier), "test")
-    left = {label: distinct - drawn.keys() for label, distinct in contents.items()}
-    return drawn | dict.fromkeys(_draw(left, "valid", data.valid_fraction, 1, data.split_seed, earlier), "valid")
-
-
-def _draw(
-    contents: Mapping[str, set[str]], side: Part, fraction: float, others: int, seed: int, earlier: Mapping[str, str]
-) -> set[str]:
-    """Contents of one side: its share of every class, of which at least as many `others` remain where there are."""
-    salt = f"{seed}:" if side == "valid" else f"{side}:{seed}:"
-
-    def draw(content: str) -> tuple[int, bytes]:
-        # Known ones keep their side: those that were on this one come first, those that trained last.
-        before = earlier.get(content)
-        known = 1 if before is None else 0 if before == side else 2
-        return known, _blake2b(f"{salt}{content}".encode()).digest()
-
-    chosen: set[str] = set()
-    for distinct in contents.values():
-        wanted = max(1, round(fraction * len(distinct)))
-        sides = Counter(earlier.get(content) for content in distinct)
-        elsewhere = sum(sides.values()) - sides[side] - sides[None]
-        # At least one on either side comes before anything else.
-        count = min(max(wanted, sides[side]), max(len(distinct) - elsewhere, 1), len(distinct) - others)
-        chosen.update(sorted(distinct, key=draw)[: max(count, 0)])
-    return chosen
+    for image in free:
+        contents[image.file.label].add(image.content)
+    return draw_sides(contents, data.valid_fraction, test_fraction, data.split_seed, earlier)

@@ -14,9 +14,8 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold
 from torch import nn
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse strengths of the L2 penalty to choose from, for standardised activations."""
-FOLDS = 3
+from unfreeze.models.images.label_regression import FOLDS, STRENGTHS, regress_labels
+
 MOST_ROWS = 10_000
 """Rows that are fitted on, at most: the first of a random order."""
 ITERATIONS = 200
@@ -34,16 +33,16 @@ def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: i
     """Weights of a `build_linear_head`, by L2-penalised logistic regression.
 
     The penalty is chosen by cross-validation on the plain view of the training rows; rows that judge the result take no
-    part.
+    part. Of several labels each has a regression, and a penalty, of its own.
 
     Parameters
     ----------
     views
         Activations (N, D) float32 of the plain view, then of augmented ones.
     targets
-        Class numbers (N,) int64.
+        Class numbers (N,) int64, or labels (N, C) of 0 and 1.
     classes
-        Number C of classes; one without rows gets no probability.
+        Number C of classes or labels; one without rows gets no probability.
 
     Returns
     -------
@@ -53,6 +52,9 @@ def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: i
     rows = np.random.default_rng(0).permutation(len(targets))[:MOST_ROWS]
     plain, known = views[0][rows], targets[rows]
     mean, scale = plain.mean(axis=0, dtype=np.float64), plain.std(axis=0, dtype=np.float64) + 1e-6
+    if targets.ndim == 2:
+        weights, biases = regress_labels([(view[rows] - mean) / scale for view in views], known.astype(np.float64))
+        return _head(weights / scale, biases - (weights / scale) @ mean)
     strength = _strength((plain - mean) / scale, known)
     every = np.concatenate([(view[rows] - mean) / scale for view in views])
     fitted = _regression(strength / len(views)).fit(every, np.tile(known, len(views)))
@@ -62,7 +64,11 @@ def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: i
     whole = np.zeros((classes, plain.shape[1]))
     offsets = np.full(classes, float(biases.min()) - 20.0)
     whole[fitted.classes_], offsets[fitted.classes_] = weights / scale, biases - (weights / scale) @ mean
-    return {"0.weight": torch.from_numpy(whole).float(), "0.bias": torch.from_numpy(offsets).float()}
+    return _head(whole, offsets)
+
+
+def _head(weights: np.ndarray, biases: np.ndarray) -> dict[str, torch.Tensor]:
+    return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases).float()}
 
 
 def _regression(strength: float) -> LogisticRegression:

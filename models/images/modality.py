@@ -17,6 +17,7 @@ from unfreeze.models.images.backbones import check_backbone, load_body, preproce
 from unfreeze.models.images.batches import ImageBatches
 from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, build_image_caches
 from unfreeze.models.images.classifier import HEADS
+from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
@@ -27,21 +28,24 @@ from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.predict import Predict
-from unfreeze.models.target import check_metrics
+from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.network import digest
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raise it when the same files would give another index; it is part of the key."""
+_LABELS = {True: "any number of labels", False: "one label"}
+_TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}
+"""`data.labels` -> what is predicted."""
 FEWEST_NEW = 32
 """With fewer new images than this, drift is measured on all images instead of the new ones alone."""
 
 
 class Images(Modality):
-    """Images with one label each."""
+    """Images with one label each, or any number of labels."""
 
     name, spec, suffix, rows = "images", TrainImages, "classifier", "images"
     loader = "unfreeze.models.images.serving"
@@ -57,7 +61,10 @@ class Images(Modality):
         choose(HEADS, params.model.head, "model.head")
         if params.augment.mix != "none":
             choose(MIXES, params.augment.mix, "augment.mix")
-        check_metrics("classification", params.metrics)
+        known = [each for each in _TARGETS if params.data.labels in ("auto", each)]
+        check_metrics([_TARGETS[each].task for each in known], params.metrics)
+        if len(known) == 1:
+            _TARGETS[known[0]]().check(params.optimizer)
 
     # --- preparation
 
@@ -78,21 +85,31 @@ class Images(Modality):
 
     def index(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Path:
         """Verify every image by decoding it, exclude what cannot be used, split; returns the index's path."""
-        data = params.data
+        data, before = params.data, Index.load(earlier) if earlier is not None else None
+        if before is not None and data.labels == "auto":
+            data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
 
         def list_files() -> tuple[Listing, list[str]]:
             listing = resolve_source(data, workspace.datasets)
             hashes = hash_files([file.path for file in listing.files], THREADS)
             workspace.log(f"{listing.name}: {len(hashes):,} files")
-            if listing.note is not None:
-                workspace.notice(f"{listing.name}: {listing.note}")
+            listing, hashes = unite_copies(listing, hashes, data.labels)
+            if before is not None and before.multiple != listing.multiple:
+                now, then = (_LABELS[each.multiple] for each in (listing, before))
+                raise UserError(
+                    f"data.labels: {listing.name} has {now} per image, and the training of data.split_like had {then}; "
+                    "set data.labels to auto, or train a model of another name"
+                )
+            for note in (listing.note, listing.how):
+                if note:
+                    workspace.notice(f"{listing.name}: {note}")
             return listing, hashes
 
         # Not cached: only reading the files can tell whether they changed.
         listing, hashes = workspace.step(f"list images of {data.source}", list_files)
 
         def build(wanted: dict[str, Path]) -> None:
-            sides = Index.load(earlier).sides() if earlier is not None else {}
+            sides = before.sides() if before is not None else {}
             with workspace.progress("Verifying images") as advance:
                 build_index(listing, hashes, data, advance, earlier=sides).save(wanted["index"])
 
@@ -103,7 +120,7 @@ class Images(Modality):
         settings = data.model_dump(
             include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels"}
         )
-        derived = Derived("indexes", key_of(listing.name, files, settings, INDEX_VERSION))
+        derived = Derived("indexes", key_of(listing.name, listing.multiple, files, settings, INDEX_VERSION))
         return workspace.derive("index images", {"index": derived}, build)["index"]
 
     def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
@@ -163,7 +180,7 @@ class Images(Modality):
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
         """List images without labels; sizes and times identify them, for hashes every image would be read twice."""
-        listed = list_unlabelled(params.source, params.path_column, workspace.datasets, without)
+        listed = list_unlabelled(params, workspace.datasets, without)
         content = key_of(listed.names, [_stamp(file) for file in listed.files])
         listing = {"names": listed.names, "files": listed.files}
         files = {"listing": Derived("listings", content, ".json")}
@@ -191,8 +208,7 @@ class Images(Modality):
         paths = index.rows["path"].take(rows).to_pylist()
         predictors = [ImagePredictor(version.folder) for version in (champion, challenger)]
         before, after = (each.target.frame(each.probabilities(paths)) for each in predictors)
-        actual = np.array(index.rows["label"].take(rows).to_pylist())
-        return predictors[1].target.compare(actual, before, after, margin=margin)
+        return predictors[1].target.compare(index.labels(rows), before, after, margin=margin)
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Class balance of all images, looks and features of the new ones against the champion's."""
@@ -208,10 +224,9 @@ class Images(Modality):
         old = sample_rows(before.train_rows(), SAMPLED)
         columns = (before.rows[name].take(old).to_pylist() for name in ("path", "content"))
         there = [path for path, content in zip(*columns, strict=True) if hash_file(Path(path)) == content]
-        trained = before.rows["label"].take(before.train_rows()).to_pylist()
         report = image_drift(
-            ImageSample(trained, reference, predictor.features(there)),
-            ImageSample(index.rows["label"].to_pylist(), looks, predictor.features(paths)),
+            ImageSample(before.occurrences(before.train_rows()), reference, predictor.features(there)),
+            ImageSample(index.occurrences(range(len(index))), looks, predictor.features(paths)),
         )
         return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"
 

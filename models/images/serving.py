@@ -27,7 +27,7 @@ from unfreeze.models.images.streaming import Chunk, ImageSource, stream
 from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
-from unfreeze.models.target import SingleLabel
+from unfreeze.models.targets import Target, target_from
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
@@ -38,7 +38,7 @@ def save_classifier(
     states: Sequence[State],
     params: TrainImages,
     preprocessing: Preprocessing,
-    classes: Sequence[str],
+    target: Target,
     size: int,
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
@@ -53,8 +53,8 @@ def save_classifier(
         What it was trained with.
     preprocessing
         How its images are normalised and resized.
-    classes
-        Names of the C classes, in the order of its logits.
+    target
+        What its C outputs mean.
     size
         Side of the images that it ends with, in pixels.
     """
@@ -62,7 +62,7 @@ def save_classifier(
         "modality": "images",
         "model": {**params.model.model_dump(), "weights": "none"},
         "preprocessing": asdict(preprocessing),
-        "classes": list(classes),
+        "target": target.settings(),
         "size": size,
         "fit": params.data.fit,
         "max_megapixels": params.data.max_megapixels,
@@ -91,7 +91,7 @@ def example_image(size: int) -> bytes:
 
 
 class ImagePredictor:
-    """Predicts the class of encoded images exactly as the evaluation did, except for rounding.
+    """Predicts the class, or the labels, of encoded images exactly as the evaluation did, except for rounding.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class ImagePredictor:
     Attributes
     ----------
     classes : list of str
-        Names of the C classes, in the order of the probabilities.
+        Names of the C classes or labels, in the order of the probabilities.
     size : int
         Side of the squares that images are made, in pixels.
     features_width : int
@@ -114,8 +114,8 @@ class ImagePredictor:
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         about = read_description(folder)
-        self.classes: list[str] = about["classes"]
-        self.target = SingleLabel(self.classes)
+        self.target = target_from(about["target"])
+        self.classes = [str(each) for each in self.target.classes]
         self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
         self.preprocessing = Preprocessing(**about["preprocessing"])
         self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
@@ -235,7 +235,7 @@ class ImagePredictor:
                 first += len(names)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Class, probability and all probabilities for a frame with a column ``image`` of encoded bytes.
+        """The target's answers for a frame with a column ``image`` of encoded bytes: see `Target.frame`.
 
         Paths are not taken: whoever may ask a server could make it open files of its own. `probabilities` takes them.
 
@@ -272,9 +272,8 @@ class ImagePredictor:
 
     def _classify(self, inputs: torch.Tensor) -> np.ndarray:
         with torch.inference_mode(), self.precision.autocast(training=False):
-            logits = torch.stack([network(inputs) for network in self.networks])
-        probabilities: np.ndarray = logits.double().softmax(dim=2).mean(dim=0).cpu().numpy()
-        return probabilities
+            logits = [network(inputs).double().cpu() for network in self.networks]
+        return self.target.average([self.target.predictions(each) for each in logits])
 
 
 def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:

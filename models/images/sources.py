@@ -1,29 +1,30 @@
 """The images of a source, with their labels for training or without for predictions."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.feather
-import pyarrow.parquet
+from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.data_sets import DATA_SETS, torchvision_images, write_digits
+from unfreeze.models.images.path_tables import TABLES, PathTable, shortened
+from unfreeze.models.images.table_labels import table_labels
+from unfreeze.models.label_sets import join, split
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
+from unfreeze.models.specs.predict import Predict
 from unfreeze.models.split_words import Part, part_of
 
-TABLES = (".csv", ".feather", ".arrow", ".parquet")
-"""Suffixes of files that are read as tables of paths."""
 _SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 class ListedFile(NamedTuple):
-    """One image of a source; `split` is None where it is to be drawn whether the image trains or validates."""
+    """One image of a source; `split` is None where it is to be drawn whether the image trains or validates.
+
+    Several labels are one text, see `unfreeze.models.label_sets.join`.
+    """
 
     path: Path
     label: str
@@ -39,6 +40,11 @@ class Listing:
     """Sorted by path relative to the source (tables: by path). Those that do not test all have a split or none has."""
     note: str | None = None
     """How the source was understood, where that may surprise."""
+    multiple: bool = False
+    """Whether an image may have any number of labels."""
+    how: str = ""
+    """How the labels were understood, for people; empty where that cannot surprise."""
+    is_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,17 +93,18 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     )
 
 
-def list_unlabelled(source: str, path_column: str, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
+def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
     """List images to predict without opening any; a `UserError` if there is no such source, or nothing in it.
 
     Parameters
     ----------
-    source
-        A folder (with all folders in it; hidden files are skipped), one image, a table of paths (relative ones start at
-        the table's folder), or `digits` (written to a folder in `downloads` if necessary).
+    params
+        Its source: a folder (with all folders in it; hidden files are skipped), one image, a table of paths or ids, or
+        `digits` (written to a folder in `downloads` if necessary).
     without
         Files and folders to leave out, such as the predictions themselves.
     """
+    source, column = params.source, params.path_column
     path = Path(os.path.abspath(Path(source).expanduser()))
     if source == "digits":
         path = write_digits(downloads.absolute() / "digits")
@@ -115,16 +122,12 @@ def list_unlabelled(source: str, path_column: str, downloads: Path, without: Col
         )
     if path.suffix.lower() not in TABLES:
         return Unlabelled([_printable(str(path))], [str(path)])
-    names = _read_table(path, [path_column], "path_column")[path_column]
+    table = PathTable(path)
+    names = table.columns([column], "path_column")[column]
     if not names:
         raise UserError(f"source: {path} has no rows")
-    return Unlabelled(names, [os.path.normpath(path.parent / name) if name else "" for name in names])
-
-
-def shortened(items: Iterable[str], most: int = 10) -> str:
-    """The first items with commas between them, and how many more there are."""
-    every = list(items)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+    found = table.files(names, params.image_folder, params.suffix)
+    return Unlabelled(names, [str(file) if name else "" for name, file in zip(names, found, strict=True)])
 
 
 def _printable(path: str) -> str:
@@ -132,18 +135,25 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _listing(name: str, files: Iterable[ListedFile], place: str, note: str | None = None) -> Listing:
+def _listing(
+    name: str,
+    files: Iterable[ListedFile],
+    place: str,
+    note: str | None = None,
+    multiple: bool = False,
+) -> Listing:
     every = tuple(files)
     labels = sorted({file.label for file in every})
     if len(labels) < 2:
-        found = f"only the class {labels[0]!r}" if labels else "no files"
+        what = "the same labels for every image" if multiple else "only the class"
+        found = f"{what} {labels[0]!r}" if labels else "no files"
         raise UserError(f"{place} holds {found}, but at least two classes are needed: a folder or label for each.")
     for file in every:
         try:
             str(file.path).encode()
         except UnicodeEncodeError:
             raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
-    return Listing(name, every, note)
+    return Listing(name, every, note, multiple)
 
 
 # --- folders
@@ -209,79 +219,50 @@ def _is_hidden(name: str) -> bool:
 # --- tables
 
 
-def _list_table(table: Path, data: DataSpec) -> Listing:
-    columns = [data.path_column, data.label_column] + ([data.split_column] if data.split_column else [])
-    values = _read_table(table, columns, "data.path_column, data.label_column or data.split_column")
+def _list_table(path: Path, data: DataSpec) -> Listing:
+    table = PathTable(path)
+    columns = [data.path_column] + ([data.split_column] if data.split_column else [])
+    values = table.columns(columns, "data.path_column or data.split_column")
     for column in columns:
-        _reject_rows(table, (row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
-    paths = [Path(os.path.normpath(table.parent / value)) for value in values[data.path_column]]
-    labels = values[data.label_column]
+        table.reject_rows((row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
+    paths = table.files(values[data.path_column], data.image_folder, data.suffix)
+    labels, multiple, how = table_labels(table, data)
     splits: list[Part | None] = [None] * len(paths)
     note = None
     if data.split_column:
         splits = [part_of(value) for value in values[data.split_column]]
         wrong = (row for row, part in enumerate(splits) if part is None)
-        _reject_rows(table, wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
+        table.reject_rows(wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
         missing = {"train", "valid"} - set(splits) if paths else set()
         if missing == {"valid"} and "test" in splits:
             splits = [None if part == "train" else part for part in splits]
             note = _drawn_validation("`test`")
         elif missing:
-            raise UserError(f"{table}: no row has {min(missing)!r} in column {data.split_column!r}")
-    absent = (row for row, path in enumerate(paths) if not path.is_file())
-    _reject_rows(table, absent, "no file at the path", lambda row: str(paths[row]))
+            raise UserError(f"{path}: no row has {min(missing)!r} in column {data.split_column!r}")
+    absent = (row for row, file in enumerate(paths) if not file.is_file())
+    remedy = "" if data.image_folder or data.suffix else ", or complete ids by data.image_folder and data.suffix"
+    table.reject_rows(absent, "no file at the path", lambda row: str(paths[row]), remedy)
     first_row: dict[Path, int] = {}
-    clashes = [row for row, path in enumerate(paths) if labels[first_row.setdefault(path, row)] != labels[row]]
-    _reject_rows(
-        table,
-        clashes,
-        "the path has another label in an earlier row",
-        lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
-    )
+    clashes = [row for row, file in enumerate(paths) if labels[first_row.setdefault(file, row)] != labels[row]]
+    if data.labels == "multiple":
+        labels = _united(paths, labels)
+    else:
+        table.reject_rows(
+            clashes,
+            "the path has another label in an earlier row",
+            lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
+            ", or set data.labels to multiple if an image has several",
+        )
     files = [ListedFile(*row) for row in zip(paths, labels, splits, strict=True)]
+    if data.labels == "multiple":
+        files = list(dict.fromkeys(files))
     files.sort(key=lambda file: (str(file.path), file.split or ""))
-    return _listing(table.stem, files, str(table), note)
+    return replace(_listing(path.stem, files, str(path), note, multiple), how=how, is_table=True)
 
 
-def _read_table(table: Path, columns: list[str], settings: str) -> dict[str, list[str]]:
-    """Read columns as text, empty where a value is missing; `settings` name the columns."""
-    try:
-        if table.suffix.lower() == ".csv":
-            # Text as written: a label 007 or NA must not turn into a number or a missing value.
-            options: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig", "index_col": False}
-            names = list(pd.read_csv(table, nrows=0, **options).columns)
-            frame = pd.read_csv(table, usecols=lambda name: name in columns, keep_default_na=False, **options)
-            values = {name: frame[name].fillna("") for name in frame.columns}
-        else:
-            arrow = _read_arrow(table)
-            names = arrow.column_names
-            wanted = [name for name in columns if name in names]
-            values = {name: arrow[name].cast(pa.string()).fill_null("").to_pandas() for name in wanted}
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{table} cannot be read as a table: {error}") from error
-    if absent := [column for column in columns if column not in names]:
-        raise UserError(
-            f"{table} has no column {', '.join(map(repr, absent))}; its columns are {', '.join(map(repr, names))}. "
-            f"Set {settings}."
-        )
-    return {column: values[column].str.strip().tolist() for column in columns}
-
-
-def _read_arrow(table: Path) -> pa.Table:
-    if table.suffix.lower() == ".parquet":
-        return pa.parquet.read_table(str(table))
-    try:
-        return pa.feather.read_table(str(table), memory_map=False)
-    except pa.ArrowInvalid:  # an .arrow file may also be in the stream format
-        with pa.OSFile(str(table)) as file:
-            return pa.ipc.open_stream(file).read_all()
-
-
-def _reject_rows(table: Path, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None) -> None:
-    wrong = list(rows)
-    if wrong:
-        shown = shortened((f"{row + 1}" + (f" ({detail(row)})" if detail else "") for row in wrong), most=5)
-        raise UserError(
-            f"{table}: {len(wrong)} rows: {problem}: row {shown} "
-            "(the first row below the header is row 1). Correct or remove them."
-        )
+def _united(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    """All labels of a path for each of its rows."""
+    found: dict[Path, set[str]] = defaultdict(set)
+    for path, text in zip(paths, labels, strict=True):
+        found[path].update(split(text))
+    return [join(found[path]) for path in paths]

@@ -19,7 +19,7 @@ class DataSpec(Spec):
         min_length=1,
         description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
         "val/, dev/; in any case; test/ beside them tests), a CSV or feather file with a column of paths and one of "
-        "labels, or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+        "labels (or several of 0 and 1), or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     size: int | None = Field(
         default=None,
@@ -56,8 +56,31 @@ class DataSpec(Spec):
         description="Id of an earlier MLflow run: its images stay on the side that they were on, and only new ones "
         "are split. Unused where the source has a split.",
     )
-    path_column: str = Field(default="path", description="Column of image paths in a CSV or feather source.")
+    path_column: str = Field(default="path", description="Column of image paths, or ids, in a CSV or feather source.")
+    image_folder: str | None = Field(
+        default=None,
+        description="Folder of the images of a CSV or feather source, below the source's own. Empty: that itself.",
+    )
+    suffix: str = Field(
+        default="", description="What follows the ids of a CSV or feather source in file names, such as `.jpg`."
+    )
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
+    label_columns: list[str] = Field(
+        default=[],
+        description="Columns of 0 and 1, one per label, in place of `label_column`. Empty: where there is no "
+        "`label_column`, all other columns if they are of that kind.",
+    )
+    labels: Literal["auto", "single", "multiple"] = Field(
+        default="auto",
+        description="Whether an image has one label (`single`) or any number of them (`multiple`). `auto` finds out, "
+        "says so, and takes the names of classes whole if in doubt.",
+    )
+    label_separator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What separates the labels of an image in `label_column`, such as `;` or `space`: they are "
+        "`multiple` then. Empty: found from `|`, `;`, `,` and spaces.",
+    )
     split_column: str | None = Field(
         default=None,
         description="Column of a CSV or feather source that says `train`, `valid` or `test` per row. "
@@ -71,6 +94,14 @@ class DataSpec(Spec):
         "decoding one takes at most 12 bytes per pixel of this limit, 1.2 GB at 100. WebP, AVIF and JPEG 2000 need "
         "more per pixel and are rejected from two thirds, five sixths and half of it.",
     )
+
+    @model_validator(mode="after")
+    def _labels_fit_together(self) -> Self:
+        if self.labels == "single" and self.label_separator is not None:
+            raise ValueError("label_separator is for several labels per image; omit it, or set labels to multiple")
+        if self.label_columns and self.label_separator is not None:
+            raise ValueError("label_columns hold one label each, so there is nothing to separate; omit label_separator")
+        return self
 
 
 class ModelSpec(Spec):
@@ -176,5 +207,6 @@ class TrainImages(Training):
     metrics: list[str] = Field(
         default=["accuracy"],
         description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
-        "`log_loss`, or a function of your own as `package.module:function`.",
+        "`log_loss`, with several labels per image also `map`, `f1_micro`, `f1_rows` and `f2_rows`, or a function of "
+        "your own as `package.module:function`.",
     )

@@ -39,8 +39,12 @@ class Predict(Spec):
     path_column: str = Field(
         default="path",
         min_length=1,
-        description="Column of image paths in a CSV, feather or Parquet source; relative ones start at its folder.",
+        description="Column of image paths, or ids, in a CSV, feather or Parquet source.",
     )
+    image_folder: str | None = Field(
+        default=None, description="Folder of a table's images, below the table's own. Empty: that itself."
+    )
+    suffix: str = Field(default="", description="What follows the ids of a table in file names, such as `.jpg`.")
     chunk: int | None = Field(
         default=None,
         ge=1,

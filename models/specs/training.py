@@ -204,7 +204,8 @@ class OptimizerSpec(Spec):
     name: str = Field(default="adamw", description="`adamw`, `sgd` (with momentum), or another one of `OPTIMIZERS`.")
     loss: str = Field(
         default="auto",
-        description="`auto` follows from the target: `cross_entropy` for classes, `squared_error` for numbers; or "
+        description="`auto` follows from the target: `cross_entropy` for classes, `binary_cross_entropy` for several "
+        "labels per image, `squared_error` for numbers; or "
         "another one of `LOSSES`.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
@@ -237,7 +238,8 @@ class OptimizerSpec(Spec):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="`balanced` weighs classes by the inverse of their training frequency."
+        default="none",
+        description="`balanced` weighs classes by the inverse of their training frequency; not for several labels.",
     )
 
 

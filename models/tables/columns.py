@@ -7,7 +7,7 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.reading import in_chunks
-from unfreeze.models.target import Category
+from unfreeze.models.targets import Category
 
 _KINDS = {"string": "text", "boolean": "bool", "empty": "empty"} | dict.fromkeys(
     ("integer", "integer-na", "floating", "mixed-integer-float", "decimal"), "number"

@@ -26,7 +26,7 @@ from unfreeze.models.tables.columns import (
 )
 from unfreeze.models.tables.reading import count_up_to, in_chunks
 from unfreeze.models.tables.target_means import trusted_rows, values_of
-from unfreeze.models.target import Category, Numbers, SingleLabel, Target
+from unfreeze.models.targets import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
 """A target of numbers with more values than this is a regression unless the spec says otherwise."""

@@ -33,7 +33,7 @@ from unfreeze.models.tables.reading import (
     write_frame,
 )
 from unfreeze.models.tables.serving import TablePredictor
-from unfreeze.models.target import check_metrics
+from unfreeze.models.targets import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 TABLE_VERSION = 5
@@ -59,7 +59,8 @@ class Tables(Modality):
 
     def check(self, params: TrainTables) -> None:
         """Reject metrics that do not exist."""
-        check_metrics(params.data.task, params.metrics)
+        task = params.data.task
+        check_metrics(["classification", "regression"] if task == "auto" else [task], params.metrics)
 
     # --- preparation
 

@@ -17,7 +17,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
 from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
-from unfreeze.models.target import mean_in_order
+from unfreeze.models.targets import mean_in_order
 
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on at most: a random part of more."""

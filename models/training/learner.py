@@ -11,7 +11,7 @@ from torch import nn
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
 from unfreeze.models.specs.training import ALIKE_RATIO
-from unfreeze.models.target import SingleLabel, Target
+from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.training.averaging import WeightAverage
 from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs, split_rows
 from unfreeze.models.training.layer_groups import (

@@ -9,7 +9,7 @@ from torch.nn import functional
 from unfreeze.models.specs import OptimizerSpec
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(outputs (B, C) float, targets (B,) int64 or (B, T) float) -> mean loss, a scalar."""
+"""(outputs (B, C) float, targets (B,) int64 or (B, C) float) -> mean loss, a scalar."""
 MakeLoss = Callable[[OptimizerSpec, np.ndarray, int, torch.device], Loss]
 """(settings, targets of the training rows, number of outputs, device) -> loss."""
 
@@ -59,5 +59,31 @@ def squared_error(settings: OptimizerSpec, targets: np.ndarray, outputs: int, de
     return lambda outputs, targets: functional.mse_loss(outputs.float() / deviations, targets / deviations)
 
 
-LOSSES: dict[str, MakeLoss] = {"cross_entropy": cross_entropy, "focal": focal, "squared_error": squared_error}
+def binary_cross_entropy(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
+    """Cross entropy of every label by itself: the mean over logits (B, L) and labels (B, L) of 0 and 1.
+
+    Label smoothing moves the labels towards one half, as far as it does with two classes.
+    """
+    smoothing = settings.label_smoothing
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        wanted = targets.float() * (1 - smoothing) + smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits.float(), wanted)
+
+    return loss
+
+
+LOSSES: dict[str, MakeLoss] = {
+    "cross_entropy": cross_entropy,
+    "focal": focal,
+    "binary_cross_entropy": binary_cross_entropy,
+    "squared_error": squared_error,
+}
 """Name in `optimizer.loss` -> what makes the loss."""
+MADE_FOR = {
+    "cross_entropy": "classification",
+    "focal": "classification",
+    "binary_cross_entropy": "multi-label classification",
+    "squared_error": "regression",
+}
+"""Name -> the only task whose targets it takes; a loss that is not here takes any."""

@@ -12,9 +12,11 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.training.label_metrics import LABEL_METRICS
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)) -> a number over all rows."""
+"""(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)), or (probabilities (N, L),
+labels (N, L) bool) -> a number over all rows."""
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -87,9 +89,9 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
     names
         Names in `known`, or ``package.module:function`` for one's own.
     known
-        `CLASS_METRICS` or `VALUE_METRICS`.
+        `CLASS_METRICS`, those of `LABEL_METRICS` with their thresholds, or `VALUE_METRICS`.
     task
-        What they measure, for errors: ``classification`` or ``regression``.
+        What they measure, for errors: ``classification``, ``multi-label classification`` or ``regression``.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
     for name in names:
         if name in known:
             chosen[name] = known[name]
-        elif name in CLASS_METRICS or name in VALUE_METRICS:
+        elif name in {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS}:
             raise UserError(f"metrics: {name!r} does not fit {task}; choose among {', '.join(known)}")
         else:
             function, metric = own_metric(name, known)

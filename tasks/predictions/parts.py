@@ -71,8 +71,7 @@ class Prediction:
         """Predictions from row `first` on, a batch per chunk."""
         kind = modality(self.model["modality"])
         predictor = kind.load(Path(self.model["folder"]), self.params.device)
-        target, model, top = predictor.target, self.model, self.params.top_k
-        layout = Layout(kind.key, model["name"], model["version"], list(target.classes), list(target.columns), top)
+        layout = Layout(kind.key, self.model["name"], self.model["version"], predictor.target, self.params.top_k)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
                 yield layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)

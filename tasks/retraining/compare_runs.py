@@ -8,6 +8,8 @@ import pandas as pd
 
 from unfreeze.models.comparison import Comparison, compare_classes, compare_values
 from unfreeze.models.errors import UserError
+from unfreeze.models.label_comparison import compare_label_sets
+from unfreeze.models.label_sets import split
 from unfreeze.models.modality import training_from
 from unfreeze.models.tables.modality import blocks_of
 from unfreeze.tasks import tracking
@@ -35,12 +37,20 @@ def compare_runs(first: str, second: str) -> dict[str, Any]:
     section, before, after = _predictions(first, second)
     params: Any = training_from(tracking.spec_of(second), f"run {second}")
     if "path" in before and "path" in after:
-        kept = before.merge(after, on=["path", "label"], suffixes=("", "_second"))
+        multiple = "labels" in after
+        label, predicted = ("labels", "predicted_labels_tta") if multiple else ("label", "predicted_tta")
+        if label not in before:
+            raise UserError(f"of runs {first} and {second} one predicts several labels per image, the other a class")
+        kept = before.merge(after, on=["path", label], suffixes=("", "_second"))
         if kept.empty:
             raise UserError(f"runs {first} and {second} have no {section} image in common: compare runs of one source")
-        one, two = (kept[name].astype(str).to_numpy() for name in ("predicted_tta", "predicted_tta_second"))
-        actual, names = kept["label"].astype(str).to_numpy(), kept["path"]
-        comparison = compare_classes(actual, one, two)
+        one, two = (kept[name].astype(str).to_numpy() for name in (predicted, f"{predicted}_second"))
+        actual, names = kept[label].astype(str).to_numpy(), kept["path"]
+        if multiple:
+            sets = [[split(text) for text in texts] for texts in (actual, one, two)]
+            comparison = compare_label_sets(sets[0], sets[1], sets[2])
+        else:
+            comparison = compare_classes(actual, one, two)
     else:
         if tracking.tags_of(first).get("data.digest") != tracking.tags_of(second).get("data.digest"):
             raise UserError(

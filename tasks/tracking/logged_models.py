@@ -6,22 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
 
 import unfreeze.models
 from unfreeze.models.modality import Modality
-from unfreeze.models.target import Target
+from unfreeze.models.targets import Target
 from unfreeze.tasks.tracking.server import client
-
-_CLASSES_OUT = Schema(
-    [
-        ColSpec(DataType.string, "class"),
-        ColSpec(DataType.double, "probability"),
-        ColSpec(Array(DataType.double), "probabilities"),
-    ]
-)
 
 
 def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
@@ -32,9 +25,15 @@ def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
     """
     types = {name: DataType.binary if isinstance(example[name].iloc[0], bytes) else AnyType() for name in example}
     inputs = Schema([ColSpec(each, str(name)) for name, each in types.items()])
-    if target.classes:
-        return ModelSignature(inputs, _CLASSES_OUT)
-    return ModelSignature(inputs, Schema([ColSpec(DataType.double, column) for column in target.columns]))
+    answer = target.frame(np.ones((1, target.outputs)))  # with every label, where there may be several
+    return ModelSignature(inputs, Schema([ColSpec(_type_of(answer[name].iloc[0]), str(name)) for name in answer]))
+
+
+def _type_of(value: object) -> DataType | Array:
+    """Of a column of answers: numbers, lists, or the text of a class."""
+    if isinstance(value, list):
+        return Array(_type_of(value[0]))
+    return DataType.double if isinstance(value, float) else DataType.string
 
 
 def log_model(run_id: str, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> tuple[str, str]:

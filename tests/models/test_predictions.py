@@ -7,6 +7,7 @@ import pytest
 
 from unfreeze.models import predictions
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.targets import Numbers, SingleLabel
 
 PATH = pa.field("path", pa.string())
 CLASSES = ["cat", "dog", "fox"]
@@ -15,7 +16,7 @@ PROBABILITIES = np.array([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]])
 
 def images(top_k: int = 2) -> tuple[Layout, pa.RecordBatch]:
     """Three images, the middle one unreadable."""
-    layout = Layout(PATH, "pets", "3", CLASSES, [], top_k)
+    layout = Layout(PATH, "pets", "3", SingleLabel(CLASSES), top_k)
     batch = layout.batch(pa.array(["a", "b", "c"]), np.array([0, 2]), PROBABILITIES, {1: "zero bytes"})
     return layout, batch
 
@@ -47,13 +48,13 @@ def test_a_chunk_without_a_readable_row_has_only_reasons() -> None:
 
 
 def test_classes_keep_their_type() -> None:
-    layout = Layout(pa.field("row", pa.int64()), "m", "1", [3, 5], [], 1)
+    layout = Layout(pa.field("row", pa.int64()), "m", "1", SingleLabel([3, 5]), 1)
     batch = layout.batch(pa.array([0]), np.array([0]), np.array([[0.1, 0.9]]), {})
     assert batch.column("class").to_pylist() == [5]
 
 
 def test_a_regression_has_a_column_per_target_which_never_hides_another() -> None:
-    layout = Layout(pa.field("row", pa.int64()), "m", "1", [], ["sales", "model"], 3)
+    layout = Layout(pa.field("row", pa.int64()), "m", "1", Numbers(["sales", "model"]), 3)
     batch = layout.batch(pa.array([0, 1]), np.array([1]), np.array([[1.5, 2.5]]), {0: "no date"})
     assert layout.schema.names == ["row", "sales", "predicted_model", "model", "version", "error"]
     assert batch.column("sales").to_pylist() == [None, 1.5]
@@ -92,7 +93,7 @@ def test_rows_are_counted_by_their_most_probable_class() -> None:
 
 
 def test_values_are_summed_up_by_their_mean_and_range() -> None:
-    layout = Layout(pa.field("row", pa.int64()), "m", "1", [], ["sales"], 3)
+    layout = Layout(pa.field("row", pa.int64()), "m", "1", Numbers(["sales"]), 3)
     tally = Tally()
     for values in ([1.0, 4.0], [10.0]):
         rows = np.arange(len(values))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.images.folds import cross_validate
-from unfreeze.models.target import SingleLabel
+from unfreeze.models.targets import SingleLabel
 from unfreeze.models.training.metrics import accuracy
 
 METRICS = {"accuracy": accuracy}

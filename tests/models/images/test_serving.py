@@ -47,7 +47,7 @@ def saved(tiny_recipe: ImageData, tmp_path_factory: pytest.TempPathFactory) -> S
         [learner.state()],
         build_spec(TrainImages, params, {"data.max_megapixels": 1, "tta.n_aug": 2}),
         tiny_recipe.preprocessing,
-        tiny_recipe.index.classes,
+        tiny_recipe.target,
         tiny_recipe.sizes[POSITION],
     )
     paths = [tiny_recipe.index.rows["path"][int(row)].as_py() for row in tiny_recipe.rows["valid"]]
@@ -146,7 +146,7 @@ def test_an_unreadable_image_names_its_row(saved, bad, monkeypatch):
 def test_the_folder_is_plain_files_that_need_no_weights(saved):
     assert sorted(path.name for path in saved.folder.iterdir()) == ["model.json", "model.safetensors"]
     about = json.loads((saved.folder / "model.json").read_text())
-    assert about["classes"] == ["blue", "green", "red"]
+    assert about["target"]["classes"] == ["blue", "green", "red"]
     assert about["model"]["weights"] == "none"
     assert about["size"] == 48
     assert about["tta"]["n_aug"] == 2

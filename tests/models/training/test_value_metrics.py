@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.target import Numbers, SingleLabel
+from unfreeze.models.targets import Numbers, SingleLabel
 from unfreeze.models.training.metrics import log_loss, mae, r2, rmse, rmspe
 
 TARGETS = np.array([[100.0], [0.0], [200.0], [400.0]])

@@ -4,7 +4,7 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs import OptimizerSpec
-from unfreeze.models.target import Numbers, SingleLabel, check_metrics
+from unfreeze.models.targets import Numbers, SingleLabel, check_metrics
 
 
 def test_the_table_per_class_counts_right_and_wrong():
@@ -58,7 +58,16 @@ def test_two_models_are_compared_on_the_same_rows():
     assert comparison.challenger < comparison.champion
 
 
-@pytest.mark.parametrize(("task", "name"), [("classification", "rmse"), ("regression", "auc"), ("auto", "acuracy")])
-def test_metrics_that_do_not_fit_are_rejected_before_anything_is_read(task, name):
+@pytest.mark.parametrize(
+    ("tasks", "name"),
+    [
+        (["classification"], "rmse"),
+        (["classification"], "map"),
+        (["multi-label classification"], "kappa"),
+        (["regression"], "auc"),
+        (["classification", "regression"], "acuracy"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_rejected_before_anything_is_read(tasks, name):
     with pytest.raises(UserError, match="metrics"):
-        check_metrics(task, [name])
+        check_metrics(tasks, [name])

@@ -1,0 +1,177 @@
+"""Several labels of one row as text, and how text that a person wrote is understood."""
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from unfreeze.models.errors import UserError
+
+SEPARATOR = "|"
+"""Between the labels of one row, wherever they are one text: in an index, in predictions, in figures."""
+SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
+"""What may separate labels, in the order in which it is looked for; ``space`` is any white space."""
+Labels = Literal["auto", "single", "multiple"]
+_RECURRING, _REORDERED, _REPEATED = 0.9, 0.1, 0.01
+_VARIED, _ALONE, _COMBINED = 0.1, 0.75, 2
+
+
+class Understood(NamedTuple):
+    """How the texts of one column were understood.
+
+    Attributes
+    ----------
+    labels
+        Of every row, sorted; None if every text is one label.
+    how
+        For people; empty where that cannot surprise.
+    """
+
+    labels: list[tuple[str, ...]] | None
+    how: str
+
+
+def join(labels: Iterable[str]) -> str:
+    """Labels as one text: sorted, each once; empty for none."""
+    return SEPARATOR.join(sorted(set(labels)))
+
+
+def split(text: str) -> list[str]:
+    """The labels in what `join` returned."""
+    return text.split(SEPARATOR) if text else []
+
+
+def matrix_of(labels: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
+    """Which of the L `names` every row has, (N, L) bool."""
+    place = {name: number for number, name in enumerate(names)}
+    marks = np.zeros((len(labels), len(names)), dtype=bool)
+    for row, found in enumerate(labels):
+        marks[row, [place[str(label)] for label in found]] = True
+    return marks
+
+
+def understand(texts: Sequence[str], labels: Labels, separator: str | None, setting: str) -> Understood:
+    """Whether each text is one label or several, and which.
+
+    One label per row, unless the texts show otherwise. They are lists (``["cat", "indoor"]``) if all of them are. They
+    are combinations of labels if nearly all parts between separators occur in several texts, and a tenth of the texts
+    occur in another order as well, or there are more different texts than parts. Words with white space between them
+    are often one name (`golden retriever`), so there, in place of the latter, the number of words must vary, and either
+    there are twice as many texts as words, or three quarters of the words occur alone.
+
+    Parameters
+    ----------
+    texts
+        Of every row; empty for none.
+    labels
+        ``single`` and ``multiple`` decide without the texts.
+    separator
+        What separates labels, in place of what the texts show.
+    setting
+        Name of the setting of `labels`, for errors.
+
+    Raises
+    ------
+    UserError
+        If a label holds the character that separates labels in results.
+    """
+    if labels == "single":
+        return Understood(None, "")
+    counts = Counter(texts)
+    counts.pop("", None)
+    if separator is not None:
+        return _split(texts, separator, setting)
+    lists = {text: list_in(text) for text in counts}
+    if counts and all(each is not None for each in lists.values()):
+        return _several([lists.get(text) or [] for text in texts], "lists", setting)
+    found = next((name for name in SEPARATORS if separates(counts, name)), None)
+    if found is None and labels == "multiple":
+        found = next((name for name in SEPARATORS if any(len(parts(text, name)) > 1 for text in counts)), "space")
+    if found is not None:
+        return _split(texts, found, setting)
+    return Understood(None, _taken_whole(counts, setting))
+
+
+def _split(texts: Sequence[str], separator: str, setting: str) -> Understood:
+    return _several([parts(text, separator) for text in texts], f"separated by {_shown(separator)}", setting)
+
+
+def _several(labels: Sequence[Sequence[str]], how: str, setting: str) -> Understood:
+    for label in {each for row in labels for each in row}:
+        if SEPARATOR in label:
+            raise UserError(f"{setting}: the label {label!r} holds {SEPARATOR!r}, which separates labels; rename it")
+    sets = [tuple(sorted(set(row))) for row in labels]
+    longest = max(sets, key=len, default=())
+    note = f"any number of labels per image, {how}, such as {', '.join(longest[:4])}"
+    return Understood(sets, f"{note}; `--{setting} single` takes each text as one class")
+
+
+def _shown(separator: str) -> str:
+    return "spaces" if SEPARATORS.get(separator, separator) == " " else f"`{separator}`"
+
+
+def parts(text: str, separator: str) -> list[str]:
+    """What a separator (a key of `SEPARATORS`, or any text) makes of a text; empty parts do not count."""
+    between = SEPARATORS.get(separator, separator)
+    found = text.split() if between == " " else [part.strip() for part in text.split(between)]
+    return [part for part in found if part]
+
+
+def list_in(text: str) -> list[str] | None:
+    """The labels of a list as JSON or Python writes it; None for other text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if not all(isinstance(each, str | int | float) for each in found):
+        return None
+    return [label for each in found if (label := str(each).strip())]
+
+
+def separates(counts: Counter[str], separator: str) -> bool:
+    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule."""
+    found = {text: tuple(parts(text, separator)) for text in counts}
+    orders: dict[frozenset[str], set[tuple[str, ...]]] = {}
+    for each in found.values():
+        orders.setdefault(frozenset(each), set()).add(each)
+    words = Counter(word for labels in orders for word in labels)
+    several = [labels for labels in orders if len(labels) > 1]
+    rows = sum(counts.values())
+    repeated = sum(counts[text] for text, each in found.items() if len(set(each)) < len(each))
+    if not several or repeated > _REPEATED * rows:  # a sentence, not a set
+        return False
+    uses = Counter[bool]()
+    for text, each in found.items():
+        for word in each:
+            uses[words[word] > 1] += counts[text]
+    if uses[True] < _RECURRING * uses.total():
+        return False
+    if sum(len(orders[labels]) > 1 for labels in several) >= _REORDERED * len(several):
+        return True
+    if len(words) >= len(orders):
+        return False
+    if separator != "space":
+        return True
+    lengths = Counter[int]()
+    for text, each in found.items():
+        lengths[len(each)] += counts[text]
+    varied = rows - max(lengths.values()) >= _VARIED * rows
+    alone = sum(frozenset([word]) in orders for word in words)
+    return varied and (len(orders) > _COMBINED * len(words) or alone >= _ALONE * len(words))
+
+
+def _taken_whole(counts: Counter[str], setting: str) -> str:
+    """What a person should know who meant several labels."""
+    for name in SEPARATORS:
+        text = next((text for text in counts if len(parts(text, name)) > 1), None)
+        if text is not None:
+            return f"one label per image, such as {text!r}; `--{setting} multiple` splits them at {_shown(name)}"
+    return ""

@@ -1,0 +1,48 @@
+"""What is predicted: one class per way that targets can be, with everything that follows from it.
+
+A target knows its loss and activation, its metrics, the columns of its predictions, what a report shows of its errors,
+and how two models are compared on it. Nothing else in the project asks "one class, several labels or numbers?".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unfreeze.models.targets.base import Category, Target, mean_in_order
+from unfreeze.models.targets.multi_label import MultiLabel
+from unfreeze.models.targets.numbers import Numbers
+from unfreeze.models.targets.single_label import SingleLabel
+from unfreeze.models.training.metrics import pick_metrics
+
+TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, MultiLabel, Numbers)}
+"""Name -> class; what a spec's task comes to, once the data are known."""
+
+__all__ = [
+    "TARGETS",
+    "Category",
+    "MultiLabel",
+    "Numbers",
+    "SingleLabel",
+    "Target",
+    "check_metrics",
+    "mean_in_order",
+    "target_from",
+]
+
+
+def target_from(settings: Mapping[str, Any]) -> Target:
+    """The target that `Target.settings` describes."""
+    return TARGETS[settings["name"]](**{name: value for name, value in settings.items() if name != "name"})
+
+
+def check_metrics(tasks: Sequence[str], names: Sequence[str]) -> None:
+    """Reject, before anything is read, names that none of the targets of these tasks knows.
+
+    Raises
+    ------
+    UserError
+        See `pick_metrics`.
+    """
+    known = {
+        name: metric for each in TARGETS.values() if each.task in tasks for name, metric in each.known_metrics.items()
+    }
+    pick_metrics(names, known, " or ".join(tasks))

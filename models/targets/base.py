@@ -1,0 +1,173 @@
+"""What every target knows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from unfreeze.models.comparison import Comparison
+from unfreeze.models.errors import UserError, choose
+from unfreeze.models.findings import Findings
+from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.training.losses import LOSSES, MADE_FOR, Loss
+from unfreeze.models.training.metrics import Metric, pick_metrics
+
+Category = str | bool | int | float
+
+
+def mean_in_order(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of arrays of one shape, added up one after another: `numpy.mean` takes another order if there is one row."""
+    return np.asarray(reduce(np.add, members) / len(members))
+
+
+class Target(ABC):
+    """One way that targets can be; registered by `name` in `TARGETS`."""
+
+    name: ClassVar[str]
+    task: ClassVar[str]
+    default_loss: ClassVar[str]
+    known_metrics: ClassVar[Mapping[str, Metric]]
+    default_metrics: ClassVar[Sequence[str]]
+    headline: ClassVar[Sequence[str]] = ()
+    """Metrics that are computed whatever else is wanted, where the data say so."""
+
+    classes: Sequence[Category] = ()
+    """Names of the classes in the order of the outputs; empty for numbers."""
+    columns: Sequence[str] = ()
+    """Names of the numbers in the order of the outputs; empty for classes."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the network's last layer."""
+        return len(self.classes) or len(self.columns)
+
+    def check(self, settings: OptimizerSpec) -> None:
+        """Reject settings that cannot work with such targets.
+
+        Raises
+        ------
+        UserError
+            For a loss of `MADE_FOR` that is for other targets.
+        """
+        task = MADE_FOR.get(settings.loss, self.task)
+        if task != self.task:
+            fitting = [name for name in LOSSES if MADE_FOR.get(name, self.task) == self.task]
+            raise UserError(
+                f"optimizer.loss: {settings.loss} is for {task}, and this is {self.task}; choose auto or one of "
+                f"{', '.join(fitting)}"
+            )
+
+    def loss(self, settings: OptimizerSpec, targets: np.ndarray, device: torch.device) -> Loss:
+        """Training loss; `targets` are those of the training rows, (N,) or (N, T)."""
+        self.check(settings)
+        name = self.default_loss if settings.loss == "auto" else settings.loss
+        return choose(LOSSES, name, "optimizer.loss")(settings, targets, self.outputs, device)
+
+    def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
+        """The named metrics, or those that fit the target."""
+        return pick_metrics(names or self.default_metrics, self.known_metrics, self.task)
+
+    def settled(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
+        """The target with what follows from the kept model's predictions of the validation rows."""
+        return self
+
+    def unbiased_rows(self, actual: np.ndarray) -> np.ndarray:
+        """Those of the validation rows (n,) int64 that `settled` did not look at."""
+        return np.arange(len(actual))
+
+    @abstractmethod
+    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Validation loss over all rows, a scalar float64: no smoothing, no class weights."""
+
+    @abstractmethod
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of what `predictions` and `actual` return."""
+
+    @abstractmethod
+    def predictions(self, outputs: torch.Tensor) -> np.ndarray:
+        """Outputs (N, C) as metrics and users want them, float64: probabilities, or values in the target's scale."""
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """What several models say together: the mean of their predictions (N, C), float64."""
+        return mean_in_order(members)
+
+    @abstractmethod
+    def actual(self, targets: torch.Tensor) -> np.ndarray:
+        """Targets in the same scale."""
+
+    @abstractmethod
+    def majority(self, actual: np.ndarray) -> float:
+        """Accuracy of the commonest answer for every row: what any model must beat; NaN for numbers."""
+
+    @abstractmethod
+    def frame(self, predictions: np.ndarray) -> pd.DataFrame:
+        """What a served model answers, one row per row."""
+
+    @abstractmethod
+    def fields(self, top_k: int) -> list[pa.Field]:
+        """Columns of a file of predictions; of classes or labels the `top_k` most probable ones."""
+
+    @abstractmethod
+    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
+        """What these columns hold for predictions (N, C)."""
+
+    @abstractmethod
+    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
+        """Every row of an evaluation: what it is, what was predicted from the plain view and with TTA, the loss."""
+
+    def captions(self, rows: pd.DataFrame) -> list[str]:
+        """Texts below images: rows of `evaluated` with their ``path``."""
+        return [f"{Path(path).name}\nloss {loss:.2f}" for path, loss in zip(rows["path"], rows["loss"], strict=True)]
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What a model keeps of it, plain JSON: ``name``, and what its constructor takes."""
+
+    @abstractmethod
+    def prefixed(self, model: str, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of one model's predictions in a table of several models."""
+
+    @abstractmethod
+    def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """Size of every row's error, (N,) float64."""
+
+    @abstractmethod
+    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+        """Tables and figures of where the predictions err; artifacts are below `section`."""
+
+    @abstractmethod
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """Paired test of two models' answers (see `frame`) against actual labels (N,) or numbers (N, T).
+
+        See `compare_values` for the margin and blocks.
+
+        Raises
+        ------
+        UserError
+            If the champion answers in another way.
+        """
+
+
+def require_answers(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Reject a champion whose answers lack the `columns` that such a target's have."""
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        raise UserError(
+            f"the champion and the new model cannot be compared: the new one predicts {what}, the champion only "
+            f"{', '.join(map(str, frame.columns))}; train the new model as the champion was, or register it by another "
+            "name"
+        )

@@ -1,0 +1,208 @@
+"""Any number of labels per row."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from sklearn.metrics import precision_recall_fscore_support
+from torch.nn import functional
+
+from unfreeze.models.comparison import Comparison
+from unfreeze.models.errors import UserError
+from unfreeze.models.findings import Findings
+from unfreeze.models.label_comparison import compare_label_sets
+from unfreeze.models.label_sets import join
+from unfreeze.models.plots import plot_labels
+from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.stratification import stratify
+from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
+from unfreeze.models.thresholds import DEFAULT, tuned_thresholds
+from unfreeze.models.training.label_metrics import (
+    LABEL_METRICS,
+    LabelMetric,
+    areas_under_curve,
+    average_precisions,
+    binary_losses,
+)
+from unfreeze.models.training.metrics import Metric, pick_metrics
+
+
+def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:
+    """A metric of probabilities (N, L) and labels (N, L), its decisions made by thresholds (L,)."""
+    return lambda probabilities, actual: metric(probabilities, probabilities >= thresholds, actual.astype(bool))
+
+
+class MultiLabel(Target):
+    """Any number of labels per row, none included: each has a probability by itself.
+
+    Parameters
+    ----------
+    classes
+        Names of the L labels in the order of the logits.
+    thresholds
+        Probability from which on each label is answered, (L,) of them; one half if not given.
+    """
+
+    name, task, default_loss = "multi_label", "multi-label classification", "binary_cross_entropy"
+    known_metrics: ClassVar[Mapping[str, Metric]] = {name: _at(DEFAULT, each) for name, each in LABEL_METRICS.items()}
+    default_metrics = headline = ("accuracy", "f1", "f2", "map", "auc")
+
+    def __init__(self, classes: Sequence[Category] = (), thresholds: Sequence[float] | None = None) -> None:
+        self.classes = self._names = [str(each) for each in classes]
+        self.thresholds = np.full(len(self.classes), DEFAULT) if thresholds is None else np.array(thresholds)
+
+    def check(self, settings: OptimizerSpec) -> None:
+        """Also reject weights of classes: labels are rare by themselves, and their thresholds are tuned."""
+        super().check(settings)
+        if settings.class_weights != "none":
+            raise UserError(
+                f"optimizer.class_weights: {settings.class_weights} is for one class per image; with several labels "
+                "each has a threshold of its own, which is tuned to its frequency; set it to none"
+            )
+
+    def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
+        """Those that count decisions take the target's thresholds."""
+        known = {name: _at(self.thresholds, metric) for name, metric in LABEL_METRICS.items()}
+        return pick_metrics(names or self.default_metrics, known, self.task)
+
+    def settled(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
+        """With the thresholds of the highest F1 on one half of the rows; `unbiased_rows` are the other half."""
+        tuning = np.setdiff1d(np.arange(len(actual)), self.unbiased_rows(actual))
+        return type(self)(self.classes, tuned_thresholds(predictions[tuning], actual[tuning].astype(bool)).tolist())
+
+    def unbiased_rows(self, actual: np.ndarray) -> np.ndarray:
+        """A stratified half of the validation rows, always the same one."""
+        order = np.random.default_rng(0).permutation(len(actual))
+        half: np.ndarray = np.sort(order[stratify(actual[order], (0.5, 0.5)) == 1])
+        return half if len(half) else np.arange(len(actual))
+
+    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Binary cross entropy of logits (N, L) and labels (N, L), the mean over both."""
+        return functional.binary_cross_entropy_with_logits(outputs.double(), targets.double())
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of probabilities and labels (N, L); a probability counts as at least 1e-7."""
+        return float(binary_losses(predictions, actual.astype(bool)).mean())
+
+    def predictions(self, outputs: torch.Tensor) -> np.ndarray:
+        """Probabilities (N, L), each by itself."""
+        probabilities: np.ndarray = outputs.double().sigmoid().numpy()
+        return probabilities
+
+    def actual(self, targets: torch.Tensor) -> np.ndarray:
+        """Labels (N, L) bool."""
+        labels: np.ndarray = targets.numpy().astype(bool)
+        return labels
+
+    def answers(self, predictions: np.ndarray) -> np.ndarray:
+        """Which labels probabilities (N, L) amount to, (N, L) bool."""
+        said: np.ndarray = predictions >= self.thresholds
+        return said
+
+    def majority(self, actual: np.ndarray) -> float:
+        """Share of the commonest combination of labels."""
+        return float(np.unique(actual, axis=0, return_counts=True)[1].max() / len(actual))
+
+    def frame(self, predictions: np.ndarray) -> pd.DataFrame:
+        """``labels``, a list per row, and ``probabilities`` of all labels in their order."""
+        return pd.DataFrame({"labels": self._named(self.answers(predictions)), "probabilities": predictions.tolist()})
+
+    def fields(self, top_k: int) -> list[pa.Field]:
+        """``labels`` as one text (see `models.label_sets.join`), then ``label`` and ``probability`` by rank."""
+        return [pa.field("labels", pa.string()), *ranked_fields("label", pa.string(), min(top_k, len(self.classes)))]
+
+    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
+        """See `fields`."""
+        names = pa.array(self.classes, pa.string())
+        return [
+            pa.array(self._texts(self.answers(predictions)), pa.string()),
+            *ranked_values(names, predictions, top_k),
+        ]
+
+    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
+        """Texts ``labels``, ``predicted_labels``, ``predicted_labels_tta``; ``loss`` (of the plain view).
+
+        Then ``p(LABEL)`` (plain) and ``p_tta(LABEL)`` per label.
+        """
+        table = {
+            "labels": self._texts(actual.astype(bool)),
+            "predicted_labels": self._texts(self.answers(plain)),
+            "predicted_labels_tta": self._texts(self.answers(averaged)),
+            "loss": self.errors(plain, actual),
+        }
+        return pd.DataFrame({**table, **columns_of_probabilities(self.classes, plain, averaged)})
+
+    def captions(self, rows: pd.DataFrame) -> list[str]:
+        """The name of the file, both sets of labels and the loss."""
+        columns = ["path", "labels", "predicted_labels", "loss"]
+        return [
+            f"{Path(path).name}\n{labels or 'none'}\npredicted {predicted or 'none'}, loss {loss:.2f}"
+            for path, labels, predicted, loss in rows[columns].itertuples(index=False)
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """``classes`` and ``thresholds``."""
+        return {"name": self.name, "classes": list(self.classes), "thresholds": self.thresholds.tolist()}
+
+    def prefixed(self, model: str, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """``MODEL_labels``, texts."""
+        return {f"{model}_labels": np.array(self._texts(self.answers(predictions)))}
+
+    def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """Binary cross entropy of every row, the mean over its labels."""
+        losses: np.ndarray = binary_losses(predictions, actual.astype(bool)).mean(axis=1)
+        return losses
+
+    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+        """Threshold, precision, recall, F1, average precision and area under the curve per label."""
+        found, actual = Findings(), actual.astype(bool)
+        precision, recall, f1, support = precision_recall_fscore_support(
+            actual, self.answers(predictions), average=None, zero_division=0
+        )
+        table = pd.DataFrame(
+            {
+                "label": self.classes,
+                "threshold": self.thresholds,
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                "average_precision": average_precisions(predictions, actual),
+                "auc": areas_under_curve(predictions, actual),
+                "rows": support,
+            }
+        )
+        found.frame(f"{section}/per_label.feather", table)
+        found.text(f"{section}/per_label.txt", table.to_string(index=False))
+        found.table(
+            "per-label",
+            f"Per label ({len(actual):,} {section} rows)",
+            table.round(4).astype(object).where(table.notna(), ""),
+        )
+        figure = plot_labels(table, f"Labels ({len(actual):,} {section} rows)")
+        found.figure(f"{section}/labels.png", "F1 and average precision per label", figure)
+        return found
+
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """Paired bootstrap of the mean F1 over labels; `actual` are lists of labels (N,)."""
+        require_answers(champion, ["labels"], "several labels per row")
+        before, after = champion["labels"].tolist(), challenger["labels"].tolist()
+        return compare_label_sets(list(actual), before, after, margin=margin, blocks=blocks)
+
+    def _named(self, marks: np.ndarray) -> list[list[str]]:
+        return [[self._names[label] for label in np.flatnonzero(row)] for row in marks]
+
+    def _texts(self, marks: np.ndarray) -> list[str]:
+        return [join(labels) for labels in self._named(marks)]

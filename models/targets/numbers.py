@@ -1,0 +1,133 @@
+"""One or several numbers per row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch.nn import functional
+
+from unfreeze.models.comparison import Comparison, compare_values
+from unfreeze.models.findings import Findings
+from unfreeze.models.plots import plot_residuals
+from unfreeze.models.sampling import sample_rows
+from unfreeze.models.targets.base import Target, require_answers
+from unfreeze.models.training.metrics import VALUE_METRICS
+
+MOST_DRAWN = 100_000
+"""Rows whose residuals are drawn, at most: a random part of more."""
+
+
+class Numbers(Target):
+    """One or several numbers per row.
+
+    Parameters
+    ----------
+    columns
+        Names of the T numbers in the order of the outputs.
+    log
+        Whether the network is trained on log(1 + number), so that errors count as ratios.
+    deviations
+        Of the training targets, in the scale of training: the loss is in units of their squares. None: 1.
+    """
+
+    name, task, default_loss = "numbers", "regression", "squared_error"
+    known_metrics, default_metrics = VALUE_METRICS, tuple(VALUE_METRICS)
+
+    def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
+        self.columns, self.log = list(columns), log
+        self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
+
+    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""
+        deviations = torch.from_numpy(self._deviations)
+        return functional.mse_loss(outputs.double() / deviations, targets.double() / deviations)
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As `score`, of values (N, T) in their own scale."""
+        if self.log:
+            predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
+        return float(np.square((predictions - actual) / self._deviations).mean())
+
+    def predictions(self, outputs: torch.Tensor) -> np.ndarray:
+        """Values (N, T) in their own scale."""
+        values: np.ndarray = (outputs.double().expm1() if self.log else outputs.double()).numpy()
+        return values
+
+    def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean in the scale of training."""
+        if not self.log:
+            return super().average(members)
+        return np.asarray(np.expm1(super().average([np.log1p(np.maximum(each, 0)) for each in members])))
+
+    def actual(self, targets: torch.Tensor) -> np.ndarray:
+        """Values (N, T) in their own scale."""
+        return self.predictions(targets)
+
+    def majority(self, actual: np.ndarray) -> float:
+        """NaN."""
+        return float("nan")
+
+    def frame(self, predictions: np.ndarray) -> pd.DataFrame:
+        """A column per number."""
+        return pd.DataFrame(predictions, columns=list(self.columns))
+
+    def fields(self, top_k: int) -> list[pa.Field]:
+        """A column per number."""
+        return [pa.field(name, pa.float64()) for name in self.columns]
+
+    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
+        """See `fields`."""
+        return [pa.array(column) for column in predictions.T]
+
+    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
+        """Per number its actual value, ``NAME_predicted`` and ``NAME_predicted_tta``; ``loss`` is the row's error."""
+        table = {name: actual[:, place] for place, name in enumerate(self.columns)}
+        for suffix, predictions in (("", plain), ("_tta", averaged)):
+            table |= {f"{name}_predicted{suffix}": predictions[:, place] for place, name in enumerate(self.columns)}
+        return pd.DataFrame({**table, "loss": self.errors(plain, actual)})
+
+    def settings(self) -> dict[str, Any]:
+        """``columns``, ``log`` and ``deviations``."""
+        return {
+            "name": self.name,
+            "columns": list(self.columns),
+            "log": self.log,
+            "deviations": self._deviations.tolist(),
+        }
+
+    def prefixed(self, model: str, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """``MODEL_COLUMN`` for every number."""
+        return {f"{model}_{name}": predictions[:, place] for place, name in enumerate(self.columns)}
+
+    def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """The largest absolute error of a row's numbers."""
+        largest: np.ndarray = np.abs(predictions - actual).max(1)
+        return largest
+
+    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+        """Residuals of every number, with dates also over time."""
+        found = Findings()
+        rows = sample_rows(np.arange(len(actual)), MOST_DRAWN)
+        days = None if dates is None else dates.iloc[rows]
+        for place, name in enumerate(self.columns):
+            figure = plot_residuals(days, actual[rows, place], predictions[rows, place], name)
+            found.figure(f"{section}/residuals_{name}.png", f"Residuals of {name}", figure)
+        return found
+
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """Paired bootstrap of the RMSPE (trained on a logarithm) or the RMSE."""
+        require_answers(champion, list(self.columns), ", ".join(self.columns))
+        before, after = (each[list(self.columns)].to_numpy(dtype=np.float64) for each in (champion, challenger))
+        metric = "rmspe" if self.log else "rmse"
+        return compare_values(actual.astype(np.float64), before, after, metric, margin=margin, blocks=blocks)

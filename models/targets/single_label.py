@@ -1,0 +1,165 @@
+"""One class per row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from sklearn.metrics import precision_recall_fscore_support
+from torch.nn import functional
+
+from unfreeze.models.calibration import expected_calibration_error, temperature
+from unfreeze.models.comparison import Comparison, compare_classes
+from unfreeze.models.findings import Findings
+from unfreeze.models.plots import plot_confusion
+from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.training.metrics import CLASS_METRICS
+
+SMALLEST_PROBABILITY = 1e-7
+"""One row that a model is wrong about with certainty must not decide between models."""
+
+
+class SingleLabel(Target):
+    """One class per row.
+
+    Parameters
+    ----------
+    classes
+        Names of the C classes in the order of the logits.
+    """
+
+    name, task, default_loss = "single_label", "classification", "cross_entropy"
+    known_metrics, default_metrics = CLASS_METRICS, ("accuracy", "auc", "log_loss")
+    headline = ("accuracy",)
+
+    def __init__(self, classes: Sequence[Category] = ()) -> None:
+        self.classes = list(classes)
+
+    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of logits (N, C) and classes (N,)."""
+        return functional.cross_entropy(outputs.double(), targets)
+
+    def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """Log loss of probabilities (N, C) and class numbers (N,); a probability counts as at least 1e-7."""
+        chosen = predictions[np.arange(len(actual)), actual]
+        return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1)).mean())
+
+    def predictions(self, outputs: torch.Tensor) -> np.ndarray:
+        """Probabilities (N, C)."""
+        probabilities: np.ndarray = outputs.double().softmax(dim=1).numpy()
+        return probabilities
+
+    def actual(self, targets: torch.Tensor) -> np.ndarray:
+        """Class numbers (N,)."""
+        numbers: np.ndarray = targets.numpy()
+        return numbers
+
+    def majority(self, actual: np.ndarray) -> float:
+        """Share of the commonest class."""
+        return float(np.bincount(actual).max() / len(actual))
+
+    def frame(self, predictions: np.ndarray) -> pd.DataFrame:
+        """``class``, ``probability``, and ``probabilities`` of all classes in their order."""
+        top = [self.classes[number] for number in predictions.argmax(1)]
+        return pd.DataFrame({"class": top, "probability": predictions.max(1), "probabilities": predictions.tolist()})
+
+    def fields(self, top_k: int) -> list[pa.Field]:
+        """``class`` and ``probability`` of the most probable class, ``class_2`` and so on of the next."""
+        return ranked_fields("class", pa.array(self.classes).type, min(top_k, len(self.classes)))
+
+    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
+        """See `fields`."""
+        return ranked_values(pa.array(self.classes), predictions, top_k)
+
+    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
+        """Columns ``label``, ``predicted``, ``probability``, ``predicted_tta``, ``probability_tta``, ``loss``.
+
+        The loss is of the plain view. Then ``p(CLASS)`` (plain) and ``p_tta(CLASS)`` per class.
+        """
+        names, chosen = np.asarray(self.classes), plain[np.arange(len(actual)), actual]
+        table = {
+            "label": names[actual],
+            "predicted": names[plain.argmax(1)],
+            "probability": plain.max(1),
+            "predicted_tta": names[averaged.argmax(1)],
+            "probability_tta": averaged.max(1),
+            "loss": -np.log(np.maximum(chosen, np.finfo(np.float64).tiny)),
+        }
+        return pd.DataFrame({**table, **columns_of_probabilities(names, plain, averaged)})
+
+    def captions(self, rows: pd.DataFrame) -> list[str]:
+        """The name of the file, both classes and the loss."""
+        columns = ["path", "label", "predicted", "probability", "loss"]
+        return [
+            f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
+            for path, label, predicted, probability, loss in rows[columns].itertuples(index=False)
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """``classes``."""
+        return {"name": self.name, "classes": list(self.classes)}
+
+    def prefixed(self, model: str, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """``MODEL_class`` and ``MODEL_probability``."""
+        names = np.array([str(each) for each in self.classes])
+        return {f"{model}_class": names[predictions.argmax(1)], f"{model}_probability": predictions.max(1)}
+
+    def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """One minus the probability of the right class."""
+        wrong: np.ndarray = 1 - predictions[np.arange(len(actual)), actual]
+        return wrong
+
+    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+        """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
+        found, classes = Findings(), [str(each) for each in self.classes]
+        found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
+        found.metrics[f"{section}/temperature"] = temperature(predictions, actual)
+        precision, recall, f1, support = precision_recall_fscore_support(
+            actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
+        )
+        table = pd.DataFrame({"class": classes, "precision": precision, "recall": recall, "f1": f1, "rows": support})
+        found.frame(f"{section}/per_class.feather", table)
+        found.text(f"{section}/per_class.txt", table.to_string(index=False))
+        found.table("per-class", f"Per class ({section} rows)", table.round(4))
+        figure = plot_confusion(actual, predictions.argmax(1), classes, f"Confusion ({section} rows)")
+        found.figure(f"{section}/confusion.png", "Confusion matrix", figure)
+        return found
+
+    def compare(
+        self,
+        actual: np.ndarray,
+        champion: pd.DataFrame,
+        challenger: pd.DataFrame,
+        *,
+        margin: float = 0.0,
+        blocks: Sequence[np.ndarray] = (),
+    ) -> Comparison:
+        """McNemar's test on which rows each classifies right."""
+        require_answers(champion, ["class"], "one class per row")
+        before, after = (each["class"].astype(str).to_numpy() for each in (champion, challenger))
+        return compare_classes(actual.astype(str), before, after, margin=margin, blocks=blocks)
+
+
+def ranked_fields(name: str, kind: pa.DataType, count: int) -> list[pa.Field]:
+    """``NAME`` and ``probability``, then ``NAME_2`` and ``probability_2``, and so on."""
+    suffixes = [f"_{rank + 1}" if rank else "" for rank in range(count)]
+    kinds = [(name, kind), ("probability", pa.float64())]
+    return [pa.field(f"{each}{suffix}", kind) for suffix in suffixes for each, kind in kinds]
+
+
+def ranked_values(names: pa.Array, probabilities: np.ndarray, count: int) -> list[pa.Array]:
+    """The `count` most probable of `names` in each row of probabilities (N, C), and how probable they are."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    pairs = zip(order.T, np.take_along_axis(probabilities, order, axis=1).T, strict=True)
+    return [column for best, probability in pairs for column in (names.take(pa.array(best)), pa.array(probability))]
+
+
+def columns_of_probabilities(
+    names: Sequence[Any] | np.ndarray, plain: np.ndarray, averaged: np.ndarray
+) -> dict[str, np.ndarray]:
+    """``p(NAME)`` of the plain view, and ``p_tta(NAME)``."""
+    columns = {f"p({name})": plain[:, number] for number, name in enumerate(names)}
+    return columns | {f"p_tta({name})": averaged[:, number] for number, name in enumerate(names)}
