@@ -79,6 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
     compare.set_defaults(run=_compare)
 
+    report = commands.add_parser("report", help="make a run's report again: one HTML file that needs no network")
+    report.add_argument("run_id", metavar="RUN_ID", help="id of the MLflow run of a training or a sweep")
+    report.add_argument("--out", metavar="FILE", help="copy it to this file as well")
+    report.set_defaults(run=_report)
+
     retrain = commands.add_parser("retrain", help="train a registered model anew on new data; promote if better")
     retrain.add_argument("model", nargs="?", metavar="MODEL", help="name in the model registry, such as cats-dogs")
     add_flags(retrain, Retrain, without=("model",))
@@ -92,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, compare, retrain, predict):
+    for command in (train, table, resume, finder, sweep, compare, report, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     options = parser.parse_args(arguments)
@@ -173,6 +178,13 @@ def _compare(options: argparse.Namespace) -> int:
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
     return _show(compare_runs(*options.runs), options.json, show.comparison)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from unfreeze.tasks.report.publish import report_to_file
+
+    out = None if options.out is None else Path(options.out).expanduser()
+    return _show(report_to_file(options.run_id, out), options.json, show.report)
 
 
 def _retrain(options: argparse.Namespace) -> int:

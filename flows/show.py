@@ -60,6 +60,12 @@ def comparison(result: dict[str, Any]) -> None:
             _lines(f"{count:,} rows that {sides}:", *(f"  {name}" for name in result[what][:20]))
 
 
+def report(result: dict[str, Any]) -> None:
+    """Where a run's report is."""
+    _lines(*(f"The report: {result[name]}" for name in ("out", "artifact") if name in result))
+    pages(result)
+
+
 def lrs(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
     used = {result["method"]: " (used)"}

@@ -13,8 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.findings import Findings
+from unfreeze.models.intervals import gains
 from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
@@ -281,11 +284,16 @@ class Choose(Step):
         data, learner = course.data, course.learner
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
+        trained: np.ndarray | None = None
         most = None if course.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             losses.append((data.target.loss_of(predictions, actual), candidate))
+            trained = predictions if trained is None else trained
+            if candidate.lacks:
+                judges, blocks = data.judges(learner), data.blocks("valid")
+                found.gains += gains(candidate.lacks, judges, predictions, trained, actual, blocks)
         course.begin()
         best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
         rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]

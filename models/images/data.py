@@ -21,12 +21,13 @@ from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
+from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
 from unfreeze.models.images.evaluation import error_reduction, predict_views, predictions_table, row_losses
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.intervals import intervals
+from unfreeze.models.intervals import gains, intervals
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
@@ -273,10 +274,11 @@ class ImageData(TrainingData):
         """Probabilities (N, C) float64 of the plain view."""
         views = self.evaluation_views(candidate.position, split, activations)
         none = TtaSpec(n_aug=0)
-        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
+        members = self.of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
         return np.asarray(np.mean(members, axis=0))
 
-    def _of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+    def of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+        """What `predict` returns with each of the candidate's networks in the learner's place."""
         kind, model = candidate.parts.get("head"), self.params.model
         body = cast(Body, learner.network.body)
         head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
@@ -290,7 +292,7 @@ class ImageData(TrainingData):
         split, position = "test" if section == "test" else "valid", candidate.position
         targets, found = self.targets(split), Findings()
         views = self.evaluation_views(position, split, activations)
-        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
+        members = self.of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
         values: dict[str, float] = {}
         plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
         for suffix, probabilities in (("", plain), ("_tta", averaged)):
@@ -299,8 +301,11 @@ class ImageData(TrainingData):
         values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
         values["majority"] = majority_share(targets)
         if section == "test":
-            for name, (low, high) in intervals(learner.metrics, averaged, targets).items():
-                values |= {f"{name}_tta_low": low, f"{name}_tta_high": high}
+            values |= _ends(intervals(learner.metrics, averaged, targets), "_tta")
+        elif section == "valid":
+            suffix = "_tta" if self.params.keep != "best" or values["loss_tta"] <= values["loss"] else ""
+            judged = averaged if suffix else plain
+            values |= _ends(intervals(self.judges(learner), judged, targets), suffix)
         found.metrics = {f"{section}/{name}": value for name, value in values.items()}
         paths = self.index.rows["path"].take(self.rows[split]).to_pylist()
         predictions = predictions_table(paths, targets, plain, averaged, self.index.classes)
@@ -313,21 +318,13 @@ class ImageData(TrainingData):
             found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
             found.add(self.target.report(averaged, targets, section))
-            self._show_worst(found, position, split, predictions)
+            found.gains += gains("TTA", self.judges(learner), plain, averaged, targets)
+            if self.params.tracking.top_losses:
+                show_top_losses(self, position, split, predictions, found)
+                mistaken = self.target.mistaken(averaged, targets)
+                show_mistakes(self, learner, candidate, split, predictions, mistaken, found)
+            show_label_errors(self, split, predictions, averaged, targets, found)
         return found
-
-    def _show_worst(self, found: Findings, position: int, split: str, predictions: pd.DataFrame) -> None:
-        if not self.params.tracking.top_losses:
-            return
-        worst = predictions.nlargest(self.params.tracking.top_losses, "loss")
-        pixels = self.cache(position).gather(self.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
-        columns = ["path", "label", "predicted", "probability", "loss"]
-        captions = [
-            f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
-            for path, label, predicted, probability, loss in worst[columns].itertuples(index=False)
-        ]
-        figure = plot_images(pixels, captions, "Highest losses")
-        found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
 
     # --- the model
 
@@ -357,6 +354,12 @@ class ImageData(TrainingData):
             f"{len(self.index.classes)} classes of {self.params.data.source}; validation accuracy with TTA "
             f"{metrics['valid/accuracy_tta']:.4f}"
         )
+
+
+def _ends(found: Mapping[str, tuple[float, float]], suffix: str) -> dict[str, float]:
+    """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
+    low = {f"{name}{suffix}_low": ends[0] for name, ends in found.items()}
+    return low | {f"{name}{suffix}_high": ends[1] for name, ends in found.items()}
 
 
 def majority_share(targets: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from unfreeze.models.images.backbones import check_backbone, preprocessing_of
 from unfreeze.models.images.cache import CACHE_VERSION, build_image_caches
 from unfreeze.models.images.classifier import HEADS
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
+from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
@@ -73,11 +74,12 @@ class Images(Modality):
         data = params.data
 
         def list_files() -> tuple[Listing, list[str]]:
-            listing = resolve_source(data, workspace.datasets)
+            listing, left_out = without_excluded(resolve_source(data, workspace.datasets), data.exclude)
             hashes = hash_files([file.path for file in listing.files], THREADS)
             workspace.log(f"{listing.name}: {len(hashes):,} files")
-            if listing.note is not None:
-                workspace.notice(f"{listing.name}: {listing.note}")
+            for note in (listing.note, left_out):
+                if note:
+                    workspace.notice(f"{listing.name}: {note}")
             return listing, hashes
 
         # Not cached: only reading the files can tell whether they changed.

@@ -140,6 +140,17 @@ class TableData(TrainingData):
         dates = self.params.data.date
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
+    def blocks(self, split: str) -> np.ndarray | None:
+        """Weeks of the first column of dates; without dates series; None where there is only one of them."""
+        dates, groups = self.dates(split), self.params.data.group
+        if dates is not None:
+            blocks = dates.to_numpy("datetime64[D]").astype(np.int64) // 7
+        elif groups:
+            blocks = self.frame[groups].iloc[self.rows[split]].groupby(groups, dropna=False).ngroup().to_numpy()
+        else:
+            return None
+        return blocks if len(blocks) and (blocks != blocks[0]).any() else None
+
     # --- evaluation
 
     @cached_property
@@ -154,7 +165,7 @@ class TableData(TrainingData):
         states = [*snapshots, learner.state()]
         yield Candidate(f"network, {len(states)} snapshots" if snapshots else "network", states, position)
         if snapshots:
-            yield Candidate("network, the last weights alone", states[-1:], position)
+            yield Candidate("network, the last weights alone", states[-1:], position, lacks="snapshots")
         if self.params.trees:
             yield Candidate("network and trees", states, position, {"trees": self.trees})
             yield Candidate("trees", [], position, {"trees": self.trees})
