@@ -15,7 +15,7 @@ import unfreeze.models
 
 LONGEST_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept; more are no patch but generated files."""
-SECONDS = 10
+SECONDS = 30
 """For git: a repository on a slow disk must not hold up a training."""
 
 

@@ -30,7 +30,7 @@ def version_of_run(run_id: str) -> Any | None:
 
 
 def local_path(run_id: str, name: str) -> str | None:
-    """The file that an artifact is, whether it is there yet or not; None where artifacts are not files of this machine."""
+    """The file that an artifact is, or would be; None where artifacts are not files of this machine."""
     address = urlsplit(str(get_run(run_id).info.artifact_uri))
     return f"{url2pathname(address.path)}/{name}" if address.scheme in ("", "file") else None
 

@@ -147,9 +147,7 @@ def test_a_table_is_reported_by_what_its_target_finds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sweep_and_retraining_have_theirs(
-    mislabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> None:
     from tests.conftest import draw_stripes
     from unfreeze.flows.retrain import retrain
     from unfreeze.flows.sweep import sweep
@@ -159,7 +157,7 @@ def test_sweep_and_retraining_have_theirs(
     photos = tmp_path / "photos"
     shutil.copytree(mislabelled, photos)
     params = tiny_training(photos, **{"tracking.model_name": "retrained"})
-    space = [Dimension(name="full.ratio", low=1, high=10)]
+    space = [Dimension(name="recipe.full.ratio", low=1, high=10)]
     found = sweep(SweepSpec(trials=3, space=space, study="reported"), params)
     page = page_of(found["run_id"])
     assert "The best of the search is trial" in page
