@@ -17,6 +17,7 @@ OVERFITTED = 2.0
 MOST_WRONG_LABELS = 0.03
 """Share of validation rows that may seem labelled wrong."""
 FEWEST_WRONG_LABELS = 5
+MOST_NAMED = 5
 SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
 
 
@@ -47,8 +48,9 @@ class Training:
         What was noticed about the data.
     label_errors
         Validation rows that seem labelled wrong.
-    drift
-        Rows of a drift report: ``what`` or ``column``, and ``verdict``.
+    drift, shift
+        Rows of a drift report, against the champion's data and of validation against training rows: ``what`` or
+        ``column``, and ``verdict``.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Training:
     notices: Sequence[str] = ()
     label_errors: int = 0
     drift: Sequence[Mapping[str, Any]] = ()
+    shift: Sequence[Mapping[str, Any]] = ()
 
 
 class Headline(NamedTuple):
@@ -205,11 +208,16 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
 
 
 def _of_drift(training: Training) -> list[Suspicion]:
-    drifted = [row for row in training.drift if row.get("verdict") == "large"]
-    if not drifted:
-        return []
-    names = ", ".join(str(row.get("what", row.get("column"))) for row in drifted[:5])
-    return [Suspicion(f"The data moved away from what the champion was trained on: {names}.")]
+    found = []
+    for rows, text in (
+        (training.drift, "The data moved away from what the champion was trained on"),
+        (training.shift, "Validation rows are unlike training rows"),
+    ):
+        names = [str(row.get("what", row.get("column"))) for row in rows if row.get("verdict") == "large"]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            found.append(Suspicion(f"{text}: {', '.join(names[:MOST_NAMED])}{more}."))
+    return found
 
 
 SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}

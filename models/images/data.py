@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import image_statistics
+from unfreeze.models.drift import SHIFT, ImageSample, image_drift, image_statistics, shown_shift
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.activations import ACTIVATIONS_VERSION, precompute
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
@@ -243,6 +243,8 @@ class ImageData(TrainingData):
         found.lines += plan(params, sizes["train"])
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
+        shift = image_drift(*(self._sample(split) for split in ("train", "valid")))
+        found.table(SHIFT, "Validation images against training images", shown_shift(shift))
         summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found
@@ -259,9 +261,14 @@ class ImageData(TrainingData):
 
     def reference(self) -> pd.DataFrame:
         """Statistics and labels of a sample of the training images."""
-        rows = sample_rows(self.rows["train"], SAMPLED)
+        sample = self._sample("train")
+        return sample.statistics.assign(label=list(sample.labels))
+
+    def _sample(self, split: str) -> ImageSample:
+        """Statistics and labels of a sample of a split, without features."""
+        rows = sample_rows(self.rows[split], SAMPLED)
         statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
-        return statistics.assign(label=self.index.rows["label"].take(rows).to_pylist())
+        return ImageSample(self.index.rows["label"].take(rows).to_pylist(), statistics, np.empty((0, 1)))
 
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]

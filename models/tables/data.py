@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import distributions_of
+from unfreeze.models.drift import SHIFT, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.sampling import sample_rows
@@ -115,6 +115,9 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+        shift = table_drift(self.sample(self.rows["train"]), self.sample(self.rows["valid"]))
+        # Dates differ by design where the last days validate.
+        found.table(SHIFT, "Validation rows against training rows", shown_shift(shift[shift["kind"] != "date"]))
         found.lines += plan(self.params, len(self.rows["train"]))
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from unfreeze.models.drift import SHIFT
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Chart, Gain
 from unfreeze.models.modality import modality_from, training_from
@@ -81,7 +82,8 @@ def collect(run_id: str) -> Report:
         kept=run.data.tags.get("unfreeze.kept", ""),
         notices=[notice for part in parts.values() for notice in part.notices],
         label_errors=errors[0] if errors else 0,
-        drift=[row for key, _, rows, _ in parts.get("drift", Part()).tables if key == "drift" for row in rows],
+        drift=_rows(parts, "drift"),
+        shift=_rows(parts, SHIFT),
     )
     version = version_of_run(run_id)
     model = None
@@ -119,6 +121,11 @@ def collect(run_id: str) -> Report:
         commands=next_commands(run, spec, model),
         metrics=dict(sorted(run.data.metrics.items())),
     )
+
+
+def _rows(parts: Mapping[str, Part], wanted: str) -> list[dict[str, Any]]:
+    """Rows of the table of that key, in whichever part it is."""
+    return [row for part in parts.values() for key, _, rows, _ in part.tables if key == wanted for row in rows]
 
 
 def _label_errors(parts: Mapping[str, Part]) -> tuple[int, list[dict[str, Any]]] | None:

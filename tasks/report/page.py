@@ -82,10 +82,10 @@ def render(report: Report) -> str:
 def _tidied(part: Part) -> Part:
     """The part without figures that charts, counts or cards show."""
     drawn = {chart.replaces for chart in part.charts} | {counts.replaces for counts in part.counts}
+    # Those about rows before those about the network, such as its embeddings.
+    ordered = sorted(part.figures.items(), key=lambda each: each[0].startswith("embeddings/"))
     part.figures = {
-        path: title
-        for path, title in part.figures.items()
-        if path not in drawn and not (part.cards and path.endswith(AS_CARDS))
+        path: title for path, title in ordered if path not in drawn and not (part.cards and path.endswith(AS_CARDS))
     }
     return part
 

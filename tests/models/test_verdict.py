@@ -61,6 +61,7 @@ def test_what_is_suspicious_is_said_with_its_number():
     assert "not sure enough" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 0.5})
     assert "8.0% of the validation rows seem labelled wrong" in texts(label_errors=20)
     assert "moved away" in texts(drift=[{"what": "brightness", "verdict": "large"}])
+    assert "unlike training rows: brightness" in texts(shift=[{"what": "brightness", "verdict": "large"}])
     over_fitted = [{"name": "full", "train_loss": 0.01, "metrics": {"loss": 0.3}}]
     assert "Over-fitted" in texts(stages=over_fitted)
     assert "the same image has another label" in texts(notices=["warning: the same image has another label"])
