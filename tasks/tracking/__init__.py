@@ -30,9 +30,10 @@ What is where in MLflow:
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
   - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
 
-- **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (what it was made with); ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows);
-  ``learning_rate/`` (finder); ``valid/`` and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/``
-  (retraining); ``sweep/`` (plots, trials). Tables are feather files.
+- **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (what it was made with);
+  ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows); ``learning_rate/`` (finder); ``valid/``
+  and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/`` (retraining); ``sweep/`` (plots, trials).
+  Tables are feather files.
 - **Registered models**: a version's description and tags hold decisions. Aliases: ``champion`` (served), ``challenger``
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
