@@ -17,7 +17,7 @@ from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import SpecType
 from unfreeze.models.search import TABLE_SPACE, SweepSpec
-from unfreeze.models.specs import Spec, TrainImages
+from unfreeze.models.specs import Spec, TrainImages, Training
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
@@ -89,9 +89,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
     sweep.set_defaults(run=_sweep)
 
+    summary = commands.add_parser(
+        "summary", help="show the network: layers, shapes, parameters, what trains and at which lr"
+    )
+    summary.add_argument(
+        "--table", action="store_true", help="SOURCE is a table: the settings are those of train-table"
+    )
+    _add_source(summary, TrainTables if is_table else TrainImages)
+    summary.add_argument("--stage", help="stage of the recipe (default: the last)")
+    summary.set_defaults(run=_summary)
+
     compare = commands.add_parser("compare", help="compare two trainings on the rows that both evaluated")
     compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
     compare.set_defaults(run=_compare)
+
+    report = commands.add_parser("report", help="make a run's report again: one HTML file that needs no network")
+    report.add_argument("run_id", metavar="RUN_ID", help="id of the MLflow run of a training or a sweep")
+    report.add_argument("--out", metavar="FILE", help="copy it to this file as well")
+    report.set_defaults(run=_report)
 
     retrain = commands.add_parser("retrain", help="train a registered model anew on new data; promote if better")
     retrain.add_argument("model", nargs="?", metavar="MODEL", help="name in the model registry, such as cats-dogs")
@@ -106,7 +121,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, compare, retrain, predict):
+    for command in (train, table, resume, finder, sweep, summary, compare, report, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     return parser.parse_args(arguments)
@@ -174,10 +189,24 @@ def _find_lr(options: argparse.Namespace) -> int:
     return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
 
 
+def _summary(options: argparse.Namespace) -> int:
+    params: Training = _params(options, TrainTables if options.table else TrainImages)
+    from unfreeze.tasks.steps.summary import summarise
+
+    return _show(summarise(params, options.stage), options.json, show.summary)
+
+
 def _compare(options: argparse.Namespace) -> int:
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
     return _show(compare_runs(*options.runs), options.json, show.comparison)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from unfreeze.tasks.report.publish import report_to_file
+
+    out = None if options.out is None else Path(options.out).expanduser()
+    return _show(report_to_file(options.run_id, out), options.json, show.report)
 
 
 def _retrain(options: argparse.Namespace) -> int:

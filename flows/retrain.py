@@ -12,6 +12,7 @@ from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
@@ -69,6 +70,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
         decision = approved(decision, params.approval_hours)
     line = carry_out(decision, comparison, champion, challenger)
     registry.keep_retraining(champion.name, line, challenger.number, data.fingerprint)
+    report_at_end(challenger.run_id)
     if decision.promote:
         notify(params, f"unfreeze: {champion.name} has a new champion", f"{line}: {'; '.join(decision.reasons)}")
     return retraining.summary(trained, champion, challenger, decision, comparison, drift)

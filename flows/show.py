@@ -60,6 +60,19 @@ def comparison(result: dict[str, Any]) -> None:
             _lines(f"{count:,} rows that {sides}:", *(f"  {name}" for name in result[what][:20]))
 
 
+def summary(result: dict[str, Any]) -> None:
+    """A network layer by layer, as a stage trains it."""
+    layers = [{**row, "parameters": f"{row['parameters']:,}" if row["parameters"] else ""} for row in result["layers"]]
+    _table(tuple(layers[0]), [row.values() for row in layers], f"As stage {result['stage']} trains it")
+    _lines(f"{result['parameters']:,} parameters, of which {result['trainable']:,} train")
+
+
+def report(result: dict[str, Any]) -> None:
+    """Where a run's report is."""
+    _lines(*(f"The report: {result[name]}" for name in ("out", "artifact") if name in result))
+    pages(result)
+
+
 def lrs(result: dict[str, Any]) -> None:
     """What the learning-rate finder suggests."""
     used = {result["method"]: " (used)"}

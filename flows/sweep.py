@@ -14,6 +14,7 @@ from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
@@ -59,6 +60,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
             if ended["died"]:
                 under_way.run_trials()  # those that they left behind
             found = {**under_way.finish(), "workers": ended}
+            report_at_end(found["run_id"])
             workers.require_survivor()
             return found
     except KeyboardInterrupt as stopped:
@@ -97,4 +99,6 @@ def register_best(
             choose(run, step)
         elif isinstance(step, Evaluate) and step.section != "baseline":
             evaluate(run, step)
-    return {**best, "metrics": run.metrics, "model": register(run, data, step.course.kept)}
+    model = register(run, data, step.course.kept)
+    report_at_end(run.id)
+    return {**best, "metrics": run.metrics, "model": model}

@@ -21,6 +21,7 @@ from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
@@ -55,7 +56,7 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:
-    """Prepare the data once, take the recipe's steps, register the model."""
+    """Prepare the data once, take the recipe's steps, register the model, report."""
     data = prepare(run.params)
     describe(data, run.id)
     for step in run_recipe(data, FlowWorkspace(), run.record()):
@@ -72,4 +73,6 @@ def follow_recipe(run: Run) -> dict[str, Any]:
                 choose(run, step)
             case Evaluate():
                 evaluate(run, step)
-    return run.summary(register(run, data, step.course.kept))
+    found = run.summary(register(run, data, step.course.kept))
+    report_at_end(run.id)
+    return found

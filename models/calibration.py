@@ -1,10 +1,15 @@
 """Whether probabilities mean what they say."""
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 
 BINS = 15
 SMALLEST = 1e-12
+DRAWS = 200
+"""Of labels, for what is to be expected by chance."""
+MOST_ROWS = 20_000
+"""Rows that are drawn for: of more the chance is next to nothing."""
 
 
 def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray) -> float:
@@ -25,6 +30,33 @@ def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray) ->
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
     return float(np.abs(gaps).sum() / len(actual))
+
+
+def reliability(probabilities: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
+    """The bins of `expected_calibration_error` that have rows: ``confidence`` and ``accuracy`` (means), ``rows``."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == actual
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    rows = np.bincount(bins, minlength=BINS)
+    filled = rows > 0
+    sums = [np.bincount(bins, weights=values, minlength=BINS)[filled] for values in (confidence, right)]
+    return pd.DataFrame(
+        {"confidence": sums[0] / rows[filled], "accuracy": sums[1] / rows[filled], "rows": rows[filled]}
+    )
+
+
+def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) -> float:
+    """The `expected_calibration_error` that perfect probabilities of these rows stay below, at that level.
+
+    The error of few rows is well above 0 whatever the model: here each row is right with the probability that it says.
+    """
+    confidence = probabilities[:MOST_ROWS].max(1)
+    right = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    sums = np.zeros((DRAWS, BINS))
+    for number in np.unique(bins):
+        chosen = bins == number
+        sums[:, number] = confidence[chosen].sum() - right[:, chosen].sum(1)
+    return float(np.quantile(np.abs(sums).sum(1) / len(confidence), level))
 
 
 def temperature(probabilities: np.ndarray, actual: np.ndarray) -> float:

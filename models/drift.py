@@ -30,6 +30,8 @@ FEWEST_ALIKE = 5
 RARE = "(rare)"
 COMMONEST = 50
 """Values of a category that are counted one by one."""
+SHIFT = "shift"
+"""Key of the table of how validation rows differ from training rows."""
 IMAGE_STATISTICS = ("brightness", "contrast", "saturation")
 FEWEST_ROWS = 8
 """Below this, feature spaces are not compared."""
@@ -283,6 +285,14 @@ class ImageSample:
     labels: Sequence[str] | np.ndarray
     statistics: pd.DataFrame
     features: np.ndarray
+
+
+def shown_shift(report: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows of a drift report that say something, those that differ most first, for a table of `SHIFT`."""
+    known = report[report["verdict"] != "unknown"].dropna(axis=1, how="all")
+    ordered = known.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
+    rows = ordered.round(4).to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def image_statistics(pixels: np.ndarray) -> pd.DataFrame:

@@ -1,10 +1,84 @@
-"""What a step found out: metrics, tables, texts and figures, for whoever keeps or shows them."""
+"""What a step found out: metrics, tables, texts, figures and charts, for whoever keeps or shows them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+
+
+class Gain(NamedTuple):
+    """What a part of a training brought: a metric of two models on the same rows.
+
+    Attributes
+    ----------
+    what
+        The part: ``fine-tuning``, ``TTA``.
+    before, after
+        The metric without it and with it.
+    low, high
+        95 % interval of the improvement, which is positive where `after` is better, whatever the metric's direction.
+    rows
+        How many rows both predicted.
+    """
+
+    what: str
+    metric: str
+    before: float
+    after: float
+    improvement: float
+    low: float
+    high: float
+    rows: int
+
+
+class Chart(NamedTuple):
+    """Lines to draw.
+
+    Attributes
+    ----------
+    lines
+        Name -> (x, y), each (n,).
+    log
+        Logarithmic axes: ``x``, ``y``, ``xy`` or none.
+    identity
+        Whether to draw the line on which y equals x.
+    marks
+        Name -> x of a vertical line.
+    replaces
+        Path of a figure that shows the same.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    log: str = ""
+    identity: bool = False
+    marks: Mapping[str, float] = {}
+    replaces: str = ""
+
+
+class Counts(NamedTuple):
+    """A matrix of counts (C, C), rows actual and columns predicted, with the names of both.
+
+    `replaces` is the path of a figure that shows the same.
+    """
+
+    title: str
+    names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    replaces: str = ""
+
+
+class Card(NamedTuple):
+    """A row that is worth a look: facts by name, and for images the picture (JPEG) and what lies over it (PNG)."""
+
+    title: str
+    facts: Mapping[str, str]
+    picture: bytes | None = None
+    overlay: bytes | None = None
 
 
 @dataclass
@@ -23,6 +97,12 @@ class Findings:
         Path -> (title, figure).
     notices, lines : list of str
         What a person must read, and what a log keeps.
+    gains : list of Gain
+        What parts of the training brought.
+    charts, counts : list
+        What a report draws by itself.
+    cards : list of Card
+        Rows with the worst errors.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -32,6 +112,10 @@ class Findings:
     figures: dict[str, tuple[str, Figure]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    gains: list[Gain] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    counts: list[Counts] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
 
     def frame(self, path: str, frame: pd.DataFrame) -> None:
         """Keep a table as a file."""

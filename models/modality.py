@@ -26,6 +26,7 @@ from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import Target
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import LR_PRIORS, Learner
+from unfreeze.models.training.metrics import Metric
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision
 from unfreeze.models.training.suggestions import LrPrior
@@ -77,12 +78,15 @@ class Candidate:
         The stage whose inputs it takes.
     parts
         What else it is made of, by a name that its modality knows.
+    lacks
+        What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
     """
 
     name: str
     states: Sequence[State]
     position: int
     parts: Mapping[str, Any] = field(default_factory=dict)
+    lacks: str = ""
 
 
 class TrainingData(ABC):
@@ -156,6 +160,15 @@ class TrainingData(ABC):
     def metric_names(self) -> list[str]:
         """Metrics to compute; none: those that fit the target."""
         return list(self.params.metrics)
+
+    def judges(self) -> dict[str, Metric]:
+        """What differences of models are measured by: the loss that choices go by, and the first metric."""
+        name, metric = next(iter(self.target.metrics(self.metric_names()).items()))
+        return {"loss": self.target.loss_of, name: metric}
+
+    def blocks(self, split: str) -> np.ndarray | None:
+        """Block of every row of a split (N,), such as its week, where rows are not independent of each other."""
+        return None
 
     @property
     @abstractmethod

@@ -17,6 +17,7 @@ import numpy as np
 
 from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.findings import Findings
+from unfreeze.models.intervals import gains
 from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
@@ -283,7 +284,7 @@ class Choose(Step):
         data, learner = course.data, course.learner
         actual = data.actual("valid")
         losses: list[tuple[float, Candidate]] = []
-        kept, lowest = np.empty(0), math.inf
+        kept, lowest, trained = np.empty(0), math.inf, np.empty(0)
         most = None if course.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
@@ -291,6 +292,9 @@ class Choose(Step):
             losses.append((data.target.loss_of(predictions, actual), candidate))
             if not len(kept) or losses[-1][0] < lowest:
                 kept, lowest = predictions, losses[-1][0]
+            trained = trained if len(trained) else predictions
+            if candidate.lacks:
+                found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
         found.add(data.cross_validation(learner, course.activations))
         best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)

@@ -117,6 +117,10 @@ class Body(nn.Module):
         UserError
             If the network is built for one size and the images have another.
         """
+        return self.pool(self.activations(images))
+
+    def activations(self, images: Tensor) -> Tensor:
+        """What is pooled, float32: a feature map (B, C, H, W) or (B, H, W, C), or tokens (B, N, C); see `forward`."""
         side = self.required_size
         if side is not None and images.shape[-2:] != (side, side):
             height, width = images.shape[-2:]
@@ -124,14 +128,27 @@ class Body(nn.Module):
                 f"this backbone takes images of {side} x {side} pixels, but got {height} x {width}; set data.size "
                 f"(and the size of each stage) to {side}, or choose a backbone without a fixed size"
             )
-        activations = cast(Callable[[Tensor], Tensor], self.network.forward_features)(images).float()
+        return cast(Callable[[Tensor], Tensor], self.network.forward_features)(images).float()
+
+    def pool(self, activations: Tensor) -> Tensor:
+        """Features (B, features) of `activations`; see `forward`."""
         if self._tokens:
-            # Some networks (pit) end in class tokens alone: those are then averaged.
-            skipped = self._prefix_tokens if activations.shape[1] > self._prefix_tokens else 0
-            patches = activations[:, skipped:]
+            patches = self._patches(activations)
             first = activations[:, 0] if self._has_class_token else patches.amax(dim=1)
             return torch.cat([first, patches.mean(dim=1)], dim=1)
         return torch.cat([activations.amax(dim=self._positions), activations.mean(dim=self._positions)], dim=1)
+
+    def feature_map(self, activations: Tensor) -> Tensor | None:
+        """`activations` as a map (B, C, H, W); None where tokens do not form a square."""
+        if not self._tokens:
+            return activations if self._positions == (2, 3) else activations.permute(0, 3, 1, 2)
+        patches = self._patches(activations)
+        side = math.isqrt(patches.shape[1])
+        return patches.mT.unflatten(2, (side, side)) if side * side == patches.shape[1] else None
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        # Some networks (pit) end in class tokens alone: those are then averaged.
+        return tokens[:, self._prefix_tokens if tokens.shape[1] > self._prefix_tokens else 0 :]
 
 
 def load_body(model: ModelSpec, size: int | None = None) -> Body:

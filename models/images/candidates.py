@@ -28,14 +28,14 @@ def image_candidates(
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
-        yield Candidate("the last weights alone", [final], position)
+        yield Candidate("the last weights alone", [final], position, lacks="snapshots")
     frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
     if not frozen:
         return
     initial = _initial(data, final)
     if learner.head_alone is not None and position > frozen[-1]:
         alone = {**initial, **_named_head(learner.head_alone, final)}
-        yield Candidate("head", [alone], frozen[-1])
+        yield Candidate("head", [alone], frozen[-1], lacks="fine-tuning the body")
         yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     if computed := [number for number in frozen if recipe[number].precomputes]:
         views = _activations(data, computed, activations_of)

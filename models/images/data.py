@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import image_statistics
+from unfreeze.models.drift import SHIFT, ImageSample, image_drift, image_statistics, shown_shift
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.activations import ACTIVATIONS_VERSION, precompute
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
@@ -22,13 +22,14 @@ from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
+from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
 from unfreeze.models.images.evaluation import error_reduction, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.intervals import intervals
+from unfreeze.models.intervals import gains, intervals
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
@@ -252,6 +253,8 @@ class ImageData(TrainingData):
             found.metrics["data/distance"] = self.distance
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
+        shift = image_drift(*(self._sample(split) for split in ("train", "valid")))
+        found.table(SHIFT, "Validation images against training images", shown_shift(shift))
         summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found
@@ -276,9 +279,14 @@ class ImageData(TrainingData):
 
     def reference(self) -> pd.DataFrame:
         """Statistics and labels of a sample of the training images."""
-        rows = sample_rows(self.rows["train"], SAMPLED)
+        sample = self._sample("train")
+        return sample.statistics.assign(label=list(sample.labels))
+
+    def _sample(self, split: str) -> ImageSample:
+        """Statistics and labels of a sample of a split, without features."""
+        rows = sample_rows(self.rows[split], SAMPLED)
         statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
-        return statistics.assign(label=self.index.rows["label"].take(rows).to_pylist())
+        return ImageSample(self.index.rows["label"].take(rows).to_pylist(), statistics, np.empty((0, 1)))
 
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
@@ -291,10 +299,11 @@ class ImageData(TrainingData):
         """Probabilities (N, C) float64 of the plain view."""
         views = self.evaluation_views(candidate.position, split, activations)
         none = TtaSpec(n_aug=0)
-        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
+        members = self.of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
         return np.asarray(np.mean(members, axis=0))
 
-    def _of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+    def of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+        """What `predict` returns with each of the candidate's networks in the learner's place."""
         kind, model = candidate.parts.get("head"), self.params.model
         body = cast(Body, learner.network.body)
         head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
@@ -309,7 +318,7 @@ class ImageData(TrainingData):
         split, position = "test" if section == "test" else "valid", candidate.position
         actual, found = self.actual(split), Findings()
         views = self.evaluation_views(position, split, activations)
-        members = self._of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
+        members = self.of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
         values: dict[str, float] = {}
         plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
         target = self.target.settled(plain, actual) if section == "baseline" else self.target
@@ -321,8 +330,11 @@ class ImageData(TrainingData):
         values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
         values["majority"] = target.majority(actual[rows])
         if section == "test":
-            for name, (low, high) in intervals(metrics, averaged, actual).items():
-                values |= {f"{name}_tta_low": low, f"{name}_tta_high": high}
+            values |= _ends(intervals(metrics, averaged, actual), "_tta")
+        elif section == "valid":
+            suffix = "_tta" if self.params.keep != "best" or values["loss_tta"] <= values["loss"] else ""
+            judged = averaged if suffix else plain
+            values |= _ends(intervals(self.judges(), judged[rows], actual[rows]), suffix)
         found.metrics = {f"{section}/{name}": value for name, value in values.items()}
         predictions = target.evaluated(actual, plain, averaged)
         predictions.insert(0, "path", self.index.rows["path"].take(self.rows[split]).to_pylist())
@@ -341,17 +353,13 @@ class ImageData(TrainingData):
             found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
         if section != "baseline":
             found.add(target.report(averaged[rows], actual[rows], section))
-            self._show_worst(found, position, split, predictions)
+            found.gains += gains("TTA", self.judges(), plain[rows], averaged[rows], actual[rows])
+            if self.params.tracking.top_losses:
+                show_top_losses(self, position, split, predictions, found)
+                mistaken = target.mistaken(averaged, actual)
+                show_mistakes(self, learner, candidate, split, predictions, mistaken, found)
+            show_label_errors(self, split, predictions, averaged, actual, found)
         return found
-
-    def _show_worst(self, found: Findings, position: int, split: str, predictions: pd.DataFrame) -> None:
-        if not self.params.tracking.top_losses:
-            return
-        worst = predictions.nlargest(self.params.tracking.top_losses, "loss")
-        pixels = self.cache(position).gather(self.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
-        captions = self.target.captions(worst)
-        figure = plot_images(pixels, captions, "Highest losses")
-        found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
 
     def cross_validation(self, learner: Learner, activations_of: ActivationsOf) -> Findings:
         """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
@@ -390,6 +398,12 @@ class ImageData(TrainingData):
         """Classes, source and the headline of the validation."""
         shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in self.target.headline)
         return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
+
+
+def _ends(found: Mapping[str, tuple[float, float]], suffix: str) -> dict[str, float]:
+    """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
+    low = {f"{name}{suffix}_low": ends[0] for name, ends in found.items()}
+    return low | {f"{name}{suffix}_high": ends[1] for name, ends in found.items()}
 
 
 def _advance_from(advance: Advance, before: int, total: int, rows: int, _: int) -> None:

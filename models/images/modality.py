@@ -20,6 +20,7 @@ from unfreeze.models.images.classifier import HEADS
 from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
+from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
@@ -90,7 +91,7 @@ class Images(Modality):
             data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
 
         def list_files() -> tuple[Listing, list[str]]:
-            listing = resolve_source(data, workspace.datasets)
+            listing, left_out = without_excluded(resolve_source(data, workspace.datasets), data.exclude)
             hashes = hash_files([file.path for file in listing.files], THREADS)
             workspace.log(f"{listing.name}: {len(hashes):,} files")
             listing, hashes = unite_copies(listing, hashes, data.labels)
@@ -100,7 +101,7 @@ class Images(Modality):
                     f"data.labels: {listing.name} has {now} per image, and the training of data.split_like had {then}; "
                     "set data.labels to auto, or train a model of another name"
                 )
-            for note in (listing.note, listing.how):
+            for note in (listing.note, listing.how, left_out):
                 if note:
                     workspace.notice(f"{listing.name}: {note}")
             return listing, hashes

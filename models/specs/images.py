@@ -86,6 +86,11 @@ class DataSpec(Spec):
         description="Column of a CSV or feather source that says `train`, `valid` or `test` per row. "
         "Empty: split by `valid_fraction`.",
     )
+    exclude: str | None = Field(
+        default=None,
+        description="A text file of image paths, one a line, that are left out, such as the likely label errors that a "
+        "report lists; relative ones begin at the file's folder. Empty: none.",
+    )
     max_megapixels: float = Field(
         default=100,
         gt=0,

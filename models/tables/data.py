@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import distributions_of
+from unfreeze.models.drift import SHIFT, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.sampling import sample_rows
@@ -115,6 +115,9 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+        shift = table_drift(self.sample(self.rows["train"]), self.sample(self.rows["valid"]))
+        # Dates differ by design where the last days validate.
+        found.table(SHIFT, "Validation rows against training rows", shown_shift(shift[shift["kind"] != "date"]))
         found.lines += plan(self.params, len(self.rows["train"]))
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
@@ -140,6 +143,17 @@ class TableData(TrainingData):
         dates = self.params.data.date
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
+    def blocks(self, split: str) -> np.ndarray | None:
+        """Weeks of the first column of dates; without dates series; None where there is only one of them."""
+        dates, groups = self.dates(split), self.params.data.group
+        if dates is not None:
+            blocks = dates.to_numpy("datetime64[D]").astype(np.int64) // 7
+        elif groups:
+            blocks = self.frame[groups].iloc[self.rows[split]].groupby(groups, dropna=False).ngroup().to_numpy()
+        else:
+            return None
+        return blocks if len(blocks) and (blocks != blocks[0]).any() else None
+
     # --- evaluation
 
     @cached_property
@@ -154,7 +168,7 @@ class TableData(TrainingData):
         states = [*snapshots, learner.state()]
         yield Candidate(f"network, {len(states)} snapshots" if snapshots else "network", states, position)
         if snapshots:
-            yield Candidate("network, the last weights alone", states[-1:], position)
+            yield Candidate("network, the last weights alone", states[-1:], position, lacks="snapshots")
         if self.params.trees:
             yield Candidate("network and trees", states, position, {"trees": self.trees})
             yield Candidate("trees", [], position, {"trees": self.trees})

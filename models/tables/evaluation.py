@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.findings import Findings
-from unfreeze.models.intervals import intervals
+from unfreeze.models.intervals import gains, intervals
 from unfreeze.models.modality import Candidate
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.tables.baselines import group_mean
@@ -27,6 +27,8 @@ MODELS = {
     "mean": ("mean by group", "baseline/mean_"),
 }
 """Model -> its name for people, and the prefix of its metrics."""
+COMPARED = ("tree", "mean")
+"""Models that the kept one is compared with, with an interval."""
 
 
 def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> Findings:
@@ -40,9 +42,10 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
     predictions = _predictions(data, learner, candidate, rows, found)
     kept = predictions["kept"]
     found.metrics[f"{section}/loss"] = data.target.loss_of(kept, actual)
-    if section == "test":
-        for name, (low, high) in intervals(learner.metrics, kept, actual).items():
-            found.metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+    blocks = data.blocks(section)
+    sure = intervals(learner.metrics if section == "test" else data.judges(), kept, actual, blocks=blocks)
+    for name, (low, high) in sure.items():
+        found.metrics |= {f"{section}/{name}_low": low, f"{section}/{name}_high": high}
     table, columns = [], dict[str, np.ndarray]()
     for model, values in predictions.items():
         title, prefix = MODELS[model]
@@ -52,6 +55,8 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         shown = f"{title} ({candidate.name})" if model == "kept" else title
         table.append({"model": shown, **{name: round(float(value), 5) for name, value in metrics.items()}})
         columns |= data.target.prefixed(model, values)
+        if model in COMPARED and not np.array_equal(values, kept):
+            found.gains += gains(f"the kept model over {title}", data.judges(), values, kept, actual, blocks)
     found.table("models", f"Models on the same {section} rows", table)
     found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
     found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]

@@ -14,6 +14,7 @@ import torch
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.findings import Findings
+from unfreeze.models.label_errors import LabelErrors
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.training.losses import LOSSES, MADE_FOR, Loss
 from unfreeze.models.training.metrics import Metric, pick_metrics
@@ -125,6 +126,10 @@ class Target(ABC):
         """Texts below images: rows of `evaluated` with their ``path``."""
         return [f"{Path(path).name}\nloss {loss:.2f}" for path, loss in zip(rows["path"], rows["loss"], strict=True)]
 
+    def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What a card says of a row of `evaluated`, by name."""
+        return {"loss": f"{row['loss']:.3f}"}
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What a model keeps of it, plain JSON: ``name``, and what its constructor takes."""
@@ -136,6 +141,15 @@ class Target(ABC):
     @abstractmethod
     def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
         """Size of every row's error, (N,) float64."""
+
+    def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """Number of the output that made a row wrong, (N,) int64; -1 where it is right, or where none is to blame."""
+        return np.full(len(actual), -1)
+
+    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> LabelErrors:
+        """Rows that are probably labelled wrong; none where labels are no classes."""
+        none = np.empty(0, np.int64)
+        return LabelErrors(none, none)
 
     @abstractmethod
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:

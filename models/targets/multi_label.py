@@ -145,6 +145,14 @@ class MultiLabel(Target):
             for path, labels, predicted, loss in rows[columns].itertuples(index=False)
         ]
 
+    def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Labels, prediction with TTA and loss."""
+        return {
+            "labels": row["labels"] or "none",
+            "predicted": row["predicted_labels_tta"] or "none",
+            **super().facts(row),
+        }
+
     def settings(self) -> dict[str, Any]:
         """``classes`` and ``thresholds``."""
         return {"name": self.name, "classes": list(self.classes), "thresholds": self.thresholds.tolist()}
@@ -157,6 +165,11 @@ class MultiLabel(Target):
         """Binary cross entropy of every row, the mean over its labels."""
         losses: np.ndarray = binary_losses(predictions, actual.astype(bool)).mean(axis=1)
         return losses
+
+    def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """The label whose probability is farthest off, in rows whose labels are not all right."""
+        farthest = np.abs(predictions - actual).argmax(1)
+        return np.where((self.answers(predictions) == actual.astype(bool)).all(1), -1, farthest)
 
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
         """Threshold, precision, recall, F1, average precision and area under the curve per label."""

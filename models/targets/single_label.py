@@ -1,6 +1,6 @@
 """One class per row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +8,26 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch.nn import functional
 
-from unfreeze.models.calibration import expected_calibration_error, temperature
+from unfreeze.models.calibration import (
+    calibration_error_by_chance,
+    expected_calibration_error,
+    reliability,
+    temperature,
+)
 from unfreeze.models.comparison import Comparison, compare_classes
-from unfreeze.models.findings import Findings
+from unfreeze.models.findings import Chart, Counts, Findings
+from unfreeze.models.label_errors import LabelErrors, find_label_errors
 from unfreeze.models.plots import plot_confusion
 from unfreeze.models.targets.base import Category, Target, require_answers
 from unfreeze.models.training.metrics import CLASS_METRICS
 
 SMALLEST_PROBABILITY = 1e-7
 """One row that a model is wrong about with certainty must not decide between models."""
+MOST_CLASSES_COUNTED = 20
+"""Classes whose confusion is a table of numbers; that of more is an image."""
 
 
 class SingleLabel(Target):
@@ -98,6 +106,14 @@ class SingleLabel(Target):
             for path, label, predicted, probability, loss in rows[columns].itertuples(index=False)
         ]
 
+    def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Label, prediction with TTA and loss."""
+        return {
+            "label": str(row["label"]),
+            "predicted": f"{row['predicted_tta']} ({row['probability_tta']:.3f})",
+            **super().facts(row),
+        }
+
     def settings(self) -> dict[str, Any]:
         """``classes``."""
         return {"name": self.name, "classes": list(self.classes)}
@@ -112,10 +128,20 @@ class SingleLabel(Target):
         wrong: np.ndarray = 1 - predictions[np.arange(len(actual)), actual]
         return wrong
 
+    def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """The most probable class of rows in which it is not the right one."""
+        top = predictions.argmax(1)
+        return np.where(top == actual, -1, top)
+
+    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> LabelErrors:
+        """See `find_label_errors`."""
+        return find_label_errors(predictions, actual)
+
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
         """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
         found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
+        found.metrics[f"{section}/ece_by_chance"] = calibration_error_by_chance(predictions)
         found.metrics[f"{section}/temperature"] = temperature(predictions, actual)
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
@@ -126,6 +152,13 @@ class SingleLabel(Target):
         found.table("per-class", f"Per class ({section} rows)", table.round(4))
         figure = plot_confusion(actual, predictions.argmax(1), classes, f"Confusion ({section} rows)")
         found.figure(f"{section}/confusion.png", "Confusion matrix", figure)
+        if len(classes) <= MOST_CLASSES_COUNTED:
+            counts = confusion_matrix(actual, predictions.argmax(1), labels=range(len(classes)))
+            found.counts.append(Counts("Confusion matrix", classes, counts.tolist(), f"{section}/confusion.png"))
+        bins = reliability(predictions, actual)
+        found.frame(f"{section}/calibration.feather", bins)
+        line = (bins["confidence"].tolist(), bins["accuracy"].tolist())
+        found.charts.append(Chart("Calibration", "probability", "share that is right", {"model": line}, identity=True))
         return found
 
     def compare(

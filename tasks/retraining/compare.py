@@ -45,7 +45,7 @@ def compare_models(
             f"{comparison.metric} on {comparison.rows:,} rows: champion {comparison.champion:.4f}, "
             f"challenger {comparison.challenger:.4f} ({comparison.test}: p = {comparison.p_value:.3f})"
         )
-        keep_findings(challenger.run_id, found)
+        keep_findings(challenger.run_id, found, "comparison")
         return comparison
 
     return as_task(f"compare {challenger.number} with champion {champion.number}", compare)
@@ -85,7 +85,7 @@ def report_drift(training: Training, data: Prepared, champion: registry.Version,
         found.frame("drift/report.feather", report)
         found.text("drift/report.txt", report.to_string(index=False))
         found.table("drift", f"Data against those of version {champion.number}", rows)
-        keep_findings(run_id, found)
+        keep_findings(run_id, found, "drift")
         return rows
 
     return as_task("compare data with the champion's", compare)

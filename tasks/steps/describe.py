@@ -36,7 +36,7 @@ def _describe(data: TrainingData, run_id: str) -> None:
     name = Path(source).name or source
     tracking.log_data_set(run_id, name, prepared.digest, source, prepared.splits)
     tracking.log_file(run_id, data.kept_file, "data")
-    keep_findings(run_id, data.describe())
+    keep_findings(run_id, data.describe(), "data")
     tracking.log_frame(run_id, data.reference(), REFERENCE)
     # Last: a run that was killed within this step does it again.
     rows = str(sum(prepared.splits.values()))

@@ -21,7 +21,7 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
     """Compare the models that the training could end with, and keep the best on the validation rows."""
 
     def chosen() -> dict[str, float]:
-        metrics = keep_findings(run.id, step.run(snapshots_of(run)), step.course.learner.progress.step)
+        metrics = keep_findings(run.id, step.run(snapshots_of(run)), "choice", step.course.learner.progress.step)
         tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.name})
         return metrics
 
@@ -30,7 +30,11 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
 
 def evaluate(run: Run, step: Evaluate) -> dict[str, float]:
     """Evaluate a model on all rows of a split, and log everything that shows where it errs."""
-    metrics = as_task(step.name, lambda: keep_findings(run.id, step.run(), step.course.learner.progress.step))
+
+    def evaluated() -> dict[str, float]:
+        return keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step)
+
+    metrics = as_task(step.name, evaluated)
     run.metrics |= metrics
     return metrics
 

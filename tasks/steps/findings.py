@@ -4,10 +4,23 @@ from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.progress import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
+from unfreeze.tasks.report.parts import keep_part
 
 
-def keep_findings(run_id: str, found: Findings, step: int = 0) -> dict[str, float]:
-    """Log everything that was found out; returns the finite metrics."""
+def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dict[str, float]:
+    """Log everything that was found out; returns the finite metrics.
+
+    Parameters
+    ----------
+    run_id
+        The MLflow run.
+    found
+        What was found out.
+    part
+        Name of the report's part that shows it, see `unfreeze.tasks.report`.
+    step
+        Of the metrics.
+    """
     metrics = tracking.as_float(found.metrics)
     if metrics:
         with tracking.MetricLog(run_id) as log:
@@ -20,6 +33,7 @@ def keep_findings(run_id: str, found: Findings, step: int = 0) -> dict[str, floa
         show_table(rows, key, title)
     for path, (title, figure) in found.figures.items():
         log_figure(run_id, figure, path, title)
+    keep_part(run_id, part, found)
     for line in found.lines:
         log_info(line)
     for line in found.notices:

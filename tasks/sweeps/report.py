@@ -23,8 +23,10 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
 from scipy.stats import wilcoxon
 
+from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
+from unfreeze.tasks.report.parts import keep_part
 from unfreeze.tasks.sweeps.study import best_trial
 
 _PLOTS = {
@@ -96,10 +98,12 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
 
 def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None:
     """Store plots and tables of a sweep under ``sweep/`` in its MLflow run, and show them on the Prefect page."""
+    found = Findings()
     for name, (page, figure) in draw_study(study, objectives).items():
         # Each page brings its own plotly.js: it opens without a network.
         tracking.log_text(run_id, page.to_html(include_plotlyjs=True), f"sweep/{name}.html")
         log_figure(run_id, figure, f"sweep/{name}.png", _PLOTS[name][1])
+        found.figure(f"sweep/{name}.png", _PLOTS[name][1], figure)
     names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
     trials = study.trials_dataframe().rename(columns=names)
     tracking.log_frame(run_id, _as_feather(trials), "sweep/trials.feather")
@@ -109,6 +113,22 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
         tracking.log_frame(run_id, _as_feather(table), "sweep/search_vs_rule_of_thumb.feather")
         tracking.log_text(run_id, table.to_string(index=False), "sweep/search_vs_rule_of_thumb.txt")
         show_table(rows, "search-vs-rule-of-thumb", "Search against the rule of thumb")
+        found.table("search-vs-rule-of-thumb", "Search against the rule of thumb", rows)
+        found.lines = _verdict(rows, objectives[0])
+    keep_part(run_id, "search", found)
+
+
+def _verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
+    """What the search gained, in words, from `compare_with_rules`."""
+    best, *rules = rows
+    lines = [f"The best of the search is trial {best['trial']} with {objective} {best[objective]}."]
+    for rule in rules:
+        within = rule.get("within noise")
+        sure = "; one seed each, so it may be chance"
+        if within is not None:
+            sure = f", {'within' if within else 'more than'} the noise of the seeds"
+        lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}: {rule['difference']:+.4g}{sure}.")
+    return lines
 
 
 def _first_objective(study: optuna.Study) -> optuna.Study:

@@ -34,6 +34,7 @@ from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
 from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from unfreeze.tasks.sweeps.trial import TrialRunner
+from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
 
 
@@ -143,6 +144,7 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     if run_id is None:
         params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
         run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
+        log_origin(run_id)
         describe(prepare(training), run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)

@@ -8,6 +8,8 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
 ``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
 ``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
+``origin.py``          the code and the machine that a run was made with
+``history.py``         what a run has logged so far, read back
 ``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
 =====================  ===============================================================================================
 
@@ -28,9 +30,10 @@ What is where in MLflow:
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
   - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
 
-- **Artifacts of a run**: ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows);
-  ``learning_rate/`` (finder); ``valid/`` and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/``
-  (retraining); ``sweep/`` (plots, trials). Tables are feather files.
+- **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (what it was made with);
+  ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows); ``learning_rate/`` (finder); ``valid/``
+  and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/`` (retraining); ``sweep/`` (plots, trials).
+  Tables are feather files.
 - **Registered models**: a version's description and tags hold decisions. Aliases: ``champion`` (served), ``challenger``
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """

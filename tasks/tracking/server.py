@@ -92,6 +92,12 @@ def page(run_id: str) -> str | None:
     return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}?{WORKFLOW}"
 
 
+def artifact_page(run_id: str, name: str) -> str:
+    """Address of an artifact on MLflow's page; without a server the part that follows the server's own address."""
+    server = (page(run_id) or "").partition("/#")[0]
+    return f"{server}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}/artifacts/{name}?{WORKFLOW}"
+
+
 def runs_page(server: str, experiment: str) -> str:
     """Address of an experiment's table of runs, with our columns; `experiment` is an id."""
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"

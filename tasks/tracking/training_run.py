@@ -20,6 +20,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
 MAX_SOURCE_NAME = 200
@@ -60,7 +61,7 @@ class Run:
     def summary(self, model: dict[str, str]) -> dict[str, Any]:
         """What the training came to, for a person's table and a program's JSON."""
         tags = tracking.get_run(self.id).data.tags
-        stages = list(dict(sorted(_by_position(tags, _STAGE).items())).values())
+        stages = stages_of(tags)
         rows = [
             {
                 "stage": stage["name"],
@@ -85,6 +86,11 @@ class Run:
         """The run's ids and the seconds it has taken so far."""
         experiment = tracking.get_run(self.id).info.experiment_id
         return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
+
+
+def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
+    """Results of a run's stages so far, in their order; see `unfreeze.models.recipe.Train.result`."""
+    return [result for _, result in sorted(_by_position(tags, _STAGE).items())]
 
 
 def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
@@ -123,6 +129,7 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
         held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
+        log_origin(run.id)
         held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
         yield run
 

@@ -63,6 +63,14 @@ def elsewhere(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
+def test_the_wheel_holds_what_a_report_is_made_of(installed: Path) -> None:
+    assert {path.name for path in (installed / "unfreeze" / "tasks" / "report").iterdir()} >= {
+        "report.html.j2",
+        "style.css",
+        "page.py",
+    }
+
+
 def write_foreign_packages(folder: Path) -> None:
     for name in OTHERS:
         (folder / name).mkdir(parents=True)

@@ -1,0 +1,102 @@
+"""Images that a model is wrong about, as a person wants to see them: large, with what misled it, and wrong labels."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from unfreeze.models.findings import Card, Findings
+from unfreeze.models.images.classifier import normalise_bytes
+from unfreeze.models.images.decode import UnreadableImage, make_square, read_image
+from unfreeze.models.images.grad_cam import grad_cam, overlay
+from unfreeze.models.modality import Candidate
+from unfreeze.models.plots import plot_images
+from unfreeze.models.training.learner import Learner
+
+if TYPE_CHECKING:
+    from unfreeze.models.images.data import ImageData
+
+MOST_CARDS = 12
+LARGEST = 640
+"""Side in pixels of the images on cards, at most: smaller ones have all of their pixels."""
+MOST_LISTED = 50
+"""Likely label errors that a table shows; a file has all."""
+
+
+def show_top_losses(data: "ImageData", position: int, split: str, predictions: pd.DataFrame, found: Findings) -> None:
+    """A figure of the rows of `Target.evaluated` with the highest loss."""
+    worst = predictions.nlargest(data.params.tracking.top_losses, "loss")
+    pixels = data.cache(position).gather(data.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
+    figure = plot_images(pixels, data.target.captions(worst), "Highest losses")
+    found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
+
+
+def show_mistakes(
+    data: "ImageData",
+    learner: Learner,
+    candidate: Candidate,
+    split: str,
+    predictions: pd.DataFrame,
+    mistaken: np.ndarray,
+    found: Findings,
+) -> None:
+    """A card for each of the worst mistakes, with what spoke for it in the image.
+
+    Parameters
+    ----------
+    predictions
+        Rows of the split, see `Target.evaluated`.
+    mistaken
+        See `Target.mistaken`.
+    """
+    wrong = predictions[mistaken >= 0]
+    worst = wrong.nlargest(min(MOST_CARDS, data.params.tracking.top_losses), "loss")
+    if worst.empty:
+        return
+    rows = worst.index.to_numpy()
+    pixels = data.cache(candidate.position).gather(data.rows[split][rows]).to(data.device)
+    inputs = normalise_bytes(pixels, data.preprocessing)
+    maps = data.of_members(learner, candidate, lambda: grad_cam(learner.network, inputs, mistaken[rows]))
+    found_maps = [each for each in maps if each is not None]
+    heats = np.mean(found_maps, axis=0) if found_maps else [None] * len(rows)
+    records = cast(list[dict[str, Any]], worst.to_dict("records"))
+    for row, heat in zip(records, heats, strict=True):
+        path = str(row["path"])
+        facts, picture = {**data.target.facts(row), "path": path}, _picture(data, path)
+        # A map that is 0 everywhere says that no place speaks for the class, which an overlay cannot show.
+        over = overlay(heat) if picture is not None and heat is not None and heat.max() > 0 else None
+        found.cards.append(Card(Path(path).name, facts, picture, over))
+
+
+def show_label_errors(
+    data: "ImageData", split: str, predictions: pd.DataFrame, averaged: np.ndarray, targets: np.ndarray, found: Findings
+) -> None:
+    """Rows that are probably labelled wrong, as a table, and their paths as a file that `data.exclude` takes."""
+    suspected = data.target.label_errors(averaged, targets)
+    if not len(suspected.rows):
+        return
+    rows, names = suspected.rows, np.array([str(each) for each in data.target.classes])
+    table = predictions.loc[rows, ["path", "label"]].assign(
+        suggested=names[suspected.suggested],
+        probability_of_label=averaged[rows, targets[rows]].round(4),
+        probability_of_suggested=averaged[rows, suspected.suggested].round(4),
+    )
+    found.frame(f"{split}/label_errors.feather", table.reset_index(drop=True))
+    found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
+    found.table("label-errors", f"Likely label errors: {len(rows):,} {split} images", table.head(MOST_LISTED))
+
+
+def _picture(data: "ImageData", path: str) -> bytes | None:
+    """The square that the network sees, with the image's own pixels up to `LARGEST`; None if it is no longer there."""
+    try:
+        image = read_image(Path(path), data.params.data.max_megapixels, at_least=LARGEST)
+    except (UnreadableImage, OSError):
+        return None
+    side = min(LARGEST, *image.size)
+    square = make_square(image, side, data.params.data.fit, data.preprocessing.interpolation)
+    encoded = io.BytesIO()
+    Image.fromarray(square).save(encoded, "JPEG", quality=88, optimize=True)
+    return encoded.getvalue()

@@ -1,0 +1,50 @@
+"""Rows whose label is probably wrong, by confident learning.
+
+After Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LabelErrors(NamedTuple):
+    """Suspected rows, the most suspicious first.
+
+    Attributes
+    ----------
+    rows
+        Their numbers, (n,) int64.
+    suggested
+        The class that each seems to be of, (n,) int64.
+    """
+
+    rows: np.ndarray
+    suggested: np.ndarray
+
+
+def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
+    """Rows that confidently belong to another class than they are labelled with.
+
+    The threshold of a class is the mean probability that its own rows have of it. A row belongs confidently to the most
+    probable class among those whose threshold it reaches; where that is not its label, it is off the diagonal of the
+    confident joint. Rows are ordered by the probability of their own label, the lowest first.
+
+    Parameters
+    ----------
+    probabilities
+        (N, C) float64, of a model that was not trained on these rows.
+    labels
+        Class numbers (N,) int64.
+    """
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, weights=own, minlength=classes)
+    # Of a class without rows no threshold is known, so nothing belongs to it confidently.
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
+    confident = reached.argmax(1)
+    suspected = np.flatnonzero((reached.max(1) >= 0) & (confident != labels))
+    ordered = suspected[np.argsort(own[suspected], kind="stable")]
+    return LabelErrors(ordered, confident[ordered])

@@ -1,0 +1,243 @@
+"""What a training came to, in words: what each part brought, and what is suspicious about it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from unfreeze.models.findings import Gain
+from unfreeze.models.search import LOWER_IS_BETTER
+
+FEWEST_ROWS = 100
+"""Validation rows below which one row is worth a percent or more."""
+UNCALIBRATED = 0.05
+"""Calibration error from which probabilities are worth mending."""
+OVERFITTED = 2.0
+"""Validation loss over training loss from which a network has learned its rows by heart."""
+MOST_WRONG_LABELS = 0.03
+"""Share of validation rows that may seem labelled wrong."""
+FEWEST_WRONG_LABELS = 5
+MOST_NAMED = 5
+SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
+
+
+class Suspicion(NamedTuple):
+    """Something a person should look at; `serious` if the result must not be believed before."""
+
+    text: str
+    serious: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a verdict is made of.
+
+    Attributes
+    ----------
+    metrics
+        ``SECTION/NAME`` -> value, with ``_low`` and ``_high`` where there is an interval.
+    splits
+        Rows of ``train``, ``valid`` and ``test``.
+    stages
+        Results of the stages in order, see `unfreeze.models.recipe.Train.result`.
+    gains
+        What parts of it brought.
+    kept
+        Name of the model that the training ended with; empty if it is unknown.
+    notices
+        What was noticed about the data.
+    label_errors
+        Validation rows that seem labelled wrong.
+    drift, shift
+        Rows of a drift report, against the champion's data and of validation against training rows: ``what`` or
+        ``column``, and ``verdict``.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    stages: Sequence[Mapping[str, Any]] = ()
+    gains: Sequence[Gain] = ()
+    kept: str = ""
+    notices: Sequence[str] = ()
+    label_errors: int = 0
+    drift: Sequence[Mapping[str, Any]] = ()
+    shift: Sequence[Mapping[str, Any]] = ()
+
+
+class Headline(NamedTuple):
+    """A metric of the model that was kept, with its 95 % interval."""
+
+    name: str
+    section: str
+    value: float
+    low: float
+    high: float
+
+
+def headlines(metrics: Mapping[str, float]) -> list[Headline]:
+    """Every metric that has an interval, those of the test rows first and losses last."""
+    found = []
+    for key, value in metrics.items():
+        section, _, name = key.partition("/")
+        ends = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+        if section in SECTIONS and ends[0] is not None and ends[1] is not None:
+            found.append(Headline(name, section, value, ends[0], ends[1]))
+    sections = list(SECTIONS)
+    return sorted(found, key=lambda each: (sections.index(each.section), each.name.startswith("loss")))
+
+
+def verdict(training: Training) -> list[str]:
+    """Sentences: how good the model is, which one was kept, and what each part of the training brought."""
+    lines = []
+    shown = headlines(training.metrics)
+    for section in dict.fromkeys(each.section for each in shown):
+        of_section = [each for each in shown if each.section == section][:2]
+        values = " and ".join(
+            f"{named(each.name)} {number(each.value)} ({number(each.low)} to {number(each.high)})"
+            for each in of_section
+        )
+        lines.append(f"{values} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
+    if training.kept:
+        lines.append(f"The model that is kept: {training.kept}, the lowest validation loss of those compared.")
+    lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
+    lines += [
+        f"Stage {stage['name']} was {stage['stopped']}."
+        for stage in training.stages
+        if str(stage.get("stopped", "")).startswith("skipped")
+    ]
+    return lines
+
+
+def described(gain: Gain) -> str:
+    """A gain in a sentence that claims no more than its interval allows."""
+    what = f"{gain.what[:1].upper()}{gain.what[1:]}"
+    change = f"{named(gain.metric)} {number(gain.before)} to {number(gain.after)}"
+    interval = f"95 % interval of the improvement {signed(gain.low)} to {signed(gain.high)}"
+    if gain.low > 0:
+        return f"{what} helped: {change}; {interval}."
+    if gain.high < 0:
+        return f"{what} did harm: {change}; {interval}."
+    if gain.before == gain.after:
+        return f"{what} changed nothing."
+    return f"{what} made no difference that {gain.rows:,} rows could show: {change}; {interval}."
+
+
+def suspicions(training: Training) -> list[Suspicion]:
+    """What a person should look at, the serious first."""
+    found = [
+        *_of_losses(training),
+        *_of_rows(training),
+        *_of_probabilities(training),
+        *(Suspicion(notice.removeprefix("warning: ")) for notice in training.notices),
+        *_of_drift(training),
+    ]
+    return sorted(found, key=lambda each: not each.serious)
+
+
+def _of_losses(training: Training) -> list[Suspicion]:
+    found = []
+    for stage in training.stages:
+        losses = [stage.get("train_loss"), stage.get("metrics", {}).get("loss")]
+        if any(loss is not None and not math.isfinite(loss) for loss in losses):
+            found.append(
+                Suspicion(f"Stage {stage['name']} diverged: a loss is not finite; lower its lr.", serious=True)
+            )
+    trained = [stage for stage in training.stages if stage.get("train_loss")]
+    if trained:
+        stage = trained[-1]
+        loss, fitted = stage.get("metrics", {}).get("loss", math.nan), stage["train_loss"]
+        if fitted > 0 and loss / fitted > OVERFITTED:
+            found.append(
+                Suspicion(
+                    f"Over-fitted: stage {stage['name']} ended with a validation loss of {number(loss)} against "
+                    f"{number(fitted)} on the training rows; more data, augmentation or weight decay may help."
+                )
+            )
+    for gain in training.gains:
+        if gain.high < 0 and gain.metric == "loss":
+            found.append(Suspicion(f"{gain.what[:1].upper()}{gain.what[1:]} did harm on the validation rows."))
+    return found
+
+
+def _of_rows(training: Training) -> list[Suspicion]:
+    found, metrics, rows = [], training.metrics, training.splits.get("valid", 0)
+    if 0 < rows < FEWEST_ROWS:
+        found.append(
+            Suspicion(f"Only {rows} validation rows: one row is {1 / rows:.1%}, so small differences are chance.")
+        )
+    if not training.splits.get("test"):
+        found.append(Suspicion("No test rows: the choice of the model flatters the validation rows a little."))
+    accuracies = [each for each in headlines(metrics) if each.name.startswith("accuracy")]
+    for each in accuracies:
+        majority = metrics.get(f"{each.section}/majority")
+        if majority is not None and each.low <= majority:
+            text = (
+                f"No better than chance: always answering the commonest class is right in {majority:.1%} of the rows."
+            )
+            found.append(Suspicion(text, serious=True))
+    for name in {each.name for each in headlines(metrics)}:
+        both = {each.section: each for each in headlines(metrics) if each.name == name}
+        if len(both) == 2 and _worse(both["test"], both["valid"]):
+            found.append(Suspicion(f"{named(name)} is clearly worse on the test rows than on the validation rows."))
+    if training.label_errors >= max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
+        share = training.label_errors / max(rows, 1)
+        found.append(Suspicion(f"{share:.1%} of the validation rows seem labelled wrong; see below."))
+    return found
+
+
+def _worse(one: Headline, other: Headline) -> bool:
+    """Whether the intervals do not touch, `one` on the bad side."""
+    if one.name.removesuffix("_tta") in LOWER_IS_BETTER:
+        return one.low > other.high
+    return one.high < other.low
+
+
+def _of_probabilities(training: Training) -> list[Suspicion]:
+    section = "test" if "test/ece" in training.metrics else "valid"
+    error = training.metrics.get(f"{section}/ece", 0.0)
+    if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
+        return []
+    temperature = training.metrics.get(f"{section}/temperature", 1.0)
+    way = "too sure of themselves" if temperature > 1 else "not sure enough"
+    return [
+        Suspicion(
+            f"Probabilities are off by {error:.1%} on average and {way}; dividing logits by a temperature of "
+            f"{temperature:.2f} would mend it."
+        )
+    ]
+
+
+def _of_drift(training: Training) -> list[Suspicion]:
+    found = []
+    for rows, text in (
+        (training.drift, "The data moved away from what the champion was trained on"),
+        (training.shift, "Validation rows are unlike training rows"),
+    ):
+        names = [str(row.get("what", row.get("column"))) for row in rows if row.get("verdict") == "large"]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            found.append(Suspicion(f"{text}: {', '.join(names[:MOST_NAMED])}{more}."))
+    return found
+
+
+SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
+
+
+def named(metric: str) -> str:
+    """A metric's name for people: ``accuracy with TTA``."""
+    plain = metric.removesuffix("_tta")
+    return plain.replace("_", " ") + (" with TTA" if plain != metric else "")
+
+
+def number(value: float) -> str:
+    """Three digits that matter, four between 0.1 and 1, where shares are."""
+    if not math.isfinite(value):
+        return "undefined"
+    if 0.1 <= abs(value) <= 1:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def signed(value: float) -> str:
+    """As `number`, with its sign."""
+    return f"{'+' if value >= 0 else '-'}{number(abs(value))}" if math.isfinite(value) else "undefined"

@@ -1,0 +1,160 @@
+"""The page: a template filled with a `Report`, everything that it shows inside it."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from unfreeze.models.findings import Gain
+from unfreeze.models.verdict import SECTION_NAMES, named, number
+from unfreeze.tasks import tracking
+from unfreeze.tasks.report.charts import draw, forest
+from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
+from unfreeze.tasks.report.parts import Part
+
+_FOLDER = Path(__file__).parent
+TITLES = {
+    "search": "The search",
+    "choice": "The models compared",
+    "valid": "Validation rows",
+    "test": "Test rows",
+    "comparison": "Against the champion",
+    "drift": "Drift against the champion's data",
+    "data": "Data and network",
+}
+"""Parts in the order that they are shown in; others follow."""
+NOT_SHOWN = ("baseline",)
+"""Parts whose numbers are in the verdict already."""
+AS_CARDS = "top_losses.png"
+"""Figure that cards show better."""
+LARGE_PNG = 150_000
+"""Bytes from which a PNG is a photo, which is several times smaller as a JPEG."""
+
+
+def render(report: Report) -> str:
+    """The report as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+    )
+    environment.filters |= {
+        "cell": _cell,
+        "short": number,
+        "metric": lambda name: named(name)[:1].upper() + named(name)[1:],
+        "section": lambda name: SECTION_NAMES.get(name, name),
+        "breakable": lambda text: Markup("/<wbr>").join(escape(part) for part in text.split("/")),
+        "drawn": lambda chart: Markup(draw(chart)),
+        "data_uri": _data_uri,
+    }
+    known = [name for name in TITLES if name in report.parts]
+    others = [name for name in report.parts if name not in TITLES and name not in NOT_SHOWN]
+    shown = [(name, _tidied(report.parts[name])) for name in [*known, *others]]
+    shown = [(name, part) for name, part in shown if part.tables or part.figures or part.charts or part.counts]
+    worst = next((name for name in ("valid", "test") if name in report.parts), "")
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        title="Training report" if report.stages else "Report",
+        style=Markup((_FOLDER / "style.css").read_text()),
+        version=version("unfreeze"),
+        contents=_contents(report, [name for name, _ in shown], worst),
+        shown=shown,
+        titles=TITLES,
+        elsewhere=(LABEL_ERRORS,),
+        worst_of=worst,
+        images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
+        stages=[_stage(stage) for stage in report.stages],
+        changed=[_setting(each) for each in report.settings if each.default is not None],
+        others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
+        metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
+        columns=_columns,
+        numeric=_numeric,
+        forest=_forest,
+        origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
+    )
+
+
+def _tidied(part: Part) -> Part:
+    """The part without figures that charts, counts or cards show."""
+    drawn = {chart.replaces for chart in part.charts} | {counts.replaces for counts in part.counts}
+    # Those about rows before those about the network, such as its embeddings.
+    ordered = sorted(part.figures.items(), key=lambda each: each[0].startswith("embeddings/"))
+    part.figures = {
+        path: title for path, title in ordered if path not in drawn and not (part.cards and path.endswith(AS_CARDS))
+    }
+    return part
+
+
+def _contents(report: Report, parts: Sequence[str], worst: str) -> list[tuple[str, str]]:
+    """Anchors and their names, in the order of the page."""
+    found = [("verdict", "Verdict")]
+    found += [("gains", "What helped")] * bool(report.gains)
+    found += [("stages", "Stages")] * bool(report.stages or report.curves)
+    for name in parts:
+        found.append((name, TITLES.get(name, name.capitalize())))
+        if name == worst:
+            found += [("errors", "Worst errors")] * bool(report.parts[name].cards)
+            found += [("label-errors", "Label errors")] * bool(report.label_errors)
+    return [*found, ("commands", "What next"), ("settings", "Settings")]
+
+
+def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    values = {f"valid {name}": value for name, value in stage["metrics"].items()}
+    return {
+        "stage": stage["name"],
+        "lr": stage["lr"],
+        "epochs": stage["epochs"],
+        "seconds": stage["seconds"],
+        "train loss": stage["train_loss"],
+        **values,
+        "ended": stage.get("stopped") or "",
+    }
+
+
+def _setting(each: Any) -> dict[str, str]:
+    return {"setting": each.name, "value": each.value, "default": each.default}
+
+
+def _forest(gains: Sequence[Gain]) -> list[dict[str, float]]:
+    return forest([gain._asdict() for gain in gains])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _image(run_id: str, path: str) -> str:
+    """An artifact as an address that holds the image itself; empty if it is gone."""
+    local = tracking.fetch(run_id, path)
+    if local is None:
+        return ""
+    content = local.read_bytes()
+    if len(content) < LARGE_PNG:
+        return _data_uri(content, "png")
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    return _data_uri(buffer.getvalue(), "jpeg")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
