@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
 from unfreeze.models.specs.service import Service
+from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 
@@ -92,7 +92,7 @@ def _status(options: argparse.Namespace) -> int:
 
     state = overview()
     if options.json:
-        print(json.dumps(state))
+        print(to_json(state))
         return 0
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()

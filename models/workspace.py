@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import uuid
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
+
+from unfreeze.models.sealed_files import is_intact, publish
 
 Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
@@ -62,7 +63,7 @@ class Workspace:
     def derive(
         self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
     ) -> dict[str, Path]:
-        """Make sure that derived files exist, as a named step.
+        """Make sure that derived files exist and are intact, as a named step; a damaged one is built again.
 
         Parameters
         ----------
@@ -71,13 +72,15 @@ class Workspace:
         files
             Wanted files by any name.
         build
-            Called with temporary paths of the missing ones by the same names, and writes them.
+            Called with temporary paths of the missing or damaged ones by the same names, and writes them.
         """
         paths = {each: self.path(derived) for each, derived in files.items()}
         names = {path: each for each, path in paths.items()}
 
         def build_missing(temporary: list[Path]) -> None:
             wanted = missing(list(names))
+            for path in filter(Path.exists, wanted):
+                self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
             self.built += 1
             build({names[path]: target for path, target in zip(wanted, temporary, strict=True)})
 
@@ -98,15 +101,15 @@ class Workspace:
 
 
 def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) -> list[Path]:
-    """Build the files that are missing; processes that want the same file wait for one of them to build it.
+    """Build the files that are missing or damaged; processes that want the same one wait for one of them to build it.
 
     Parameters
     ----------
     paths
         Wanted files.
     builder
-        Called with temporary names for the missing ones, in the order of ``missing(paths)``, and writes them. Each is
-        then renamed into place, so that a half-written file never has a final name.
+        Called with temporary names for those, in the order of ``missing(paths)``, and writes them. Each then gets a
+        checksum and is renamed into place, so that a half-written file never has a final name.
     """
     locks = [FileLock(f"{path}.lock") for path in sorted(paths)]
     for path in paths:
@@ -120,7 +123,7 @@ def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) ->
             if wanted:
                 builder(temporary)
             for source, path in zip(temporary, wanted, strict=True):
-                os.replace(source, path)
+                publish(source, path)
         finally:
             for source in temporary:
                 if source.is_dir():
@@ -133,5 +136,5 @@ def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) ->
 
 
 def missing(paths: Sequence[Path]) -> list[Path]:
-    """Those of `paths` that are not there yet."""
-    return [path for path in paths if not path.exists()]
+    """Those of `paths` that are not there, or damaged."""
+    return [path for path in paths if not is_intact(path)]

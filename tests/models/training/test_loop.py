@@ -215,3 +215,20 @@ def test_training_from_activations_moves_the_head_alone(make_learner):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith("head.") for name in changed)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("patience", [None, 3])
+def test_a_validation_loss_that_is_no_number_ends_the_training(make_learner, bad, patience):
+    stage = Stage(name="fragile", cycles=3, patience=patience)
+    learner = make_learner(stage, 0.03)
+    validate, calls = learner.validate, []
+
+    def validated(batches: object) -> dict[str, float]:
+        calls.append(1)
+        return {**validate(batches), **({"loss": bad} if len(calls) == 2 else {})}
+
+    learner.validate = validated
+    wanted = r"'fragile': the validation loss is not finite after step \d+, at lr 0.03;.* --recipe.fragile.lr 0.003"
+    with pytest.raises(DivergedError, match=wanted):
+        run(learner, stage)
