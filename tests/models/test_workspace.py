@@ -156,3 +156,12 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     sealed_files.publish(tmp_path / "partial", tmp_path / "file")
     first, second = events.index("flush partial"), events.index("rename file")
     assert first < events.index("rename file.xxh3") < second
+
+
+def test_what_a_killed_builder_of_the_same_file_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "things" / "a.arrow"
+    path.parent.mkdir()
+    for name in ("a.arrow.1234.partial", "a.arrow.1234.partial.xxh3", "b.arrow.1234.partial"):
+        (path.parent / name).touch()
+    build([path], lambda temporary: temporary[0].write_text("content") and None)
+    assert [each.name for each in path.parent.glob("*.partial*")] == ["b.arrow.1234.partial"]
