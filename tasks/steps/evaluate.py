@@ -73,6 +73,6 @@ def snapshots_of(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
         name = f"{tracking.CHECKPOINTS}/{cycle_checkpoint(stage.name, cycle)}"
         path = tracking.fetch(run.id, name)
         if path is None:
-            raise UserError(f"snapshots: run {run.id} has no {name}; train it with tracking.cycle_checkpoints")
+            raise UserError(f"snapshots: run {run.id} has no {name}: it was begun without snapshots")
         states.append(load_checkpoint(path).whole("network", data.network().state_dict()))
     return states

@@ -8,7 +8,7 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
 ``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
 ``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
-``usable_checkpoints.py``  the checkpoint that a training continues from
+``checkpoints.py``     which checkpoint a training continues from; those of finished runs are removed
 ``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
 =====================  ===============================================================================================
 

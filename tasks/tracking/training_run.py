@@ -21,8 +21,8 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.tracking.checkpoints import usable_checkpoint
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
-from unfreeze.tasks.tracking.usable_checkpoints import usable_checkpoint
 
 MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
