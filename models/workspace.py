@@ -18,6 +18,8 @@ from unfreeze.models.sealed_files import checksum_file, is_intact, publish
 Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
+Build = Callable[[dict[str, Path]], Iterator[str] | None]
+"""Writes files, given as name -> temporary path; yields the name of each that is finished, or returns after all."""
 
 
 def key_of(*parts: Any) -> str:
@@ -66,9 +68,7 @@ class Workspace:
         """Run a named step."""
         return function()
 
-    def derive(
-        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
-    ) -> dict[str, Path]:
+    def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
         """Make sure that derived files exist and are intact, as a named step; a damaged one is built again.
 
         They stay while this process lives. Others that were not used for long may go for what is built here.
@@ -80,20 +80,23 @@ class Workspace:
         files
             Wanted files by any name.
         build
-            Called with temporary paths of the missing or damaged ones by the same names, and writes them.
+            Called with temporary paths of the missing or damaged ones by the same names, and writes them. What it
+            yields the name of is there from then on, whatever happens to the others.
         """
         paths = {each: self.path(derived) for each, derived in files.items()}
         names = {path: each for each, path in paths.items()}
 
         built = list[Path]()
 
-        def build_missing(temporary: list[Path]) -> None:
+        def build_missing(temporary: list[Path]) -> Iterator[Path] | None:
             wanted = missing(list(names))
             for path in filter(Path.exists, wanted):
                 self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
             self.built += 1
             built.extend(wanted)
-            build({names[path]: target for path, target in zip(wanted, temporary, strict=True)})
+            targets = {names[path]: target for path, target in zip(wanted, temporary, strict=True)}
+            finished = build(targets)
+            return None if finished is None else (targets[each] for each in finished)
 
         hold(self.cache, names)
         build_files(list(names), build_missing)
@@ -132,7 +135,7 @@ class Workspace:
         print(line, file=sys.stderr)
 
 
-def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) -> list[Path]:
+def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], Iterator[Path] | None]) -> list[Path]:
     """Build the files that are missing or damaged; processes that want the same one wait for one of them to build it.
 
     Parameters
@@ -141,7 +144,8 @@ def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) ->
         Wanted files.
     builder
         Called with temporary names for those, in the order of ``missing(paths)``, and writes them. Each then gets a
-        checksum and is renamed into place, so that a half-written file never has a final name.
+        checksum and is renamed into place, so that a half-written file never has a final name: those that it yields at
+        once, the others after all are written.
     """
     with _locked(paths):
         wanted = missing(paths)
@@ -150,9 +154,10 @@ def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) ->
                 remove_tree(left)
         temporary = [path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for path in wanted]
         try:
-            if wanted:
-                builder(temporary)
-            for source, path in zip(temporary, wanted, strict=True):
+            targets = dict(zip(temporary, wanted, strict=True))
+            for source in (builder(temporary) if wanted else None) or ():
+                publish(source, targets.pop(source))
+            for source, path in targets.items():
                 publish(source, path)
         finally:
             for source in temporary:

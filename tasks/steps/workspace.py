@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.context import TaskRunContext
 
-from unfreeze.models.workspace import Advance, Derived, Result, Workspace, key_of
+from unfreeze.models.workspace import Advance, Build, Derived, Result, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.prefect_run.progress import in_run, log_info, log_notice, progress
 
@@ -23,9 +23,7 @@ class FlowWorkspace(Workspace):
         """Run a task."""
         return as_task(name, function)
 
-    def derive(
-        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
-    ) -> dict[str, Path]:
+    def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
         """A task that Prefect skips, as Cached, while the files exist.
 
         Prefect's own cache would hand out the path of a file that was deleted; here such a step runs again.

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -165,3 +165,25 @@ def test_what_a_killed_builder_of_the_same_file_left_is_removed(tmp_path: Path) 
         (path.parent / name).touch()
     build([path], lambda temporary: temporary[0].write_text("content") and None)
     assert [each.name for each in path.parent.glob("*.partial*")] == ["b.arrow.1234.partial"]
+
+
+def test_what_a_builder_yields_is_there_even_if_the_rest_fails(tmp_path: Path) -> None:
+    files = {name: Derived("views", name) for name in ("a", "b", "c")}
+    asked: list[list[str]] = []
+
+    def view(wanted: dict[str, Path], fails_at: str) -> Iterator[str]:
+        asked.append(list(wanted))
+        for name, path in wanted.items():
+            if name == fails_at:
+                path.write_text("half")
+                raise RuntimeError("no more")
+            path.write_text(name)
+            yield name
+
+    with pytest.raises(RuntimeError, match="no more"):
+        Workspace(tmp_path).derive("build", files, lambda wanted: view(wanted, "b"))
+    assert [path.name for path in (tmp_path / "cache" / "views").glob("*.arrow")] == ["a.arrow"]
+    paths = Workspace(tmp_path).derive("build", files, lambda wanted: view(wanted, "none"))
+    assert asked == [["a", "b", "c"], ["b", "c"]]
+    assert {name: path.read_text() for name, path in paths.items()} == {"a": "a", "b": "b", "c": "c"}
+    assert not list((tmp_path / "cache" / "views").glob("*.partial*"))
