@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.modality import Activations, modality
 from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
 from unfreeze.models.specs import TrainImages
-from unfreeze.models.workspace import Derived, Workspace
+from unfreeze.models.workspace import Build, Derived, Workspace
 
 SHARED = Path(__file__).parents[2] / "shared"
 PHOTOS = SHARED / "data" / "cats_dogs"
@@ -27,9 +27,7 @@ class TimedWorkspace(Workspace):
         super().__init__(folder)
         self.seconds: dict[str, float] = {}
 
-    def derive(
-        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
-    ) -> dict[str, Path]:
+    def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
         began, part = time.perf_counter(), name.split(" ", maxsplit=1)[0]
         paths = super().derive(name, files, build)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began

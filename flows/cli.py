@@ -1,7 +1,6 @@
 """The `unfreeze` command."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from unfreeze.models.specs import Spec, TrainImages, Training
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.strict_json import to_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -298,7 +298,7 @@ def _finish(state: Any, as_json: bool, shown_by: Callable[[dict[str, Any]], None
 def _show(result: dict[str, Any], as_json: bool, shown_by: Callable[[dict[str, Any]], None]) -> int:
     shown_by(result)
     if as_json:
-        print(json.dumps(result), flush=True)
+        print(to_json(result), flush=True)
     return 0
 
 

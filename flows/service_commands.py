@@ -1,8 +1,7 @@
-"""Commands about the service and its models: up, open, status, promote."""
+"""Commands about the service, its models and its data folder: up, open, status, promote, clean."""
 
 import argparse
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
 from unfreeze.models.specs.service import Service
+from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 
@@ -29,7 +29,10 @@ def add_service_commands(commands: Any) -> None:
     promote.add_argument(
         "version", metavar="VERSION", help="a number, an alias such as challenger, or `back`: the champion before"
     )
-    for parser, run in ((up, _up), (pages, _open), (status, _status), (promote, _promote)):
+    clean = commands.add_parser("clean", help="show what the data folder takes; free what can be made again")
+    clean.add_argument("--yes", action="store_true", help="remove it; without, nothing is changed")
+    parsers = ((up, _up), (pages, _open), (status, _status), (promote, _promote), (clean, _clean))
+    for parser, run in parsers:
         parser.set_defaults(run=run)
 
 
@@ -92,7 +95,7 @@ def _status(options: argparse.Namespace) -> int:
 
     state = overview()
     if options.json:
-        print(json.dumps(state))
+        print(to_json(state))
         return 0
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()
@@ -110,4 +113,30 @@ def _promote(options: argparse.Namespace) -> int:
     from unfreeze.tasks.tracking.registry import promote
 
     print(promote(options.model, options.version), file=sys.stderr)
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from unfreeze.tasks.service.disk_use import disk_use
+
+    shares = disk_use()
+    if not shares:
+        print(f"{home()} takes no space", file=sys.stderr)
+        return 0
+    shown = folded("what", "files", "MB", "can be freed", "", title=str(home()))
+    for share in shares:
+        megabytes = (f"{size / 1e6:,.1f}" for size in (share.size, share.freeable))
+        shown.add_row(share.kind, f"{share.files:,}", *megabytes, share.note)
+    Console().print(shown)
+    freeable = sum(share.freeable for share in shares)
+    if not options.yes:
+        print(f"`unfreeze clean --yes` frees {freeable / 1e6:,.1f} MB", file=sys.stderr)
+        return 0
+    for share in shares:
+        if share.free is not None:
+            share.free()
+    left = sum(share.freeable for share in disk_use())
+    print(f"freed {(freeable - left) / 1e6:,.1f} MB", file=sys.stderr)
     return 0

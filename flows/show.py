@@ -23,7 +23,7 @@ def training(result: dict[str, Any]) -> None:
         (
             *(stage["name"], f"{stage['lr']:.2g}", stage["epochs"], f"{stage['seconds']:.1f}"),
             "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}",
-            *(f"{stage['metrics'].get(name, float('nan')):.4f}" for name in names),
+            *("" if (value := stage["metrics"].get(name)) is None else f"{value:.4f}" for name in names),
         )
         for stage in result["stages"]
     ]

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from unfreeze.models.addresses import WITHOUT_PASSWORD
+from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Choose, Evaluate, run_recipe
@@ -93,6 +94,8 @@ def register_best(
     build_spec(SweepSpec, {"storage": storage})  # which refuses a password
     best, run = sweeps.best_run(load_study(study, storage))
     data, record = prepare(run.params), run.record()
+    if record.checkpoint is None:
+        raise UserError(f"the weights of trial {best['number']} are lost; register another trial, or search again")
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
     for step in run_recipe(data, FlowWorkspace(), record):
         if isinstance(step, Choose):

@@ -22,6 +22,7 @@ from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, 
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
+from unfreeze.tasks.steps.checkpoint_writer import drop_resumption
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
@@ -50,7 +51,9 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
         params = modality_of(params).complete(params)
         check_training(params)
         with open_run(params, resume_run_id) as run:
-            return follow_recipe(run)
+            result = follow_recipe(run)
+        drop_resumption(run)  # not before the run is finished: until then it may have to be resumed
+        return result
     except KeyboardInterrupt as stopped:
         return cancelled(stopped)
 

@@ -1,4 +1,7 @@
-"""A trained network as a folder of plain files: its weights, and a description that a predictor is built from."""
+"""A trained network as a folder of plain files: its weights, and a description that a predictor is built from.
+
+``checksums.json`` has the XXH3 hash of every other file. They are verified when the folder is opened, once per process.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,24 +12,25 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sealed_files import checksum, has_checksum
 from unfreeze.models.training.network import State
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, CHECKSUMS = "model.safetensors", "model.json", "checksums.json"
 
 
 def save_model_folder(folder: Path, states: Sequence[State], description: dict[str, Any]) -> None:
-    """Write the weights and ``model.json`` into `folder`, which is made if need be.
+    """Write the weights, ``model.json`` and the checksums of all files into `folder`, which is made if need be.
 
     The first network's weights are ``model.safetensors``, those of others ``network-N.safetensors``.
 
     Parameters
     ----------
     folder
-        Where to write; other files in it are left alone.
+        Where to write; files that are in it already become part of the model.
     states
         Weights and buffers of every network, whose predictions are averaged.
     description
@@ -38,6 +42,22 @@ def save_model_folder(folder: Path, states: Sequence[State], description: dict[s
         save_file(tensors, folder / weights_file(number))
     kept = {"format": FORMAT_VERSION, "networks": len(states), **description}
     (folder / DESCRIPTION).write_text(json.dumps(kept, indent=1))
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    checksums = {name: checksum(folder / name) for name in files if name != CHECKSUMS}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+
+
+def damaged_file(folder: Path) -> str | None:
+    """The first file of a model folder that is missing or not as it was written; None if there is none."""
+    try:
+        checksums: dict[str, str] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        named = [(folder / name, known) for name, known in checksums.items()]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return CHECKSUMS
+    for path, known in named:
+        if not path.is_file() or not has_checksum(path, known):
+            return path.relative_to(folder).as_posix()
+    return None
 
 
 def weights_file(number: int) -> str:
@@ -51,9 +71,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If there is none, or it is of a format that this release does not read.
+        If there is none, it is of a format that this release does not read, or a file of the folder is damaged.
     """
-    path = folder / DESCRIPTION
+    path, damaged = folder / DESCRIPTION, damaged_file(folder)
+    if damaged not in (None, CHECKSUMS):
+        raise _damaged(folder / str(damaged))
     try:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = description["format"]
@@ -64,7 +86,16 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{path}: model format {found}, but this release reads {FORMAT_VERSION}; train and register the model "
             "again, or load it with mlflow.pyfunc in a process of its own: it carries the code that reads it"
         )
+    if damaged is not None:
+        raise _damaged(folder / damaged)
     return description
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: its content is not that of its checksum; copy or download the model again, and if it is "
+        "damaged where it is stored, train and register it again"
+    )
 
 
 def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[NetworkType]:

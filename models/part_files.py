@@ -1,11 +1,13 @@
 """A long table written part by part, so that an interrupted run continues after its last whole part."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.sealed_files import SUFFIX, is_intact, publish
 
 _NAME = f"part-{'[0-9]' * 12}"
 
@@ -13,8 +15,8 @@ _NAME = f"part-{'[0-9]' * 12}"
 class PartFiles:
     """Parts of a table of a known number of rows, in a folder.
 
-    A part has its name only once it is whole and on disk, so an interrupted run leaves whole parts, and at most one
-    unfinished file that is none of them.
+    A part has its name only once it and its checksum are whole and on disk, so an interrupted run leaves whole parts,
+    and at most one unfinished file that is none of them. A damaged part counts as missing.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class PartFiles:
         for first in range(0, self._rows, self._chunk):
             try:
                 count = self._read(first).num_rows
-            except (OSError, pa.ArrowException):
+            except (OSError, pa.ArrowException, UserError):
                 return first
             if count != min(self._chunk, self._rows - first):
                 return first
@@ -47,21 +49,22 @@ class PartFiles:
         unfinished = path.with_suffix(".unfinished")
         with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
-        flush_to_disk(unfinished)
-        os.replace(unfinished, path)
+        publish(unfinished, path)
 
     def schema(self) -> pa.Schema:
         """Of the rows; the first part must be there."""
         return self._read(0).schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows in order; every part must be there."""
+        """All rows in order; every part must be there, and a `UserError` names one that is damaged."""
         return map(self._read, range(0, self._rows, self._chunk))
 
     def remove(self) -> None:
         """Remove the parts, and the folder unless something else is in it."""
-        for path in [*self._folder.glob(f"{_NAME}.arrow"), *self._folder.glob(f"{_NAME}.unfinished")]:
-            path.unlink(missing_ok=True)
+        for kind in ("arrow", "unfinished"):
+            for suffix in ("", SUFFIX):
+                for path in self._folder.glob(f"{_NAME}.{kind}{suffix}"):
+                    path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
@@ -69,14 +72,8 @@ class PartFiles:
         return self._folder / f"part-{first:012d}.arrow"
 
     def _read(self, first: int) -> pa.RecordBatch:
-        with pa.OSFile(str(self._path(first))) as file:
+        path = self._path(first)
+        if path.exists() and not is_intact(path):
+            raise UserError(f"{path} is damaged: its content is not that of its checksum; run the same command again")
+        with pa.OSFile(str(path)) as file:
             return pa.ipc.open_file(file).get_batch(0)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: renamed before, it could be empty after a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,6 +34,8 @@ from unfreeze.models.training.network import State
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.workspace import Workspace
 
+LOWER = "start again with a lower learning rate"
+
 
 @dataclass
 class Record:
@@ -297,7 +299,10 @@ class Choose(Step):
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
         found.add(data.cross_validation(learner, course.activations))
-        best, course.chosen = min(losses, key=lambda each: each[0] if math.isfinite(each[0]) else math.inf)
+        finite = [each for each in losses if math.isfinite(each[0])]
+        if not finite:
+            raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
+        best, course.chosen = min(finite, key=lambda each: each[0])
         data.target = data.target.settled(kept, actual)
         rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
         found.table("choice", "Models that the training could end with", rows)
@@ -333,16 +338,24 @@ class Evaluate(Step):
         return f"{self.verb} {self.section}"
 
     def run(self) -> Findings:
-        """The findings."""
+        """The findings; a `DivergedError` if the loss of the model that is kept is not finite."""
         course = self.course
         course.begin()
         alone = self.section == "baseline"
         candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
         found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
+        if not alone:
+            _require_finite(found.metrics, f"{self.section}/loss")
         if self.section == "valid" and course.params.keep == "best":
             course.chosen = course.data.settled(candidate, found.metrics)
         course.record.evaluated.add(self.section)
         return found
+
+
+def _require_finite(metrics: Mapping[str, float], prefix: str) -> None:
+    for name, value in metrics.items():
+        if name.startswith(prefix) and not math.isfinite(value):
+            raise loop.DivergedError(f"{name} is not finite: the model is not registered; {LOWER}")
 
 
 DoneBy = Callable[[Step], bool]

@@ -3,19 +3,23 @@
 import hashlib
 import json
 import os
-import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
+from unfreeze.models.cache_limit import LIMIT, evict, hold, remove_tree, size_limit
+from unfreeze.models.sealed_files import checksum_file, is_intact, publish
+
 Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
+Build = Callable[[dict[str, Path]], Iterator[str] | None]
+"""Writes files, given as name -> temporary path; yields the name of each that is finished, or returns after all."""
 
 
 def key_of(*parts: Any) -> str:
@@ -51,18 +55,23 @@ class Workspace:
         """Where data sets are downloaded to."""
         return self.folder / "datasets"
 
+    @property
+    def cache(self) -> Path:
+        """Where derived files are."""
+        return self.folder / "cache"
+
     def path(self, derived: Derived) -> Path:
         """Where a derived file is, or will be."""
-        return self.folder / "cache" / derived.kind / f"{derived.key}{derived.suffix}"
+        return self.cache / derived.kind / f"{derived.key}{derived.suffix}"
 
     def step(self, name: str, function: Callable[[], Result]) -> Result:
         """Run a named step."""
         return function()
 
-    def derive(
-        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
-    ) -> dict[str, Path]:
-        """Make sure that derived files exist, as a named step.
+    def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
+        """Make sure that derived files exist and are intact, as a named step; a damaged one is built again.
+
+        They stay while this process lives. Others that were not used for long may go for what is built here.
 
         Parameters
         ----------
@@ -71,18 +80,47 @@ class Workspace:
         files
             Wanted files by any name.
         build
-            Called with temporary paths of the missing ones by the same names, and writes them.
+            Called with temporary paths of the missing or damaged ones by the same names, and writes them. What it
+            yields the name of is there from then on, whatever happens to the others.
         """
         paths = {each: self.path(derived) for each, derived in files.items()}
         names = {path: each for each, path in paths.items()}
 
-        def build_missing(temporary: list[Path]) -> None:
-            wanted = missing(list(names))
-            self.built += 1
-            build({names[path]: target for path, target in zip(wanted, temporary, strict=True)})
+        built = list[Path]()
 
+        def build_missing(temporary: list[Path]) -> Iterator[Path] | None:
+            wanted = missing(list(names))
+            for path in filter(Path.exists, wanted):
+                self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
+            self.built += 1
+            built.extend(wanted)
+            targets = {names[path]: target for path, target in zip(wanted, temporary, strict=True)}
+            finished = build(targets)
+            return None if finished is None else (targets[each] for each in finished)
+
+        hold(self.cache, names)
         build_files(list(names), build_missing)
+        _note_use(names)
+        if built:
+            self._keep_to_limit()
         return paths
+
+    def unready(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of the derived files that must be built; the others stay while this process lives."""
+        hold(self.cache, paths)
+        with _locked(paths):
+            unready = missing(paths)
+        _note_use(set(paths) - set(unready))
+        return unready
+
+    def _keep_to_limit(self) -> None:
+        limit = size_limit(self.cache)
+        if removed := evict(self.cache, limit):
+            freed = sum(each.size for each in removed) / 1e6
+            self.log(
+                f"removed {len(removed)} cached files of {freed:,.0f} MB that were not used for longest: the limit of "
+                f"the cache is {limit / 1e9:,.1f} GB ({LIMIT})"
+            )
 
     @contextmanager
     def progress(self, text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
@@ -97,41 +135,52 @@ class Workspace:
         print(line, file=sys.stderr)
 
 
-def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], None]) -> list[Path]:
-    """Build the files that are missing; processes that want the same file wait for one of them to build it.
+def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], Iterator[Path] | None]) -> list[Path]:
+    """Build the files that are missing or damaged; processes that want the same one wait for one of them to build it.
 
     Parameters
     ----------
     paths
         Wanted files.
     builder
-        Called with temporary names for the missing ones, in the order of ``missing(paths)``, and writes them. Each is
-        then renamed into place, so that a half-written file never has a final name.
+        Called with temporary names for those, in the order of ``missing(paths)``, and writes them. Each then gets a
+        checksum and is renamed into place, so that a half-written file never has a final name: those that it yields at
+        once, the others after all are written.
     """
-    locks = [FileLock(f"{path}.lock") for path in sorted(paths)]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        for lock in locks:  # sorted, so that two builders never wait for each other
-            lock.acquire()
+    with _locked(paths):
         wanted = missing(paths)
+        for path in wanted:  # what a builder that was killed left behind
+            for left in path.parent.glob(f"{path.name}.*.partial*"):
+                remove_tree(left)
         temporary = [path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for path in wanted]
         try:
-            if wanted:
-                builder(temporary)
-            for source, path in zip(temporary, wanted, strict=True):
-                os.replace(source, path)
+            targets = dict(zip(temporary, wanted, strict=True))
+            for source in (builder(temporary) if wanted else None) or ():
+                publish(source, targets.pop(source))
+            for source, path in targets.items():
+                publish(source, path)
         finally:
             for source in temporary:
-                if source.is_dir():
-                    shutil.rmtree(source)
-                source.unlink(missing_ok=True)
-    finally:
-        for lock in locks:
-            lock.release()
+                remove_tree(source)
     return list(paths)
 
 
+@contextmanager
+def _locked(paths: Sequence[Path]) -> Iterator[None]:
+    """Be the only one that builds or removes these files."""
+    with ExitStack() as locks:
+        for path in sorted(paths):  # sorted, so that two builders never wait for each other
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(f"{path}.lock"))
+        yield
+
+
+def _note_use(paths: Iterable[Path]) -> None:
+    """Those that were not used for longest are removed first; a file's time of use is that of its checksum."""
+    for path in paths:
+        os.utime(checksum_file(path))
+
+
 def missing(paths: Sequence[Path]) -> list[Path]:
-    """Those of `paths` that are not there yet."""
-    return [path for path in paths if not path.exists()]
+    """Those of `paths` that are not there, or damaged."""
+    return [path for path in paths if not is_intact(path)]

@@ -178,7 +178,7 @@ class ImageData(TrainingData):
         body = cast(Body, learner.network.body)
         files = {f"{split}/{view}": derived for (split, view), derived in self._derived(body, position, views).items()}
 
-        def build(wanted: dict[str, Path]) -> None:
+        def build(wanted: dict[str, Path]) -> Iterator[str]:
             total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
             folded = copy.deepcopy(body).cpu().eval()
             fold_batch_norms(folded, self.sizes[position])
@@ -188,6 +188,7 @@ class ImageData(TrainingData):
                     report = partial(_advance_from, advance, done, total)
                     self.write_view(folded, position, (split, int(view)), path, report)
                     done += len(self.rows[split])
+                    yield name  # a kill loses the view under way, not those before
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
         return {view: paths[f"{view[0]}/{view[1]}"] for view in views}

@@ -52,7 +52,7 @@ class Images(Modality):
     loader = "unfreeze.models.images.serving"
     requirements = (
         *("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow"),
-        *("scikit-learn", "matplotlib", "filelock"),
+        *("scikit-learn", "matplotlib", "filelock", "xxhash"),
     )
     chunk, key = 1024, pa.field("path", pa.string())
 

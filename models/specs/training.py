@@ -252,7 +252,8 @@ class TrackingSpec(Spec):
         default=None, description="Name in the model registry. Empty: the source's name and `-classifier`."
     )
     cycle_checkpoints: bool = Field(
-        default=True, description="Keep a checkpoint per cycle; the last epoch's is always kept, to resume from."
+        default=False,
+        description="Keep a checkpoint per cycle for good. Off: the two latest, until the training has ended.",
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
     top_losses: int = Field(default=16, ge=0, le=100, description="Images with the highest loss to show.")
@@ -309,7 +310,7 @@ class Training(Spec):
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
         check_recipe(self.recipe)
-        check_snapshots(self.snapshots, self.recipe, self.tracking)
+        check_snapshots(self.snapshots, self.recipe)
         if self.snapshots > 1 and self.optimizer.ema is not None:
             raise ValueError("snapshots: optimizer.ema averages the weights already; set one of the two to none")
         return self
@@ -335,8 +336,8 @@ def check_recipe(recipe: list[Stage]) -> None:
             )
 
 
-def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec) -> None:
-    """Refuse a snapshot ensemble of cycles that there are not, or that are not kept.
+def check_snapshots(snapshots: int, recipe: list[Stage]) -> None:
+    """Refuse a snapshot ensemble of cycles that there are not.
 
     Raises
     ------
@@ -352,5 +353,3 @@ def check_snapshots(snapshots: int, recipe: list[Stage], tracking: TrackingSpec)
         raise ValueError(
             f"snapshots: stage {stage.name!r} has patience, which keeps one cycle's weights; set it to none"
         )
-    if not tracking.cycle_checkpoints:
-        raise ValueError("snapshots: tracking.cycle_checkpoints must be true, or no cycle's weights are kept")

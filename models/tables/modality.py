@@ -48,7 +48,7 @@ class Tables(Modality):
     loader = "unfreeze.models.tables.serving"
     requirements = (
         *("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib"),
-        *("polars", "filelock", "lightgbm"),
+        *("polars", "filelock", "lightgbm", "xxhash"),
     )
     # In parts of 1,024 rows it would take twelve times as long.
     chunk, key = 65_536, pa.field("row", pa.int64())

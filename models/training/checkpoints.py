@@ -5,22 +5,34 @@ parameters require gradients; its tensors are the weights and buffers (``network
 (``optimizer/``), the random-number states (``rng/``), with patience the stage's best weights (``best/``), with
 `OptimizerSpec.ema` their average (``average/``), and in a stage that trains the body the head as it was before
 (``head/``).
+
+Weights and buffers of the body that still are the initial ones are left out: the spec and the pretrained weights make
+them again. The checkpoint has their checksums, so that other pretrained weights are noticed; and one of all that it
+holds, so that damage is.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sealed_files import flush_to_disk
 from unfreeze.models.training.learner import Learner, Progress
+from unfreeze.models.training.network import State, checksum
 
 FORMAT_VERSION = 3
+
+
+class DamagedCheckpointError(UserError):
+    """The file is no checkpoint, or not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,23 @@ class Checkpoint:
         """The tensors below ``prefix/``, named without it."""
         start = f"{prefix}/"
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+
+    def whole(self, prefix: str, initial: State) -> dict[str, torch.Tensor]:
+        """The weights ``network/`` or ``best/`` with those that were left out, which are taken from `initial`.
+
+        Raises
+        ------
+        UserError
+            If the initial weights are others than when the checkpoint was captured.
+        """
+        held, left_out = self.part(prefix), self.position["initial"][prefix]
+        for name, known in left_out.items():
+            if name not in initial or checksum(initial[name]) != known:
+                raise UserError(
+                    f"the body's initial weights, such as {name}, are not those that the training began with: the file "
+                    "of pretrained weights changed; put the one of before back, or start a new training"
+                )
+        return {**held, **{name: initial[name].detach().cpu().clone() for name in left_out}}
 
 
 def capture(learner: Learner) -> Checkpoint:
@@ -75,6 +104,7 @@ def capture(learner: Learner) -> Checkpoint:
         "cycles_since_best": progress.cycles_since_best,
         "stopped": progress.stopped,
         "averaged": averages.updates if averages else 0,
+        "initial": {"network": {}, "best": {}},
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
         "base_lrs": learner.base_lrs,
         "requires_grad": [name for name, parameter in learner.network.named_parameters() if parameter.requires_grad],
@@ -85,6 +115,21 @@ def capture(learner: Learner) -> Checkpoint:
     return Checkpoint(copies, position)
 
 
+def without_initial(checkpoint: Checkpoint, initial: Mapping[str, str]) -> Checkpoint:
+    """Leave out the weights and buffers that are the initial ones, of which `initial` has the checksums by name."""
+    left_out = {
+        prefix: {
+            name: initial[name]
+            for name, tensor in checkpoint.part(prefix).items()
+            if name in initial and checksum(tensor) == initial[name]
+        }
+        for prefix in ("network", "best")
+    }
+    gone = {f"{prefix}/{name}" for prefix, names in left_out.items() for name in names}
+    held = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in gone}
+    return Checkpoint(held, {**checkpoint.position, "initial": left_out})
+
+
 def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     """Put a learner back where `checkpoint` was captured, in the middle of the stage that it is prepared for.
 
@@ -92,10 +137,13 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     ------
     ValueError
         If the learner is prepared for other layer groups than the checkpoint holds.
+    UserError
+        See `Checkpoint.whole`; the learner's body must be the initial one where the checkpoint's is.
     """
     layout = [(group.name, list(group.parameters)) for group in learner.groups]
     if layout != [(group["name"], group["parameters"]) for group in checkpoint.position["groups"]]:
         raise ValueError("the checkpoint's layer groups are not those of the stage that the learner is prepared for")
+    best = checkpoint.whole("best", learner.network.state_dict())
     restore_between_stages(learner, checkpoint)
     requires_grad = set(checkpoint.position["requires_grad"])
     parameters = dict(learner.network.named_parameters())
@@ -112,7 +160,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     if learner.average is not None:
         learner.average.restore(checkpoint.part("average"), checkpoint.position["averaged"])
     losses = checkpoint.tensors.get("epoch/losses", torch.empty(0))
-    position, best = checkpoint.position, checkpoint.part("best")
+    position = checkpoint.position
     learner.progress = Progress(
         stage=position["stage"],
         epoch=position["epoch"],
@@ -130,9 +178,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
 
 def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
     """Take over what one stage hands to the next: weights, random numbers and the count of steps."""
-    learner.network.load_state_dict(
-        checkpoint.part("best") if checkpoint.finished and checkpoint.part("best") else checkpoint.part("network")
-    )
+    prefix = "best" if checkpoint.finished and checkpoint.part("best") else "network"
+    learner.network.load_state_dict(checkpoint.whole(prefix, learner.network.state_dict()))
     set_random_states(learner, checkpoint.part("rng"))
     learner.head_alone = checkpoint.part("head") or None
     learner.progress = Progress(stage=checkpoint.stage, step=checkpoint.position["step"])
@@ -155,10 +202,12 @@ def set_random_states(learner: Learner, states: dict[str, torch.Tensor]) -> None
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:
-    """Write a checkpoint; the file appears whole or not at all."""
-    checkpoint = capture(learner)
-    temporary = path.with_name(path.name + ".partial")
-    save_file(checkpoint.tensors, temporary, metadata={"position": json.dumps(checkpoint.position)})
+    """Write a checkpoint; the file appears whole, on the disk, or not at all."""
+    checkpoint = without_initial(capture(learner), learner.initial_body)
+    temporary, position = path.with_name(path.name + ".partial"), json.dumps(checkpoint.position)
+    metadata = {"position": position, "checksum": _checksum(position, checkpoint.tensors)}
+    save_file(checkpoint.tensors, temporary, metadata=metadata)
+    flush_to_disk(temporary)
     os.replace(temporary, path)
 
 
@@ -167,17 +216,33 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises
     ------
+    DamagedCheckpointError
+        If the file is damaged, or no checkpoint.
     UserError
-        If the file is damaged, no checkpoint, or of a format that this release does not know.
+        If it is of a format that this release does not know.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            position = json.loads((file.metadata() or {})["position"])
-            if position["format"] != FORMAT_VERSION:
-                raise UserError(
-                    f"{path}: checkpoint format {position['format']}, but this release reads {FORMAT_VERSION}; "
-                    "resume with the release that wrote it"
-                )
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, position)  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a checkpoint, or damaged ({error})") from error
+            metadata = file.metadata() or {}
+            position = json.loads(metadata["position"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = metadata.get("checksum")
+            if written is not None and written != _checksum(metadata["position"], tensors):
+                raise ValueError("its content is not that of its checksum")
+            found = position["format"]
+            if found == FORMAT_VERSION and written is None:
+                raise ValueError("it has no checksum")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpointError(f"{path}: not a checkpoint, or damaged ({error})") from error
+    if found != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: checkpoint format {found}, but this release reads {FORMAT_VERSION}; "
+            "resume with the release that wrote it"
+        )
+    return Checkpoint(tensors, position)
+
+
+def _checksum(position: str, tensors: State) -> str:
+    """XXH3 (128 bits, hexadecimal) of everything that a checkpoint holds."""
+    lines = [position, *(f"{name} {checksum(tensors[name])}" for name in sorted(tensors))]
+    return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())

@@ -26,7 +26,7 @@ from unfreeze.models.training.layer_groups import (
 )
 from unfreeze.models.training.losses import Loss
 from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.network import Network, State
+from unfreeze.models.training.network import Network, State, checksum
 from unfreeze.models.training.precision import Precision
 from unfreeze.models.training.suggestions import LrPrior
 
@@ -91,6 +91,10 @@ class Learner:
         metrics: dict[str, Metric],
         target: Target | None = None,
     ) -> None:
+        self.initial_body = {
+            name: checksum(tensor) for name, tensor in network.state_dict().items() if name.startswith("body.")
+        }
+        """Checksums of the body's weights and buffers as they were at first: a checkpoint leaves them out."""
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
         self.target = target or SingleLabel()

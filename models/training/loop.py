@@ -1,12 +1,13 @@
 """The training loop, for every stage of every recipe and for the learning-rate finder."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from unfreeze.models.errors import choose
+from unfreeze.models.errors import UserError, choose
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
@@ -18,8 +19,8 @@ MOST_PROLONGED = 3
 """No such cycle begins once this many times the epochs asked for are done."""
 
 
-class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
+class DivergedError(UserError):
+    """The loss is no longer a number: the settings cannot work."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,14 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     Raises
     ------
     DivergedError
-        If a batch's loss is not finite; says at which step. It is noticed at the epoch's end, because looking at
-        every loss would make the accelerator wait.
+        If a batch's loss, or the validation loss, is not finite; says at which step. It is noticed at the epoch's end,
+        because looking at every loss would make the accelerator wait.
     """
     progress = learner.progress
     per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
     if stage.patience is not None and progress.best_loss == float("inf"):
-        progress.best_loss = learner.validate(valid)["loss"]
+        progress.best_loss = _validated(learner, stage, valid)["loss"]
         if stage.train == "head":
             keep_weights(learner, progress.best_loss)
     while not progress.finished:
@@ -113,11 +114,11 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         losses = torch.stack(progress.losses)
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
-            raise DivergedError(f"stage {stage.name!r}: the loss is not finite at step {bad}; lower the learning rate")
+            raise _diverged(learner, stage, f"the loss is not finite at step {bad}")
         progress.epoch += 1
         at_cycle_end = progress.epoch == end
         with learner.averaged():
-            metrics = learner.validate(valid)
+            metrics = _validated(learner, stage, valid)
             if at_cycle_end:
                 close_cycle(learner, stage, cycle, metrics["loss"])
         for kind in ("epoch", "cycle") if at_cycle_end else ("epoch",):
@@ -127,6 +128,21 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     if progress.best is not None:
         learner.network.load_state_dict(progress.best)
         progress.best = None
+
+
+def _validated(learner: Learner, stage: Stage, valid: Batches) -> dict[str, float]:
+    metrics = learner.validate(valid)
+    if not math.isfinite(metrics["loss"]):
+        raise _diverged(learner, stage, f"the validation loss is not finite after step {learner.progress.step}")
+    return metrics
+
+
+def _diverged(learner: Learner, stage: Stage, what: str) -> DivergedError:
+    lr = learner.base_lrs[-1]
+    setting = f"recipe.{stage.name}.lrs" if stage.lrs else f"recipe.{stage.name}.lr {lr / 10:.1g}"
+    return DivergedError(
+        f"stage {stage.name!r}: {what}, at lr {lr:.2g}; start again with a lower learning rate, such as --{setting}"
+    )
 
 
 def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -> None:

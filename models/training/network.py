@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import xxhash
 from torch import nn
 
 State = Mapping[str, torch.Tensor]
@@ -61,3 +62,10 @@ def digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
         fingerprint.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
         fingerprint.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return fingerprint.hexdigest()
+
+
+def checksum(tensor: torch.Tensor) -> str:
+    """XXH3 (128 bits, hexadecimal) of a tensor's shape, dtype and bytes, wherever it is and however it is laid out."""
+    hashed = xxhash.xxh3_128(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

@@ -13,8 +13,9 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
-from unfreeze.models.part_files import PartFiles, flush_to_disk
+from unfreeze.models.part_files import PartFiles
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.sealed_files import flush_to_disk
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.workspace import Derived, key_of
 from unfreeze.tasks.predictions.source import out_of

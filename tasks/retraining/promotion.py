@@ -1,7 +1,6 @@
 """What becomes of a challenger: decided, perhaps approved by a person, carried out, and told."""
 
 import inspect
-import json
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from pydantic import Field
 from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.tracking import registry
@@ -62,7 +62,7 @@ def carry_out(
     tags = {
         "unfreeze.decision": "promoted" if decision.promote else "kept champion",
         "unfreeze.decision.reasons": "; ".join(decision.reasons),
-        "unfreeze.decision.numbers": json.dumps(numbers),
+        "unfreeze.decision.numbers": to_json(numbers),
         "unfreeze.champion_before": champion.number,
     }
     registry.note_decision(challenger, f"{line}: {'; '.join(decision.reasons)}.", tags)

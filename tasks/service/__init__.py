@@ -8,6 +8,7 @@
 ``automations.py``       crashed flow runs are queued again; new data start a retraining
 ``health.py``            errors in logs, restarts, schedules without a run to come
 ``overview.py``          what `unfreeze status` and `unfreeze open` show
+``disk_use.py``          what `unfreeze clean` shows and frees
 =======================  =============================================================================================
 
 - **One service per data folder**; a port that another program uses is refused with its name. Prefect and MLflow

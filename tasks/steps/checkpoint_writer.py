@@ -6,6 +6,8 @@ from pathlib import Path
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
+from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
+from unfreeze.tasks.tracking.training_run import Run
 
 SLOTS = ("last-a.safetensors", "last-b.safetensors")
 """Checkpoints between cycle ends take turns, so that the one the run points at is never overwritten."""
@@ -35,3 +37,11 @@ class CheckpointWriter:
             path = Path(folder) / name
             save_checkpoint(self.learner, path)
             tracking.save_checkpoint(self.run_id, path)
+
+
+def drop_resumption(run: Run) -> None:
+    """Remove what a finished run would be resumed from; checkpoints of cycles stay if the spec asks for them."""
+    names = tracking.artifacts(run.id, tracking.CHECKPOINTS)
+    if run.params.tracking.cycle_checkpoints:
+        names = [name for name in names if Path(name).name in SLOTS]
+    drop_checkpoints(run.id, names)

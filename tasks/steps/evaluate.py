@@ -21,7 +21,8 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
     """Compare the models that the training could end with, and keep the best on the validation rows."""
 
     def chosen() -> dict[str, float]:
-        metrics = keep_findings(run.id, step.run(snapshots_of(run)), "choice", step.course.learner.progress.step)
+        found = step.run(snapshots_of(run, step.course.data))
+        metrics = keep_findings(run.id, found, "choice", step.course.learner.progress.step)
         tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.name})
         return metrics
 
@@ -61,7 +62,7 @@ def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, s
     return {"model_uri": uri, "name": run.model_name, "version": number, "alias": alias}
 
 
-def snapshots_of(run: Run) -> list[dict[str, torch.Tensor]]:
+def snapshots_of(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
     """Weights and buffers at the ends of the cycles that the spec's snapshot ensemble has besides the last.
 
     Raises
@@ -75,6 +76,6 @@ def snapshots_of(run: Run) -> list[dict[str, torch.Tensor]]:
         name = f"{tracking.CHECKPOINTS}/{cycle_checkpoint(stage.name, cycle)}"
         path = tracking.fetch(run.id, name)
         if path is None:
-            raise UserError(f"snapshots: run {run.id} has no {name}; train it with tracking.cycle_checkpoints")
-        states.append(load_checkpoint(path).part("network"))
+            raise UserError(f"snapshots: run {run.id} has no {name}: it was begun without snapshots")
+        states.append(load_checkpoint(path).whole("network", data.network().state_dict()))
     return states

@@ -44,7 +44,7 @@ def train_stage(run: Run, step: Train) -> dict[str, Any]:
 
 def _train(run: Run, step: Train) -> dict[str, Any]:
     stage, learner = step.stage, step.course.learner
-    keeps_cycles = run.params.tracking.cycle_checkpoints
+    keeps_cycles = run.params.tracking.cycle_checkpoints or run.params.snapshots > 1
     lrs: dict[str, list[tuple[int, float]]] = defaultdict(list)
     last: loop.Step | None = None
     writer = CheckpointWriter(run.id, learner)

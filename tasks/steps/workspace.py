@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.context import TaskRunContext
 
-from unfreeze.models.workspace import Advance, Derived, Result, Workspace, key_of, missing
+from unfreeze.models.workspace import Advance, Build, Derived, Result, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.prefect_run.progress import in_run, log_info, log_notice, progress
 
@@ -23,9 +23,7 @@ class FlowWorkspace(Workspace):
         """Run a task."""
         return as_task(name, function)
 
-    def derive(
-        self, name: str, files: Mapping[str, Derived], build: Callable[[dict[str, Path]], None]
-    ) -> dict[str, Path]:
+    def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
         """A task that Prefect skips, as Cached, while the files exist.
 
         Prefect's own cache would hand out the path of a file that was deleted; here such a step runs again.
@@ -39,7 +37,7 @@ class FlowWorkspace(Workspace):
         def derive() -> dict[str, str]:
             return {each: str(path) for each, path in Workspace.derive(self, name, files, build).items()}
 
-        is_missing = bool(missing(list(paths.values())))
+        is_missing = bool(self.unready(list(paths.values())))
         settings = {"persist_result": True, "cache_key_fn": cache_key, "refresh_cache": is_missing}
         as_task(name, derive, **settings)
         return paths

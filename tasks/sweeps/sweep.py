@@ -14,7 +14,7 @@ from uuid import UUID
 
 import torch
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel
@@ -32,8 +32,17 @@ from unfreeze.tasks.prefect_run.report import artifact_key, show_mlflow_link
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
-from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
+from unfreeze.tasks.sweeps.study import (
+    WORKER,
+    best_trial,
+    counts,
+    is_among_best,
+    open_study,
+    run_next,
+    settings_of,
+)
 from unfreeze.tasks.sweeps.trial import TrialRunner
+from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
 
@@ -77,6 +86,7 @@ class Sweep:
     def finish(self) -> dict[str, Any]:
         """Log plots and tables; returns the result as JSON."""
         keep_report(self.study, self.search.objectives, self.run_id)
+        self._drop_beaten()
         best = best_trial(self.study)
         trials = self.study.get_trials(deepcopy=False)
         return {
@@ -88,6 +98,13 @@ class Sweep:
             "seconds": round(time.monotonic() - self._began, 2),
             "comparison": compare_with_rules(self.study, self.search.objectives),
         }
+
+    def _drop_beaten(self) -> None:
+        """Remove the weights of trials that were the best once, and are not any more."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            run_id = trial.user_attrs.get("mlflow_run")
+            if run_id is not None and not is_among_best(self.study, tuple(trial.values)):
+                drop_checkpoints(run_id, tracking.artifacts(run_id, tracking.CHECKPOINTS))
 
     def _report_progress(self) -> None:
         done = counts(self.study)

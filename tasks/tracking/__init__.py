@@ -10,6 +10,7 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
 ``origin.py``          the code and the machine that a run was made with
 ``history.py``         what a run has logged so far, read back
+``checkpoints.py``     which checkpoint a training continues from; those of finished runs are removed
 ``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
 =====================  ===============================================================================================
 

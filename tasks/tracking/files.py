@@ -3,12 +3,16 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sealed_files import flush_to_disk
 from unfreeze.tasks.tracking.server import client, get_run
 
 CHECKPOINTS = "checkpoints"
@@ -73,13 +77,31 @@ def fetch(run_id: str, name: str) -> Path | None:
     """A local copy of an artifact (the file itself where artifacts are local); None if there is none."""
     if name not in artifacts(run_id, _folder_of(name)):
         return None
-    return Path(client().download_artifacts(run_id, name))
+    if (local := _local(run_id, name)) is not None:
+        return local
+    # MLflow's own choice would be a folder that nobody removes.
+    return Path(client().download_artifacts(run_id, name, tempfile.mkdtemp(dir=_downloads().name)))
+
+
+def _local(run_id: str, name: str) -> Path | None:
+    """The file of an artifact where artifacts are files of this machine."""
+    place = urlsplit(get_run(run_id).info.artifact_uri)
+    return Path(url2pathname(place.path)) / name if place.scheme in ("", "file") else None
+
+
+@cache
+def _downloads() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for downloads, removed as the process ends."""
+    return tempfile.TemporaryDirectory(prefix="unfreeze-")
 
 
 def save_checkpoint(run_id: str, path: Path) -> None:
     """Upload a checkpoint and then point the run's tag at it, so that the tag never names a half-uploaded file."""
     log_file(run_id, path, CHECKPOINTS)
-    client().set_tag(run_id, LATEST_CHECKPOINT, f"{CHECKPOINTS}/{path.name}")
+    name = f"{CHECKPOINTS}/{path.name}"
+    if (local := _local(run_id, name)) is not None:
+        flush_to_disk(local)
+    client().set_tag(run_id, LATEST_CHECKPOINT, name)
 
 
 def latest_checkpoint(run_id: str) -> Path | None:

@@ -11,6 +11,7 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.model_folder import CHECKSUMS, damaged_file
 from unfreeze.models.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
@@ -102,6 +103,12 @@ def folder_of(version: Version) -> Path:
             descriptions = list(Path(local).rglob("model.json"))
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
+            damaged = damaged_file(descriptions[0].parent)
+            if damaged not in (None, CHECKSUMS):  # without checksums it is another release's, which the reader reports
+                raise UserError(
+                    f"{version.name} version {version.number}: {damaged} is damaged in {version.uri}; use another "
+                    f"version (`unfreeze promote {version.name} back` makes the one before champion), or train again"
+                )
             shutil.copytree(descriptions[0].parent, wanted["model"])
 
     return Workspace(home()).derive("fetch model", files, download)["model"]

@@ -15,11 +15,13 @@ from prefect.settings import PREFECT_UI_URL
 
 from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Record
-from unfreeze.models.training.checkpoints import load_checkpoint
+from unfreeze.models.strict_json import to_json
+from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.progress import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.tracking.checkpoints import usable_checkpoint
 from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 
@@ -45,10 +47,15 @@ class Run:
         run = tracking.get_run(self.id)
         kept = {prefix: _by_position(run.data.tags, prefix) for prefix in (_LR, _STAGE)}
         self.metrics = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
-        path = tracking.latest_checkpoint(self.id)
-        checkpoint = load_checkpoint(path) if path else None
+        checkpoint, problems = usable_checkpoint(self.id)
+        for line in problems:
+            log_notice(line)
+        # A stage whose weights are lost is trained again, whatever its result was.
+        results = kept[_STAGE] if checkpoint is not None and not problems else _results_until(checkpoint, kept[_STAGE])
+        if checkpoint is None and (problems or kept[_STAGE]):
+            log_notice(f"run {self.id} has no checkpoint that can be used: it begins again at its first epoch")
         evaluated = {"baseline"} if "baseline/loss" in self.metrics else set()
-        return Record(kept[_LR], kept[_STAGE], evaluated, checkpoint)
+        return Record(kept[_LR], results, evaluated, checkpoint)
 
     def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
         """Keep what the finder suggested: a resumed run trains at the same lr."""
@@ -56,7 +63,7 @@ class Run:
 
     def keep_result(self, position: int, result: dict[str, Any]) -> None:
         """Keep the result of a stage that is over."""
-        tracking.log_tags(self.id, {f"{_STAGE}{position}": json.dumps(result)})
+        tracking.log_tags(self.id, {f"{_STAGE}{position}": to_json(result)})
 
     def summary(self, model: dict[str, str]) -> dict[str, Any]:
         """What the training came to, for a person's table and a program's JSON."""
@@ -68,7 +75,7 @@ class Run:
                 "lr": f"{stage['lr']:.2g}",
                 "epochs": stage["epochs"],
                 "seconds": stage["seconds"],
-                **{name: round(value, 4) for name, value in stage["metrics"].items()},
+                **{name: value and round(value, 4) for name, value in stage["metrics"].items()},
             }
             for stage in stages
         ]
@@ -91,6 +98,12 @@ class Run:
 def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
     """Results of a run's stages so far, in their order; see `unfreeze.models.recipe.Train.result`."""
     return [result for _, result in sorted(_by_position(tags, _STAGE).items())]
+
+
+def _results_until(checkpoint: Checkpoint | None, results: dict[int, Any]) -> dict[int, Any]:
+    """Those of the stages that a checkpoint has behind it."""
+    last = -1 if checkpoint is None else checkpoint.stage - (not checkpoint.finished)
+    return {position: result for position, result in results.items() if position <= last}
 
 
 def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:

@@ -113,7 +113,8 @@ def test_a_training_ends_in_mlflow_and_in_the_bucket(team: Team, stripes: Path) 
     version = team.ask_mlflow("registered-models/alias", name="stripes", alias="champion")["model_version"]
     assert version["run_id"] == run["info"]["run_id"]
     objects = team.in_bucket()
-    assert any(f"{version['run_id']}/artifacts/checkpoints/" in name for name in objects)
+    assert any(f"{version['run_id']}/artifacts/valid/" in name for name in objects)
+    assert not any(f"{version['run_id']}/artifacts/checkpoints/" in name for name in objects)
     assert any(name.endswith("/artifacts/MLmodel") for name in objects)
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.deployments.service import PROJECT, own_environment, until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
 from unfreeze.tasks import tracking
+from unfreeze.tasks.tracking import registry
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +60,12 @@ def last_checkpoint(run_id: str) -> Checkpoint:
     return load_checkpoint(path)
 
 
+def trained_weights(result: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of the model that a training registered."""
+    model = result["model"]
+    return load_file(registry.folder_of(registry.version_of(model["name"], model["version"])) / "model.safetensors")
+
+
 def run_of(text: str) -> str:
     """The run's id, from the line that says how to resume it."""
     return text.split("unfreeze resume ")[1].split(maxsplit=1)[0].strip("'\")")
@@ -75,7 +83,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    config = config_of(tiny_training(stripes, seed=3), tmp_path_factory.mktemp("config"))
+    config = config_of(tiny_training(stripes, seed=3, keep="trained"), tmp_path_factory.mktemp("config"))
     done = command(data, "train", "--config", config, "--json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -96,7 +104,7 @@ def test_a_signal_in_the_last_validation_of_a_cycle_loses_nothing(
     stripes: Path,
     tmp_path: Path,
 ) -> None:
-    spec = tiny_training(stripes, seed=3, **{"tracking.cycle_checkpoints": keeps_cycles})
+    spec = tiny_training(stripes, seed=3, keep="trained", **{"tracking.cycle_checkpoints": keeps_cycles})
     code = STOPPED_IN_VALIDATION.format(epoch=epoch, numbers=[int(number) for number in numbers])
     stopped = command(data, "train", "--config", config_of(spec, tmp_path), code=code)
     assert stopped.returncode == 130, stopped.stderr
@@ -109,8 +117,7 @@ def test_a_signal_in_the_last_validation_of_a_cycle_loses_nothing(
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads(resumed.stdout.splitlines()[-1])
     assert result["metrics"] == uninterrupted["metrics"]
-    expected = last_checkpoint(uninterrupted["run_id"]).part("network")
-    found = last_checkpoint(run_id).part("network")
+    expected, found = (trained_weights(each) for each in (uninterrupted, result))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
     from unfreeze.flows.train_images import train_images
 
-    result: dict[str, Any] = train_images(tiny_training(stripes))
+    result: dict[str, Any] = train_images(tiny_training(stripes, **{"tracking.cycle_checkpoints": True}))
     return result
 
 
@@ -84,6 +84,7 @@ def test_there_is_a_checkpoint_for_every_cycle_without_pickled_code(trained: dic
     kept = {Path(path).name for path in artifacts(trained["run_id"], "checkpoints")}
     cycles = {"head-cycle-1", "head-cycle-2", "augmented-cycle-1", "full-cycle-1", "full-cycle-2"}
     assert {f"{name}.safetensors" for name in cycles} <= kept
+    assert not {name for name in kept if "cycle" not in name}  # what a run is resumed from goes when it is finished
     for name in kept:
         path = tracking.fetch(trained["run_id"], f"checkpoints/{name}")
         assert path is not None
@@ -184,6 +185,8 @@ def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
 
     again = train_images(tiny_training(stripes))
     assert again["metrics"] == trained["metrics"]
+    assert not artifacts(again["run_id"], "checkpoints")
+    assert "unfreeze.checkpoint" not in tracking.tags_of(again["run_id"])
     flow_run_id = MlflowClient().get_run(again["run_id"]).data.tags["prefect.flow_run_id"]
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))

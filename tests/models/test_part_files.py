@@ -3,6 +3,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.damage import DAMAGES, Damage
+from unfreeze.models.errors import UserError
 from unfreeze.models.part_files import PartFiles
 
 SCHEMA = pa.schema([("row", pa.int64())])
@@ -39,12 +41,16 @@ def test_only_whole_parts_without_a_gap_count(parts: PartFiles, tmp_path: Path) 
     assert parts.done() == 10
 
 
-@pytest.mark.parametrize("content", [b"", b"ARROW1", None])
-def test_a_damaged_part_is_none(parts: PartFiles, tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_part_is_none(parts: PartFiles, tmp_path: Path, damage: Damage) -> None:
     write_all(parts)
-    damaged = sorted((tmp_path / "out.partial").iterdir())[1]
-    damaged.write_bytes(damaged.read_bytes()[:-20] if content is None else content)
+    damaged = sorted((tmp_path / "out.partial").glob("*.arrow"))[1]
+    damage(damaged)
     assert parts.done() == 4
+    with pytest.raises(UserError, match=f"{damaged.name} is damaged"):
+        list(parts.batches())
+    parts.write(4, part(4, 4))
+    assert parts.done() == 10
 
 
 def test_an_unfinished_part_is_none_and_is_written_again(parts: PartFiles, tmp_path: Path) -> None:
@@ -62,7 +68,7 @@ def test_a_part_that_cannot_be_written_leaves_none(parts: PartFiles, monkeypatch
 
     parts.write(0, part(0, 4))
     with monkeypatch.context() as patch:
-        patch.setattr("unfreeze.models.part_files.flush_to_disk", full)
+        patch.setattr("unfreeze.models.sealed_files.flush_to_disk", full)
         with pytest.raises(OSError, match="no space"):
             parts.write(4, part(4, 4))
     assert parts.done() == 4

@@ -144,7 +144,7 @@ def test_an_unreadable_image_names_its_row(saved, bad, monkeypatch):
 
 
 def test_the_folder_is_plain_files_that_need_no_weights(saved):
-    assert sorted(path.name for path in saved.folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.folder.iterdir()) == ["checksums.json", "model.json", "model.safetensors"]
     about = json.loads((saved.folder / "model.json").read_text())
     assert about["target"]["classes"] == ["blue", "green", "red"]
     assert about["model"]["weights"] == "none"

@@ -9,15 +9,19 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.damage import DAMAGES
 from tests.models.conftest import MakeLearner, assert_same, optimizer_states, pixels, states_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.checkpoints import (
+    Checkpoint,
+    DamagedCheckpointError,
     capture,
     load_checkpoint,
     restore,
     restore_between_stages,
     save_checkpoint,
+    without_initial,
 )
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import Step, fit
@@ -28,6 +32,7 @@ RECIPE = [
 ]
 LRS = [0.02, 0.05]
 VALID = pixels(11, seed=1)
+STAGE_WITH_PATIENCE = Stage(name="head", cycles=2, patience=5)
 YIELDS = (3 + 2) * 2 + (3 + 2) + (6 + 3)
 """Of the whole recipe, should it run to its end."""
 
@@ -42,6 +47,16 @@ def train(learner: Learner, position: int) -> Iterator[Step]:
 
 def told(step: Step) -> tuple[object, ...]:
     return (step.kind, step.step, step.epoch, step.cycle, step.lrs, float(step.loss), step.metrics)
+
+
+def with_other_random_numbers(learner: Learner) -> Learner:
+    torch.manual_seed(99)
+    learner.generator.manual_seed(99)
+    return learner
+
+
+def saved(learner: Learner) -> Checkpoint:
+    return without_initial(capture(learner), learner.initial_body)
 
 
 def everything(learner: Learner) -> dict[str, torch.Tensor]:
@@ -86,7 +101,7 @@ def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
     del learner
 
     checkpoint = load_checkpoint(tmp_path / "state.safetensors")
-    resumed = make_learner(name=optimizer, seed=99)
+    resumed = with_other_random_numbers(make_learner(name=optimizer))
     resumed.prepare(RECIPE[checkpoint.stage], checkpoint.stage, LRS[checkpoint.stage])
     restore(resumed, checkpoint)
     steps = [told(step) for step in train(resumed, checkpoint.stage)]
@@ -127,7 +142,7 @@ def test_what_learns_and_in_which_groups_is_held(make_learner, tmp_path):
     position = load_checkpoint(tmp_path / "state.safetensors").position
     assert [group["name"] for group in position["groups"]] == ["body-2", "head"]
     assert position["base_lrs"] == [3e-3, 1e-2]
-    resumed = make_learner(stage, seed=1)
+    resumed = make_learner(stage)
     resumed.network.requires_grad_(True)
     restore(resumed, load_checkpoint(tmp_path / "state.safetensors"))
     trainable = {name for name, parameter in resumed.network.named_parameters() if parameter.requires_grad}
@@ -141,7 +156,7 @@ def test_a_checkpoint_is_a_plain_safetensors_file(make_learner, tmp_path):
     save_checkpoint(learner, tmp_path / "state.safetensors")
     tensors = load_file(tmp_path / "state.safetensors")
     network = {name.removeprefix("network/"): value for name, value in tensors.items() if name.startswith("network/")}
-    assert_same(network, states_of(learner))
+    assert_same(network, {name: value for name, value in states_of(learner).items() if name.startswith("head.")})
     with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["position"])["epoch"] == 0
 
@@ -168,13 +183,71 @@ def test_a_finished_stage_hands_on_its_best_weights(make_learner, tmp_path):
     assert following.progress.step == 6
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_damaged_checkpoint_is_refused(make_learner, tmp_path, content):
+@pytest.mark.parametrize("damage", [*DAMAGES, lambda path: path.write_bytes(b"no checkpoint")])
+def test_a_damaged_checkpoint_is_refused(make_learner, tmp_path, damage):
     path = tmp_path / "state.safetensors"
     save_checkpoint(make_learner(RECIPE[0]), path)
-    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
-    with pytest.raises(UserError, match=r"state\.safetensors: not a checkpoint, or damaged"):
+    damage(path)
+    with pytest.raises(DamagedCheckpointError, match=r"state\.safetensors: not a checkpoint, or damaged"):
         load_checkpoint(path)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_bit_that_flipped_anywhere_is_noticed(make_learner, tmp_path, where, bit):
+    path = tmp_path / "state.safetensors"
+    if not path.exists():
+        save_checkpoint(make_learner(RECIPE[1]), path)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1 << bit
+    flipped = tmp_path / "flipped.safetensors"
+    flipped.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError):
+        load_checkpoint(flipped)
+
+
+def test_a_checkpoint_leaves_out_the_frozen_body_and_is_whole_again_with_it(make_learner, tmp_path):
+    learner = make_learner(STAGE_WITH_PATIENCE)
+    for _ in fit(learner, STAGE_WITH_PATIENCE, pixels(20), VALID):
+        pass
+    checkpoint = saved(learner)
+    assert not [name for name in checkpoint.tensors if "body." in name]
+    assert_same(checkpoint.whole("network", make_learner().network.state_dict()), states_of(learner))
+    resumed = make_learner(STAGE_WITH_PATIENCE)
+    restore(resumed, checkpoint)
+    assert_same(everything(resumed), everything(learner))
+
+
+def test_the_best_weights_leave_out_the_frozen_body_as_well(make_learner):
+    learner = make_learner(STAGE_WITH_PATIENCE)
+    for _, _step in zip(range(9), fit(learner, STAGE_WITH_PATIENCE, pixels(20), VALID), strict=False):
+        pass
+    best = {name: tensor.clone() for name, tensor in learner.progress.best.items()}
+    checkpoint = saved(learner)
+    assert checkpoint.part("best")
+    assert not [name for name in checkpoint.tensors if "body." in name]
+    resumed = make_learner(STAGE_WITH_PATIENCE)
+    restore(resumed, checkpoint)
+    assert_same(resumed.progress.best, best)
+
+
+def test_a_body_that_trained_is_held(make_learner):
+    stage = Stage(name="late", train="late", freeze_batchnorm=True)
+    learner = make_learner(stage, 0.05)
+    for _ in fit(learner, stage, pixels(20), VALID):
+        pass
+    held = {name for name in saved(learner).part("network") if name.startswith("body.")}
+    assert "body.blocks.3.0.weight" in held
+    assert "body.blocks.0.0.weight" not in held
+
+
+def test_other_pretrained_weights_than_those_that_were_left_out_are_refused(make_learner):
+    checkpoint = saved(make_learner(RECIPE[0]))
+    learner = make_learner(RECIPE[0], seed=1)
+    before = states_of(learner)
+    with pytest.raises(UserError, match=r"initial weights.*blocks\.0.*changed"):
+        restore(learner, checkpoint)
+    assert_same(states_of(learner), before)
 
 
 def test_other_safetensors_are_refused(tmp_path):

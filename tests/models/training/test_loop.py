@@ -242,3 +242,20 @@ def test_gradients_are_clipped_to_the_norm(make_learner: MakeLearner):
     learner.train_batch(*rows.gather(torch.arange(8), None), rows)
     moved = torch.cat([(each.detach() - before[name]).flatten() for name, each in learner.network.named_parameters()])
     assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("patience", [None, 3])
+def test_a_validation_loss_that_is_no_number_ends_the_training(make_learner, bad, patience):
+    stage = Stage(name="fragile", cycles=3, patience=patience)
+    learner = make_learner(stage, 0.03)
+    validate, calls = learner.validate, []
+
+    def validated(batches: object) -> dict[str, float]:
+        calls.append(1)
+        return {**validate(batches), **({"loss": bad} if len(calls) == 2 else {})}
+
+    learner.validate = validated
+    wanted = r"'fragile': the validation loss is not finite after step \d+, at lr 0.03;.* --recipe.fragile.lr 0.003"
+    with pytest.raises(DivergedError, match=wanted):
+        run(learner, stage)
