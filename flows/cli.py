@@ -12,6 +12,7 @@ from typing import Any, cast
 from unfreeze.flows import show
 from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.run_commands import add_run_commands
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_flags(predict, Predict, without=("model", "source"))
     predict.set_defaults(run=_predict)
 
+    add_run_commands(commands)
     add_service_commands(commands)
 
     for command in (train, table, resume, finder, sweep, compare, retrain, predict):

@@ -90,7 +90,7 @@ def register_best(
     """
     build_spec(SweepSpec, {"storage": storage})  # which refuses a password
     best, run = sweeps.best_run(load_study(study, storage))
-    data, record = prepare(run.params), run.record()
+    data, record = prepare(run.params), run.record
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
     for step in run_recipe(data, FlowWorkspace(), record):
         if isinstance(step, Choose):

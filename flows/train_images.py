@@ -58,7 +58,7 @@ def follow_recipe(run: Run) -> dict[str, Any]:
     """Prepare the data once, take the recipe's steps, register the model."""
     data = prepare(run.params)
     describe(data, run.id)
-    for step in run_recipe(data, FlowWorkspace(), run.record()):
+    for step in run_recipe(data, FlowWorkspace(), run.record):
         match step:
             case Precompute():
                 precompute(run, step)

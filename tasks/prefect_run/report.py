@@ -53,7 +53,10 @@ def mlflow_command() -> str:
     return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {tracking_store()}"
 
 
-def pages(run_id: str) -> dict[str, str]:
-    """Where to look at a run: addresses where servers are known, else the commands that start them."""
+def pages(run_id: str, experiment: str | None = None) -> dict[str, str]:
+    """Where to look at a run: addresses where servers are known, else the commands that start them.
+
+    MLflow is asked for the id of the run's `experiment` if it is not given.
+    """
     prefect = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    return {"MLflow": tracking.page(run_id) or mlflow_command(), "Prefect": prefect or "unfreeze up"}
+    return {"MLflow": tracking.page(run_id, experiment) or mlflow_command(), "Prefect": prefect or "unfreeze up"}

@@ -10,8 +10,7 @@ def keep_findings(run_id: str, found: Findings, step: int = 0) -> dict[str, floa
     """Log everything that was found out; returns the finite metrics."""
     metrics = tracking.as_float(found.metrics)
     if metrics:
-        with tracking.MetricLog(run_id) as log:
-            log.log(metrics, step)
+        tracking.log_metrics(run_id, metrics, step)
     for path, frame in found.frames.items():
         tracking.log_frame(run_id, frame, path)
     for path, text in found.texts.items():

@@ -34,7 +34,7 @@ from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
 from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from unfreeze.tasks.sweeps.trial import TrialRunner
-from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
+from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
 
 
 class WorkersDied(RuntimeError):
@@ -268,7 +268,7 @@ def best_run(study: Study) -> tuple[dict[str, Any], Run]:
     """The best trial as JSON, and its run, without a snapshot ensemble: a trial keeps no weights of earlier cycles."""
     best = best_of(study)
     params = training_from({**tracking.spec_of(best["run_id"]), "snapshots": 1}, f"run {best['run_id']}")
-    return best, Run(best["run_id"], params)
+    return best, earlier_run(best["run_id"], params)
 
 
 def best_of(study: Study) -> dict[str, Any]:

@@ -35,8 +35,12 @@ What is where in MLflow:
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
 
+from unfreeze.tasks.tracking.delivery import (
+    delivering as delivering,
+    keep_and_wait as keep_and_wait,
+    place_of as place_of,
+)
 from unfreeze.tasks.tracking.files import (
-    CHECKPOINTS as CHECKPOINTS,
     artifacts as artifacts,
     fetch as fetch,
     latest_checkpoint as latest_checkpoint,
@@ -48,26 +52,30 @@ from unfreeze.tasks.tracking.files import (
     save_checkpoint as save_checkpoint,
     spec_of as spec_of,
 )
-from unfreeze.tasks.tracking.logged_models import log_model as log_model, signature_of as signature_of
-from unfreeze.tasks.tracking.registry import register_model as register_model
+from unfreeze.tasks.tracking.logged_models import save_mlflow_model as save_mlflow_model, signature_of as signature_of
+from unfreeze.tasks.tracking.metrics import (
+    MetricLog as MetricLog,
+    as_float as as_float,
+    log_metrics as log_metrics,
+    system_metrics as system_metrics,
+)
+from unfreeze.tasks.tracking.operations import CHECKPOINTS as CHECKPOINTS
 from unfreeze.tasks.tracking.runs import (
     FINGERPRINT as FINGERPRINT,
     TRAINED_UNTIL as TRAINED_UNTIL,
-    MetricLog as MetricLog,
     RunStatus as RunStatus,
-    as_float as as_float,
     close_run as close_run,
     closing_run as closing_run,
     create_run as create_run,
     flatten as flatten,
     held_run as held_run,
+    info_of as info_of,
     kind_of_run as kind_of_run,
     log_data_set as log_data_set,
     log_tags as log_tags,
     reopen_run as reopen_run,
     run_with_tag as run_with_tag,
     start_run as start_run,
-    system_metrics as system_metrics,
     tags_of as tags_of,
 )
 from unfreeze.tasks.tracking.server import (
