@@ -131,17 +131,19 @@ def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType
 def _train(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
 
-    return _finish(train_images(params, return_state=True), options.json, show.training)
+    return _finish(state_of(train_images, params), options.json, show.training)
 
 
 def _train_table(options: argparse.Namespace) -> int:
     params = _params(options, TrainTables)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import train_tables
 
-    return _finish(train_tables(params, return_state=True), options.json, show.training)
+    return _finish(state_of(train_tables, params), options.json, show.training)
 
 
 def _add_datepart(options: argparse.Namespace) -> int:
@@ -154,13 +156,13 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
         from unfreeze.models.modality import training_from
         from unfreeze.tasks.tracking import spec_of
 
     params = training_from(spec_of(options.run_id), f"run {options.run_id}")
-    state = FLOWS[params.modality](params, options.run_id, return_state=True)
-    return _finish(state, options.json, show.training)
+    return _finish(state_of(FLOWS[params.modality], params, options.run_id), options.json, show.training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from unfreeze.models.comparison import decide
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision

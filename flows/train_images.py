@@ -17,6 +17,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from unfreeze.flows.outcome import keep_result
 from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
@@ -49,7 +50,8 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
         params = modality_of(params).complete(params)
         check_training(params)
         with open_run(params, resume_run_id) as run:
-            return follow_recipe(run)
+            result = follow_recipe(run)
+        return keep_result(result)
     except KeyboardInterrupt as stopped:
         return cancelled(stopped)
 

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from unfreeze.models.specs.retrain import Watch
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
 from unfreeze.tasks.tracking.registry import full_name
 

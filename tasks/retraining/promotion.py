@@ -17,7 +17,7 @@ from pydantic import Field
 from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.retrain import Retrain
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.tracking import registry
 

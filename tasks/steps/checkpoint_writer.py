@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 
 SECONDS_BETWEEN_CHECKPOINTS = 90
 """An epoch that takes longer is saved in its middle as well: metrics reach MLflow with checkpoints."""

@@ -10,7 +10,7 @@ from unfreeze.models.modality import Candidate, TrainingData, modality_of
 from unfreeze.models.recipe import Choose, Evaluate
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task

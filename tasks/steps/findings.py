@@ -2,7 +2,7 @@
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info, log_notice
+from unfreeze.tasks.prefect_run.notices import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 
 

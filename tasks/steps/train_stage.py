@@ -9,7 +9,8 @@ from unfreeze.models.recipe import Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import deferred_signals
-from unfreeze.tasks.prefect_run.progress import log_info, progress
+from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.steps.checkpoint_writer import CheckpointWriter
 from unfreeze.tasks.steps.workspace import as_task

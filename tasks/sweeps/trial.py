@@ -22,7 +22,7 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
 from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps.study import is_among_best, suggest
 

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.machine.processes import this_process
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
 from unfreeze.tasks.tracking.spool import Entry, Operation, Spool

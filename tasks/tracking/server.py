@@ -15,7 +15,7 @@ from mlflow.utils.rest_utils import http_request
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""

@@ -18,8 +18,9 @@ from unfreeze.models.recipe import Record
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.prefect_run.showing import wait_until_shown
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
 from unfreeze.tasks.tracking.server import require_answer
 from unfreeze.tasks.tracking.syncing import require_delivered
@@ -111,16 +112,19 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
         If MLflow does not answer.
     """
     require_answer()
-    tags = prefect_tags()
+    tags, is_own = prefect_tags(), False
     if resume_run_id is None and FLOW_RUN in tags:
         resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
+        # Prefect was gone as an earlier attempt finished: this one repeats what it had to tell, and changes nothing.
+        is_own = resume_run_id is not None and tracking.get_run(resume_run_id).info.status == "FINISHED"
     with ExitStack() as held:
         held.enter_context(heeding_hangups())
+        held.callback(wait_until_shown)
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
             held.enter_context(tracking.held_run(resume_run_id))
             require_delivered(resume_run_id)
-            tracking.reopen_run(resume_run_id, tags)
+            tracking.reopen_run(resume_run_id, tags, finished=is_own)
             run = earlier_run(resume_run_id, params)
             log_notice(f"MLflow run {run.id} is resumed")
         else:

@@ -210,7 +210,7 @@ def test_a_run_is_not_resumed_while_its_newest_state_waits(own_home: Path) -> No
     spool.add([("tags", {"tags": {"late": "1"}})])
     (own_home / "mlflow.db").rename(own_home / "away.db")
     (own_home / "mlflow.db").mkdir()
-    with pytest.raises(UserError, match="1 operations of run .* cannot be delivered"):
+    with pytest.raises(UserError, match="cannot be delivered"):
         require_delivered(run_id)
     (own_home / "mlflow.db").rmdir()
     (own_home / "away.db").rename(own_home / "mlflow.db")
