@@ -106,6 +106,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unfreeze: stopped", file=sys.stderr)
         return 130
+    outcome = sys.modules.get("unfreeze.flows.outcome")
+    if outcome is not None and outcome.prefect_is_gone:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # Prefect's threads would keep trying for minutes to deliver their last lines
     return status
 
 

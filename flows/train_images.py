@@ -53,7 +53,7 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
             result = follow_recipe(run)
         return keep_result(result)
     except KeyboardInterrupt as stopped:
-        return cancelled(stopped)
+        return keep_result(cancelled(stopped))
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:
