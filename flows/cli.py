@@ -174,8 +174,9 @@ def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
+        from unfreeze.flows.outcome import state_of
 
-    return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
+    return _finish(state_of(find_lr, params, options.stage), options.json, show.lrs)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -187,18 +188,20 @@ def _compare(options: argparse.Namespace) -> int:
 def _retrain(options: argparse.Namespace) -> int:
     params = spec_from(options, Retrain, **({"model": options.model} if options.model is not None else {}))
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.retrain import retrain
 
-    return _finish(retrain(params, return_state=True), options.json, show.retraining)
+    return _finish(state_of(retrain, params), options.json, show.retraining)
 
 
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
     params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.predict import predict
 
-    return _finish(predict(params, return_state=True), options.json, show.predictions)
+    return _finish(state_of(predict, params), options.json, show.predictions)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -213,6 +216,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if fresh or search.study is None:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from unfreeze.tasks.sweeps.study import WORKER, load_study
         from unfreeze.tasks.sweeps.sweep import best_of, stored
@@ -221,16 +225,15 @@ def _sweep(options: argparse.Namespace) -> int:
         study = load_study(str(search.study), search.storage)
         if not options.register:
             return _show(best_of(study), options.json, show.best)
-        state = register_best(study.study_name, search.storage, return_state=True)
-        return _finish(state, options.json, show.registered)
+        return _finish(state_of(register_best, study.study_name, search.storage), options.json, show.registered)
     if params is None:
         _refuse_changes(options)
         search, stored_params = stored(load_study(str(search.study), search.storage), search)
         params = cast("TrainImages | TrainTables", stored_params)
     if WORKER in os.environ:
-        return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
+        return _finish(state_of(join_sweep, search, params, int(os.environ[WORKER])), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep
-    return _finish(searched(search, params, return_state=True), options.json, show.sweep)
+    return _finish(state_of(searched, search, params), options.json, show.sweep)
 
 
 def _hide_password(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
 from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs, note_end
 
 Result = TypeVar("Result")
 
@@ -29,6 +30,7 @@ def state_of(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
     global prefect_is_gone  # noqa: PLW0603
     _results.clear()
     prefect_is_gone = False
+    end_gone_flow_runs()
     try:
         state: State[Any] = flow(*arguments, return_state=True)
         error = state.result(raise_on_failure=False)
@@ -41,4 +43,6 @@ def state_of(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
     prefect_is_gone = True
     log_notice(f"Prefect does not answer ({type(error).__name__}: {error}); its page does not show how the run ended")
     result = _results.pop()
-    return result if isinstance(result, State) else Completed(data=result)
+    ended: State[Any] = result if isinstance(result, State) else Completed(data=result)
+    note_end(ended)
+    return ended

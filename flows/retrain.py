@@ -12,6 +12,7 @@ from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
@@ -23,7 +24,7 @@ from unfreeze.tasks.tracking.training_run import unfinished_training
 DEFAULTS = Retrain()
 
 
-@flow(name="retrain", flow_run_name="retrain {params.model}")
+@flow(name="retrain", flow_run_name="retrain {params.model}", **HOOKS)
 def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     """Train a registered model anew if its data changed, and promote it if it beats the champion.
 

@@ -22,6 +22,7 @@ from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
@@ -33,7 +34,7 @@ from unfreeze.tasks.tracking.training_run import Run, open_run
 DEFAULTS = TrainImages()
 
 
-@flow(name="train-images", flow_run_name="train {params.data.source}")
+@flow(name="train-images", flow_run_name="train {params.data.source}", **HOOKS)
 def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
     """Train, evaluate and register an image classifier by the recipe.
 

@@ -35,6 +35,7 @@ from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
 from unfreeze.tasks.sweeps.study import WORKER, best_trial, counts, open_study, run_next, settings_of
 from unfreeze.tasks.sweeps.trial import TrialRunner
+from unfreeze.tasks.tracking.listing import RESUME
 from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
 
 
@@ -138,7 +139,11 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
     experiment = training.tracking.experiment
-    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name}
+    storage = ["--storage", masked(search.storage)] if search.storage else []
+    resume_command = shlex.join(
+        ["unfreeze", "sweep", "--study", study.study_name, "--trials", str(search.trials), *storage]
+    )
+    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name, RESUME: resume_command}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
     if run_id is None:
         params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
@@ -146,10 +151,6 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         describe(prepare(training), run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)
-    storage = ["--storage", masked(search.storage)] if search.storage else []
-    resume_command = shlex.join(
-        ["unfreeze", "sweep", "--study", study.study_name, "--trials", str(search.trials), *storage]
-    )
     log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
     show_mlflow_link(run_id)
     sweep = Sweep(search, training, study, run_id)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,15 @@ def folder_of(run_id: str) -> Path:
 def spooled_runs() -> list[str]:
     """Ids of the runs of this data folder for which something waits."""
     return sorted(path.parent.name for path in (home() / "spool").glob(f"*/{LOG}"))
+
+
+def waiting_of(run_id: str) -> int:
+    """How many operations of a run wait, whichever process it belongs to."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder_of(run_id) / LOG}?mode=ro", uri=True, timeout=5)) as database:
+            return int(database.execute("SELECT COUNT(*) FROM operations").fetchone()[0])
+    except sqlite3.Error:  # it was delivered meanwhile
+        return 0
 
 
 def lock_of(run_id: str) -> FileLock:

@@ -14,7 +14,7 @@ from unfreeze.tasks.machine.processes import is_gone
 from unfreeze.tasks.tracking.delivery import FINAL, TakenOver, require_own
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
-from unfreeze.tasks.tracking.spool import Spool, folder_of, lock_of, spooled_runs
+from unfreeze.tasks.tracking.spool import Spool, folder_of, lock_of, spooled_runs, waiting_of
 
 OUTDATED = "outdated"
 """Folder beside the spools: those of runs that another process has taken up since."""
@@ -82,7 +82,7 @@ def sync() -> list[Delivered]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            done.append(Delivered(run_id, 0, Spool(run_id).waiting(), "its process is under way and delivers it"))
+            done.append(Delivered(run_id, 0, waiting_of(run_id), "its process is under way and delivers it"))
             continue
         try:
             done.append(deliver(run_id))

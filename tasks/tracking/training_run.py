@@ -17,6 +17,7 @@ from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Record
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.witness import witnessed
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
@@ -139,6 +140,7 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
+        held.enter_context(witnessed("unfreeze.tasks.service.leftovers"))
         held.enter_context(tracking.delivering(run.id))
         held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
         held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
