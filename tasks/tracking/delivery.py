@@ -147,19 +147,23 @@ class Delivery:
 
     def _perform(self, operation: Operation) -> None:
         self._megabytes = operation.size / 2**20
+        result: dict[str, str] = {}
         try:
             result = perform(self.run_id, operation.kind, operation.body)
         except MlflowException as error:
             if error.error_code not in FINAL:
                 raise
-            self.spool.refuse(operation, reason_of(error))
             log_notice(f"MLflow refuses something of run {self.run_id} ({operation.kind}): {reason_of(error)}")
-            result = {}
+            refused: str | None = reason_of(error)
         else:
-            self.spool.done(operation)
-        with self._changed:
+            refused = None
+        with self._changed:  # whoever waits finds the result with the operation done
             self.results[operation.kind] = result
             self.trouble, self._waited = None, 0.0
+            if refused is None:
+                self.spool.done(operation)
+            else:
+                self.spool.refuse(operation, refused)
             self._changed.notify_all()
 
     def _pause(self, seconds: float, trouble: str) -> None:
