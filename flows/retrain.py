@@ -8,6 +8,7 @@ from prefect.states import Completed
 
 from unfreeze.flows.train_tables import FLOWS
 from unfreeze.models.comparison import decide
+from unfreeze.models.errors import UserError
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
@@ -92,4 +93,10 @@ def train(training: Training) -> dict[str, Any]:
         stopped.add_note(str(state.message))
         raise stopped
     trained: dict[str, Any] = state.result()
+    if "version" not in trained["model"]:
+        name = trained["model"]["name"]
+        raise UserError(
+            f"MLflow is away: the model of run {trained['run_id']} waits to be registered, and is not compared. "
+            f"Later `unfreeze sync` registers it, and `unfreeze promote {name} challenger` makes it the champion"
+        )
     return trained

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.models.errors import UserError
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.delivery import delivery_of, keep, place_of
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT
@@ -54,10 +55,16 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 
 
 def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
+    """Keep a file that `write` writes; if the disk of a run under way is full, the run continues without the file."""
     folder, _, file = name.rpartition("/")
-    with place_of(run_id, file) as path:
-        write(path)
-        keep(run_id, ("file", {"path": str(path), "folder": folder or None}))
+    try:
+        with place_of(run_id, file) as path:
+            write(path)
+            keep(run_id, ("file", {"path": str(path), "folder": folder or None}))
+    except OSError as error:
+        if delivery_of(run_id) is None:
+            raise
+        log_notice(f"warning: {name} cannot be written ({error}); the run continues without it")
 
 
 def _link(path: Path, copy: Path) -> None:

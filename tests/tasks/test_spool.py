@@ -159,6 +159,20 @@ def test_a_locked_database_delays_nobody_who_logs_and_has_everything_once_it_is_
     assert history(run_id, "train/loss") == [(step, 1 / step) for step in range(1, 2000)]
 
 
+def test_without_space_on_the_disk_metrics_wait_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = start("run")
+    with tracking.delivering(run_id) as delivery:
+        pages = delivery.spool._database.execute("PRAGMA page_count").fetchone()[0]
+        delivery.spool._database.execute(f"PRAGMA max_page_count = {pages}")
+        for start_at in (1, 1001):
+            with tracking.MetricLog(run_id) as log:
+                for step in range(start_at, start_at + 1000):
+                    log.log({"train/loss": 1 / step}, step)
+        assert capsys.readouterr().err.count("cannot be written") == 1
+        delivery.spool._database.execute("PRAGMA max_page_count = 100000")
+    assert history(run_id, "train/loss") == [(step, 1 / step) for step in range(1, 2001)]
+
+
 def test_what_mlflow_refuses_does_not_hold_up_the_rest() -> None:
     run_id = start("run")
     with tracking.delivering(run_id):
