@@ -1,5 +1,6 @@
 """How what a run logs reaches MLflow: through its spool and a thread, so that no server can stall or end a training."""
 
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -111,14 +112,15 @@ class Delivery:
             self._ending = True
             self._changed.notify_all()
         self._thread.join(2)
+        shutil.rmtree(self.spool.folder / KEPT, ignore_errors=True)
         if not self._thread.is_alive():
             self.spool.close()
 
     def _deliver(self) -> None:
         attempts, signed = 0, time.monotonic()
         while not self._ending:
-            operation = self.spool.first()
             try:
+                operation = self.spool.first()
                 if attempts:
                     require_own(self.run_id, self.spool.facts())
                 if time.monotonic() - signed > SECONDS_BETWEEN_SIGNS:

@@ -31,6 +31,8 @@ FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
 """Tags: the Prefect flow run that trains the run, and the one that this is part of, such as a retraining."""
 SILENT_SECONDS = 120
 """A run on another machine of which nothing was heard for this long is taken for dead."""
+SECONDS_TO_DELIVER = 60
+"""How long whoever resumes a run waits for one that is delivering what its dead process left."""
 MAX_PARAMS = 100  # MLflow's limit for one call
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -73,11 +75,16 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def held_run(run_id: str) -> Iterator[None]:
     """Hold the run: `UserError` if another process of this machine and data folder does."""
-    lock = lock_of(run_id)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _already_trained(run_id, tags_of(run_id)) from None
+    lock, began = lock_of(run_id), time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            tags = tags_of(run_id)
+            # The witness of a process that is gone, or another command, delivers what it left.
+            if not is_gone(tags) or time.monotonic() - began > SECONDS_TO_DELIVER:
+                raise _already_trained(run_id, tags) from None
     try:
         yield
     finally:

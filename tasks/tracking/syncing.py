@@ -109,7 +109,8 @@ def close_stale_runs(experiments: Sequence[str]) -> None:
         try:
             if folder_of(run_id).exists():
                 deliver(run_id)
-            if client().get_run(run_id).info.status == "RUNNING":
+            now = client().get_run(run_id)  # whoever held the lock until now may have resumed it
+            if now.info.status == "RUNNING" and is_gone(now.data.tags):
                 client().set_terminated(run_id, "KILLED")
         finally:
             lock.release()
