@@ -11,6 +11,7 @@ from typing import Any, cast
 from unfreeze.flows import show
 from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.run_commands import add_run_commands
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
@@ -34,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unfreeze: stopped", file=sys.stderr)
         return 130
+    outcome = sys.modules.get("unfreeze.flows.outcome")
+    if outcome is not None and outcome.prefect_is_gone:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # Prefect's threads would keep trying for minutes to deliver their last lines
     return status
 
 
@@ -119,6 +125,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_flags(predict, Predict, without=("model", "source"))
     predict.set_defaults(run=_predict)
 
+    add_run_commands(commands)
     add_service_commands(commands)
 
     for command in (train, table, resume, finder, sweep, summary, compare, report, retrain, predict):
@@ -149,17 +156,19 @@ def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType
 def _train(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
 
-    return _finish(train_images(params, return_state=True), options.json, show.training)
+    return _finish(state_of(train_images, params), options.json, show.training)
 
 
 def _train_table(options: argparse.Namespace) -> int:
     params = _params(options, TrainTables)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import train_tables
 
-    return _finish(train_tables(params, return_state=True), options.json, show.training)
+    return _finish(state_of(train_tables, params), options.json, show.training)
 
 
 def _add_datepart(options: argparse.Namespace) -> int:
@@ -172,21 +181,22 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
         from unfreeze.models.modality import training_from
         from unfreeze.tasks.tracking import spec_of
 
     params = training_from(spec_of(options.run_id), f"run {options.run_id}")
-    state = FLOWS[params.modality](params, options.run_id, return_state=True)
-    return _finish(state, options.json, show.training)
+    return _finish(state_of(FLOWS[params.modality], params, options.run_id), options.json, show.training)
 
 
 def _find_lr(options: argparse.Namespace) -> int:
     params = _params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
+        from unfreeze.flows.outcome import state_of
 
-    return _finish(find_lr(params, options.stage, return_state=True), options.json, show.lrs)
+    return _finish(state_of(find_lr, params, options.stage), options.json, show.lrs)
 
 
 def _summary(options: argparse.Namespace) -> int:
@@ -212,18 +222,20 @@ def _report(options: argparse.Namespace) -> int:
 def _retrain(options: argparse.Namespace) -> int:
     params = spec_from(options, Retrain, **({"model": options.model} if options.model is not None else {}))
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.retrain import retrain
 
-    return _finish(retrain(params, return_state=True), options.json, show.retraining)
+    return _finish(state_of(retrain, params), options.json, show.retraining)
 
 
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
     params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.predict import predict
 
-    return _finish(predict(params, return_state=True), options.json, show.predictions)
+    return _finish(state_of(predict, params), options.json, show.predictions)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -238,6 +250,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if fresh or search.study is None:
         params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
     with prefect_starting():
+        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from unfreeze.tasks.sweeps.study import WORKER, load_study
         from unfreeze.tasks.sweeps.sweep import best_of, stored
@@ -246,16 +259,15 @@ def _sweep(options: argparse.Namespace) -> int:
         study = load_study(str(search.study), search.storage)
         if not options.register:
             return _show(best_of(study), options.json, show.best)
-        state = register_best(study.study_name, search.storage, return_state=True)
-        return _finish(state, options.json, show.registered)
+        return _finish(state_of(register_best, study.study_name, search.storage), options.json, show.registered)
     if params is None:
         _refuse_changes(options)
         search, stored_params = stored(load_study(str(search.study), search.storage), search)
         params = cast("TrainImages | TrainTables", stored_params)
     if WORKER in os.environ:
-        return _finish(join_sweep(search, params, int(os.environ[WORKER]), return_state=True), False, lambda _: None)
+        return _finish(state_of(join_sweep, search, params, int(os.environ[WORKER])), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep
-    return _finish(searched(search, params, return_state=True), options.json, show.sweep)
+    return _finish(state_of(searched, search, params), options.json, show.sweep)
 
 
 def _hide_password(options: argparse.Namespace) -> None:

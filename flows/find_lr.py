@@ -7,6 +7,7 @@ from prefect import flow
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe import Course, FindLr, Record
 from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps import find_lr as finder
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
@@ -15,7 +16,7 @@ from unfreeze.tasks.tracking.training_run import open_run
 DEFAULTS = TrainImages()
 
 
-@flow(name="find-lr", flow_run_name="find an lr for {params.data.source}")
+@flow(name="find-lr", flow_run_name="find an lr for {params.data.source}", **HOOKS)
 def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
     """Run the learning-rate finder on one stage of the recipe, with pretrained body and new head.
 

@@ -10,11 +10,12 @@ from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing
 from unfreeze.tasks.predictions.source import find_model, list_source
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.prefect_run.processes import HOOKS
 
 DEFAULTS = Predict()
 
 
-@flow(name="predict", flow_run_name="predict {params.source}")
+@flow(name="predict", flow_run_name="predict {params.source}", **HOOKS)
 def predict(params: Predict = DEFAULTS) -> dict[str, Any] | State[Any]:
     """Predict images or rows with a registered model; a run that was stopped continues when it is started again.
 

@@ -22,6 +22,7 @@ def prefect_starting() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every repeated request; we tell of an outage
     if knows_a_server():
         yield
         return

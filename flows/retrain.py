@@ -8,10 +8,12 @@ from prefect.states import Completed
 
 from unfreeze.flows.train_tables import FLOWS
 from unfreeze.models.comparison import decide
+from unfreeze.models.errors import UserError
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
@@ -24,7 +26,7 @@ from unfreeze.tasks.tracking.training_run import unfinished_training
 DEFAULTS = Retrain()
 
 
-@flow(name="retrain", flow_run_name="retrain {params.model}")
+@flow(name="retrain", flow_run_name="retrain {params.model}", **HOOKS)
 def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     """Train a registered model anew if its data changed, and promote it if it beats the champion.
 
@@ -93,4 +95,10 @@ def train(training: Training) -> dict[str, Any]:
         stopped.add_note(str(state.message))
         raise stopped
     trained: dict[str, Any] = state.result()
+    if "version" not in trained["model"]:
+        name = trained["model"]["name"]
+        raise UserError(
+            f"MLflow is away: the model of run {trained['run_id']} waits to be registered, and is not compared. "
+            f"Later `unfreeze sync` registers it, and `unfreeze promote {name} challenger` makes it the champion"
+        )
     return trained

@@ -97,7 +97,7 @@ def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
     from unfreeze.tasks.prefect_run.report import pages as pages_of
 
-    _lines(*(f"{name}: {way}" for name, way in pages_of(result["run_id"]).items()))
+    _lines(*(f"{name}: {way}" for name, way in pages_of(result["run_id"], result.get("experiment_id")).items()))
 
 
 def sweep(result: dict[str, Any]) -> None:
@@ -129,7 +129,10 @@ def registered(result: dict[str, Any]) -> None:
 
 def _model(result: dict[str, Any]) -> None:
     model = result["model"]
-    _lines(f"{model['name']} version {model['version']} ({model['alias']}): {model['model_uri']}")
+    if "version" in model:
+        _lines(f"{model['name']} version {model['version']} ({model['alias']}): {model['model_uri']}")
+    else:
+        _lines(f"{model['name']} waits for MLflow; `unfreeze sync` registers it")
     pages(result)
 
 

@@ -15,6 +15,7 @@ from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
@@ -27,7 +28,7 @@ TRAINING = TrainImages()
 TABLE = TrainTables()
 
 
-@flow(name="sweep", flow_run_name="sweep {training.data.source}")
+@flow(name="sweep", flow_run_name="sweep {training.data.source}", **HOOKS)
 def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dict[str, Any] | State[Any]:
     """Try settings until the study has as many trials as asked for; a study of the same name continues.
 
@@ -38,7 +39,7 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
     return search(params, training)
 
 
-@flow(name="sweep-tables", flow_run_name="sweep {training.data.source}")
+@flow(name="sweep-tables", flow_run_name="sweep {training.data.source}", **HOOKS)
 def sweep_tables(params: SweepSpec = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
     """The same for a training on a table.
 
@@ -68,7 +69,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
         return cancelled(stopped)
 
 
-@flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}")
+@flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}", **HOOKS)
 def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: int) -> None:
     """Run trials of a sweep that another process leads.
 
@@ -81,7 +82,7 @@ def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: i
     sweeps.join_sweep(params, training)
 
 
-@flow(name="register-best", flow_run_name="register the best of {study}")
+@flow(name="register-best", flow_run_name="register the best of {study}", **HOOKS)
 def register_best(
     study: str, storage: Annotated[str | None, Field(json_schema_extra={"pattern": WITHOUT_PASSWORD})] = None
 ) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def register_best(
     """
     build_spec(SweepSpec, {"storage": storage})  # which refuses a password
     best, run = sweeps.best_run(load_study(study, storage))
-    data, record = prepare(run.params), run.record()
+    data, record = prepare(run.params), run.record
     if record.checkpoint is None:
         raise UserError(f"the weights of trial {best['number']} are lost; register another trial, or search again")
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights

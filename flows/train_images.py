@@ -17,10 +17,12 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from unfreeze.flows.outcome import keep_result
 from unfreeze.models.modality import modality_of
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.checkpoint_writer import drop_resumption
 from unfreeze.tasks.steps.describe import describe
@@ -34,7 +36,7 @@ from unfreeze.tasks.tracking.training_run import Run, open_run
 DEFAULTS = TrainImages()
 
 
-@flow(name="train-images", flow_run_name="train {params.data.source}")
+@flow(name="train-images", flow_run_name="train {params.data.source}", **HOOKS)
 def train_images(params: TrainImages = DEFAULTS, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
     """Train, evaluate and register an image classifier by the recipe.
 
@@ -53,16 +55,16 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
         with open_run(params, resume_run_id) as run:
             result = follow_recipe(run)
         drop_resumption(run)  # not before the run is finished: until then it may have to be resumed
-        return result
+        return keep_result(result)
     except KeyboardInterrupt as stopped:
-        return cancelled(stopped)
+        return keep_result(cancelled(stopped))
 
 
 def follow_recipe(run: Run) -> dict[str, Any]:
     """Prepare the data once, take the recipe's steps, register the model, report."""
     data = prepare(run.params)
     describe(data, run.id)
-    for step in run_recipe(data, FlowWorkspace(), run.record()):
+    for step in run_recipe(data, FlowWorkspace(), run.record):
         match step:
             case Precompute():
                 precompute(run, step)

@@ -11,11 +11,12 @@ from prefect.client.schemas.objects import State
 
 from unfreeze.flows.train_images import train, train_images
 from unfreeze.models.specs.tables import TrainTables
+from unfreeze.tasks.prefect_run.processes import HOOKS
 
 DEFAULTS = TrainTables()
 
 
-@flow(name="train-tables", flow_run_name="train on {params.data.source}")
+@flow(name="train-tables", flow_run_name="train on {params.data.source}", **HOOKS)
 def train_tables(params: TrainTables = DEFAULTS, resume_run_id: str | None = None) -> dict[str, Any] | State[Any]:
     """Train, evaluate and register a network on a table by the recipe.
 

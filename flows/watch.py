@@ -7,14 +7,15 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from unfreeze.models.specs.retrain import Watch
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
 from unfreeze.tasks.tracking.registry import full_name
 
 DEFAULTS = Watch()
 
 
-@flow(name="watch", flow_run_name="watch sources")
+@flow(name="watch", flow_run_name="watch sources", **HOOKS)
 def watch(params: Watch = DEFAULTS) -> State[Any]:
     """Look whether the data of registered models changed since their latest retraining, and say so in an event.
 

@@ -128,6 +128,11 @@ def set_defaults() -> None:
         # Without it MLflow prints links to a server on port 5000 that nobody started.
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # Half a minute, in which `unfreeze up` restarts a server, instead of one.
+        "PREFECT_CLIENT_MAX_RETRIES": "4",
+        # By default a request waits up to 120 s, eight times over: minutes in which nothing can be said.
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         # Its bars for every small download would drown the lines of the steps.
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }

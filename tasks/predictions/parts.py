@@ -20,7 +20,8 @@ from unfreeze.models.specs.predict import Predict
 from unfreeze.models.workspace import Derived, key_of
 from unfreeze.tasks.predictions.source import out_of
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_info, progress
+from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import show_table
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 

@@ -9,7 +9,7 @@ from prefect import task
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality, modality_in
 from unfreeze.models.specs.predict import Predict
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
 

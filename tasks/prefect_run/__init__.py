@@ -1,7 +1,8 @@
 """What a step tells the person who watches, and how it is stopped.
 
-``progress.py`` reports: a bar in a terminal, lines elsewhere, an artifact on the Prefect page. ``report.py`` shows
-tables, figures and the way to MLflow. ``user_errors.py`` shows invalid input without a traceback.
+``notices.py`` has its lines, ``progress.py`` a bar in a terminal, lines elsewhere, an artifact on the Prefect page.
+``report.py`` shows tables, figures and the way to MLflow; ``showing.py`` sends what the page shows from a thread, so
+that a run goes on without Prefect. ``user_errors.py`` shows invalid input without a traceback.
 ``interruption.py`` holds signals back until the batch under way is done:
 
 - SIGINT, SIGTERM and SIGHUP end a training after the batch, with a checkpoint; a second SIGINT or SIGTERM at once.

@@ -8,16 +8,38 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unfreeze.tasks.prefect_run.notices import in_run
+from unfreeze.tasks.prefect_run.showing import show
 
 SECONDS_BETWEEN_REPORTS = 10
 """A step that is done sooner makes no progress artifact and no line in the middle."""
 
 Advance = Callable[[int, int], None]
 """Called with (done, total) as often as one likes."""
+
+
+class ProgressArtifact:
+    """A bar on the Prefect page of the run under way, which appears with its first value."""
+
+    def __init__(self) -> None:
+        self._id: UUID | None = None
+        self.is_shown = False
+
+    def set(self, percent: float, line: str) -> None:
+        """Show so many percent, and a line about them."""
+        self.is_shown = True
+
+        def make() -> None:
+            if self._id is None:
+                self._id = cast(UUID, create_progress_artifact(percent, description=line))
+            else:
+                update_progress_artifact(self._id, percent, description=line)
+
+        show(make)
 
 
 @contextmanager
@@ -29,13 +51,13 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     last = TextColumn("{task.fields[note]}")
-    artifact: UUID | None = None
+    artifact = ProgressArtifact()
     reported = time.monotonic()
     with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task(text, total=None, note="")
 
         def advance(done: int, total: int) -> None:
-            nonlocal artifact, reported
+            nonlocal reported
             bar.update(shown, completed=done, total=total, note=note())
             if time.monotonic() - reported < SECONDS_BETWEEN_REPORTS:
                 return
@@ -43,33 +65,10 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
             line, percent = f"{text}: {done:,} of {total:,} {note()}".rstrip(), 100 * done / total
             if in_run():
                 get_run_logger().info(line)
-                if artifact is None:
-                    artifact = cast(UUID, create_progress_artifact(percent, description=line))
-                else:
-                    update_progress_artifact(artifact, percent, description=line)
+                artifact.set(percent, line)
             elif not console.is_terminal:
                 print(line, file=sys.stderr)
 
         yield advance
-    if artifact is not None:
-        update_progress_artifact(artifact, 100.0, description=f"{text}: done")
-
-
-def log_info(line: str) -> None:
-    """A line for the person who watches: the run's log, or stderr outside a run."""
-    if in_run():
-        get_run_logger().info(line)
-    else:
-        print(line, file=sys.stderr)
-
-
-def log_notice(line: str) -> None:
-    """A line that is news even in a terminal, where the run's log is kept quiet for the bars."""
-    log_info(line)
-    if in_run() and sys.stderr.isatty():
-        print(line, file=sys.stderr)
-
-
-def in_run() -> bool:
-    """Whether a Prefect run is under way that could show something."""
-    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+    if artifact.is_shown:
+        artifact.set(100.0, f"{text}: done")

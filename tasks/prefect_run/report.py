@@ -11,7 +11,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import tracking_store
-from unfreeze.tasks.prefect_run.progress import in_run
+from unfreeze.tasks.prefect_run.notices import in_run
+from unfreeze.tasks.prefect_run.showing import show
 
 
 def artifact_key(text: str) -> str:
@@ -30,13 +31,15 @@ def log_figure(run_id: str, figure: Figure, name: str, title: str) -> None:
     if in_run():
         encoded = base64.b64encode(buffer.getvalue()).decode()
         markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
-        create_markdown_artifact(markdown, key=artifact_key(name.removesuffix(".png")), description=title)
+        key = artifact_key(name.removesuffix(".png"))
+        show(lambda: create_markdown_artifact(markdown, key=key, description=title))
 
 
 def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> None:
     """Show a table, one mapping a row."""
     if in_run():
-        create_table_artifact([dict(row) for row in rows], key=artifact_key(key), description=title)
+        table = [dict(row) for row in rows]
+        show(lambda: create_table_artifact(table, key=artifact_key(key), description=title))
 
 
 def show_mlflow_link(run_id: str) -> None:
@@ -45,7 +48,8 @@ def show_mlflow_link(run_id: str) -> None:
         address = tracking.page(run_id)
         command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
         text = f"[Open the run in MLflow]({address})" if address else command
-        create_markdown_artifact(f"## MLflow\n\n{text}", key="mlflow-run", description="The run in MLflow")
+        markdown = f"## MLflow\n\n{text}"
+        show(lambda: create_markdown_artifact(markdown, key="mlflow-run", description="The run in MLflow"))
 
 
 def mlflow_command() -> str:
@@ -53,7 +57,10 @@ def mlflow_command() -> str:
     return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {tracking_store()}"
 
 
-def pages(run_id: str) -> dict[str, str]:
-    """Where to look at a run: addresses where servers are known, else the commands that start them."""
+def pages(run_id: str, experiment: str | None = None) -> dict[str, str]:
+    """Where to look at a run: addresses where servers are known, else the commands that start them.
+
+    MLflow is asked for the id of the run's `experiment` if it is not given.
+    """
     prefect = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    return {"MLflow": tracking.page(run_id) or mlflow_command(), "Prefect": prefect or "unfreeze up"}
+    return {"MLflow": tracking.page(run_id, experiment) or mlflow_command(), "Prefect": prefect or "unfreeze up"}

@@ -1,17 +1,19 @@
-"""Bad input is reported by its message: a traceback is for our mistakes, not for a person's."""
+"""Bad input and a server that is gone are reported by their message: a traceback is for our mistakes."""
 
 import logging
+
+import httpx
 
 from unfreeze.models.errors import UserError
 
 
 class WithoutTraceback(logging.Filter):
-    """Replaces the log record of a `UserError` by the error's message."""
+    """Replaces the log record of a `UserError`, or of a Prefect server that is gone, by the error's message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, that of a `UserError` without its traceback."""
+        """Let every record pass, those without their traceback."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UserError):
+        if isinstance(error, UserError | httpx.TransportError):
             record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
         return True
 

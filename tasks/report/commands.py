@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.history import local_path
+from unfreeze.tasks.tracking.server import local_file
 
 TRAINED_BY = {"images": "train", "tables": "train-table"}
 """Modality -> the command that trains it."""
@@ -62,15 +62,15 @@ def next_commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | 
 def without_label_errors(run: Any, spec: Mapping[str, Any], listed: str) -> Command:
     """Train again without the rows in a file of the run's artifacts, which `data.exclude` takes."""
     lines = _with_settings(run, spec)
-    place = local_path(run.info.run_id, listed)
-    lines[-1] += f" --data.exclude {shlex.quote(place or listed.rpartition('/')[2])}"
+    place = local_file(run.info.run_id, listed)
+    lines[-1] += f" --data.exclude {shlex.quote(str(place or listed.rpartition('/')[2]))}"
     return Command("Leave them out", lines if place else [_download(run, listed), *lines])
 
 
 def _with_settings(run: Any, spec: Mapping[str, Any]) -> list[str]:
     command = TRAINED_BY[spec["modality"]]
-    place = local_path(run.info.run_id, "spec.json")
-    lines = [f"unfreeze {command} --config {shlex.quote(place or 'spec.json')}"]
+    place = local_file(run.info.run_id, "spec.json")
+    lines = [f"unfreeze {command} --config {shlex.quote(str(place or 'spec.json'))}"]
     return lines if place else [_download(run, "spec.json"), *lines]
 
 

@@ -6,13 +6,14 @@ from prefect.artifacts import create_markdown_artifact
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import in_run, log_notice
+from unfreeze.tasks.prefect_run.notices import in_run, log_notice
 from unfreeze.tasks.prefect_run.report import mlflow_command
+from unfreeze.tasks.prefect_run.showing import show
 from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.collect import Report, collect
 from unfreeze.tasks.report.page import render
-from unfreeze.tasks.tracking.history import describe_version, local_path
-from unfreeze.tasks.tracking.server import artifact_page
+from unfreeze.tasks.tracking.history import describe_version
+from unfreeze.tasks.tracking.server import artifact_page, local_file
 
 FILE = "report.html"
 """Artifact of a run."""
@@ -44,12 +45,15 @@ def write_report(run_id: str) -> str:
         describe_version(name, number, _with_card(card, report.model["description"]))
     if in_run():
         shown = f"## {report.name}\n\n{model_card(report, _where(run_id, link))}"
-        create_markdown_artifact(shown, key="report", description=_headline(report))
+        show(lambda: create_markdown_artifact(shown, key="report", description=_headline(report)))
     return page
 
 
 def report_at_end(run_id: str) -> None:
     """As `write_report`, at the end of a flow: a report that cannot be made does not undo the training."""
+    if not tracking.wait_until_delivered(run_id):
+        log_notice(f"a report is made of what MLflow has; once it has everything: unfreeze report {run_id}")
+        return
     try:
         write_report(run_id)
     except Exception as error:
@@ -67,7 +71,7 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
     if out is not None and not out.parent.is_dir():
         raise UserError(f"--out: there is no folder {out.parent}")
     page = write_report(run_id)
-    found = {"run_id": run_id, "artifact": local_path(run_id, FILE) or artifact_page(run_id, FILE)}
+    found = {"run_id": run_id, "artifact": str(local_file(run_id, FILE) or artifact_page(run_id, FILE))}
     if out is not None:
         try:
             out.write_text(page, encoding="utf-8")
@@ -88,7 +92,7 @@ def _where(run_id: str, link: str) -> str:
     """Where the report is, for a page that MLflow does not serve."""
     if tracking.page(run_id) is not None:
         return link
-    return f"The whole report is `{local_path(run_id, FILE)}`; with `{mlflow_command()}` it opens in MLflow."
+    return f"The whole report is `{local_file(run_id, FILE)}`; with `{mlflow_command()}` it opens in MLflow."
 
 
 def _headline(report: Report) -> str:

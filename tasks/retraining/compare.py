@@ -10,7 +10,7 @@ from unfreeze.models.findings import Findings
 from unfreeze.models.modality import Prepared, Trained, bind, modality_of
 from unfreeze.models.specs import Training
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.describe import REFERENCE
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.prepare import kept_file

@@ -17,7 +17,7 @@ from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.strict_json import to_json
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.tracking import registry
 

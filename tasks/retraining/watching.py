@@ -10,7 +10,7 @@ from prefect.variables import Variable
 from unfreeze.models.modality import modality_of
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain, Watch
-from unfreeze.tasks.prefect_run.progress import log_info, log_notice
+from unfreeze.tasks.prefect_run.notices import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.retraining.training import is_new, training_like
 from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE

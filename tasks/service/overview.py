@@ -8,6 +8,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.health import health
+from unfreeze.tasks.service.leftovers import end_gone_runs
 from unfreeze.tasks.service.supervise import responds
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import models_page, runs_page
@@ -54,6 +55,8 @@ def overview() -> dict[str, list[dict[str, Any]]]:
         servers.append({"server": "Prefect", "address": "", "state": "not running: unfreeze up"})
     if "MLflow" not in known:
         servers.append({"server": "MLflow", "address": tracking_store(), "state": "store without a server"})
+    if "MLflow" in up or "MLflow" not in known:
+        end_gone_runs()
     service = live_service() or {}
     pool = service.get("pool", "local")
     state: dict[str, list[dict[str, Any]]] = {"servers": servers, "workers": [], "runs_in_flight": []}

@@ -23,6 +23,8 @@ from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.service.supervise import responds, wait_for
 
 SECONDS_TO_START = 180
+EMBEDDED = "UNFREEZE_EMBEDDED_PREFECT"
+"""Variable of a process with a server of its own, and of the processes that it starts."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' {addresses}; "
@@ -78,6 +80,7 @@ def start_embedded() -> Callable[[], None]:
         )
     os.environ["PREFECT_API_URL"] = api = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"]
+    os.environ[EMBEDDED] = "1"
     os.environ["PREFECT_UI_URL"] = ""  # there is no page to link to
     return lambda: wait_for("Prefect's server", server, lambda: responds(f"{api}/health"), log, SECONDS_TO_START)
 

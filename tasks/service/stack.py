@@ -5,8 +5,10 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -33,12 +35,15 @@ from unfreeze.tasks.machine.processes import (
     process_of,
     this_process,
 )
+from unfreeze.tasks.service.leftovers import end_gone_runs
 from unfreeze.tasks.service.prefect_server import own_name, server_settings
 from unfreeze.tasks.service.supervise import Part, now, responds, stop_process_tree
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
 """A flow run that is cancelled gets 30 s for its last checkpoint; some more for the worker to notice."""
+SECONDS_BETWEEN_LOOKS = 60
+"""Between two looks for runs whose process is gone."""
 
 Report = Callable[[str], None]
 
@@ -137,7 +142,8 @@ class Stack:
         }
 
     def watch(self) -> None:
-        """Restart parts that die, until interrupted."""
+        """Restart parts that die, and end runs whose process is gone, until interrupted."""
+        threading.Thread(target=_end_gone_runs, daemon=True).start()
         while True:
             for part in self.parts:
                 if part.restart_if_dead():
@@ -257,3 +263,10 @@ def _require_free_port(host: str, port: int, flag: str) -> None:
     elif process is not None:
         reason = f"process {process.pid} listens there"
     raise UserError(f"{flag}: {host}:{port} is taken: {reason}; choose another port")
+
+
+def _end_gone_runs() -> None:
+    while True:
+        with suppress(Exception):  # a server that is being restarted is there the next time
+            end_gone_runs()
+        time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -10,7 +10,7 @@ from unfreeze.models.modality import Candidate, TrainingData, modality_of
 from unfreeze.models.recipe import Choose, Evaluate
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
@@ -46,20 +46,23 @@ def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, st
     Returns
     -------
     dict
-        ``model_uri``, ``name``, ``version`` and ``alias``.
+        ``model_uri``, ``name``, ``version`` and ``alias``; only the name if MLflow does not answer: the model
+        then waits with what else the run has logged, and is registered when that is delivered.
     """
     return as_task(f"register {run.model_name}", lambda: _register(run, data, candidate))
 
 
 def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:
     kind = modality_of(run.params)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / kind.suffix
+    with tempfile.TemporaryDirectory() as temporary, tracking.place_of(run.id, "model") as place:
+        folder = Path(temporary) / kind.suffix
         data.save(folder, candidate)
-        uri, model_id = tracking.log_model(run.id, folder, kind, data.target, data.example())
-    number, alias = tracking.register_model(run.model_name, run.id, uri, model_id, data.summary(run.metrics))
-    log_info(f"registered {run.model_name} version {number} as {alias}")
-    return {"model_uri": uri, "name": run.model_name, "version": number, "alias": alias}
+        tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
+        body = {"path": str(place), "name": run.model_name, "description": data.summary(run.metrics)}
+        made = tracking.keep_and_wait(run.id, ("model", body))
+    if made:
+        log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}")
+    return made or {"name": run.model_name}
 
 
 def snapshots_of(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:

@@ -5,7 +5,7 @@ import pandas as pd
 from unfreeze.models.plots import plot_lr_curve
 from unfreeze.models.recipe import FindLr
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.prefect_run.report import log_figure
 from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.training_run import Run

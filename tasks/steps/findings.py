@@ -2,7 +2,7 @@
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info, log_notice
+from unfreeze.tasks.prefect_run.notices import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.report.parts import keep_part
 
@@ -23,8 +23,7 @@ def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dic
     """
     metrics = tracking.as_float(found.metrics)
     if metrics:
-        with tracking.MetricLog(run_id) as log:
-            log.log(metrics, step)
+        tracking.log_metrics(run_id, metrics, step)
     for path, frame in found.frames.items():
         tracking.log_frame(run_id, frame, path)
     for path, text in found.texts.items():

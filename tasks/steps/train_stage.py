@@ -9,7 +9,8 @@ from unfreeze.models.recipe import Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import deferred_signals
-from unfreeze.tasks.prefect_run.progress import log_info, progress
+from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.steps.checkpoint_writer import CheckpointWriter
 from unfreeze.tasks.steps.workspace import as_task
@@ -36,8 +37,8 @@ def unfreeze(run: Run, step: Unfreeze) -> None:
 def train_stage(run: Run, step: Train) -> dict[str, Any]:
     """Train a stage from where the run is; returns its result, see `Train.result`.
 
-    Metrics of every batch and epoch go to MLflow, and a checkpoint at every epoch's end. A signal to stop ends the
-    training after the batch under way, with a checkpoint.
+    Metrics of every batch and epoch go to MLflow with the checkpoint that they lead up to: at every epoch's end, and
+    within epochs that take long. A signal to stop ends the training after the batch under way, with a checkpoint.
     """
     return as_task(step.name, lambda: _train(run, step))
 
@@ -47,12 +48,12 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
     keeps_cycles = run.params.tracking.cycle_checkpoints or run.params.snapshots > 1
     lrs: dict[str, list[tuple[int, float]]] = defaultdict(list)
     last: loop.Step | None = None
-    writer = CheckpointWriter(run.id, learner)
     with (
-        tracking.MetricLog(run.id) as log,
+        tracking.MetricLog(run.id, with_checkpoints=True) as log,
         progress(f"Training {stage.name}", lambda: _note(last)) as advance,
         deferred_signals() as stop_asked,
     ):
+        writer = CheckpointWriter(run.id, learner, log)
         for event in step.run():
             if event.kind == "batch":
                 log.log({"train/loss": float(event.loss), **_named("lr", event.lrs)}, event.step)
@@ -60,15 +61,16 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                     lrs[group].append((event.step, lr))
                 advance(event.batch, event.batches)
                 # Asked once: a signal between two questions would end the stage without the checkpoint.
-                if not stop_asked():
-                    continue
-                writer.save()
-                break
+                if stop_asked():
+                    writer.save()
+                    break
+                if writer.is_due:
+                    writer.save()
+                continue
             if event.kind == "epoch":
                 last = event
                 metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
                 log.log(tracking.as_float(metrics), event.step)
-                log.flush()
                 log_info(f"{stage.name}: epoch {event.epoch} of {stage.epochs}: {_note(event)}")
                 if keeps_cycles and event.ends_cycle:
                     continue  # the cycle's own event, which follows at once, saves the same state

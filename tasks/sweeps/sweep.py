@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 import torch
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
@@ -27,8 +26,10 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home, tracking_store
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.progress import ProgressArtifact
 from unfreeze.tasks.prefect_run.report import artifact_key, show_mlflow_link
+from unfreeze.tasks.prefect_run.showing import show, wait_until_shown
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
@@ -43,8 +44,9 @@ from unfreeze.tasks.sweeps.study import (
 )
 from unfreeze.tasks.sweeps.trial import TrialRunner
 from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
+from unfreeze.tasks.tracking.listing import RESUME
 from unfreeze.tasks.tracking.origin import log_origin
-from unfreeze.tasks.tracking.training_run import Run, prefect_tags, source_name
+from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
 
 
 class WorkersDied(RuntimeError):
@@ -63,7 +65,7 @@ class Sweep:
         experiment = tracking.get_run(run_id).info.experiment_id
         self._runner = TrialRunner(search, training, experiment, run_id)
         self._began = time.monotonic()
-        self._artifact: UUID | None = None
+        self._artifact = ProgressArtifact()
         self._shown_best: int | None = None
 
     def run_trials(self) -> None:
@@ -122,12 +124,11 @@ class Sweep:
             line += f"; best: trial {best.number} with {values} ({params})"
             self._log_best(best, over)
         log_notice(line)
-        if self._artifact is None:
-            self._artifact = cast(UUID, create_progress_artifact(0.0, description=line))
-        update_progress_artifact(self._artifact, min(100.0, 100 * over / self.search.trials), description=line)
+        self._artifact.set(min(100.0, 100 * over / self.search.trials), line)
         if best is not None and best.number != self._shown_best:
             self._shown_best = best.number
-            create_markdown_artifact(f"## Best so far\n\n{line}", key="best-so-far", description=line)
+            markdown = f"## Best so far\n\n{line}"
+            show(lambda: create_markdown_artifact(markdown, key="best-so-far", description=line))
 
     def _log_best(self, best: FrozenTrial, over: int) -> None:
         found = {**dict(zip(self.search.objectives, best.values, strict=True)), **best.params}
@@ -156,7 +157,11 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
     experiment = training.tracking.experiment
-    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name}
+    storage = ["--storage", masked(search.storage)] if search.storage else []
+    resume_command = shlex.join(
+        ["unfreeze", "sweep", "--study", study.study_name, "--trials", str(search.trials), *storage]
+    )
+    tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name, RESUME: resume_command}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
     if run_id is None:
         params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
@@ -165,15 +170,12 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         describe(prepare(training), run_id)
     else:
         tracking.reopen_run(run_id, tags, finished=True)
-    storage = ["--storage", masked(search.storage)] if search.storage else []
-    resume_command = shlex.join(
-        ["unfreeze", "sweep", "--study", study.study_name, "--trials", str(search.trials), *storage]
-    )
     log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
     show_mlflow_link(run_id)
     sweep = Sweep(search, training, study, run_id)
     with heeding_hangups(), tracking.closing_run(run_id, resume_command):
         yield sweep
+        wait_until_shown()
 
 
 class Workers:
@@ -287,7 +289,7 @@ def best_run(study: Study) -> tuple[dict[str, Any], Run]:
     """The best trial as JSON, and its run, without a snapshot ensemble: a trial keeps no weights of earlier cycles."""
     best = best_of(study)
     params = training_from({**tracking.spec_of(best["run_id"]), "snapshots": 1}, f"run {best['run_id']}")
-    return best, Run(best["run_id"], params)
+    return best, earlier_run(best["run_id"], params)
 
 
 def best_of(study: Study) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
 
 import gc
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,7 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
 from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.progress import log_info
-from unfreeze.tasks.steps.checkpoint_writer import SLOTS
+from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps.study import is_among_best, suggest
 
@@ -91,7 +91,7 @@ class TrialRunner:
     def _repeat(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:
         results: list[list[float]] = []
         with tempfile.TemporaryDirectory() as folder, tracking.MetricLog(run_id) as log:
-            checkpoint = Path(folder) / SLOTS[0]
+            checkpoint = Path(folder) / "last.safetensors"
             for repeat in range(self.search.repeats):
                 seeded = spec.model_copy(update={"seed": spec.seed + repeat})
                 metrics = self._train(trial, seeded, log, repeat, None if repeat else checkpoint)
@@ -105,7 +105,7 @@ class TrialRunner:
             means = [float(mean) for mean in np.mean(results, axis=0)]
             log.log(dict(zip([f"mean/{name}" for name in self.search.objectives], means, strict=True)), 0)
             if is_among_best(trial.study, tuple(means)):
-                tracking.save_checkpoint(run_id, checkpoint)
+                tracking.save_checkpoint(run_id, lambda path: shutil.copyfile(checkpoint, path))
         return means
 
     def _train(

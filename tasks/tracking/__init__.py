@@ -4,15 +4,24 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 
 =====================  ===============================================================================================
 ``server.py``          the client, experiments, a run by its id, addresses of pages, columns of the table of runs
-``runs.py``            a run's life: start, hold, reopen, close; its tags, params, metrics and input data
+``operations.py``      everything that is done to a run in MLflow, each so that it may be repeated
+``spool.py``           a run's operations that MLflow does not have yet: a durable log in the data folder
+``delivery.py``        the thread that sends them; `keep`, by which everything below writes
+``syncing.py``         what processes left behind: spools, and runs that look as if they were under way
+``runs.py``            a run's life: start, hold, reopen, close; its tags, params and input data
+``metrics.py``         by step, computed once, of the machine
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
-``log_model.py``       a trained model into MLflow: logged with its run, registered as a new version
+``logged_models.py``   a trained model as MLflow keeps models: written here, logged with its run
 ``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
 ``origin.py``          the code and the machine that a run was made with
 ``history.py``         what a run has logged so far, read back
 ``checkpoints.py``     which checkpoint a training continues from; those of finished runs are removed
 ``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
+``listing.py``         the latest runs, and how to continue each
 =====================  ===============================================================================================
+
+What must hold: **between the start of a training and its end nothing waits for MLflow**. What is written goes through
+`keep`, what is read is known since the start (`delivery_of`). A new kind of write is an operation that may be repeated.
 
 What is where in MLflow:
 
@@ -23,9 +32,11 @@ What is where in MLflow:
 - **Tags of a run**:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
-  - ``unfreeze.host`` and ``unfreeze.process``: who trains it. A run whose process is gone is KILLED by the next one.
+  - ``unfreeze.host`` and ``unfreeze.process``: who trains it; ``unfreeze.alive``: when that was last heard of. A run
+    whose process is gone is KILLED by its witness, by `unfreeze up`, or by the next command.
   - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
     ``unfreeze.stage.N``: the result of stage N, once it is over
+  - ``unfreeze.resume``: the command that continues it, where it is not `unfreeze resume`
   - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
@@ -39,8 +50,13 @@ What is where in MLflow:
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
 
+from unfreeze.tasks.tracking.delivery import (
+    delivering as delivering,
+    keep_and_wait as keep_and_wait,
+    place_of as place_of,
+    wait_until_delivered as wait_until_delivered,
+)
 from unfreeze.tasks.tracking.files import (
-    CHECKPOINTS as CHECKPOINTS,
     artifacts as artifacts,
     fetch as fetch,
     latest_checkpoint as latest_checkpoint,
@@ -52,26 +68,30 @@ from unfreeze.tasks.tracking.files import (
     save_checkpoint as save_checkpoint,
     spec_of as spec_of,
 )
-from unfreeze.tasks.tracking.logged_models import log_model as log_model, signature_of as signature_of
-from unfreeze.tasks.tracking.registry import register_model as register_model
+from unfreeze.tasks.tracking.logged_models import save_mlflow_model as save_mlflow_model, signature_of as signature_of
+from unfreeze.tasks.tracking.metrics import (
+    MetricLog as MetricLog,
+    as_float as as_float,
+    log_metrics as log_metrics,
+    system_metrics as system_metrics,
+)
+from unfreeze.tasks.tracking.operations import CHECKPOINTS as CHECKPOINTS
 from unfreeze.tasks.tracking.runs import (
     FINGERPRINT as FINGERPRINT,
     TRAINED_UNTIL as TRAINED_UNTIL,
-    MetricLog as MetricLog,
     RunStatus as RunStatus,
-    as_float as as_float,
     close_run as close_run,
     closing_run as closing_run,
     create_run as create_run,
     flatten as flatten,
     held_run as held_run,
+    info_of as info_of,
     kind_of_run as kind_of_run,
     log_data_set as log_data_set,
     log_tags as log_tags,
     reopen_run as reopen_run,
     run_with_tag as run_with_tag,
     start_run as start_run,
-    system_metrics as system_metrics,
     tags_of as tags_of,
 )
 from unfreeze.tasks.tracking.server import (

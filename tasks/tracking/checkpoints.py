@@ -9,8 +9,9 @@ from typing import NamedTuple
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from unfreeze.models.training.checkpoints import Checkpoint, DamagedCheckpointError, load_checkpoint
-from unfreeze.tasks.prefect_run.progress import log_info
-from unfreeze.tasks.tracking.files import CHECKPOINTS, LATEST_CHECKPOINT, artifacts, fetch
+from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.tracking.files import artifacts, fetch
+from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT
 from unfreeze.tasks.tracking.server import client, experiments, get_run
 
 

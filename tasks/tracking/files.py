@@ -1,24 +1,23 @@
 """Artifacts of a run: its spec, texts, tables, images and checkpoints."""
 
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.sealed_files import flush_to_disk
-from unfreeze.tasks.tracking.server import client, get_run
+from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.tracking.delivery import delivery_of, keep, place_of
+from unfreeze.tasks.tracking.metrics import MetricLog
+from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT
+from unfreeze.tasks.tracking.server import client, get_run, local_file
 
-CHECKPOINTS = "checkpoints"
-"""Artifact folder of a run's checkpoints."""
-LATEST_CHECKPOINT = "unfreeze.checkpoint"
-"""Tag of a run: the artifact that is its latest checkpoint."""
 SPEC = "spec.json"
 
 
@@ -39,7 +38,7 @@ def spec_of(run_id: str) -> dict[str, Any]:
 
 def log_text(run_id: str, text: str, name: str) -> None:
     """Store a text; `name`, as in all of these functions, is its path below the run's artifacts."""
-    client().log_text(run_id, text, name)
+    _log_written(run_id, name, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def log_png(run_id: str, png: bytes, name: str) -> None:
@@ -52,20 +51,30 @@ def log_frame(run_id: str, frame: pd.DataFrame, name: str) -> None:
     _log_written(run_id, name, frame.to_feather)
 
 
-def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
-        write(path)
-        log_file(run_id, path, _folder_of(name))
-
-
-def _folder_of(name: str) -> str | None:
-    return name.rpartition("/")[0] or None
-
-
 def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     """Copy a file into a folder of the run's artifacts."""
-    client().log_artifact(run_id, str(path), folder)
+    _log_written(run_id, f"{folder}/{path.name}" if folder else path.name, lambda copy: _link(path, copy))
+
+
+def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
+    """Keep a file that `write` writes; if the disk of a run under way is full, the run continues without the file."""
+    folder, _, file = name.rpartition("/")
+    try:
+        with place_of(run_id, file) as path:
+            write(path)
+            keep(run_id, ("file", {"path": str(path), "folder": folder or None}))
+    except OSError as error:
+        if delivery_of(run_id) is None:
+            raise
+        log_notice(f"warning: {name} cannot be written ({error}); the run continues without it")
+
+
+def _link(path: Path, copy: Path) -> None:
+    """A copy that takes no space where the file system can do that; files that are logged are not written again."""
+    try:
+        os.link(path.resolve(), copy)
+    except OSError:
+        shutil.copyfile(path, copy)
 
 
 def artifacts(run_id: str, folder: str | None = None) -> list[str]:
@@ -75,18 +84,15 @@ def artifacts(run_id: str, folder: str | None = None) -> list[str]:
 
 def fetch(run_id: str, name: str) -> Path | None:
     """A local copy of an artifact (the file itself where artifacts are local); None if there is none."""
-    if name not in artifacts(run_id, _folder_of(name)):
+    delivery = delivery_of(run_id)
+    if delivery is not None and delivery.kept(name).exists():
+        return delivery.kept(name)
+    if name not in artifacts(run_id, name.rpartition("/")[0] or None):
         return None
-    if (local := _local(run_id, name)) is not None:
+    if (local := local_file(run_id, name)) is not None:
         return local
     # MLflow's own choice would be a folder that nobody removes.
     return Path(client().download_artifacts(run_id, name, tempfile.mkdtemp(dir=_downloads().name)))
-
-
-def _local(run_id: str, name: str) -> Path | None:
-    """The file of an artifact where artifacts are files of this machine."""
-    place = urlsplit(get_run(run_id).info.artifact_uri)
-    return Path(url2pathname(place.path)) / name if place.scheme in ("", "file") else None
 
 
 @cache
@@ -95,13 +101,28 @@ def _downloads() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="unfreeze-")
 
 
-def save_checkpoint(run_id: str, path: Path) -> None:
-    """Upload a checkpoint and then point the run's tag at it, so that the tag never names a half-uploaded file."""
-    log_file(run_id, path, CHECKPOINTS)
-    name = f"{CHECKPOINTS}/{path.name}"
-    if (local := _local(run_id, name)) is not None:
-        flush_to_disk(local)
-    client().set_tag(run_id, LATEST_CHECKPOINT, name)
+def save_checkpoint(
+    run_id: str, write: Callable[[Path], object], name: str | None = None, log: MetricLog | None = None
+) -> None:
+    """Keep a checkpoint, and the run's tag that points at it.
+
+    Parameters
+    ----------
+    run_id
+        The MLflow run.
+    write
+        Writes it to a path.
+    name
+        Of a file that is kept for good; without one it takes the place of the checkpoint before the last.
+    log
+        Its metrics so far are kept with the checkpoint, all or none.
+    """
+    with place_of(run_id, name or "checkpoint.safetensors") as path:
+        write(path)
+        delivery = delivery_of(run_id)
+        if name is not None and delivery is not None:
+            _link(path, delivery.kept(f"{CHECKPOINTS}/{name}"))  # before the thread sends and removes it
+        keep(run_id, ("checkpoint", {"path": str(path), "name": name}), *(log.take() if log else ()))
 
 
 def latest_checkpoint(run_id: str) -> Path | None:

@@ -2,8 +2,6 @@
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from unfreeze.tasks.tracking.server import client, get_run
 
@@ -27,12 +25,6 @@ def version_of_run(run_id: str) -> Any | None:
     latest = max(versions, key=lambda each: int(each.version), default=None)
     # The search leaves aliases out.
     return None if latest is None else client().get_model_version(latest.name, latest.version)
-
-
-def local_path(run_id: str, name: str) -> str | None:
-    """The file that an artifact is, or would be; None where artifacts are not files of this machine."""
-    address = urlsplit(str(get_run(run_id).info.artifact_uri))
-    return f"{url2pathname(address.path)}/{name}" if address.scheme in ("", "file") else None
 
 
 def describe_version(name: str, number: str, text: str) -> None:

@@ -8,13 +8,18 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
 
 import unfreeze.models
 from unfreeze.models.modality import Modality
 from unfreeze.models.targets import Target
 from unfreeze.tasks.tracking.server import client
+
+NAME = "model"
+"""Name of a run's logged model."""
 
 
 def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
@@ -36,27 +41,17 @@ def _type_of(value: object) -> DataType | Array:
     return DataType.double if isinstance(value, float) else DataType.string
 
 
-def log_model(run_id: str, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> tuple[str, str]:
-    """Log the model in `folder` with the code of `unfreeze.models`; returns its URI and id.
+def save_mlflow_model(place: Path, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> None:
+    """Write the model in `folder` as MLflow keeps models, with the code of `unfreeze.models`, into the new `place`.
 
-    The packages that the modality's models need are pinned to the versions installed here.
+    The packages that the modality's models need are pinned to the versions installed here. No server is asked.
     """
-    mlflow_client = client()
-    run = mlflow_client.get_run(run_id)
-    # Created here, because Model.log would put it into the default experiment, whatever the run's is.
-    logged = mlflow_client.create_logged_model(
-        run.info.experiment_id, name="model", source_run_id=run_id, params=dict(run.data.params)
-    )
-    with tempfile.TemporaryDirectory() as place:
-        code, source = Path(place) / "unfreeze", Path(unfreeze.models.__file__).parent
+    with tempfile.TemporaryDirectory() as temporary:
+        code, source = Path(temporary) / "unfreeze", Path(unfreeze.models.__file__).parent
         shutil.copytree(source, code / "models", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(source.parent / "__init__.py", code)
-        info = Model.log(  # not pyfunc.log_model, which takes no run but the active one
-            artifact_path=None,
-            flavor=mlflow.pyfunc,
-            name="model",
-            run_id=run_id,
-            model_id=logged.model_id,
+        mlflow.pyfunc.save_model(
+            place,
             loader_module=modality.loader,
             data_path=str(folder),
             code_paths=[str(code)],
@@ -65,4 +60,29 @@ def log_model(run_id: str, folder: Path, modality: Modality, target: Target, exa
             pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in modality.requirements],
             metadata={"targets": list(target.columns), "classes": [str(each) for each in target.classes]},
         )
-    return str(info.model_uri), str(info.model_id)
+
+
+def log_model_folder(run_id: str, place: Path) -> tuple[str, str]:
+    """Log what `save_mlflow_model` wrote as the model of a run, which has one; returns its URI and id."""
+    mlflow_client = client()
+    run = mlflow_client.get_run(run_id)
+    experiment = run.info.experiment_id
+    known = mlflow_client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{NAME}'")
+    # Created here, because Model.log would put it into the default experiment, whatever the run's is, and would log a
+    # second one where the answer to the first attempt was lost.
+    logged = (
+        known[0]
+        if known
+        else mlflow_client.create_logged_model(
+            experiment, name=NAME, source_run_id=run_id, params=dict(run.data.params)
+        )
+    )
+    if logged.model_id not in [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]:
+        mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    description = Model.load(str(place))
+    description.run_id, description.model_id, description.model_uuid = run_id, logged.model_id, logged.model_id
+    description.artifact_path = logged.artifact_location
+    description.save(str(place / MLMODEL_FILE_NAME))
+    mlflow_client.log_model_artifacts(logged.model_id, str(place))
+    mlflow_client.finalize_logged_model(logged.model_id, "READY")
+    return f"models:/{logged.model_id}", str(logged.model_id)

@@ -31,12 +31,12 @@ class Version(NamedTuple):
 
 
 def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
-    """Register a logged model under `name`.
+    """Register a run's logged model under `name`, unless it is registered there already.
 
     Returns
     -------
     tuple of str
-        The new version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+        The version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
     """
     mlflow_client = client()
     try:
@@ -44,12 +44,21 @@ def register_model(name: str, run_id: str, model_uri: str, model_id: str, descri
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = mlflow_client.create_model_version(
-        name, model_uri, run_id=run_id, model_id=model_id, description=description
-    ).version
-    alias = CHALLENGER if CHAMPION in mlflow_client.get_registered_model(name).aliases else CHAMPION
-    mlflow_client.set_registered_model_alias(name, alias, str(version))
-    return str(version), alias
+    known = mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if known:
+        version = str(max(int(each.version) for each in known))
+    else:
+        made = mlflow_client.create_model_version(
+            name, model_uri, run_id=run_id, model_id=model_id, description=description
+        )
+        version = str(made.version)
+    aliases = {alias: str(number) for alias, number in mlflow_client.get_registered_model(name).aliases.items()}
+    held = [alias for alias in (CHAMPION, CHALLENGER, PREVIOUS) if aliases.get(alias) == version]
+    if held:
+        return version, held[0]
+    alias = CHALLENGER if CHAMPION in aliases else CHAMPION
+    mlflow_client.set_registered_model_alias(name, alias, version)
+    return version, alias
 
 
 def full_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A run's life: started or reopened, held by one process, given tags and metrics, closed.
+"""A run's life: started or reopened, held by one process, given tags and data, closed.
 
 A run belongs to its flow by id. Everything is logged through `MlflowClient` with that id, never through MLflow's active
 run, which is one per thread and opens a new run when there is none.
@@ -10,18 +10,18 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import numpy as np
-from filelock import FileLock, Timeout
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from filelock import Timeout
+from mlflow.entities import Param
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.processes import is_gone, this_process
+from unfreeze.tasks.tracking.delivery import ALIVE, delivery_of, keep
 from unfreeze.tasks.tracking.files import log_spec
 from unfreeze.tasks.tracking.server import client, experiment_id, get_run
+from unfreeze.tasks.tracking.spool import lock_of
+from unfreeze.tasks.tracking.syncing import close_stale_runs
 
 FINGERPRINT = "data.fingerprint"
 """Tag: hash of the images with their labels, or of the tables, whatever their split."""
@@ -30,9 +30,9 @@ TRAINED_UNTIL = "data.trained_until"
 FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
 """Tags: the Prefect flow run that trains the run, and the one that this is part of, such as a retraining."""
 SILENT_SECONDS = 120
-"""A run on another machine that logged no metric for this long is taken for dead."""
-BUFFERED_METRICS = 500
-"""Metrics are sent in batches of at most this many: one call costs 20 ms, a thousand in one call 120 ms."""
+"""A run on another machine of which nothing was heard for this long is taken for dead."""
+SECONDS_TO_DELIVER = 60
+"""How long whoever resumes a run waits for one that is delivering what its dead process left."""
 MAX_PARAMS = 100  # MLflow's limit for one call
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -42,7 +42,7 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     """Start a run in an experiment (by name) and log the whole spec, also as params; returns the run's id."""
     number = experiment_id(experiment)
-    close_stale_runs(number)
+    close_stale_runs([number])
     run_id = create_run(number, name, params, tags)
     log_spec(run_id, params)
     return run_id
@@ -75,13 +75,16 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def held_run(run_id: str) -> Iterator[None]:
     """Hold the run: `UserError` if another process of this machine and data folder does."""
-    folder = make_home() / "locks"
-    folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / f"{run_id}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _already_trained(run_id, tags_of(run_id)) from None
+    lock, began = lock_of(run_id), time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            tags = tags_of(run_id)
+            # The witness of a process that is gone, or another command, delivers what it left.
+            if not is_gone(tags) or time.monotonic() - began > SECONDS_TO_DELIVER:
+                raise _already_trained(run_id, tags) from None
     try:
         yield
     finally:
@@ -103,15 +106,15 @@ def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> 
         raise UserError(f"run {run_id} is finished; there is nothing to resume")
     if run.info.status == "RUNNING" and not finished:
         _refuse_live_run(run, tags)
-    close_stale_runs(run.info.experiment_id)
+    close_stale_runs([run.info.experiment_id])
     client().update_run(run_id, status="RUNNING")
-    log_tags(run_id, {**tags, **this_process()})
+    log_tags(run_id, {**tags, **this_process(), ALIVE: str(int(time.time() * 1000))})
 
 
 def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
-    """Refuse a run whose process lives: on this machine by its process id, elsewhere by what it logged last.
+    """Refuse a run whose process lives: on this machine by its process id, elsewhere by its last sign of life.
 
-    An earlier attempt of the same Prefect flow run on another machine has ended, however lately it logged: Prefect
+    An earlier attempt of the same Prefect flow run on another machine has ended, however late its last sign: Prefect
     starts the next only then.
     """
     tags, run_id = run.data.tags, run.info.run_id
@@ -122,11 +125,11 @@ def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
         return
     if any(name in own_tags and tags.get(name) == own_tags[name] for name in (FLOW_RUN, PARENT)):
         return
-    silent = time.time() - _last_logged(run) / 1000
+    silent = time.time() - _last_sign(run) / 1000
     if silent < SILENT_SECONDS:
         raise UserError(
-            f"run {run_id} is being trained by process {process} on {host}, which logged a metric {silent:.0f} s ago; "
-            f"stop it there. A run that logged nothing for {SILENT_SECONDS} s is taken for dead"
+            f"run {run_id} is being trained by process {process} on {host}, which was heard of {silent:.0f} s ago; "
+            f"stop it there. A run of which nothing is heard for {SILENT_SECONDS} s is taken for dead"
         )
 
 
@@ -139,16 +142,14 @@ def _process_id(tags: Mapping[str, str]) -> str:
     return tags.get("unfreeze.process", "").partition(":")[0]
 
 
-def _last_logged(run: Any) -> int:
-    """When the run logged its last metric, or began: milliseconds since 1970."""
-    names = ("train/loss", "valid/loss", "system/cpu_utilization_percentage")
-    histories = (client().get_metric_history(run.info.run_id, name) for name in names if name in run.data.metrics)
-    return max([int(run.info.start_time), *(metric.timestamp for history in histories for metric in history[-1:])])
+def _last_sign(run: Any) -> int:
+    """When the run's process was last heard of: milliseconds since 1970."""
+    return max(int(run.info.start_time), int(run.data.tags.get(ALIVE, 0)))
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
     """End a run."""
-    client().set_terminated(run_id, status)
+    keep(run_id, ("end", {"status": status, "time": int(time.time() * 1000)}))
 
 
 @contextmanager
@@ -169,15 +170,6 @@ def closing_run(run_id: str, resume_command: str) -> Iterator[None]:
     close_run(run_id, "FINISHED")
 
 
-def close_stale_runs(experiment: str) -> None:
-    """Mark runs whose process on this machine is gone as KILLED: a killed process cannot do so itself."""
-    mlflow_client = client()
-    query = f"attributes.status = 'RUNNING' and tags.`unfreeze.host` = '{socket.gethostname()}'"
-    for run in mlflow_client.search_runs([experiment], query):
-        if is_gone(run.data.tags):
-            mlflow_client.set_terminated(run.info.run_id, "KILLED")
-
-
 def run_with_tag(experiment: str, name: str, value: str) -> str | None:
     """The experiment's latest run with this value of a tag; None if there is none."""
     found = client().search_runs([experiment_id(experiment)], f"tags.`{name}` = '{value}'", max_results=1)
@@ -186,12 +178,19 @@ def run_with_tag(experiment: str, name: str, value: str) -> str | None:
 
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
-    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    keep(run_id, ("tags", {"tags": dict(tags)}))
 
 
 def tags_of(run_id: str) -> dict[str, str]:
-    """Tags of a run."""
-    return dict(get_run(run_id).data.tags)
+    """Tags of a run, those included that wait for MLflow."""
+    delivery = delivery_of(run_id)
+    return dict(delivery.tags if delivery is not None else get_run(run_id).data.tags)
+
+
+def info_of(run_id: str) -> Any:
+    """What MLflow has of the run besides tags, params and metrics, such as the id of its experiment."""
+    delivery = delivery_of(run_id)
+    return delivery.info if delivery is not None else get_run(run_id).info
 
 
 def kind_of_run(run_id: str) -> str:
@@ -199,52 +198,7 @@ def kind_of_run(run_id: str) -> str:
     return tags_of(run_id).get("unfreeze.kind", "")
 
 
-class MetricLog:
-    """Buffers a run's metrics and sends them in batches; use it as a context manager."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id, self._client, self._buffer, self._sent = run_id, client(), list[Metric](), time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.flush()
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log values at a step; they are sent when the buffer is full, every few seconds, and at the end."""
-        now = int(time.time() * 1000)
-        self._buffer += [Metric(key, float(value), now, step) for key, value in values.items()]
-        if len(self._buffer) >= BUFFERED_METRICS or time.monotonic() - self._sent > 5:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is buffered."""
-        for start in range(0, len(self._buffer), BUFFERED_METRICS):
-            self._client.log_batch(self.run_id, metrics=self._buffer[start : start + BUFFERED_METRICS])
-        self._buffer, self._sent = [], time.monotonic()
-
-
-def as_float(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite values: an undefined metric (an AUC without one class) is left out, not logged as NaN."""
-    return {key: float(value) for key, value in values.items() if np.isfinite(value)}
-
-
-@contextmanager
-def system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
-    """Log CPU, memory, disk, network and GPU use under ``system/`` while the block runs."""
-    if not wanted:
-        yield
-        return
-    monitor = SystemMetricsMonitor(run_id, sampling_interval=5, resume_logging=True)
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
 def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
     """Log the data set as the run's input; `digest` identifies images, labels and split."""
-    data_set = Dataset(name, digest[:8], "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
-    client().log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+    described = {"source": json.dumps({"uri": source}), "profile": json.dumps(dict(profile))}
+    keep(run_id, ("data set", {"name": name, "digest": digest[:8], "source_type": "local", **described}))

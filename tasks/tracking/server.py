@@ -2,16 +2,23 @@
 
 import json
 import os
+import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
+from unfreeze.tasks.prefect_run.notices import log_notice
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
@@ -35,6 +42,10 @@ COLUMN_WIDTHS = {
 """Columns of the table of runs from the left, and their widths in pixels; the first fit into a laptop's window."""
 
 
+SECONDS_TO_ANSWER, SECONDS_TO_UNLOCK = 10.0, 60.0
+"""How long a command tries to reach a server, and a local database that is locked, before it begins."""
+
+
 def client() -> MlflowClient:
     """A client of the tracking server in ``MLFLOW_TRACKING_URI``; a fresh SQLite store is set up once."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -45,6 +56,41 @@ def client() -> MlflowClient:
     # Processes that create one SQLite store at the same moment fail, so they go one by one.
     with FileLock(home() / "mlflow.lock"):
         return MlflowClient(uri)
+
+
+def require_answer() -> None:
+    """Raise `UserError` if MLflow does not answer: a run begins with an id that only MLflow can give.
+
+    A server has 10 s. Another process may hold a local database for longer: it is given a minute.
+    """
+    uri, began, told = os.environ["MLFLOW_TRACKING_URI"], time.monotonic(), False
+    while True:
+        try:
+            if uri.startswith("http"):
+                credentials = get_default_host_creds(uri)
+                http_request(credentials, "/health", "GET", max_retries=0, timeout=5, raise_on_status=False)
+            else:
+                client().search_experiments(max_results=1)
+            return
+        except Exception as error:  # of any library that takes part
+            reason = reason_of(error)
+        seconds = SECONDS_TO_ANSWER if uri.startswith("http") else SECONDS_TO_UNLOCK
+        if time.monotonic() - began > seconds / 2:
+            raise UserError(
+                f"MLflow at {tracking_store()} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI to one "
+                "that runs: a run needs it to begin, and only then"
+            )
+        if not told:
+            log_notice(f"MLflow at {tracking_store()} does not answer ({reason}); trying for {seconds:.0f} s")
+            told = True
+        time.sleep(1)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def experiment_id(name: str) -> str:
@@ -71,25 +117,28 @@ def experiments() -> dict[str, str]:
 
 
 def get_run(run_id: str) -> Any:
-    """The MLflow run; an unknown id is a `UserError`."""
+    """The MLflow run; an unknown id is a `UserError`, and so is a server that does not answer."""
     try:
         return client().get_run(run_id)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(f"MLflow at {tracking_store()} does not answer: {reason_of(error)}") from error
         raise UserError(
             f"run {run_id!r} is not in MLflow at {tracking_store()}; "
             "copy the id from the MLflow page or from the run's last lines"
         ) from error
 
 
-def page(run_id: str) -> str | None:
-    """Address of the run's page; None for a store without a server.
+def page(run_id: str, experiment: str | None = None) -> str | None:
+    """Address of the run's page; None for a store without a server. MLflow is asked for the experiment's id if need be.
 
     ``UNFREEZE_MLFLOW_PAGE`` is the server's address for browsers, where it differs from the tracking URI.
     """
     uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith("http"):
         return None
-    return f"{uri.rstrip('/')}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}?{WORKFLOW}"
+    experiment = experiment or get_run(run_id).info.experiment_id
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{WORKFLOW}"
 
 
 def artifact_page(run_id: str, name: str) -> str:
@@ -113,3 +162,9 @@ def _view() -> str:
     selected = [column for column in COLUMN_WIDTHS if column not in (NAME, CREATED, DURATION)]
     columns = {"selectedColumns": selected, "columnOrder": list(COLUMN_WIDTHS), "columnWidths": COLUMN_WIDTHS}
     return json.dumps({**columns, "viewMaximized": True})
+
+
+def local_file(run_id: str, name: str) -> Path | None:
+    """The file of an artifact where artifacts are files of this machine; None elsewhere."""
+    place = urlsplit(get_run(run_id).info.artifact_uri)
+    return Path(url2pathname(place.path)) / name if place.scheme in ("", "file") else None

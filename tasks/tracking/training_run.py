@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,16 @@ from unfreeze.models.recipe import Record
 from unfreeze.models.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.witness import witnessed
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.progress import log_notice
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
+from unfreeze.tasks.prefect_run.showing import wait_until_shown
 from unfreeze.tasks.tracking.checkpoints import usable_checkpoint
 from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
+from unfreeze.tasks.tracking.server import require_answer
+from unfreeze.tasks.tracking.syncing import require_delivered
 
 MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
@@ -33,29 +37,16 @@ _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 class Run:
     """A training under way: its MLflow run (`id`), its spec (`params`), and `metrics` of the evaluations so far."""
 
-    def __init__(self, run_id: str, params: Any) -> None:
+    def __init__(self, run_id: str, params: Any, record: Record | None = None) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
+        self.record = record or Record()
+        """What is done already, so that a resumed run does the rest."""
         self.metrics: dict[str, float] = {}
 
     @property
     def model_name(self) -> str:
         """Name in the model registry."""
         return model_name(self.params)
-
-    def record(self) -> Record:
-        """What is done already, so that a resumed run does the rest."""
-        run = tracking.get_run(self.id)
-        kept = {prefix: _by_position(run.data.tags, prefix) for prefix in (_LR, _STAGE)}
-        self.metrics = {key: value for key, value in run.data.metrics.items() if key.startswith("baseline/")}
-        checkpoint, problems = usable_checkpoint(self.id)
-        for line in problems:
-            log_notice(line)
-        # A stage whose weights are lost is trained again, whatever its result was.
-        results = kept[_STAGE] if checkpoint is not None and not problems else _results_until(checkpoint, kept[_STAGE])
-        if checkpoint is None and (problems or kept[_STAGE]):
-            log_notice(f"run {self.id} has no checkpoint that can be used: it begins again at its first epoch")
-        evaluated = {"baseline"} if "baseline/loss" in self.metrics else set()
-        return Record(kept[_LR], results, evaluated, checkpoint)
 
     def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
         """Keep what the finder suggested: a resumed run trains at the same lr."""
@@ -65,9 +56,9 @@ class Run:
         """Keep the result of a stage that is over."""
         tracking.log_tags(self.id, {f"{_STAGE}{position}": to_json(result)})
 
-    def summary(self, model: dict[str, str]) -> dict[str, Any]:
+    def summary(self, model: Mapping[str, str]) -> dict[str, Any]:
         """What the training came to, for a person's table and a program's JSON."""
-        tags = tracking.get_run(self.id).data.tags
+        tags = tracking.tags_of(self.id)
         stages = stages_of(tags)
         rows = [
             {
@@ -82,16 +73,16 @@ class Run:
         show_table(rows, "stages", "Stages")
         shown = [{"metric": name, "value": round(value, 4)} for name, value in self.metrics.items()]
         show_table(shown, "metrics", "Metrics")
-        uri = model["model_uri"]
-        return {**self.identity(), "model_uri": uri, "model": model, "stages": stages, "metrics": self.metrics}
+        uri = model.get("model_uri")
+        return {**self.identity(), "model_uri": uri, "model": dict(model), "stages": stages, "metrics": self.metrics}
 
     def artifact_uri(self, name: str) -> str:
         """Address of one of the run's artifacts."""
-        return f"{tracking.get_run(self.id).info.artifact_uri}/{name}"
+        return f"{tracking.info_of(self.id).artifact_uri}/{name}"
 
     def identity(self) -> dict[str, Any]:
         """The run's ids and the seconds it has taken so far."""
-        experiment = tracking.get_run(self.id).info.experiment_id
+        experiment = tracking.info_of(self.id).experiment_id
         return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
 
 
@@ -111,23 +102,52 @@ def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
     return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
 
 
+def earlier_run(run_id: str, params: Any) -> Run:
+    """A run as its earlier attempts left it; read at once, because MLflow may be gone when it is needed."""
+    data = tracking.get_run(run_id).data
+    lrs, results = (_by_position(data.tags, prefix) for prefix in (_LR, _STAGE))
+    metrics = {key: value for key, value in data.metrics.items() if key.startswith("baseline/")}
+    checkpoint, problems = usable_checkpoint(run_id)
+    for line in problems:
+        log_notice(line)
+    if checkpoint is None and (problems or results):
+        log_notice(f"run {run_id} has no checkpoint that can be used: it begins again at its first epoch")
+    if checkpoint is None or problems:  # a stage whose weights are lost is trained again, whatever its result was
+        results = _results_until(checkpoint, results)
+    evaluated = {"baseline"} if "baseline/loss" in metrics else set()
+    run = Run(run_id, params, Record(lrs, results, evaluated, checkpoint))
+    run.metrics = metrics
+    return run
+
+
 @contextmanager
 def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train") -> Iterator[Run]:
     """Start a run, or resume one that was stopped, and end it as the block ends.
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
-    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``.
+    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``. MLflow is needed to begin; from
+    then on the block goes on without it, see `tracking.delivering`.
+
+    Raises
+    ------
+    UserError
+        If MLflow does not answer.
     """
-    tags = prefect_tags()
+    require_answer()
+    tags, is_own = prefect_tags(), False
     if resume_run_id is None and FLOW_RUN in tags:
         resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
+        # Prefect was gone as an earlier attempt finished: this one repeats what it had to tell, and changes nothing.
+        is_own = resume_run_id is not None and tracking.get_run(resume_run_id).info.status == "FINISHED"
     with ExitStack() as held:
         held.enter_context(heeding_hangups())
+        held.callback(wait_until_shown)
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
             held.enter_context(tracking.held_run(resume_run_id))
-            tracking.reopen_run(resume_run_id, tags)
-            run = Run(resume_run_id, params)
+            require_delivered(resume_run_id)
+            tracking.reopen_run(resume_run_id, tags, finished=is_own)
+            run = earlier_run(resume_run_id, params)
             log_notice(f"MLflow run {run.id} is resumed")
         else:
             network = getattr(params.model, "backbone", "embeddings")
@@ -141,6 +161,8 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
+        held.enter_context(witnessed("unfreeze.tasks.service.leftovers"))
+        held.enter_context(tracking.delivering(run.id))
         held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
         log_origin(run.id)
         held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))

@@ -67,10 +67,10 @@ def test_a_run_whose_process_is_gone_is_marked_killed_by_the_next() -> None:
     assert tracking.get_run(alive).info.status == "RUNNING"
 
 
-def test_a_run_that_another_machine_just_logged_to_is_refused_but_not_to_the_next_attempt_of_its_flow_run() -> None:
+def test_a_run_of_which_another_machine_was_just_heard_is_refused_but_not_to_the_next_attempt_of_its_flow_run() -> None:
     run_id = start("elsewhere")
     tracking.log_tags(run_id, {"unfreeze.host": "elsewhere", "prefect.flow_run_id": "f"})
-    with pytest.raises(UserError, match="on elsewhere, which logged"):
+    with pytest.raises(UserError, match="on elsewhere, which was heard of"):
         tracking.reopen_run(run_id, {"prefect.flow_run_id": "another"})
     tracking.reopen_run(run_id, {"prefect.flow_run_id": "f"})
     assert tracking.tags_of(run_id)["unfreeze.host"] == socket.gethostname()

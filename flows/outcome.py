@@ -1,0 +1,48 @@
+"""A flow's result, kept where its Prefect server went away before it could be told."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+from prefect.states import Completed
+
+from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs, note_end
+
+Result = TypeVar("Result")
+
+_results: list[Any] = []
+"""The result of the flow that is ending in this process, once it has one."""
+prefect_is_gone = False
+"""Whether Prefect did not answer as the latest flow of this process ended."""
+
+
+def keep_result(result: Result) -> Result:
+    """Remember what a flow is about to return, a result or a state; returns it."""
+    _results[:] = [result]
+    return result
+
+
+def state_of(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
+    """Run a flow and return the state that it ends in, even if Prefect went away before it could hear of it."""
+    global prefect_is_gone  # noqa: PLW0603
+    _results.clear()
+    prefect_is_gone = False
+    end_gone_flow_runs()
+    try:
+        state: State[Any] = flow(*arguments, return_state=True)
+        error = state.result(raise_on_failure=False)
+    except (httpx.HTTPError, PrefectException) as gone:
+        if not _results:
+            raise
+        error = gone
+    if not _results or not isinstance(error, httpx.HTTPError | PrefectException):
+        return state
+    prefect_is_gone = True
+    log_notice(f"Prefect does not answer ({type(error).__name__}: {error}); its page does not show how the run ended")
+    result = _results.pop()
+    ended: State[Any] = result if isinstance(result, State) else Completed(data=result)
+    note_end(ended)
+    return ended

@@ -1,0 +1,56 @@
+"""Commands about runs of all kinds: runs, sync."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+MOST_SHOWN = 20
+
+
+def add_run_commands(commands: Any) -> None:
+    """Add the commands to the parser of `unfreeze`."""
+    runs = commands.add_parser("runs", help="the latest runs, what became of them, and how to continue each")
+    runs.add_argument("--count", type=int, default=MOST_SHOWN, help="how many (default: %(default)s)")
+    runs.add_argument("--json", action="store_true", help="print a JSON list instead")
+    runs.set_defaults(run=_runs)
+    sync = commands.add_parser("sync", help="deliver to MLflow what trainings logged while it was away")
+    sync.set_defaults(run=_sync)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from unfreeze.flows.show import folded
+    from unfreeze.tasks.service.leftovers import end_gone_runs
+    from unfreeze.tasks.tracking.listing import recent_runs
+    from unfreeze.tasks.tracking.server import require_answer
+
+    require_answer()
+    end_gone_runs()
+    rows = recent_runs(options.count)
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    table = folded("name", "kind", "state", "began", "continue")
+    for row in rows:
+        notes = [row["continue"], f"{row['waiting']} operations wait: unfreeze sync" if row["waiting"] else None]
+        table.add_row(row["name"], row["kind"], row["state"], row["began"], "\n".join(filter(None, notes)))
+    Console().print(table)
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from unfreeze.tasks.service.leftovers import end_gone_runs
+    from unfreeze.tasks.tracking.server import require_answer
+    from unfreeze.tasks.tracking.syncing import sync
+
+    require_answer()
+    done = sync()
+    end_gone_runs()
+    for each in done:
+        left = f", {each.left} left ({each.why})" if each.left else ""
+        print(f"run {each.run_id}: {each.delivered} operations delivered{left}", file=sys.stderr)
+    if not done:
+        print("nothing waits", file=sys.stderr)
+    return 1 if any(each.left for each in done) else 0
