@@ -17,6 +17,19 @@ FEW_ROWS = 150
 FOLDS, REPEATS = 5, 2
 
 
+def out_of_fold(activations: np.ndarray, targets: np.ndarray, target: Target) -> np.ndarray:
+    """Predictions (N, C) of every row by logistic regressions that did not see it, the mean over `REPEATS`."""
+    total = np.zeros((len(targets), target.outputs))
+    for repeat in range(REPEATS):
+        folds = StratifiedKFold if targets.ndim == 1 and np.bincount(targets).min() >= FOLDS else KFold
+        split = folds(FOLDS, shuffle=True, random_state=repeat).split(activations, targets)
+        for train, judged in split:
+            head = fit_linear_head([activations[train]], targets[train], target.outputs)
+            logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
+            total[judged] += target.predictions(logits)
+    return total / REPEATS
+
+
 def cross_validate(
     activations: np.ndarray, targets: np.ndarray, target: Target, metrics: Mapping[str, Metric]
 ) -> Findings:
@@ -39,15 +52,8 @@ def cross_validate(
     Findings
         ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %), and a line about them.
     """
-    found, total = Findings(), np.zeros((len(targets), target.outputs))
-    for repeat in range(REPEATS):
-        folds = StratifiedKFold if targets.ndim == 1 and np.bincount(targets).min() >= FOLDS else KFold
-        split = folds(FOLDS, shuffle=True, random_state=repeat).split(activations, targets)
-        for train, judged in split:
-            head = fit_linear_head([activations[train]], targets[train], target.outputs)
-            logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
-            total[judged] += target.predictions(logits)
-    predictions, actual = total / REPEATS, target.actual(torch.from_numpy(targets))
+    found = Findings()
+    predictions, actual = out_of_fold(activations, targets, target), target.actual(torch.from_numpy(targets))
     shown = []
     for name, (low, high) in intervals(metrics, predictions, actual).items():
         value = metrics[name](predictions, actual)

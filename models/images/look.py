@@ -1,0 +1,176 @@
+"""A first look at images before anything is trained: what there is, what is wrong with it, and what follows."""
+
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from unfreeze.models.findings import Card, Findings
+from unfreeze.models.images.backbones import Body
+from unfreeze.models.images.cache import usable_size
+from unfreeze.models.images.data import ImageData
+from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
+from unfreeze.models.images.folds import out_of_fold
+from unfreeze.models.images.neighbours import near_duplicates, thumbnails
+from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.label_errors import LabelErrors
+from unfreeze.models.modality import SPLITS
+from unfreeze.models.plots import plot_images
+from unfreeze.models.specs import Stage, TrainImages, TtaSpec
+from unfreeze.models.workspace import Workspace
+
+STAGE = Stage(name="look", precompute=True, lr=1.0)
+"""A look reads what the first stage of the default recipe reads."""
+MOST_CARDS, MOST_CLASSES, OF_A_CLASS = 12, 8, 6
+AT_ONCE = 512
+QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "largest": 1.0}
+
+
+def looking_at(params: TrainImages) -> TrainImages:
+    """The spec of a training that only reads plain activations."""
+    return params.model_copy(update={"recipe": [STAGE], "tta": TtaSpec(n_aug=0)})
+
+
+def look(data: ImageData, workspace: Workspace) -> Findings:
+    """Look at prepared images, bound to what `looking_at` returned.
+
+    Returns
+    -------
+    Findings
+        Lines, tables and a grid of samples; tables ``label-errors`` and ``near-duplicates`` list all of them, cards
+        show the most suspicious labels.
+    """
+    found = Findings()
+    _count(data, found)
+    _measure_sizes(data, found)
+    rejected = data.index.rejected.to_pylist()
+    found.table("rejected", f"{len(rejected):,} files cannot be used", rejected)
+    _find_copies(data, found)
+    learner = data.learner()
+    files = data.precompute(learner, 0, workspace)
+    distance = distance_to_pretraining(cast(Body, learner.network.body), data.images(0, "train"))
+    if distance is not None:
+        found.metrics["data/distance"] = distance
+        found.lines.append(describe_distance(distance))
+    order = np.concatenate([data.rows[split] for split in ("train", "valid")])
+    parts = [RowFile(files[split, 0]) for split in ("train", "valid")]
+    activations = np.concatenate([part.gather(np.arange(len(part))).numpy() for part in parts])
+    targets = np.concatenate([data.targets(split) for split in ("train", "valid")])
+    predictions = out_of_fold(activations, targets, data.target)
+    actual = data.target.actual(torch.from_numpy(targets))
+    values = {name: metric(predictions, actual) for name, metric in data.target.metrics(data.metric_names()).items()}
+    found.metrics |= {f"folds/{name}": value for name, value in values.items()}
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    found.lines.append(f"to beat: logistic regression on the pretrained body's activations, out of fold: {shown}")
+    _show_label_errors(data, order, predictions, data.target.label_errors(predictions, actual), actual, found)
+    _draw_samples(data, found)
+    return found
+
+
+def _count(data: ImageData, found: Findings) -> None:
+    rows = data.index.rows
+    splits = np.asarray(rows["split"])
+    occurrences = {split: data.index.occurrences(np.flatnonzero(splits == split)) for split in SPLITS}
+    names = [str(each) for each in data.index.classes]
+    counts = [{"class": name, **{split: each.count(name) for split, each in occurrences.items()}} for name in names]
+    sums = [sum(each.count(name) for each in occurrences.values()) for name in names]
+    found.table("classes", f"{len(names):,} classes", counts)
+    found.lines.append(f"{len(rows):,} images of {len(names):,} classes, {min(sums):,} to {max(sums):,} each")
+    if max(sums) > 10 * max(min(sums), 1):
+        found.notices.append(
+            f"classes are of very different sizes: {names[int(np.argmin(sums))]} has {min(sums):,} images, "
+            f"{names[int(np.argmax(sums))]} {max(sums):,}; look at balanced_accuracy, or set "
+            "--optimizer.class_weights balanced"
+        )
+
+
+def _measure_sizes(data: ImageData, found: Findings) -> None:
+    width, height = (data.index.rows[name].to_numpy() for name in ("width", "height"))
+    sides = {"width": width, "height": height, "shorter side": np.minimum(width, height), "aspect": width / height}
+    rows = [
+        {"of": name, **{label: round(float(np.quantile(values, at)), 2) for label, at in QUANTILES.items()}}
+        for name, values in sides.items()
+    ]
+    found.table("sizes", "Sizes in pixels", rows)
+    size = usable_size(data.index, data.preprocessing.size)
+    found.lines.append(
+        f"suggested size: {size} (the weights were trained at {data.preprocessing.size}; the images' shorter side is "
+        f"{np.median(sides['shorter side']):,.0f} in the median)"
+    )
+
+
+def _find_copies(data: ImageData, found: Findings) -> None:
+    rows = data.index.rows.select(["path", "label", "split", "content"]).to_pandas()
+    copies = rows[rows["content"].duplicated(keep=False)].sort_values("content", kind="stable")
+    found.table("duplicates", f"{len(copies):,} files are exact copies of others", copies.drop(columns="content"))
+    cache = data.cache(0)
+    parts = [*range(0, len(rows), AT_ONCE), len(rows)]
+    thumbs = torch.cat([thumbnails(cache.gather(np.arange(start, end))) for start, end in pairwise(parts)])
+    pairs = near_duplicates(thumbs)
+    content = rows["content"].to_numpy()
+    other = content[pairs.one] != content[pairs.other]
+    one, two = rows.iloc[pairs.one[other]], rows.iloc[pairs.other[other]]
+    table = pd.DataFrame(
+        {
+            "path": one["path"].to_numpy(),
+            "like": two["path"].to_numpy(),
+            "label": one["label"].to_numpy(),
+            "its label": two["label"].to_numpy(),
+            "split": one["split"].to_numpy(),
+            "its split": two["split"].to_numpy(),
+            "correlation": pairs.correlation[other].round(4),
+        }
+    )
+    found.table("near-duplicates", f"{len(table):,} pairs of images show nearly the same", table)
+    if across := int((table["split"] != table["its split"]).sum()):
+        found.notices.append(
+            f"{across:,} pairs of nearly equal images are on both sides of the split: the validation is flattered by "
+            "images that were trained on; give a split of your own (--data.split_column) that keeps them together"
+        )
+    if differing := int((table["label"] != table["its label"]).sum()):
+        found.notices.append(f"{differing:,} pairs of nearly equal images have different labels")
+
+
+def _show_label_errors(
+    data: ImageData,
+    order: np.ndarray,
+    predictions: np.ndarray,
+    suspected: LabelErrors,
+    actual: np.ndarray,
+    found: Findings,
+) -> None:
+    rows, names = suspected.rows, np.array([str(each) for each in data.target.classes])
+    paths = np.array(data.index.rows["path"].take(order[rows]).to_pylist())
+    labels = names[actual[rows]] if len(rows) else names[:0]
+    table = pd.DataFrame(
+        {
+            "path": paths,
+            "label": labels,
+            "suggested": names[suspected.suggested],
+            "probability of label": predictions[rows, actual[rows]].round(4) if len(rows) else [],
+        }
+    )
+    found.table("label-errors", f"{len(table):,} images seem to have a wrong label", table)
+    pixels = data.cache(0).gather(order[rows[:MOST_CARDS]]).permute(0, 2, 3, 1).numpy()
+    for image, row in zip(pixels, table.head(MOST_CARDS).astype(str).to_dict("records"), strict=True):
+        encoded = io.BytesIO()
+        Image.fromarray(image).save(encoded, "JPEG", quality=88)
+        facts = {str(name): value for name, value in row.items()}
+        found.cards.append(Card(Path(facts["path"]).name, facts, encoded.getvalue()))
+
+
+def _draw_samples(data: ImageData, found: Findings) -> None:
+    rng, chosen, captions = np.random.default_rng(0), list[int](), list[str]()
+    labels = np.array(data.index.rows["label"].to_pylist())
+    for name in list(dict.fromkeys(sorted(labels)))[:MOST_CLASSES]:
+        rows = np.flatnonzero(labels == name)
+        picked = np.sort(rng.permutation(rows)[:OF_A_CLASS])
+        chosen += picked.tolist()
+        captions += [name] * len(picked)
+    pixels = data.cache(0).gather(np.array(chosen)).permute(0, 2, 3, 1).numpy()
+    found.figure("look/samples.png", "Samples of each class", plot_images(pixels, captions, "Samples of each class"))
