@@ -105,6 +105,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     summary.add_argument("--stage", help="stage of the recipe (default: the last)")
     summary.set_defaults(run=_summary)
 
+    plan = commands.add_parser(
+        "plan", help="show what a training will do, and how long and how much memory it will take"
+    )
+    plan.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
+    _add_source(plan, TrainTables if is_table else TrainImages)
+    plan.add_argument("--hours", type=_hours, help="a budget: fewer cycles and epochs, until the training fits")
+    plan.set_defaults(run=_plan)
+
     compare = commands.add_parser("compare", help="compare two trainings on the rows that both evaluated")
     compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
     compare.set_defaults(run=_compare)
@@ -128,7 +136,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_run_commands(commands)
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, summary, compare, report, retrain, predict):
+    for command in (train, table, resume, finder, sweep, summary, plan, compare, report, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     return parser.parse_args(arguments)
@@ -204,6 +212,20 @@ def _summary(options: argparse.Namespace) -> int:
     from unfreeze.tasks.steps.summary import summarise
 
     return _show(summarise(params, options.stage), options.json, show.summary)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    params: Training = _params(options, TrainTables if options.table else TrainImages)
+    from unfreeze.tasks.steps.plan import plan
+
+    return _show(plan(params, options.hours), options.json, show.plan)
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return hours
 
 
 def _compare(options: argparse.Namespace) -> int:

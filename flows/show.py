@@ -67,6 +67,41 @@ def summary(result: dict[str, Any]) -> None:
     _lines(f"{result['parameters']:,} parameters, of which {result['trainable']:,} train")
 
 
+def plan(result: dict[str, Any]) -> None:
+    """What a training will do, and what it will take."""
+    rows = [
+        (
+            *(stage[name] for name in ("name", "trains", "cycles", "epochs")),
+            f"{stage['steps']:,}",
+            ", ".join(f"{group} {lr:.2g}{'x' if stage['found'] else ''}" for group, lr in stage["lrs"].items()),
+            stage["schedule"],
+            f"{1000 * stage['step_seconds']:.0f}",
+            _duration(stage["seconds"]),
+        )
+        for stage in result["stages"]
+    ]
+    columns = ("stage", "trains", "cycles", "epochs", "steps", "lr by layer group", "schedule", "ms a step", "takes")
+    _table(columns, rows, f"Batches of {result['batch_size']} rows")
+    if any(stage["found"] for stage in result["stages"]):
+        _lines("lrs with x are multiples of what the finder will suggest")
+    if any(stage["patience"] for stage in result["stages"]):
+        _lines("a stage with patience ends sooner, or goes on while it still helps")
+    gigabytes = [result[name] / 2**30 for name in ("memory", "memory_there")]
+    _lines(
+        f"about {_duration(result['seconds'])} in all, evaluations included; "
+        f"{gigabytes[0]:.1f} GiB of memory, of {gigabytes[1]:.0f}"
+    )
+    if "cuts" in result:
+        _lines(*(f"cut: {cut}" for cut in result["cuts"]))
+        _lines(f"train it with: {result['flags']}" if result["flags"] else "the budget needs no cut")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def report(result: dict[str, Any]) -> None:
     """Where a run's report is."""
     _lines(*(f"The report: {result[name]}" for name in ("out", "artifact") if name in result))

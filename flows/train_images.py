@@ -30,7 +30,7 @@ from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.find_lr import find_lr
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.train_stage import precompute, train_stage, unfreeze
-from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.steps.workspace import FlowWorkspace, as_task
 from unfreeze.tasks.tracking.training_run import Run, open_run
 
 DEFAULTS = TrainImages()
@@ -78,6 +78,7 @@ def follow_recipe(run: Run) -> dict[str, Any]:
                 choose(run, step)
             case Evaluate():
                 evaluate(run, step)
-    found = run.summary(register(run, data, step.course.kept))
+    model = register(run, data, step.course.kept)
+    found = as_task("summarise", lambda: run.summary(model))
     report_at_end(run.id)
     return found

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from torch import nn
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
@@ -138,6 +139,10 @@ class TrainingData(ABC):
     def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[tuple[str, int], Path]:
         """Write what stage `position` reads precomputed, if anything; see `Activations`."""
         return {}
+
+    def frozen_body(self, learner: Learner, position: int) -> nn.Module:
+        """What `precompute` computes stage `position`'s activations with."""
+        return learner.network.body
 
     @property
     def batch_size(self) -> int:

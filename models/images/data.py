@@ -180,8 +180,7 @@ class ImageData(TrainingData):
 
         def build(wanted: dict[str, Path]) -> Iterator[str]:
             total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
-            folded = copy.deepcopy(body).cpu().eval()
-            fold_batch_norms(folded, self.sizes[position])
+            folded = self.frozen_body(learner, position)
             with workspace.progress("Precomputing activations") as advance:
                 for name, path in wanted.items():
                     split, _, view = name.partition("/")
@@ -192,6 +191,12 @@ class ImageData(TrainingData):
 
         paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
         return {view: paths[f"{view[0]}/{view[1]}"] for view in views}
+
+    def frozen_body(self, learner: Learner, position: int) -> Body:
+        """The body with its batch norms folded into its convolutions."""
+        folded = copy.deepcopy(cast(Body, learner.network.body)).cpu().eval()
+        fold_batch_norms(folded, self.sizes[position])
+        return folded.to(self.device).to(memory_format=torch.channels_last)
 
     def _judged_splits(self) -> list[str]:
         return [split for split in ("valid", "test") if len(self.rows[split])]

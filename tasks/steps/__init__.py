@@ -12,6 +12,8 @@ or tables: a modality (`unfreeze.models.modality`) hands them plain JSON (`Prepa
 ``train_stage.py``          precompute, unfreeze, and the training loop with metrics and checkpoints
 ``evaluate.py``             evaluation of the head alone, of the final weights, on the test rows; registration
 ``findings.py``             findings into MLflow and onto the Prefect page
+``summary.py``              the network layer by layer, without training it
+``plan.py``                 what a training will do and take, measured by a few steps of each stage
 ``checkpoint_writer.py``    when, and under which name, a checkpoint is kept
 ``workspace.py``            the data folder for a flow: derived files as cached tasks
 ==========================  ==========================================================================================

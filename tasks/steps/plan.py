@@ -1,0 +1,79 @@
+"""What a training will do and take, before it is started."""
+
+import shlex
+from typing import Any
+
+import psutil
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.forecast import Forecast, StageForecast, forecast, within
+from unfreeze.models.specs import Stage, Training
+from unfreeze.models.training.schedules import SCHEDULES
+from unfreeze.tasks.steps.prepare import check_training, prepare
+
+DRAWN = 32
+"""Characters of a drawn schedule."""
+_HEIGHTS = " ▁▂▃▄▅▆▇█"
+
+
+def plan(params: Training, hours: float | None) -> dict[str, Any]:
+    """Prepare the data, measure a few steps of every stage, and with `hours` shorten the training to a budget.
+
+    Returns
+    -------
+    dict
+        ``stages`` (see `StageForecast`, with ``trains``, ``batch`` and the drawn ``schedule``), ``seconds`` of the
+        whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
+        ``flags`` that make them.
+
+    Raises
+    ------
+    UserError
+        If the data cannot be used, or the budget is too small even for the shortest training.
+    """
+    check_training(params)
+    data = prepare(params)
+    planned, expected = data.params, forecast(data)
+    found: dict[str, Any] = {}
+    if hours is not None:
+        planned, expected, cuts = within(planned, expected, 3600 * hours)
+        if expected.seconds > 3600 * hours:
+            raise UserError(
+                f"--hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer "
+                "stages, smaller images or fewer rows"
+            )
+        found = {"cuts": cuts, "flags": shlex.join(_flags(data.params.recipe, planned.recipe))}
+    stages = [_shown(stage, each, expected) for stage, each in zip(planned.recipe, expected.stages, strict=True)]
+    there = int(psutil.virtual_memory().total)
+    memory = {"memory": expected.memory, "memory_there": there}
+    return {"stages": stages, "seconds": expected.seconds, "batch_size": data.batch_size, **memory, **found}
+
+
+def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
+    """What to add to the command that trains."""
+    flags = []
+    for one, other in zip(before, after, strict=True):
+        for name, value in (("cycles", other.cycles), ("cycle_len", other.cycle_len), ("cycle_steps", "none")):
+            # A stage's length in epochs holds only without its length in steps.
+            if one.epochs != other.epochs and (name == "cycles" or one.cycle_len != other.cycle_len):
+                flags += [f"--recipe.{one.name}.{name}", str(value)]
+    return flags
+
+
+def _shown(stage: Stage, expected: StageForecast, whole: Forecast) -> dict[str, Any]:
+    return {
+        **vars(expected),
+        "trains": stage.train,
+        "seconds": expected.seconds,
+        "share": expected.seconds / max(whole.seconds, 1e-9),
+        "patience": stage.patience,
+        "schedule": _drawn(stage, expected.steps // max(expected.epochs, 1)),
+    }
+
+
+def _drawn(stage: Stage, per_epoch: int) -> str:
+    """The stage's lr over its steps, as a row of blocks."""
+    factor = SCHEDULES[stage.schedule](stage.cycle_len * per_epoch, stage.cycle_mult)
+    steps = stage.epochs * per_epoch
+    values = [factor(int(number * steps / DRAWN)) for number in range(DRAWN)]
+    return "".join(_HEIGHTS[min(8, max(0, round(8 * value)))] for value in values)

@@ -1,0 +1,60 @@
+"""`unfreeze plan`: what a training will do and take, before it is started."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from unfreeze.flows.cli import main
+
+TINY = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32", "--device", "cpu"]
+RECIPE = [
+    *("--recipe", "[{name: head, precompute: true, find_lr: true, cycles: 2},"),
+    "{name: full, train: all, lr: 0.001, ratio: 10, cycles: 40}]",
+]
+ARGUMENTS = [*TINY, RECIPE[0], " ".join(RECIPE[1:])]
+
+
+def test_it_shows_stages_lrs_schedules_time_and_memory(
+    stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(stripes), *ARGUMENTS, "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out.splitlines()[-1])
+    head, full = found["stages"]
+    assert head["found"]
+    assert full["lrs"] == pytest.approx({"early": 1e-5, "late": 1e-4, "head": 1e-3})
+    assert full["epochs"] == 40
+    assert len(full["schedule"]) == 32
+    assert found["seconds"] >= head["seconds"] + full["seconds"]
+    assert 0 < found["memory"] < found["memory_there"]
+    assert "in all, evaluations included" in printed.err
+
+
+def test_a_budget_names_what_it_cut_and_the_flags_that_do_it(
+    stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(stripes), *ARGUMENTS, "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out.splitlines()[-1])
+    half = str(0.5 * whole["seconds"] / 3600)
+    assert main(["plan", str(stripes), *ARGUMENTS, "--hours", half, "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out.splitlines()[-1])
+    assert any(cut.startswith("full: ") for cut in found["cuts"])
+    flags = shlex.split(found["flags"])
+    assert flags[flags.index("--recipe.full.cycles") + 1] == str(found["stages"][1]["cycles"])
+    assert "cut: full: " in printed.err
+    assert main(["plan", str(stripes), *ARGUMENTS, *flags, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [stage["epochs"] for stage in again["stages"]] == [stage["epochs"] for stage in found["stages"]]
+
+
+def test_a_budget_that_nothing_fits_is_an_error(
+    stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(stripes), *ARGUMENTS, "--hours", "0.000001"]) == 2
+    assert "even one epoch of every stage takes" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", str(stripes), "--hours", "0"])
+    assert "must be above 0" in capsys.readouterr().err
