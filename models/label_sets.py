@@ -16,7 +16,7 @@ SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
 """What may separate labels, in the order in which it is looked for; ``space`` is any white space."""
 Labels = Literal["auto", "single", "multiple"]
 _RECURRING, _REORDERED, _REPEATED = 0.9, 0.1, 0.01
-"""Shares of the rule of `understand`: of parts in several texts, of texts in another order, of those with a part twice."""
+"""Shares of the rule of `understand`: parts in several texts, texts in another order, those with a part twice."""
 _LENGTHS, _COMMON, _EXTENDED, _COMBINED = 3, 0.02, 0.5, 2
 """Of white space: numbers of words that occur, in what share of the rows at least; texts that are another one with one
 word more, as a share; texts per word."""
