@@ -16,7 +16,10 @@ SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
 """What may separate labels, in the order in which it is looked for; ``space`` is any white space."""
 Labels = Literal["auto", "single", "multiple"]
 _RECURRING, _REORDERED, _REPEATED = 0.9, 0.1, 0.01
-_VARIED, _ALONE, _COMBINED = 0.1, 0.75, 2
+"""Shares of the rule of `understand`: parts in several texts, texts in another order, those with a part twice."""
+_LENGTHS, _COMMON, _EXTENDED, _COMBINED = 3, 0.02, 0.5, 2
+"""Of white space: numbers of words that occur, in what share of the rows at least; texts that are another one with one
+word more, as a share; texts per word."""
 
 
 class Understood(NamedTuple):
@@ -57,10 +60,11 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     """Whether each text is one label or several, and which.
 
     One label per row, unless the texts show otherwise. They are lists (``["cat", "indoor"]``) if all of them are. They
-    are combinations of labels if nearly all parts between separators occur in several texts, and a tenth of the texts
-    occur in another order as well, or there are more different texts than parts. Words with white space between them
-    are often one name (`golden retriever`), so there, in place of the latter, the number of words must vary, and either
-    there are twice as many texts as words, or three quarters of the words occur alone.
+    are combinations of labels if nearly all parts between separators occur in several texts, and either a tenth of the
+    texts occur in another order as well, or there are more different texts than parts. Words with white space between
+    them are often one name (`golden retriever`), so there the latter takes more: at least three different numbers of
+    words (none among them), and half of the texts are another one with one word more, or there are twice as many texts
+    as words.
 
     Parameters
     ----------
@@ -81,13 +85,13 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     if labels == "single":
         return Understood(None, "")
     counts = Counter(texts)
-    counts.pop("", None)
+    missing = counts.pop("", 0)
     if separator is not None:
         return _split(texts, separator, setting)
     lists = {text: list_in(text) for text in counts}
     if counts and all(each is not None for each in lists.values()):
         return _several([lists.get(text) or [] for text in texts], "lists", setting)
-    found = next((name for name in SEPARATORS if separates(counts, name)), None)
+    found = next((name for name in SEPARATORS if separates(counts, name, missing)), None)
     if found is None and labels == "multiple":
         found = next((name for name in SEPARATORS if any(len(parts(text, name)) > 1 for text in counts)), "space")
     if found is not None:
@@ -136,8 +140,11 @@ def list_in(text: str) -> list[str] | None:
     return [label for each in found if (label := str(each).strip())]
 
 
-def separates(counts: Counter[str], separator: str) -> bool:
-    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule."""
+def separates(counts: Counter[str], separator: str, missing: int = 0) -> bool:
+    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule.
+
+    `missing` is the number of rows without a text.
+    """
     found = {text: tuple(parts(text, separator)) for text in counts}
     orders: dict[frozenset[str], set[tuple[str, ...]]] = {}
     for each in found.values():
@@ -160,12 +167,13 @@ def separates(counts: Counter[str], separator: str) -> bool:
         return False
     if separator != "space":
         return True
-    lengths = Counter[int]()
+    lengths = Counter({0: missing})
     for text, each in found.items():
         lengths[len(each)] += counts[text]
-    varied = rows - max(lengths.values()) >= _VARIED * rows
-    alone = sum(frozenset([word]) in orders for word in words)
-    return varied and (len(orders) > _COMBINED * len(words) or alone >= _ALONE * len(words))
+    common = [length for length, count in lengths.items() if count >= _COMMON * (rows + missing)]
+    extended = sum(any(labels - {word} in orders for word in labels) for labels in several)
+    combined = extended >= _EXTENDED * len(several) or len(orders) > _COMBINED * len(words)
+    return len(common) >= _LENGTHS and combined
 
 
 def _taken_whole(counts: Counter[str], setting: str) -> str:

@@ -402,7 +402,8 @@ class ImageData(TrainingData):
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         """Classes, source and the headline of the validation."""
-        shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in self.target.headline)
+        defined = [name for name in self.target.headline if f"valid/{name}_tta" in metrics]
+        shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in defined)
         return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
 
 

@@ -3,6 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from torchvision.models import MobileNet_V2_Weights
+from torchvision.models.video import R3D_18_Weights
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.label_sets import join, list_in, matrix_of, split, understand
@@ -39,6 +41,29 @@ def test_names_of_two_words_stay_one_class_however_often_they_occur(rows):
     assert labels_of([PETS[row] for row in rows]) is None
 
 
+CROPS, STATES = ("tomato", "potato", "corn"), ("rust", "early blight", "leaf mold")
+RIPENESS, FRUIT = ("", "ripe", "rotten", "green"), ("apple", "pear", "fig")
+PRODUCTS = {
+    "crops": [f"{crop} {state}" for crop in CROPS for state in STATES],
+    "fruit": [f"{state} {fruit}".strip() for state in RIPENESS for fruit in FRUIT],
+    "directions": ["left", "right", "up", "down", "left up", "left down", "right up", "right down"],
+}
+
+
+@pytest.mark.parametrize("names", PRODUCTS.values(), ids=PRODUCTS)
+def test_names_that_combine_two_properties_are_one_class(names):
+    assert labels_of(names * 20) is None
+
+
+@pytest.mark.parametrize("weights", [MobileNet_V2_Weights.IMAGENET1K_V1, R3D_18_Weights.KINETICS400_V1])
+def test_no_part_of_the_class_names_of_real_data_sets_is_split(weights):
+    names = np.array(weights.meta["categories"])
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        texts = generator.choice(names, generator.integers(3, 40)).repeat(3)
+        assert labels_of(texts.tolist()) is None
+
+
 @given(st.lists(st.integers(0, 8), min_size=30, max_size=200))
 def test_a_colour_and_a_shape_in_every_row_are_one_class(rows):
     texts = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "star")]
@@ -68,7 +93,8 @@ def test_words_in_several_orders_are_labels_however_few_they_are(rows):
         (["a|b", "b|a", "a", "b"], ("a", "b")),
         (["old town; bridge", "bridge", "old town", "river;bridge", "river"], ("bridge", "old town")),
         (["a,b", "b, c", "c", "a", "a,c"], ("a", "b")),
-        (["cat dog", "cat", "dog"], ("cat", "dog")),
+        (["cat dog", "cat", "dog", ""], ("cat", "dog")),
+        (["cat dog", "cat", "dog", "dog cat"], ("cat", "dog")),
         (['["a", "b c"]', "[]", '["a"]'], ("a", "b c")),
         (["['b', 'a']", "['a']"], ("a", "b")),
     ],
