@@ -22,6 +22,7 @@ from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.strict_json import to_json
+from unfreeze.tasks.machine.environment import make_home
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,6 +114,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     plan.add_argument("--hours", type=_hours, help="a budget: fewer cycles and epochs, until the training fits")
     plan.set_defaults(run=_plan)
 
+    look = commands.add_parser("look", help="a first look at images: copies, wrong labels, sizes; nothing is trained")
+    _add_source(look, TrainImages)
+    look.add_argument("--out", default="look.html", metavar="FILE", help="page to write (default: %(default)s)")
+    look.set_defaults(run=_look)
+
     compare = commands.add_parser("compare", help="compare two trainings on the rows that both evaluated")
     compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
     compare.set_defaults(run=_compare)
@@ -136,7 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_run_commands(commands)
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, summary, plan, compare, report, retrain, predict):
+    for command in (train, table, resume, finder, sweep, summary, look, plan, compare, report, retrain, predict):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     return parser.parse_args(arguments)
@@ -209,6 +215,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 
 def _summary(options: argparse.Namespace) -> int:
     params: Training = _params(options, TrainTables if options.table else TrainImages)
+    make_home()
     from unfreeze.tasks.steps.summary import summarise
 
     return _show(summarise(params, options.stage), options.json, show.summary)
@@ -216,6 +223,7 @@ def _summary(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     params: Training = _params(options, TrainTables if options.table else TrainImages)
+    make_home()
     from unfreeze.tasks.steps.plan import plan
 
     return _show(plan(params, options.hours), options.json, show.plan)
@@ -226,6 +234,14 @@ def _hours(text: str) -> float:
     if not 0 < hours < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return hours
+
+
+def _look(options: argparse.Namespace) -> int:
+    params = _params(options, TrainImages)
+    make_home()
+    from unfreeze.tasks.report.look import look_at_source
+
+    return _show(look_at_source(params, Path(options.out)), options.json, show.look)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+MOST_ROWS = 10
+"""Of a long table."""
+
+
 def folded(first: str, *names: str, title: str | None = None) -> "Table":
     """A table that cuts nothing where a terminal is narrow: the first column stays whole, the others fold."""
     from rich.table import Column, Table  # here, because `--help` needs this module but no table
@@ -100,6 +104,22 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def look(result: dict[str, Any]) -> None:
+    """What there is in a source of images, and what is wrong with it."""
+    for key in ("classes", "sizes"):
+        title, rows = result["tables"][key]
+        _table(tuple(rows[0]), [[str(value) for value in row.values()] for row in rows[:MOST_ROWS]], title)
+    for key in ("near-duplicates", "label-errors"):
+        title, rows = result["tables"][key]
+        if rows:
+            _lines(f"{title}{', such as' if len(rows) > MOST_ROWS else ''}:")
+            _lines(*("  " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in rows[:MOST_ROWS]))
+    _lines(*result["lines"], *(f"worth a look: {line}" for line in result["notices"]))
+    if result["exclude"]:
+        _lines(f"Train without the suspicious labels: --data.exclude {result['exclude']}")
+    _lines(f"The page: {result['out']}")
 
 
 def report(result: dict[str, Any]) -> None:

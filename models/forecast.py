@@ -89,6 +89,7 @@ class _Held:
     batch_size: int
     forward_size: int
     precomputed: bool = field(default=True, init=False)
+    epoch: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -49,7 +49,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
     _count(data, found)
     _measure_sizes(data, found)
     rejected = data.index.rejected.to_pylist()
-    found.table("rejected", f"{len(rejected):,} files cannot be used", rejected)
+    found.table("rejected", f"Files that cannot be used: {len(rejected):,}", rejected)
     _find_copies(data, found)
     learner = data.learner()
     files = data.precompute(learner, 0, workspace)
@@ -107,7 +107,7 @@ def _measure_sizes(data: ImageData, found: Findings) -> None:
 def _find_copies(data: ImageData, found: Findings) -> None:
     rows = data.index.rows.select(["path", "label", "split", "content"]).to_pandas()
     copies = rows[rows["content"].duplicated(keep=False)].sort_values("content", kind="stable")
-    found.table("duplicates", f"{len(copies):,} files are exact copies of others", copies.drop(columns="content"))
+    found.table("duplicates", f"Files that are exact copies of others: {len(copies):,}", copies.drop(columns="content"))
     cache = data.cache(0)
     parts = [*range(0, len(rows), AT_ONCE), len(rows)]
     thumbs = torch.cat([thumbnails(cache.gather(np.arange(start, end))) for start, end in pairwise(parts)])
@@ -123,17 +123,17 @@ def _find_copies(data: ImageData, found: Findings) -> None:
             "its label": two["label"].to_numpy(),
             "split": one["split"].to_numpy(),
             "its split": two["split"].to_numpy(),
-            "correlation": pairs.correlation[other].round(4),
+            "correlation": pairs.correlation[other].astype(np.float64).round(4),
         }
     )
-    found.table("near-duplicates", f"{len(table):,} pairs of images show nearly the same", table)
+    found.table("near-duplicates", f"Pairs of images that show nearly the same: {len(table):,}", table)
     if across := int((table["split"] != table["its split"]).sum()):
         found.notices.append(
-            f"{across:,} pairs of nearly equal images are on both sides of the split: the validation is flattered by "
-            "images that were trained on; give a split of your own (--data.split_column) that keeps them together"
+            f"pairs of nearly equal images on both sides of the split: {across:,}; validation is flattered by what "
+            "was trained on; give a split of your own (--data.split_column) that keeps them together"
         )
     if differing := int((table["label"] != table["its label"]).sum()):
-        found.notices.append(f"{differing:,} pairs of nearly equal images have different labels")
+        found.notices.append(f"pairs of nearly equal images with different labels: {differing:,}")
 
 
 def _show_label_errors(
@@ -155,7 +155,7 @@ def _show_label_errors(
             "probability of label": predictions[rows, actual[rows]].round(4) if len(rows) else [],
         }
     )
-    found.table("label-errors", f"{len(table):,} images seem to have a wrong label", table)
+    found.table("label-errors", f"Images that seem to have a wrong label: {len(table):,}", table)
     pixels = data.cache(0).gather(order[rows[:MOST_CARDS]]).permute(0, 2, 3, 1).numpy()
     for image, row in zip(pixels, table.head(MOST_CARDS).astype(str).to_dict("records"), strict=True):
         encoded = io.BytesIO()

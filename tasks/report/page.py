@@ -20,6 +20,7 @@ from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.parts import Part
 
 _FOLDER = Path(__file__).parent
+STYLE = _FOLDER / "style.css"
 TITLES = {
     "search": "The search",
     "choice": "The models compared",
@@ -38,44 +39,51 @@ LARGE_PNG = 150_000
 """Bytes from which a PNG is a photo, which is several times smaller as a JPEG."""
 
 
-def render(report: Report) -> str:
-    """The report as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False
-    )
-    environment.filters |= {
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
+    made = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    made.filters |= {
         "cell": _cell,
         "short": number,
         "metric": lambda name: named(name)[:1].upper() + named(name)[1:],
         "section": lambda name: SECTION_NAMES.get(name, name),
         "breakable": lambda text: Markup("/<wbr>").join(escape(part) for part in text.split("/")),
         "drawn": lambda chart: Markup(draw(chart)),
-        "data_uri": _data_uri,
+        "data_uri": data_uri,
     }
+    return made
+
+
+def render(report: Report) -> str:
+    """The report as HTML."""
     known = [name for name in TITLES if name in report.parts]
     others = [name for name in report.parts if name not in TITLES and name not in NOT_SHOWN]
     shown = [(name, _tidied(report.parts[name])) for name in [*known, *others]]
     shown = [(name, part) for name, part in shown if part.tables or part.figures or part.charts or part.counts]
     worst = next((name for name in ("valid", "test") if name in report.parts), "")
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        title="Training report" if report.stages else "Report",
-        style=Markup((_FOLDER / "style.css").read_text()),
-        version=version("unfreeze"),
-        contents=_contents(report, [name for name, _ in shown], worst),
-        shown=shown,
-        titles=TITLES,
-        elsewhere=(LABEL_ERRORS,),
-        worst_of=worst,
-        images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
-        stages=[_stage(stage) for stage in report.stages],
-        changed=[_setting(each) for each in report.settings if each.default is not None],
-        others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
-        metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
-        columns=_columns,
-        numeric=_numeric,
-        forest=_forest,
-        origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            title="Training report" if report.stages else "Report",
+            style=Markup(STYLE.read_text()),
+            version=version("unfreeze"),
+            contents=_contents(report, [name for name, _ in shown], worst),
+            shown=shown,
+            titles=TITLES,
+            elsewhere=(LABEL_ERRORS,),
+            worst_of=worst,
+            images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
+            stages=[_stage(stage) for stage in report.stages],
+            changed=[_setting(each) for each in report.settings if each.default is not None],
+            others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
+            metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
+            columns=columns,
+            numeric=numeric,
+            forest=_forest,
+            origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
+        )
     )
 
 
@@ -124,11 +132,13 @@ def _forest(gains: Sequence[Gain]) -> list[dict[str, float]]:
     return forest([gain._asdict() for gain in gains])
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of a table's columns, in the order of their first row."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+def numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether a column holds nothing but numbers."""
     values = [row[name] for row in rows if row.get(name) is not None]
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
@@ -150,11 +160,12 @@ def _image(run_id: str, path: str) -> str:
         return ""
     content = local.read_bytes()
     if len(content) < LARGE_PNG:
-        return _data_uri(content, "png")
+        return data_uri(content, "png")
     buffer = io.BytesIO()
     Image.open(io.BytesIO(content)).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
-    return _data_uri(buffer.getvalue(), "jpeg")
+    return data_uri(buffer.getvalue(), "jpeg")
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """An address that holds an image itself; `kind` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,72 @@
+"""`unfreeze look`: what there is in a folder of images and what is wrong with it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw_stripes
+from unfreeze.flows.cli import main
+
+SETTINGS = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    """Stripes, of which two are in the wrong folder, one is there twice, one was compressed again, one is no image."""
+    folder = tmp_path / "stripes"
+    draw_stripes(folder, 30, seed=0)
+    across, down = (sorted((folder / name).iterdir()) for name in ("across", "down"))
+    shutil.copy(across[0], folder / "across" / "copy.png")
+    Image.open(across[5]).convert("RGB").resize((60, 60)).save(folder / "across" / "again.jpg", quality=90)
+    for file in down[:2]:
+        file.rename(folder / "across" / f"down-{file.name}")
+    (folder / "down" / "notes.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def looked(messy: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict:
+    monkeypatch.chdir(messy.parent)
+    assert main(["look", "stripes", *SETTINGS, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def names(rows: list[dict[str, str]], column: str = "path") -> set[str]:
+    return {Path(row[column]).name for row in rows}
+
+
+def test_copies_wrong_labels_and_unusable_files_are_found(looked: dict, messy: Path) -> None:
+    tables = {key: rows for key, (_, rows) in looked["tables"].items()}
+    assert names(tables["rejected"]) == {"notes.png"}
+    assert names(tables["duplicates"]) == {"copy.png", "0-0.png"}
+    pairs = [{Path(row["path"]).name, Path(row["like"]).name} for row in tables["near-duplicates"]]
+    twin = next(pair for pair in pairs if "again.jpg" in pair)
+    assert len(twin) == 2
+    moved = {name for name in names(tables["label-errors"]) if name.startswith("down-")}
+    assert moved == {path.name for path in (messy / "across").glob("down-*")}
+    counts = {row["class"]: row["train"] + row["valid"] for row in tables["classes"]}
+    assert counts == {"across": 34, "down": 28}
+
+
+def test_the_page_holds_everything_and_the_list_can_be_excluded(looked: dict, messy: Path) -> None:
+    page = Path(looked["out"]).read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert "data:image/jpeg;base64," in page
+    listed = Path(looked["exclude"]).read_text().splitlines()
+    assert set(map(str, (messy / "across").resolve().glob("down-*"))) <= {str(Path(path).resolve()) for path in listed}
+    again = ["look", "stripes", *SETTINGS, "--data.exclude", looked["exclude"], "--out", "again.html", "--json"]
+    assert main(again) == 0
+
+
+def test_a_page_that_cannot_be_written_is_said_first(messy: Path, own_home: Path, capsys) -> None:
+    assert main(["look", str(messy), *SETTINGS, "--out", "/nowhere/look.html"]) == 2
+    assert "--out: there is no folder /nowhere" in capsys.readouterr().err
+
+
+def test_numbers_in_json_are_plain(looked: dict) -> None:
+    assert all(isinstance(value, int | float) for value in looked["metrics"].values())
+    assert np.isfinite(list(looked["metrics"].values())).all()
