@@ -49,7 +49,15 @@ def draw_user_files(folder: Path) -> None:
     pd.DataFrame({"file": paths, "species": [file.parent.name for file in files]}).to_csv(
         folder / "labels.csv", index=False
     )
+    tags = [
+        f"{file.parent.name}{' late' * (number % 3 == 0)}{' red' * (number % 4 == 0)}"
+        for number, file in enumerate(files)
+    ]
+    tags = [" ".join(reversed(each.split())) if number % 5 == 0 else each for number, each in enumerate(tags)]
+    ids = [file.stem for file in files]
+    pd.DataFrame({"file": paths, "id": ids, "tags": tags}).to_csv(folder / "tags.csv", index=False)
     pd.DataFrame({"file": paths[:4]}).to_csv(folder / "paths.csv", index=False)
+    (folder / "excluded.txt").write_text(f"{files[0]}\n")
     (folder / "recipe.yaml").write_text("data: {size: 32}\n")
     rng = np.random.default_rng(0)
     days = pd.date_range("2015-01-01", periods=60)

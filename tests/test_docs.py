@@ -23,7 +23,17 @@ TYPED = [
     for line in commands(block)
     if line.startswith("unfreeze ")
 ]
-ORDER = ("README.md", "images.md", "recipe.md", "tables.md", "predict.md", "sweeps.md", "service.md")
+ORDER = (
+    "README.md",
+    "images.md",
+    "recipe.md",
+    "results.md",
+    "multi-label.md",
+    "tables.md",
+    "predict.md",
+    "sweeps.md",
+    "service.md",
+)
 
 
 @pytest.mark.parametrize("line", TYPED)
