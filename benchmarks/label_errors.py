@@ -35,7 +35,7 @@ def cleanlab_ranked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
         from cleanlab.rank import get_label_quality_scores
     except ImportError:
         return None
-    suspected = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence")
+    suspected = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     scores = get_label_quality_scores(labels, probabilities)
     others = np.setdiff1d(np.arange(len(labels)), suspected)
     return np.concatenate([suspected, others[np.argsort(scores[others], kind="stable")]])

@@ -49,13 +49,14 @@ def draw_user_files(folder: Path) -> None:
     pd.DataFrame({"file": paths, "species": [file.parent.name for file in files]}).to_csv(
         folder / "labels.csv", index=False
     )
-    tags = [
-        f"{file.parent.name}{' late' * (number % 3 == 0)}{' red' * (number % 4 == 0)}"
-        for number, file in enumerate(files)
-    ]
-    tags = [" ".join(reversed(each.split())) if number % 5 == 0 else each for number, each in enumerate(tags)]
-    ids = [file.stem for file in files]
-    pd.DataFrame({"file": paths, "id": ids, "tags": tags}).to_csv(folder / "tags.csv", index=False)
+    (folder / "images").mkdir()
+    tagged = []
+    for number, file in enumerate(files):
+        name = f"{file.parent.name}-{file.stem}"
+        (folder / "images" / f"{name}.png").write_bytes(file.read_bytes())
+        tags = [file.parent.name, *["late"] * (number % 3 == 0), *["red"] * (number % 4 == 0)]
+        tagged.append((f"images/{name}.png", name, " ".join(reversed(tags) if number % 5 == 0 else tags)))
+    pd.DataFrame(tagged, columns=["file", "id", "tags"]).to_csv(folder / "tags.csv", index=False)
     pd.DataFrame({"file": paths[:4]}).to_csv(folder / "paths.csv", index=False)
     (folder / "excluded.txt").write_text(f"{files[0]}\n")
     (folder / "recipe.yaml").write_text("data: {size: 32}\n")

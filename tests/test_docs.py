@@ -23,17 +23,8 @@ TYPED = [
     for line in commands(block)
     if line.startswith("unfreeze ")
 ]
-ORDER = (
-    "README.md",
-    "images.md",
-    "recipe.md",
-    "results.md",
-    "multi-label.md",
-    "tables.md",
-    "predict.md",
-    "sweeps.md",
-    "service.md",
-)
+TASKS = ("images", "recipe", "results", "multi-label", "tables", "predict", "sweeps", "service")
+ORDER = ("README.md", *(f"{task}.md" for task in TASKS))
 
 
 @pytest.mark.parametrize("line", TYPED)
