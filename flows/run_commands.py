@@ -1,9 +1,12 @@
-"""Commands about runs of all kinds: runs, sync."""
+"""Commands about runs of all kinds: runs, replay, sync."""
 
 import argparse
 import json
 import sys
 from typing import Any
+
+from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.models.errors import UserError
 
 MOST_SHOWN = 20
 
@@ -14,6 +17,10 @@ def add_run_commands(commands: Any) -> None:
     runs.add_argument("--count", type=int, default=MOST_SHOWN, help="how many (default: %(default)s)")
     runs.add_argument("--json", action="store_true", help="print a JSON list instead")
     runs.set_defaults(run=_runs)
+    replay = commands.add_parser("replay", help="train a run anew; is the model the same, bit by bit, and if not, why")
+    replay.add_argument("run_id", metavar="RUN_ID", help="id of the MLflow run")
+    replay.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+    replay.set_defaults(run=_replay)
     sync = commands.add_parser("sync", help="deliver to MLflow what trainings logged while it was away")
     sync.set_defaults(run=_sync)
 
@@ -38,6 +45,32 @@ def _runs(options: argparse.Namespace) -> int:
         table.add_row(row["name"], row["kind"], row["state"], row["began"], "\n".join(filter(None, notes)))
     Console().print(table)
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    with prefect_starting():
+        from unfreeze.flows.outcome import state_of
+        from unfreeze.flows.train_tables import FLOWS
+        from unfreeze.tasks.retraining.replay import compare_replay, replayed
+
+    params = replayed(options.run_id)
+    state = state_of(FLOWS[params.modality], params)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, UserError):
+        raise result
+    if not state.is_completed():
+        print(f"unfreeze: the replay did not end: {state.message}", file=sys.stderr)
+        return 1
+    found = compare_replay(options.run_id, result["run_id"])
+    if found["equal"]:
+        print(f"run {found['replay']} ended with the same model as {found['run']}, bit by bit", file=sys.stderr)
+    else:
+        print(f"run {found['replay']} ended with another model than {found['run']}", file=sys.stderr)
+        reasons = found["differences"] or ["nothing that is known differs"]
+        print("\n".join(f"  {each}" for each in reasons), file=sys.stderr)
+    if options.json:
+        print(json.dumps(found))
+    return 0 if found["equal"] else 1
 
 
 def _sync(options: argparse.Namespace) -> int:

@@ -7,14 +7,16 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import Candidate, TrainingData, modality_of
+from unfreeze.models.model_folder import CHECKSUMS
 from unfreeze.models.recipe import Choose, Evaluate
+from unfreeze.models.sealed_files import checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
-from unfreeze.tasks.tracking.training_run import Run
+from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, Run
 
 
 def choose(run: Run, step: Choose) -> dict[str, float]:
@@ -57,6 +59,7 @@ def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, s
     with tempfile.TemporaryDirectory() as temporary, tracking.place_of(run.id, "model") as place:
         folder = Path(temporary) / kind.suffix
         data.save(folder, candidate)
+        tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
         tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
         body = {"path": str(place), "name": run.model_name, "description": data.summary(run.metrics)}
         made = tracking.keep_and_wait(run.id, ("model", body))

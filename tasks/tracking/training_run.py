@@ -31,6 +31,8 @@ from unfreeze.tasks.tracking.syncing import require_delivered
 
 MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
+MODEL_DIGEST = "unfreeze.model"
+"""Tag of a run: a hash of all files of the model that it ended with; equal hashes have equal weights, bit by bit."""
 _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 
