@@ -58,7 +58,7 @@ def _replay(options: argparse.Namespace) -> int:
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError):
         raise result
-    if not state.is_completed():
+    if not isinstance(result, dict) or "run_id" not in result:
         print(f"unfreeze: the replay did not end: {state.message}", file=sys.stderr)
         return 1
     found = compare_replay(options.run_id, result["run_id"])

@@ -39,8 +39,8 @@ def test_other_data_are_named(tmp_path: Path, own_home: Path, capsys: pytest.Cap
 
     sales = write_sales(tmp_path)
     trained = train_tables(tiny_table(sales))
-    lines = sales.read_text().splitlines()
-    sales.write_text("\n".join([*lines[:-1], ""]))
+    table = sales / "sales.csv"
+    table.write_text("\n".join([*table.read_text().splitlines()[:-1], ""]))
     status, found, said = replay(trained["run_id"], capsys)
     assert (status, found["equal"]) == (1, False)
     assert found["differences"] == ["data: other rows, targets or split"]
