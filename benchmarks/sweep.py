@@ -119,30 +119,26 @@ def overhead(folder: Path) -> None:
 
 def directly(home: Path, runs: list[Any]) -> float:
     """Median seconds of the same trainings by `models` alone, from the shared prefix's weights."""
-    from unfreeze.models.images.recipe import ImageRecipe
-
-    from unfreeze.models.images.index import Index
+    from unfreeze.models.modality import bind, modality
     from unfreeze.models.overrides import build_spec
     from unfreeze.models.specs import TrainImages
     from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages
     from unfreeze.models.training.loop import fit
+    from unfreeze.models.workspace import Workspace
 
-    (index,) = (home / "cache" / "indexes").glob("*.arrow")
-    (images,) = (home / "cache" / "images").glob("*.arrow")
     (prefix,) = (home / "cache" / "stages").glob("*.safetensors")
-    lrs = sorted((home / "cache" / "learning_rates").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    suggestion = json.loads(lrs[-1].read_text())["falling"]
+    prepared = modality("images").prepare(build_spec(TrainImages, TINY), Workspace(home))
     seconds = []
     for run in runs:
         began = time.perf_counter()
         values = {name: float(run.data.params[name]) for name in ("body_ratio", "early_ratio", "head_factor")}
         overrides = {"recipe.1.ratio": values["body_ratio"], "recipe.1.early_ratio": values["early_ratio"]}
-        params = build_spec(TrainImages, TINY, overrides)
-        recipe = ImageRecipe(params, Index.load(index), {32: images})
-        learner = recipe.learner()
+        data = bind(build_spec(TrainImages, TINY, overrides), prepared)
+        learner = data.learner()
         restore_between_stages(learner, load_checkpoint(prefix))
-        learner.prepare(params.recipe[1], 1, suggestion * values["head_factor"])
-        for _ in fit(learner, params.recipe[1], *recipe.batches(1, {})):
+        stage = data.params.recipe[1]
+        learner.prepare(stage, 1, 1e-3 * values["head_factor"])
+        for _ in fit(learner, stage, *(data.batches(1, split, {}) for split in ("train", "valid"))):
             pass
         seconds.append(time.perf_counter() - began)
     return float(np.median(seconds))
