@@ -50,14 +50,14 @@ def trained(source: Path, **overrides: Any) -> dict[str, Any]:
 
 
 def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
-    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from unfreeze.flows.predict import predict
     from unfreeze.flows.retrain import retrain
 
     source = squares(tmp_path)
     result = trained(source, **{"data.test_fraction": 0.15})
-    assert "any number of labels per image, separated by spaces" in capsys.readouterr().err
+    assert "any number of labels per image, separated by spaces" in caplog.text
     assert result["metrics"]["valid/f1"] > 0.8
     assert {"valid/map", "valid/auc_tta", "test/f2_tta_low", "baseline/f1"} <= result["metrics"].keys()
     per_label = pd.read_feather(tracking.fetch(result["run_id"], "valid/per_label.feather"))

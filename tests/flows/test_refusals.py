@@ -62,7 +62,7 @@ def test_a_run_is_not_opened_for_a_backbone_or_a_metric_that_does_not_exist(stri
 @pytest.mark.parametrize(
     ("metric", "task", "message"),
     [
-        ("f11", "auto", "not one of rmspe"),
+        ("f11", "auto", "not one of .*rmspe"),
         ("rmse", "classification", "does not fit"),
         ("no_module:f", "auto", "no module"),
     ],

@@ -75,6 +75,11 @@ def test_the_page_has_a_verdict_stages_errors_settings_and_commands(trained: dic
     assert page.count('<article class="card">') == min(12, second + third) > 0
 
 
+def flow_artifacts(client: Any, flow_run: str) -> list[Any]:
+    """Artifacts of a flow run itself, not of its tasks."""
+    return [each for each in client.read_artifacts() if str(each.flow_run_id) == flow_run and each.task_run_id is None]
+
+
 def test_run_version_and_prefect_page_say_it_in_short_and_lead_to_it(trained: dict[str, Any]) -> None:
     run = MlflowClient().get_run(trained["run_id"])
     version = MlflowClient().get_model_version("reported", trained["model"]["version"])
@@ -83,11 +88,13 @@ def test_run_version_and_prefect_page_say_it_in_short_and_lead_to_it(trained: di
         assert "Worth a look" in text
         assert link in text
         assert "commit" in text
+    # Prefect's page shows those of the flow run before those of its tasks, and each group in random order. They are
+    # sent by a thread.
     with get_client(sync_client=True) as client:
-        flow_run = run.data.tags["prefect.flow_run_id"]
-        artifacts = [each for each in client.read_artifacts() if str(each.flow_run_id) == flow_run]
-    # Prefect's page shows those of the flow run before those of its tasks, and each group in random order.
-    (first,) = [each for each in artifacts if each.task_run_id is None]
+        end = time.monotonic() + 60
+        while not (own := flow_artifacts(client, run.data.tags["prefect.flow_run_id"])) and time.monotonic() < end:
+            time.sleep(0.2)
+    (first,) = own
     assert first.key == "report"
     assert "Worth a look" in str(first.data)
 

@@ -18,6 +18,7 @@ from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.streaming import stream
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
+from unfreeze.models.specs.predict import Predict
 from unfreeze.models.tables.reading import write_feather
 
 
@@ -81,7 +82,7 @@ def test_in_a_folder_of_classes_each_is_rejected_with_its_kind(oddities: dict[Pa
 
 def test_in_a_folder_to_predict_each_is_a_row_with_its_reason(oddities: dict[Path, str], tmp_path: Path) -> None:
     image(tmp_path / "images/a.png", 0)
-    listed = list_unlabelled(str(tmp_path / "images"), "path", tmp_path)
+    listed = list_unlabelled(Predict(model="m", source=str(tmp_path / "images")), tmp_path)
     assert len(listed.files) == 5
 
     def decode(file: str | bytes) -> np.ndarray:
@@ -98,12 +99,12 @@ def test_as_a_source_each_is_refused_with_its_kind(oddities: dict[Path, str], tm
         with pytest.raises(UserError, match=f"is {kind}"):
             resolve_source(DataSpec(source=str(path)), tmp_path)
         with pytest.raises(UserError, match=f"is {kind}"):
-            list_unlabelled(str(path), "path", tmp_path)
+            list_unlabelled(Predict(model="m", source=str(path)), tmp_path)
         table = path.with_name(f"{path.stem}.csv")
         table.symlink_to(path)
         for read in (
             lambda table: resolve_source(DataSpec(source=str(table)), tmp_path),
-            lambda table: list_unlabelled(str(table), "path", tmp_path),
+            lambda table: list_unlabelled(Predict(model="m", source=str(table)), tmp_path),
             lambda table: write_feather(table, tmp_path / "out.feather"),
         ):
             with pytest.raises(UserError, match=f"is {kind}"):

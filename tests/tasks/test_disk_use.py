@@ -27,8 +27,7 @@ def cached(kind: str, name: str, size: int) -> Path:
 def run_with_checkpoints(tmp_path: Path, kind: str, status: tracking.RunStatus) -> str:
     run_id = tracking.start_run("tests", "run", {"seed": 1}, {"unfreeze.kind": kind})
     for name in ("last-a.safetensors", "last-b.safetensors"):
-        (tmp_path / name).write_bytes(bytes(1_000_000))
-        tracking.save_checkpoint(run_id, tmp_path / name)
+        tracking.save_checkpoint(run_id, lambda path: path.write_bytes(bytes(1_000_000)), name)
     tracking.close_run(run_id, status)
     return run_id
 
