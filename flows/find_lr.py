@@ -4,8 +4,9 @@ from typing import Any
 
 from prefect import flow
 
+from unfreeze.models.course import Course, Record
 from unfreeze.models.errors import UserError
-from unfreeze.models.recipe import Course, FindLr, Record
+from unfreeze.models.recipe import FindLr
 from unfreeze.models.specs import TrainImages
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps import find_lr as finder

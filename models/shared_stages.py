@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unfreeze.models.recipe import Choose, Course, Evaluate, FindLr, Step, Train
+from unfreeze.models.course import Course
+from unfreeze.models.recipe import Choose, Evaluate, FindLr, Step, Train
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.network import digest
 from unfreeze.models.workspace import Derived, key_of

@@ -22,14 +22,12 @@ from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
 from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
 from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
-from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
-from unfreeze.models.images.evaluation import error_reduction, predict_views
+from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.intervals import gains, intervals
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
@@ -316,56 +314,8 @@ class ImageData(TrainingData):
         return learner.of_members(candidate.states, predict, head)
 
     def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
-        """Evaluate with and without TTA: ``SECTION/NAME`` and ``SECTION/NAME_tta``.
-
-        Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
-        are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows.
-        """
-        split, position = "test" if section == "test" else "valid", candidate.position
-        actual, found = self.actual(split), Findings()
-        views = self.evaluation_views(position, split, activations)
-        members = self.of_members(learner, candidate, lambda: predict_views(learner, views, self.params.tta))
-        values: dict[str, float] = {}
-        plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
-        target = self.target.settled(plain, actual) if section == "baseline" else self.target
-        rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
-        metrics = target.metrics(self.metric_names())
-        for suffix, probabilities in (("", plain), ("_tta", averaged)):
-            values[f"loss{suffix}"] = target.loss_of(probabilities, actual)
-            values |= {f"{name}{suffix}": metric(probabilities[rows], actual[rows]) for name, metric in metrics.items()}
-        values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
-        values["majority"] = target.majority(actual[rows])
-        if section == "test":
-            values |= _ends(intervals(metrics, averaged, actual), "_tta")
-        elif section == "valid":
-            suffix = "_tta" if self.params.keep != "best" or values["loss_tta"] <= values["loss"] else ""
-            judged = averaged if suffix else plain
-            values |= _ends(intervals(self.judges(), judged[rows], actual[rows]), suffix)
-        found.metrics = {f"{section}/{name}": value for name, value in values.items()}
-        predictions = target.evaluated(actual, plain, averaged)
-        predictions.insert(0, "path", self.index.rows["path"].take(self.rows[split]).to_pylist())
-        found.frame(f"{section}/predictions.feather", predictions)
-        for name in target.headline:
-            removed = f" ({values['error_reduction_tta']:+.0%} of the errors removed)" if name == "accuracy" else ""
-            found.lines.append(
-                f"{section}: {name} {values[name]:.4f} plain, {values[f'{name}_tta']:.4f} with TTA{removed}, "
-                f"on {len(rows):,} rows"
-            )
-        if len(rows) < len(actual):
-            found.lines.append(
-                f"{section}: metrics are of {len(rows):,} rows; the other {len(actual) - len(rows):,} tuned thresholds"
-            )
-        if section == "valid" and self.params.keep == "best" and values["loss_tta"] > values["loss"]:
-            found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
-        if section != "baseline":
-            found.add(target.report(averaged[rows], actual[rows], section))
-            found.gains += gains("TTA", self.judges(), plain[rows], averaged[rows], actual[rows])
-            if self.params.tracking.top_losses:
-                show_top_losses(self, position, split, predictions, found)
-                mistaken = target.mistaken(averaged, actual)
-                show_mistakes(self, learner, candidate, split, predictions, mistaken, found)
-            show_label_errors(self, split, predictions, averaged, actual, found)
-        return found
+        """See `unfreeze.models.images.evaluation.evaluate`."""
+        return evaluate(self, learner, candidate, activations, section)
 
     def cross_validation(self, learner: Learner, activations_of: ActivationsOf) -> Findings:
         """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
@@ -405,12 +355,6 @@ class ImageData(TrainingData):
         defined = [name for name in self.target.headline if f"valid/{name}_tta" in metrics]
         shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in defined)
         return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
-
-
-def _ends(found: Mapping[str, tuple[float, float]], suffix: str) -> dict[str, float]:
-    """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
-    low = {f"{name}{suffix}_low": ends[0] for name, ends in found.items()}
-    return low | {f"{name}{suffix}_high": ends[1] for name, ends in found.items()}
 
 
 def _advance_from(advance: Advance, before: int, total: int, rows: int, _: int) -> None:

@@ -13,8 +13,8 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
+from unfreeze.models.course import Record
 from unfreeze.models.modality import modality_of
-from unfreeze.models.recipe import Record
 from unfreeze.models.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking

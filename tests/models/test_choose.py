@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tests.models.conftest import assert_same
+from unfreeze.models.course import Course, Record
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.recipe import Choose, Course, Evaluate, Record, Step, Train, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.checkpoints import load_checkpoint, save_checkpoint
 from unfreeze.models.workspace import Workspace
