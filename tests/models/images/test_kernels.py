@@ -28,7 +28,9 @@ def test_it_is_the_convolution_of_a_network(grey, name):
 
 @pytest.mark.parametrize(("name", "factor"), [("blur", 1), ("sharpen", 1), ("emboss", 1), ("top Sobel", 0)])
 def test_an_even_surface_stays_even(name, factor):
-    np.testing.assert_array_equal(convolve(np.full((5, 6), 100, np.uint8), CLASSIC[name]), np.full((3, 4), 100 * factor))
+    np.testing.assert_array_equal(
+        convolve(np.full((5, 6), 100, np.uint8), CLASSIC[name]), np.full((3, 4), 100 * factor)
+    )
 
 
 def test_the_steepest_place_is_at_the_edge():
