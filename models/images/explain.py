@@ -58,19 +58,17 @@ def explain_images(predictor: ImagePredictor, paths: Sequence[str], layers: Sequ
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :MOST_CLASSES]
     found.sections.append(_answers(readable, names, probabilities, top))
     heats = [_heats(predictor, inputs, top[:, place]) for place in range(top.shape[1])]
-    for number, path in enumerate(readable):
-        maps = [None if heat is None else heat[number] for heat in heats]
-        found.sections.append(_seen(predictor, Path(path), names, probabilities[number], top[number], maps))
-        found.sections[-1].key = f"image-{number}"
     if all(heat is None for heat in heats):
         found.notices.append("Grad-CAM is left out: the body's last activations have no places")
     maps_of = _activations(body, chosen, inputs)
-    for name in chosen:
-        if maps_of[name] is None and layers:
-            raise UserError(f"layers: {name} has no activation maps (channels over places); choose another layer")
+    if layers and (without := [name for name in chosen if name not in maps_of]):
+        raise UserError(f"layers: {without[0]} has no activation maps (channels over places); choose another layer")
     for number, path in enumerate(readable):
-        shown = {name: maps[number] for name, maps in maps_of.items() if maps is not None}
-        found.sections += [_maps(number, Path(path).name, name, maps) for name, maps in shown.items()]
+        hot = [None if heat is None else heat[number] for heat in heats]
+        seen = _seen(predictor, Path(path), names, probabilities[number], top[number], hot)
+        seen.key = f"image-{number}"
+        found.sections.append(seen)
+        found.sections += [_maps(number, Path(path).name, name, maps[number]) for name, maps in maps_of.items()]
     found.sections += [*_first_kernels(body), _classic(Path(readable[0]).name, squares[0])]
     return found
 
@@ -155,8 +153,8 @@ def _layers(body: Body, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(blocks_there[place] for place in places))
 
 
-def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str, np.ndarray | None]:
-    """Layer -> its maps (B, C, h, w) float32; None where its output is none."""
+def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str, np.ndarray]:
+    """Layer -> its maps (B, C, h, w) float32; without those whose output is none."""
     outputs: dict[str, Any] = {}
 
     def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -169,13 +167,14 @@ def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str,
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, np.ndarray | None] = {}
+    found: dict[str, np.ndarray] = {}
     for name in layers:
         output = outputs.get(name)
         output = output[0] if isinstance(output, (tuple, list)) and output else output
         fits = isinstance(output, Tensor) and output.ndim == shape
         maps = body.feature_map(cast(Tensor, output).float()) if fits else None
-        found[name] = None if maps is None else maps.cpu().numpy()
+        if maps is not None:
+            found[name] = maps.cpu().numpy()
     return found
 
 
@@ -192,7 +191,7 @@ def _maps(number: int, image: str, layer: str, maps: np.ndarray) -> Section:
     _, height, width = maps.shape
     text = f"The {len(tiles)} channels of {len(maps)} with the largest mean size, {height} x {width} places; each from "
     text += "its lowest value (dark) to its highest (bright)."
-    return Section(f"maps-{number}-{layer.replace('.', '-')}", f"{image}: activation maps of {layer}", text, tiles, 120)
+    return Section(f"maps-{number}-{layer.replace('.', '-')}", f"{image}: activation maps of {layer}", text, tiles, 112)
 
 
 # --- kernels
@@ -244,8 +243,8 @@ def _classic(name: str, square: np.ndarray) -> Section:
                 _texts(steps.patch),
                 _texts(steps.kernel),
                 _texts(steps.products),
-                f"{steps.total:g}",
-                f"row {row}, column {column} of the result",
+                f"{steps.total:.10g}",
+                f"row {row}, column {column} of the result, where it shows as {placed[row, column]}",
                 Tile(f"{kernel_name}, limited to 0 to 255", _marked(placed, row, column, 1)),
             )
         )
@@ -269,4 +268,4 @@ def _marked(grey: np.ndarray, row: int, column: int, side: int) -> bytes:
 
 
 def _texts(values: np.ndarray) -> list[list[str]]:
-    return [[f"{value:g}" for value in row] for row in values]
+    return [[f"{value:.10g}" for value in row] for row in values]

@@ -184,13 +184,13 @@ def _outputs(predictor: TablePredictor) -> list[tuple[str, str]]:
 def _shap(key: str, label: str, scale: str, names: list[str], values: np.ndarray, numbers: np.ndarray) -> Section:
     """The features' mean sizes (N, F + 1), and what they contribute to the first rows."""
     sizes = np.abs(values[:, :-1]).mean(axis=0)
-    order = np.argsort(-sizes, kind="stable")[:MOST_FEATURES].tolist()
+    order = [each for each in np.argsort(-sizes, kind="stable")[:MOST_FEATURES].tolist() if sizes[each] > 0]
     first = range(min(FIRST_ROWS, len(values)))
     rows: list[dict[str, Any]] = [
         {"feature": names[feature], **{f"row {numbers[row]}": float(values[row, feature]) for row in first}}
         for feature in order
     ]
-    if len(order) < len(names):
+    if np.count_nonzero(sizes) > len(order):
         rest = np.setdiff1d(np.arange(len(names)), order)
         rows.append({"feature": "others", **{f"row {numbers[row]}": float(values[row, rest].sum()) for row in first}})
     rows.append({"feature": "base value", **{f"row {numbers[row]}": float(values[row, -1]) for row in first}})
