@@ -18,6 +18,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.overrides import SpecType
 from unfreeze.models.search import TABLE_SPACE, SweepSpec
 from unfreeze.models.specs import Spec, TrainImages, Training
+from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
@@ -119,6 +120,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     look.add_argument("--out", default="look.html", metavar="FILE", help="page to write (default: %(default)s)")
     look.set_defaults(run=_look)
 
+    explain = commands.add_parser(
+        "explain", help="what a model looks at: heat maps of images, importance of a table's columns, as a page"
+    )
+    explain.add_argument("model", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION, NAME for its champion, or a folder")
+    explain.add_argument("source", nargs="+", metavar="SOURCE", help=SOURCES[Explain])
+    add_flags(explain, Explain, without=("model", "source"))
+    explain.set_defaults(run=_explain)
+
     compare = commands.add_parser("compare", help="compare two trainings on the rows that both evaluated")
     compare.add_argument("runs", nargs=2, metavar="RUN_ID", help="ids of two MLflow runs, the better one second")
     compare.set_defaults(run=_compare)
@@ -142,7 +151,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_run_commands(commands)
     add_service_commands(commands)
 
-    for command in (train, table, resume, finder, sweep, summary, look, plan, compare, report, retrain, predict):
+    for command in (
+        train,
+        table,
+        resume,
+        finder,
+        sweep,
+        summary,
+        look,
+        plan,
+        explain,
+        compare,
+        report,
+        retrain,
+        predict,
+    ):
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
     return parser.parse_args(arguments)
@@ -152,6 +175,7 @@ SOURCES: dict[type[Spec], str] = {
     TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
     "(default: digits)",
     TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
+    Explain: "images, folders of images or `digits`; or a table's file, with the column of its target",
     Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
 }
 """What can be given as SOURCE."""
@@ -242,6 +266,14 @@ def _look(options: argparse.Namespace) -> int:
     from unfreeze.tasks.report.look import look_at_source
 
     return _show(look_at_source(params, Path(options.out)), options.json, show.look)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    params = spec_from(options, Explain, model=options.model, source=options.source)
+    make_home()
+    from unfreeze.tasks.report.explain import explain_model
+
+    return _show(explain_model(params), options.json, show.explanation)
 
 
 def _compare(options: argparse.Namespace) -> int:

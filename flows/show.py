@@ -122,6 +122,15 @@ def look(result: dict[str, Any]) -> None:
     _lines(f"The page: {result['out']}")
 
 
+def explanation(result: dict[str, Any]) -> None:
+    """What a model looks at, as far as tables can show it."""
+    for title, rows in result["tables"].values():
+        columns = tuple(dict.fromkeys(name for row in rows for name in row))
+        _table(columns, [[row.get(name, "") for name in columns] for row in rows[:MOST_ROWS]], title)
+    _lines(*result["lines"], *(f"worth a look: {line}" for line in result["notices"]))
+    _lines(f"The page: {result['out']}")
+
+
 def report(result: dict[str, Any]) -> None:
     """Where a run's report is."""
     _lines(*(f"The report: {result[name]}" for name in ("out", "artifact") if name in result))

@@ -19,10 +19,12 @@ from torch import nn
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
+from unfreeze.models.explanation import Explanation
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs import Stage, Training
+from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import Target
 from unfreeze.models.training.batches import Batches
@@ -308,6 +310,10 @@ class Modality(ABC):
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
         """List what to predict: ``path``, ``rows`` and ``content`` (changes with them)."""
+
+    @abstractmethod
+    def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
+        """What the model in a folder looks at, on the rows of the sources."""
 
     @abstractmethod
     def compare(

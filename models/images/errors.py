@@ -1,17 +1,15 @@
 """Images that a model is wrong about, as a person wants to see them: large, with what misled it, and wrong labels."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from unfreeze.models.findings import Card, Findings
 from unfreeze.models.images.classifier import normalise_bytes
-from unfreeze.models.images.decode import UnreadableImage, make_square, read_image
 from unfreeze.models.images.grad_cam import grad_cam, overlay
+from unfreeze.models.images.pictures import square_jpeg
 from unfreeze.models.modality import Candidate
 from unfreeze.models.plots import plot_images
 from unfreeze.models.training.learner import Learner
@@ -63,9 +61,10 @@ def show_mistakes(
     found_maps = [each for each in maps if each is not None]
     heats = np.mean(found_maps, axis=0) if found_maps else [None] * len(rows)
     records = cast(list[dict[str, Any]], worst.to_dict("records"))
+    shown = data.params.data.fit, data.preprocessing.interpolation, data.params.data.max_megapixels
     for row, heat in zip(records, heats, strict=True):
         path = str(row["path"])
-        facts, picture = {**data.target.facts(row), "path": path}, _picture(data, path)
+        facts, picture = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
         # A map that is 0 everywhere says that no place speaks for the class, which an overlay cannot show.
         over = overlay(heat) if picture is not None and heat is not None and heat.max() > 0 else None
         found.cards.append(Card(Path(path).name, facts, picture, over))
@@ -87,16 +86,3 @@ def show_label_errors(
     found.frame(f"{split}/label_errors.feather", table.reset_index(drop=True))
     found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
     found.table("label-errors", f"Likely label errors: {len(rows):,} {split} images", table.head(MOST_LISTED))
-
-
-def _picture(data: "ImageData", path: str) -> bytes | None:
-    """The square that the network sees, with the image's own pixels up to `LARGEST`; None if it is no longer there."""
-    try:
-        image = read_image(Path(path), data.params.data.max_megapixels, at_least=LARGEST)
-    except (UnreadableImage, OSError):
-        return None
-    side = min(LARGEST, *image.size)
-    square = make_square(image, side, data.params.data.fit, data.preprocessing.interpolation)
-    encoded = io.BytesIO()
-    Image.fromarray(square).save(encoded, "JPEG", quality=88, optimize=True)
-    return encoded.getvalue()

@@ -13,6 +13,7 @@ import pyarrow as pa
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import ImageSample, image_drift, image_statistics
 from unfreeze.models.errors import UserError, choose
+from unfreeze.models.explanation import Explanation
 from unfreeze.models.images.backbones import check_backbone, load_body, preprocessing_of
 from unfreeze.models.images.batches import ImageBatches
 from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, build_image_caches
@@ -21,6 +22,7 @@ from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.excluded import without_excluded
+from unfreeze.models.images.explain import explain_images
 from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
@@ -28,6 +30,7 @@ from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_sou
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
+from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 from unfreeze.models.training.allocator import ready_device
@@ -187,6 +190,12 @@ class Images(Modality):
         files = {"listing": Derived("listings", content, ".json")}
         built = workspace.derive("keep listing", files, lambda wanted: _write(wanted["listing"], listing))
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
+
+    def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
+        """Grad-CAM, activation maps and kernels, on images."""
+        listed = [list_unlabelled(Predict(source=source), workspace.datasets) for source in params.source]
+        paths = [path for each in listed for path in each.files if path]
+        return explain_images(ImagePredictor(folder, params.device), paths, params.layers)
 
     def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
         """Both on the test images, or without any on the validation images, that the champion did not learn from.

@@ -5,6 +5,7 @@ field's description is its help text everywhere. List defaults are written out: 
 ``default_factory`` list as empty. What a sweep searches is in `unfreeze.models.search`.
 """
 
+from unfreeze.models.specs.explain import Explain as Explain
 from unfreeze.models.specs.images import (
     AugmentSpec as AugmentSpec,
     DataSpec as DataSpec,

@@ -14,13 +14,16 @@ import pyarrow as pa
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
+from unfreeze.models.explanation import Explanation
 from unfreeze.models.images.index import hash_files
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import TableData, open_joins
+from unfreeze.models.tables.explain import explain_rows
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
@@ -109,6 +112,15 @@ class Tables(Modality):
         texts = TablePredictor(folder, "cpu").text_columns()
         path = _read(params.source, _hashes([params.source])[params.source], workspace, texts)
         return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
+
+    def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
+        """Permutation importance and SHAP, on the rows of one file."""
+        if len(params.source) > 1:
+            raise UserError(f"source: {model} predicts rows of a table; give one file, not {len(params.source)}")
+        if params.layers:
+            raise UserError(f"layers: {model} predicts rows of a table; activation maps are for images")
+        listed = self.list_source(Predict(source=params.source[0]), model, folder, workspace, ())
+        return explain_rows(TablePredictor(folder, params.device), open_table(Path(listed["path"])))
 
     def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
         """Both on the test rows, or without any on the validation rows, that the champion did not learn from.

@@ -150,13 +150,13 @@ class TablePredictor:
         """
         frame, unusable = self.types.apply(plainly_named(model_input.reset_index(drop=True)))
         if not unusable:
-            frame, unusable = self._assemble(frame)
+            frame, unusable = self.assemble(frame)
         if unusable:
             row, reason = min(unusable.items())
             raise UserError(f"row {row}: {reason}")
         return self.target.frame(self.results(frame))
 
-    def _assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
+    def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
         require(frame, self.raw.needed, "the rows")
         data = self.params.data
@@ -179,7 +179,7 @@ class TablePredictor:
 
         def read(start: int, end: int) -> tuple[pd.DataFrame, dict[int, str]]:
             frame, errors = reader.read(start, end)
-            frame, unknown = self._assemble(frame)
+            frame, unknown = self.assemble(frame)
             return frame, {**unknown, **errors}
 
         whole = read(0, source["rows"]) if self.calendar is not None else None

@@ -95,6 +95,45 @@ class Trees:
             outputs.append(self._columns(means))
         return np.concatenate(outputs)
 
+    def feature_names(self) -> list[str]:
+        """Names of the F features that the trees see: columns, and means of the target by category."""
+        twice = set(self._encoder.categorical) & set(self._encoder.continuous)
+        named = list(self._encoder.categorical)
+        named += [f"{name} (as number)" if name in twice else name for name in self._encoder.continuous]
+        for name, means in self._means.items():
+            suffixes = [""] if len(means) == 1 else [f" {number}" for number in range(1, len(means) + 1)]
+            named += [f"{name} (mean of the target{suffix})" for suffix in suffixes]
+        return named
+
+    def contributions(self, rows: Encoded) -> np.ndarray:
+        """SHAP values of every feature, and last the base value; a row's add up to the trees' raw output.
+
+        Exact for trees: Lundberg et al., "From local explanations to global understanding with explainable AI for
+        trees", 2020; the mean over the boosters, whose raw outputs are averaged alike.
+
+        Returns
+        -------
+        numpy.ndarray
+            (K, N, F + 1) float64 for K outputs: the targets as the network is trained on them, the log-odds of the
+            second of two classes, or the score of each class before the softmax.
+        """
+        raw = self._raw(rows, pred_contrib=True)
+        width = len(self.feature_names()) + 1
+        return np.concatenate([each.reshape(len(rows), -1, width).transpose(1, 0, 2) for each in raw])
+
+    def raw_outputs(self, rows: Encoded) -> np.ndarray:
+        """The mean over the boosters of what they give before a sigmoid or softmax, (K, N) float64."""
+        return np.concatenate([each.reshape(len(rows), -1).T for each in self._raw(rows, raw_score=True)])
+
+    def _raw(self, rows: Encoded, **what: bool) -> list[np.ndarray]:
+        """What the boosters of each target give on average."""
+        targets = 1 if self._encoder.classes else len(self._encoder.target_names)
+        each = len(self._boosters) // targets
+        features = np.concatenate([_features(self._encoder, rows), self._means_of(rows)], axis=1)
+        threads = torch.get_num_threads()
+        answers = [np.asarray(booster.predict(features, num_threads=threads, **what)) for booster in self._boosters]
+        return [mean_in_order(answers[start : start + each]) for start in range(0, len(answers), each)]
+
     def _columns(self, means: list[np.ndarray]) -> np.ndarray:
         """Predictions side by side; of two classes LightGBM gives the second one's probability."""
         if not self._encoder.classes:

@@ -11,6 +11,7 @@ anyway. So a report is made from a run alone, at its end or years later, by ``un
 ``page.py``          the page: `report.html.j2` and `style.css` filled in
 ``card.py``          the same in a page of Markdown: for the registered model, the run's description and Prefect
 ``look.py``          a page about a source of images before anything is trained: `look.html.j2`
+``explain.py``       a page about what a model looks at: `explain.html.j2`
 ``publish.py``       the report made and put where people look
 ===================  =================================================================================================
 

@@ -201,3 +201,25 @@ def test_predictions_in_chunks_are_the_same(monkeypatch, settings):
     whole = fitted.predict(valid)
     monkeypatch.setattr(trees, "CHUNK_ROWS", 130)
     np.testing.assert_array_equal(fitted.predict(valid), whole)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, DISTANCE, LARGE, {"target": ["shop"], "drop": ["large", "sales"]}],
+    ids=["one", "two", "yes", "five"],
+)
+def test_contributions_and_base_value_add_up_to_the_trees_raw_output(settings):
+    frame = table().dropna()
+    frame = pd.concat([frame] * 2, ignore_index=True).iloc[:ROWS]
+    encoder, train, targets, valid, _ = prepare(frame, **settings)
+    fitted = fit(encoder, train, targets, rounds=10)
+    values = fitted.contributions(valid)
+    assert values.shape[2] == len(fitted.feature_names()) + 1
+    np.testing.assert_allclose(values.sum(axis=2), fitted.raw_outputs(valid), rtol=1e-6, atol=1e-9)
+
+
+def test_what_decides_contributes_the_most_and_noise_little():
+    encoder, train, targets, valid, _ = prepare(table())
+    fitted = fit(encoder, train, targets)
+    sizes = dict(zip(fitted.feature_names(), np.abs(fitted.contributions(valid)[0, :, :-1]).mean(axis=0), strict=True))
+    assert min(sizes["shop"], sizes["weekday"]) > 5 * sizes["noise"]

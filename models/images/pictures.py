@@ -1,0 +1,30 @@
+"""Images as the pages show them: the square that a network sees, and arrays of values as pictures."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unfreeze.models.images.decode import Fit, Interpolation, UnreadableImage, make_square, read_image
+
+
+def square_jpeg(
+    path: Path, largest: int, fit: Fit, interpolation: Interpolation, max_megapixels: float
+) -> bytes | None:
+    """The square that the network sees, with the image's own pixels up to `largest`; None if it is no longer there."""
+    try:
+        image = read_image(path, max_megapixels, at_least=largest)
+    except (UnreadableImage, OSError):
+        return None
+    side = min(largest, *image.size)
+    encoded = io.BytesIO()
+    Image.fromarray(make_square(image, side, fit, interpolation)).save(encoded, "JPEG", quality=88, optimize=True)
+    return encoded.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W) or (H, W, 3) uint8 as a PNG."""
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, "PNG", optimize=True)
+    return encoded.getvalue()

@@ -1,0 +1,79 @@
+"""What a model looks at: one HTML page, and what a terminal shows of it."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.explanation import Explanation
+from unfreeze.models.modality import modality, modality_in
+from unfreeze.models.model_folder import DESCRIPTION
+from unfreeze.models.specs.explain import Explain
+from unfreeze.tasks.predictions.source import find_model
+from unfreeze.tasks.report.page import STYLE, columns, data_uri, environment, numeric
+from unfreeze.tasks.steps.workspace import FlowWorkspace
+
+
+def explain_model(params: Explain) -> dict[str, Any]:
+    """Explain a registered model, or one in a folder, on the rows of some sources, and write the page.
+
+    Returns
+    -------
+    dict
+        ``out``, ``model``, ``version`` (empty for a folder), ``lines``, ``notices`` and ``tables`` (by key: a title and
+        rows).
+
+    Raises
+    ------
+    UserError
+        If the page cannot be written, or there is no such model, or the sources are not what it predicts.
+    """
+    out = params.page
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"--out: {out} is a folder; give the name of a file")
+    model = _find(params.model)
+    kind = modality(model["modality"])
+    found = kind.explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
+    try:
+        out.write_text(_page(model, params.source, found), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
+    return {
+        "out": str(out),
+        "model": model["name"],
+        "version": model["version"],
+        "lines": found.lines,
+        "notices": found.notices,
+        "tables": {each.key: (each.title, each.rows) for each in found.sections if each.rows},
+    }
+
+
+def _find(model: str) -> dict[str, str]:
+    """As `find_model`, of which a folder is not asked."""
+    folder = Path(model).expanduser()
+    if (folder / DESCRIPTION).is_file():
+        return {"name": folder.name, "version": "", "folder": str(folder), "modality": modality_in(folder).name}
+    return find_model.fn(model)
+
+
+def _page(model: dict[str, str], sources: list[str], found: Explanation) -> str:
+    largest = {each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections}
+    return (
+        environment()
+        .get_template("explain.html.j2")
+        .render(
+            title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
+            sources=sources,
+            style=Markup(STYLE.read_text()),
+            version=version("unfreeze"),
+            found=found,
+            largest=largest,
+            data_uri=data_uri,
+            columns=columns,
+            numeric=numeric,
+        )
+    )

@@ -1,0 +1,97 @@
+"""`unfreeze explain`: what registered models of images and of tables look at."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.flows.tiny import tiny_table, tiny_training, write_sales
+from unfreeze.flows.cli import main
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture(scope="module")
+def lines(stripes: Path, prefect_api: None) -> Path:
+    """A classifier of stripes, registered as `seen-classifier`, and an image to explain."""
+    from unfreeze.flows.train_images import train_images
+
+    recipe = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]
+    train_images(tiny_training(stripes, keep="trained", recipe=recipe, **{"tracking.model_name": "seen-classifier"}))
+    return min((stripes / "down").iterdir())
+
+
+@pytest.fixture(scope="module")
+def sales(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Path:
+    """A model of sales with trees and features of events, registered as `takings-table`, and the file of its rows."""
+    from unfreeze.flows.train_tables import train_tables
+
+    folder = write_sales(tmp_path_factory.mktemp("sales"))
+    train_tables(tiny_table(folder, **{"tracking.model_name": "takings-table"}))
+    return folder / "sales.csv"
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["explain", *arguments, "--device", "cpu", "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return result
+
+
+def page_of(result: dict[str, Any]) -> str:
+    """The page, which must ask for nothing."""
+    page = Path(result["out"]).read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert "src=" not in page.replace('src="data:image/', "")
+    return page
+
+
+def test_a_classifier_is_explained_by_maps_and_kernels(lines: Path, tmp_path: Path, capsys) -> None:
+    (broken := tmp_path / "broken.png").write_text("no image")
+    result = explained(capsys, "seen", str(lines), str(broken), "--out", str(tmp_path / "page.html"))
+    page = page_of(result)
+    for text in ("across", "down", lines.name, "activation maps of", "Kernels of the first layer", "sharpen", "emboss"):
+        assert text in page
+    (row,) = result["tables"]["answers"][1]
+    assert {row["class"], row["class 2"]} == {"across", "down"}
+    assert row["probability"] + row["probability 2"] == pytest.approx(1, abs=1e-3)
+    assert any("broken.png cannot be read" in notice for notice in result["notices"])
+
+
+def test_layers_are_chosen_by_name(lines: Path, tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "page.html")
+    page = page_of(explained(capsys, "seen", str(lines), "--layers", "conv1,layer2", "--out", out))
+    assert page.count("activation maps of") == 2
+    assert main(["explain", "seen", str(lines), "--layers", "layer22", "--out", out]) == 2
+    assert "did you mean layer2" in capsys.readouterr().err
+
+
+def test_a_table_is_explained_by_its_columns(sales: Path, tmp_path: Path, capsys) -> None:
+    result = explained(capsys, "takings", str(sales), "--out", str(tmp_path / "page.html"))
+    page, importance = page_of(result), {row["column"]: row for row in result["tables"]["importance"][1]}
+    assert set(importance) >= {"shop", "day", "promo"}
+    assert importance["shop"]["worse by"] > 3 * importance["shop"]["deviation"]
+    assert all(name in page for name in importance)
+    kept_trees = any(key.startswith("shap") for key in result["tables"])
+    assert kept_trees != any("kept no trees" in line for line in result["lines"])
+
+
+def test_without_targets_it_says_why_there_is_no_importance(sales: Path, tmp_path: Path, capsys) -> None:
+    coming = tmp_path / "coming.csv"
+    pd.read_csv(sales).drop(columns="sales").head(20).to_csv(coming, index=False)
+    result = explained(capsys, "takings", str(coming), "--out", str(tmp_path / "page.html"))
+    assert "importance" not in result["tables"]
+    assert "permutation importance is left out: the file has no target column 'sales'" in result["lines"]
+
+
+def test_what_does_not_fit_is_said(lines: Path, sales: Path, tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "page.html")]
+    for arguments, problem in (
+        (["takings", str(sales), str(sales), *out], "give one file, not 2"),
+        (["takings", str(sales), "--layers", "layer1", *out], "activation maps are for images"),
+        (["seen", str(lines), "--out", "/nowhere/page.html"], "there is no folder /nowhere"),
+        (["unknown", str(lines), *out], "there is no registered model 'unknown'"),
+    ):
+        assert main(["explain", *arguments]) == 2
+        assert problem in capsys.readouterr().err
