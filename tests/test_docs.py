@@ -23,7 +23,7 @@ TYPED = [
     for line in commands(block)
     if line.startswith("unfreeze ")
 ]
-TASKS = ("images", "recipe", "results", "multi-label", "tables", "predict", "sweeps", "service")
+TASKS = ("images", "recipe", "results", "multi-label", "tables", "predict", "explain", "sweeps", "service")
 ORDER = ("README.md", *(f"{task}.md" for task in TASKS))
 
 
