@@ -1,4 +1,4 @@
-"""What explains a model's answers, for one page: sections of pictures, sums, bars and tables."""
+"""What explains a model's answers, for one page: sections of images, sums, bars and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 
 class Tile(NamedTuple):
-    """A picture (PNG or JPEG, as `kind` says), and what lies over it (PNG)."""
+    """An image (PNG or JPEG, as `kind` says), and what lies over it (PNG)."""
 
     caption: str
-    picture: bytes
+    image: bytes
     kind: str = "png"
     overlay: bytes | None = None
 

@@ -73,11 +73,11 @@ class Counts(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A row that is worth a look: facts by name, and for images the picture (JPEG) and what lies over it (PNG)."""
+    """A row that is worth a look: facts by name, and for images the image (JPEG) and what lies over it (PNG)."""
 
     title: str
     facts: Mapping[str, str]
-    picture: bytes | None = None
+    image: bytes | None = None
     overlay: bytes | None = None
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from unfreeze.models.findings import Card, Findings
 from unfreeze.models.images.classifier import normalise_bytes
 from unfreeze.models.images.grad_cam import grad_cam, overlay
-from unfreeze.models.images.pictures import square_jpeg
+from unfreeze.models.images.rendering import square_jpeg
 from unfreeze.models.modality import Candidate
 from unfreeze.models.plots import plot_images
 from unfreeze.models.training.learner import Learner
@@ -64,10 +64,10 @@ def show_mistakes(
     shown = data.params.data.fit, data.preprocessing.interpolation, data.params.data.max_megapixels
     for row, heat in zip(records, heats, strict=True):
         path = str(row["path"])
-        facts, picture = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
+        facts, square = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
         # A map that is 0 everywhere says that no place speaks for the class, which an overlay cannot show.
-        over = overlay(heat) if picture is not None and heat is not None and heat.max() > 0 else None
-        found.cards.append(Card(Path(path).name, facts, picture, over))
+        over = overlay(heat) if square is not None and heat is not None and heat.max() > 0 else None
+        found.cards.append(Card(Path(path).name, facts, square, over))
 
 
 def show_label_errors(

@@ -17,7 +17,7 @@ from unfreeze.models.images.classifier import normalise_bytes
 from unfreeze.models.images.decode import UnreadableImage
 from unfreeze.models.images.grad_cam import grad_cam, overlay
 from unfreeze.models.images.kernels import CLASSIC, arithmetic, convolve, steepest
-from unfreeze.models.images.pictures import png, square_jpeg
+from unfreeze.models.images.rendering import png, square_jpeg
 from unfreeze.models.images.serving import ImagePredictor
 
 MOST_IMAGES = 12
@@ -121,15 +121,15 @@ def _seen(
     top: np.ndarray,
     maps: Sequence[np.ndarray | None],
 ) -> Section:
-    picture = square_jpeg(path, LARGEST, predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels)
-    assert picture is not None  # its square was read just now
-    tiles = [Tile("the image as the network sees it", picture, "jpeg")]
+    square = square_jpeg(path, LARGEST, predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels)
+    assert square is not None  # its square was read just now
+    tiles = [Tile("the image as the network sees it", square, "jpeg")]
     for number, heat in zip(top.tolist(), maps, strict=True):
         says = f"{names[number]}: {probabilities[number]:.1%}"
         if heat is not None and heat.max() > 0:
-            tiles.append(Tile(says, picture, "jpeg", overlay(heat)))
+            tiles.append(Tile(says, square, "jpeg", overlay(heat)))
         else:  # an overlay cannot show it
-            tiles.append(Tile(f"{says}; no place speaks for it", picture, "jpeg"))
+            tiles.append(Tile(f"{says}; no place speaks for it", square, "jpeg"))
     text = "Grad-CAM: the brighter a place, the more it speaks for the class."
     return Section("", path.name, text, tiles)
 
@@ -205,11 +205,11 @@ def _first_kernels(body: Body) -> list[Section]:
         return []
     kernels = first.weight.detach().float().cpu().numpy()
     count, _, height, width = kernels.shape
-    picture = png(_grid(kernels[:MOST_KERNELS]))
+    square = png(_grid(kernels[:MOST_KERNELS]))
     shown = f"{min(count, MOST_KERNELS)} of {count}" if count > MOST_KERNELS else f"All {count}"
     text = f"{shown} kernels of {name}, {height} x {width} weights for red, green and blue each; grey is 0, and each "
     text += "kernel has a scale of its own. Batch norm is multiplied in where it follows directly."
-    return [Section("kernels", "Kernels of the first layer", text, [Tile(name, picture)], 560)]
+    return [Section("kernels", "Kernels of the first layer", text, [Tile(name, square)], 560)]
 
 
 def _grid(kernels: np.ndarray) -> np.ndarray:

@@ -60,11 +60,11 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
 
 
 def _page(source: str, found: Findings, command: str) -> str:
-    pictures = []
+    figures = []
     for title, figure in found.figures.values():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="jpeg", dpi=110, bbox_inches="tight", pil_kwargs={"quality": 85})
-        pictures.append((data_uri(buffer.getvalue(), "jpeg"), title))
+        figures.append((data_uri(buffer.getvalue(), "jpeg"), title))
     return (
         environment()
         .get_template("look.html.j2")
@@ -73,7 +73,7 @@ def _page(source: str, found: Findings, command: str) -> str:
             style=Markup(STYLE.read_text()),
             version=version("unfreeze"),
             found=found,
-            pictures=pictures,
+            figures=figures,
             command=command,
             most=MOST_ROWS,
             columns=columns,

@@ -52,7 +52,7 @@ def keep_part(run_id: str, name: str, found: Findings) -> None:
         "gains": found.gains,
         "charts": found.charts,
         "counts": found.counts,
-        "cards": [each._replace(picture=_text(each.picture), overlay=_text(each.overlay)) for each in found.cards],
+        "cards": [each._replace(image=_text(each.image), overlay=_text(each.overlay)) for each in found.cards],
     }
     tracking.log_text(run_id, json.dumps(kept, default=_plain), f"{FOLDER}/{name}.json")
 
@@ -72,7 +72,7 @@ def _read(kept: dict[str, Any]) -> Part:
     part.gains = [Gain(*values) for values in part.gains]
     part.charts = [Chart(*values) for values in part.charts]
     part.counts = [Counts(*values) for values in part.counts]
-    part.cards = [Card(title, facts, _bytes(picture), _bytes(over)) for title, facts, picture, over in kept["cards"]]
+    part.cards = [Card(title, facts, _bytes(image), _bytes(over)) for title, facts, image, over in kept["cards"]]
     return part
 
 

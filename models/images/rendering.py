@@ -1,4 +1,4 @@
-"""Images as the pages show them: the square that a network sees, and arrays of values as pictures."""
+"""Images as the pages show them: the square that a network sees, and arrays of values as images."""
 
 import io
 from pathlib import Path
