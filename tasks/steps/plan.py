@@ -1,7 +1,7 @@
 """What a training will do and take, before it is started."""
 
 import shlex
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -9,11 +9,36 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.forecast import Forecast, StageForecast, forecast, within
 from unfreeze.models.specs import Stage, Training
 from unfreeze.models.training.schedules import SCHEDULES
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
 
 DRAWN = 32
 """Characters of a drawn schedule."""
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
+
+
+def within_budget(params: Training, hours: float) -> Training:
+    """The training shortened to a budget; a line says what was cut.
+
+    Raises
+    ------
+    UserError
+        If the budget is too small even for the shortest training.
+    """
+    check_training(params)
+    data = prepare(params)
+    shortened, expected, cuts = within(data.params, forecast(data), 3600 * hours)
+    _require_enough(expected, hours)
+    log_notice(f"about {expected.seconds / 60:.0f} minutes; {'; '.join(cuts) or 'nothing had to be cut'}")
+    return cast(Training, shortened)
+
+
+def _require_enough(expected: Forecast, hours: float) -> None:
+    if expected.seconds > 3600 * hours:
+        raise UserError(
+            f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
+            "smaller images or fewer rows"
+        )
 
 
 def plan(params: Training, hours: float | None) -> dict[str, Any]:
@@ -37,11 +62,7 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if hours is not None:
         planned, expected, cuts = within(planned, expected, 3600 * hours)
-        if expected.seconds > 3600 * hours:
-            raise UserError(
-                f"--hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer "
-                "stages, smaller images or fewer rows"
-            )
+        _require_enough(expected, hours)
         found = {"cuts": cuts, "flags": shlex.join(_flags(data.params.recipe, planned.recipe))}
     stages = [_shown(stage, each, expected) for stage, each in zip(planned.recipe, expected.stages, strict=True)]
     there = int(psutil.virtual_memory().total)

@@ -21,7 +21,17 @@ from tests.flows.tiny import tiny_training
 
 pytestmark = pytest.mark.slow
 
-DEPLOYMENTS = ("train-images", "train-tables", "find-lr", "sweep", "sweep-tables", "retrain", "watch", "predict")
+DEPLOYMENTS = (
+    "train",
+    "train-images",
+    "train-tables",
+    "find-lr",
+    "sweep",
+    "sweep-tables",
+    "retrain",
+    "watch",
+    "predict",
+)
 
 
 @pytest.fixture(scope="module")
