@@ -57,7 +57,7 @@ def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: i
         return _head(weights / scale, biases - (weights / scale) @ mean)
     strength = _strength((plain - mean) / scale, known)
     every = np.concatenate([(view[rows] - mean) / scale for view in views])
-    fitted = _regression(strength / len(views)).fit(every, np.tile(known, len(views)))
+    fitted = _fitted(strength / len(views), every, np.tile(known, len(views)))
     weights, biases = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # scikit-learn keeps one vector then
         weights, biases = np.concatenate([-weights, weights]) / 2, np.concatenate([-biases, biases]) / 2
@@ -71,8 +71,10 @@ def _head(weights: np.ndarray, biases: np.ndarray) -> dict[str, torch.Tensor]:
     return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases).float()}
 
 
-def _regression(strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=ITERATIONS)
+def _fitted(strength: float, activations: np.ndarray, targets: np.ndarray) -> LogisticRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # further steps no longer change what is predicted
+        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(activations, targets)
 
 
 def _strength(activations: np.ndarray, targets: np.ndarray) -> float:
@@ -85,9 +87,7 @@ def _strength(activations: np.ndarray, targets: np.ndarray) -> float:
         if len(np.unique(targets[train])) < 2:
             continue
         for number, strength in enumerate(STRENGTHS):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                fitted = _regression(strength).fit(activations[train], targets[train])
+            fitted = _fitted(strength, activations[train], targets[train])
             probabilities = np.full((len(judged), len(labels)), 1e-7)
             probabilities[:, np.searchsorted(labels, fitted.classes_)] = fitted.predict_proba(activations[judged])
             probabilities /= probabilities.sum(axis=1, keepdims=True)
