@@ -13,6 +13,7 @@ from sklearn import metrics as sklearn_metrics
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.label_metrics import LABEL_METRICS
+from unfreeze.models.training.library_metrics import LIBRARY, library_metric
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)), or (probabilities (N, L),
@@ -87,7 +88,7 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
     Parameters
     ----------
     names
-        Names in `known`, or ``package.module:function`` for one's own.
+        Names in `known`, ``torchmetrics:FUNCTION``, or ``package.module:function`` for one's own.
     known
         `CLASS_METRICS`, those of `LABEL_METRICS` with their thresholds, or `VALUE_METRICS`.
     task
@@ -104,6 +105,9 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
             chosen[name] = known[name]
         elif name in {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS}:
             raise UserError(f"metrics: {name!r} does not fit {task}; choose among {', '.join(known)}")
+        elif name.partition(":")[0] == LIBRARY and ":" in name:
+            function = name.partition(":")[2]
+            chosen[function] = library_metric(function, task)
         else:
             function, metric = own_metric(name, known)
             chosen[function] = metric
