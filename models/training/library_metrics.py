@@ -22,7 +22,7 @@ def library_metric(function: str, task: str) -> Callable[[np.ndarray, np.ndarray
     function
         Its name. One that takes a ``task`` is told whether there is one class per row or several labels.
     task
-        As for `unfreeze.models.training.metrics.pick_metrics`.
+        As for `unfreeze.models.training.metrics.pick_metrics`; several with ``or`` between them.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def library_metric(function: str, task: str) -> Callable[[np.ndarray, np.ndarray
         raise UserError(f"metrics: torchmetrics.functional has no {function!r}{hint}")
     measure = getattr(functional, function)
     classifies = "task" in inspect.signature(measure).parameters
-    if classifies == (task == "regression"):
+    if task == "regression" if classifies else "regression" not in task:
         raise UserError(
             f"metrics: '{LIBRARY}:{function}' is for {'classes or labels' if classifies else 'numbers'}, and the task "
             f"is {task}"

@@ -30,6 +30,11 @@ def test_a_metric_of_labels_and_one_of_numbers():
     assert picked("mean_absolute_error", "regression")(values, actual) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["auroc", "mean_absolute_error"])
+def test_before_the_task_is_known_metrics_of_both_are_taken(name):
+    assert callable(picked(name, "classification or regression"))
+
+
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
