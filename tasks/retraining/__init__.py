@@ -9,6 +9,7 @@ approval, the alias moved and the decision written down (`promotion.py`).
 ``training.py``       which training a retraining is of; whether its data are new
 ``compare.py``        the paired test and the drift report, as steps
 ``compare_runs.py``   `unfreeze compare`: any two trainings on the rows that both evaluated
+``replay.py``         a run trained anew from what is kept of it, and what differs
 ``promotion.py``      approval, the alias, the decision as artifact, tags and description, notifications
 ``turns.py``          one retraining of a model at a time, across workers and machines
 ``watching.py``       which models' sources changed since their latest retraining

@@ -7,6 +7,7 @@
 ``deployments.py``       the deployments of `prefect.yaml`, workers, runs in flight, cancelling them
 ``automations.py``       crashed flow runs are queued again; new data start a retraining
 ``health.py``            errors in logs, restarts, schedules without a run to come
+``leftovers.py``         runs whose process is gone end in MLflow and in Prefect
 ``overview.py``          what `unfreeze status` and `unfreeze open` show
 ``disk_use.py``          what `unfreeze clean` shows and frees
 =======================  =============================================================================================
