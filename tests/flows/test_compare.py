@@ -37,6 +37,7 @@ def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
     assert back["flipped"] == [lost, gained]
 
 
+@pytest.mark.slow
 def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, own_home: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.tasks.retraining.compare_runs import compare_runs

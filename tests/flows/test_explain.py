@@ -67,6 +67,7 @@ def test_layers_are_chosen_by_name(lines: Path, tmp_path: Path, capsys) -> None:
     assert "did you mean layer2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_table_is_explained_by_its_columns(sales: Path, tmp_path: Path, capsys) -> None:
     result = explained(capsys, "takings", str(sales), "--out", str(tmp_path / "page.html"))
     page, importance = page_of(result), {row["column"]: row for row in result["tables"]["importance"][1]}
@@ -77,6 +78,7 @@ def test_a_table_is_explained_by_its_columns(sales: Path, tmp_path: Path, capsys
     assert kept_trees != any("kept no trees" in line for line in result["lines"])
 
 
+@pytest.mark.slow
 def test_without_targets_it_says_why_there_is_no_importance(sales: Path, tmp_path: Path, capsys) -> None:
     coming = tmp_path / "coming.csv"
     pd.read_csv(sales).drop(columns="sales").head(20).to_csv(coming, index=False)
@@ -85,6 +87,7 @@ def test_without_targets_it_says_why_there_is_no_importance(sales: Path, tmp_pat
     assert "permutation importance is left out: the file has no target column 'sales'" in result["lines"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said(lines: Path, sales: Path, tmp_path: Path, capsys) -> None:
     out = ["--out", str(tmp_path / "page.html")]
     for arguments, problem in (

@@ -96,6 +96,7 @@ def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
     assert {row["what"] for row in again["drift"]} >= {"class balance", "feature space"}
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(own_home: Path, tmp_path: Path) -> None:
     from unfreeze.flows.sweep import sweep
     from unfreeze.models.search import Dimension, SweepSpec

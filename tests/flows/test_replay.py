@@ -34,6 +34,7 @@ def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
     assert len(tracking.client().search_model_versions(f"name = '{trained['model']['name']}'")) == 1
 
 
+@pytest.mark.slow
 def test_other_data_are_named(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from unfreeze.flows.train_tables import train_tables
 

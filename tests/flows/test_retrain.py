@@ -139,6 +139,7 @@ def answer(run_input: dict[str, Any], answered: list[str]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promote", [True, False])
 def test_a_person_has_the_last_word_where_approval_is_asked_for_and_blocks_are_told(
     champion: tuple[Path, dict[str, Any]], tmp_path: Path, promote: bool

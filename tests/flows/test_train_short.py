@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 BACKBONE = "timm/tf_efficientnet_lite0"
 
 
+@pytest.mark.slow
 def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, own_home: Path) -> None:
     from unfreeze.flows.train_short import train_short
     from unfreeze.tasks.tracking import spec_of
