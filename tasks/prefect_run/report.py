@@ -43,13 +43,17 @@ def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> No
         show(lambda: create_table_artifact(table, key=artifact_key(key), description=title))
 
 
+def mlflow_link(run_id: str) -> str:
+    """Where the run is in MLflow, as Markdown: a link, or without a server the command that starts one."""
+    address = tracking.page(run_id)
+    command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
+    return f"## MLflow\n\n{f'[Open the run in MLflow]({address})' if address else command}"
+
+
 def show_mlflow_link(run_id: str) -> None:
-    """Show where the run is in MLflow: a link, or without a server the command that starts one."""
+    """Show where the run is in MLflow."""
     if in_run():
-        address = tracking.page(run_id)
-        command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
-        text = f"[Open the run in MLflow]({address})" if address else command
-        markdown = f"## MLflow\n\n{text}"
+        markdown = mlflow_link(run_id)
 
         def place() -> None:
             show(lambda: create_markdown_artifact(markdown, key="mlflow-run", description="The run in MLflow"))
