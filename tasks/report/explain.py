@@ -1,10 +1,7 @@
 """What a model looks at: one HTML page, and what a terminal shows of it."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
@@ -12,7 +9,7 @@ from unfreeze.models.modality import modality, modality_in
 from unfreeze.models.model_folder import DESCRIPTION
 from unfreeze.models.specs.explain import Explain
 from unfreeze.tasks.predictions.source import find_model
-from unfreeze.tasks.report.page import STYLE, columns, data_uri, environment, numeric
+from unfreeze.tasks.report.page import fill, require_place, writing
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 
@@ -31,17 +28,14 @@ def explain_model(params: Explain) -> dict[str, Any]:
         If the page cannot be written, or there is no such model, or the sources are not what it predicts.
     """
     out = params.page
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}")
+    require_place(out)
     if out.is_dir():
         raise UserError(f"--out: {out} is a folder; give the name of a file")
     model = _find(params.model)
     kind = modality(model["modality"])
     found = kind.explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
-    try:
+    with writing(out):
         out.write_text(_page(model, params.source, found), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
     return {
         "out": str(out),
         "model": model["name"],
@@ -62,18 +56,10 @@ def _find(model: str) -> dict[str, str]:
 
 def _page(model: dict[str, str], sources: list[str], found: Explanation) -> str:
     largest = {each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections}
-    return (
-        environment()
-        .get_template("explain.html.j2")
-        .render(
-            title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
-            sources=sources,
-            style=Markup(STYLE.read_text()),
-            version=version("unfreeze"),
-            found=found,
-            largest=largest,
-            data_uri=data_uri,
-            columns=columns,
-            numeric=numeric,
-        )
+    return fill(
+        "explain.html.j2",
+        title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
+        sources=sources,
+        found=found,
+        largest=largest,
     )

@@ -2,18 +2,14 @@
 
 import io
 import shlex
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from markupsafe import Markup
-
-from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.specs import TrainImages
-from unfreeze.tasks.report.page import STYLE, columns, data_uri, environment, numeric
+from unfreeze.tasks.report.page import data_uri, fill, require_place, writing
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
@@ -34,8 +30,7 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
     UserError
         If the page cannot be written, or the data cannot be used.
     """
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}")
+    require_place(out)
     params = looking_at(params)
     check_training(params)
     found = look(cast(ImageData, prepare(params)), FlowWorkspace())
@@ -43,12 +38,10 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
     suspicious = [row["path"] for row in tables["label-errors"][1]]
     exclude = out.with_suffix(".label-errors.txt") if suspicious else None
     command = f"unfreeze train {shlex.quote(params.data.source)} --data.exclude {shlex.quote(str(exclude))}"
-    try:
+    with writing(out):
         if exclude is not None:
             exclude.write_text("".join(f"{path}\n" for path in suspicious), encoding="utf-8")
         out.write_text(_page(params.data.source, found, command if exclude else ""), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
     return {
         "out": str(out),
         "lines": found.lines,
@@ -65,18 +58,11 @@ def _page(source: str, found: Findings, command: str) -> str:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="jpeg", dpi=110, bbox_inches="tight", pil_kwargs={"quality": 85})
         figures.append((data_uri(buffer.getvalue(), "jpeg"), title))
-    return (
-        environment()
-        .get_template("look.html.j2")
-        .render(
-            source=source,
-            style=Markup(STYLE.read_text()),
-            version=version("unfreeze"),
-            found=found,
-            figures=figures,
-            command=command,
-            most=MOST_ROWS,
-            columns=columns,
-            numeric=numeric,
-        )
+    return fill(
+        "look.html.j2",
+        source=source,
+        found=found,
+        figures=figures,
+        command=command,
+        most=MOST_ROWS,
     )

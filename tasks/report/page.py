@@ -3,7 +3,8 @@
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Gain
 from unfreeze.models.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
@@ -20,7 +22,6 @@ from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.parts import Part
 
 _FOLDER = Path(__file__).parent
-STYLE = _FOLDER / "style.css"
 TITLES = {
     "search": "The search",
     "choice": "The models compared",
@@ -39,10 +40,12 @@ LARGE_PNG = 150_000
 """Bytes from which a PNG is a photo, which is several times smaller as a JPEG."""
 
 
-def environment() -> Environment:
-    """The templates, with the filters that they use."""
-    made = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    made.filters |= {
+def fill(template: str, **values: Any) -> str:
+    """A page in HTML, with its style inside."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+    )
+    environment.filters |= {
         "cell": _cell,
         "short": number,
         "metric": lambda name: named(name)[:1].upper() + named(name)[1:],
@@ -51,7 +54,24 @@ def environment() -> Environment:
         "drawn": lambda chart: Markup(draw(chart)),
         "data_uri": data_uri,
     }
-    return made
+    environment.globals |= {"columns": _columns, "numeric": _numeric}
+    style = Markup((_FOLDER / "style.css").read_text())
+    return environment.get_template(template).render(style=style, version=version("unfreeze"), **values)
+
+
+def require_place(out: Path) -> None:
+    """Reject, before anything is done, a file for a page whose folder is not there."""
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent}")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say which page cannot be written, if the block cannot write it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
 
 
 def render(report: Report) -> str:
@@ -61,29 +81,22 @@ def render(report: Report) -> str:
     shown = [(name, _tidied(report.parts[name])) for name in [*known, *others]]
     shown = [(name, part) for name, part in shown if part.tables or part.figures or part.charts or part.counts]
     worst = next((name for name in ("valid", "test") if name in report.parts), "")
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            title="Training report" if report.stages else "Report",
-            style=Markup(STYLE.read_text()),
-            version=version("unfreeze"),
-            contents=_contents(report, [name for name, _ in shown], worst),
-            shown=shown,
-            titles=TITLES,
-            elsewhere=(LABEL_ERRORS,),
-            worst_of=worst,
-            images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
-            stages=[_stage(stage) for stage in report.stages],
-            changed=[_setting(each) for each in report.settings if each.default is not None],
-            others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
-            metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
-            columns=columns,
-            numeric=numeric,
-            forest=_forest,
-            origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
-        )
+    return fill(
+        "report.html.j2",
+        report=report,
+        title="Training report" if report.stages else "Report",
+        contents=_contents(report, [name for name, _ in shown], worst),
+        shown=shown,
+        titles=TITLES,
+        elsewhere=(LABEL_ERRORS,),
+        worst_of=worst,
+        images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
+        stages=[_stage(stage) for stage in report.stages],
+        changed=[_setting(each) for each in report.settings if each.default is not None],
+        others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
+        metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
+        forest=_forest,
+        origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
     )
 
 
@@ -132,12 +145,12 @@ def _forest(gains: Sequence[Gain]) -> list[dict[str, float]]:
     return forest([gain._asdict() for gain in gains])
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of a table's columns, in the order of their first row."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     """Whether a column holds nothing but numbers."""
     values = [row[name] for row in rows if row.get(name) is not None]
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

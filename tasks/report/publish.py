@@ -4,14 +4,13 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import in_run, log_notice
 from unfreeze.tasks.prefect_run.report import mlflow_command
 from unfreeze.tasks.prefect_run.showing import show
 from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.collect import Report, collect
-from unfreeze.tasks.report.page import render
+from unfreeze.tasks.report.page import render, require_place, writing
 from unfreeze.tasks.tracking.history import describe_version
 from unfreeze.tasks.tracking.server import artifact_page, local_file
 
@@ -68,15 +67,13 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
     UserError
         See `collect`; or if the file cannot be written.
     """
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}")
+    if out is not None:
+        require_place(out)
     page = write_report(run_id)
     found = {"run_id": run_id, "artifact": str(local_file(run_id, FILE) or artifact_page(run_id, FILE))}
     if out is not None:
-        try:
+        with writing(out):
             out.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
         found["out"] = str(out)
     return found
 
