@@ -13,7 +13,6 @@ from rich.table import Table
 from benchmarks._prepared import PHOTOS, SEEDS, prepared
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.look import looking_at
-from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.label_errors import find_label_errors
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
@@ -45,10 +44,8 @@ def main() -> None:
     """Measure and print."""
     table = Table("drawing", "flipped", "suspected", "precision", "recall", "cleanlab: precision", "recall")
     with prepared(looking_at(build_spec(TrainImages, {"data": {"source": str(PHOTOS)}}))) as photos:
-        data, files = photos.bind(), photos.precompute()[0]
-        parts = [RowFile(files[split, 0]) for split in ("train", "valid")]
-        activations = np.concatenate([part.gather(np.arange(len(part))).numpy() for part in parts])
-        clean = np.concatenate([data.targets(split) for split in ("train", "valid")])
+        data = photos.bind()
+        activations, clean = data.plain_activations(photos.precompute()[0])
         for seed in SEEDS:
             rng, count = np.random.default_rng(seed), round(SHARE * len(clean))
             flipped = rng.permutation(len(clean))[:count]

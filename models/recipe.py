@@ -191,7 +191,7 @@ class Choose(Step):
             if candidate.lacks:
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
-        found.add(data.cross_validation(learner, course.activations))
+        found.add(data.cross_validation(course.activations))
         finite = [each for each in losses if math.isfinite(each[0])]
         if not finite:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)

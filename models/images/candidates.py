@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.linear_head import choose_strength, fit_linear_head
 from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.modality import ActivationsOf, Candidate
 from unfreeze.models.training.learner import Learner
@@ -41,8 +41,10 @@ def image_candidates(
         views = _activations(data, computed, activations_of)
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         # Without the augmented views as well: there is data whose labels they change.
+        targets = data.targets("train")
+        strength = choose_strength(views[0], targets)
         for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
-            head = fit_linear_head(fitted_on, data.targets("train"), len(data.index.classes))
+            head = fit_linear_head(fitted_on, targets, len(data.index.classes), strength)
             yield Candidate(name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"})
             if len(views) == 1:
                 break

@@ -317,16 +317,19 @@ class ImageData(TrainingData):
         """See `unfreeze.models.images.evaluation.evaluate`."""
         return evaluate(self, learner, candidate, activations, section)
 
-    def cross_validation(self, learner: Learner, activations_of: ActivationsOf) -> Findings:
+    def plain_activations(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
+        """Of training and then validation rows, without augmentation: (N, D) float32, and their targets."""
+        files = [RowFile(activations[split, 0]) for split in ("train", "valid")]
+        rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
+        return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
+
+    def cross_validation(self, activations_of: ActivationsOf) -> Findings:
         """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
         plain = [place for place, stage in enumerate(self.params.recipe) if stage.precompute]
         if len(self.rows["valid"]) >= FEW_ROWS or not plain:
             return Findings()
-        files = activations_of(plain[0])
-        parts = [RowFile(files[split, 0]) for split in ("train", "valid")]
-        activations = np.concatenate([part.gather(np.arange(len(part))).numpy() for part in parts])
-        targets = np.concatenate([self.targets(split) for split in ("train", "valid")])
-        return cross_validate(activations, targets, self.target, learner.metrics)
+        metrics = self.target.metrics(self.metric_names())
+        return cross_validate(*self.plain_activations(activations_of(plain[0])), self.target, metrics)
 
     # --- the model
 

@@ -13,22 +13,11 @@ _ITERATIONS = 200
 _NEVER = -20.0
 
 
-def regress_labels(views: Sequence[np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One L2-penalised logistic regression per label, each with the penalty that folds of the plain view choose.
+def label_strengths(plain: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The penalty of each label (L,) with the lowest loss over folds of the rows.
 
-    Parameters
-    ----------
-    views
-        Standardised activations (N, D) float64 of the plain view, then of augmented ones. The rows are in random order.
-    labels
-        (N, L) float64 of 0 and 1.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Weights (L, D) and biases (L,) float64. A label that no row has, or every row, gets weights of 0.
+    Standardised activations (N, D) and labels (N, L), in random order.
     """
-    plain = views[0]
     strengths = np.full(labels.shape[1], STRENGTHS[2])
     if len(plain) >= 2 * FOLDS:
         losses = np.zeros((len(STRENGTHS), labels.shape[1]))
@@ -39,6 +28,30 @@ def regress_labels(views: Sequence[np.ndarray], labels: np.ndarray) -> tuple[np.
                 fitted = _fit(plain[train], labels[train], np.full(labels.shape[1], strength), fitted)
                 losses[number] += _losses(fitted, plain[judged], labels[judged]).sum(axis=0)
         strengths = np.array(STRENGTHS)[losses.argmin(axis=0)]
+    return strengths
+
+
+def regress_labels(
+    views: Sequence[np.ndarray], labels: np.ndarray, strengths: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One L2-penalised logistic regression per label.
+
+    Parameters
+    ----------
+    views
+        Standardised activations (N, D) float64 of the plain view, then of augmented ones. The rows are in random order.
+    labels
+        (N, L) float64 of 0 and 1.
+    strengths
+        The penalty of each label (L,). None: see `label_strengths`.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Weights (L, D) and biases (L,) float64. A label that no row has, or every row, gets weights of 0.
+    """
+    if strengths is None:
+        strengths = label_strengths(views[0], labels)
     every, known = np.concatenate(views), np.tile(labels, (len(views), 1))
     fitted = _fit(every, known, strengths / len(views))
     weights, biases = fitted[:, 1:].copy(), fitted[:, 0].copy()

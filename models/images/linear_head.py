@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold
 from torch import nn
 
-from unfreeze.models.images.label_regression import FOLDS, STRENGTHS, regress_labels
+from unfreeze.models.images.label_regression import FOLDS, STRENGTHS, label_strengths, regress_labels
 
 MOST_ROWS = 10_000
 """Rows that are fitted on, at most: the first of a random order."""
@@ -29,11 +29,19 @@ def build_linear_head(features: int, classes: int, width: int = 0, dropout: floa
     return head
 
 
-def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: int) -> dict[str, torch.Tensor]:
-    """Weights of a `build_linear_head`, by L2-penalised logistic regression.
+def choose_strength(plain: np.ndarray, targets: np.ndarray) -> float | np.ndarray:
+    """The penalty for `fit_linear_head`, by cross-validation on the plain view of the training rows.
 
-    The penalty is chosen by cross-validation on the plain view of the training rows; rows that judge the result take no
-    part. Of several labels each has a regression, and a penalty, of its own.
+    Rows that judge the result take no part. Of several labels each has a penalty of its own, (C,).
+    """
+    standard, known, _, _ = _standardised([plain], targets)
+    return label_strengths(standard[0], known) if targets.ndim == 2 else _strength(standard[0], known)
+
+
+def fit_linear_head(
+    views: Sequence[np.ndarray], targets: np.ndarray, classes: int, strength: float | np.ndarray | None = None
+) -> dict[str, torch.Tensor]:
+    """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
 
     Parameters
     ----------
@@ -43,28 +51,39 @@ def fit_linear_head(views: Sequence[np.ndarray], targets: np.ndarray, classes: i
         Class numbers (N,) int64, or labels (N, C) of 0 and 1.
     classes
         Number C of classes or labels; one without rows gets no probability.
+    strength
+        The penalty. None: see `choose_strength`.
 
     Returns
     -------
     dict
         ``0.weight`` (C, D) and ``0.bias`` (C,), float32: the standardisation of activations is folded in.
     """
-    rows = np.random.default_rng(0).permutation(len(targets))[:MOST_ROWS]
-    plain, known = views[0][rows], targets[rows]
-    mean, scale = plain.mean(axis=0, dtype=np.float64), plain.std(axis=0, dtype=np.float64) + 1e-6
-    if targets.ndim == 2:
-        weights, biases = regress_labels([(view[rows] - mean) / scale for view in views], known.astype(np.float64))
+    if strength is None:
+        strength = choose_strength(views[0], targets)
+    standard, known, mean, scale = _standardised(views, targets)
+    if isinstance(strength, np.ndarray):
+        weights, biases = regress_labels(standard, known, strength)
         return _head(weights / scale, biases - (weights / scale) @ mean)
-    strength = _strength((plain - mean) / scale, known)
-    every = np.concatenate([(view[rows] - mean) / scale for view in views])
-    fitted = _fitted(strength / len(views), every, np.tile(known, len(views)))
+    fitted = _fitted(strength / len(views), np.concatenate(standard), np.tile(known, len(views)))
     weights, biases = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # scikit-learn keeps one vector then
         weights, biases = np.concatenate([-weights, weights]) / 2, np.concatenate([-biases, biases]) / 2
-    whole = np.zeros((classes, plain.shape[1]))
+    whole = np.zeros((classes, len(mean)))
     offsets = np.full(classes, float(biases.min()) - 20.0)
     whole[fitted.classes_], offsets[fitted.classes_] = weights / scale, biases - (weights / scale) @ mean
     return _head(whole, offsets)
+
+
+def _standardised(
+    views: Sequence[np.ndarray], targets: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that are fitted on, in random order: every view, their targets, and mean and scale of the plain view."""
+    rows = np.random.default_rng(0).permutation(len(targets))[:MOST_ROWS]
+    plain, known = views[0][rows], targets[rows]
+    mean, scale = plain.mean(axis=0, dtype=np.float64), plain.std(axis=0, dtype=np.float64) + 1e-6
+    standard = [(view[rows] - mean) / scale for view in views]
+    return standard, known.astype(np.float64) if targets.ndim == 2 else known, mean, scale
 
 
 def _head(weights: np.ndarray, biases: np.ndarray) -> dict[str, torch.Tensor]:

@@ -17,7 +17,6 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.neighbours import near_duplicates, thumbnails
-from unfreeze.models.images.row_file import RowFile
 from unfreeze.models.label_errors import LabelErrors
 from unfreeze.models.modality import SPLITS
 from unfreeze.models.plots import plot_images
@@ -58,9 +57,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
         found.metrics["data/distance"] = distance
         found.lines.append(describe_distance(distance))
     order = np.concatenate([data.rows[split] for split in ("train", "valid")])
-    parts = [RowFile(files[split, 0]) for split in ("train", "valid")]
-    activations = np.concatenate([part.gather(np.arange(len(part))).numpy() for part in parts])
-    targets = np.concatenate([data.targets(split) for split in ("train", "valid")])
+    activations, targets = data.plain_activations(files)
     predictions = out_of_fold(activations, targets, data.target)
     actual = data.target.actual(torch.from_numpy(targets))
     values = {name: metric(predictions, actual) for name, metric in data.target.metrics(data.metric_names()).items()}

@@ -1,7 +1,7 @@
 """What a training will do and take, before it is started."""
 
 import shlex
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -27,18 +27,20 @@ def within_budget(params: Training, hours: float) -> Training:
     """
     check_training(params)
     data = prepare(params)
-    shortened, expected, cuts = within(data.params, forecast(data), 3600 * hours)
-    _require_enough(expected, hours)
+    shortened, expected, cuts = _within(data.params, forecast(data), hours)
     log_notice(f"about {expected.seconds / 60:.0f} minutes; {'; '.join(cuts) or 'nothing had to be cut'}")
-    return cast(Training, shortened)
+    return shortened
 
 
-def _require_enough(expected: Forecast, hours: float) -> None:
+def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
+    """As `within`, or an error if nothing fits."""
+    shortened, expected, cuts = within(params, expected, 3600 * hours)
     if expected.seconds > 3600 * hours:
         raise UserError(
             f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
             "smaller images or fewer rows"
         )
+    return shortened, expected, cuts
 
 
 def plan(params: Training, hours: float | None) -> dict[str, Any]:
@@ -61,8 +63,7 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     planned, expected = data.params, forecast(data)
     found: dict[str, Any] = {}
     if hours is not None:
-        planned, expected, cuts = within(planned, expected, 3600 * hours)
-        _require_enough(expected, hours)
+        planned, expected, cuts = _within(planned, expected, hours)
         found = {"cuts": cuts, "flags": shlex.join(_flags(data.params.recipe, planned.recipe))}
     stages = [_shown(stage, each, expected) for stage, each in zip(planned.recipe, expected.stages, strict=True)]
     there = int(psutil.virtual_memory().total)
