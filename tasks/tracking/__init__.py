@@ -59,7 +59,6 @@ from unfreeze.tasks.tracking.delivery import (
 from unfreeze.tasks.tracking.files import (
     artifacts as artifacts,
     fetch as fetch,
-    latest_checkpoint as latest_checkpoint,
     log_file as log_file,
     log_frame as log_frame,
     log_png as log_png,

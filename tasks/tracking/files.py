@@ -15,7 +15,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.delivery import delivery_of, keep, place_of
 from unfreeze.tasks.tracking.metrics import MetricLog
-from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT
+from unfreeze.tasks.tracking.operations import CHECKPOINTS
 from unfreeze.tasks.tracking.server import client, get_run, local_file
 
 SPEC = "spec.json"
@@ -123,9 +123,3 @@ def save_checkpoint(
         if name is not None and delivery is not None:
             _link(path, delivery.kept(f"{CHECKPOINTS}/{name}"))  # before the thread sends and removes it
         keep(run_id, ("checkpoint", {"path": str(path), "name": name}), *(log.take() if log else ()))
-
-
-def latest_checkpoint(run_id: str) -> Path | None:
-    """A local copy of the run's latest checkpoint; None before the first."""
-    name = get_run(run_id).data.tags.get(LATEST_CHECKPOINT)
-    return fetch(run_id, name) if name else None

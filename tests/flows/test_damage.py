@@ -9,7 +9,7 @@ import torch
 from mlflow import MlflowClient
 
 from tests.damage import Damage, empty, flip_20_kb, flip_bit
-from tests.flows.tiny import tiny_training
+from tests.flows.tiny import latest_checkpoint, tiny_training
 from unfreeze.models import sealed_files
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.loop import fit
@@ -53,7 +53,7 @@ def stopped_training(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def kept_checkpoints(run_id: str) -> dict[str, Path]:
     """The run's latest checkpoint and the other one."""
-    latest = tracking.latest_checkpoint(run_id)
+    latest = latest_checkpoint(run_id)
     assert latest is not None
     (other,) = (path for path in latest.parent.iterdir() if path != latest)
     return {"latest": latest, "other": other}

@@ -13,7 +13,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.flows.tiny import tiny_training
+from tests.flows.tiny import latest_checkpoint, tiny_training
 from unfreeze.models.errors import UserError
 from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
 from unfreeze.models.training.loop import fit
@@ -28,7 +28,7 @@ class PlugPulledError(Exception):
 
 
 def last_checkpoint(run_id: str) -> Checkpoint:
-    path = tracking.latest_checkpoint(run_id)
+    path = latest_checkpoint(run_id)
     assert path is not None
     return load_checkpoint(path)
 

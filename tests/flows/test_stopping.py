@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.deployments.service import PROJECT, own_environment, until
-from tests.flows.tiny import tiny_training
+from tests.flows.tiny import latest_checkpoint, tiny_training
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
 from unfreeze.tasks import tracking
@@ -55,7 +55,7 @@ def command(data: Path, *arguments: str, code: str | None = None) -> subprocess.
 
 
 def last_checkpoint(run_id: str) -> Checkpoint:
-    path = tracking.latest_checkpoint(run_id)
+    path = latest_checkpoint(run_id)
     assert path is not None
     return load_checkpoint(path)
 

@@ -78,3 +78,12 @@ def tiny_table(folder: Path, **overrides: object) -> TrainTables:
         "device": "cpu",
     }
     return build_spec(TrainTables, config, dict(overrides))
+
+
+def latest_checkpoint(run_id: str) -> Path | None:
+    """A local copy of the run's latest checkpoint; None before the first."""
+    from unfreeze.tasks import tracking
+    from unfreeze.tasks.tracking.operations import LATEST_CHECKPOINT
+
+    name = tracking.get_run(run_id).data.tags.get(LATEST_CHECKPOINT)
+    return tracking.fetch(run_id, name) if name else None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.tiny import latest_checkpoint
 from unfreeze.flows.cli import main
 from unfreeze.models.sealed_files import publish
 from unfreeze.models.workspace import Derived, Workspace
@@ -81,8 +82,8 @@ def test_checkpoints_of_a_stopped_run_and_of_a_trial_stay_those_of_a_finished_on
     assert (found["checkpoints"].size, found["checkpoints"].freeable) == (4_000_000, 0)
     main(["clean", "--yes"])
     assert tracking.artifacts(finished, "checkpoints") == []
-    assert tracking.latest_checkpoint(finished) is None
+    assert latest_checkpoint(finished) is None
     for run_id in (stopped, trial):
-        latest = tracking.latest_checkpoint(run_id)
+        latest = latest_checkpoint(run_id)
         assert latest is not None
         assert latest.exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tests.flows.tiny import latest_checkpoint
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking.operations import perform
@@ -135,7 +136,7 @@ def test_metrics_are_kept_with_their_checkpoint_and_not_before() -> None:
         assert delivery.wait(30)
         assert history(run_id, "train/loss") == [(1, 1.0)]
         tracking.save_checkpoint(run_id, lambda path: path.write_bytes(b"2"), None, log)
-    latest = tracking.latest_checkpoint(run_id)
+    latest = latest_checkpoint(run_id)
     assert latest is not None
     assert latest.read_bytes() == b"2"
     assert sorted(tracking.artifacts(run_id, "checkpoints")) == [
