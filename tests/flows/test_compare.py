@@ -12,6 +12,7 @@ from unfreeze.models.errors import UserError
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
+@pytest.mark.slow
 def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
     stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def trained(source: Path, **overrides: Any) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
     own_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,6 +137,7 @@ def test_what_cannot_work_is_refused_before_training_and_with_a_setting_before_a
         data.bind(spec, prepared).learner()
 
 
+@pytest.mark.slow
 def test_a_model_of_one_class_is_not_retrained_for_several_labels(own_home: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
 

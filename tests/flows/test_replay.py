@@ -19,6 +19,7 @@ def replay(run_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
     return status, json.loads(output.out.splitlines()[-1]), output.err
 
 
+@pytest.mark.slow
 def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
     stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,6 +80,7 @@ def flow_artifacts(client: Any, flow_run: str) -> list[Any]:
     return [each for each in client.read_artifacts() if str(each.flow_run_id) == flow_run and each.task_run_id is None]
 
 
+@pytest.mark.slow
 def test_run_version_and_prefect_page_say_it_in_short_and_lead_to_it(trained: dict[str, Any]) -> None:
     run = MlflowClient().get_run(trained["run_id"])
     version = MlflowClient().get_model_version("reported", trained["model"]["version"])
@@ -117,6 +118,7 @@ def test_the_command_makes_the_same_page_again_from_what_mlflow_holds(
     assert main(["report", "0" * 32]) == 2
 
 
+@pytest.mark.slow
 def test_images_that_it_lists_are_left_out_by_the_command_that_it_names(
     trained: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +138,7 @@ def test_images_that_it_lists_are_left_out_by_the_command_that_it_names(
     assert tracking.get_run(again["run_id"]).data.tags["data.rows"] == str(48 - len(wrong))
 
 
+@pytest.mark.slow
 def test_a_table_is_reported_by_what_its_target_finds(tmp_path: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
 
@@ -185,6 +188,7 @@ def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> 
     assert again == description
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_browser_without_a_network_shows_it_whole_on_a_phone_and_on_a_wide_screen(trained: dict[str, Any]) -> None:
     from playwright.sync_api import sync_playwright

@@ -47,6 +47,7 @@ def uninterrupted(stripes: Path, prefect_api: None) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "kind", "count"),
     [("full", "batch", 2), ("full", "cycle", 1)],
@@ -88,6 +89,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
         assert torch.equal(found[name], tensor), name
 
 
+@pytest.mark.slow
 def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import unfreeze.models.training.loop
     from unfreeze.flows.train_images import train_images

@@ -89,6 +89,7 @@ def test_a_challenger_that_wins_becomes_champion_and_the_decision_is_written_dow
     assert {row["what"] for row in result["drift"]} >= {"class balance", "brightness", "feature space"}
 
 
+@pytest.mark.slow
 def test_a_challenger_that_does_not_win_leaves_the_champion_and_is_not_tried_again(
     champion: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_challenger_that_does_not_win_leaves_the_champion_and_is_not_tried_aga
     assert retrain(hopeless)["decision"] == "no new data"
 
 
+@pytest.mark.slow
 def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[str, Any]]) -> None:
     from unfreeze.flows.retrain import retrain
 
@@ -115,6 +117,7 @@ def test_a_warm_start_takes_over_the_champions_body(champion: tuple[Path, dict[s
     assert tracking.tags_of(result["run_id"])["unfreeze.challenges"] == "lines-classifier/1"
 
 
+@pytest.mark.slow
 def test_two_retrainings_of_one_model_do_not_run_at_once(champion: tuple[Path, dict[str, Any]]) -> None:
     from unfreeze.flows.retrain import retrain
     from unfreeze.tasks.retraining.turns import turn
@@ -181,6 +184,7 @@ def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_hom
         retrain(Retrain(model="cats", notify=["slack-webhook/none"]))
 
 
+@pytest.mark.slow
 def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(own_home: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
     from unfreeze.flows.train_tables import train_tables

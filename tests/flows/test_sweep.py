@@ -127,6 +127,7 @@ def test_the_command_that_resumes_a_sweep_names_its_storage(stripes: Path, tmp_p
     assert stopped.value.__notes__ == [f"continue with: {command}"]
 
 
+@pytest.mark.slow
 def test_a_sweep_with_another_optimizer_shares_nothing_with_an_earlier_one(
     swept: dict[str, Any], stripes: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_sweep_with_another_optimizer_shares_nothing_with_an_earlier_one(
     assert sweep(SweepSpec(trials=1, study="again"), short_training(stripes))["prefix_builds"] == 0
 
 
+@pytest.mark.slow
 def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 
@@ -150,6 +152,7 @@ def test_two_prefixes_are_built_where_the_choices_reach_the_head_stage(stripes: 
     assert result["prefix_builds"] == len(tried) == 2
 
 
+@pytest.mark.slow
 def test_repeats_train_other_seeds_and_judge_by_their_mean(stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 
@@ -163,6 +166,7 @@ def test_repeats_train_other_seeds_and_judge_by_their_mean(stripes: Path) -> Non
     assert result["best"]["value"] == pytest.approx(sum(seeds) / 2)
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_front(stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 

@@ -160,6 +160,7 @@ predicted.to_feather({str(tmp_path / "predicted.feather")!r})
     assert probabilities == pytest.approx(expected[["p(across)", "p(down)"]].to_numpy(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_first_version_is_champion_and_the_next_is_challenger(stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
 
@@ -178,6 +179,7 @@ def test_the_model_is_kept_in_the_experiment_of_its_run(trained: dict[str, Any])
     assert "mlflow-artifacts" in model.artifact_location
 
 
+@pytest.mark.slow
 def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
     trained: dict[str, Any], stripes: Path
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
     assert {run.name for run in runs} >= {"train head", "train full", "evaluate valid"}
 
 
+@pytest.mark.slow
 def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
     from unfreeze.tasks.machine.environment import home
@@ -217,6 +220,7 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
     from unfreeze.models.images.serving import ImagePredictor

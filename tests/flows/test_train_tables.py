@@ -70,6 +70,7 @@ def test_rows_that_a_condition_leaves_out_are_counted(trained: dict[str, Any], t
     assert table.loc[0, "rows"] == "12"
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], sales: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -215,6 +216,7 @@ def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sale
         train_tables(tiny_table(sales, **{"data.target": ["turnover"]}))
 
 
+@pytest.mark.slow
 def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
     from unfreeze.models.search import Dimension, SweepSpec
@@ -226,6 +228,7 @@ def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
     assert tracking.get_run(result["run_id"]).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_snapshot_ensemble_of_a_table_competes_with_its_last_member(sales: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.tables.serving import TablePredictor
@@ -244,6 +247,7 @@ def test_a_snapshot_ensemble_of_a_table_competes_with_its_last_member(sales: Pat
     assert np.expm1(np.mean(np.log1p(alone), axis=0)) == pytest.approx(averaged)
 
 
+@pytest.mark.slow
 def test_several_targets_are_learned_and_served_together(sales: Path, tmp_path: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.models.tables.serving import TablePredictor

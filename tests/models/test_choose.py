@@ -86,6 +86,7 @@ def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
     np.testing.assert_allclose(ImagePredictor(tmp_path / "model", "cpu").probabilities(paths), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_comparing_leaves_the_trained_network_as_it_was(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, STAGES)
     course, _ = choice_of(trained(data, tmp_path))
@@ -96,6 +97,7 @@ def test_comparing_leaves_the_trained_network_as_it_was(tiny_recipe, tmp_path):
     assert sum(1 for _ in course.learner.network.head) == 7  # the course's head, not that of a candidate
 
 
+@pytest.mark.slow
 def test_a_resumed_training_compares_the_same_candidates(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, STAGES)
     _, losses = choice_of(trained(data, tmp_path / "whole"))
@@ -137,6 +139,7 @@ def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
     assert found[low] <= found[name] <= found[f"{name}_high"]
 
 
+@pytest.mark.slow
 def test_few_validation_rows_are_cross_validated_with_the_training_rows(tiny_recipe, tmp_path):
     steps = trained(data_with(tiny_recipe, STAGES), tmp_path)
     (choose,) = (step for step in steps if isinstance(step, Choose))

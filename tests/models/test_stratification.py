@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from unfreeze.models.stratification import stratify
@@ -18,6 +18,7 @@ def test_every_row_is_dealt_and_each_side_has_its_share_of_the_rows(labels, shar
         assert abs((sides == side).sum() - share * len(labels)) <= 1 + labels.shape[1]
 
 
+@example(178, (0.6, 0.2, 0.2))
 @given(st.integers(0, 1000), SHARES)
 def test_each_side_has_its_share_of_every_label(seed, shares):
     generator = np.random.default_rng(seed)
@@ -25,8 +26,7 @@ def test_each_side_has_its_share_of_every_label(seed, shares):
     sides = stratify(labels, shares)
     for side, share in enumerate(shares):
         off = np.abs(labels[sides == side].sum(0) - share * labels.sum(0))
-        assert off.mean() <= 2
-        assert off.max() <= 8
+        assert off.max() <= 2
 
 
 @given(st.integers(0, 1000))

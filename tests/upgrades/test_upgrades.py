@@ -49,6 +49,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return home
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_continues_and_a_study_as_well(home: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
     from unfreeze.flows.train_tables import train_tables
