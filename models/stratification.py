@@ -65,7 +65,9 @@ def _settle(counted: np.ndarray, sides: np.ndarray, free: np.ndarray, lacks: np.
     """
     kinds, kind_of = np.unique(counted, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
-    counts = np.stack([np.bincount(kind_of[free & (sides == side)], minlength=len(kinds)) for side in range(len(lacks))])
+    counts = np.stack(
+        [np.bincount(kind_of[free & (sides == side)], minlength=len(kinds)) for side in range(len(lacks))]
+    )
     weighed = kinds / np.maximum(totals, 1)
     own = (weighed * kinds).sum(1)
     for _ in range(len(counted)):

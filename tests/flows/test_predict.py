@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
 
 from tests.flows.test_train_tables import tiny_table
 from tests.flows.tiny import tiny_training
+from tests.pages import shown_artifacts
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks import tracking
@@ -109,8 +109,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
 
 def test_the_page_shows_how_many_rows_each_class_has(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     result = predicted(lines(mixed, tmp_path / "out.csv"))
-    with get_client(sync_client=True) as client:
-        (shown, *_) = [artifact for artifact in client.read_artifacts() if artifact.key == "predictions"]
+    shown, *_ = shown_artifacts("predictions")
     assert sum(row["rows"] for row in result["table"]) == 10
     assert {row["class"] for row in result["table"]} <= {"across", "down"}
     assert '"class"' in str(shown.data)

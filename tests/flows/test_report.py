@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from prefect.client.orchestration import get_client
 
 from tests.deployments.browser import CHROMIUM, FLAGS, needs_chromium
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
+from tests.pages import shown_artifacts
 from unfreeze.flows.cli import main
 from unfreeze.models.search import Dimension, SweepSpec
 from unfreeze.tasks import tracking
@@ -75,9 +75,9 @@ def test_the_page_has_a_verdict_stages_errors_settings_and_commands(trained: dic
     assert page.count('<article class="card">') == min(12, second + third) > 0
 
 
-def flow_artifacts(client: Any, flow_run: str) -> list[Any]:
+def flow_artifacts(flow_run: str) -> list[Any]:
     """Artifacts of a flow run itself, not of its tasks."""
-    return [each for each in client.read_artifacts() if str(each.flow_run_id) == flow_run and each.task_run_id is None]
+    return [each for each in shown_artifacts(flow_run=flow_run) if each.task_run_id is None]
 
 
 @pytest.mark.slow
@@ -91,10 +91,9 @@ def test_run_version_and_prefect_page_say_it_in_short_and_lead_to_it(trained: di
         assert "commit" in text
     # Prefect's page shows those of the flow run before those of its tasks, and each group in random order. They are
     # sent by a thread.
-    with get_client(sync_client=True) as client:
-        end = time.monotonic() + 60
-        while not (own := flow_artifacts(client, run.data.tags["prefect.flow_run_id"])) and time.monotonic() < end:
-            time.sleep(0.2)
+    end = time.monotonic() + 60
+    while not (own := flow_artifacts(run.data.tags["prefect.flow_run_id"])) and time.monotonic() < end:
+        time.sleep(0.2)
     (first,) = own
     assert first.key == "report"
     assert "Worth a look" in str(first.data)

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from tests.flows.tiny import tiny_training
+from tests.pages import shown_artifacts
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 
@@ -123,9 +124,8 @@ def test_the_data_set_is_a_logged_input_with_its_digest(trained: dict[str, Any])
 def test_mlflow_and_prefect_runs_link_to_each_other(trained: dict[str, Any]) -> None:
     flow_run_id = MlflowClient().get_run(trained["run_id"]).data.tags["prefect.flow_run_id"]
     with get_client(sync_client=True) as client:
-        texts = [str(artifact.data) for artifact in client.read_artifacts() if artifact.key == "mlflow-run"]
         assert client.read_flow_run(flow_run_id).name.startswith("train ")
-    assert any(trained["run_id"] in text for text in texts)
+    assert any(trained["run_id"] in str(each.data) for each in shown_artifacts("mlflow-run", flow_run_id))
 
 
 def test_predictions_cover_every_validation_row_and_give_the_metrics(trained: dict[str, Any]) -> None:
