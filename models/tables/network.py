@@ -25,31 +25,61 @@ class CategoryEmbedding(nn.Module):
     """Trained vectors (C, W) of the categories of a column, shrunk towards 0 where training rows are few.
 
     As the mean of few rows is shrunk towards the mean of all (empirical Bayes): a category with n of the `rows` counts
-    n / (n + `trusted`), so that a rare one says little and an unseen one nothing. In training a random part of the rows
-    to predict, by `dropout`, is as if unseen.
+    n / (n + `trusted`), so that a rare one says little and an unseen one nothing.
     """
 
     weight: nn.Parameter
     shares: torch.Tensor
 
-    def __init__(self, rows: Sequence[int], trusted: float, width: int, dropout: float) -> None:
+    def __init__(self, rows: Sequence[int], trusted: float, width: int) -> None:
         super().__init__()
         # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
         self.weight = nn.Parameter(torch.empty(len(rows), width).uniform_(-2 / (width + 1), 2 / (width + 1)))
         counts = torch.tensor(rows, dtype=torch.float32)
         self.register_buffer("shares", counts / (counts + trusted))
-        self.dropout = dropout
 
     def vectors(self) -> torch.Tensor:
         """What each category comes to, (C, W)."""
         return self.weight * self.shares[:, None]
 
+
+class CategoryEmbeddings(nn.ModuleList):
+    """The embeddings of K columns, looked up at once: a call for each would cost more than the arithmetic.
+
+    In training a random part of the categories to look up, by `dropout`, is as if unseen.
+    """
+
+    first_codes: torch.Tensor
+    first_numbers: torch.Tensor
+    widths: torch.Tensor
+    column_of: torch.Tensor
+    place_of: torch.Tensor
+
+    def __init__(self, columns: Sequence[Column], dropout: float) -> None:
+        super().__init__(CategoryEmbedding(*column) for column in columns)
+        self.dropout = dropout
+        widths = torch.tensor([width for _, _, width in columns], dtype=torch.int64)
+        sizes = torch.tensor([len(rows) for rows, _, _ in columns], dtype=torch.int64)
+        indexes = {
+            "widths": widths,
+            "first_codes": sizes.cumsum(0) - sizes,
+            "first_numbers": (sizes * widths).cumsum(0) - sizes * widths,
+            "column_of": torch.repeat_interleave(torch.arange(len(columns)), widths),
+            "place_of": torch.cat([torch.arange(int(width)) for width in [*widths, 0]]),
+        }
+        for name, index in indexes.items():
+            self.register_buffer(name, index, persistent=False)
+
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Vectors (B, W) of codes (B,) int64."""
-        shares = self.shares[codes]
+        """Vectors side by side (B, sum of W), of codes (B, K) int64."""
+        if not len(self):
+            return torch.empty(len(codes), 0, device=codes.device)
+        shares = torch.cat([embedding.shares for embedding in self])[codes + self.first_codes]
         if self.training and self.dropout:
             shares = shares * (torch.rand_like(shares) >= self.dropout)
-        return functional.embedding(codes, self.weight) * shares[:, None]
+        numbers = torch.cat([embedding.weight.flatten() for embedding in self])
+        places = (codes * self.widths + self.first_numbers)[:, self.column_of] + self.place_of
+        return functional.embedding(places, numbers[:, None])[:, :, 0] * shares[:, self.column_of]
 
 
 class NumberEmbeddings(nn.Module):
@@ -84,11 +114,9 @@ class TableBody(nn.Module):
     `columns` are the categorical ones; `numbers` is the number of continuous columns.
     """
 
-    def __init__(
-        self, columns: Sequence[tuple[Sequence[int], float, int]], numbers: int, model: TableModelSpec
-    ) -> None:
+    def __init__(self, columns: Sequence[Column], numbers: int, model: TableModelSpec) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(CategoryEmbedding(*column, model.embedding_dropout) for column in columns)
+        self.embeddings = CategoryEmbeddings(columns, model.embedding_dropout)
         self.numbers = NumberEmbeddings(numbers, model.bins, model.number_width) if numbers else None
         inputs = sum(width for _, _, width in columns) + numbers * model.number_width
         self.signs = nn.Parameter(torch.randint(0, 2, (model.members, inputs)) * 2.0 - 1)
@@ -101,7 +129,7 @@ class TableBody(nn.Module):
     def forward(self, inputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Activations (B, K, D) of the K members, from categories (B, C) int64 and numbers (B, M) float32."""
         categories, numbers = inputs
-        parts = [embedding(categories[:, column]) for column, embedding in enumerate(self.embeddings)]
+        parts = [self.embeddings(categories)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers))
         activations: torch.Tensor = self.layers(torch.cat(parts, dim=1)[:, None] * self.signs)

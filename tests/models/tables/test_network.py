@@ -7,7 +7,7 @@ from torch.nn import functional
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.network import CategoryEmbedding, NumberEmbeddings, network_of, summarise_table
+from unfreeze.models.tables.network import CategoryEmbeddings, NumberEmbeddings, network_of, summarise_table
 from unfreeze.models.tables.serving import predict_encoded
 from unfreeze.models.training.layer_groups import layer_groups
 from unfreeze.models.training.network import Network
@@ -109,8 +109,8 @@ def test_embeddings_are_the_early_group_and_outputs_the_head():
 
 
 def test_a_rare_category_says_little_and_an_unseen_one_nothing():
-    embedding = CategoryEmbedding([0, 5, 95], 5.0, width=4, dropout=0).eval()
-    vectors = embedding(torch.tensor([0, 1, 2]))
+    embeddings = CategoryEmbeddings([([0, 5, 95], 5.0, 4)], dropout=0).eval()
+    embedding, vectors = embeddings[0], embeddings(torch.tensor([[0], [1], [2]]))
     assert vectors[0].tolist() == [0, 0, 0, 0]
     torch.testing.assert_close(vectors[1], embedding.weight[1] / 2)
     torch.testing.assert_close(vectors[2], embedding.weight[2] * 0.95)
@@ -119,11 +119,33 @@ def test_a_rare_category_says_little_and_an_unseen_one_nothing():
 
 def test_in_training_some_categories_are_as_if_unseen():
     torch.manual_seed(0)
-    embedding = CategoryEmbedding([0, 100], 1.0, width=3, dropout=0.25).train()
-    vectors = embedding(torch.ones(4_000, dtype=torch.int64))
-    hidden = (vectors == 0).all(dim=1)
-    assert float(hidden.float().mean()) == pytest.approx(0.25, abs=0.03)
-    torch.testing.assert_close(vectors[~hidden], embedding.vectors()[[1]].expand(int((~hidden).sum()), 3))
+    embeddings = CategoryEmbeddings([([0, 100], 1.0, 3), ([0, 60, 40], 1.0, 2)], dropout=0.25).train()
+    both = embeddings(torch.ones(4_000, 2, dtype=torch.int64))
+    for embedding, vectors in zip(embeddings, both.split([3, 2], dim=1), strict=True):
+        hidden = (vectors == 0).all(dim=1)
+        assert float(hidden.float().mean()) == pytest.approx(0.25, abs=0.03)
+        shown = vectors[~hidden]
+        torch.testing.assert_close(shown, embedding.vectors()[[1]].expand_as(shown))
+
+
+def test_columns_are_looked_up_side_by_side_as_each_by_itself():
+    torch.manual_seed(0)
+    columns = [([0, 5, 95], 5.0, 4), ([10, 0], 1.0, 1), ([1] * 300, 20.0, 50)]
+    embeddings = CategoryEmbeddings(columns, dropout=0)
+    codes = torch.stack([torch.randint(len(rows), (64,)) for rows, _, _ in columns], dim=1)
+    expected = torch.cat([each.vectors()[codes[:, place]] for place, each in enumerate(embeddings)], dim=1)
+    found = embeddings(codes)
+    assert torch.equal(found, expected)
+    weights = [each.weight for each in embeddings]
+    factors = torch.randn_like(found)
+    for one, other in zip(
+        *(torch.autograd.grad((each * factors).sum(), weights) for each in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_table_of_numbers_alone_has_no_vector():
+    assert CategoryEmbeddings([], dropout=0.1)(torch.empty(7, 0, dtype=torch.int64)).shape == (7, 0)
 
 
 def test_a_number_begins_as_a_straight_line_and_bends_at_the_edges_of_its_bins():
