@@ -13,6 +13,7 @@ With an argument, the number of seeds (5).
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from unfreeze.models.training.loop import DivergedError, fit
 from unfreeze.models.training.losses import cross_entropy
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.trials import try_lrs
 
 CPU = torch.device("cpu")
 FLOAT = Precision("cpu", torch.float32, torch.float32)
@@ -56,7 +58,7 @@ class Set(NamedTuple):
 class Rows:
     """Rows in memory as `unfreeze.models.training.batches.Batches`."""
 
-    precomputed, forward_size = True, 1024
+    precomputed, forward_size, epoch = True, 1024, 0
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, batch_size: int) -> None:
         self.inputs, self.targets = torch.from_numpy(inputs).float(), torch.from_numpy(targets).long()
@@ -156,8 +158,10 @@ def measure(data: Set, seeds: int) -> tuple[dict[str, list[float]], dict[str, li
             learner = learner_of(data, seed, batch_size, "adamw")
             learner.prepare(stage, 0, 1.0)
             settings = FinderSpec(steps=budget)
-            curve = find_lr(learner, Rows(*data.train, batch_size), settings, 2 * 50, LR_PRIORS["adamw"])
-            for name, lr in {**curve.suggestions(), "fixed 0.003": FIXED}.items():
+            rows_in_memory = Rows(*data.train, batch_size)
+            read = find_lr(learner, rows_in_memory, settings, 2 * 50, LR_PRIORS["adamw"])
+            curve = replace(read, trials=try_lrs(learner, rows_in_memory, stage, read.read()[0]))
+            for name, lr in {**curve.suggestions(), "curves and prior": read.read()[0], "fixed 0.003": FIXED}.items():
                 picks.setdefault(name, []).append(float(np.log10(lr)))
                 at = float(np.interp(np.log10(lr), np.log10(GRID), finite))
                 regrets.setdefault(name, []).append(regret(at))

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from unfreeze.models.training.checkpoints import (
 from unfreeze.models.training.finder import find_lr
 from unfreeze.models.training.network import State
 from unfreeze.models.training.suggestions import LrCurve
+from unfreeze.models.training.trials import try_lrs
 from unfreeze.models.workspace import Workspace
 
 LOWER = "start again with a lower learning rate"
@@ -104,6 +105,8 @@ class FindLr(Step):
         steps = self.stage.epochs * steps_per_epoch(len(train), train.batch_size)
         prior = course.data.lr_prior(self.stage)
         curve = find_lr(course.learner, train, course.params.finder, steps, prior)
+        if train.precomputed and course.params.finder.trials:
+            curve = replace(curve, trials=try_lrs(course.learner, train, self.stage, curve.read()[0]))
         course.record.suggestions[position] = curve.suggestions()
         return curve
 

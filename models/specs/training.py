@@ -38,9 +38,14 @@ class FinderSpec(Spec):
     method: Literal["stable", "falling", "valley", "steepest", "minimum"] = Field(
         default="stable",
         description="Which suggestion is used: `stable` is the mean of the others in log(lr), weighed with what is "
-        "usual for the optimizer by how well they agree; `falling` is the highest lr where the loss is still clearly "
-        "falling, `valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the "
-        "lr of the lowest loss.",
+        "usual for the optimizer by how well they agree, and then what `trials` find; `falling` is the highest lr "
+        "where the loss is still clearly falling, `valley` the middle of the longest descent, `steepest` the steepest "
+        "point, `minimum` a tenth of the lr of the lowest loss.",
+    )
+    trials: bool = Field(
+        default=True,
+        description="Where inputs are precomputed, five lrs around that of the curves train the stage on nine tenths "
+        "of its training rows, three times, and the others judge.",
     )
 
     @model_validator(mode="after")

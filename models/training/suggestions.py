@@ -13,6 +13,10 @@ LEAST_SPREAD = 0.3
 """Decades that a curve's suggestions are taken to be off at least, however well they agree."""
 
 
+AS_GOOD = 0.05
+"""An lr whose loss exceeds the lowest by this share of what training gains is as good as the best."""
+
+
 class LrPrior(NamedTuple):
     """What is known of a good learning rate before the finder ran: a log-normal distribution."""
 
@@ -109,6 +113,34 @@ def longest_descent(values: np.ndarray) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class LrTrials:
+    """What became of the lrs that were tried."""
+
+    lrs: np.ndarray
+    """Of the head, (K,) float64, rising."""
+    losses: np.ndarray
+    """Loss of the rows held out, by fold and lr, (F, K) float64; infinite where training diverged."""
+    untrained: float
+    """Their loss before the training."""
+
+    def estimate(self) -> tuple[float, float]:
+        """The middle of the lrs that are as good as the best, and half the decades that they span.
+
+        The lowest loss of a few held-out rows is as often at one end of a plateau as at the other; its middle is far
+        from both slopes.
+        """
+        means = self.losses.mean(axis=0)
+        lowest = means.min()
+        good = means <= lowest + AS_GOOD * max(self.untrained - lowest, 0)
+        places = np.log10(self.lrs)
+        return float(10 ** places[good].mean()), float(max(np.ptp(places[good]), np.diff(places).min()) / 2)
+
+    def __str__(self) -> str:
+        means = zip(self.lrs, self.losses.mean(axis=0), strict=True)
+        return ", ".join(f"{lr:.2g} loss {loss:.3g}" for lr, loss in means)
+
+
+@dataclass(frozen=True)
 class LrCurve:
     """What the finder saw: one entry per batch."""
 
@@ -122,6 +154,8 @@ class LrCurve:
     """What the suggestion is weighed with; None: it follows from the curve alone."""
     sweeps: "tuple[LrCurve, ...]" = ()
     """The sweeps that this is the mean of."""
+    trials: LrTrials | None = None
+    """What came of lrs around the suggestion, where they were tried."""
 
     def suggestions(self) -> dict[str, float]:
         """Learning rates by method: ``stable``, see `estimate`, and those of `suggest`."""
@@ -134,8 +168,12 @@ class LrCurve:
         four rules on the mean of the sweeps, in log10(lr), and its error their standard deviation over rules and
         sweeps. It is weighed with the prior by inverse variances, as two independent measurements are. Where the loss
         falls by no more than its noise, as with a head that is trained already, the curve says nothing: the prior is
-        left.
+        left. Where lrs were tried, theirs is the last word.
         """
+        return self.trials.estimate() if self.trials is not None else self.read()
+
+    def read(self) -> tuple[float, float]:
+        """As `estimate`, from curves and prior alone."""
         if self.prior is not None and not falls_clearly(self.losses):
             return self.prior.lr, self.prior.decades
         read = np.log10([list(suggest(curve.lrs, curve.losses).values()) for curve in self.sweeps or (self,)])

@@ -29,6 +29,7 @@ def _find_lr(run: Run, step: FindLr) -> dict[str, float]:
     log_figure(run.id, figure, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
     listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
     sure = f"; stable is sure to a factor of {10 ** curve.estimate()[1]:.1f}"
-    log_info(f"{stage.name}: lr {suggestions[method]:.2g} ({method}), of {listed}{sure}")
+    tried = f"; tried on training rows held out: {curve.trials}" if curve.trials else ""
+    log_info(f"{stage.name}: lr {suggestions[method]:.2g} ({method}), of {listed}{sure}{tried}")
     run.keep_suggestions(step.position, suggestions)
     return suggestions
