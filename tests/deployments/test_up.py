@@ -47,12 +47,17 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def deployments(up: Up) -> dict[str, str]:
+    """Name of a deployment's flow -> the deployment's id."""
+    flows = {each["id"]: each["name"] for each in up.request("POST", "/flows/filter", {})}
+    return {flows[each["flow_id"]]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
+
+
 def test_everything_is_there_and_other_commands_find_it(up: Up) -> None:
     state = json.loads(up.unfreeze("status", "--json").stdout)
     assert {server["server"]: server["state"] for server in state["servers"]} == {"Prefect": "up", "MLflow": "up"}
     assert len(state["workers"]) == 1
-    names = {each["entrypoint"].rsplit(".")[-1] for each in up.request("POST", "/deployments/filter", {})}
-    assert names == {name.replace("-", "_") for name in DEPLOYMENTS}
+    assert deployments(up).keys() == set(DEPLOYMENTS)
     pages = up.unfreeze("open", "--print").stdout
     assert f"{up.mlflow}/#/models?workflowType=machine_learning" in pages
     assert up.environment["PREFECT_API_AUTH_STRING"] in pages
@@ -149,7 +154,7 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
     images = Path(os.environ.get("UNFREEZE_SCREENSHOTS", tmp_path))
     images.mkdir(parents=True, exist_ok=True)
     prefect = up.api.removesuffix("/api")
-    ids = {each["entrypoint"].rsplit(".")[-1]: each["id"] for each in up.request("POST", "/deployments/filter", {})}
+    ids = deployments(up)
 
     def form(page: Page, deployment: str) -> None:
         page.goto(f"{prefect}/deployments/deployment/{ids[deployment]}/run")
@@ -168,22 +173,26 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         strangers = foreign_requests(page)
         sign_in(page, up)
 
-        for deployment in (name.replace("-", "_") for name in DEPLOYMENTS):
+        for deployment in DEPLOYMENTS:
             form(page, deployment)
             labels = page.locator(".schema-form-property__label").all_inner_texts()
             described = page.locator(".schema-form-property__description").count()
             assert len(labels) > 1, deployment
             assert described >= len(labels) - 1, f"{deployment}: {len(labels)} fields, {described} descriptions"
             page.screenshot(path=images / f"form-{deployment}.png")
+        page.set_viewport_size({"width": 400, "height": 900})
+        form(page, "train")
+        page.screenshot(path=images / "form-train-narrow.png")
+        page.set_viewport_size({"width": 1500, "height": 1000})
 
         # A bad value is refused on the spot, by the field's name.
-        form(page, "train_images")
+        form(page, "train-images")
         field(page, "Valid Fraction").locator("input").fill("7")
         page.get_by_role("button", name="Submit").click()
         expect(page.get_by_text("Validation failed for field 'params.data.valid_fraction'").first).to_be_visible()
         page.screenshot(path=images / "refused.png")
 
-        form(page, "train_images")
+        form(page, "train-images")
         field(page, "Source").locator("textarea").fill(str(lines))
         field(page, "Backbone").locator("textarea").fill("timm/test_resnet")
         field(page, "Weights").locator("textarea").fill("none")
