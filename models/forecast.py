@@ -16,6 +16,7 @@ from unfreeze.models.specs import Stage, Training
 from unfreeze.models.training.batches import Batches, Inputs, split_inputs
 from unfreeze.models.training.finder import FEWEST_STEPS, SHARE, SMALLER, SWEEPS
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.trials import steps_of_trials
 
 WARM_UP, MEASURED = 2, 6
 """Steps of a stage that are not timed (libraries choose their ways meanwhile), and those that are."""
@@ -132,6 +133,8 @@ def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) ->
     seconds = _step_seconds(learner, train)
     if stage.find_lr:
         before += seconds * _finder_steps(data.params.finder.steps, stage, steps)
+        if train.precomputed and data.params.finder.trials:
+            before += seconds * steps_of_trials(stage, rows, train.batch_size)
     per_epoch = steps * seconds + validation
     is_found = stage.lr is None and stage.lrs is None
     found = StageForecast(

@@ -74,7 +74,7 @@ def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> Lr
     states, before, progress, epoch = random_states(learner), capture(learner), learner.progress, train.epoch
     ratios = [lr / learner.base_lrs[-1] for lr in learner.base_lrs]
     lrs = centre * 10.0 ** np.array(TRIED)
-    held_out = max(int(HELD_OUT * len(train)), min(len(train) // 3, FEWEST_HELD_OUT))
+    held_out = _held_out(len(train))
     losses = np.empty((FOLDS, len(lrs)))
     try:
         untrained = _loss(learner, train)
@@ -99,12 +99,27 @@ def _put_back(learner: Learner, before: Checkpoint, progress: Progress) -> None:
     learner.progress = progress
 
 
+def steps_of_trials(stage: Stage, rows: int, batch_size: int) -> int:
+    """Optimizer steps of all trials of a stage on so many training rows."""
+    if rows < FEWEST_ROWS:
+        return 0
+    return FOLDS * len(TRIED) * _cycles(stage, rows - _held_out(rows), batch_size)[1]
+
+
+def _held_out(rows: int) -> int:
+    return max(int(HELD_OUT * rows), min(rows // 3, FEWEST_HELD_OUT))
+
+
+def _cycles(stage: Stage, rows: int, batch_size: int) -> tuple[int, int]:
+    """Steps of a trial's first cycle, and of all its cycles."""
+    per_epoch = len(split_into_batches(torch.arange(rows), batch_size))
+    ends = [end * per_epoch for end in cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)]
+    return min(ends[0], MOST_STEPS), max((end for end in ends if end <= MOST_STEPS), default=MOST_STEPS)
+
+
 def _trained(learner: Learner, train: Batches, held_out: Batches, stage: Stage) -> float:
     """Loss of the rows held out after the stage's cycles."""
-    per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
-    ends = [end * per_epoch for end in cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)]
-    steps = max((end for end in ends if end <= MOST_STEPS), default=MOST_STEPS)
-    cycle = min(stage.cycle_len * per_epoch, MOST_STEPS)
+    cycle, steps = _cycles(stage, len(train), train.batch_size)
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(cycle, stage.cycle_mult)
     learner.progress, done = Progress(), 0
     while done < steps:
