@@ -7,6 +7,7 @@ Categories after Guo and Berkhahn, "Entity Embeddings of Categorical Variables",
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from scipy.special import ndtri
@@ -74,10 +75,11 @@ class CategoryEmbeddings(nn.ModuleList):
         """Vectors side by side (B, sum of W), of codes (B, K) int64."""
         if not len(self):
             return torch.empty(len(codes), 0, device=codes.device)
-        shares = torch.cat([embedding.shares for embedding in self])[codes + self.first_codes]
+        embeddings = cast(list[CategoryEmbedding], list(self))
+        shares = torch.cat([embedding.shares for embedding in embeddings])[codes + self.first_codes]
         if self.training and self.dropout:
             shares = shares * (torch.rand_like(shares) >= self.dropout)
-        numbers = torch.cat([embedding.weight.flatten() for embedding in self])
+        numbers = torch.cat([embedding.weight.flatten() for embedding in embeddings])
         places = (codes * self.widths + self.first_numbers)[:, self.column_of] + self.place_of
         return functional.embedding(places, numbers[:, None])[:, :, 0] * shares[:, self.column_of]
 
