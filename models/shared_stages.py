@@ -10,7 +10,7 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.network import digest
 from unfreeze.models.workspace import Derived, key_of
 
-STAGES_VERSION = 4
+STAGES_VERSION = 5
 """Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
 
 
