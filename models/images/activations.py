@@ -1,6 +1,7 @@
 """Precomputed activations: what a frozen body makes of every image, computed once and kept by the image's content."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -32,7 +33,7 @@ def precompute(
 ) -> dict[View, Path]:
     """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
 
-    Kept are float32 rows of D numbers, 4 D bytes each (5 KB for efficientnet-lite0), under the body's weights and
+    Kept are float32 rows of D numbers, 4 D bytes each (10 KB for efficientnet-lite0), under the body's weights and
     buffers by content, how the images were made, the preprocessing, the number format, for augmented views the
     augmentation, and the image's content: so runs with other seeds and splits share them, an added image costs one
     forward pass, and one that moved to another split none. Shards are published as they are full; a kill loses one.
@@ -43,40 +44,45 @@ def precompute(
     interrupted therefore gives the bits of one that was not, as does one that found a part of its rows. On accelerators
     rows agree to within rounding.
 
-    Memory: the images of one forward pass and 128 rows, whatever the number of images, of which hashes and places are
-    held.
+    Memory: the images of one forward pass and 128 rows, whatever the number of images, of which hashes are held, and
+    of one view at a time where its rows are.
     """
-    body, contents = cast(Body, learner.network.body), {split: data.contents(split) for split, _ in views}
-    stores = {f"{split}/{view}": _store(data, body, position, (split, view), workspace) for split, view in views}
-    wanted_of = {name: contents[name.split("/")[0]] for name in stores}
+    weights, features = digest(learner.network.body), cast(Body, learner.network.body).features
+    contents = {split: data.contents(split) for split, _ in views}
+    named = {f"{split}/{view}": (split, view) for split, view in views}
+    frozen = cache(partial(data.frozen_body, learner, position))
+    store_of = partial(_store, data, weights, features, position, workspace)
 
     def build(wanted: dict[str, Path]) -> Iterator[str]:
-        lots = {name: missing_lots({name: stores[name]}, wanted_of[name]) for name in wanted}
-        total, done = sum(len(lot.contents) for each in lots.values() for lot in each), 0
-        folded = data.frozen_body(learner, position) if total else body
+        total, done = sum(len(set(contents[named[name][0]])) for name in wanted), 0
+
+        def rows(
+            images: ImageBatches, numbers: Mapping[str, int], shard: Sequence[str], names: Sequence[str]
+        ) -> Iterator[Mapping[str, np.ndarray]]:
+            nonlocal done
+            chosen = torch.tensor([numbers[content] for content in shard])
+            for made in forward(frozen(), images, chosen, data.precision):
+                yield {names[0]: made}
+                done += len(made)
+                advance(done, total)
+
         with workspace.progress("Precomputing activations") as advance:
-
-            def rows(shard: Sequence[str], names: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
-                nonlocal done
-                split, _, view = names[0].partition("/")
-                images = data.images(position, split, int(view))
+            for name, path in wanted.items():  # one view after the other, for the memory of where its rows are
+                split, view = named[name]
+                store = store_of((split, view))
                 numbers = {content: number for number, content in enumerate(contents[split])}
-                chosen = torch.tensor([numbers[content] for content in shard])
-                for made in forward(folded, images, chosen, data.precision):
-                    yield {names[0]: made}
-                    done += len(made)
-                    advance(done, total)
-
-            for name, path in wanted.items():
-                for lot in lots[name]:
-                    lot.write(rows)
-                stores[name].write_list(path, wanted_of[name])
+                lots = missing_lots({name: store}, contents[split])
+                done += len(numbers) - sum(len(lot.contents) for lot in lots)
+                images = data.images(position, split, view)
+                for lot in lots:
+                    lot.write(partial(rows, images, numbers))
+                store.write_list(path, contents[split])
                 yield name
 
-    files = {name: store.list_of(wanted_of[name]) for name, store in stores.items()}
+    files = {name: store_of(view).list_of(contents[view[0]]) for name, view in named.items()}
     stage = data.params.recipe[position].name
     paths = workspace.derive(f"precompute activations for {stage}", files, build)
-    return {(split, view): paths[f"{split}/{view}"] for split, view in views}
+    return {view: paths[name] for name, view in named.items()}
 
 
 @torch.no_grad()
@@ -103,13 +109,13 @@ def forward(body: Body, images: ImageBatches, rows: torch.Tensor, precision: Pre
         yield activations[: len(part)].float().cpu().numpy()
 
 
-def _store(data: "ImageData", body: Body, position: int, view: View, workspace: Workspace) -> RowStore:
+def _store(data: "ImageData", weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
     """Where the activations of a view of images are, whichever split they are in."""
-    params, cache, number = data.params, data.cache(position), view[1]
+    params, images, number = data.params, data.cache(position), view[1]
     numbers = [data.device.type, str(data.precision.inference)]
     preprocessing = [data.preprocessing.mean, data.preprocessing.std]
     of_read_images = {"alternate_flips", "mix", "mix_alpha"}
     augmented = [number, params.augment.model_dump(exclude=of_read_images)] if number else [0]
-    made = [digest(body), params.model.backbone, cache.key, preprocessing, numbers, augmented, ACTIVATIONS_VERSION]
-    metadata = {"split": view[0], "view": str(number), "size": str(cache.size)}
-    return RowStore(workspace, "activations", key_of(made), body.features, np.float32, metadata)
+    made = [weights, params.model.backbone, images.key, preprocessing, numbers, augmented, ACTIVATIONS_VERSION]
+    metadata = {"split": view[0], "view": str(number), "size": str(images.size)}
+    return RowStore(workspace, "activations", key_of(made), features, np.float32, metadata)
