@@ -8,7 +8,6 @@ shards only for contents that no shard has.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from unfreeze.models.workspace import Derived, Workspace, key_of
 MOST_ROWS, MOST_BYTES = 512, 64 * 2**20
 """Of a shard."""
 SMALL, MANY_SMALL = 8, 16
-"""Once a list would take rows of so many shards of which it uses at most an eighth, these are put together."""
+"""Once a list would take rows of so many shards of at most an eighth of that, these rows are put together."""
 _CONTENTS, _SHARDS = "contents", "shards"
 
 RowsOf = Callable[[Sequence[str], Sequence[str]], Iterator[Mapping[str, np.ndarray]]]
@@ -123,13 +122,12 @@ class RowStore:
         return dict(sorted(shards.items(), key=lambda shard: -len(shard[1])))
 
     def _put_together(self) -> None:
-        """Copy what is used of many small shards into few; the limit of the cache removes those that nobody uses."""
-        uses = Counter(shard for shard, _ in self._places.values())
-        small = {shard for shard, count in uses.items() if count <= self.most_rows // SMALL}
+        """Copy the rows of many small shards into few; the limit of the cache removes those that nobody uses."""
+        files = {path: RowFile(path) for path in {path for path, _ in self._places.values()}}
+        small = {path for path, file in files.items() if len(file) <= self.most_rows // SMALL}
         if len(small) < MANY_SMALL:
             return
         places = {content: place for content, place in self._places.items() if place[0] in small}
-        files = {path: RowFile(path) for path in small}
 
         def copied(contents: Sequence[str], names: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
             for content in contents:
