@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks._image_sets import image_sets
 from benchmarks._prepared import PHOTOS, Prepared, median, prepared
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.targets import SingleLabel
@@ -38,7 +38,7 @@ def expert(photos: Prepared, data: ImageData, learner_stage: int = 0) -> dict[st
     files = photos.precompute()[learner_stage]
 
     def activations(split: str, view: int) -> np.ndarray:
-        file = RowFile(files[split, view])
+        file = ShardedRows(files[split, view])
         return np.asarray(file.gather(np.arange(len(data.rows[split]))))
 
     regression = LogisticRegressionCV(

@@ -29,7 +29,7 @@ from benchmarks._image_sets import image_sets
 from benchmarks._prepared import prepared
 from unfreeze.models.budget import batch_size_for, steps_per_epoch
 from unfreeze.models.images.classifier import build_head
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import FinderSpec, OptimizerSpec, Stage, TrainImages
 from unfreeze.models.training.finder import find_lr
@@ -80,7 +80,7 @@ def image_data() -> Iterator[Set]:
             with prepared(params) as photos:
                 data, files = photos.bind(), photos.precompute()[0]
                 parts = [
-                    (RowFile(files[split, 0]).gather(np.arange(len(data.rows[split]))).numpy(), data.targets(split))
+                    (ShardedRows(files[split, 0]).gather(np.arange(len(data.rows[split]))).numpy(), data.targets(split))
                     for split in ("train", "valid")
                 ]
             yield Set(name, parts[0], parts[1], True)

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks._prepared import MOBILENET, Prepared
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.modality import Activations
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
@@ -84,7 +84,8 @@ def shape(pen: ImageDraw.ImageDraw, name: str, generator: np.random.Generator) -
 def regressed(data: ImageData, activations: Activations) -> dict[str, np.ndarray]:
     """Probabilities of the validation and test rows by a regression per label, its penalty the best on the former."""
     inputs = {
-        split: RowFile(activations[split, 0]).gather(np.arange(len(data.rows[split]))).numpy() for split in data.rows
+        split: ShardedRows(activations[split, 0]).gather(np.arange(len(data.rows[split]))).numpy()
+        for split in data.rows
     }
     known, judged = data.actual("train"), data.actual("valid")
     found = {split: np.zeros(data.actual(split).shape) for split in ("valid", "test")}

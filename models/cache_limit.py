@@ -83,7 +83,7 @@ def size_limit(cache: Path) -> int:
 def cached_files(cache: Path) -> list[Cached]:
     """All cached files, those that were not used for longest first."""
     found = []
-    for beside in cache.glob(f"*/*{SUFFIX}"):
+    for beside in _within(cache, f"*{SUFFIX}"):
         path = beside.with_name(beside.name.removesuffix(SUFFIX))
         try:
             parts = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
@@ -148,7 +148,17 @@ def in_use(cache: Path) -> set[str]:
 
 def unfinished_files(cache: Path) -> list[Path]:
     """What builders that were killed left behind."""
-    return [path for path in cache.glob("*/*.partial*") if not _is_being_built(path)]
+    return [path for path in _within(cache, "*.partial*") if not _is_being_built(path)]
+
+
+def _within(cache: Path, pattern: str) -> list[Path]:
+    """What matches in the folders of a cache and in those within them; not within files that are folders."""
+    found = list(cache.glob(f"*/{pattern}"))
+    for path in cache.glob(f"*/*/{pattern}"):
+        folder = path.parent
+        if not checksum_file(folder).exists() and ".partial" not in folder.name:
+            found.append(path)
+    return found
 
 
 def _is_being_built(path: Path) -> bool:

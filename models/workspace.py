@@ -28,12 +28,29 @@ def key_of(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _no_parts(path: Path) -> list[Path]:
+    return []
+
+
 class Derived(NamedTuple):
-    """Names a derived file: its kind (a folder of the cache), the key of what it is derived from, its suffix."""
+    """Names a derived file.
+
+    Attributes
+    ----------
+    kind
+        A folder of the cache, or one within it.
+    key
+        Of what it is derived from.
+    suffix
+        Of its name.
+    parts
+        Reads from the file which other files of the cache it is of no use without.
+    """
 
     kind: str
     key: str
     suffix: str = ".arrow"
+    parts: Callable[[Path], list[Path]] = _no_parts
 
 
 class Workspace:
@@ -83,35 +100,70 @@ class Workspace:
             Called with temporary paths of the missing or damaged ones by the same names, and writes them. What it
             yields the name of is there from then on, whatever happens to the others.
         """
-        paths = {each: self.path(derived) for each, derived in files.items()}
-        names = {path: each for each, path in paths.items()}
-
-        built = list[Path]()
-
-        def build_missing(temporary: list[Path]) -> Iterator[Path] | None:
-            wanted = missing(list(names))
-            for path in filter(Path.exists, wanted):
-                self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
-            self.built += 1
-            built.extend(wanted)
-            targets = {names[path]: target for path, target in zip(wanted, temporary, strict=True)}
-            finished = build(targets)
-            return None if finished is None else (targets[each] for each in finished)
-
-        hold(self.cache, names)
-        build_files(list(names), build_missing)
-        _note_use(names)
-        if built:
+        before = self.built
+        paths = self.build(files, build)
+        if self.built > before:
             self._keep_to_limit()
         return paths
 
-    def unready(self, paths: Sequence[Path]) -> list[Path]:
-        """Those of the derived files that must be built; the others stay while this process lives."""
-        hold(self.cache, paths)
-        with _locked(paths):
-            unready = missing(paths)
-        _note_use(set(paths) - set(unready))
+    def build(self, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
+        """As `derive`, but as a part of a step: the limit of the cache is not looked at."""
+        derived = {self.path(each): (name, each) for name, each in files.items()}
+        wanted = list[Path]()
+
+        def find_missing(paths: Sequence[Path]) -> list[Path]:
+            wanted[:] = [path for path in paths if not self._is_ready(path, derived[path][1])]
+            return wanted
+
+        def build_missing(temporary: list[Path]) -> Iterator[Path] | None:
+            for path in wanted:
+                if path.exists() and not is_intact(path):
+                    self._name_damaged(path)
+            self.built += 1
+            targets = {derived[path][0]: target for path, target in zip(wanted, temporary, strict=True)}
+            finished = build(targets)
+            return None if finished is None else (targets[each] for each in finished)
+
+        hold(self.cache, derived)
+        build_files(list(derived), build_missing, find_missing)
+        _note_use(derived)
+        return {name: self.path(each) for name, each in files.items()}
+
+    def unready(self, files: Iterable[Derived]) -> list[Path]:
+        """Where those of the derived files are that must be built; the others stay while this process lives."""
+        derived = {self.path(each): each for each in files}
+        hold(self.cache, derived)
+        with _locked(list(derived)):
+            unready = [path for path, each in derived.items() if not self._is_ready(path, each)]
+        _note_use(set(derived) - set(unready))
         return unready
+
+    def intact(self, paths: Iterable[Path], drop: bool = False) -> list[Path]:
+        """Those of the files that are there and intact; they count as used, and stay while this process lives.
+
+        With `drop` a damaged one is removed, and a line says so. However many there are, one is locked at a time.
+        """
+        wanted, found = list(paths), list[Path]()
+        hold(self.cache, wanted)
+        for path in wanted:
+            with _locked([path]):
+                if is_intact(path):
+                    found.append(path)
+                    _note_use([path])
+                elif drop and path.exists():
+                    self._name_damaged(path)
+                    remove_tree(path)
+        return found
+
+    def _is_ready(self, path: Path, derived: Derived) -> bool:
+        """Whether a file that is locked is intact, and all of its parts are."""
+        if not is_intact(path):
+            return False
+        parts = derived.parts(path)
+        return len(self.intact(parts)) == len(parts)
+
+    def _name_damaged(self, path: Path) -> None:
+        self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
 
     def _keep_to_limit(self) -> None:
         limit = size_limit(self.cache)
@@ -135,7 +187,16 @@ class Workspace:
         print(line, file=sys.stderr)
 
 
-def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], Iterator[Path] | None]) -> list[Path]:
+def missing(paths: Sequence[Path]) -> list[Path]:
+    """Those of `paths` that are not there, or damaged."""
+    return [path for path in paths if not is_intact(path)]
+
+
+def build_files(
+    paths: Sequence[Path],
+    builder: Callable[[list[Path]], Iterator[Path] | None],
+    find_missing: Callable[[Sequence[Path]], list[Path]] = missing,
+) -> list[Path]:
     """Build the files that are missing or damaged; processes that want the same one wait for one of them to build it.
 
     Parameters
@@ -143,12 +204,14 @@ def build_files(paths: Sequence[Path], builder: Callable[[list[Path]], Iterator[
     paths
         Wanted files.
     builder
-        Called with temporary names for those, in the order of ``missing(paths)``, and writes them. Each then gets a
-        checksum and is renamed into place, so that a half-written file never has a final name: those that it yields at
-        once, the others after all are written.
+        Called with temporary names for those, in the order of ``find_missing(paths)``, and writes them. Each then gets
+        a checksum and is renamed into place, so that a half-written file never has a final name: those that it yields
+        at once, the others after all are written.
+    find_missing
+        Which of `paths` are to be built.
     """
     with _locked(paths):
-        wanted = missing(paths)
+        wanted = find_missing(paths)
         for path in wanted:  # what a builder that was killed left behind
             for left in path.parent.glob(f"{path.name}.*.partial*"):
                 remove_tree(left)
@@ -179,8 +242,3 @@ def _note_use(paths: Iterable[Path]) -> None:
     """Those that were not used for longest are removed first; a file's time of use is that of its checksum."""
     for path in paths:
         os.utime(checksum_file(path))
-
-
-def missing(paths: Sequence[Path]) -> list[Path]:
-    """Those of `paths` that are not there, or damaged."""
-    return [path for path in paths if not is_intact(path)]

@@ -1,55 +1,121 @@
-"""Precomputed activations: what a frozen body makes of every image, written once."""
+"""Precomputed activations: what a frozen body makes of every image, computed once and kept by the image's content."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from unfreeze.models.images.backbones import Body
-from unfreeze.models.images.batches import ImageBatches
-from unfreeze.models.images.row_file import RowWriter
-from unfreeze.models.training.batches import in_order
+from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
+from unfreeze.models.images.row_shards import RowStore, missing_lots
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import digest
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.workspace import Workspace, key_of
 
-ACTIVATIONS_VERSION = 2
+if TYPE_CHECKING:
+    from unfreeze.models.images.data import ImageData
+
+ACTIVATIONS_VERSION = 3
 """Raise it when the same inputs would give other activations; it is part of a cache key."""
+FORWARD_SIZE = 64
+"""Images in every forward pass on an accelerator; `CPU_FORWARD_SIZE` on a CPU."""
+
+View = tuple[str, int]
+"""A split and the number of a view: 0 is plain, others are random but fixed."""
+
+
+def precompute(
+    data: "ImageData", learner: Learner, position: int, views: Sequence[View], workspace: Workspace
+) -> dict[View, Path]:
+    """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
+
+    Kept are float32 rows of D numbers, 4 D bytes each (10 KB for efficientnet-lite0), under the body's weights and
+    buffers by content, how the images were made, the preprocessing, the number format, for augmented views the
+    augmentation, and the image's content: so runs with other seeds and splits share them, an added image costs one
+    forward pass, and one that moved to another split none. Shards are published as they are full; a kill loses one.
+
+    On a CPU a row is a function of all these and of libraries and the number of threads, to the last bit. Libraries
+    choose their ways by the size of a batch, so every forward pass has the same, the last one of a shard being filled
+    up; and in a pass of a fixed size the other images, and the place among them, change nothing. A computation that was
+    interrupted therefore gives the bits of one that was not, as does one that found a part of its rows. On accelerators
+    rows agree to within rounding.
+
+    Memory: the images of one forward pass and 128 rows, whatever the number of images, of which hashes are held, and
+    of one view at a time where its rows are.
+    """
+    weights, features = digest(learner.network.body), cast(Body, learner.network.body).features
+    contents = {split: data.contents(split) for split, _ in views}
+    named = {f"{split}/{view}": (split, view) for split, view in views}
+    frozen = cache(partial(data.frozen_body, learner, position))
+    store_of = partial(_store, data, weights, features, position, workspace)
+
+    def build(wanted: dict[str, Path]) -> Iterator[str]:
+        total, done = sum(len(set(contents[named[name][0]])) for name in wanted), 0
+
+        def rows(
+            images: ImageBatches, numbers: Mapping[str, int], shard: Sequence[str], names: Sequence[str]
+        ) -> Iterator[Mapping[str, np.ndarray]]:
+            nonlocal done
+            chosen = torch.tensor([numbers[content] for content in shard])
+            for made in forward(frozen(), images, chosen, data.precision):
+                yield {names[0]: made}
+                done += len(made)
+                advance(done, total)
+
+        with workspace.progress("Precomputing activations") as advance:
+            for name, path in wanted.items():  # one view after the other, for the memory of where its rows are
+                split, view = named[name]
+                store = store_of((split, view))
+                numbers = {content: number for number, content in enumerate(contents[split])}
+                lots = missing_lots({name: store}, contents[split])
+                done += len(numbers) - sum(len(lot.contents) for lot in lots)
+                images = data.images(position, split, view)
+                for lot in lots:
+                    lot.write(partial(rows, images, numbers))
+                store.write_list(path, contents[split])
+                yield name
+
+    files = {name: store_of(view).list_of(contents[view[0]]) for name, view in named.items()}
+    stage = data.params.recipe[position].name
+    paths = workspace.derive(f"precompute activations for {stage}", files, build)
+    return {view: paths[name] for name, view in named.items()}
 
 
 @torch.no_grad()
-def precompute(
-    body: Body,
-    images: ImageBatches,
-    precision: Precision,
-    path: Path,
-    metadata: dict[str, str],
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write the activations of one view of every image.
+def forward(body: Body, images: ImageBatches, rows: torch.Tensor, precision: Precision) -> Iterator[np.ndarray]:
+    """What a body makes of images, pass by pass: (n, D) float32, pooled.
 
     Parameters
     ----------
     body
         Frozen: put into evaluation mode here, so that the activations equal the frozen network's.
     images
-        The rows and their fixed view.
+        With the fixed view to take.
+    rows
+        Which of them, (N,) int64. Every pass has the same size; the last one is filled up with copies of its first.
     precision
-        Number formats; inference is used. Activations are pooled and kept in float32.
-    path
-        File to write: (N, D) float32 rows, 4 D bytes each (10 KB for efficientnet-lite0).
-    metadata
-        Texts kept in the file.
-    progress
-        Called with (rows done, all rows) after every batch.
+        Number formats; inference is used.
     """
     body.to(images.device).to(memory_format=torch.channels_last).eval()
+    size = CPU_FORWARD_SIZE if images.device.type == "cpu" else FORWARD_SIZE
+    for part in rows.split(size):
+        inputs, _ = images.gather(torch.cat([part, part[:1].expand(size - len(part))]), None)
+        with precision.autocast(training=False):
+            activations = body(inputs)
+        yield activations[: len(part)].float().cpu().numpy()
 
-    done = 0
-    with RowWriter(path, body.features, np.float32, metadata) as writer:
-        for inputs, _ in in_order(images):
-            with precision.autocast(training=False):
-                activations = body(inputs)
-            writer.append(activations.float().cpu().numpy())
-            done += len(inputs)
-            if progress is not None:
-                progress(done, len(images))
+
+def _store(data: "ImageData", weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
+    """Where the activations of a view of images are, whichever split they are in."""
+    params, images, number = data.params, data.cache(position), view[1]
+    numbers = [data.device.type, str(data.precision.inference)]
+    preprocessing = [data.preprocessing.mean, data.preprocessing.std]
+    of_read_images = {"alternate_flips", "mix", "mix_alpha"}
+    augmented = [number, params.augment.model_dump(exclude=of_read_images)] if number else [0]
+    made = [weights, params.model.backbone, images.key, preprocessing, numbers, augmented, ACTIVATIONS_VERSION]
+    metadata = {"split": view[0], "view": str(number), "size": str(images.size)}
+    return RowStore(workspace, "activations", key_of(made), features, np.float32, metadata)

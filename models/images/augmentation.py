@@ -1,5 +1,6 @@
 """Random views: one fused affine warp and a change of light per image, on the training device; and their average."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -22,9 +23,14 @@ def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> 
     ``RandomLighting``) always change. Contrast is drawn so that a factor and its inverse are equally likely.
     """
     draws = torch.rand(count, len(COLUMNS), generator=generator)
-    applies = torch.rand(count, generator=generator) < 0.75
+    return _views_of(draws, torch.rand(count, generator=generator), augment)
+
+
+def _views_of(draws: torch.Tensor, rotates: torch.Tensor, augment: AugmentSpec) -> torch.Tensor:
+    """Views (count, 8) of uniform numbers (count, 8) and (count,) in 0..1."""
     if augment.preset == "none":
-        return plain_views(count)
+        return plain_views(len(draws))
+    applies = rotates < 0.75
     flips = augment.preset in ("side_on", "top_down")
     signed = 2 * draws - 1
     contrast = signed[:, 7] * augment.max_lighting
@@ -57,11 +63,21 @@ def plain_views(count: int) -> torch.Tensor:
     return torch.tensor([0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.float32).repeat(count, 1)
 
 
-def numbered_view(view: int, count: int, augment: AugmentSpec) -> torch.Tensor:
-    """The parameters (count, 8) of view number `view` of every image: 0 is plain, others are random but fixed."""
+def numbered_view(view: int, contents: Sequence[str], augment: AugmentSpec) -> torch.Tensor:
+    """The parameters (N, 8) of view number `view` of images: 0 is plain, others are random but fixed.
+
+    They are drawn by the hash of the image's content, as `draw_views` draws: an image has the same ones in every data
+    set, at every place in it, and so have copies of it.
+    """
     if view == 0:
-        return plain_views(count)
-    return draw_views(count, augment, torch.Generator().manual_seed(VIEW_SEED + view))
+        return plain_views(len(contents))
+    drawn = b"".join(
+        hashlib.blake2b(f"{VIEW_SEED} {view} {content}".encode(), digest_size=4 * (len(COLUMNS) + 1)).digest()
+        for content in contents
+    )
+    numbers = np.frombuffer(drawn, "<u4").reshape(-1, len(COLUMNS) + 1) >> 8  # as many bits as float32 has
+    draws = torch.from_numpy(numbers.astype(np.float32) / 2**24)
+    return _views_of(draws[:, :-1], draws[:, -1], augment)
 
 
 def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.cache import ImageCache
 from unfreeze.models.images.classifier import normalise
 from unfreeze.models.images.mixing import mix_batch
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.specs import AugmentSpec
 
 CPU_FORWARD_SIZE = 16
@@ -87,7 +87,7 @@ class ActivationBatches:
     Parameters
     ----------
     views
-        One file per view, each with N rows in the same order. With several, training draws one per row and visit.
+        One list per view, each with N rows in the same order. With several, training draws one per row and visit.
     targets
         Class of each row, (N,) int64.
     device, batch_size
@@ -96,7 +96,9 @@ class ActivationBatches:
 
     precomputed, epoch = True, 0
 
-    def __init__(self, views: Sequence[RowFile], targets: np.ndarray, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self, views: Sequence[ShardedRows], targets: np.ndarray, device: torch.device, batch_size: int
+    ) -> None:
         self.views, self.targets = views, torch.from_numpy(targets)
         self.device, self.batch_size, self.forward_size = device, batch_size, max(batch_size, 1024)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze.models.images.linear_head import choose_strength, fit_linear_head
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.modality import ActivationsOf, Candidate
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
@@ -77,4 +77,4 @@ def _activations(data: "ImageData", positions: Sequence[int], activations_of: Ac
         if data.sizes[position] == data.sizes[positions[-1]]:
             files |= {view: path for (split, view), path in activations_of(position).items() if split == "train"}
     rows = np.arange(len(data.rows["train"]))
-    return [RowFile(path).gather(rows).numpy() for _, path in sorted(files.items())]
+    return [ShardedRows(path).gather(rows).numpy() for _, path in sorted(files.items())]

@@ -14,7 +14,7 @@ import torch
 from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import SHIFT, ImageSample, image_drift, image_statistics, shown_shift
 from unfreeze.models.findings import Findings
-from unfreeze.models.images.activations import ACTIVATIONS_VERSION, precompute
+from unfreeze.models.images.activations import View, precompute
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
 from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
@@ -26,7 +26,7 @@ from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
-from unfreeze.models.images.row_file import RowFile
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
 from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
@@ -36,13 +36,11 @@ from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
-from unfreeze.models.training.network import Network, State, digest
+from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training.suggestions import LrPrior
-from unfreeze.models.workspace import Advance, Derived, Workspace, key_of
+from unfreeze.models.workspace import Workspace
 
-View = tuple[str, int]
-"""A split and the number of a view: 0 is plain, others are random but fixed."""
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
 """Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
 MOST_ROWS_SHOWN = 500
@@ -125,6 +123,11 @@ class ImageData(TrainingData):
         """Index, and the images at the stage's size."""
         return f"{self.prepared.digest} {Path(self.prepared.files[str(self.sizes[position])]).stem}"
 
+    def contents(self, split: str) -> list[str]:
+        """Hashes of the contents of a split's images."""
+        hashes: list[str] = self.index.rows["content"].take(self.rows[split]).to_pylist()
+        return hashes
+
     def cache(self, position: int) -> ImageCache:
         """Images of all rows at the size of stage `position`."""
         return self._caches[self.sizes[position]]
@@ -133,7 +136,7 @@ class ImageData(TrainingData):
         """Images of a split at the size of stage `position`, with the fixed view of that number if one is given."""
         fixed = None
         if view:
-            fixed = numbered_view(view, len(self.index), self.params.augment)[torch.from_numpy(self.rows[split])]
+            fixed = numbered_view(view, self.contents(split), self.params.augment)
         return ImageBatches(
             self.cache(position),
             self.rows[split],
@@ -160,35 +163,13 @@ class ImageData(TrainingData):
         return partial(self.images, position, split)
 
     def _activations(self, split: str, views: Iterable[int], activations: Activations) -> ActivationBatches:
-        files = [RowFile(activations[split, view]) for view in views]
+        files = [ShardedRows(activations[split, view]) for view in views]
         return ActivationBatches(files, self.targets(split), self.device, self.batch_size)
 
     def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[View, Path]:
-        """Write the views that stage `position` reads and that are missing.
-
-        Their keys hold the body's weights and buffers by content, the images, the rows, the preprocessing, the number
-        format, and for augmented views the augmentation: not the seed, so that runs with other seeds share them.
-        """
-        stage = self.params.recipe[position]
-        views = wanted_activations(stage, self.params.tta.n_aug, self._judged_splits())
-        if not views:
-            return {}
-        body = cast(Body, learner.network.body)
-        files = {f"{split}/{view}": derived for (split, view), derived in self._derived(body, position, views).items()}
-
-        def build(wanted: dict[str, Path]) -> Iterator[str]:
-            total, done = sum(len(self.rows[name.split("/")[0]]) for name in wanted), 0
-            folded = self.frozen_body(learner, position)
-            with workspace.progress("Precomputing activations") as advance:
-                for name, path in wanted.items():
-                    split, _, view = name.partition("/")
-                    report = partial(_advance_from, advance, done, total)
-                    self.write_view(folded, position, (split, int(view)), path, report)
-                    done += len(self.rows[split])
-                    yield name  # a kill loses the view under way, not those before
-
-        paths = workspace.derive(f"precompute activations for {stage.name}", files, build)
-        return {view: paths[f"{view[0]}/{view[1]}"] for view in views}
+        """Make sure that the views which stage `position` reads are there: see `activations.precompute`."""
+        views = wanted_activations(self.params.recipe[position], self.params.tta.n_aug, self._judged_splits())
+        return precompute(self, learner, position, views, workspace) if views else {}
 
     def frozen_body(self, learner: Learner, position: int) -> Body:
         """The body with its batch norms folded into its convolutions."""
@@ -198,27 +179,6 @@ class ImageData(TrainingData):
 
     def _judged_splits(self) -> list[str]:
         return [split for split in ("valid", "test") if len(self.rows[split])]
-
-    def _derived(self, body: Body, position: int, views: Sequence[View]) -> dict[View, Derived]:
-        params, images = self.params, Path(self.prepared.files[str(self.sizes[position])]).stem
-        numbers = [self.device.type, str(self.precision.inference)]
-        preprocessing = [self.preprocessing.mean, self.preprocessing.std]
-        fixed = [digest(body), params.model.backbone, images, preprocessing, numbers, ACTIVATIONS_VERSION]
-        of_read_images = {"alternate_flips", "mix", "mix_alpha"}
-        augmented = params.augment.model_dump(exclude=of_read_images)
-        return {
-            (split, view): Derived(
-                "activations", key_of(fixed, self.rows[split].tolist(), [view, augmented] if view else [0])
-            )
-            for split, view in views
-        }
-
-    def write_view(
-        self, body: Body, position: int, view: View, path: Path, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        """Write the activations of one view of a split at the size of stage `position`."""
-        metadata = {"split": view[0], "view": str(view[1]), "size": str(self.sizes[position])}
-        precompute(body, self.images(position, *view), self.precision, path, metadata, progress)
 
     # --- what is shown
 
@@ -319,7 +279,7 @@ class ImageData(TrainingData):
 
     def plain_activations(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """Of training and then validation rows, without augmentation: (N, D) float32, and their targets."""
-        files = [RowFile(activations[split, 0]) for split in ("train", "valid")]
+        files = [ShardedRows(activations[split, 0]) for split in ("train", "valid")]
         rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
         return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
 
@@ -358,7 +318,3 @@ class ImageData(TrainingData):
         defined = [name for name in self.target.headline if f"valid/{name}_tta" in metrics]
         shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in defined)
         return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
-
-
-def _advance_from(advance: Advance, before: int, total: int, rows: int, _: int) -> None:
-    advance(before + rows, total)

@@ -19,7 +19,6 @@ from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_o
 from unfreeze.models.images.path_tables import shortened
 from unfreeze.models.images.sources import ListedFile, Listing
 from unfreeze.models.images.splits import deal_sides, draw_sides
-from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target
@@ -125,22 +124,6 @@ class Index:
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
         return cls(rows.replace_schema_metadata(None), rejected, classes, digest, multiple)
-
-
-def hash_file(path: Path) -> str:
-    """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
-    if irregular_kind(path) is not None:
-        return ""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, _blake2b).hexdigest()
-    except OSError:
-        return ""
-
-
-def hash_files(paths: Sequence[Path], threads: int) -> list[str]:
-    """Hash the content of files, as `hash_file` does, in the order of `paths`."""
-    return list(map_in_order(hash_file, paths, threads, in_flight=16 * threads))
 
 
 def build_index(

@@ -16,14 +16,15 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.explanation import Explanation
 from unfreeze.models.images.backbones import check_backbone, load_body, preprocessing_of
 from unfreeze.models.images.batches import ImageBatches
-from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, build_image_caches
+from unfreeze.models.images.cache import ImageCache, build_image_caches, image_store
 from unfreeze.models.images.classifier import HEADS
+from unfreeze.models.images.content import hash_file, hash_files
 from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.explain import explain_images
-from unfreeze.models.images.index import Index, build_index, hash_file, hash_files
+from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
@@ -129,17 +130,16 @@ class Images(Modality):
 
     def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
         """Side in pixels -> image cache."""
-        preprocessing = preprocessing_of(params.model)
-        content = index.rows["content"].to_pylist()
-        settings = (params.data.fit, preprocessing.interpolation, CACHE_VERSION)
+        preprocessing, fit = preprocessing_of(params.model), params.data.fit
+        contents, interpolation = index.rows["content"].to_pylist(), preprocessing.interpolation
         sizes = sorted(set(image_sizes(params, index, preprocessing)))
-        files = {str(size): Derived("images", key_of(content, size, settings)) for size in sizes}
+        files = {str(size): image_store(workspace, size, fit, interpolation).list_of(contents) for size in sizes}
 
         def build(wanted: dict[str, Path]) -> None:
             targets = {int(size): path for size, path in wanted.items()}
-            fit, limit = params.data.fit, params.data.max_megapixels
+            limit = params.data.max_megapixels
             with workspace.progress("Resizing images") as advance:
-                build_image_caches(index, targets, fit, preprocessing.interpolation, limit, THREADS, advance)
+                build_image_caches(index, targets, fit, interpolation, limit, THREADS, workspace, advance)
 
         return {size: str(path) for size, path in workspace.derive("resize images", files, build).items()}
 

@@ -57,35 +57,57 @@ class RowWriter:
 class RowFile:
     """A file that `RowWriter` completed, memory-mapped: opening is instant, and only the rows asked for are read.
 
-    It has the `width` and `metadata` that it was written with. A `UserError` if it is incomplete, damaged or of another
-    kind.
+    It has the `width` and `metadata` that it was written with, and its record batches as `blocks`, arrays (n, width) on
+    the mapped file, of which all but the last have as many rows. A `UserError` if it is incomplete, damaged or of
+    another kind.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(pa.py_buffer(_mapped(path)))
             columns = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
             self.width = int(reader.schema.field(0).type.list_size)
-        except (pa.ArrowInvalid, OSError, AttributeError) as error:
+        except (pa.ArrowInvalid, OSError, RuntimeError, AttributeError) as error:
             raise UserError(f"{path} is not a complete cache file ({error}); delete it and run again") from error
         self.metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
         # Views on the mapped file: nothing is read yet.
-        self._batches = [column.values.to_numpy(zero_copy_only=True).reshape(-1, self.width) for column in columns]
-        self._rows = sum(map(len, self._batches))
+        self.blocks = [column.values.to_numpy(zero_copy_only=True).reshape(-1, self.width) for column in columns]
 
     def __len__(self) -> int:
-        return self._rows
+        return sum(map(len, self.blocks))
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Copy the rows (B,) int64, in any order, repeats allowed, as (B, width) of the file's dtype.
 
         An `IndexError` if a row is negative or past the end.
         """
-        wanted = np.asarray(rows, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._rows:
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a file of {self._rows}")
-        out = np.empty((len(wanted), self.width), self._batches[0].dtype)
-        batches, offsets = np.divmod(wanted, len(self._batches[0]))
-        for position, (batch, offset) in enumerate(zip(batches.tolist(), offsets.tolist(), strict=True)):
-            out[position] = self._batches[batch][offset]
-        return torch.from_numpy(out)
+        blocks, offsets = np.divmod(within(rows, len(self)), len(self.blocks[0]))
+        return gather_from(self.blocks, blocks, offsets)
+
+
+def within(rows: np.ndarray | torch.Tensor, count: int) -> np.ndarray:
+    """Row numbers (B,) as int64; an `IndexError` if one is negative or not below `count`."""
+    wanted = np.asarray(rows, dtype=np.int64)
+    if wanted.size and not 0 <= wanted.min() <= wanted.max() < count:
+        raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a file of {count}")
+    return wanted
+
+
+def gather_from(blocks: list[np.ndarray], numbers: np.ndarray, offsets: np.ndarray) -> torch.Tensor:
+    """Copy rows, given as the number of the block and the row in it, (B,) each, as (B, width)."""
+    out = np.empty((len(numbers), blocks[0].shape[1]), blocks[0].dtype)
+    for position, (number, offset) in enumerate(zip(numbers.tolist(), offsets.tolist(), strict=True)):
+        out[position] = blocks[number][offset]
+    return torch.from_numpy(out)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """A file's bytes, mapped into memory.
+
+    Not by Arrow or Python, whose maps keep their file open: a large data set has more shards than a process may have
+    open files. The map is private: what is written to it never reaches the file.
+    """
+    size = path.stat().st_size
+    if not size:
+        raise OSError("it is empty")
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

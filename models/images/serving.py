@@ -21,6 +21,7 @@ from unfreeze.models.images.augmentation import apply_views, average_views, numb
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
 from unfreeze.models.images.classifier import HEADS, normalise, normalise_bytes
+from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
@@ -145,7 +146,7 @@ class ImagePredictor:
         Parameters
         ----------
         images
-            All of them: the random views of test-time augmentation go by position, and by how many there are.
+            The random views of test-time augmentation go by an image's content, whichever others there are.
         tta
             Whether to average the plain view with random ones, as the evaluation did: `evaluation.predict_views`.
 
@@ -186,16 +187,16 @@ class ImagePredictor:
             With probabilities (n, C) float64.
         """
         numbers = range(1, self.tta.n_aug + 1) if tta else ()
-        views = [numbered_view(number, len(images), self.augment) for number in numbers]
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             pixels = self._pixels(squares)
             plain = self._classify(normalise_bytes(pixels, self.preprocessing))
-            if not views:
+            if not numbers:
                 return plain
-            images = pixels.float().div_(255)
-            augmented = [apply_views(images, view[torch.from_numpy(positions)]) for view in views]
-            others = [self._classify(normalise(view, self.preprocessing)) for view in augmented]
+            shares = pixels.float().div_(255)
+            contents = [hash_image(images[position]) for position in positions]
+            views = [numbered_view(number, contents, self.augment) for number in numbers]
+            others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
             return average_views(plain, others, self.tta.beta)
 
         return self._stream(images, compute, chunk, start)

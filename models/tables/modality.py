@@ -15,7 +15,7 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.images.index import hash_files
+from unfreeze.models.images.content import hash_files
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.explain import Explain

@@ -25,7 +25,7 @@ from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import show_table
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
-PREDICTION_VERSION = 1
+PREDICTION_VERSION = 2
 """Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
 _NAMED = "unfreeze.prediction"
 

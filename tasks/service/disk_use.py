@@ -45,7 +45,7 @@ def disk_use() -> list[Share]:
 def _caches(cache: Path) -> Iterable[Share]:
     used, kinds = in_use(cache), dict[str, list[Cached]]()
     for each in cached_files(cache):
-        kinds.setdefault(each.path.parent.name, []).append(each)
+        kinds.setdefault(each.path.relative_to(cache).parts[0], []).append(each)
     for kind, files in kinds.items():
         free = [each for each in files if each.path.relative_to(cache).as_posix() not in used]
         note = "made again when it is needed" if free else "in use by a running process"

@@ -38,7 +38,7 @@ class FlowWorkspace(Workspace):
         def derive() -> dict[str, str]:
             return {each: str(path) for each, path in Workspace.derive(self, name, files, build).items()}
 
-        is_missing = bool(self.unready(list(paths.values())))
+        is_missing = bool(self.unready(files.values()))
         settings = {"persist_result": True, "cache_key_fn": cache_key, "refresh_cache": is_missing}
         as_task(name, derive, **settings)
         return paths

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.images.cache import ImageCache, build_image_caches
+from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.modality import Prepared
 from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
@@ -20,6 +21,7 @@ from unfreeze.models.training.losses import cross_entropy
 from unfreeze.models.training.metrics import accuracy
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.workspace import Workspace
 
 CPU = torch.device("cpu")
 FP32 = Precision("cpu", torch.float32, torch.float32)
@@ -160,8 +162,8 @@ def tiny_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 def tiny_caches(tiny_index: Index, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Caches of those images at 32 and 48 pixels."""
     folder = tmp_path_factory.mktemp("caches")
-    paths = {size: folder / str(size) for size in (32, 48)}
-    build_image_caches(tiny_index, paths, "crop", "bilinear", 100, threads=1)
+    paths = {size: folder / "cache" / "images" / f"{size}.arrow" for size in (32, 48)}
+    build_image_caches(tiny_index, paths, "crop", "bilinear", 100, 1, Workspace(folder))
     return paths
 
 

@@ -18,9 +18,9 @@ KB = 1000
 
 def cached(cache: Path, name: str, size: int, used: float) -> Path:
     """A cached file of this size, last used at this time."""
-    (cache / "things").mkdir(parents=True, exist_ok=True)
     path = cache / "things" / name
-    partial = path.with_name(f"{name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(bytes(size))
     publish(partial, path)
     os.utime(checksum_file(path), (used, used))
@@ -35,6 +35,20 @@ def test_what_was_not_used_for_longest_goes_first_and_no_more_than_needed(tmp_pa
     assert is_intact(old)
     assert is_intact(new)
     assert evict(tmp_path, 90 * KB) == []
+
+
+def test_files_in_folders_of_a_kind_count_by_themselves_and_those_of_a_derived_folder_as_one(tmp_path: Path) -> None:
+    shards = [cached(tmp_path, f"folder/{name}", 40 * KB, used) for name, used in [("a", 2), ("b", 1)]]
+    partial = tmp_path / "models" / "m.partial"
+    partial.mkdir(parents=True)
+    for name in ("weights", "weights.xxh3"):
+        (partial / name).write_bytes(bytes(KB))
+    publish(partial, tmp_path / "models" / "m")
+    assert {each.path: each.size for each in cached_files(tmp_path)} == {
+        **dict.fromkeys(shards, 40 * KB),
+        tmp_path / "models" / "m": 2 * KB,
+    }
+    assert [each.path for each in evict(tmp_path, 50 * KB)] == [shards[1]]
 
 
 def test_a_file_that_this_process_uses_stays(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.content import hash_file, hash_files
 from unfreeze.models.images.decode import UnreadableImage, check_image, read_image
-from unfreeze.models.images.index import build_index, hash_file, hash_files
+from unfreeze.models.images.index import build_index
 from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.streaming import stream
 from unfreeze.models.regular_files import irregular_kind

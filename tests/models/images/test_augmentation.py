@@ -4,10 +4,12 @@ from collections import Counter
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from scipy.stats import ks_2samp
 
 from unfreeze.models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
 from unfreeze.models.specs import AugmentSpec
 
+HASHES = [f"{number:032x}" for number in range(3000)]
 IMAGES = torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
 
@@ -146,14 +148,34 @@ def test_more_contrast_is_as_likely_as_less():
 
 def test_numbered_views_are_the_same_in_every_call_whatever_the_global_seed():
     torch.manual_seed(1)
-    once = numbered_view(3, 6, AugmentSpec())
+    once = numbered_view(3, HASHES[:6], AugmentSpec())
     state = torch.manual_seed(2).get_state()
-    assert torch.equal(numbered_view(3, 6, AugmentSpec()), once)
+    assert torch.equal(numbered_view(3, HASHES[:6], AugmentSpec()), once)
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_numbered_view_belongs_to_a_content_wherever_it_is():
+    every = numbered_view(2, HASHES, AugmentSpec())
+    assert torch.equal(numbered_view(2, HASHES[7:3:-1], AugmentSpec()), every[4:8].flip(0))
+    assert numbered_view(2, [], AugmentSpec()).shape == (0, len(COLUMNS))
+
+
+@pytest.mark.parametrize("preset", ["side_on", "top_down", "basic"])
+def test_numbered_views_are_distributed_as_fresh_ones(preset):
+    """Kolmogorov-Smirnov by column, at a level that one of a thousand such tests would exceed by chance."""
+    spec = AugmentSpec(preset=preset, max_rotate=40, max_lighting=0.5)
+    fresh = draw_views(len(HASHES), spec, generator(1))
+    for view in (1, 2):
+        numbered = numbered_view(view, HASHES, spec)
+        for name in COLUMNS:
+            assert ks_2samp(column(numbered, name), column(fresh, name), method="asymp").pvalue > 1e-4, name
+    one, two = (numbered_view(view, HASHES, AugmentSpec())[:, 3:] for view in (1, 2))
+    together = torch.corrcoef(torch.cat([one, two], dim=1).T) - torch.eye(10)
+    assert together.abs().max() < 0.1  # neither columns nor views depend on each other
+
+
 def test_numbered_views_differ_except_for_the_plain_one():
-    made = [numbered_view(view, 6, AugmentSpec()) for view in range(4)]
+    made = [numbered_view(view, HASHES[:6], AugmentSpec()) for view in range(4)]
     assert torch.equal(made[0], plain_views(6))
     assert all(not torch.equal(made[one], made[two]) for one in range(4) for two in range(one))
 

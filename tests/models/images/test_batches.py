@@ -9,9 +9,10 @@ from unfreeze.models.images.augmentation import apply_views, draw_views, numbere
 from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache
-from unfreeze.models.images.row_file import RowFile, RowWriter
+from unfreeze.models.images.row_shards import RowStore, ShardedRows, missing_lots
 from unfreeze.models.specs import AugmentSpec
 from unfreeze.models.training.batches import in_order
+from unfreeze.models.workspace import Workspace
 
 CPU = torch.device("cpu")
 ROWS = np.array([5, 0, 38, 17, 21, 9])
@@ -24,10 +25,14 @@ def images(cache: ImageCache, fixed_views: torch.Tensor | None = None) -> ImageB
     return ImageBatches(cache, ROWS, TARGETS, 4, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
 
 
-def written(path: Path, rows: np.ndarray) -> RowFile:
-    with RowWriter(path, rows.shape[1], np.float32, {}) as writer:
-        writer.append(rows)
-    return RowFile(path)
+def written(folder: Path, name: str, rows: np.ndarray) -> ShardedRows:
+    store = RowStore(Workspace(folder), "views", name, rows.shape[1], np.float32, {})
+    contents = [str(number) for number in range(len(rows))]
+    for lot in missing_lots({name: store}, contents):
+        lot.write(lambda _, names: iter([{names[0]: rows}]))
+    path = store.workspace.path(store.list_of(contents))
+    store.write_list(path, contents)
+    return ShardedRows(path)
 
 
 def normalised(shares: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,7 @@ def test_every_visit_shows_another_view(tiny_cache):
 
 
 def test_a_fixed_view_belongs_to_its_row(tiny_cache):
-    views = numbered_view(1, 6, AUGMENT)
+    views = numbered_view(1, list("abcdef"), AUGMENT)
     batches = images(tiny_cache, views)
     together, _ = batches.gather(torch.arange(6), None)
     shares = tiny_cache.gather(ROWS).float() / 255
@@ -77,10 +82,10 @@ def test_images_in_order_are_the_rows_in_order(tiny_cache):
 
 
 @pytest.fixture
-def views(tmp_path) -> list[RowFile]:
+def views(tmp_path) -> list[ShardedRows]:
     """Three views of six rows: 10 times the row plus the number of the view."""
     return [
-        written(tmp_path / str(view), np.repeat(10 * np.arange(6, dtype=np.float32)[:, None] + view, 2, axis=1))
+        written(tmp_path, str(view), np.repeat(10 * np.arange(6, dtype=np.float32)[:, None] + view, 2, axis=1))
         for view in range(3)
     ]
 

@@ -10,6 +10,7 @@ from unfreeze.models.images.evaluation import (
 )
 from unfreeze.models.specs import TtaSpec
 from unfreeze.models.targets import SingleLabel
+from unfreeze.models.workspace import Workspace
 
 RANDOM = np.random.default_rng(0)
 PLAIN, *AUGMENTED = RANDOM.dirichlet(np.ones(3), (5, 6))
@@ -55,9 +56,7 @@ def test_probabilities_are_averaged_over_views_in_the_rows_order(tiny_recipe):
 
 def test_evaluating_from_activations_gives_the_same(tiny_recipe, tmp_path):
     learner = tiny_recipe.learner()
-    files = {("valid", view): tmp_path / str(view) for view in range(3)}
-    for view, path in files.items():
-        tiny_recipe.write_view(learner.network.body, 0, view, path)
+    files = tiny_recipe.precompute(learner, 0, Workspace(tmp_path))
     results = [
         predict_views(learner, tiny_recipe.evaluation_views(0, "valid", activations), TtaSpec(n_aug=2))
         for activations in ({}, files)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
-from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.content import hash_files
+from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part

@@ -10,8 +10,9 @@ from PIL import Image
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
+from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.copies import FEWEST, unite_copies
-from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.modality import Images
 from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
 from unfreeze.models.label_sets import join

@@ -9,6 +9,7 @@ from unfreeze.models.images.data import image_sizes, wanted_activations
 from unfreeze.models.specs import DataSpec, Stage, TrainImages
 from unfreeze.models.targets import SingleLabel
 from unfreeze.models.training.loop import fit
+from unfreeze.models.workspace import Workspace
 
 PREPROCESSING = Preprocessing((0.5,) * 3, (0.5,) * 3, "bilinear", 160)
 
@@ -65,7 +66,7 @@ def test_the_splits_are_those_of_the_index(tiny_recipe, tiny_index):
 
 
 def test_a_numbered_view_of_an_image_does_not_depend_on_its_split(tiny_recipe, tiny_index):
-    every = numbered_view(2, len(tiny_index), tiny_recipe.params.augment)
+    every = numbered_view(2, tiny_index.rows["content"].to_pylist(), tiny_recipe.params.augment)
     for split in ("train", "valid"):
         fixed = tiny_recipe.images(0, split, 2).fixed_views
         assert torch.equal(fixed, every[torch.from_numpy(tiny_recipe.rows[split])])
@@ -75,13 +76,10 @@ def test_a_numbered_view_of_an_image_does_not_depend_on_its_split(tiny_recipe, t
 @pytest.fixture(scope="module")
 def files(tiny_recipe, tmp_path_factory):
     """Activations of every view that the first two stages read, each row's first number telling which."""
-    body, folder = tiny_recipe.learner().network.body, tmp_path_factory.mktemp("activations")
-    made = {}
-    for position in (0, 1):
-        for view in wanted_activations(tiny_recipe.params.recipe[position], n_aug=1):
-            made[view] = folder / f"{view[0]}-{view[1]}"
-            tiny_recipe.write_view(body, position, view, made[view])
-    return made
+    learner, workspace = tiny_recipe.learner(), Workspace(tmp_path_factory.mktemp("activations"))
+    return {
+        view: path for position in (0, 1) for view, path in tiny_recipe.precompute(learner, position, workspace).items()
+    }
 
 
 @pytest.mark.parametrize(("position", "train_views"), [(0, ["0"]), (1, ["1", "2"])])

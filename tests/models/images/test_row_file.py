@@ -39,7 +39,7 @@ def test_wide_rows_come_in_smaller_batches(tmp_path, monkeypatch):
     with RowWriter(tmp_path / "file", 8, "float32", {}) as writer:
         writer.append(rows)
     file = RowFile(tmp_path / "file")
-    assert len(file._batches) == 24
+    assert len(file.blocks) == 24
     np.testing.assert_array_equal(file.gather(np.array([69, 3, 2, 3])), rows[[69, 3, 2, 3]])
 
 

@@ -62,10 +62,13 @@ def test_a_served_model_predicts_what_evaluation_did(saved):
 
 
 def test_test_time_augmentation_is_that_of_the_evaluation(saved):
-    # The views go by the position among all images, as they do in the evaluation's index.
-    averaged = ImagePredictor(saved.folder, "cpu").probabilities(saved.all_paths, tta=True)
+    predictor = ImagePredictor(saved.folder, "cpu")
+    averaged = predictor.probabilities(saved.all_paths, tta=True)
     np.testing.assert_allclose(averaged[saved.valid], saved.averaged, atol=1e-5)
     assert np.abs(saved.averaged - saved.expected).max() > 1e-3
+    # The views go by content: whichever images are beside it, and whether it comes as a file or as bytes.
+    backwards = predictor.probabilities([Path(path).read_bytes() for path in saved.paths[::-1]], tta=True)
+    np.testing.assert_allclose(backwards[::-1], saved.averaged, atol=1e-5)
 
 
 def test_features_are_what_the_head_takes(saved):
