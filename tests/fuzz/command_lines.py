@@ -88,6 +88,6 @@ KIND = Kind(
         lambda line: [word.replace("\0", "") for word in line]  # the system's own interface cannot pass it
     ),
     run,
-    share=2,
+    share=1,
     places=lambda case: ["unfreeze", ": "],
 )

@@ -71,4 +71,4 @@ def run(case: bytes, folder: Path) -> str | None:
     return None
 
 
-KIND = Kind("image files", near(list(seeds())), run, share=20)
+KIND = Kind("image files", near(list(seeds())), run, share=30)

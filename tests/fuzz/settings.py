@@ -165,12 +165,12 @@ _RANGES = st.builds(
 )
 
 KINDS = [
-    Kind("settings files", st.sampled_from(SPECS).flatmap(_files), run_file, share=15, places=lambda case: [": "]),
+    Kind("settings files", st.sampled_from(SPECS).flatmap(_files), run_file, share=10, places=lambda case: [": "]),
     Kind(
         "settings by name",
         _NAMES,
         run_names,
-        share=15,
+        share=10,
         places=lambda case: [": ", *map(repr, case[2])],
         found=[("TrainImages", {}, {"\n": None})],
     ),

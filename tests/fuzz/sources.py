@@ -178,7 +178,7 @@ LISTS = Kind(
     "lists of images",
     st.tuples(_TABLES, _OPTIONS, st.one_of(st.just(b""), near([b"0.png\n3.png\n"]))),
     run_list,
-    share=6,
+    share=8,
     places=lambda case: ["data.", "label_", "source", "list: "],
     found=[((".arrow", _leading_out(_GOOD_FILES[".arrow"])), {}, b"")],
 )

@@ -219,13 +219,13 @@ FILES = Kind(
     "table files",
     st.tuples(_FILES, st.lists(st.sampled_from(["a", "code"]), max_size=1)).map(lambda case: (*case[0], case[1])),
     run_file,
-    share=10,
+    share=12,
 )
 COLUMNS = Kind(
     "tables",
     _PREPARED,
     run_columns,
-    share=1,
+    share=0.7,
     places=lambda case: [""],
     found=[(([("a", "number", 0, {}), ("id", "huge", 0, {})], {"target": ["id"], "task": "regression"}), 40, [])],
 )
