@@ -24,6 +24,7 @@ from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.machine.storage import storage_trouble
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unfreeze: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        trouble = storage_trouble(error)
+        if trouble is None:
+            raise
+        print(f"unfreeze: {trouble}", file=sys.stderr)
+        status = 1
     outcome = sys.modules.get("unfreeze.flows.outcome")
     if outcome is not None and outcome.prefect_is_gone:
         sys.stdout.flush()
@@ -372,7 +379,8 @@ def _finish(state: Any, as_json: bool, shown_by: Callable[[dict[str, Any]], None
     if isinstance(result, UserError):
         raise result
     if isinstance(result, BaseException):
-        print(f"unfreeze: failed: {type(result).__name__}: {result}", file=sys.stderr)
+        failure = storage_trouble(result) or f"failed: {type(result).__name__}: {result}"
+        print(f"unfreeze: {failure}", file=sys.stderr)
         return 1
     return _show(result, as_json, shown_by)
 

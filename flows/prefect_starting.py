@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.machine.storage import storage_trouble
 from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
 
@@ -22,10 +24,16 @@ def prefect_starting() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.raiseExceptions = (
+        False  # Prefect would write to stderr, between our lines, of each line that it cannot send
+    )
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of every repeated request; we tell of an outage
     if knows_a_server():
         yield
         return
     wait_for_server = start_embedded()
     yield
-    wait_for_server()
+    try:
+        wait_for_server()
+    except UserError as error:  # its log knows of a traceback, and the disk of its cause
+        raise UserError(storage_trouble(error) or str(error)) from error

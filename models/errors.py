@@ -1,18 +1,32 @@
 """Errors for users, and lookups by name that end in one."""
 
 import difflib
+import unicodedata
 from collections.abc import Mapping
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
+
+LONGEST = 2_500
+"""Characters of a message."""
+_NOT_SHOWN = ("Cc", "Cs")
+"""Control characters, and halves of characters that no file and no database can keep."""
 
 
 class UserError(ValueError):
     """Invalid input: bad data, a missing file, a setting that cannot work.
 
     The message says what is wrong, where (file, row, field) and what to do; the command line prints it without a
-    traceback and exits with status 2.
+    traceback and exits with status 2. Names and values in it come from anywhere: what a terminal would obey instead of
+    showing is written as an escape, and a message is cut where nobody would read on.
     """
+
+    def __init__(self, message: str) -> None:
+        shown = "".join(
+            each if each == "\n" or unicodedata.category(each) not in _NOT_SHOWN else ascii(each)[1:-1]
+            for each in message[:LONGEST]
+        )
+        super().__init__(f"{shown} ..." if len(message) > LONGEST else shown)
 
 
 def choose(entries: Mapping[str, Entry], name: str, field: str) -> Entry:

@@ -22,6 +22,7 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.explanation import Explanation
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
+from unfreeze.models.overrides import build_spec
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs import Stage, Training
 from unfreeze.models.specs.explain import Explain
@@ -372,14 +373,18 @@ def modality_from(kept: Mapping[str, Any], origin: str) -> Modality:
     UserError
         If they name none, as those of another release or program; names their origin.
     """
-    if "modality" not in kept:
+    if not isinstance(kept.get("modality"), str):
         raise UserError(f"{origin} does not name a kind of data: this release did not write it; train again")
     return modality(kept["modality"])
 
 
 def training_from(settings: Mapping[str, Any], origin: str) -> Training:
     """The spec of stored settings; see `modality_from`."""
-    return modality_from(settings, origin).spec(**settings)
+    spec = modality_from(settings, origin).spec
+    try:
+        return build_spec(spec, settings)
+    except UserError as error:
+        raise UserError(f"{origin} has settings that this release does not know; train again: {error}") from error
 
 
 def modality_in(folder: Path) -> Modality:

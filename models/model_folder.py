@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,6 +90,23 @@ def read_description(folder: Path) -> dict[str, Any]:
     if damaged is not None:
         raise _damaged(folder / damaged)
     return description
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever a folder with another description, or other weights, leads to into a `UserError`.
+
+    Its checksums are right then: somebody changed it, or another release wrote it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # what is built from a description fails in as many ways as there are settings
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(
+            f"the model in {folder} cannot be loaded ({why}); copy or download it again, or train and register it again"
+        ) from error
 
 
 def _damaged(path: Path) -> UserError:

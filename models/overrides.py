@@ -158,6 +158,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _legible(name: str) -> str:
+    """A name as it is, or quoted where it would not be seen."""
+    return name if name.strip() and name.isprintable() else repr(name)
+
+
 def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: Any) -> str:
     parts: list[str] = []
     entry_name = ""
@@ -171,7 +176,7 @@ def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: An
         else:
             continue  # names a branch of a union, not a field
         parts.append(str(part))
-    where = ".".join(parts) + entry_name
+    where = ".".join(map(_legible, parts)) + entry_name
     pattern = ["N" if part.isdecimal() else part for part in parts]
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown setting; {_suggestion(parts, pattern, fields)}"
@@ -214,4 +219,4 @@ def _dotted(name: str, names: list[str]) -> str:
         return matching[0]
     close = matching or difflib.get_close_matches(dotted, [known.split(".")[-1] for known in names], n=1)
     hint = f"; did you mean {' or '.join(each.replace('.', '__') for each in close)}?" if close else ""
-    raise UserError(f"{name}: unknown setting{hint}")
+    raise UserError(f"{_legible(name)}: unknown setting{hint}")

@@ -117,11 +117,12 @@ class Index:
         """Read what `save` wrote; a `UserError` if the file is not an index."""
         try:
             rows = pa.feather.read_table(str(path), memory_map=False)
+            rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
             rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
             digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
         return cls(rows.replace_schema_metadata(None), rejected, classes, digest, multiple)
 

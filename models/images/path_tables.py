@@ -110,6 +110,12 @@ def _texts(column: pa.ChunkedArray) -> pd.Series:
 
 
 def _read_arrow(table: Path) -> pa.Table:
+    read = _read_unchecked(table)
+    read.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
+    return read
+
+
+def _read_unchecked(table: Path) -> pa.Table:
     if table.suffix.lower() == ".parquet":
         return pa.parquet.read_table(str(table))
     try:

@@ -25,7 +25,7 @@ from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
-from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
+from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.targets import Target, target_from
@@ -114,26 +114,27 @@ class ImagePredictor:
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        about = read_description(folder)
-        self.target = target_from(about["target"])
-        self.classes = [str(each) for each in self.target.classes]
-        self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
-        self.preprocessing = Preprocessing(**about["preprocessing"])
-        self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
-        self.device = ready_device(device)
-        self.precision = pick_precision(about["precision"], self.device)
-        model = ModelSpec(**about["model"])
+        with loading(folder):
+            about = read_description(folder)
+            self.target = target_from(about["target"])
+            self.classes = [str(each) for each in self.target.classes]
+            self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
+            self.preprocessing = Preprocessing(**about["preprocessing"])
+            self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
+            self.device = ready_device(device)
+            self.precision = pick_precision(about["precision"], self.device)
+            model = ModelSpec(**about["model"])
 
-        def make() -> Network:
-            body = load_body(model, self.size)
-            self.features_width = body.features
-            head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
-            return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+            def make() -> Network:
+                body = load_body(model, self.size)
+                self.features_width = body.features
+                head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
+                return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
-        self.networks = []
-        for network in load_networks(folder, make):
-            fold_batch_norms(cast(Body, network.body), self.size)
-            self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
+            self.networks = []
+            for network in load_networks(folder, make):
+                fold_batch_norms(cast(Body, network.body), self.size)
+                self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
 
     @property
     def batch_size(self) -> int:

@@ -33,6 +33,8 @@ REGRESSION_VALUES = 20
 MOST_QUANTILES, ROWS_PER_QUANTILE = 1001, 30
 TAIL = 1e-4
 """Share of the rows beyond which a normal score grows no further: 3.7 deviations."""
+LARGEST = 1e18
+"""Of a target: the square of a larger one is no float32."""
 _NO_VALUE = "there is no value; drop such rows"
 _KIND_NAMES = {"text": "text", "bool": "true or false", "number": "numbers"}
 
@@ -326,6 +328,7 @@ def _regressed(column: pd.Series, log: bool) -> np.ndarray:
         raise UserError(f"target {column.name!r} is text, which cannot be regressed; set data.task to classification")
     numbers = numbers_of(column)
     _reject_where(column, np.isnan(numbers), _NO_VALUE)
+    _reject_where(column, np.abs(numbers) > LARGEST, "{:g} is too large to train on; write it in larger units")
     if log:
         _reject_where(column, numbers < 0, "{:g} is negative, which has no logarithm; set data.log_target to false")
     return np.log1p(numbers) if log else numbers

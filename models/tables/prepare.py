@@ -130,6 +130,7 @@ class Prepared:
     raw: RawColumns
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a spread of huge numbers is infinite, and compares as such
 def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec) -> Prepared:
     """Join other tables to the rows of the main one, add features, exclude what cannot be used, split, and encode.
 

@@ -14,7 +14,7 @@ import torch
 from pandas.api import types
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_folder import load_networks, read_description, save_model_folder
+from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.calendar import Calendar
@@ -119,23 +119,24 @@ class TablePredictor:
     """Predicts from raw rows exactly as the evaluation did, with what `save_table_model` wrote into a folder."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        about = read_description(folder)
-        self.params = TrainTables(**about["params"])
-        self.encoder = TableEncoder.from_json((folder / "encoder.json").read_text())
-        self.target = self.encoder.target
-        self.joins = [
-            Joined(each["name"], pd.read_feather(folder / each["file"]), each["on"]) for each in about["joins"]
-        ]
-        self.raw = RawColumns(**about["raw"])
-        keys = [joined.frame[joined.on] if joined.on else joined.frame for joined in self.joins]
-        self.types = TrainedTypes.of(self.encoder, keys, self.params.data, self.raw.lenient)
-        kept = folder / "calendar.feather"
-        self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
-        self.device = pick_device(device)
-        self.precision = pick_precision(self.params.precision, self.device)
-        self.trees = Trees.load(folder, self.encoder) if about["trees"] else None
-        networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
-        self.networks = [network.to(self.device) for network in networks]
+        with loading(folder):
+            about = read_description(folder)
+            self.params = TrainTables(**about["params"])
+            self.encoder = TableEncoder.from_json((folder / "encoder.json").read_text())
+            self.target = self.encoder.target
+            self.joins = [
+                Joined(each["name"], pd.read_feather(folder / each["file"]), each["on"]) for each in about["joins"]
+            ]
+            self.raw = RawColumns(**about["raw"])
+            keys = [joined.frame[joined.on] if joined.on else joined.frame for joined in self.joins]
+            self.types = TrainedTypes.of(self.encoder, keys, self.params.data, self.raw.lenient)
+            kept = folder / "calendar.feather"
+            self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
+            self.device = pick_device(device)
+            self.precision = pick_precision(self.params.precision, self.device)
+            self.trees = Trees.load(folder, self.encoder) if about["trees"] else None
+            networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
+            self.networks = [network.to(self.device) for network in networks]
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions (see `Target.frame`) for rows with the raw columns of the main table, in their order.

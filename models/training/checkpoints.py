@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -230,6 +231,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             if written is not None and written != _checksum(metadata["position"], tensors):
                 raise ValueError("its content is not that of its checksum")
             found = position["format"]
+            if found == FORMAT_VERSION and (wrong := _wrong_in(position)):
+                raise ValueError(f"its {wrong} is none")
             if found == FORMAT_VERSION and written is None:
                 raise ValueError("it has no checksum")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -240,6 +243,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "resume with the release that wrote it"
         )
     return Checkpoint(tensors, position)
+
+
+def _wrong_in(position: Mapping[str, Any]) -> str | None:
+    """The first part of a position that is missing, or of another type than `capture` writes."""
+    whole, number, names = (int,), (int, float, NoneType), (list,)
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("stage", "epoch", "step", "cycles_since_best", "averaged"), whole),
+        **dict.fromkeys(("best_loss", "kept_loss"), number),
+        **dict.fromkeys(("groups", "base_lrs", "requires_grad"), names),
+        "finished": (bool,),
+        "initial": (dict,),
+    }
+    return next((name for name, allowed in kinds.items() if not isinstance(position.get(name), allowed)), None)
 
 
 def _checksum(position: str, tensors: State) -> str:

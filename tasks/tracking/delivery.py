@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
+from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.machine.processes import this_process
 from unfreeze.tasks.prefect_run.notices import log_notice
@@ -85,6 +86,11 @@ class Delivery:
             else:
                 self._unwritten = []
             self._changed.notify_all()
+
+    @property
+    def unwritten(self) -> int:
+        """How many operations are in memory only."""
+        return len(self._unwritten)
 
     def kept(self, artifact: str) -> Path:
         """Where a copy of an artifact lies until the run ends, if the run will need it itself."""
@@ -220,6 +226,11 @@ def delivering(run_id: str) -> Iterator[Delivery]:
         finally:
             del _OPEN[run_id]
             delivery.close()
+    if delivery.unwritten:
+        raise UserError(
+            f"{delivery.unwritten} operations of run {run_id} could be kept neither in MLflow nor in "
+            f"{delivery.spool.folder}, whose disk is full; free some space there, and `unfreeze resume {run_id}`"
+        )
 
 
 def keep(run_id: str, *entries: Entry) -> None:

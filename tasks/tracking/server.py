@@ -1,6 +1,7 @@
 """The MLflow server: its client, its experiments and the addresses of its pages."""
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlflow.utils.rest_utils import http_request
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
+from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
 from unfreeze.tasks.prefect_run.notices import log_notice
 
 WORKFLOW = "workflowType=machine_learning"
@@ -42,6 +44,9 @@ COLUMN_WIDTHS = {
 """Columns of the table of runs from the left, and their widths in pixels; the first fit into a laptop's window."""
 
 
+# It logs a traceback of every error that it raises as well, such as those of a full disk.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
 SECONDS_TO_ANSWER, SECONDS_TO_UNLOCK = 10.0, 60.0
 """How long a command tries to reach a server, and a local database that is locked, before it begins."""
 
@@ -64,6 +69,8 @@ def require_answer() -> None:
     A server has 10 s. Another process may hold a local database for longer: it is given a minute.
     """
     uri, began, told = os.environ["MLFLOW_TRACKING_URI"], time.monotonic(), False
+    if not uri.startswith("http") and (trouble := unreadable_database("mlflow.db")):
+        raise UserError(trouble)  # MLflow itself would try for minutes
     while True:
         try:
             if uri.startswith("http"):
@@ -74,6 +81,8 @@ def require_answer() -> None:
             return
         except Exception as error:  # of any library that takes part
             reason = reason_of(error)
+            if not uri.startswith("http") and "locked" not in reason and (trouble := storage_trouble(error)):
+                raise UserError(trouble) from error  # waiting does not mend it
         seconds = SECONDS_TO_ANSWER if uri.startswith("http") else SECONDS_TO_UNLOCK
         if time.monotonic() - began > seconds / 2:
             raise UserError(

@@ -1,0 +1,115 @@
+"""Trouble with storage in one line: a disk that is full or read-only, a database that is damaged or locked."""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from unfreeze.tasks.machine.environment import home
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
+_READ_ONLY_TEXTS = ("read-only file system", "readonly database", "permission denied")
+_AGAIN = "run the same command again, or the `unfreeze resume` that it printed"
+_WRITABLE = "make it writable, or set UNFREEZE_HOME to another folder"
+_DATABASES = {
+    "mlflow.db": "it holds all runs and models: put a copy of it back, or move it away to begin without them",
+    "prefect/prefect.db": "it holds the pages of earlier flow runs: move it away, and Prefect begins a new one",
+}
+"""Database in the data folder -> what to do once it is damaged."""
+_SCARCE = 2 * 2**20
+"""Bytes; with fewer left, a disk is as good as full: a database that finds no space gives back what it had taken."""
+
+
+def storage_trouble(error: BaseException) -> str | None:
+    """What is wrong with the storage, where, and what to do, if that is why something failed; else None."""
+    return told_by(error) or state_of_storage()
+
+
+def told_by(error: BaseException) -> str | None:
+    """What an error itself, or what led to it, says of trouble with the storage; None if it is about something else."""
+    causes = list(_causes(error))
+    said = " ".join(str(each) for each in causes).lower()
+    errors = [each for each in causes if isinstance(each, OSError)]
+    place = next((str(each.filename) for each in errors if each.filename), str(home()))
+    if any(each.errno in _FULL for each in errors) or any(text in said for text in _FULL_TEXTS):
+        return _full(place)
+    if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
+        return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
+    return None
+
+
+def state_of_storage() -> str | None:
+    """What is wrong with the data folder and its databases as they are now, and what to do; None if nothing is."""
+    folder = home()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if shutil.disk_usage(there).free < _SCARCE:
+        return _full(str(folder))
+    if not os.access(there, os.W_OK):
+        return f"{folder} cannot be written; {_WRITABLE}"
+    for name, remedy in _DATABASES.items():
+        if problem := _problem_of(folder / name):
+            return f"{folder / name} {problem}; {remedy if 'damaged' in problem else _AGAIN}"
+    return None
+
+
+def unreadable_database(name: str) -> str | None:
+    """What to do about a database of the data folder that is none any more, found at once; None for any other."""
+    database = home() / name
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0)) as opened:
+            opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:  # it is missing, or another process holds it
+        return None
+    except sqlite3.DatabaseError as error:
+        return f"{database} is damaged ({error}); {_DATABASES[name]}"
+    return None
+
+
+def _full(place: str) -> str:
+    return (
+        f"the disk of {place} is full; free some space there, or set UNFREEZE_HOME to a folder on another disk, and "
+        f"{_AGAIN}"
+    )
+
+
+def _problem_of(database: Path) -> str | None:
+    if not database.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True, timeout=1)) as opened:
+            opened.execute("BEGIN IMMEDIATE")
+            found = opened.execute("PRAGMA quick_check(1)").fetchone()[0]
+            opened.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return f"is in use by another process ({error})" if "locked" in str(error) else f"cannot be used ({error})"
+    except sqlite3.DatabaseError as error:
+        return f"is damaged ({error})"
+    return None if found == "ok" else f"is damaged ({_short(found)})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that led to it."""
+    seen = set[int]()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        left += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
+
+
+def _reason(errors: list[OSError]) -> str:
+    return next((str(each.strerror).lower() for each in errors if each.strerror), "read-only")
+
+
+def _short(what: object) -> str:
+    return " ".join(str(what).split())[:200]
