@@ -25,6 +25,11 @@ def keep_result(result: Result) -> Result:
     return result
 
 
+def forget_result() -> None:
+    """A flow fails: what a flow within it came to is not its result."""
+    _results.clear()
+
+
 def state_of(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
     """Run a flow and return the state that it ends in, even if Prefect went away before it could hear of it."""
     global prefect_is_gone  # noqa: PLW0603

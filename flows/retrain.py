@@ -6,21 +6,25 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from unfreeze.flows.outcome import forget_result, keep_result
 from unfreeze.flows.train_tables import FLOWS
 from unfreeze.models.comparison import decide
-from unfreeze.models.errors import UserError
+from unfreeze.models.modality import Prepared
 from unfreeze.models.specs import Training
 from unfreeze.models.specs.retrain import Retrain
+from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.prefect_run.showing import wait_until_shown
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
+from unfreeze.tasks.retraining.training import Champion
 from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
 from unfreeze.tasks.steps.prepare import check_training, prepare_handle
-from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.decisions import PROMOTED
 from unfreeze.tasks.tracking.training_run import unfinished_training
 
 DEFAULTS = Retrain()
@@ -37,13 +41,14 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
         leave_to_later_run()
         require_blocks(params)
         with turn(f"retrain {retraining.name_of(params)}"), heeding_hangups():
-            return retrain_model(params)
+            return keep_result(retrain_model(params))
     except NotNow as reason:
         log_notice(f"skipped: {reason}")
         return Completed(name="Skipped", message=str(reason), data={"decision": "skipped", "why": str(reason)})
     except KeyboardInterrupt as stopped:
-        return cancelled(stopped)
+        return keep_result(cancelled(stopped))
     except Exception as error:
+        forget_result()
         notify(params, f"unfreeze: retraining {params.model} failed", f"{type(error).__name__}: {error}")
         raise
 
@@ -62,28 +67,37 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
         log_notice(f"{champion.name}: {line}")
         return Completed(message=line, data={"decision": "no new data", "champion": champion.number})
 
+    with tracking.staying_open():
+        return challenge(params, training, data, retraining.read_champion(champion))
+
+
+def challenge(params: Retrain, training: Training, data: Prepared, champion: Champion) -> dict[str, Any]:
+    """Train, compare with the champion as it was read, decide and carry out; from here on MLflow may be away."""
     trained = train(training)
-    retraining.mark_challenger(trained["run_id"], champion)
-    challenger = registry.version_of(champion.name, trained["model"]["version"])
-    drift = report_drift(training, data, champion, challenger.run_id)
-    comparison = compare_models(training, data, champion, challenger, params.promotion.margin)
+    run_id = trained["run_id"]
+    retraining.mark_challenger(run_id, champion)
+    drift = report_drift(training, data, champion, run_id)
+    comparison = compare_models(training, data, champion, run_id, params.promotion.margin)
     decision = decide(comparison, params.promotion)
     if decision.promote and params.approval:
         decision = approved(decision, params.approval_hours)
-    line = carry_out(decision, comparison, champion, challenger)
-    registry.keep_retraining(champion.name, line, challenger.number, data.fingerprint)
-    report_at_end(challenger.run_id)
-    if decision.promote:
-        notify(params, f"unfreeze: {champion.name} has a new champion", f"{line}: {'; '.join(decision.reasons)}")
-    return retraining.summary(trained, champion, challenger, decision, comparison, drift)
+    outcome = carry_out(decision, comparison, champion.version, run_id, data.fingerprint)
+    report_at_end(run_id)
+    if outcome["decision"] == PROMOTED:
+        reasons = "; ".join(decision.reasons)
+        notify(params, f"unfreeze: {champion.version.name} has a new champion", f"{outcome['line']}: {reasons}")
+    wait_until_shown()
+    return retraining.summary(trained, champion, decision.reasons, outcome, comparison, drift)
 
 
 def first_champion(params: Retrain) -> dict[str, Any]:
     """Train the default model for the first time: there is nothing to compare it with."""
     trained = train(retraining.first_training(params))
-    line = f"version {trained['model']['version']} is the first champion"
+    version = trained["model"].get("version")
+    line = f"version {version} is the first champion" if version else "the first champion waits for MLflow"
     show_decision(params.model, line, [], trained["metrics"])
-    return {"decision": "first champion", "champion": trained["model"]["version"], **trained}
+    wait_until_shown()
+    return {"decision": "first champion", "champion": version, **trained}
 
 
 def train(training: Training) -> dict[str, Any]:
@@ -95,10 +109,4 @@ def train(training: Training) -> dict[str, Any]:
         stopped.add_note(str(state.message))
         raise stopped
     trained: dict[str, Any] = state.result()
-    if "version" not in trained["model"]:
-        name = trained["model"]["name"]
-        raise UserError(
-            f"MLflow is away: the model of run {trained['run_id']} waits to be registered, and is not compared. "
-            f"Later `unfreeze sync` registers it, and `unfreeze promote {name} challenger` makes it the champion"
-        )
     return trained

@@ -84,6 +84,7 @@ def _sync(options: argparse.Namespace) -> int:
     for each in done:
         left = f", {each.left} left ({each.why})" if each.left else ""
         print(f"run {each.run_id}: {each.delivered} operations delivered{left}", file=sys.stderr)
+        print(*(f"  {line}" for line in each.news), sep="\n", end="\n" if each.news else "", file=sys.stderr)
     if not done:
         print("nothing waits", file=sys.stderr)
     return 1 if any(each.left for each in done) else 0

@@ -39,9 +39,10 @@ def training(result: dict[str, Any]) -> None:
 def retraining(result: dict[str, Any]) -> None:
     """What was decided about a challenger, and by which numbers."""
     if comparison := result.get("comparison"):
+        number = f"version {result['challenger']}" if result["challenger"] else "not registered yet"
         rows = [
             (f"champion (version {result['champion_before']})", f"{comparison['champion']:.4f}"),
-            (f"challenger (version {result['challenger']})", f"{comparison['challenger']:.4f}"),
+            (f"challenger ({number})", f"{comparison['challenger']:.4f}"),
         ]
         _table((comparison["metric"], "value"), rows, f"On {comparison['rows']:,} rows that neither trained on")
     why = f"champion is version {result['champion']}" if "champion" in result else result["why"]

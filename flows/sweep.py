@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
+from unfreeze.flows.outcome import keep_result
 from unfreeze.models.addresses import WITHOUT_PASSWORD
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality_of
@@ -56,7 +57,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
         training = modality_of(training).complete(training)
         check_trials(params, training)
         with sweeps.open_sweep(params, training) as under_way:
-            with sweeps.other_workers(params, under_way.study.study_name) as workers:
+            with sweeps.other_workers(under_way) as workers:
                 under_way.run_trials()
                 ended = workers.finish()
             if ended["died"]:
@@ -64,9 +65,9 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
             found = {**under_way.finish(), "workers": ended}
             report_at_end(found["run_id"])
             workers.require_survivor()
-            return found
+        return keep_result(found)
     except KeyboardInterrupt as stopped:
-        return cancelled(stopped)
+        return keep_result(cancelled(stopped))
 
 
 @flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}", **HOOKS)

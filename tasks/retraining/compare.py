@@ -11,19 +11,17 @@ from unfreeze.models.modality import Prepared, Trained, bind, modality_of
 from unfreeze.models.specs import Training
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
-from unfreeze.tasks.steps.describe import REFERENCE
+from unfreeze.tasks.retraining.training import Champion
 from unfreeze.tasks.steps.findings import keep_findings
-from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.steps.workspace import as_task
-from unfreeze.tasks.tracking import registry
 
 _METRICS = ("champion", "challenger", "improvement", "low", "high", "p_value", "rows")
 
 
-def compare_models(
-    training: Training, data: Prepared, champion: registry.Version, challenger: registry.Version, margin: float
-) -> Comparison:
+def compare_models(training: Training, data: Prepared, champion: Champion, run_id: str, margin: float) -> Comparison:
     """Let both predict the challenger's test rows, or its validation rows without any, that are new to the champion.
+
+    The challenger is the model that `run_id` has ended with, whether MLflow has it yet or not.
 
     Raises
     ------
@@ -32,8 +30,9 @@ def compare_models(
     """
 
     def compare() -> Comparison:
-        versions = (_trained(champion), _trained(challenger))
-        comparison = modality_of(training).compare(bind(training, data), *versions, margin)
+        bound = bind(training, data)
+        challenger = Trained(tracking.kept_model(run_id), bound.kept_file, tracking.tags_of(run_id))
+        comparison = modality_of(training).compare(bound, champion.trained, challenger, margin)
         flat = {name: value for name, value in asdict(comparison).items() if name != "classes"}
         found = Findings(metrics={f"comparison/{name}": flat[name] for name in _METRICS})
         found.frame("comparison/summary.feather", pd.DataFrame([flat]))
@@ -45,13 +44,13 @@ def compare_models(
             f"{comparison.metric} on {comparison.rows:,} rows: champion {comparison.champion:.4f}, "
             f"challenger {comparison.challenger:.4f} ({comparison.test}: p = {comparison.p_value:.3f})"
         )
-        keep_findings(challenger.run_id, found, "comparison")
+        keep_findings(run_id, found, "comparison")
         return comparison
 
-    return as_task(f"compare {challenger.number} with champion {champion.number}", compare)
+    return as_task(f"compare with champion {champion.version.number}", compare)
 
 
-def report_drift(training: Training, data: Prepared, champion: registry.Version, run_id: str) -> list[dict[str, Any]]:
+def report_drift(training: Training, data: Prepared, champion: Champion, run_id: str) -> list[dict[str, Any]]:
     """Compare the data with the champion's training data; the table is an artifact of both Prefect and the run.
 
     Parameters
@@ -70,26 +69,24 @@ def report_drift(training: Training, data: Prepared, champion: registry.Version,
     """
 
     def compare() -> list[dict[str, Any]]:
-        kept = tracking.fetch(champion.run_id, REFERENCE)
-        if kept is None:
-            log_info(f"version {champion.number} kept no sample of its training data: drift is unknown")
+        number = champion.version.number
+        if champion.reference is None:
+            log_info(f"version {number} kept no sample of its training data: drift is unknown")
             return []
-        report, line = modality_of(training).drift(bind(training, data), _trained(champion), pd.read_feather(kept))
+        report, line = modality_of(training).drift(
+            bind(training, data), champion.trained, pd.read_feather(champion.reference)
+        )
         rows = [
             {str(name): None if pd.isna(value) else value for name, value in row.items()}
             for row in report.round(4).to_dict("records")
         ]
         drifted = [row for row in rows if row["verdict"] not in ("stable", "unknown")]
         named = ", ".join(f"{row.get('what', row.get('column'))} {row['verdict']}" for row in drifted[:5])
-        found = Findings(lines=[line, f"drift against version {champion.number}: {named or 'none'}"])
+        found = Findings(lines=[line, f"drift against version {number}: {named or 'none'}"])
         found.frame("drift/report.feather", report)
         found.text("drift/report.txt", report.to_string(index=False))
-        found.table("drift", f"Data against those of version {champion.number}", rows)
+        found.table("drift", f"Data against those of version {number}", rows)
         keep_findings(run_id, found, "drift")
         return rows
 
     return as_task("compare data with the champion's", compare)
-
-
-def _trained(version: registry.Version) -> Trained:
-    return Trained(registry.folder_of(version), kept_file(version.run_id), tracking.tags_of(version.run_id))

@@ -17,10 +17,15 @@ from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.strict_json import to_json
+from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
+from unfreeze.tasks.prefect_run.showing import show
 from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.decisions import KEPT, decision_entry
 
+WAITS = "waits"
+"""A decision to promote that MLflow does not have yet."""
 POLL_SECONDS = 3
 """How often a paused retraining looks for its answer."""
 
@@ -44,31 +49,37 @@ def approved(decision: Decision, hours: float) -> Decision:
 
 
 def carry_out(
-    decision: Decision, comparison: Comparison, champion: registry.Version, challenger: registry.Version
-) -> str:
-    """Move the alias if the challenger is promoted, and write the decision down wherever people look.
+    decision: Decision, comparison: Comparison, champion: registry.Version, run_id: str, data: str
+) -> dict[str, str]:
+    """Move the alias if the challenger, the model of `run_id`, is promoted, and write it down wherever people look.
+
+    Where MLflow does not answer this waits with what else the run has logged; the alias moves then only if the version
+    that was compared is still champion. `data` is the fingerprint of the challenger's data.
 
     Returns
     -------
-    str
-        The decision in a line.
+    dict
+        ``decision`` (``promoted``, ``kept champion``, ``superseded`` by another champion, or ``waits`` for MLflow to be
+        promoted), ``champion``, a ``line``, and the challenger's ``version`` if it has one yet.
     """
-    if decision.promote:
-        registry.set_champion(challenger.name, challenger.number)
-        line = f"Version {challenger.number} was promoted over version {champion.number}"
-    else:
-        line = f"Version {challenger.number} was not promoted, version {champion.number} stays champion"
     numbers = {name: value for name, value in asdict(comparison).items() if name != "classes"}
-    tags = {
-        "unfreeze.decision": "promoted" if decision.promote else "kept champion",
-        "unfreeze.decision.reasons": "; ".join(decision.reasons),
-        "unfreeze.decision.numbers": to_json(numbers),
-        "unfreeze.champion_before": champion.number,
-    }
-    registry.note_decision(challenger, f"{line}: {'; '.join(decision.reasons)}.", tags)
-    show_decision(challenger.name, line, decision.reasons, numbers)
-    log_notice(f"{challenger.name}: {line[0].lower()}{line[1:]}")
-    return line
+    entry = decision_entry(champion.name, champion.number, decision.promote, decision.reasons, to_json(numbers), data)
+    outcome = tracking.keep_and_wait(run_id, entry) or _waiting(decision.promote, champion)
+    line = outcome["line"]
+    show_decision(champion.name, line, decision.reasons, numbers)
+    log_notice(f"{champion.name}: {line[0].lower()}{line[1:]}")
+    return outcome
+
+
+def _waiting(promote: bool, champion: registry.Version) -> dict[str, str]:
+    if not promote:
+        line = f"The challenger was not promoted, version {champion.number} stays champion; MLflow does not know yet"
+        return {"decision": KEPT, "champion": champion.number, "line": line}
+    line = (
+        f"The challenger beat version {champion.number}, and waits for MLflow to become champion: `unfreeze sync` "
+        f"makes it so, if version {champion.number} still is"
+    )
+    return {"decision": WAITS, "champion": champion.number, "line": line}
 
 
 def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, Any]) -> None:
@@ -76,9 +87,8 @@ def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, A
     listed = "\n".join(f"- {reason}" for reason in reasons)
     rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
     table = f"\n\n| | |\n|---|---|\n{rows}" if rows else ""
-    create_markdown_artifact(
-        f"## {name}\n\n**{line}**\n\n{listed}{table}", key=artifact_key(f"retrain-{name}"), description=line
-    )
+    markdown, key = f"## {name}\n\n**{line}**\n\n{listed}{table}", artifact_key(f"retrain-{name}")
+    show(lambda: create_markdown_artifact(markdown, key=key, description=line))
 
 
 def notify(params: Retrain, subject: str, body: str) -> None:

@@ -1,19 +1,44 @@
 """What a retraining is of: the champion's settings with what differs, and whether there is anything new to learn."""
 
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from unfreeze.models.comparison import Comparison, Decision
-from unfreeze.models.modality import Prepared, modality_from
+from unfreeze.models.comparison import Comparison
+from unfreeze.models.modality import Prepared, Trained, modality_from
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.tasks import tracking
+from unfreeze.tasks.steps.describe import REFERENCE
+from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.decisions import latest_retraining
 from unfreeze.tasks.tracking.training_run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
 """Tag of a run that started from a champion: the weights that a fresh training would start from."""
+
+
+class Champion(NamedTuple):
+    """What a retraining needs of the champion, read before it trains: MLflow may be gone when it is needed.
+
+    Attributes
+    ----------
+    version
+        In the registry.
+    trained
+        Its files and tags.
+    reference
+        The sample of its training data, None if it kept none.
+    fresh_weights
+        The weights that the first of a line of champions started from.
+    """
+
+    version: registry.Version
+    trained: Trained
+    reference: Path | None
+    fresh_weights: str
 
 
 def name_of(params: Retrain) -> str:
@@ -73,37 +98,44 @@ def fresh_weights(champion: registry.Version) -> str:
     return tracking.tags_of(champion.run_id).get(FRESH_WEIGHTS, started)
 
 
+def read_champion(version: registry.Version) -> Champion:
+    """The champion with its files on this machine."""
+    tags = tracking.tags_of(version.run_id)
+    trained = Trained(registry.folder_of(version), kept_file(version.run_id), tags)
+    return Champion(version, trained, tracking.fetch(version.run_id, REFERENCE), fresh_weights(version))
+
+
 def is_new(data: Prepared, champion: registry.Version) -> bool:
     """Whether neither the champion nor the latest retraining has seen these data."""
-    latest = registry.latest_retraining(champion.name)
+    latest = latest_retraining(champion.name)
     known = {tracking.tags_of(champion.run_id).get(tracking.FINGERPRINT), latest["data"] if latest else None}
     return data.fingerprint not in known
 
 
-def mark_challenger(run_id: str, champion: registry.Version) -> None:
+def mark_challenger(run_id: str, champion: Champion) -> None:
     """Note on a run which champion it challenged, and what a fresh training would start from."""
-    tags = {"unfreeze.challenges": f"{champion.name}/{champion.number}"}
+    tags = {"unfreeze.challenges": f"{champion.version.name}/{champion.version.number}"}
     if tracking.kind_of_run(run_id) == "train-images":
-        tags[FRESH_WEIGHTS] = fresh_weights(champion)
+        tags[FRESH_WEIGHTS] = champion.fresh_weights
     tracking.log_tags(run_id, tags)
 
 
 def summary(
     trained: dict[str, Any],
-    champion: registry.Version,
-    challenger: registry.Version,
-    decision: Decision,
+    champion: Champion,
+    reasons: list[str],
+    outcome: dict[str, str],
     comparison: Comparison,
     drift: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """What the retraining came to, for a person's table and a program's JSON."""
+    """What the retraining came to, for a person's table and a program's JSON; `outcome` is that of `carry_out`."""
     return {
-        "decision": "promoted" if decision.promote else "kept champion",
-        "reasons": decision.reasons,
-        "model": champion.name,
-        "champion": challenger.number if decision.promote else champion.number,
-        "champion_before": champion.number,
-        "challenger": challenger.number,
+        "decision": outcome["decision"],
+        "reasons": reasons,
+        "model": champion.version.name,
+        "champion": outcome["champion"],
+        "champion_before": champion.version.number,
+        "challenger": outcome.get("version"),
         "comparison": asdict(comparison),
         "drift": drift,
         "run_id": trained["run_id"],

@@ -11,7 +11,6 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.operations import SLOTS
-from unfreeze.tasks.tracking.spool import folder_of
 from unfreeze.tasks.tracking.training_run import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 90
@@ -60,7 +59,7 @@ def drop_resumption(run: Run) -> None:
 
     Not while something of the run waits for MLflow: `unfreeze clean` does it later.
     """
-    if folder_of(run.id).exists():
+    if not tracking.wait_until_delivered(run.id):
         return
     names = tracking.artifacts(run.id, tracking.CHECKPOINTS)
     if run.params.tracking.cycle_checkpoints:

@@ -61,6 +61,7 @@ def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, s
         data.save(folder, candidate)
         tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
         tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
+        tracking.keep_model(run.id, folder)
         body = {"path": str(place), "name": run.model_name, "description": data.summary(run.metrics)}
         made = tracking.keep_and_wait(run.id, ("model", body))
     if made:

@@ -1,5 +1,6 @@
 """Preparation as steps: read, verify, split and convert the data; look names up before anything is read."""
 
+from functools import cache
 from pathlib import Path
 
 from unfreeze.models.errors import UserError, choose
@@ -20,12 +21,17 @@ def prepare(params: Training) -> TrainingData:
 
 def prepare_handle(params: Training) -> Prepared:
     """As `prepare`, but only the handle."""
+    return modality_of(params).prepare(params, FlowWorkspace(), _earlier_split(params))
+
+
+def _earlier_split(params: Training) -> Path | None:
     earlier = getattr(params.data, "split_like", None)
-    return modality_of(params).prepare(params, FlowWorkspace(), kept_file(earlier) if earlier is not None else None)
+    return kept_file(earlier) if earlier is not None else None
 
 
+@cache
 def kept_file(run_id: str) -> Path:
-    """The file of its data that a run keeps, see `TrainingData.kept_file`.
+    """The file of its data that a run keeps, see `TrainingData.kept_file`; MLflow is asked for it once.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def kept_file(run_id: str) -> Path:
 
 
 def check_training(params: Training) -> None:
-    """Reject names that only the libraries know, before anything is read or written.
+    """Reject names that only the libraries or MLflow know, before anything is read or written.
 
     Raises
     ------
@@ -53,6 +59,7 @@ def check_training(params: Training) -> None:
     choose({"auto": None, **LOSSES}, params.optimizer.loss, "optimizer.loss")
     for position, stage in enumerate(params.recipe):
         choose(SCHEDULES, stage.schedule, f"recipe.{position}.schedule")
+    _earlier_split(params)
 
 
 def check_trials(search: SweepSpec, training: Training) -> None:

@@ -2,6 +2,7 @@
 
 =================  ===================================================================================================
 ``study.py``       Optuna: the study in a journal file or a database, samplers, pruners, trials of dead processes
+``storage.py``     where Optuna keeps studies, and what is said if that is locked, away or wrongly addressed
 ``trial.py``       one trial: a child run of MLflow, trained by `run_recipe` with its shared stages
 ``sweep.py``       the sweep: its MLflow run, the best so far, worker processes beside this one
 ``report.py``      the search against the rules of thumb, plots, the table of trials
@@ -12,5 +13,6 @@
   weights are kept under a key of all that they depend on, so that workers, later sweeps and single trials share them.
 - **A study can be joined and left**: workers on other machines use a database; one that dies is noticed by its process
   id or its heartbeat, and its trial is tried again. A resumed study keeps the settings it was begun with.
+- **Trials do not wait for MLflow**: what they log goes by way of the sweep's spool (`unfreeze.tasks.tracking`).
 - **Addresses hold no password**: it is in `UNFREEZE_STORAGE_PASSWORD` of whoever runs trials.
 """

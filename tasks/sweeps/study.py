@@ -4,73 +4,32 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
+from unfreeze.tasks.sweeps.storage import reachable
 
-PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
-"""Environment variable with the password of the database of studies; addresses are public and hold none."""
 WORKER = "UNFREEZE_WORKER"
 """Environment variable with the number of a worker that was started beside the first, which reports."""
-HEARTBEAT_SECONDS = 20
-"""How often a worker reports to a database; one that is silent for three times as long has its trial retried."""
 MAX_RETRIES = 2
 """Of a trial whose process died or was stopped."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
-DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-"""For addresses that name none: those of our extras, which are not every SQLAlchemy's default."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
-
-
-@contextmanager
-def reachable(address: str | None) -> Iterator[BaseStorage]:
-    """The storage at `address` (None: this machine's journal); trouble with it is a `UserError` with the address.
-
-    A database gets heartbeats, and a trial whose worker fell silent is retried.
-    """
-    if address is None:
-        home().mkdir(parents=True, exist_ok=True)
-        yield JournalStorage(JournalFileBackend(str(home() / "optuna.journal")))
-        return
-    url, shown = _read_address(address), masked(address)
-    try:
-        yield RDBStorage(
-            url.render_as_string(hide_password=False),
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=3 * HEARTBEAT_SECONDS,
-            # Not Optuna's own: it keeps the tags of the process that is gone, and counts by itself.
-            heartbeat_stale_trial_callback=lambda study, trial: _retry(study, trial, "its worker fell silent"),
-        )
-    except ImportError as error:
-        raise UserError(
-            f"storage {shown}: {error.__cause__ or error}; install the database's driver, such as: "
-            "pip install 'unfreeze[postgresql]'"
-        ) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        raise UserError(f"storage {shown}: {reason}") from error
 
 
 def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
@@ -84,7 +43,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
     lower, higher = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
     directions = [lower if objective in LOWER_IS_BETTER else higher for objective in search.objectives]
     home().mkdir(parents=True, exist_ok=True)
-    with FileLock(home() / "optuna.lock"), reachable(search.storage) as storage:
+    with FileLock(home() / "optuna.lock"), reachable(search.storage, _retry_silent) as storage:
         study = optuna.create_study(
             study_name=name, storage=storage, directions=directions, pruner=_pruner(search), load_if_exists=True
         )
@@ -105,7 +64,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
 
 def load_study(name: str, storage: str | None) -> Study:
     """A study that exists; `UserError` with the names that do otherwise."""
-    with reachable(storage) as opened:
+    with reachable(storage, _retry_silent) as opened:
         names = optuna.get_all_study_names(opened)
         if name not in names:
             raise UserError(f"there is no study {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
@@ -199,6 +158,11 @@ def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
     if trial.state not in OVER:
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         _retry(study, trial, reason)
+
+
+def _retry_silent(study: Study, trial: FrozenTrial) -> None:
+    """In the place of Optuna's own callback, which keeps the tags of the process that is gone, and counts by itself."""
+    _retry(study, trial, "its worker fell silent")
 
 
 def _retry(study: Study, trial: FrozenTrial, reason: str) -> None:
@@ -308,18 +272,3 @@ def _by_name(value: Any) -> dict[str, Any]:
     if not (isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)):
         return {}
     return {entry["name"]: entry for entry in value}
-
-
-def _read_address(address: str) -> URL:
-    try:
-        url = make_url(address)
-        if url.password is not None and "@" in f"{url.host}{url.database}":
-            raise ValueError("the password has an @ of its own")
-    except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
-        raise UserError(
-            f"storage {masked(address)}: no address of a database; write "
-            "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
-        ) from None
-    if url.password is None and PASSWORD in os.environ:
-        url = url.set(password=os.environ[PASSWORD])
-    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))

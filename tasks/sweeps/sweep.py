@@ -23,7 +23,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.modality import training_from
 from unfreeze.models.search import SweepSpec, check_space
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.environment import home, tracking_store
+from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_notice
@@ -33,6 +33,7 @@ from unfreeze.tasks.prefect_run.showing import show, wait_until_shown
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
+from unfreeze.tasks.sweeps.storage import named_trouble
 from unfreeze.tasks.sweeps.study import (
     WORKER,
     best_trial,
@@ -42,10 +43,14 @@ from unfreeze.tasks.sweeps.study import (
     run_next,
     settings_of,
 )
-from unfreeze.tasks.sweeps.trial import TrialRunner
-from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
+from unfreeze.tasks.sweeps.trial import HAS_WEIGHTS, RUN, TrialRunner
+from unfreeze.tasks.tracking.children import require_child
 from unfreeze.tasks.tracking.listing import RESUME
+from unfreeze.tasks.tracking.operations import DROP_CHECKPOINTS
 from unfreeze.tasks.tracking.origin import log_origin
+from unfreeze.tasks.tracking.server import require_answer
+from unfreeze.tasks.tracking.spool import CHILD
+from unfreeze.tasks.tracking.syncing import deliver_left
 from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
 
 
@@ -53,6 +58,8 @@ class WorkersDied(RuntimeError):
     """All workers beside the first died."""
 
 
+SWEEP_RUN = "UNFREEZE_SWEEP_RUN"
+"""Environment variable of a worker: the sweep's MLflow run and its experiment, so that MLflow need not be asked."""
 MAX_FAILURES = 3
 """Trials that fail in a row; then it is not their values that are wrong."""
 
@@ -60,9 +67,9 @@ MAX_FAILURES = 3
 class Sweep:
     """A sweep under way: `training` is varied as `search` has it, in an Optuna study and an MLflow run."""
 
-    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str) -> None:
+    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str, experiment: str) -> None:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
-        experiment = tracking.get_run(run_id).info.experiment_id
+        self.experiment = experiment  # its id
         self._runner = TrialRunner(search, training, experiment, run_id)
         self._began = time.monotonic()
         self._artifact = ProgressArtifact()
@@ -73,8 +80,9 @@ class Sweep:
         failures = 0
         while True:
             try:
-                if not run_next(self.study, self.search.trials, self._runner.objective):
-                    return
+                with named_trouble(self.search.storage):
+                    if not run_next(self.study, self.search.trials, self._runner.objective):
+                        return
                 failures = 0
             except UserError:
                 raise
@@ -94,6 +102,7 @@ class Sweep:
         return {
             "study": self.study.study_name,
             "run_id": self.run_id,
+            "experiment_id": self.experiment,
             "best": None if best is None else _shown(best),
             "trials": counts(self.study),
             "prefix_builds": sum(int(trial.user_attrs.get("prefix_builds", 0)) for trial in trials),
@@ -104,9 +113,8 @@ class Sweep:
     def _drop_beaten(self) -> None:
         """Remove the weights of trials that were the best once, and are not any more."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            run_id = trial.user_attrs.get("mlflow_run")
-            if run_id is not None and not is_among_best(self.study, tuple(trial.values)):
-                drop_checkpoints(run_id, tracking.artifacts(run_id, tracking.CHECKPOINTS))
+            if HAS_WEIGHTS in trial.user_attrs and not is_among_best(self.study, tuple(trial.values)):
+                tracking.keep(self.run_id, (DROP_CHECKPOINTS, {CHILD: trial.user_attrs[RUN]}))
 
     def _report_progress(self) -> None:
         done = counts(self.study)
@@ -149,11 +157,14 @@ class Sweep:
 def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     """Start or resume a sweep, and end its MLflow run as the block ends.
 
+    MLflow is needed to begin; from then on the block goes on without it, see `tracking.delivering`.
+
     Raises
     ------
     UserError
-        If the space is invalid, or the study of that name was begun with other settings.
+        If the space is invalid, the study of that name was begun with other settings, or MLflow does not answer.
     """
+    require_answer()
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
     experiment = training.tracking.experiment
@@ -163,26 +174,33 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     )
     tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name, RESUME: resume_command}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
+    is_new = run_id is None
     if run_id is None:
         params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
         run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
-        log_origin(run_id)
-        describe(prepare(training), run_id)
     else:
+        deliver_left(run_id)
         tracking.reopen_run(run_id, tags, finished=True)
     log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
     show_mlflow_link(run_id)
-    sweep = Sweep(search, training, study, run_id)
-    with heeding_hangups(), tracking.closing_run(run_id, resume_command):
-        yield sweep
+    with (
+        heeding_hangups(),
+        tracking.delivering_together(run_id, is_first=True),
+        tracking.closing_run(run_id, resume_command),
+    ):
+        if is_new:
+            log_origin(run_id)
+            describe(prepare(training), run_id)
+        yield Sweep(search, training, study, run_id, str(tracking.info_of(run_id).experiment_id))
         wait_until_shown()
 
 
 class Workers:
     """Processes that run trials of a study beside this one, which `search.workers` counts as well."""
 
-    def __init__(self, search: SweepSpec, study: str) -> None:
-        self._search, self._study = search, study
+    def __init__(self, sweep: Sweep) -> None:
+        self._search, self._study = sweep.search, sweep.study.study_name
+        self._run = f"{sweep.run_id} {sweep.experiment}"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopping = threading.Event()
         # In this run's context, so that its lines go to this run's log.
@@ -196,7 +214,7 @@ class Workers:
         settings = self._search.model_dump(include=wanted, exclude_none=True)
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         command = own_module("unfreeze.flows.cli", "sweep", "--study", self._study, *flags)
-        environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: self._run}
         for number in range(1, self._search.workers):
             log = self._log(number)
             log.parent.mkdir(exist_ok=True)
@@ -252,9 +270,9 @@ class Workers:
 
 
 @contextmanager
-def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
+def other_workers(sweep: Sweep) -> Iterator[Workers]:
     """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
-    workers = Workers(search, study)
+    workers, search = Workers(sweep), sweep.search
     alone = torch.get_num_threads()
     # Workers that each used every core would mostly wait for each other.
     threads = max(1, alone // search.workers)
@@ -269,12 +287,11 @@ def other_workers(search: SweepSpec, study: str) -> Iterator[Workers]:
 
 
 def join_sweep(search: SweepSpec, training: Any) -> None:
-    """Run trials of a sweep that another process leads and reports; `UserError` if it has no MLflow run here."""
+    """Run trials of a sweep that another process leads and reports, and that started this one."""
     study = open_study(search.study or source_name(training.data.source), search, training)
-    run_id = tracking.run_with_tag(training.tracking.experiment, "unfreeze.study", study.study_name)
-    if run_id is None:
-        raise UserError(f"study {study.study_name!r} has no MLflow run at {tracking_store()}")
-    Sweep(search, training, study, run_id).run_trials()
+    run_id, experiment = os.environ[SWEEP_RUN].split()
+    with tracking.delivering_together(run_id, is_first=False):
+        Sweep(search, training, study, run_id, experiment).run_trials()
 
 
 def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
@@ -297,7 +314,7 @@ def best_of(study: Study) -> dict[str, Any]:
     best = best_trial(study)
     if best is None:
         raise UserError(f"study {study.study_name!r} has no complete trial yet")
-    return {**_shown(best), "run_id": best.user_attrs["mlflow_run"]}
+    return {**_shown(best), "run_id": require_child(best.user_attrs[RUN])}
 
 
 def _shown(trial: FrozenTrial) -> dict[str, Any]:

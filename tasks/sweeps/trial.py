@@ -26,6 +26,9 @@ from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps.study import is_among_best, suggest
 
+RUN, HAS_WEIGHTS = "mlflow_run", "has_weights"
+"""Attributes of a trial: the key of its MLflow run, see `unfreeze.tasks.tracking.children`; it kept its weights."""
+
 
 class TrialRunner:
     """Runs the trials of one sweep in this process.
@@ -62,12 +65,15 @@ class TrialRunner:
         The MLflow child run ends FINISHED, KILLED (pruned or stopped) or FAILED.
         """
         spec = trial_spec(self.training, values)
-        tags = {"mlflow.parentRunId": self.parent, "unfreeze.kind": "trial", "unfreeze.trial": str(trial.number)}
+        tags = {"unfreeze.kind": "trial", "unfreeze.trial": str(trial.number)}
         if rule := trial.user_attrs.get("rule"):
             tags["unfreeze.rule"] = rule
-        run_id = tracking.create_run(self.experiment, f"trial {trial.number}", values, tags)
-        tracking.log_spec(run_id, spec.model_dump(mode="json"))
-        trial.set_user_attr("mlflow_run", run_id)
+        with tracking.part_of_run(self.parent, self.experiment, f"trial {trial.number}", values, tags) as key:
+            trial.set_user_attr(RUN, key)
+            tracking.log_spec(key, spec.model_dump(mode="json"))
+            return self._tracked(trial, spec, key)
+
+    def _tracked(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:
         status: tracking.RunStatus = "FAILED"
         try:
             try:
@@ -106,6 +112,7 @@ class TrialRunner:
             log.log(dict(zip([f"mean/{name}" for name in self.search.objectives], means, strict=True)), 0)
             if is_among_best(trial.study, tuple(means)):
                 tracking.save_checkpoint(run_id, lambda path: shutil.copyfile(checkpoint, path))
+                trial.set_user_attr(HAS_WEIGHTS, True)
         return means
 
     def _train(

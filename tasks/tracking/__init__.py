@@ -6,13 +6,16 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``server.py``          the client, experiments, a run by its id, addresses of pages, columns of the table of runs
 ``operations.py``      everything that is done to a run in MLflow, each so that it may be repeated
 ``spool.py``           a run's operations that MLflow does not have yet: a durable log in the data folder
-``delivery.py``        the thread that sends them; `keep`, by which everything below writes
+``delivery.py``        the thread that sends them
+``under_way.py``       the runs that this process has under way; `keep`, by which everything below writes
+``children.py``        runs that are part of one under way: a key until MLflow gives them an id
 ``syncing.py``         what processes left behind: spools, and runs that look as if they were under way
 ``runs.py``            a run's life: start, hold, reopen, close; its tags, params and input data
 ``metrics.py``         by step, computed once, of the machine
 ``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
 ``logged_models.py``   a trained model as MLflow keeps models: written here, logged with its run
-``registry.py``        registered models: a new version, find one, download it, make it champion, note decisions
+``registry.py``        registered models: a new version, find one, download it, make it champion
+``decisions.py``       what a retraining decided: the alias, and everything that says why
 ``origin.py``          the code and the machine that a run was made with
 ``history.py``         what a run has logged so far, read back
 ``checkpoints.py``     which checkpoint a training continues from; those of finished runs are removed
@@ -37,7 +40,8 @@ What is where in MLflow:
   - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
     ``unfreeze.stage.N``: the result of stage N, once it is over
   - ``unfreeze.resume``: the command that continues it, where it is not `unfreeze resume`
-  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
+  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb;
+    ``unfreeze.key``: by which the study knows the trial's run
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
   - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
@@ -50,15 +54,11 @@ What is where in MLflow:
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
 
-from unfreeze.tasks.tracking.delivery import (
-    delivering as delivering,
-    keep_and_wait as keep_and_wait,
-    place_of as place_of,
-    wait_until_delivered as wait_until_delivered,
-)
 from unfreeze.tasks.tracking.files import (
     artifacts as artifacts,
     fetch as fetch,
+    keep_model as keep_model,
+    kept_model as kept_model,
     log_file as log_file,
     log_frame as log_frame,
     log_png as log_png,
@@ -88,6 +88,7 @@ from unfreeze.tasks.tracking.runs import (
     kind_of_run as kind_of_run,
     log_data_set as log_data_set,
     log_tags as log_tags,
+    part_of_run as part_of_run,
     reopen_run as reopen_run,
     run_with_tag as run_with_tag,
     start_run as start_run,
@@ -99,4 +100,13 @@ from unfreeze.tasks.tracking.server import (
     experiments as experiments,
     get_run as get_run,
     page as page,
+)
+from unfreeze.tasks.tracking.under_way import (
+    delivering as delivering,
+    delivering_together as delivering_together,
+    keep as keep,
+    keep_and_wait as keep_and_wait,
+    place_of as place_of,
+    staying_open as staying_open,
+    wait_until_delivered as wait_until_delivered,
 )

@@ -6,12 +6,10 @@ Once a run is finished nothing continues from them, and they are removed.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
 from unfreeze.models.training.checkpoints import Checkpoint, DamagedCheckpointError, load_checkpoint
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.tracking.files import artifacts, fetch
-from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT
+from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT, remove_checkpoints
 from unfreeze.tasks.tracking.server import client, experiments, get_run
 
 
@@ -44,18 +42,11 @@ def usable_checkpoint(run_id: str) -> tuple[Checkpoint | None, list[str]]:
 
 
 def drop_checkpoints(run_id: str, names: Sequence[str]) -> None:
-    """Remove checkpoints, by their artifacts' names, of a run that is finished.
-
-    Whatever the store answers is no reason for a finished run to fail: what stays can be removed later.
-    """
+    """Remove checkpoints, by their artifacts' names, of a run that is finished; it does not fail if MLflow is away."""
     if not names:
         return
     try:
-        if get_run(run_id).data.tags.get(LATEST_CHECKPOINT) in names:
-            client().delete_tag(run_id, LATEST_CHECKPOINT)
-        store = get_artifact_repository(get_run(run_id).info.artifact_uri)
-        for name in names:
-            store.delete_artifacts(name)
+        remove_checkpoints(run_id, names)
     except Exception as error:
         log_info(f"checkpoints of run {run_id} could not be removed ({error}); `unfreeze clean` removes them")
 

@@ -2,23 +2,21 @@
 
 import shutil
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.machine.processes import this_process
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
-from unfreeze.tasks.tracking.spool import Entry, Operation, Spool
+from unfreeze.tasks.tracking.spool import CHILD, Entry, Operation, Spool, own_name
 
 ALIVE = "unfreeze.alive"
 """Tag of a run: when its process was last heard of, in milliseconds since 1970."""
@@ -31,6 +29,8 @@ PATIENCE = 30.0
 """Seconds without any progress that a command waits for MLflow at its end."""
 PATIENCE_WHEN_STOPPED = 10.0
 """The same for one that was stopped: Prefect's worker kills what has not ended 30 s after its signal."""
+SECONDS_FOR_ONE_ATTEMPT = 5.0
+"""What is left of either where MLflow has not answered for that long already."""
 FINAL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 """MLflow's errors that no repetition mends."""
 
@@ -46,22 +46,27 @@ class Delivery:
     ----------
     run_id
         The MLflow run.
+    run
+        What MLflow has of it so far; None if that does not matter.
+    is_shared
+        Whether other processes log to the run as well; else a process that takes it up outdates this one.
     """
 
-    def __init__(self, run_id: str) -> None:
-        run = client().get_run(run_id)
-        self.run_id, self.spool = run_id, Spool(run_id)
-        self.info = run.info
-        self.tags: dict[str, str] = dict(run.data.tags)
+    def __init__(self, run_id: str, run: Any | None, is_shared: bool = False) -> None:
+        self.run_id, self.spool = run_id, Spool(own_name(run_id) if is_shared else run_id)
+        self.info = run.info if run is not None else None
+        self.tags: dict[str, str] = dict(run.data.tags) if run is not None else {}
         """All tags of the run, those that wait included."""
-        self.known = {each.key: (int(each.step), float(each.value)) for each in run.data._metric_objs}
+        metrics = run.data._metric_objs if run is not None else []
+        self.known = {each.key: (int(each.step), float(each.value)) for each in metrics}
         """Metric -> latest step and its value, as earlier attempts at this run left them."""
         self.results: dict[str, dict[str, str]] = {}
         """Kind of operation -> what it led to."""
         self.trouble: str | None = None
         """Why MLflow could not be reached at the last attempt."""
-        self.spool.keep_facts({**this_process(), "store": tracking_store()})
-        self._changed, self._ending = threading.Condition(threading.RLock()), False
+        self.spool.keep_facts({**({} if is_shared else this_process()), "store": tracking_store()})
+        self._since = 0.0  # when the trouble began
+        self._changed, self._ending, self._is_awaited = threading.Condition(threading.RLock()), False, False
         self._unwritten: list[Entry] = []
         self._waited, self._megabytes = 0.0, 0.0  # seconds without progress; size of what is being sent
         # In this run's context, so that its lines go to this run's log.
@@ -73,7 +78,7 @@ class Delivery:
     def add(self, entries: Sequence[Entry]) -> None:
         """Keep operations for delivery; never waits for MLflow. Without space on the disk they wait in memory."""
         for kind, body in entries:
-            if kind == "tags":
+            if kind == "tags" and CHILD not in body:
                 self.tags |= body["tags"]
         with self._changed:
             is_first = not self._unwritten
@@ -99,13 +104,21 @@ class Delivery:
         return path
 
     def wait(self, seconds: float) -> bool:
-        """Wait until everything is delivered; False once MLflow has taken nothing for so many seconds."""
+        """Wait until everything is delivered; False once MLflow has taken nothing for so many seconds.
+
+        Those of an outage that began before count, but for the few that one more attempt takes.
+        """
         with self._changed:
             if self._unwritten:
                 self.add([])  # there may be space again
+            self._is_awaited = True
+            self._changed.notify_all()
             while self._thread.is_alive() and self.spool.waiting():
                 # A second wait in one outage would be as vain as the first; an upload is given a second per megabyte.
                 if self._waited >= seconds + (self._megabytes if self.trouble is None else 0):
+                    return False
+                gone = time.monotonic() - self._since if self.trouble is not None else 0.0
+                if gone >= seconds and self._waited >= SECONDS_FOR_ONE_ATTEMPT:
                     return False
                 began = time.monotonic()
                 self._changed.wait(0.5)
@@ -147,7 +160,7 @@ class Delivery:
                 self._pause(PAUSES[min(attempts, len(PAUSES) - 1)], reason_of(error))
                 attempts += 1
                 continue
-            if attempts:
+            if attempts and not self._ending:
                 log_notice(f"MLflow answers again; {self.spool.waiting()} operations are being delivered")
                 attempts = 0
             if operation is None:
@@ -176,10 +189,12 @@ class Delivery:
 
     def _pause(self, seconds: float, trouble: str) -> None:
         with self._changed:
-            self.trouble = trouble
-            end = time.monotonic() + seconds
-            while not self._ending and time.monotonic() < end:
+            if self.trouble is None:
+                self._since = time.monotonic()
+            self.trouble, end = trouble, time.monotonic() + seconds
+            while not self._ending and not self._is_awaited and time.monotonic() < end:
                 self._changed.wait(end - time.monotonic())
+            self._is_awaited = False
 
     def _rest(self, signed: float) -> None:
         """Wait for something to do."""
@@ -192,86 +207,13 @@ class Delivery:
                 self._changed.wait(left + 0.1)
 
 
-_OPEN: dict[str, Delivery] = {}
-
-
-def delivery_of(run_id: str) -> Delivery | None:
-    """The delivery of a run that this process has under way; None for any other run."""
-    return _OPEN.get(run_id)
-
-
-@contextmanager
-def delivering(run_id: str) -> Iterator[Delivery]:
-    """Let everything that is logged to the run while the block runs reach MLflow by way of its spool.
-
-    At the block's end what waits is given some time; the rest stays in the spool, and a line says so.
-    """
-    delivery = _OPEN[run_id] = Delivery(run_id)
-    patience = PATIENCE
-    try:
-        yield delivery
-    except BaseException as stopped:
-        patience = PATIENCE if isinstance(stopped, Exception) else PATIENCE_WHEN_STOPPED
-        raise
-    finally:
-        try:
-            with suppress(KeyboardInterrupt):  # whoever is in a hurry need not wait: nothing is lost
-                delivery.wait(patience)
-            if count := delivery.spool.waiting():
-                why = f" ({delivery.trouble})" if delivery.trouble else ""
-                log_notice(
-                    f"MLflow lacks {count} operations of run {run_id}{why}; they wait in {delivery.spool.folder}, and "
-                    "`unfreeze sync` delivers them"
-                )
-        finally:
-            del _OPEN[run_id]
-            delivery.close()
-    if delivery.unwritten:
-        raise UserError(
-            f"{delivery.unwritten} operations of run {run_id} could be kept neither in MLflow nor in "
-            f"{delivery.spool.folder}, whose disk is full; free some space there, and `unfreeze resume {run_id}`"
-        )
-
-
-def keep(run_id: str, *entries: Entry) -> None:
-    """Do something to a run: by way of its spool where it is under way here, else at once."""
-    delivery = _OPEN.get(run_id)
-    if delivery is not None:
-        delivery.add(entries)
-        return
-    for kind, body in entries:
-        perform(run_id, kind, body)
-
-
-def keep_and_wait(run_id: str, entry: Entry) -> dict[str, str]:
-    """As `keep`, for what makes something in MLflow; returns what it made, nothing if MLflow does not have it yet."""
-    delivery = _OPEN.get(run_id)
-    if delivery is None:
-        return perform(run_id, *entry)
-    delivery.add([entry])
-    delivery.wait(PATIENCE)
-    return delivery.results.get(entry[0], {})
-
-
-def wait_until_delivered(run_id: str) -> bool:
-    """Wait for MLflow to have all that was logged to a run under way; False if it takes nothing for too long."""
-    delivery = _OPEN.get(run_id)
-    return delivery is None or delivery.wait(PATIENCE)
-
-
-@contextmanager
-def place_of(run_id: str, name: str) -> Iterator[Path]:
-    """Where to write a file or folder of that name before an entry of `keep` names it as ``path`` within the block."""
-    delivery = _OPEN.get(run_id)
-    if delivery is not None:
-        yield delivery.spool.place(name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / name
-
-
 def require_own(run_id: str, facts: Mapping[str, str]) -> None:
-    """Raise `TakenOver` if a run belongs to another process than the one whose spool has these facts."""
+    """Raise `TakenOver` if a run belongs to another process than the one whose spool has these facts.
+
+    A run that several processes have is nobody's own.
+    """
+    if "unfreeze.process" not in facts:
+        return
     tags = client().get_run(run_id).data.tags
     if any(tags.get(name) != facts.get(name) for name in this_process()):
         host, process = tags.get("unfreeze.host"), tags.get("unfreeze.process")

@@ -13,17 +13,17 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.tracking.delivery import delivery_of, keep, place_of
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS
 from unfreeze.tasks.tracking.server import client, get_run, local_file
+from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of
 
-SPEC = "spec.json"
+SPEC, MODEL = "spec.json", "model"
 
 
 def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
     """Store the whole spec that a run is started with."""
-    client().log_dict(run_id, dict(spec), SPEC)
+    log_text(run_id, json.dumps(dict(spec), indent=2, default=str), SPEC)
 
 
 def spec_of(run_id: str) -> dict[str, Any]:
@@ -75,6 +75,21 @@ def _link(path: Path, copy: Path) -> None:
         os.link(path.resolve(), copy)
     except OSError:
         shutil.copyfile(path, copy)
+
+
+def keep_model(run_id: str, folder: Path) -> None:
+    """Keep a copy of the model that a run under way ends with, see `kept_model`."""
+    delivery = delivery_of(run_id)
+    if delivery is not None:
+        shutil.rmtree(delivery.kept(MODEL), ignore_errors=True)
+        shutil.copytree(folder, delivery.kept(MODEL), copy_function=lambda file, copy: _link(Path(file), Path(copy)))
+
+
+def kept_model(run_id: str) -> Path:
+    """The folder of the model that a run under way ended with, whether MLflow has it or not."""
+    delivery = delivery_of(run_id)
+    assert delivery is not None
+    return delivery.kept(MODEL)
 
 
 def artifacts(run_id: str, folder: str | None = None) -> list[str]:

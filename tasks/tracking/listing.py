@@ -1,10 +1,11 @@
 """Runs at a glance: what became of each, and the command that continues it."""
 
 import time
+from collections import Counter
 from typing import Any
 
 from unfreeze.tasks.tracking.server import client, experiments
-from unfreeze.tasks.tracking.spool import spooled_runs, waiting_of
+from unfreeze.tasks.tracking.spool import run_of, spools, waiting_in
 
 RESUME = "unfreeze.resume"
 """Tag of a run: the command that continues it, for one that is not a training."""
@@ -20,7 +21,9 @@ def recent_runs(count: int) -> list[dict[str, Any]]:
         ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (operations that MLflow does not have
         yet) and ``continue``, a command; both None where there is nothing to do.
     """
-    waiting = {run_id: waiting_of(run_id) for run_id in spooled_runs()}
+    waiting: Counter[str] = Counter()
+    for name in spools():
+        waiting[run_of(name)] += waiting_in(name)
     found = client().search_runs(
         list(experiments().values()),
         "tags.`unfreeze.kind` != 'trial'",

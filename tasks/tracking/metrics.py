@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from unfreeze.tasks.tracking.delivery import delivery_of, keep
 from unfreeze.tasks.tracking.operations import METRICS_PER_CALL
 from unfreeze.tasks.tracking.spool import Entry
+from unfreeze.tasks.tracking.under_way import delivery_of, keep
 
 SYSTEM = "system/"
 """Prefix of metrics of the machine."""

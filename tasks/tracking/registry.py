@@ -132,10 +132,11 @@ def set_champion(name: str, number: str) -> str | None:
     aliases = mlflow_client.get_registered_model(name).aliases
     before = str(aliases[CHAMPION]) if CHAMPION in aliases else None
     if before == number:
-        return None
-    if before is not None:
-        mlflow_client.set_registered_model_alias(name, PREVIOUS, before)
-    mlflow_client.set_registered_model_alias(name, CHAMPION, number)
+        before = None
+    else:
+        if before is not None:
+            mlflow_client.set_registered_model_alias(name, PREVIOUS, before)
+        mlflow_client.set_registered_model_alias(name, CHAMPION, number)
     if str(aliases.get(CHALLENGER)) == number:
         mlflow_client.delete_registered_model_alias(name, CHALLENGER)
     return before
@@ -157,31 +158,15 @@ def promote(model: str, which: str) -> str:
         return f"{name}: version {version.number} is champion already"
     set_champion(name, version.number)
     instead = f" instead of version {champion.number}" if champion else ""
-    note_decision(version, f"Made champion by hand{instead}.", {})
+    describe(version.name, version.number, f"Made champion by hand{instead}.")
     return f"{name}: version {version.number} is champion{instead}"
 
 
-def note_decision(version: Version, line: str, tags: dict[str, str]) -> None:
-    """Add a line to a version's description, and tags to the version and to its run."""
+def describe(name: str, number: str, line: str) -> None:
+    """Add a line to a version's description."""
     mlflow_client = client()
-    described = mlflow_client.get_model_version(version.name, version.number).description or ""
-    mlflow_client.update_model_version(version.name, version.number, f"{described}\n\n{line}".strip())
-    for key, value in tags.items():
-        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
-        mlflow_client.set_tag(version.run_id, key, value)
-
-
-def keep_retraining(name: str, decision: str, version: str | None, fingerprint: str) -> None:
-    """Remember a retraining and the data that it was of."""
-    kept = {"time": int(time.time()), "decision": decision, "version": version, "data": fingerprint}
-    client().set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(kept))
-
-
-def latest_retraining(name: str) -> dict[str, Any] | None:
-    """What `keep_retraining` remembered; None before the first."""
-    text = client().get_registered_model(name).tags.get(LATEST_RETRAINING)
-    kept: dict[str, Any] | None = json.loads(text) if text else None
-    return kept
+    described = mlflow_client.get_model_version(name, number).description or ""
+    mlflow_client.update_model_version(name, number, f"{described}\n\n{line}".strip())
 
 
 def champions() -> list[dict[str, Any]]:

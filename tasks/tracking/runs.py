@@ -8,20 +8,23 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from filelock import Timeout
-from mlflow.entities import Param
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.processes import is_gone, this_process
-from unfreeze.tasks.tracking.delivery import ALIVE, delivery_of, keep
+from unfreeze.tasks.tracking.children import make_run
+from unfreeze.tasks.tracking.delivery import ALIVE
 from unfreeze.tasks.tracking.files import log_spec
+from unfreeze.tasks.tracking.operations import BEGIN
 from unfreeze.tasks.tracking.server import client, experiment_id, get_run
 from unfreeze.tasks.tracking.spool import lock_of
 from unfreeze.tasks.tracking.syncing import close_stale_runs
+from unfreeze.tasks.tracking.under_way import at_the_end, delivering_part, delivery_of, keep
 
 FINGERPRINT = "data.fingerprint"
 """Tag: hash of the images with their labels, or of the tables, whatever their split."""
@@ -33,7 +36,6 @@ SILENT_SECONDS = 120
 """A run on another machine of which nothing was heard for this long is taken for dead."""
 SECONDS_TO_DELIVER = 60
 """How long whoever resumes a run waits for one that is delivering what its dead process left."""
-MAX_PARAMS = 100  # MLflow's limit for one call
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended."""
@@ -50,12 +52,27 @@ def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mappi
 
 def create_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     """Create a running run of this process in an experiment (by id) and log its params; returns the run's id."""
-    mlflow_client = client()
-    run_id = str(mlflow_client.create_run(experiment, run_name=name, tags={**tags, **this_process()}).info.run_id)
-    flat = [Param(key, "" if value is None else str(value)) for key, value in flatten(params).items()]
-    for start in range(0, len(flat), MAX_PARAMS):
-        mlflow_client.log_batch(run_id, params=flat[start : start + MAX_PARAMS])
-    return run_id
+    return make_run(experiment, name, _texts(params), {**tags, **this_process()}, None)
+
+
+@contextmanager
+def part_of_run(
+    run_id: str, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run of this process that is part of one under way, such as a sweep's trial; MLflow is not waited for.
+
+    Yields the key by which everything here knows it, as if it were the run's id; MLflow gives that as the spool is
+    delivered, see `unfreeze.tasks.tracking.children`.
+    """
+    key, all_tags = uuid.uuid4().hex, {**tags, **this_process()}
+    began = {"experiment": experiment, "name": name, "time": int(time.time() * 1000)}
+    with delivering_part(run_id, key, all_tags):
+        keep(key, (BEGIN, {**began, "params": _texts(params), "tags": all_tags}))
+        yield key
+
+
+def _texts(params: Mapping[str, Any]) -> list[list[str]]:
+    return [[key, "" if value is None else str(value)] for key, value in flatten(params).items()]
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -88,7 +105,7 @@ def held_run(run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        at_the_end(lock.release)
 
 
 def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
@@ -148,8 +165,8 @@ def _last_sign(run: Any) -> int:
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
-    """End a run."""
-    keep(run_id, ("end", {"status": status, "time": int(time.time() * 1000)}))
+    """End a run of this process."""
+    keep(run_id, ("end", {"status": status, "time": int(time.time() * 1000), **this_process()}))
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from unfreeze.tasks.machine.environment import home, make_home
 
 FILES, LOG = "files", "log.db"
 CHECKPOINT, METRICS = "checkpoint", "metrics"
+CHILD = "child"
+"""In the body of an operation on a run that is part of the spool's: its key, see `unfreeze.tasks.tracking.children`."""
 
 Entry = tuple[str, dict[str, Any]]
 """Kind and body of an operation, see `unfreeze.tasks.tracking.operations`; a body's ``path`` is a file of the spool."""
@@ -38,30 +40,45 @@ class Operation(NamedTuple):
         return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
 
-def folder_of(run_id: str) -> Path:
-    """The folder of a run's spool."""
-    return home() / "spool" / run_id
+def folder_of(name: str) -> Path:
+    """The folder of a spool."""
+    return home() / "spool" / name
 
 
-def spooled_runs() -> list[str]:
-    """Ids of the runs of this data folder for which something waits."""
+def own_name(run_id: str) -> str:
+    """A name for this process's spool of a run that several processes have at a time."""
+    return f"{run_id}.{uuid.uuid4().hex[:12]}"
+
+
+def run_of(name: str) -> str:
+    """The run whose spool has that name."""
+    return name.partition(".")[0]
+
+
+def spools() -> list[str]:
+    """Names of the spools of this data folder in which something waits."""
     return sorted(path.parent.name for path in (home() / "spool").glob(f"*/{LOG}"))
 
 
-def waiting_of(run_id: str) -> int:
-    """How many operations of a run wait, whichever process it belongs to."""
+def spools_of(run_id: str) -> list[str]:
+    """Those of one run."""
+    return [name for name in spools() if run_of(name) == run_id]
+
+
+def waiting_in(name: str) -> int:
+    """How many operations wait in a spool, whichever process it belongs to."""
     try:
-        with closing(sqlite3.connect(f"file:{folder_of(run_id) / LOG}?mode=ro", uri=True, timeout=5)) as database:
+        with closing(sqlite3.connect(f"file:{folder_of(name) / LOG}?mode=ro", uri=True, timeout=5)) as database:
             return int(database.execute("SELECT COUNT(*) FROM operations").fetchone()[0])
     except sqlite3.Error:  # it was delivered meanwhile
         return 0
 
 
-def lock_of(run_id: str) -> FileLock:
-    """The lock of the process that trains a run, or delivers what it left."""
+def lock_of(name: str) -> FileLock:
+    """The lock of the process that has a spool, or delivers what that one left."""
     folder = make_home() / "locks"
     folder.mkdir(exist_ok=True)
-    return FileLock(folder / f"{run_id}.lock")
+    return FileLock(folder / f"{name}.lock")
 
 
 class Spool:
@@ -71,12 +88,12 @@ class Spool:
 
     Parameters
     ----------
-    run_id
-        The MLflow run.
+    name
+        The id of the MLflow run; with a dot and something more for one that several processes have at a time.
     """
 
-    def __init__(self, run_id: str) -> None:
-        self.folder = folder_of(run_id)
+    def __init__(self, name: str) -> None:
+        self.folder = folder_of(name)
         make_home()
         (self.folder / FILES).mkdir(parents=True, exist_ok=True)
         self._lock, self._under_way = threading.RLock(), 0
@@ -109,7 +126,7 @@ class Spool:
             try:
                 for kind, body in entries:
                     text = self._written(body)
-                    earlier = self._superseded() if kind == CHECKPOINT and body.get("name") is None else None
+                    earlier = self._superseded(body) if kind == CHECKPOINT and body.get("name") is None else None
                     if earlier is None:
                         self._database.execute("INSERT INTO operations (kind, body) VALUES (?, ?)", (kind, text))
                     else:
@@ -124,15 +141,15 @@ class Spool:
         for path in replaced:
             _discard(path)
 
-    def _superseded(self) -> Operation | None:
+    def _superseded(self, new: Mapping[str, Any]) -> Operation | None:
         """The checkpoint that a new one replaces: the latest, unless it is being sent or a step was done since."""
         rows = self._database.execute("SELECT number, kind, body FROM operations ORDER BY number DESC")
         for number, kind, text in rows:
             if kind == METRICS:
                 continue
             body = self._read(text)
-            replaceable = kind == CHECKPOINT and body.get("name") is None and number != self._under_way
-            return Operation(number, kind, body) if replaceable else None
+            is_alike = kind == CHECKPOINT and body.get("name") is None and body.get(CHILD) == new.get(CHILD)
+            return Operation(number, kind, body) if is_alike and number != self._under_way else None
         return None
 
     def _written(self, body: dict[str, Any]) -> str:

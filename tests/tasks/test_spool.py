@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tests.flows.tiny import latest_checkpoint
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
+from unfreeze.tasks.tracking import children, delivery
 from unfreeze.tasks.tracking.operations import perform
-from unfreeze.tasks.tracking.spool import Spool, folder_of, spooled_runs
+from unfreeze.tasks.tracking.spool import Spool, folder_of, spools
 from unfreeze.tasks.tracking.syncing import close_stale_runs, require_delivered, sync
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -210,12 +212,99 @@ def test_what_a_killed_process_left_is_delivered_by_the_next_and_its_run_ends_as
     with locked_store():
         child.communicate("go\n")
     assert child.returncode == -9
-    assert spooled_runs() == [run_id]
+    assert spools() == [run_id]
     assert tracking.get_run(run_id).info.status == "RUNNING"
     close_stale_runs([tracking.experiment_id("tests")])
     run = tracking.get_run(run_id)
     assert (run.info.status, run.data.tags["late"]) == (status, "1")
-    assert spooled_runs() == []
+    assert spools() == []
+
+
+def trials_of(parent: str) -> list[Run]:
+    experiments = [tracking.experiment_id("tests")]
+    return list(tracking.client().search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'"))
+
+
+def log_trial(parent: str) -> str:
+    experiment = tracking.experiment_id("tests")
+    with tracking.part_of_run(parent, experiment, "trial 0", {"lr": 0.1}, {"unfreeze.trial": "0"}) as key:
+        tracking.log_spec(key, {"seed": 1})
+        with tracking.MetricLog(key) as log:
+            log.log({"valid/loss": 0.5}, 1)
+        tracking.log_tags(key, {"unfreeze.rule": "none"})
+        assert tracking.tags_of(key)["unfreeze.rule"] == "none"
+        tracking.close_run(key, "FINISHED")
+    return key
+
+
+def test_a_part_of_a_run_is_made_and_logged_by_way_of_the_whole_one() -> None:
+    parent = start("whole")
+    with tracking.delivering_together(parent, is_first=True):
+        key = log_trial(parent)
+    assert spools() == []
+    (run,) = trials_of(parent)
+    assert (run.info.status, run.info.run_name, run.data.params) == ("FINISHED", "trial 0", {"lr": "0.1"})
+    assert (run.data.tags["unfreeze.rule"], run.data.tags["unfreeze.key"]) == ("none", key)
+    assert tracking.spec_of(run.info.run_id) == {"seed": 1}
+    assert history(run.info.run_id, "valid/loss") == [(1, 0.5)]
+    whole = tracking.get_run(parent)
+    assert (whole.info.status, whole.data.metrics) == ("RUNNING", {})
+    assert "unfreeze.rule" not in whole.data.tags
+
+
+def test_a_part_whose_creation_is_sent_twice_is_there_once() -> None:
+    parent = start("whole")
+    about = {"experiment": tracking.experiment_id("tests"), "name": "trial 0", "params": [["lr", "0.1"]]}
+    body = {**about, "child": "k", "tags": {}, "time": 1000}
+    perform(parent, "begin", body)
+    children._ids.clear()  # as in another process
+    perform(parent, "begin", body)
+    kind, rows = metrics(1)
+    perform(parent, kind, {**rows, "child": "k"})
+    assert [history(run.info.run_id, "train/loss") for run in trials_of(parent)] == [[(1, 1.0)]]
+
+
+def test_two_processes_of_a_run_leave_a_spool_each_and_both_are_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "PATIENCE", 0.1)
+    monkeypatch.setattr(delivery, "PATIENCE_WHEN_STOPPED", 0.1)
+    parent = start("whole")
+    for number in range(2):
+        with locked_store(), tracking.delivering_together(parent, is_first=False):
+            tracking.log_tags(parent, {f"process {number}": "1"})
+    assert len(spools()) == 2
+    assert [(each.run_id, each.left) for each in sync()] == [(parent, 0)] * 2
+    assert {"process 0", "process 1"} <= tracking.tags_of(parent).keys()
+
+
+def test_what_follows_a_run_within_a_block_goes_the_same_way() -> None:
+    run_id = start("run")
+    with tracking.staying_open():
+        with tracking.held_run(run_id), tracking.delivering(run_id):
+            tracking.close_run(run_id, "FINISHED")
+        with locked_store():
+            began = time.monotonic()
+            tracking.log_tags(run_id, {"later": "1"})
+            assert time.monotonic() - began < 3
+        with pytest.raises(UserError, match="being trained"), tracking.held_run(run_id):
+            pass
+    assert tracking.tags_of(run_id)["later"] == "1"
+    with tracking.held_run(run_id):
+        assert spools() == []
+
+
+def test_an_outage_that_has_lasted_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "SECONDS_FOR_ONE_ATTEMPT", 0.1)
+    run_id = start("run")
+    with tracking.delivering(run_id) as delivered, locked_store():
+        tracking.log_tags(run_id, {"a": "1"})
+        latest = time.monotonic() + 100
+        while delivered.trouble is None and time.monotonic() < latest:
+            time.sleep(0.1)
+        monkeypatch.setattr(delivered, "_since", time.monotonic() - 100)
+        began = time.monotonic()
+        assert not delivered.wait(50)
+        assert time.monotonic() - began < 40
+    assert tracking.tags_of(run_id)["a"] == "1"
 
 
 def test_a_run_is_not_resumed_while_its_newest_state_waits(own_home: Path) -> None:

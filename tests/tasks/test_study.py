@@ -18,7 +18,7 @@ import pytest
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-import unfreeze.tasks.sweeps.study
+import unfreeze.tasks.sweeps.storage
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
 from unfreeze.models.specs import OptimizerSpec, Stage, TrainImages
@@ -340,7 +340,7 @@ def test_in_a_database_a_trial_of_a_machine_that_fell_silent_is_taken_up(
 ) -> None:
     search = SweepSpec(storage=f"sqlite:///{tmp_path / 'studies.db'}")
     kill_a_worker(search, host="another machine")
-    monkeypatch.setattr(unfreeze.tasks.sweeps.study, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(unfreeze.tasks.sweeps.storage, "HEARTBEAT_SECONDS", 1)
     study = opened(search)
     assert len(run_all(study, 3)) == 3, "as long as the machine is thought to be alive"
     time.sleep(4.5)  # three heartbeats, in a database that rounds to seconds
