@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock
+.PHONY: help demo test lint format bench fuzz lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: $(VENV)/.installed  ## Format the code and fix what can be fixed safely
 
 bench: $(VENV)/.installed  ## Run every benchmark in order; one whose data are not there says so
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m $$(echo $${script%.py} | tr / .); done
+
+fuzz: $(VENV)/.installed  ## Try a million random inputs; ARGS="--seed 7" tries others
+	$(BIN)/python -m tests.fuzz --cases 1000000 $(ARGS)
 
 lock: $(BIN)/uv  ## Resolve pyproject.toml into requirements.lock; ARGS=--upgrade takes the newest versions
 	$(BIN)/uv pip compile -q --universal --no-emit-index-url --no-emit-find-links --all-extras --generate-hashes \
