@@ -1,0 +1,272 @@
+"""The commands that `benchmarks.faults` disturbs, what each comes to undisturbed, and how what it came to is judged.
+
+Every case begins with a copy of a data folder whose databases exist, at the path where they were made: first starts
+would take most of the time.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from PIL import Image
+
+from tests.deployments.service import own_environment
+
+OUTCOMES = ("right", "lost", "doubled", "wrong")
+MODEL, STUDY, TRIALS = "stripes-classifier", "faults", 4
+Ended = subprocess.CompletedProcess[str]
+
+_IMAGES = {
+    "data": {"size": 32},
+    "model": {"backbone": "timm/test_resnet", "weights": "none", "head_width": 16},
+    "finder": {"steps": 12},
+    "optimizer": {"batch_size": 8},
+    "tta": {"n_aug": 2},
+    "recipe": [
+        {"name": "head", "precompute": True, "find_lr": True, "cycles": 2},
+        {"name": "augmented", "views": 2, "cycles": 2},
+        {"name": "full", "train": "all", "lr": 0.002, "ratio": 3, "cycles": 3, "fewest_errors": None},
+    ],
+    "tracking": {"system_metrics": False, "model_name": MODEL},
+    "device": "cpu",
+    "precision": "fp32",
+    "seed": 3,
+}
+_SHORT = [{"name": "full", "train": "all", "lr": 1e-6, "ratio": 3}]
+_SEARCHED = [
+    {"name": "head", "precompute": True, "lr": 0.01},
+    {"name": "full", "train": "all", "lr": 0.002, "ratio": 3, "cycles": 2},
+]
+_TABLE = {
+    "data": {"target": ["sales"], "task": "regression", "split": "random"},
+    "model": {"members": 2, "width": 16, "depth": 1},
+    "optimizer": {"batch_size": 32},
+    "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 6}],
+    "tracking": {"system_metrics": False},
+    "device": "cpu",
+    "seed": 3,
+}
+
+
+class Work(NamedTuple):
+    """A command that is disturbed.
+
+    Attributes
+    ----------
+    name
+        Also of the folder of its data.
+    set_up
+        Writes its data into a folder and returns what is run once before; the data folder is kept then.
+    arguments
+        Of the command, whose data are in that folder.
+    found
+        What a command came to in a data folder, besides its JSON.
+    add
+        Adds to the data once the set-up has run.
+    resumable
+        Whether it prints how it is resumed; else the same command is given again.
+    """
+
+    name: str
+    set_up: Callable[[Path], list[list[str]]]
+    arguments: Callable[[Path], list[str]]
+    found: Callable[[Path, dict[str, Any]], Any]
+    add: Callable[[Path], None] = lambda place: None
+    resumable: bool = False
+
+
+class Case(NamedTuple):
+    """A case of a work: where its data and its data folder are, and what it comes to undisturbed after how long."""
+
+    work: Work
+    place: Path
+    expected: Any
+    seconds: float
+
+    @property
+    def home(self) -> Path:
+        """Its data folder."""
+        return self.place / "home"
+
+    def command(self) -> list[str]:
+        """What is disturbed."""
+        return unfreeze(*self.work.arguments(self.place), "--json")
+
+    def environment(self) -> dict[str, str]:
+        """Of the data folder."""
+        return own_environment(self.home)
+
+    def run(self, command: Sequence[str] | None = None) -> Ended:
+        """Run a command, by default the work's, to its end."""
+        whole = list(command or self.command())
+        return subprocess.run(whole, env=self.environment(), capture_output=True, text=True, timeout=600)
+
+    def resume(self, said: str) -> Ended:
+        """Run what continues a command that has said so much: what it printed itself, or the same again."""
+        if self.work.resumable and "unfreeze resume " in said:
+            run_id = said.rsplit("unfreeze resume ", 1)[1].split(maxsplit=1)[0].strip("'\"`);")
+            return self.run(unfreeze("resume", run_id, "--json"))
+        return self.run()
+
+    def outcome(self, ended: Ended) -> str:
+        """How a case ended: see `benchmarks.faults`."""
+        if ended.returncode:
+            return "lost" if "Traceback" not in ended.stderr else "wrong"
+        result = json.loads(ended.stdout.splitlines()[-1])
+        if self.work.found(self.place, result) != self.expected:
+            return "wrong"
+        if "begins again at its first epoch" in ended.stderr:
+            return "lost"
+        return "doubled" if is_doubled(self.home) else "right"
+
+
+def begin(work: Work, folder: Path) -> Case:
+    """A case from the state that the set-up left; what it comes to is found out once."""
+    place = folder / work.name.replace(" ", "-")
+    kept = place / "reference.json"
+    if not kept.exists():
+        _prepare(work, place)
+        case = Case(work, place, None, 0)
+        renew(case)
+        began = time.monotonic()
+        result = json.loads(_whole(case.run()).splitlines()[-1])
+        found = json.loads(json.dumps(work.found(place, result)))
+        kept.write_text(json.dumps({"found": found, "seconds": time.monotonic() - began}))
+    reference = json.loads(kept.read_text())
+    case = Case(work, place, reference["found"], reference["seconds"])
+    renew(case)
+    return case
+
+
+def renew(case: Case) -> None:
+    """Bring the data folder back to where the set-up left it."""
+    shutil.rmtree(case.home, ignore_errors=True)
+    shutil.copytree(case.place / "template", case.home, symlinks=True)
+    for path in case.place.glob("*predictions.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _prepare(work: Work, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for arguments in work.set_up(place):
+        _whole(Case(work, place, None, 0).run(unfreeze(*arguments)))
+    work.add(place)
+    for name in ("cache", "logs"):
+        shutil.rmtree(place / "home" / name, ignore_errors=True)
+    os.replace(place / "home", place / "template")
+
+
+def _whole(ended: Ended) -> str:
+    if ended.returncode:
+        sys.exit(f"{ended.args} ended with status {ended.returncode}:\n{ended.stderr[-3000:]}")
+    return ended.stdout
+
+
+def unfreeze(*arguments: str) -> list[str]:
+    """The command line of a command."""
+    return [sys.executable, "-m", "unfreeze.flows.cli", *arguments]
+
+
+def is_doubled(home: Path) -> bool:
+    """Whether MLflow has a step of a metric of a run twice, or two models of a run."""
+    steps = "select 1 from metrics where key not like 'system/%' group by run_uuid, key, step having count(*) > 1"
+    models = "select 1 from model_versions where run_id != '' group by run_id having count(*) > 1"
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        return any(store.execute(f"{query} limit 1").fetchone() for query in (steps, models))
+
+
+# --- data
+
+
+def draw(folder: Path, first: int, last: int) -> None:
+    """Images of noise with stripes, across or down, with these numbers."""
+    for label, axis in (("across", 0), ("down", 1)):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(first, last):
+            levels = np.random.default_rng([axis, number]).integers(0, 90, (32, 32, 3), np.uint8)
+            stripes = np.arange(32) % 8 < 4
+            levels += (stripes[:, None, None] if axis == 0 else stripes[None, :, None]).astype(np.uint8) * 120
+            Image.fromarray(levels).save(folder / label / f"{number}.png")
+
+
+def settings(place: Path, name: str, spec: dict[str, Any], source: str, **changes: Any) -> str:
+    """Write a file of settings; returns its path."""
+    path = place / f"{name}.json"
+    path.write_text(json.dumps({**spec, "data": {**spec["data"], "source": str(place / source)}, **changes}))
+    return str(path)
+
+
+def _images(place: Path) -> list[list[str]]:
+    draw(place / "images", 0, 24)
+    settings(place, "spec", _IMAGES, "images")
+    settings(place, "sweep", _IMAGES, "images", recipe=_SEARCHED)
+    return [["train", "--config", settings(place, "short", _IMAGES, "images", recipe=_SHORT)]]
+
+
+def _table(place: Path) -> list[list[str]]:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"shop": chance.choice(["a", "b", "c"], 600), "price": chance.normal(5, 1, 600)})
+    frame["sales"] = 10 * frame["price"] + chance.normal(0, 1, 600)
+    frame.to_csv(place / "table.csv", index=False)
+    settings(place, "spec", _TABLE, "table.csv")
+    short = [{**_TABLE["recipe"][0], "cycles": 1}]  # type: ignore[index]
+    return [["train-table", "--config", settings(place, "short", _TABLE, "table.csv", recipe=short, seed=4)]]
+
+
+def _trials(place: Path, result: dict[str, Any]) -> list[Any]:
+    """Parameters and values of the trials of a grid, whatever their order."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(
+        study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(place / "home" / "optuna.journal")))
+    )
+    return sorted([json.dumps(each.params), each.values] for each in study.get_trials(states=[TrialState.COMPLETE]))
+
+
+def _predicted(place: Path, result: dict[str, Any]) -> list[str]:
+    return (place / "predictions.csv").read_text().splitlines()
+
+
+def _sweep(*more: str) -> Callable[[Path], list[str]]:
+    flags = ["--study", STUDY, "--trials", str(TRIALS), "--sampler", "grid", "--pruner", "none"]
+    space = ["--space", "early_ratio=none", "--space", "head_factor=none", "--space", "body_ratio=1,3,10,30"]
+    return lambda place: ["sweep", "--config", str(place / "sweep.json"), *flags, *space, *more]
+
+
+def _predict(place: Path) -> list[str]:
+    out = str(place / "predictions.csv")
+    return ["predict", MODEL, str(place / "images"), "--out", out, "--chunk", "2", "--device", "cpu"]
+
+
+TRAIN = Work(
+    "train", _images, lambda place: ["train", "--config", str(place / "spec.json")], lambda _, it: it["metrics"],
+    resumable=True,
+)  # fmt: skip
+TRAIN_TABLE = Work(
+    "train-table", _table, lambda place: ["train-table", "--config", str(place / "spec.json")],
+    lambda _, it: it["metrics"], resumable=True,
+)  # fmt: skip
+SWEEP = Work("sweep", _images, _sweep(), _trials)
+SWEEP_OF_TWO = Work("sweep of two", _images, _sweep("--workers", "2"), _trials)
+RETRAIN = Work(
+    "retrain",
+    _images,
+    lambda place: ["retrain", MODEL, "--changes", '{"recipe.full.lr": "0.01", "recipe.full.cycles": "4"}'],
+    lambda _, it: [it["decision"], it["champion"], it["metrics"]],
+    add=lambda place: draw(place / "images", 24, 36),
+)
+PREDICT = Work("predict", _images, _predict, _predicted)
