@@ -65,13 +65,19 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         try:
             reader = pa.ipc.open_file(pa.py_buffer(_mapped(path)))
-            columns = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            for batch in batches:
+                batch.validate()  # Arrow reads a batch whose buffers are shorter than its rows
+            columns = [batch.column(0) for batch in batches]
             self.width = int(reader.schema.field(0).type.list_size)
-        except (pa.ArrowInvalid, OSError, RuntimeError, AttributeError) as error:
+            self.metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
+            # Views on the mapped file: nothing is read yet.
+            self.blocks = [column.values.to_numpy(zero_copy_only=True).reshape(-1, self.width) for column in columns]
+            if self.width < 1 or not self.blocks or len({len(block) for block in self.blocks[:-1]}) > 1:
+                raise ValueError("its rows have no width, or its batches another size than one another")
+        # ArrowInvalid is a ValueError.
+        except (ValueError, IndexError, OSError, RuntimeError, AttributeError, pa.ArrowException) as error:
             raise UserError(f"{path} is not a complete cache file ({error}); delete it and run again") from error
-        self.metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-        # Views on the mapped file: nothing is read yet.
-        self.blocks = [column.values.to_numpy(zero_copy_only=True).reshape(-1, self.width) for column in columns]
 
     def __len__(self) -> int:
         return sum(map(len, self.blocks))

@@ -193,10 +193,15 @@ class ShardedRows:
     def __init__(self, path: Path) -> None:
         table = _read_list(path)
         files = [RowFile(shard) for shard in _shards_in(table, path)]
-        self.width, self._blocks = files[0].width, [block for file in files for block in file.blocks]
         self.metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         del self.metadata[_SHARDS]
         shard, row = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
+        lengths = np.array([len(file) for file in files])
+        if not files or len({file.width for file in files}) > 1 or not _are_below(shard, len(files)):
+            raise UserError(f"{path} does not fit its shards; delete it and run again")
+        if not ((row >= 0) & (row < lengths[shard])).all():
+            raise UserError(f"{path} names rows that its shards do not have; delete it and run again")
+        self.width, self._blocks = files[0].width, [block for file in files for block in file.blocks]
         first = np.cumsum([0, *(len(file.blocks) for file in files)])
         numbers, self._offsets = np.divmod(row, np.array([len(file.blocks[0]) for file in files])[shard])
         self._numbers = first[shard] + numbers
@@ -213,11 +218,29 @@ class ShardedRows:
 def _read_list(path: Path) -> pa.Table:
     try:
         table = pa.feather.read_table(str(path), memory_map=False)
-        if _SHARDS.encode() not in (table.schema.metadata or {}):
-            raise pa.ArrowInvalid("it lists no shards")
-    except (OSError, pa.ArrowInvalid) as error:
+        table.validate(full=True)
+        names = json.loads(table.schema.metadata[_SHARDS.encode()])
+        if not isinstance(names, list) or not all(_is_inside(name) for name in names):
+            raise ValueError("it names shards elsewhere")
+        if table.schema.types != [pa.int32(), pa.int32()] or table.column_names != ["shard", "row"]:
+            raise ValueError("it has other columns")
+        if any(column.null_count for column in table.columns):
+            raise ValueError("it has gaps")
+        for text in (text for pair in table.schema.metadata.items() for text in pair):
+            text.decode()
+    # ArrowInvalid and damaged JSON are ValueErrors.
+    except (ValueError, KeyError, TypeError, OSError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a complete cache file ({error}); delete it and run again") from error
     return table
+
+
+def _is_inside(name: object) -> bool:
+    """Whether it is the relative path of a file below the list's folder."""
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _are_below(numbers: np.ndarray, count: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < count)).all())
 
 
 def _shards_in(table: pa.Table, path: Path) -> list[Path]:

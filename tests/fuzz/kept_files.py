@@ -20,10 +20,12 @@ from tests.fuzz.mutations import changed_json, edited, near, values
 from tests.models.conftest import tiny_network
 from unfreeze.models import sealed_files
 from unfreeze.models.images.backbones import preprocessing_of
-from unfreeze.models.images.cache import ImageCache
+from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, image_store
 from unfreeze.models.images.classifier import build_classifier
-from unfreeze.models.images.index import Index, build_index, hash_files
-from unfreeze.models.images.row_file import RowWriter
+from unfreeze.models.images.content import hash_files
+from unfreeze.models.images.index import Index, build_index
+from unfreeze.models.images.row_file import RowFile, RowWriter
+from unfreeze.models.images.row_shards import missing_lots
 from unfreeze.models.images.serving import save_classifier
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.images.weights import read_weights
@@ -209,8 +211,21 @@ _WEIGHTS = st.sampled_from(["a.pth", "b.pth", "c.safetensors"]).flatmap(
 
 
 def _write_rows(path: Path) -> None:
-    with RowWriter(path, 4 * 4 * 3, np.uint8, {"version": "1", "size": "4", "fit": "crop"}) as writer:
+    with RowWriter(path, 4 * 4 * 3, np.uint8, {"version": str(CACHE_VERSION), "size": "4", "fit": "crop"}) as writer:
         writer.append(np.arange(5 * 48, dtype=np.uint8).reshape(5, 48))
+
+
+def _write_list(path: Path) -> None:
+    """Write a list of squares, and beside it the folder of their shard."""
+    store = image_store(Workspace(path.parent / "made"), 4, "crop", "bilinear")
+    contents = [f"{number:032x}" for number in range(5)]
+    for lot in missing_lots({"4": store}, contents):
+        lot.write(lambda shard, names: iter([{"4": np.full((len(shard), 48), 7, np.uint8)}]))
+    store.write_list(path, contents)
+    (shard,) = store.workspace.path(store.shard_of([])).parent.glob("*.arrow")
+    place = path.parent / shard.parent.name
+    place.mkdir(exist_ok=True)
+    shutil.copy(shard, place)
 
 
 def _write_index(path: Path) -> None:
@@ -230,7 +245,12 @@ def _write_part(path: Path) -> None:
         writer.write_batch(batch)
 
 
-_WRITERS: Mapping[str, Callable[[Path], None]] = {"rows": _write_rows, "index": _write_index, "part": _write_part}
+_WRITERS: Mapping[str, Callable[[Path], None]] = {
+    "rows": _write_rows,
+    "list": _write_list,
+    "index": _write_index,
+    "part": _write_part,
+}
 
 
 @functools.cache
@@ -260,10 +280,15 @@ def run_opened(case: tuple[str, bytes], folder: Path) -> None:
     what, content = case
     path = folder / ("part-000000000000.arrow" if what == "part" else f"{what}.arrow")
     path.unlink(missing_ok=True)
+    if what == "list":
+        _write_list(path)  # for its shard
     path.write_bytes(content)
     sealed_files._known.clear()
     sealed_files.checksum_file(path).write_text(sealed_files.checksum(path))
     if what == "rows":
+        rows = RowFile(path)
+        rows.gather(np.arange(len(rows)))
+    elif what == "list":
         cache = ImageCache(path)
         cache.gather(np.arange(len(cache)))
     elif what == "index":

@@ -18,8 +18,9 @@ from PIL import Image
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import near, words
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.excluded import without_excluded
-from unfreeze.models.images.index import Index, build_index, hash_files
+from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import DataSpec
