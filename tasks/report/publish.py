@@ -51,8 +51,18 @@ def write_report(run_id: str) -> str:
 def report_at_end(run_id: str) -> None:
     """As `write_report`, at the end of a flow: a report that cannot be made does not undo the training."""
     if not tracking.wait_until_delivered(run_id):
-        log_notice(f"a report is made of what MLflow has; once it has everything: unfreeze report {run_id}")
+        log_notice("a report is made of what MLflow has; `unfreeze sync` makes it once MLflow has everything")
         return
+    _try_to_write(run_id)
+
+
+def report_if_owed(run_id: str) -> None:
+    """Make the report of a finished run that has none, because MLflow was away at its end."""
+    if tracking.get_run(run_id).info.status == "FINISHED" and FILE not in tracking.artifacts(run_id):
+        _try_to_write(run_id)
+
+
+def _try_to_write(run_id: str) -> None:
     try:
         write_report(run_id)
     except Exception as error:

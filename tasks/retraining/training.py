@@ -32,13 +32,13 @@ class Champion(NamedTuple):
     reference
         The sample of its training data, None if it kept none.
     fresh_weights
-        The weights that the first of a line of champions started from.
+        The weights that the first of a line of champions started from; None where nothing is pretrained.
     """
 
     version: registry.Version
     trained: Trained
     reference: Path | None
-    fresh_weights: str
+    fresh_weights: str | None
 
 
 def name_of(params: Retrain) -> str:
@@ -92,9 +92,9 @@ def training_like(champion: registry.Version, params: Retrain) -> Training:
     return build_spec(kind, spec, {**params.changes, **fixed})
 
 
-def fresh_weights(champion: registry.Version) -> str:
-    """The weights that the first of a line of champions started from."""
-    started: str = tracking.spec_of(champion.run_id)["model"]["weights"]
+def fresh_weights(champion: registry.Version) -> str | None:
+    """The weights that the first of a line of champions started from; None where nothing is pretrained."""
+    started: str | None = tracking.spec_of(champion.run_id)["model"].get("weights")
     return tracking.tags_of(champion.run_id).get(FRESH_WEIGHTS, started)
 
 
@@ -115,7 +115,7 @@ def is_new(data: Prepared, champion: registry.Version) -> bool:
 def mark_challenger(run_id: str, champion: Champion) -> None:
     """Note on a run which champion it challenged, and what a fresh training would start from."""
     tags = {"unfreeze.challenges": f"{champion.version.name}/{champion.version.number}"}
-    if tracking.kind_of_run(run_id) == "train-images":
+    if champion.fresh_weights is not None:
         tags[FRESH_WEIGHTS] = champion.fresh_weights
     tracking.log_tags(run_id, tags)
 
