@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from unfreeze.flows.settings_file import parse_yaml, read_settings
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, printable
 from unfreeze.models.fields import covers, field_named, fields_of
 from unfreeze.models.overrides import SpecType, build_spec
 from unfreeze.models.search import Dimension, parse_dimension
@@ -55,7 +55,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2 and one line."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def format_help(self) -> str:
         """Help text with a usage line that stays short."""

@@ -22,11 +22,17 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        shown = "".join(
-            each if each == "\n" or unicodedata.category(each) not in _NOT_SHOWN else ascii(each)[1:-1]
-            for each in message[:LONGEST]
-        )
-        super().__init__(f"{shown} ..." if len(message) > LONGEST else shown)
+        super().__init__(printable(message))
+
+
+def printable(message: str) -> str:
+    """A message as a terminal may have it: escapes instead of control characters, no empty lines, not endless."""
+    lines = [line.rstrip() for line in message[:LONGEST].split("\n") if line.strip()]
+    shown = "".join(
+        each if each == "\n" or unicodedata.category(each) not in _NOT_SHOWN else ascii(each)[1:-1]
+        for each in "\n".join(lines)
+    )
+    return f"{shown} ..." if len(message) > LONGEST else shown
 
 
 def choose(entries: Mapping[str, Entry], name: str, field: str) -> Entry:

@@ -375,7 +375,10 @@ def modality_from(kept: Mapping[str, Any], origin: str) -> Modality:
     """
     if not isinstance(kept.get("modality"), str):
         raise UserError(f"{origin} does not name a kind of data: this release did not write it; train again")
-    return modality(kept["modality"])
+    try:
+        return modality(kept["modality"])
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def training_from(settings: Mapping[str, Any], origin: str) -> Training:

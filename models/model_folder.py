@@ -100,8 +100,10 @@ def loading(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if str(folder) in str(error):
+            raise
+        raise UserError(f"the model in {folder} cannot be loaded: {error}") from error
     except Exception as error:  # what is built from a description fails in as many ways as there are settings
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(

@@ -124,6 +124,8 @@ class TableDataSpec(Spec):
             raise ValueError(f"test_days is for split last_days, not {self.split}; take test_fraction")
         if self.log_target and self.task == "classification":
             raise ValueError("log_target is for regression")
+        if twice := [name for name in self.target if self.target.count(name) > 1]:
+            raise ValueError(f"target: {twice[0]!r} is named twice")
         return self
 
 

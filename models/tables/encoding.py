@@ -322,10 +322,15 @@ def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:
     return classes
 
 
-def _regressed(column: pd.Series, log: bool) -> np.ndarray:
-    """Targets (N,) float64, after the logarithm if `log`."""
+def require_numbers(column: pd.Series) -> None:
+    """Raise `UserError` if a target to regress is text."""
     if kind_of(column) == "text":
         raise UserError(f"target {column.name!r} is text, which cannot be regressed; set data.task to classification")
+
+
+def _regressed(column: pd.Series, log: bool) -> np.ndarray:
+    """Targets (N,) float64, after the logarithm if `log`."""
+    require_numbers(column)
     numbers = numbers_of(column)
     _reject_where(column, np.isnan(numbers), _NO_VALUE)
     _reject_where(column, np.abs(numbers) > LARGEST, "{:g} is too large to train on; write it in larger units")

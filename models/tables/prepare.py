@@ -12,7 +12,7 @@ from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
 from unfreeze.models.tables.dates import add_datepart, parse_dates, part_names, read_dates
-from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
+from unfreeze.models.tables.encoding import Encoded, TableEncoder, require, require_numbers
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
 from unfreeze.models.tables.leaks import copies
 from unfreeze.models.tables.reading import unknown_column
@@ -157,6 +157,9 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     frame, columns_out = drop_unusable_columns(frame, keep)
     categorical = [name for name in data.categorical if name in frame or name in stated.categorical]
     data = data.model_copy(update={"categorical": categorical})
+    if data.task == "regression":
+        for name in data.target:
+            require_numbers(frame[name])
     warnings = check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
     unseen = unseen_parts(features, data, split.train, split.valid)

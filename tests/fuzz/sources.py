@@ -124,8 +124,13 @@ _NAMES = st.one_of(
     words.map(lambda word: word.replace("/", "-").replace("\0", "-").encode()[:80].decode(errors="ignore")),
 ).filter(lambda name: name not in ("", ".", ".."))
 _CONTENTS = st.sampled_from(["image 0", "image 1", "image 2", "empty", "text", "folder", "link", "loop", "pipe"])
+_CLASSES = [(["cat" if number < 4 else "dog", str(number)], f"image {number}") for number in range(8)]
 _FOLDERS = st.tuples(
-    st.lists(st.tuples(st.lists(_NAMES, min_size=1, max_size=3), _CONTENTS), max_size=8),
+    st.builds(
+        lambda classes, others: [*classes, *others],
+        st.sampled_from([[], _CLASSES]),
+        st.lists(st.tuples(st.lists(_NAMES, min_size=1, max_size=3), _CONTENTS), max_size=8),
+    ),
     _OPTIONS,
 )
 
@@ -133,6 +138,8 @@ _FOLDERS = st.tuples(
 def _make(path: Path, content: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_fifo():  # whoever opens it waits
+            return
         if content.startswith("image"):
             _draw(path.with_name(f"{path.name}.png"), int(content[-1]))
         elif content == "folder":
