@@ -111,6 +111,7 @@ def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monke
     assert MlflowClient().get_run(result["run_id"]).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_resumed(uninterrupted: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="is finished"):
         tracking.reopen_run(uninterrupted["run_id"], {})

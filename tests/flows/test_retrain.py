@@ -52,6 +52,7 @@ class FileNotification(NotificationBlock):
 LEARNS = {"recipe.full.lr": "0.01", "recipe.full.cycles": "4"}
 
 
+@pytest.mark.slow
 def test_unchanged_data_are_not_trained_on_again(champion: tuple[Path, dict[str, Any]]) -> None:
     from unfreeze.flows.retrain import retrain
 
@@ -165,6 +166,7 @@ def test_a_person_has_the_last_word_where_approval_is_asked_for_and_blocks_are_t
     assert ("has a new champion" in log.read_text()) if promote else not log.exists()
 
 
+@pytest.mark.slow
 def test_a_failure_is_told(champion: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
 

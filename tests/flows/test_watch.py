@@ -15,7 +15,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.tracking import registry
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def test_without_a_frozen_stage_the_network_is_alone(tiny_recipe, tmp_path):
     assert set(losses) == {"choice/full"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "head", "mean of head and all weights", "logistic regression"])
 def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
     data = data_with(tiny_recipe, STAGES)
