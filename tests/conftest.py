@@ -30,8 +30,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 (_HOME / "home").mkdir()
 
 # A first example that imports something, or a busy machine, says nothing about what is tested.
-settings.register_profile("unfreeze", deadline=None)
-settings.load_profile("unfreeze")
+settings.register_profile("whole", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.load_profile("whole")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 """Real photos and weights beside the project, where there are any."""
@@ -94,3 +95,9 @@ def draw_squares(folder: Path, count: int, seed: int) -> pd.DataFrame:
         generator.shuffle(labels)
         rows.append({"id": f"{seed}-{number}", "tags": " ".join(labels)})
     return pd.DataFrame(rows)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without the slow tests, properties are tried on a quarter of the examples."""
+    if "not slow" in config.option.markexpr:
+        settings.load_profile("quick")
