@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -180,7 +181,7 @@ def missing_lots(stores: Mapping[str, RowStore], contents: Sequence[str]) -> lis
 
 def shards_of(path: Path) -> list[Path]:
     """The shards that a list takes rows from."""
-    return _shards_in(_read_list(path), path)
+    return _read_list(path).shards
 
 
 class ShardedRows:
@@ -191,15 +192,11 @@ class ShardedRows:
     """
 
     def __init__(self, path: Path) -> None:
-        table = _read_list(path)
-        files = [RowFile(shard) for shard in _shards_in(table, path)]
-        self.metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        del self.metadata[_SHARDS]
-        shard, row = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
-        lengths = np.array([len(file) for file in files])
+        shards, self.metadata, shard, row = _read_list(path)
+        files = [RowFile(each) for each in shards]
         if not files or len({file.width for file in files}) > 1 or not _are_below(shard, len(files)):
             raise UserError(f"{path} does not fit its shards; delete it and run again")
-        if not ((row >= 0) & (row < lengths[shard])).all():
+        if not _are_below(row, np.array([len(file) for file in files])[shard]):
             raise UserError(f"{path} names rows that its shards do not have; delete it and run again")
         self.width, self._blocks = files[0].width, [block for file in files for block in file.blocks]
         first = np.cumsum([0, *(len(file.blocks) for file in files)])
@@ -215,23 +212,32 @@ class ShardedRows:
         return gather_from(self._blocks, self._numbers[wanted], self._offsets[wanted])
 
 
-def _read_list(path: Path) -> pa.Table:
+class _List(NamedTuple):
+    """What a list holds: its shards, its metadata, and for every content the number of its shard and the row in it."""
+
+    shards: list[Path]
+    metadata: dict[str, str]
+    shard: np.ndarray
+    row: np.ndarray
+
+
+def _read_list(path: Path) -> _List:
     try:
         table = pa.feather.read_table(str(path), memory_map=False)
         table.validate(full=True)
-        names = json.loads(table.schema.metadata[_SHARDS.encode()])
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        names = json.loads(metadata.pop(_SHARDS))
         if not isinstance(names, list) or not all(_is_inside(name) for name in names):
             raise ValueError("it names shards elsewhere")
         if table.schema.types != [pa.int32(), pa.int32()] or table.column_names != ["shard", "row"]:
             raise ValueError("it has other columns")
         if any(column.null_count for column in table.columns):
             raise ValueError("it has gaps")
-        for text in (text for pair in table.schema.metadata.items() for text in pair):
-            text.decode()
     # ArrowInvalid and damaged JSON are ValueErrors.
     except (ValueError, KeyError, TypeError, OSError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a complete cache file ({error}); delete it and run again") from error
-    return table
+    shard, row = (column.to_numpy().astype(np.int64) for column in table.columns)
+    return _List([path.parent / name for name in names], metadata, shard, row)
 
 
 def _is_inside(name: object) -> bool:
@@ -239,12 +245,8 @@ def _is_inside(name: object) -> bool:
     return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
-def _are_below(numbers: np.ndarray, count: int) -> bool:
-    return bool(((numbers >= 0) & (numbers < count)).all())
-
-
-def _shards_in(table: pa.Table, path: Path) -> list[Path]:
-    return [path.parent / name for name in json.loads(table.schema.metadata[_SHARDS.encode()])]
+def _are_below(numbers: np.ndarray, limits: int | np.ndarray) -> bool:
+    return bool(((numbers >= 0) & (numbers < limits)).all())
 
 
 def _parts(contents: Sequence[str], size: int) -> list[Sequence[str]]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
@@ -97,7 +98,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         because looking at every loss would make the accelerator wait.
     """
     progress = learner.progress
-    per_epoch = len(split_into_batches(torch.arange(len(train)), train.batch_size))
+    per_epoch = steps_per_epoch(len(train), train.batch_size)
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
     if stage.patience is not None and progress.best_loss == float("inf"):
         progress.best_loss = _validated(learner, stage, valid)["loss"]

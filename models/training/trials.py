@@ -7,9 +7,10 @@ end, so five lrs around the sweep's train the stage on most of its training rows
 import numpy as np
 import torch
 
+from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import Stage
-from unfreeze.models.training.batches import Batches, Inputs, split_into_batches
+from unfreeze.models.training.batches import Batches, Inputs
 from unfreeze.models.training.checkpoints import Checkpoint, capture, random_states, restore, set_random_states
 from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.loop import train_epoch
@@ -112,7 +113,7 @@ def _held_out(rows: int) -> int:
 
 def _cycles(stage: Stage, rows: int, batch_size: int) -> tuple[int, int]:
     """Steps of a trial's first cycle, and of all its cycles."""
-    per_epoch = len(split_into_batches(torch.arange(rows), batch_size))
+    per_epoch = steps_per_epoch(rows, batch_size)
     ends = [end * per_epoch for end in cycle_ends(stage.cycles, stage.cycle_len, stage.cycle_mult)]
     return min(ends[0], MOST_STEPS), max((end for end in ends if end <= MOST_STEPS), default=MOST_STEPS)
 

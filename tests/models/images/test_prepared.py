@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks._prepared import Prepared
 from tests.conftest import draw_stripes
 from tests.damage import flip_bit
 from tests.flows.tiny import tiny_training
 from unfreeze.models.images import activations, cache as cache_module, row_shards
 from unfreeze.models.images.activations import forward
 from unfreeze.models.images.decode import read_image
-from unfreeze.models.modality import bind, modality
-from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
-from unfreeze.models.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,17 +56,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def trained(source: Path, folder: Path) -> dict[str, float]:
     """Metrics of a whole training in a workspace."""
     folder.mkdir(exist_ok=True)
-    params, workspace, metrics = tiny_training(source, recipe=RECIPE), Workspace(folder), dict[str, float]()
-    prepared = modality("images").prepare(params, workspace)
-    for step in run_recipe(bind(params, prepared), workspace):
-        if isinstance(step, Train):
-            for _ in step.run():
-                pass
-        elif isinstance(step, Choose | Evaluate):
-            metrics |= step.run().metrics
-        else:
-            step.run()
-    return metrics
+    prepared = Prepared(tiny_training(source, recipe=RECIPE), folder)
+    return prepared.run(prepared.bind())[0]
 
 
 @pytest.mark.slow
