@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SOURCES := flows,tasks,models,unfreeze
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 export DO_NOT_TRACK := 1
@@ -18,8 +19,8 @@ help:  ## List the targets
 demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
 	$(BIN)/unfreeze train --config deployments/configs/digits.yaml
 
-test: $(VENV)/.installed  ## Run the tests; ARGS="-m 'not slow'" passes options to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed  ## Run the tests; ARGS="-m 'not slow'" passes options to pytest, COVERAGE=FILE writes JSON
+	$(BIN)/python $(if $(COVERAGE),-m slipcover --source $(SOURCES) --json --out $(COVERAGE)) -m pytest $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -66,7 +66,8 @@ class Forecast:
     Attributes
     ----------
     evaluation_seconds
-        Of the evaluations at its end and of the head alone, with test-time augmentation.
+        Of the evaluations at its end and of the head alone, with test-time augmentation, and of fitting the models
+        that the network is compared with.
     memory
         Most bytes that the process, or on an accelerator its tensors, took while the steps were measured.
     """
@@ -111,7 +112,8 @@ def forecast(data: TrainingData) -> Forecast:
         memory = max(memory, _memory(data.device))
     views = 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
     judged = len(data.rows["valid"]) + len(data.rows["test"])
-    return Forecast(stages, (judged * views + JUDGED * len(data.rows["valid"])) * passes, memory)
+    evaluation = (judged * views + JUDGED * len(data.rows["valid"])) * passes
+    return Forecast(stages, evaluation + data.other_models_seconds(), memory)
 
 
 def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) -> tuple[StageForecast, float]:

@@ -215,6 +215,10 @@ class TrainingData(ABC):
         name = self.params.recipe[position].name
         yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position)
 
+    def other_models_seconds(self) -> float:
+        """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""
+        return 0.0
+
     @abstractmethod
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """A candidate's predictions for a split, see `Target.predictions`."""

@@ -1,6 +1,7 @@
 """Every test has a home of its own: caches, MLflow store and Prefect database live in temporary folders."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,24 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UNFREEZE_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
     return home
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with nothing in it, to copy: making one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def home_with_store(own_home: Path, new_store: Path) -> Path:
+    """As `own_home`, with its MLflow store in place."""
+    own_home.mkdir(mode=0o700)
+    shutil.copy(new_store, own_home / "mlflow.db")
+    return own_home
 
 
 def draw_stripes(folder: Path, count: int, seed: int) -> None:

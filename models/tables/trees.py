@@ -54,7 +54,13 @@ class Trees:
 
     @classmethod
     def fit(
-        cls, encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int, rounds: int = ROUNDS
+        cls,
+        encoder: TableEncoder,
+        train: Encoded,
+        targets: np.ndarray,
+        seed: int,
+        rounds: int = ROUNDS,
+        boosters: int | None = None,
     ) -> "Trees":
         """Fit on training rows, or `rows_to_fit` of them.
 
@@ -66,20 +72,22 @@ class Trees:
             Chooses the rows to fit on and those left out, and the columns that a tree sees.
         rounds
             Trees of a booster (per class) at most.
+        boosters
+            For each target; None as many as `boosters_of_target` says.
         """
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
             train, targets = train.rows(fitted), targets[fitted]
         means, others = _target_means(encoder, train, targets, seed)
         features = np.concatenate([_features(encoder, train), others], axis=1)
-        parts, count = _parts(targets, seed), _boosters(len(targets), len(encoder.classes))
+        parts, count = _parts(targets, seed), boosters or boosters_of_target(len(targets), len(encoder.classes))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
-        boosters = [
+        fitted_boosters = [
             _fit(encoder, features, column, parts == number, seed + number, rounds)
             for column in columns
             for number in range(count)
         ]
-        return cls(encoder, boosters, means)
+        return cls(encoder, fitted_boosters, means)
 
     def predict(self, rows: Encoded) -> np.ndarray:
         """Probabilities (N, C), or values (N, T) as the network is trained on them; float64, row by row."""
@@ -190,7 +198,7 @@ def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
     return np.union1d(drawn, firsts)
 
 
-def _boosters(rows: int, classes: int) -> int:
+def boosters_of_target(rows: int, classes: int) -> int:
     """Boosters for each target: more where they are cheap, and where the rows left out say little."""
     work = rows * (classes if classes > 2 else 1)  # of several classes each has trees of its own
     return 8 if work <= 10_000 else 4 if work <= 40_000 else 2 if work <= 100_000 else 1

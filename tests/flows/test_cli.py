@@ -68,7 +68,7 @@ def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_fla
 
 
 @pytest.mark.slow
-def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_home: Path) -> None:
+def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, home_with_store: Path) -> None:
     small = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
     quick = ["--finder.steps", "12", "--optimizer.batch_size", "8", "--recipe.head-augmented.views", "1"]
     command = [sys.executable, "-m", "unfreeze.flows.cli", "find-lr", str(stripes), *small, *quick, "--json"]
@@ -80,7 +80,7 @@ def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, own_h
 
 
 @pytest.mark.slow
-def test_bad_input_ends_with_status_2_and_no_traceback(tmp_path: Path, own_home: Path) -> None:
+def test_bad_input_ends_with_status_2_and_no_traceback(tmp_path: Path, home_with_store: Path) -> None:
     command = [sys.executable, "-m", "unfreeze.flows.cli", "train", str(tmp_path / "nothing")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 
 @pytest.mark.slow
 def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
-    stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+    stripes: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from unfreeze.flows.train_images import train_images
 
@@ -39,7 +39,7 @@ def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
 
 
 @pytest.mark.slow
-def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, own_home: Path) -> None:
+def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, home_with_store: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
@@ -55,6 +55,6 @@ def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, own_home: Pat
         compare_runs(one, other)
 
 
-def test_a_run_without_predictions_is_refused(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_predictions_is_refused(home_with_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "0" * 32, "1" * 32]) == 2
     assert "0" * 32 in capsys.readouterr().err

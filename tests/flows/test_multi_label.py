@@ -51,7 +51,7 @@ def trained(source: Path, **overrides: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
-    own_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    home_with_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from unfreeze.flows.predict import predict
     from unfreeze.flows.retrain import retrain
@@ -98,7 +98,9 @@ def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
 
 
 @pytest.mark.slow
-def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(own_home: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(
+    home_with_store: Path, tmp_path: Path
+) -> None:
     from unfreeze.flows.sweep import sweep
     from unfreeze.models.search import Dimension, SweepSpec
     from unfreeze.tasks.retraining.compare_runs import compare_runs
@@ -126,7 +128,7 @@ def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(ow
     ],
 )
 def test_what_cannot_work_is_refused_before_training_and_with_a_setting_before_anything_is_read(
-    own_home: Path, tmp_path: Path, settings: dict[str, Any], message: str
+    home_with_store: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         trained(tmp_path / "nothing.csv", **settings, **{"data.labels": "multiple"})
@@ -138,7 +140,7 @@ def test_what_cannot_work_is_refused_before_training_and_with_a_setting_before_a
 
 
 @pytest.mark.slow
-def test_a_model_of_one_class_is_not_retrained_for_several_labels(own_home: Path, tmp_path: Path) -> None:
+def test_a_model_of_one_class_is_not_retrained_for_several_labels(home_with_store: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
 
     source = squares(tmp_path, 60)

@@ -29,7 +29,7 @@ def test_it_shows_stages_lrs_schedules_time_and_memory(
     assert len(full["schedule"]) == 32
     assert found["seconds"] >= head["seconds"] + full["seconds"]
     assert 0 < found["memory"] < found["memory_there"]
-    assert "in all, evaluations included" in printed.err
+    assert "of training and evaluation" in printed.err
 
 
 def test_a_budget_names_what_it_cut_and_the_flags_that_do_it(

@@ -35,28 +35,32 @@ def runs_in(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_refuses_a_backbone_that_does_not_exist_with_a_near_one(stripes: Path, own_home: Path) -> None:
+def test_the_command_refuses_a_backbone_that_does_not_exist_with_a_near_one(
+    stripes: Path, home_with_store: Path
+) -> None:
     line = refusal_of_command(stripes, "train", str(stripes), "--model.backbone", "resnet35")
     assert line.startswith("unfreeze: unknown backbone 'resnet35'; did you mean resnet")
-    assert runs_in(own_home) == []
-    assert not (own_home / "cache").exists()
+    assert runs_in(home_with_store) == []
+    assert not (home_with_store / "cache").exists()
 
 
 @pytest.mark.slow
-def test_the_command_refuses_a_metric_that_is_not_there_with_the_folder(tmp_path: Path, own_home: Path) -> None:
+def test_the_command_refuses_a_metric_that_is_not_there_with_the_folder(tmp_path: Path, home_with_store: Path) -> None:
     line = refusal_of_command(tmp_path, "train", "digits", "--metrics", "my_metrics:score")
     assert line.startswith(
         "unfreeze: metrics: 'my_metrics:score': there is no module my_metrics; looked for my_metrics.py"
     )
     assert str(tmp_path) in line
-    assert runs_in(own_home) == []
+    assert runs_in(home_with_store) == []
 
 
-def test_a_run_is_not_opened_for_a_backbone_or_a_metric_that_does_not_exist(stripes: Path, own_home: Path) -> None:
+def test_a_run_is_not_opened_for_a_backbone_or_a_metric_that_does_not_exist(
+    stripes: Path, home_with_store: Path
+) -> None:
     for changes in ({"model.backbone": "resnet35"}, {"metrics": ["accuracy", "my_metrics:score"]}):
         with pytest.raises(UserError, match=r"did you mean|there is no module"):
             train(tiny_training(stripes, **changes))
-    assert runs_in(own_home) == []
+    assert runs_in(home_with_store) == []
 
 
 @pytest.mark.parametrize(
@@ -68,18 +72,18 @@ def test_a_run_is_not_opened_for_a_backbone_or_a_metric_that_does_not_exist(stri
     ],
 )
 def test_a_run_is_not_opened_for_a_table_s_metric_that_does_not_exist(
-    tmp_path: Path, own_home: Path, metric: str, task: str, message: str
+    tmp_path: Path, home_with_store: Path, metric: str, task: str, message: str
 ) -> None:
     params = tiny_table(write_sales(tmp_path), metrics=[metric], **{"data.task": task, "data.log_target": False})
     with pytest.raises(UserError, match=message):
         train(params)
-    assert runs_in(own_home) == []
+    assert runs_in(home_with_store) == []
 
 
 def test_a_sweep_is_not_begun_with_a_backbone_among_its_choices_that_does_not_exist(
-    stripes: Path, own_home: Path
+    stripes: Path, home_with_store: Path
 ) -> None:
     space = [Dimension(name="model.backbone", choices=["timm/test_resnet", "timm/test_resnett"])]
     with pytest.raises(UserError, match="unknown backbone 'timm/test_resnett'; did you mean timm/test_resnet"):
         search(SweepSpec(study="refused", space=space), tiny_training(stripes))
-    assert runs_in(own_home) == []
+    assert runs_in(home_with_store) == []

@@ -21,7 +21,7 @@ def replay(run_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
 
 @pytest.mark.slow
 def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
-    stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+    stripes: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from unfreeze.flows.train_images import train_images
     from unfreeze.tasks import tracking
@@ -36,7 +36,7 @@ def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
 
 
 @pytest.mark.slow
-def test_other_data_are_named(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_are_named(tmp_path: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from unfreeze.flows.train_tables import train_tables
 
     sales = write_sales(tmp_path)
@@ -49,6 +49,6 @@ def test_other_data_are_named(tmp_path: Path, own_home: Path, capsys: pytest.Cap
     assert "another model" in said
 
 
-def test_a_run_without_a_model_is_refused(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_model_is_refused(home_with_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "0123456789abcdef0123456789abcdef"]) == 2
     assert "0123456789abcdef0123456789abcdef" in capsys.readouterr().err

@@ -122,6 +122,7 @@ def test_an_unknown_run_is_named_in_the_error() -> None:
         tracking.spec_of("nothing")
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_images(stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
@@ -145,25 +146,27 @@ def test_a_run_is_not_resumed_with_other_images(stripes: Path, tmp_path: Path, m
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_and_leaves_a_killed_run_that_can_be_resumed(stripes: Path, own_home: Path) -> None:
+def test_ctrl_c_saves_a_checkpoint_and_leaves_a_killed_run_that_can_be_resumed(
+    stripes: Path, home_with_store: Path
+) -> None:
     import yaml
 
     spec = tiny_training(stripes, **{"recipe.full.cycles": 8})
-    own_home.mkdir()
-    config = own_home / "spec.yaml"
+    home_with_store.mkdir()
+    config = home_with_store / "spec.yaml"
     config.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
     command = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", str(config)]
-    with (own_home / "log").open("w") as log:
+    with (home_with_store / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + 120
-        while "full: epoch 2 " not in (own_home / "log").read_text():
-            assert process.poll() is None, (own_home / "log").read_text()
+        while "full: epoch 2 " not in (home_with_store / "log").read_text():
+            assert process.poll() is None, (home_with_store / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-    text = (own_home / "log").read_text()
+    text = (home_with_store / "log").read_text()
     run_id = text.split("unfreeze resume ")[1].split()[0].strip("'\")")
     assert "Cancelled" in text
     assert tracking.get_run(run_id).info.status == "KILLED"

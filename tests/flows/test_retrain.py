@@ -29,7 +29,7 @@ ANYTHING_BETTER = PromotionSpec(significance=1)
 
 
 @pytest.fixture
-def champion(stripes: Path, own_home: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def champion(stripes: Path, home_with_store: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder of images of its own, and what training on it came to: the champion of `lines`."""
     from unfreeze.flows.train_images import train_images
 
@@ -177,7 +177,7 @@ def test_a_failure_is_told(champion: tuple[Path, dict[str, Any]], tmp_path: Path
     assert "retraining lines failed" in (tmp_path / "told.txt").read_text()
 
 
-def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_home: Path) -> None:
+def test_an_unknown_model_and_block_are_named_before_anything_is_trained(home_with_store: Path) -> None:
     from unfreeze.flows.retrain import retrain
 
     with pytest.raises(UserError, match="no registered model 'cats'"):
@@ -187,7 +187,7 @@ def test_an_unknown_model_and_block_are_named_before_anything_is_trained(own_hom
 
 
 @pytest.mark.slow
-def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(own_home: Path, tmp_path: Path) -> None:
+def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(home_with_store: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
     from unfreeze.flows.train_tables import train_tables
 

@@ -78,6 +78,7 @@ def test_the_course_s_ratios_come_first(swept: dict[str, Any]) -> None:
     assert [float(by_number[number].data.params["body_ratio"]) for number in range(3)] == [10, 3, 1]
 
 
+@pytest.mark.slow
 def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict[str, Any], stripes: Path) -> None:
     """The shared prefix changes nothing: train by the recipe, with the finder's lr as the trial had it."""
     from unfreeze.flows.train_images import train_images
@@ -99,6 +100,7 @@ def test_the_same_command_continues_where_the_study_stopped(swept: dict[str, Any
     assert again["prefix_builds"] == 1
 
 
+@pytest.mark.slow
 def test_the_best_trial_becomes_a_registered_model(swept: dict[str, Any]) -> None:
     from unfreeze.flows.sweep import register_best
 
@@ -195,23 +197,26 @@ def test_a_study_that_continues_refuses_flags_that_would_change_it(
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_continues(stripes: Path, own_home: Path) -> None:
-    own_home.mkdir()
-    config = own_home / "spec.yaml"
+def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_continues(stripes: Path, home_with_store: Path) -> None:
+    home_with_store.mkdir()
+    config = home_with_store / "spec.yaml"
     config.write_text(yaml.safe_dump(short_training(stripes, **{"recipe.full.cycles": 6}).model_dump(mode="json")))
     command = [sys.executable, "-m", "unfreeze.flows.cli", "sweep", "--study", "stopped"]
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
     flags = ["--config", str(config), "--trials", "200", "--workers", "2", "--pruner", "none"]
-    with (own_home / "log").open("w") as log:
+    with (home_with_store / "log").open("w") as log:
         process = subprocess.Popen([*command, *flags], stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + 180
-        while "worker 1" not in (own_home / "log").read_text() or " 4 of 200" not in (own_home / "log").read_text():
-            assert process.poll() is None, (own_home / "log").read_text()
+        while (
+            "worker 1" not in (home_with_store / "log").read_text()
+            or " 4 of 200" not in (home_with_store / "log").read_text()
+        ):
+            assert process.poll() is None, (home_with_store / "log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, (own_home / "log").read_text()
-    assert "Cancelled" in (own_home / "log").read_text()
+        assert process.wait(60) == 130, (home_with_store / "log").read_text()
+    assert "Cancelled" in (home_with_store / "log").read_text()
 
     again = [*command, "--trials", "8", "--json"]
     done = subprocess.run(again, env=environment, capture_output=True, text=True)

@@ -139,6 +139,7 @@ def test_predictions_cover_every_validation_row_and_give_the_metrics(trained: di
     assert probabilities.sum(1) == pytest.approx(np.ones(10))
 
 
+@pytest.mark.slow
 def test_the_model_predicts_in_a_fresh_process_what_the_evaluation_said(
     trained: dict[str, Any], tmp_path: Path
 ) -> None:

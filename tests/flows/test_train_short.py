@@ -12,7 +12,7 @@ BACKBONE = "timm/tf_efficientnet_lite0"
 
 
 @pytest.mark.slow
-def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, own_home: Path) -> None:
+def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, home_with_store: Path) -> None:
     from unfreeze.flows.train_short import train_short
     from unfreeze.tasks.tracking import spec_of
 
@@ -24,7 +24,7 @@ def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, own_hom
     assert spec["optimizer"]["batch_size"]  # as it was planned and measured
 
 
-def test_wrong_values_end_the_run_before_anything_is_read(stripes: Path, own_home: Path) -> None:
+def test_wrong_values_end_the_run_before_anything_is_read(stripes: Path, home_with_store: Path) -> None:
     from unfreeze.flows.train_short import train_short
 
     with pytest.raises(UserError, match="did you mean"):

@@ -195,6 +195,7 @@ def test_rows_behind_a_gap_are_refused_with_the_days_that_are_missing(trained: d
         predictor.predict(following[-1])
 
 
+@pytest.mark.slow
 def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
 

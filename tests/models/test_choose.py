@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 
 from tests.models.conftest import assert_same
 from unfreeze.models.course import Course, Record
+from unfreeze.models.findings import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
@@ -28,21 +29,31 @@ def data_with(tiny_recipe: ImageData, stages: list[Stage], **changes: Any) -> Im
     return ImageData(params, tiny_recipe.prepared)
 
 
-def trained(data: ImageData, folder: Path, record: Record | None = None) -> list[Step]:
+class Done(NamedTuple):
+    """A step that has run, and what it found."""
+
+    step: Step
+    found: Findings
+
+
+def trained(data: ImageData, folder: Path, record: Record | None = None) -> list[Done]:
     """Every step, done."""
     steps = []
     for step in run_recipe(data, Workspace(folder), record):
-        steps.append(step)
-        for _ in step.run() if isinstance(step, Train) else [step.run()]:
-            pass
+        found = Findings()
+        if isinstance(step, Train):
+            for _ in step.run():
+                pass
+        elif isinstance(outcome := step.run(), Findings):
+            found = outcome
+        steps.append(Done(step, found))
     return steps
 
 
-def choice_of(steps: list[Step]) -> tuple[Course, dict[str, float]]:
-    """The course, and validation losses by candidate, compared anew."""
-    (choose,) = [step for step in steps if isinstance(step, Choose)]
-    metrics = choose.run().metrics
-    return choose.course, {name: loss for name, loss in metrics.items() if name.startswith("choice/")}
+def choice_of(steps: list[Done]) -> tuple[Course, dict[str, float]]:
+    """The course, and validation losses by candidate."""
+    ((choose, found),) = [done for done in steps if isinstance(done.step, Choose)]
+    return choose.course, {name: loss for name, loss in found.metrics.items() if name.startswith("choice/")}
 
 
 def test_a_full_stage_that_harms_is_not_kept(tiny_recipe, tmp_path):
@@ -102,8 +113,10 @@ def test_comparing_leaves_the_trained_network_as_it_was(tiny_recipe, tmp_path):
 def test_a_resumed_training_compares_the_same_candidates(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, STAGES)
     _, losses = choice_of(trained(data, tmp_path / "whole"))
-    first = [step for step in trained(data_with(tiny_recipe, STAGES[:1]), tmp_path / "part") if isinstance(step, Train)]
-    record = Record(results={0: first[0].result})
+    first, *_ = [
+        step for step, _ in trained(data_with(tiny_recipe, STAGES[:1]), tmp_path / "part") if isinstance(step, Train)
+    ]
+    record = Record(results={0: first.result})
     head = run_recipe(data, Workspace(tmp_path / "part"))
     for step in head:  # until the full stage has begun, where it is stopped with a checkpoint
         if isinstance(step, Train) and step.stage.name == "full":
@@ -123,17 +136,21 @@ def test_the_test_rows_take_no_part_in_the_choice(tiny_recipe, tmp_path):
     half = len(data.rows["valid"]) // 2
     data.rows = {**data.rows, "test": data.rows["valid"][half:], "valid": data.rows["valid"][:half]}
     steps = trained(data, tmp_path)
-    evaluated = [step.section for step in steps if isinstance(step, Evaluate)]
+    evaluated = [step.section for step, _ in steps if isinstance(step, Evaluate)]
     assert evaluated == ["baseline", "valid", "test"]
     data.targets, targets = lambda split: torch.zeros(0).numpy() if split == "test" else targets(split), data.targets  # type: ignore[method-assign]
-    choice_of(steps)
+    (choose,) = [step for step, _ in steps if isinstance(step, Choose)]
+    again, losses = choose.run().metrics, choice_of(steps)[1]
+    assert {name: again[name] for name in losses} == losses
 
 
 def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, STAGES[:1])
     data.rows = {**data.rows, "test": data.rows["valid"]}
     (found,) = [
-        step.run().metrics for step in trained(data, tmp_path) if isinstance(step, Evaluate) and step.section == "test"
+        found.metrics
+        for step, found in trained(data, tmp_path)
+        if isinstance(step, Evaluate) and step.section == "test"
     ]
     (low,) = (name for name in found if re.fullmatch("test/accuracy(_tta)?_low", name))  # as the kept model predicts
     name = low.removesuffix("_low")
@@ -143,7 +160,6 @@ def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
 @pytest.mark.slow
 def test_few_validation_rows_are_cross_validated_with_the_training_rows(tiny_recipe, tmp_path):
     steps = trained(data_with(tiny_recipe, STAGES), tmp_path)
-    (choose,) = (step for step in steps if isinstance(step, Choose))
-    found = choose.run()
+    (found,) = (found for step, found in steps if isinstance(step, Choose))
     assert 0 <= found.metrics["folds/accuracy_low"] <= found.metrics["folds/accuracy"] <= 1
     assert any("all 39 training and validation rows" in line for line in found.lines)

@@ -21,7 +21,7 @@ from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.spool import Spool, folder_of, spools
 from unfreeze.tasks.tracking.syncing import close_stale_runs, require_delivered, sync
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = pytest.mark.usefixtures("home_with_store")
 
 
 def start(name: str) -> str:
@@ -292,6 +292,7 @@ def test_what_follows_a_run_within_a_block_goes_the_same_way() -> None:
         assert spools() == []
 
 
+@pytest.mark.slow
 def test_an_outage_that_has_lasted_for_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "SECONDS_FOR_ONE_ATTEMPT", 0.1)
     run_id = start("run")
@@ -307,22 +308,22 @@ def test_an_outage_that_has_lasted_for_long_is_not_waited_for(monkeypatch: pytes
     assert tracking.tags_of(run_id)["a"] == "1"
 
 
-def test_a_run_is_not_resumed_while_its_newest_state_waits(own_home: Path) -> None:
+def test_a_run_is_not_resumed_while_its_newest_state_waits(home_with_store: Path) -> None:
     run_id = start("run")
     spool = Spool(run_id)
     spool.keep_facts({name: tracking.tags_of(run_id)[name] for name in ("unfreeze.host", "unfreeze.process")})
     spool.add([("tags", {"tags": {"late": "1"}})])
-    (own_home / "mlflow.db").rename(own_home / "away.db")
-    (own_home / "mlflow.db").mkdir()
+    (home_with_store / "mlflow.db").rename(home_with_store / "away.db")
+    (home_with_store / "mlflow.db").mkdir()
     with pytest.raises(UserError, match="cannot be delivered"):
         require_delivered(run_id)
-    (own_home / "mlflow.db").rmdir()
-    (own_home / "away.db").rename(own_home / "mlflow.db")
+    (home_with_store / "mlflow.db").rmdir()
+    (home_with_store / "away.db").rename(home_with_store / "mlflow.db")
     require_delivered(run_id)
     assert tracking.tags_of(run_id)["late"] == "1"
 
 
-def test_what_waits_of_a_run_that_another_process_took_up_is_set_aside(own_home: Path) -> None:
+def test_what_waits_of_a_run_that_another_process_took_up_is_set_aside(home_with_store: Path) -> None:
     run_id = start("run")
     spool = Spool(run_id)
     spool.keep_facts({"unfreeze.host": "here", "unfreeze.process": "1:1"})
@@ -330,5 +331,5 @@ def test_what_waits_of_a_run_that_another_process_took_up_is_set_aside(own_home:
     (left,) = sync()
     assert "was resumed by process" in left.why
     assert "late" not in tracking.tags_of(run_id)
-    assert len(list((own_home / "spool" / "outdated").iterdir())) == 1
+    assert len(list((home_with_store / "spool" / "outdated").iterdir())) == 1
     assert sync() == []

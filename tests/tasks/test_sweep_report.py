@@ -111,6 +111,7 @@ def test_a_setting_that_never_changed_is_not_drawn() -> None:
     assert {axes.get_xlabel() for axes in figure.axes} == {"body_ratio", "head_factor", ""}
 
 
+@pytest.mark.slow
 def test_the_contour_plot_is_of_the_four_settings_that_matter_most() -> None:
     def objective(trial: Trial) -> float:
         return loss(trial) + sum(1e-9 * trial.suggest_float(f"other_{number}", 0, 1) for number in range(4))
@@ -245,6 +246,7 @@ def test_without_a_complete_trial_the_report_is_the_list_of_trials() -> None:
     assert pd.read_feather(read(run_id, "trials.feather"))["state"].tolist() == ["PRUNED"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_home")
 def test_the_list_of_trials_names_every_objective_and_holds_values_of_any_kind() -> None:
     def objective(trial: Trial) -> tuple[float, ...]:

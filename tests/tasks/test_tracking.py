@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = pytest.mark.usefixtures("home_with_store")
 
 
 def start(name: str) -> str:
@@ -91,11 +91,13 @@ def test_a_missing_artifact_is_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b:c", "/tmp", "..", "猫と犬", "#x?y", "a\\..\\b", "x" * 256])
-def test_an_experiment_of_any_name_keeps_its_artifacts_in_one_folder_of_the_home(name: str, own_home: Path) -> None:
+def test_an_experiment_of_any_name_keeps_its_artifacts_in_one_folder_of_the_home(
+    name: str, home_with_store: Path
+) -> None:
     run_id = tracking.create_run(tracking.experiment_id(name), "run", {}, {})
     tracking.log_text(run_id, "content", "note.txt")
-    (note,) = own_home.parent.rglob("note.txt")
-    assert note.parents[3] == own_home / "mlflow-artifacts"
+    (note,) = home_with_store.parent.rglob("note.txt")
+    assert note.parents[3] == home_with_store / "mlflow-artifacts"
     kept = tracking.fetch(run_id, "note.txt")
     assert kept is not None
     assert kept.read_text() == "content"

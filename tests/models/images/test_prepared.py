@@ -85,6 +85,7 @@ def test_a_training_after_kills_and_damage_equals_an_uninterrupted_one(
     assert 0 < work["computed"] <= 16
 
 
+@pytest.mark.slow
 def test_a_training_on_one_image_more_decodes_that_one_and_equals_one_from_nothing(
     stripes: Path, tmp_path: Path, work: dict[str, int]
 ) -> None:

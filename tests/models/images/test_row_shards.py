@@ -275,6 +275,7 @@ def test_a_kill_loses_the_shard_under_way_and_no_other(tmp_path: Path, made: lis
     assert not list((tmp_path / "cache").rglob("*.partial*"))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_no_work_twice(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with builder(tmp_path, log, 0, 60) as one, builder(tmp_path, log, 0, 60) as other:
@@ -282,6 +283,7 @@ def test_two_processes_at_once_do_no_work_twice(tmp_path: Path) -> None:
     assert sorted(log.read_text().split()) == names(60)
 
 
+@pytest.mark.slow
 def test_two_processes_with_overlapping_contents_both_get_their_rows(tmp_path: Path) -> None:
     log = tmp_path / "log"
     run = partial(builder, tmp_path, log, 0)

@@ -114,3 +114,8 @@ def test_a_batch_of_an_ensemble_costs_the_mean_of_its_members_losses(source):
         members = learner.network(inputs)
         expected = np.mean([float(loss(members[:, number], targets)) for number in range(3)])
     assert float(learner.train_batch(inputs, targets, batches)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_forecast_counts_the_trees_if_there_are_any(source):
+    assert estimator(source)._data().other_models_seconds() > 0
+    assert estimator(source, trees=False)._data().other_models_seconds() == 0
