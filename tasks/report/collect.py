@@ -148,12 +148,12 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
         steps, losses = history(run_id, "train/loss")
         lines["training"] = (steps, _smoothed(losses))
     if "valid/loss" in logged:
-        lines["validation"] = _first_of_step(history(run_id, "valid/loss"))
+        lines["validation"] = _without_evaluation(history(run_id, "valid/loss"), step)
     found = [Chart("Loss", "step", "", lines, marks=starts)] if lines else []
     names = list(dict.fromkeys(name for stage in stages for name in stage["metrics"] if name != "loss"))
     for name in names[:1]:
         if f"valid/{name}" in logged:
-            curve = _first_of_step(history(run_id, f"valid/{name}"))
+            curve = _without_evaluation(history(run_id, f"valid/{name}"), step)
             found.append(Chart(f"Validation {name}", "step", "", {name: curve}, marks=starts))
     groups = [name for name in logged if name.startswith("lr/")]
     if groups:
@@ -171,11 +171,11 @@ def _smoothed(losses: list[float]) -> list[float]:
     return list(series.rolling(max(1, len(series) // 20), center=True, min_periods=1).mean())
 
 
-def _first_of_step(curve: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-    """Without later values of the same step: the model that is kept is evaluated at the last epoch's step as well."""
-    first = dict(zip(reversed(curve[0]), reversed(curve[1]), strict=True))
-    steps = sorted(first)
-    return steps, [first[step] for step in steps]
+def _without_evaluation(curve: tuple[list[float], list[float]], last: int) -> tuple[list[float], list[float]]:
+    """Up to the last epoch's step: the model that is kept is evaluated at the step after it."""
+    steps, values = curve
+    shown = sum(step <= last for step in steps)
+    return steps[:shown], values[:shown]
 
 
 def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Chart:

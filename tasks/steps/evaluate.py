@@ -32,10 +32,13 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
 
 
 def evaluate(run: Run, step: Evaluate) -> dict[str, float]:
-    """Evaluate a model on all rows of a split, and log everything that shows where it errs."""
+    """Evaluate a model on all rows of a split, and log everything that shows where it errs.
+
+    Its metrics have the step after the last of the training, whose epoch logged some of the same names.
+    """
 
     def evaluated() -> dict[str, float]:
-        return keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step)
+        return keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step + 1)
 
     metrics = as_task(step.name, evaluated)
     run.metrics |= metrics

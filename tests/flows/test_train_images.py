@@ -49,6 +49,13 @@ def test_the_summary_names_run_model_stages_and_metrics(trained: dict[str, Any])
     json.dumps(trained)
 
 
+def test_no_step_of_a_metric_is_there_twice(trained: dict[str, Any]) -> None:
+    client = MlflowClient()
+    for name in client.get_run(trained["run_id"]).data.metrics:
+        steps = [each.step for each in client.get_metric_history(trained["run_id"], name)]
+        assert name.startswith("system/") or len(set(steps)) == len(steps), name
+
+
 def test_the_run_keeps_exactly_the_artifacts_of_every_step(trained: dict[str, Any]) -> None:
     apart = ("data/", "checkpoints/", "code/uncommitted-")
     files = {path for path in artifacts(trained["run_id"]) if not path.startswith(apart)}
