@@ -45,6 +45,15 @@ def note_end(state: State[Any]) -> None:
             path.write_text(json.dumps({**kept, "ended": str(state.type.value), "message": state.message}))
 
 
+def gone_flow_runs() -> bool:
+    """Whether there is something for `end_gone_flow_runs` to do."""
+    found = False
+    for path in _folder().glob("*"):
+        with suppress(FileNotFoundError, ValueError):
+            found = found or is_gone(json.loads(path.read_text()))
+    return found
+
+
 def end_gone_flow_runs() -> int:
     """End flow runs of this data folder whose process on this machine is gone; returns how many.
 

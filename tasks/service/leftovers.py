@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from unfreeze.tasks.service.prefect_server import EMBEDDED, start_embedded
+from unfreeze.tasks.service.prefect_server import EMBEDDED, knows_a_server, start_embedded
 from unfreeze.tasks.service.supervise import responds
 
 ATTEMPTS, SECONDS_BETWEEN = 40, 15
@@ -16,20 +16,29 @@ def end_gone_runs() -> bool:
     Returns
     -------
     bool
-        Whether Prefect's server, if there is one, could be told as well.
+        Whether Prefect's server knows as well.
     """
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
     from unfreeze.tasks import tracking
-    from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs
+    from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs, gone_flow_runs
     from unfreeze.tasks.tracking.syncing import close_stale_runs
 
-    api = os.environ.get("PREFECT_API_URL")
     try:
         close_stale_runs(list(tracking.experiments().values()))
     finally:
-        is_there = api is not None and responds(f"{api}/health")
-        if is_there:
-            end_gone_flow_runs()
-    return api is None or is_there
+        is_known = not gone_flow_runs()
+        if not is_known:
+            if not knows_a_server():
+                start_embedded()()  # on the database of the servers that trainings here had of their own
+            api = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
+            if responds(f"{api}/health"):
+                # Prefect read its settings before that server was started.
+                own = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING")}
+                with temporary_settings({name: value for name, value in own.items() if value}):
+                    end_gone_flow_runs()
+                is_known = True
+    return is_known
 
 
 def _main() -> None:
@@ -37,7 +46,6 @@ def _main() -> None:
     if os.environ.pop(EMBEDDED, None):  # the killed process's own server has ended with it
         for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_UI_URL"):
             os.environ.pop(name, None)
-        start_embedded()()
     for _ in range(ATTEMPTS):
         try:
             if end_gone_runs():
