@@ -48,3 +48,42 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
     suspected = np.flatnonzero((reached.max(1) >= 0) & (confident != labels))
     ordered = suspected[np.argsort(own[suspected], kind="stable")]
     return LabelErrors(ordered, confident[ordered])
+
+
+class LabelSetErrors(NamedTuple):
+    """Suspected rows of several labels each, the most suspicious first.
+
+    Attributes
+    ----------
+    rows
+        Their numbers, (n,) int64.
+    changed
+        Which labels each seems to lack or to have wrongly, (n, L) bool.
+    worst
+        The lowest probability that one of those is right as it is, (n,) float64.
+    """
+
+    rows: np.ndarray
+    changed: np.ndarray
+    worst: np.ndarray
+
+
+def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> LabelSetErrors:
+    """Rows of which a label is confidently there or not there, against what they are labelled with.
+
+    Every label is judged by itself, as two classes: see `find_label_errors`.
+
+    Parameters
+    ----------
+    probabilities
+        (N, L) float64 of each label, of a model that was not trained on these rows.
+    actual
+        (N, L) bool.
+    """
+    changed = np.zeros(actual.shape, bool)
+    for label, (has, is_labelled) in enumerate(zip(probabilities.T, actual.T, strict=True)):
+        changed[find_label_errors(np.stack([1 - has, has], axis=1), is_labelled.astype(np.int64)).rows, label] = True
+    own = np.where(changed, np.where(actual, probabilities, 1 - probabilities), np.inf).min(axis=1)
+    suspected = np.flatnonzero(changed.any(axis=1))
+    ordered = suspected[np.argsort(own[suspected], kind="stable")]
+    return LabelSetErrors(ordered, changed[ordered], own[ordered])

@@ -71,18 +71,13 @@ def show_mistakes(
 
 
 def show_label_errors(
-    data: "ImageData", split: str, predictions: pd.DataFrame, averaged: np.ndarray, targets: np.ndarray, found: Findings
+    data: "ImageData", split: str, paths: pd.Series, averaged: np.ndarray, actual: np.ndarray, found: Findings
 ) -> None:
     """Rows that are probably labelled wrong, as a table, and their paths as a file that `data.exclude` takes."""
-    suspected = data.target.label_errors(averaged, targets)
-    if not len(suspected.rows):
+    suspected = data.target.label_errors(averaged, actual)
+    if suspected.empty:
         return
-    rows, names = suspected.rows, np.array([str(each) for each in data.target.classes])
-    table = predictions.loc[rows, ["path", "label"]].assign(
-        suggested=names[suspected.suggested],
-        probability_of_label=averaged[rows, targets[rows]].round(4),
-        probability_of_suggested=averaged[rows, suspected.suggested].round(4),
-    )
+    table = suspected.assign(path=paths).loc[:, ["path", *suspected.columns]]
     found.frame(f"{split}/label_errors.feather", table.reset_index(drop=True))
     found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
-    found.table("label-errors", f"Likely label errors: {len(rows):,} {split} images", table.head(MOST_LISTED))
+    found.table("label-errors", f"Likely label errors: {len(table):,} {split} images", table.head(MOST_LISTED))

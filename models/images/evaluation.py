@@ -96,7 +96,7 @@ def evaluate(
             show_top_losses(data, position, split, predictions, found)
             mistaken = target.mistaken(averaged, actual)
             show_mistakes(data, learner, candidate, split, predictions, mistaken, found)
-        show_label_errors(data, split, predictions, averaged, actual, found)
+        show_label_errors(data, split, predictions["path"], averaged, actual, found)
     return found
 
 

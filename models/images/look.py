@@ -17,7 +17,6 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.neighbours import near_duplicates, thumbnails
-from unfreeze.models.label_errors import LabelErrors
 from unfreeze.models.modality import SPLITS
 from unfreeze.models.plots import plot_images
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
@@ -64,7 +63,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
     found.metrics |= {f"folds/{name}": value for name, value in values.items()}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     found.lines.append(f"to beat: logistic regression on the pretrained body's activations, out of fold: {shown}")
-    _show_label_errors(data, order, predictions, data.target.label_errors(predictions, actual), actual, found)
+    _show_label_errors(data, order, data.target.label_errors(predictions, actual), found)
     _draw_samples(data, found)
     return found
 
@@ -133,25 +132,10 @@ def _find_copies(data: ImageData, found: Findings) -> None:
         found.notices.append(f"pairs of nearly equal images with different labels: {differing:,}")
 
 
-def _show_label_errors(
-    data: ImageData,
-    order: np.ndarray,
-    predictions: np.ndarray,
-    suspected: LabelErrors,
-    actual: np.ndarray,
-    found: Findings,
-) -> None:
-    rows, names = suspected.rows, np.array([str(each) for each in data.target.classes])
-    paths = np.array(data.index.rows["path"].take(order[rows]).to_pylist())
-    labels = names[actual[rows]] if len(rows) else names[:0]
-    table = pd.DataFrame(
-        {
-            "path": paths,
-            "label": labels,
-            "suggested": names[suspected.suggested],
-            "probability of label": predictions[rows, actual[rows]].round(4) if len(rows) else [],
-        }
-    )
+def _show_label_errors(data: ImageData, order: np.ndarray, suspected: pd.DataFrame, found: Findings) -> None:
+    rows = suspected.index.to_numpy()
+    table = suspected.rename(columns={"probability_of_label": "probability of label"})
+    table.insert(0, "path", data.index.rows["path"].take(order[rows]).to_pylist())
     found.table("label-errors", f"Images that seem to have a wrong label: {len(table):,}", table)
     pixels = data.cache(0).gather(order[rows[:MOST_CARDS]]).permute(0, 2, 3, 1).numpy()
     for image, row in zip(pixels, table.head(MOST_CARDS).astype(str).to_dict("records"), strict=True):

@@ -14,7 +14,6 @@ import torch
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.findings import Findings
-from unfreeze.models.label_errors import LabelErrors
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.training.losses import LOSSES, MADE_FOR, Loss
 from unfreeze.models.training.metrics import Metric, pick_metrics
@@ -146,10 +145,12 @@ class Target(ABC):
         """Number of the output that made a row wrong, (N,) int64; -1 where it is right, or where none is to blame."""
         return np.full(len(actual), -1)
 
-    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> LabelErrors:
-        """Rows that are probably labelled wrong; none where labels are no classes."""
-        none = np.empty(0, np.int64)
-        return LabelErrors(none, none)
+    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
+        """Rows that are probably labelled wrong, by number, the most suspicious first; none of numbers.
+
+        ``label``, ``suggested``, and ``probability_of_label``: that the label is right.
+        """
+        return pd.DataFrame({"label": [], "suggested": [], "probability_of_label": []}, np.empty(0, np.int64))
 
     @abstractmethod
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:

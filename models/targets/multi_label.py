@@ -15,6 +15,7 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.label_comparison import compare_label_sets
+from unfreeze.models.label_errors import find_label_set_errors
 from unfreeze.models.label_sets import join
 from unfreeze.models.plots import plot_labels
 from unfreeze.models.specs import OptimizerSpec
@@ -170,6 +171,15 @@ class MultiLabel(Target):
         """The label whose probability is farthest off, in rows whose labels are not all right."""
         farthest = np.abs(predictions - actual).argmax(1)
         return np.where((self.answers(predictions) == actual.astype(bool)).all(1), -1, farthest)
+
+    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
+        """See `find_label_set_errors`; the probability is that of the most suspicious label."""
+        actual = actual.astype(bool)
+        rows, changed, worst = find_label_set_errors(predictions, actual)
+        sets = (actual[rows], actual[rows] ^ changed)
+        label, suggested = ([text or "none" for text in self._texts(each)] for each in sets)
+        table = {"label": label, "suggested": suggested, "probability_of_label": worst.round(4)}
+        return pd.DataFrame(table, rows)
 
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
         """Threshold, precision, recall, F1, average precision and area under the curve per label."""

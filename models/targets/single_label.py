@@ -19,7 +19,7 @@ from unfreeze.models.calibration import (
 )
 from unfreeze.models.comparison import Comparison, compare_classes
 from unfreeze.models.findings import Chart, Counts, Findings
-from unfreeze.models.label_errors import LabelErrors, find_label_errors
+from unfreeze.models.label_errors import find_label_errors
 from unfreeze.models.plots import plot_confusion
 from unfreeze.models.targets.base import Category, Target, require_answers
 from unfreeze.models.training.metrics import CLASS_METRICS
@@ -133,9 +133,13 @@ class SingleLabel(Target):
         top = predictions.argmax(1)
         return np.where(top == actual, -1, top)
 
-    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> LabelErrors:
+    def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
         """See `find_label_errors`."""
-        return find_label_errors(predictions, actual)
+        rows, suggested = find_label_errors(predictions, actual)
+        names = np.array([str(each) for each in self.classes], object)
+        own = predictions[rows, actual[rows]].round(4)
+        table = {"label": names[actual[rows]], "suggested": names[suggested], "probability_of_label": own}
+        return pd.DataFrame(table, rows)
 
     def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
         """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""

@@ -124,7 +124,7 @@ def test_a_signal_in_the_last_validation_of_a_cycle_loses_nothing(
 def test_a_run_whose_process_lives_is_not_resumed_and_of_two_resumes_one_goes_ahead(
     data: Path, stripes: Path, tmp_path: Path
 ) -> None:
-    spec = tiny_training(stripes, seed=5, **{"recipe.full.cycles": 12, "recipe.full.patience": None})
+    spec = tiny_training(stripes, seed=5, **{"recipe.full.cycles": 8, "recipe.full.patience": None})
     log = tmp_path / "log"
     whole = [sys.executable, "-m", "unfreeze.flows.cli", "train", "--config", config_of(spec, tmp_path)]
     with log.open("wb") as output:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from unfreeze.models.label_errors import find_label_errors
+from unfreeze.models.label_errors import find_label_errors, find_label_set_errors
 
 SURE = np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9]])
 
@@ -42,3 +42,23 @@ def test_as_many_are_found_as_were_swapped_in_a_separable_set():
     found = find_label_errors(probabilities, labels)
     assert set(found.rows) == set(swapped)
     np.testing.assert_array_equal(found.suggested, truth[found.rows])
+
+
+def test_a_row_of_several_labels_is_suspected_by_each_of_them():
+    generator = np.random.default_rng(0)
+    truth = generator.random((200, 3)) < 0.4
+    sure = generator.uniform(0.9, 0.97, truth.shape)
+    sure[9] = 0.98
+    probabilities = np.where(truth, sure, 1 - sure)
+    probabilities[7, 0] = 0.999 if truth[7, 0] else 0.001
+    actual = truth.copy()
+    actual[7, 0], actual[9, 1:] = ~truth[7, 0], ~truth[9, 1:]
+    found = find_label_set_errors(probabilities, actual)
+    assert found.rows.tolist() == [7, 9]
+    assert found.changed.tolist() == [[True, False, False], [False, True, True]]
+    np.testing.assert_allclose(found.worst, [0.001, 0.02])
+
+
+def test_a_label_without_rows_is_suspected_nowhere():
+    found = find_label_set_errors(np.array([[0.9, 0.2], [0.8, 0.1]]), np.array([[True, False], [True, False]]))
+    assert len(found.rows) == 0
