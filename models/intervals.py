@@ -82,6 +82,16 @@ def gains(
     return found
 
 
+def standard_error(
+    metric: Metric, one: np.ndarray, other: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
+) -> float:
+    """Of the difference of a metric between two models' predictions (N, ...) for the same rows, by the bootstrap."""
+    drawn = [
+        metric(one[rows], actual[rows]) - metric(other[rows], actual[rows]) for rows in _resamples(len(actual), blocks)
+    ]
+    return float(np.std(drawn))
+
+
 def _resamples(count: int, blocks: np.ndarray | None) -> Iterator[np.ndarray]:
     """Row numbers of every resample, the same at every call."""
     rng = np.random.default_rng(0)

@@ -82,6 +82,8 @@ class Candidate:
         The stage whose inputs it takes.
     parts
         What else it is made of, by a name that its modality knows.
+    untuned
+        Whether the validation rows had no part in it: nothing was stopped or chosen by them.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
     """
@@ -91,6 +93,7 @@ class Candidate:
     position: int
     parts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
+    untuned: bool = False
 
 
 class TrainingData(ABC):

@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from unfreeze.models.budget import steps_per_epoch
+from unfreeze.models.choice import Compared, choose_model
 from unfreeze.models.course import Course, Record
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains
@@ -166,7 +165,7 @@ class Train(Step):
 
 
 class Choose(Step):
-    """Which of the models that the training can end with is kept: the one with the lowest validation loss."""
+    """Which of the models that the training can end with is kept: see `unfreeze.models.choice`."""
 
     verb = "choose"
 
@@ -181,39 +180,27 @@ class Choose(Step):
         course.begin()
         data, learner = course.data, course.learner
         actual = data.actual("valid")
-        losses: list[tuple[float, Candidate]] = []
-        kept, lowest, trained = np.empty(0), math.inf, np.empty(0)
+        compared: list[Compared] = []
         most = None if course.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
-            losses.append((data.target.loss_of(predictions, actual), candidate))
-            if not len(kept) or losses[-1][0] < lowest:
-                kept, lowest = predictions, losses[-1][0]
-            trained = trained if len(trained) else predictions
+            compared.append(Compared(candidate, data.target.loss_of(predictions, actual), predictions))
             if candidate.lacks:
+                trained = compared[0].predictions
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
         found.add(data.cross_validation(course.activations))
-        finite = [each for each in losses if math.isfinite(each[0])]
-        if not finite:
+        choice = choose_model(compared, data.target.loss_of, actual, data.blocks("valid"))
+        if choice is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
-        best, course.chosen = min(finite, key=lambda each: each[0])
-        data.target = data.target.settled(kept, actual)
-        rows = [{"model": candidate.name, "validation loss": f"{loss:.4g}"} for loss, candidate in losses]
+        course.chosen = choice.kept.candidate
+        data.target = data.target.settled(choice.kept.predictions, actual)
+        rows = [{"model": each.candidate.name, "validation loss": f"{each.loss:.4g}"} for each in compared]
         found.table("choice", "Models that the training could end with", rows)
-        found.metrics |= {f"choice/{_slug(candidate.name)}": loss for loss, candidate in losses}
-        found.lines.append(_verdict(losses, best, course.chosen))
+        found.metrics |= {f"choice/{_slug(each.candidate.name)}": each.loss for each in compared}
+        found.lines.append(choice.verdict)
         return found
-
-
-def _verdict(losses: Sequence[tuple[float, Candidate]], best: float, chosen: Candidate) -> str:
-    """What was kept, in words."""
-    shown = ", ".join(f"{each.name} {loss:.4g}" for loss, each in losses)
-    loss, trained = losses[0]
-    if chosen is trained:
-        return f"{chosen.name} is kept, with the lowest validation loss of: {shown}"
-    return f"{trained.name} did not help: {loss:.4g} against {best:.4g}; {chosen.name} is kept, the lowest of: {shown}"
 
 
 def _slug(name: str) -> str:

@@ -45,7 +45,9 @@ def image_candidates(
         strength = choose_strength(views[0], targets)
         for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
             head = fit_linear_head(fitted_on, targets, len(data.index.classes), strength)
-            yield Candidate(name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"})
+            yield Candidate(
+                name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"}, untuned=True
+            )
             if len(views) == 1:
                 break
 

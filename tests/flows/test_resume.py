@@ -152,7 +152,6 @@ def test_ctrl_c_saves_a_checkpoint_and_leaves_a_killed_run_that_can_be_resumed(
     import yaml
 
     spec = tiny_training(stripes, **{"recipe.full.cycles": 8})
-    home_with_store.mkdir()
     config = home_with_store / "spec.yaml"
     config.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}

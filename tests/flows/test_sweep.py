@@ -198,7 +198,6 @@ def test_a_study_that_continues_refuses_flags_that_would_change_it(
 
 @pytest.mark.slow
 def test_ctrl_c_stops_a_sweep_of_two_workers_and_the_study_continues(stripes: Path, home_with_store: Path) -> None:
-    home_with_store.mkdir()
     config = home_with_store / "spec.yaml"
     config.write_text(yaml.safe_dump(short_training(stripes, **{"recipe.full.cycles": 6}).model_dump(mode="json")))
     command = [sys.executable, "-m", "unfreeze.flows.cli", "sweep", "--study", "stopped"]
