@@ -98,7 +98,7 @@ def verdict(training: Training) -> list[str]:
         )
         lines.append(f"{values} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
     if training.kept:
-        lines.append(f"The model that is kept: {training.kept}, the lowest validation loss of those compared.")
+        lines.append(f"The model that is kept, by the validation losses of those compared: {training.kept}.")
     lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
     lines += [
         f"Stage {stage['name']} was {stage['stopped']}."
