@@ -23,7 +23,7 @@ def test_outputs_become_probabilities_or_values_in_the_targets_own_scale():
     np.testing.assert_allclose(SingleLabel(["a", "b"]).predictions(logits).sum(1), 1)
     values = torch.tensor([[0.0], [3.0]])
     np.testing.assert_allclose(Numbers(["sales"]).predictions(values), values)
-    np.testing.assert_allclose(Numbers(["sales"], log=True).predictions(values), np.expm1(values.double()))
+    np.testing.assert_allclose(Numbers(["sales"], log=True).predictions(values), np.expm1(values.double().numpy()))
 
 
 def test_a_served_model_answers_with_a_class_or_with_a_column_per_number():
