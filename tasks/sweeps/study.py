@@ -259,12 +259,18 @@ def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str
         if isinstance(old, dict) and isinstance(new, dict):
             lines.append(_differences(old, new, f"{prefix}{key}."))
         elif old != new:
-            texts = [
-                "not there" if each is None else ", ".join(entries) or json.dumps(each)[:300]
-                for each, entries in zip((old, new), named, strict=True)
-            ]
+            texts = [", ".join(entries) or _text(each) for each, entries in zip((old, new), named, strict=True)]
             lines.append(f"{prefix}{key} was {texts[0]}, is {texts[1]}")
     return ", ".join(sorted(line for line in lines if line))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not there"
+    if not isinstance(value, dict):
+        return json.dumps(value)[:300]
+    given = {name: each for name, each in value.items() if name != "name" and each not in (None, False)}
+    return f"({', '.join(f'{name} {json.dumps(each)}' for name, each in given.items())})"[:300]
 
 
 def _by_name(value: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ FULL = TRAINING.recipe[-1]
 @pytest.mark.parametrize(
     ("search", "training", "difference"),
     [
-        ({"space": [*SEARCH.space, CYCLES]}, {}, "settings: space.recipe.head.cycles was not there, is {"),
+        ({"space": [*SEARCH.space, CYCLES]}, {}, "settings: space.recipe.head.cycles was not there, is (choices ["),
         (
             {"space": [*SEARCH.space[:2], Dimension(name="head_factor", low=0.1, high=2, log=True)]},
             {},
