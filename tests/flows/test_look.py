@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_stripes
+from tests.deployments.browser import needs_chromium, views_without_a_network
 from unfreeze.flows.cli import main
 
 SETTINGS = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
@@ -60,6 +61,13 @@ def test_the_page_holds_everything_and_the_list_can_be_excluded(looked: dict, me
     assert set(map(str, (messy / "across").resolve().glob("down-*"))) <= {str(Path(path).resolve()) for path in listed}
     again = ["look", "stripes", *SETTINGS, "--data.exclude", looked["exclude"], "--out", "again.html", "--json"]
     assert main(again) == 0
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_browser_without_a_network_shows_the_page_on_a_phone_and_on_a_wide_screen(looked: dict) -> None:
+    for page in views_without_a_network(Path(looked["out"]).resolve(), "look"):
+        assert page.locator("img").count() >= 1
 
 
 def test_a_page_that_cannot_be_written_is_said_first(messy: Path, own_home: Path, capsys) -> None:

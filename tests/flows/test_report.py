@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.deployments.browser import CHROMIUM, FLAGS, needs_chromium
+from tests.deployments.browser import needs_chromium, views_without_a_network
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from tests.pages import shown_artifacts
 from unfreeze.flows.cli import main
@@ -22,8 +22,6 @@ from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.page import render
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-OUTPUT = Path(__file__).parents[2] / "test-output"
-"""Where screenshots are kept to be looked at."""
 
 
 @pytest.fixture(scope="module")
@@ -190,38 +188,14 @@ def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @needs_chromium
 def test_a_browser_without_a_network_shows_it_whole_on_a_phone_and_on_a_wide_screen(trained: dict[str, Any]) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = tracking.fetch(trained["run_id"], "report.html")
     assert path is not None
-    OUTPUT.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for width, colours in ((400, "light"), (1400, "light"), (1400, "dark")):
-            context = browser.new_context(
-                viewport={"width": width, "height": 900}, color_scheme=colours, offline=True, locale="en"
-            )
-            page, said, asked = context.new_page(), list[str](), list[str]()
-            page.on("console", lambda message, said=said: said.append(message.text))
-            page.on("pageerror", lambda error, said=said: said.append(str(error)))
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
-            page.goto(path.as_uri())
-            page.wait_for_load_state("load")
-            page.screenshot(path=OUTPUT / f"report-{width}-{colours}.png", full_page=True)
-            assert said == []
-            assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
-            assert page.evaluate(broken) == 0
-            assert page.locator("svg.chart").count() >= 5
-            overlay = page.locator(".overlay").first
-            assert overlay.is_visible()
-            page.locator("#overlay").uncheck()
-            assert not overlay.is_visible()
-            background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (sum(map(int, re.findall(r"\d+", background))) > 400) == (colours == "light")
-            context.close()
-        browser.close()
+    for page in views_without_a_network(path, "report"):
+        assert page.locator("svg.chart").count() >= 5
+        overlay = page.locator(".overlay").first
+        assert overlay.is_visible()
+        page.locator("#overlay").uncheck()
+        assert not overlay.is_visible()
 
 
 def test_it_takes_less_than_five_seconds_for_a_thousand_validation_rows(trained: dict[str, Any]) -> None:
