@@ -45,12 +45,14 @@ def note_end(state: State[Any]) -> None:
             path.write_text(json.dumps({**kept, "ended": str(state.type.value), "message": state.message}))
 
 
-def gone_flow_runs() -> bool:
-    """Whether there is something for `end_gone_flow_runs` to do."""
-    found = False
-    for path in _folder().glob("*"):
-        with suppress(FileNotFoundError, ValueError):
-            found = found or is_gone(json.loads(path.read_text()))
+def gone_flow_runs() -> dict[Path, dict[str, Any]]:
+    """Notes on flow runs of this data folder whose process on this machine is gone."""
+    found = {}
+    for path in sorted(_folder().glob("*")):
+        with suppress(FileNotFoundError, ValueError):  # another command is at it
+            kept = json.loads(path.read_text())
+            if is_gone(kept):
+                found[path] = kept
     return found
 
 
@@ -60,13 +62,10 @@ def end_gone_flow_runs() -> int:
     They end as their process noted, else as Crashed. The server is asked only if there are such processes.
     """
     count = 0
-    for path in sorted(_folder().glob("*")):
-        with suppress(FileNotFoundError, ValueError):  # another command is at it
-            kept = json.loads(path.read_text())
-            if not is_gone(kept):
-                continue
-            crashed = {"ended": "CRASHED", "message": "Its process is gone; see `unfreeze runs`"}
-            kept = crashed | kept
+    crashed = {"ended": "CRASHED", "message": "Its process is gone; see `unfreeze runs`"}
+    for path, noted in gone_flow_runs().items():
+        with suppress(ValueError):  # of a note that is not ours
+            kept = crashed | noted
             with get_client(sync_client=True) as client, suppress(ObjectNotFound):
                 found = client.read_flow_run(UUID(path.name))
                 if found.state is not None and not found.state.is_final():
