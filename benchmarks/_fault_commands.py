@@ -4,15 +4,18 @@ Every case begins with a copy of a data folder whose databases exist, at the pat
 would take most of the time.
 """
 
+import atexit
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +27,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from PIL import Image
 
-from tests.deployments.service import own_environment
+from tests.deployments.service import own_environment, running_server
+from tests.flows.forked_commands import Forker, forking
 
 OUTCOMES = ("right", "lost", "doubled", "wrong")
 MODEL, STUDY, TRIALS = "stripes-classifier", "faults", 4
@@ -90,12 +94,16 @@ class Work(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A case of a work: where its data and its data folder are, and what it comes to undisturbed after how long."""
+    """A case of a work: where its data and its data folder are, and what it comes to undisturbed after how long.
+
+    Its commands are forked from a process that has made the imports: they take no time, and none is killed in them.
+    """
 
     work: Work
     place: Path
-    expected: Any
-    seconds: float
+    forker: Forker
+    expected: Any = None
+    seconds: float = 0
 
     @property
     def home(self) -> Path:
@@ -103,23 +111,22 @@ class Case(NamedTuple):
         return self.place / "home"
 
     def command(self) -> list[str]:
-        """What is disturbed."""
-        return unfreeze(*self.work.arguments(self.place), "--json")
+        """What is disturbed, as a process of its own."""
+        return [sys.executable, "-m", "unfreeze.flows.cli", *self.work.arguments(self.place), "--json"]
 
     def environment(self) -> dict[str, str]:
         """Of the data folder."""
         return own_environment(self.home)
 
-    def run(self, command: Sequence[str] | None = None) -> Ended:
-        """Run a command, by default the work's, to its end."""
-        whole = list(command or self.command())
-        return subprocess.run(whole, env=self.environment(), capture_output=True, text=True, timeout=600)
+    def run(self, *arguments: str, kill_after: float | None = None) -> Ended:
+        """Run a command, by default the work's, to its end or until it is killed after so many seconds."""
+        return self.forker.run(*(arguments or (*self.work.arguments(self.place), "--json")), kill_after=kill_after)
 
     def resume(self, said: str) -> Ended:
         """Run what continues a command that has said so much: what it printed itself, or the same again."""
         if self.work.resumable and "unfreeze resume " in said:
             run_id = said.rsplit("unfreeze resume ", 1)[1].split(maxsplit=1)[0].strip("'\"`);")
-            return self.run(unfreeze("resume", run_id, "--json"))
+            return self.run("resume", run_id, "--json")
         return self.run()
 
     def outcome(self, ended: Ended) -> str:
@@ -137,19 +144,38 @@ class Case(NamedTuple):
 def begin(work: Work, folder: Path) -> Case:
     """A case from the state that the set-up left; what it comes to is found out once."""
     place = folder / work.name.replace(" ", "-")
+    place.mkdir(parents=True, exist_ok=True)
+    case = Case(work, place, _forker(place))
     kept = place / "reference.json"
     if not kept.exists():
-        _prepare(work, place)
-        case = Case(work, place, None, 0)
+        _prepare(case)
         renew(case)
         began = time.monotonic()
         result = json.loads(_whole(case.run()).splitlines()[-1])
         found = json.loads(json.dumps(work.found(place, result)))
         kept.write_text(json.dumps({"found": found, "seconds": time.monotonic() - began}))
     reference = json.loads(kept.read_text())
-    case = Case(work, place, reference["found"], reference["seconds"])
     renew(case)
-    return case
+    return case._replace(expected=reference["found"], seconds=reference["seconds"])
+
+
+@cache
+def _forker(place: Path) -> Forker:
+    """What the commands of a place are forked from; it ends with the benchmark."""
+    environment = {**own_environment(place / "home"), "PREFECT_HOME": str(place / "prefect"), "PREFECT_API_URL": _api()}
+    return _until_the_end(forking(place, environment))
+
+
+@cache
+def _api() -> str:
+    """Address of the Prefect server of all forked commands, as where `unfreeze up` runs; it has a folder of its own."""
+    folder = Path(_until_the_end(tempfile.TemporaryDirectory()))
+    return _until_the_end(running_server(folder, {**own_environment(folder), "PREFECT_HOME": str(folder)}))
+
+
+_AT_END = ExitStack()
+atexit.register(_AT_END.close)
+_until_the_end = _AT_END.enter_context
 
 
 def renew(case: Case) -> None:
@@ -160,26 +186,21 @@ def renew(case: Case) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _prepare(work: Work, place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    for arguments in work.set_up(place):
-        _whole(Case(work, place, None, 0).run(unfreeze(*arguments)))
-    work.add(place)
+def _prepare(case: Case) -> None:
+    for left in ("home", "template"):
+        shutil.rmtree(case.place / left, ignore_errors=True)
+    for arguments in case.work.set_up(case.place):
+        _whole(case.run(*arguments))
+    case.work.add(case.place)
     for name in ("cache", "logs"):
-        shutil.rmtree(place / "home" / name, ignore_errors=True)
-    os.replace(place / "home", place / "template")
+        shutil.rmtree(case.home / name, ignore_errors=True)
+    os.replace(case.home, case.place / "template")
 
 
 def _whole(ended: Ended) -> str:
     if ended.returncode:
         sys.exit(f"{ended.args} ended with status {ended.returncode}:\n{ended.stderr[-3000:]}")
     return ended.stdout
-
-
-def unfreeze(*arguments: str) -> list[str]:
-    """The command line of a command."""
-    return [sys.executable, "-m", "unfreeze.flows.cli", *arguments]
 
 
 def is_doubled(home: Path) -> bool:

@@ -27,7 +27,6 @@ from benchmarks._fault_commands import (
     Case,
     Work,
     begin,
-    unfreeze,
 )
 from tests.disks import small_disk, why_no_disks
 
@@ -47,8 +46,8 @@ def kill(work: Work, flips: bool = False) -> Callable[[Path, random.Random], Fou
 
     def tried(folder: Path, chance: random.Random) -> Found:
         case = begin(work, folder)
-        after = chance.uniform(0.2, 1) * case.seconds
-        said = _killed_after(case, after)
+        after = chance.random() * case.seconds
+        said = case.run(kill_after=after).stderr
         done: Found = {"killed after": round(after, 1)}
         if flips:
             done["flipped"] = _flip(case.home, chance)
@@ -133,7 +132,7 @@ def full_disk(folder: Path, chance: random.Random) -> Found:
         clear = ended.returncode == 0 or ("Traceback" not in ended.stderr and "is full" in ended.stderr)
         if ended.returncode:
             ended = case.resume(ended.stderr)
-        case.run(unfreeze("sync"))
+        case.run("sync")
         found = _end(case, ended)
     return {"free kB": free, **found, "outcome": found["outcome"] if clear else "wrong"}
 
@@ -171,18 +170,6 @@ ROWS: dict[str, Callable[[Path, random.Random], Found]] = {
 
 def _end(case: Case, ended: "subprocess.CompletedProcess[str]") -> Found:
     return {"outcome": case.outcome(ended), "said": ended.stderr.splitlines()[-1:]}
-
-
-def _killed_after(case: Case, seconds: float) -> str:
-    """Start the command and kill it after so long; what it said until then."""
-    process = subprocess.Popen(
-        case.command(), env=case.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        return process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.communicate()[1]
 
 
 def _flip(home: Path, chance: random.Random) -> str | None:

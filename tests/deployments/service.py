@@ -220,10 +220,20 @@ def prefect(*arguments: str) -> list[str]:
 
 
 @contextmanager
+def running_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run a Prefect server alone, logging into a folder, until the block ends; yields the address of its API."""
+    port, processes = free_port(), Processes(folder)
+    try:
+        processes.start("server", prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)), environment)
+        processes.wait_for("server", f"http://127.0.0.1:{port}/api/health", 300)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        processes.stop()
+
+
+@contextmanager
 def running_service(home: Path) -> Iterator[Service]:
     """Start a server and a worker with every deployment of `prefect.yaml`, and stop them as the block ends."""
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home / "prefect"),
@@ -233,15 +243,14 @@ def running_service(home: Path) -> Iterator[Service]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
     }
-    processes = Processes(home)
-    try:
-        processes.start("server", prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)), environment)
-        processes.wait_for("server", f"{api}/health")
+    with running_server(home, environment) as api:
         environment["PREFECT_API_URL"] = api
         service = Service(api, home, environment)
         service.command("prefect", "work-pool", "create", "local", "--type", "process")
         service.command("prefect", "deploy", "--all", "--no-prompt")
-        processes.start("worker", prefect("worker", "start", "--pool", "local", "--limit", "1"), environment)
-        yield service
-    finally:
-        processes.stop()
+        workers = Processes(home)
+        try:
+            workers.start("worker", prefect("worker", "start", "--pool", "local", "--limit", "1"), environment)
+            yield service
+        finally:
+            workers.stop()

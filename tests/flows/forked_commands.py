@@ -3,8 +3,10 @@
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,14 +21,19 @@ class Forker:
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self._process, self._folder = process, folder
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end."""
+    def run(self, *arguments: str, kill_after: float | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, or until it is killed after so many seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         files = [str(self._folder / name) for name in ("stdout", "stderr")]
         self._process.stdin.write(f"{json.dumps([arguments, *files])}\n")
         self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        killer = threading.Timer(kill_after or 0, os.kill, [pid, signal.SIGKILL])
+        if kill_after is not None:
+            killer.start()
         status = int(self._process.stdout.readline())
+        killer.cancel()
         output, errors = (Path(file).read_text() for file in files)
         return subprocess.CompletedProcess(arguments, status, output, errors)
 
@@ -48,14 +55,15 @@ def forking(folder: Path, environment: Mapping[str, str]) -> Iterator[Forker]:
 
 
 def _serve() -> None:
-    from unfreeze.flows import cli, outcome, train_images  # noqa: F401  so that commands find it imported
-    from unfreeze.models.images import modality  # noqa: F401
+    from unfreeze.flows import cli, outcome, predict, retrain, sweep, train_images, train_tables  # noqa: F401
+    from unfreeze.models.images import modality  # noqa: F401  so that commands find it imported
 
     for line in sys.stdin:
         arguments, *files = json.loads(line)
         child = os.fork()
         if child == 0:
             _become(cli.main, arguments, files)
+        print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.deployments.service import PROJECT, Processes, free_port, own_environment, prefect
+from tests.deployments.service import PROJECT, own_environment, running_server
 from tests.disks import Disk, small_disk, why_no_disks
 from tests.flows.forked_commands import forking
 from tests.flows.tiny import tiny_training
@@ -62,16 +62,13 @@ def with_own_prefect(place: Path) -> Run:
 @pytest.fixture(scope="module")
 def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Commands that share a Prefect server on another disk."""
-    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    folder = tmp_path_factory.mktemp("prefect")
     environment = {**own_environment(place / "home"), "PREFECT_HOME": str(folder / "home")}
-    processes = Processes(folder)
-    try:
-        processes.start("server", prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)), environment)
-        processes.wait_for("server", f"http://127.0.0.1:{port}/api/health", 300)
-        with forking(folder, {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}) as forker:
-            yield forker.run
-    finally:
-        processes.stop()
+    with (
+        running_server(folder, environment) as api,
+        forking(folder, {**environment, "PREFECT_API_URL": api}) as forker,
+    ):
+        yield forker.run
 
 
 def result_of(ended: Ended) -> dict[str, Any]:
