@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def _servers_of(pid: int) -> list[psutil.Process]:
 
 
 def _children_of(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children()
-    except psutil.Error:
-        return []
+    with suppress(psutil.Error):
+        children: list[psutil.Process] = psutil.Process(pid).children()
+        return children
+    return []

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -60,7 +61,7 @@ def glyphs(folder: Path, letters: str = "ABDEGKMRSX", images: int = 60, side: in
 def chirps(folder: Path, images: int = 60, side: int = 64) -> Path:
     """Spectrograms of noisy sounds whose pitch rises, falls, stays, jumps or trembles."""
     rng, seconds = np.random.default_rng(2), np.linspace(0, 1, 4096)
-    courses = {
+    courses: dict[str, Callable[[], np.ndarray]] = {
         "rises": lambda: rng.uniform(100, 500) + rng.uniform(300, 900) * seconds,
         "falls": lambda: rng.uniform(900, 1400) - rng.uniform(300, 800) * seconds,
         "stays": lambda: np.full_like(seconds, rng.uniform(150, 1400)),

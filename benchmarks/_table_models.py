@@ -57,7 +57,7 @@ class Task:
     @property
     def categories(self) -> list[str]:
         """Names of the columns of categories."""
-        return [name for name in self.frame if isinstance(self.frame[name].dtype, pd.CategoricalDtype)]
+        return [str(name) for name in self.frame if isinstance(self.frame[name].dtype, pd.CategoricalDtype)]
 
 
 def ours(task: Task, seed: int, **changes: object) -> np.ndarray:
@@ -152,7 +152,7 @@ def hist_gradient_boosting(task: Task, seed: int) -> np.ndarray:
 
     def coded(which: np.ndarray) -> np.ndarray:
         frame, _ = task.rows(which)
-        codes = {name: frame[name].cat.codes.replace(-1, np.nan) for name in task.categories}
+        codes = {name: frame[name].cat.codes.where(frame[name].notna()) for name in task.categories}
         return frame.assign(**codes).to_numpy(dtype=np.float64)
 
     few = [name in task.categories and task.frame[name].nunique() <= 255 for name in task.frame]
@@ -200,7 +200,7 @@ def fastai(task: Task, seed: int) -> np.ndarray:
     scaled = (task.targets - mean) / deviation
     frame = task.frame.assign(target=scaled.astype(np.int64 if task.classes else np.float32))
     fitted = frame.iloc[np.concatenate([task.train, task.valid])].reset_index(drop=True)
-    numbers = [name for name in task.frame if name not in task.categories]
+    numbers = [str(name) for name in task.frame if name not in task.categories]
     fitted[numbers] = fitted[numbers].astype(np.float32)
     rows = library.TabularPandas(
         fitted,

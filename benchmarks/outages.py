@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ def locked(server: Server, seconds: float) -> None:
     database.close()
 
 
+def undisturbed(server: Server, seconds: float) -> None:
+    """Nothing happens."""
+
+
 DISTURBANCES: dict[str, Callable[[Server, float], None]] = {
     "stopped": stopped,
     "killed": killed,
@@ -188,14 +193,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
-    undisturbed: dict[str, Any] = {}
+    expected: dict[str, Any] = {}
     print(f"{'MLflow':12} {'stages':>8} {'command':>9}  status    metrics     versions  after `unfreeze sync`")
     for name in ("undisturbed", *options.disturbances):
         with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as server:
-            disturb = DISTURBANCES.get(name, lambda *_: None)
-            found = train(server, lambda: disturb(server, options.seconds), options.epochs)  # noqa: B023
-        undisturbed = undisturbed or found
-        same = "once each" if found["steps"] == undisturbed["steps"] else "DIFFERENT"
+            disturb = partial(DISTURBANCES.get(name, undisturbed), server, options.seconds)
+            found = train(server, disturb, options.epochs)
+        expected = expected or found
+        same = "once each" if found["steps"] == expected["steps"] else "DIFFERENT"
         print(
             f"{name:12} {found['stages']:6.1f} s {found['command']:7.1f} s  {found['status']}  {same}   "
             f"{found['versions']}         {found['synced']}",

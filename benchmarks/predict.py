@@ -20,6 +20,7 @@ from unfreeze.models.images.backbones import load_body
 from unfreeze.models.images.classifier import build_classifier
 from unfreeze.models.images.serving import ImagePredictor, save_classifier
 from unfreeze.models.specs import ModelSpec, TrainImages
+from unfreeze.models.targets import SingleLabel
 
 SIZE = 224
 ROUNDS = 9
@@ -30,7 +31,8 @@ CLASSES = ["cat", "dog"]
 def predictor_of(params: TrainImages, folder: Path) -> ImagePredictor:
     """A predictor with pretrained body and new head: how fast it is does not depend on its weights."""
     network = build_classifier(params.model, len(CLASSES), seed=0, size=SIZE)
-    save_classifier(folder, [network.state_dict()], params, network.body.preprocessing, CLASSES, SIZE)  # type: ignore[arg-type]
+    preprocessing = load_body(params.model, SIZE).preprocessing
+    save_classifier(folder, [network.state_dict()], params, preprocessing, SingleLabel(CLASSES), SIZE)
     return ImagePredictor(folder)
 
 
@@ -77,7 +79,8 @@ def main() -> None:
         spread = f"{min(values):,.0f} to {max(values):,.0f}"
         print(f"{name:34} {median(values):8,.0f} images a second ({spread} in {ROUNDS} rounds)")
     # On a machine that does other work as well, the best rounds say more than the medians.
-    for what, of in {"medians": median, "best rounds": max}.items():
+    summaries: dict[str, Callable[[list[float]], float]] = {"medians": median, "best rounds": max}
+    for what, of in summaries.items():
         whole, backbone_alone, body_alone = (of(values) for values in lrs.values())
         ratios = (
             f"{whole / backbone_alone:.2f} of the backbone alone, {whole / body_alone:.2f} of the predictor's own body"

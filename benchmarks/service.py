@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ def in_state(team: Team, flow_runs: list[str], state: str) -> list[str]:
     return [run["id"] for run in all_of(team, flow_runs) if run["state_type"] == state]
 
 
+def have_completed(team: Team, flow_runs: list[str], least: float) -> bool:
+    """Whether as many have."""
+    return len(in_state(team, flow_runs, "COMPLETED")) >= least
+
+
 def queue(team: Team, source: Path, count: int = 20) -> None:
     """Everything is queued at once, one worker runs one at a time."""
     flow_runs = [start(team, source, seed) for seed in range(count)]
@@ -166,7 +172,7 @@ def killed(team: Team, source: Path, count: int = 50) -> None:
         table.add_column(column, justify="left" if column == "killed" else "right")
     rows = []
     for title, share, whole in (("the worker's process", 0.2, False), ("worker and flow runs at once", 0.5, True)):
-        until(lambda share=share: len(in_state(team, flow_runs, "COMPLETED")) >= share * count, 1800)
+        until(partial(have_completed, team, flow_runs, share * count), 1800)
         launcher = psutil.Process(team.workers[-1].pid)
         family = [launcher, *launcher.children(recursive=True)] if whole else launcher.children()
         log = (team.home / f"worker-{len(team.workers) - 1}.log").read_text()
