@@ -1,7 +1,6 @@
 """A spec bound to its prepared table: the network, the batches, and what is shown of both."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from unfreeze.models.tables.reading import open_table, to_frame
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
-from unfreeze.models.tables.trees import Trees, boosters_of_target, rows_to_fit
+from unfreeze.models.tables.trees import Trees, seconds_to_fit
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
@@ -163,14 +162,8 @@ class TableData(TrainingData):
         return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed)
 
     def other_models_seconds(self) -> float:
-        """Of all boosters, by the first one."""
-        if not self.params.trees:
-            return 0.0
-        rows, targets = self.encoded("train")
-        began = time.perf_counter()
-        Trees.fit(self.encoder, rows, targets, self.params.seed, boosters=1)
-        fitted = len(rows_to_fit(targets, self.params.seed))
-        return boosters_of_target(fitted, len(self.encoder.classes)) * (time.perf_counter() - began)
+        """Of the trees, by a part of them."""
+        return seconds_to_fit(self.encoder, *self.encoded("train"), self.params.seed) if self.params.trees else 0.0
 
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]

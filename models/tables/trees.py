@@ -6,6 +6,7 @@ depends on which rows it was stopped by.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from unfreeze.models.targets import mean_in_order
 
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on at most: a random part of more."""
+MOST_TIMED = 50_000
+"""Training rows that a booster is fitted on at most to see how long it takes."""
 PARTS = 10
 """A booster leaves out one of so many equal parts of its rows, and is judged on it while trees are added."""
 ROUNDS = 2000
@@ -73,14 +76,14 @@ class Trees:
         rounds
             Trees of a booster (per class) at most.
         boosters
-            For each target; None as many as `boosters_of_target` says.
+            For each target; None more where they are cheap, and where the rows left out say little.
         """
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
             train, targets = train.rows(fitted), targets[fitted]
         means, others = _target_means(encoder, train, targets, seed)
         features = np.concatenate([_features(encoder, train), others], axis=1)
-        parts, count = _parts(targets, seed), boosters or boosters_of_target(len(targets), len(encoder.classes))
+        parts, count = _parts(targets, seed), boosters or _boosters_of_target(len(targets), len(encoder.classes))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
         fitted_boosters = [
             _fit(encoder, features, column, parts == number, seed + number, rounds)
@@ -186,19 +189,29 @@ class Trees:
             raise UserError(f"{folder}: its trees cannot be read ({error}); take the whole folder again") from error
 
 
-def rows_to_fit(targets: np.ndarray, seed: int) -> np.ndarray:
-    """Which training rows the trees are fitted on, (n,) int64: all of them up to `MOST_FITTED`.
+def rows_to_fit(targets: np.ndarray, seed: int, most: int | None = None) -> np.ndarray:
+    """Which training rows the trees are fitted on, (n,) int64: all of them up to `most`, `MOST_FITTED` if None.
 
     Of more, that many at random, and the first row of each class so that none is unknown to the trees.
     """
-    if len(targets) <= MOST_FITTED:
+    most = most or MOST_FITTED
+    if len(targets) <= most:
         return np.arange(len(targets))
-    drawn = np.random.default_rng(seed).choice(len(targets), MOST_FITTED, replace=False, shuffle=False)
+    drawn = np.random.default_rng(seed).choice(len(targets), most, replace=False, shuffle=False)
     firsts = np.unique(targets, return_index=True)[1] if targets.ndim == 1 else np.array([], np.int64)
     return np.union1d(drawn, firsts)
 
 
-def boosters_of_target(rows: int, classes: int) -> int:
+def seconds_to_fit(encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int) -> float:
+    """About how long `Trees.fit` takes, by one booster on at most `MOST_TIMED` of the rows."""
+    timed = rows_to_fit(targets, seed, MOST_TIMED)
+    began = time.perf_counter()
+    Trees.fit(encoder, train.rows(timed), targets[timed], seed, boosters=1)
+    seconds, fitted = time.perf_counter() - began, min(len(targets), MOST_FITTED)
+    return seconds * fitted / len(timed) * _boosters_of_target(fitted, len(encoder.classes))
+
+
+def _boosters_of_target(rows: int, classes: int) -> int:
     """Boosters for each target: more where they are cheap, and where the rows left out say little."""
     work = rows * (classes if classes > 2 else 1)  # of several classes each has trees of its own
     return 8 if work <= 10_000 else 4 if work <= 40_000 else 2 if work <= 100_000 else 1
@@ -262,7 +275,7 @@ def _fit(
     settings: dict[str, object] = {
         "objective": "regression" if not classes else "binary" if classes == 2 else "multiclass",
         "num_class": classes if classes > 2 else 1,
-        "learning_rate": 0.05,
+        "learning_rate": 0.1,
         "num_leaves": 15 if len(targets) <= 10_000 else 31 if len(targets) <= 100_000 else 63,
         "min_data_in_leaf": 10,
         "feature_fraction": 0.7,
