@@ -7,13 +7,14 @@ would take most of the time.
 import atexit
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
@@ -131,6 +132,11 @@ class Case(NamedTuple):
 
     def outcome(self, ended: Ended) -> str:
         """How a case ended: see `benchmarks.faults`."""
+        if self.work.resumable and (finished := re.search(r"run (\w+) is finished; there is nothing to", ended.stderr)):
+            # It was killed after all of its work.
+            if last_metrics(self.home, finished[1], self.expected) != self.expected:
+                return "wrong"
+            return "doubled" if is_doubled(self.home) else "right"
         if ended.returncode:
             return "lost" if "Traceback" not in ended.stderr else "wrong"
         result = json.loads(ended.stdout.splitlines()[-1])
@@ -201,6 +207,14 @@ def _whole(ended: Ended) -> str:
     if ended.returncode:
         sys.exit(f"{ended.args} ended with status {ended.returncode}:\n{ended.stderr[-3000:]}")
     return ended.stdout
+
+
+def last_metrics(home: Path, run_id: str, names: Iterable[str]) -> dict[str, float]:
+    """What MLflow has of a run's metrics of these names."""
+    last = "select key, value from latest_metrics where run_uuid = ?"
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        found = dict(store.execute(last, [run_id]).fetchall())
+    return {name: found[name] for name in names if name in found}
 
 
 def is_doubled(home: Path) -> bool:
