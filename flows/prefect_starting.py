@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.machine.processes import share_processors
 from unfreeze.tasks.machine.storage import storage_trouble
 from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 from unfreeze.tasks.service.supervise import responds
@@ -25,6 +26,7 @@ def prefect_starting() -> Iterator[None]:
     The block ends when the server answers: a flow that met it half started would not wait for it.
     """
     make_home()
+    share_processors()
     # In a terminal the bars say it all; elsewhere the steps' own lines do.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from unfreeze.models.addresses import masked, split_password
-from unfreeze.tasks.machine.processes import process_of
+from unfreeze.tasks.machine.processes import process_of, share_processors
 
 SERVICE_RECORD = "service.json"
 """File in `home` that says what `unfreeze up` is running."""
@@ -175,6 +175,8 @@ def move_home(folder: Path) -> None:
 
 
 set_defaults()
-if WORKING_FOLDER in os.environ and "PREFECT__FLOW_RUN_ID" in os.environ:
-    # Not as the process starts: Prefect would import modules from it before those of the same name anywhere else.
-    os.chdir(os.environ[WORKING_FOLDER])
+if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker's process for one flow run
+    share_processors()
+    if WORKING_FOLDER in os.environ:
+        # Not as the process starts: Prefect would import modules from it before those of the same name anywhere else.
+        os.chdir(os.environ[WORKING_FOLDER])

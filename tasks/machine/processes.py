@@ -1,5 +1,6 @@
 """Processes by machine, id and time of creation, so that others can tell whether one still lives; our own commands."""
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,12 @@ from typing import Any
 
 import psutil
 
+SECONDS_TO_LOOK = 0.2
+"""For which the use of the processors is measured."""
+LEAST_TAKEN = 0.5
+"""Processors that others use, from which on they are made room for."""
+SPINS = "1000"
+"""Of a waiting thread before it sleeps, a few microseconds; 0 would make trees slower, which wait often and shortly."""
 ROOT = Path(__file__).parents[3]
 """The folder of our package, as this process imported it: a clone, or where packages are installed."""
 
@@ -32,6 +39,20 @@ def process_of(mark: Any) -> psutil.Process | None:
         return None if ended else process
     except (psutil.NoSuchProcess, ValueError):
         return None
+
+
+def share_processors() -> None:
+    """Let the threads of torch and LightGBM sleep while they wait for one another, if others use the processors.
+
+    They spin by default: quickest if they are alone, but spinning takes the time that the thread they wait for needs.
+    On two cores, one of them taken, small networks train 4 times faster for it and trees 3.5 times; on two free ones
+    small networks would take half as long again. It has to be called before torch is imported; what a person has set
+    stays.
+    """
+    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}.isdisjoint(os.environ):
+        taken = psutil.cpu_percent(interval=SECONDS_TO_LOOK) / 100 * (psutil.cpu_count() or 1)
+        if taken > LEAST_TAKEN:
+            os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def is_gone(tags: Mapping[str, Any]) -> bool:

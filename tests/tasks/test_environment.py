@@ -14,7 +14,7 @@ import pytest
 
 from unfreeze.models.specs.service import Service
 from unfreeze.tasks.machine.environment import credentials, live_service, make_home
-from unfreeze.tasks.machine.processes import this_process
+from unfreeze.tasks.machine.processes import SPINS, share_processors, this_process
 from unfreeze.tasks.prefect_run import report
 from unfreeze.tasks.service import overview
 from unfreeze.tasks.service.stack import Stack
@@ -122,6 +122,33 @@ def test_passwords_in_addresses_of_servers_move_to_where_their_clients_look(own_
     environment = {**os.environ, **addresses, "UNFREEZE_HOME": str(own_home)}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.split()
     assert found == ["http://127.0.0.1:5000", "ada", "s3@cret", "http://127.0.0.1:4200/api", "team:word"]
+
+
+@pytest.fixture
+def no_spins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back after the test
+        monkeypatch.delenv(name)
+
+
+def test_waiting_threads_sleep_where_another_process_takes_a_processor(no_spins: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        share_processors()
+        other.kill()
+    assert os.environ["GOMP_SPINCOUNT"] == SPINS
+
+
+def test_waiting_threads_spin_where_nobody_else_is_at_work(no_spins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 100 * 0.3 / (psutil.cpu_count() or 1))
+    share_processors()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_a_person_says_how_threads_wait(no_spins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 100.0)
+    share_processors()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_the_password_of_a_tracking_database_is_in_no_command_line_artifact_or_printed_line(
