@@ -14,6 +14,7 @@ from unfreeze.models.findings import Chart, Gain
 from unfreeze.models.modality import modality_from, training_from
 from unfreeze.models.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
 from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.report.commands import Command, next_commands, without_label_errors
 from unfreeze.tasks.report.parts import Part, parts_of
 from unfreeze.tasks.tracking.history import history, splits_of, version_of_run
@@ -160,8 +161,14 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
         lrs = {name.removeprefix("lr/"): history(run_id, name) for name in groups}
         found.append(Chart("Learning rates by layer group", "step", "", lrs, log="y", marks=starts))
     for path in tracking.artifacts(run_id, "learning_rate"):
-        if path.endswith(".feather") and (local := tracking.fetch(run_id, path)) is not None:
-            found.append(_finder(pd.read_feather(local), path.rpartition("/")[2].removesuffix(".feather"), stages))
+        if path.endswith(".feather"):
+            try:
+                sweep = tracking.read_frame(run_id, path)
+            except UserError as error:
+                log_notice(f"warning: {error}; the report lacks it")
+                continue
+            if sweep is not None:
+                found.append(_finder(sweep, path.rpartition("/")[2].removesuffix(".feather"), stages))
     return found
 
 

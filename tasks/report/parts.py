@@ -9,6 +9,7 @@ import numpy as np
 
 from unfreeze.models.findings import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.notices import log_notice
 
 FOLDER = "report"
 """Artifact folder of the parts."""
@@ -62,8 +63,14 @@ def parts_of(run_id: str) -> dict[str, Part]:
     found = {}
     for path in tracking.artifacts(run_id, FOLDER):
         local = tracking.fetch(run_id, path)
-        if local is not None and path.endswith(".json"):
-            found[path.removeprefix(f"{FOLDER}/").removesuffix(".json")] = _read(json.loads(local.read_text()))
+        if local is None or not path.endswith(".json"):
+            continue
+        try:
+            part = _read(json.loads(local.read_text()))
+        except (ValueError, TypeError, KeyError) as error:
+            log_notice(f"warning: {path} of run {run_id} is damaged ({error}); the report lacks it")
+            continue
+        found[path.removeprefix(f"{FOLDER}/").removesuffix(".json")] = part
     return found
 
 

@@ -89,7 +89,7 @@ def _predictions(first: str, second: str) -> tuple[str, pd.DataFrame, pd.DataFra
     for run_id in (first, second):
         tracking.get_run(run_id)
     for section in SECTIONS:
-        paths = [tracking.fetch(run_id, f"{section}/predictions.feather") for run_id in (first, second)]
-        if paths[0] is not None and paths[1] is not None:
-            return section, pd.read_feather(paths[0]), pd.read_feather(paths[1])
+        one, other = (tracking.read_frame(run_id, f"{section}/predictions.feather") for run_id in (first, second))
+        if one is not None and other is not None:
+            return section, one, other
     raise UserError(f"runs {first} and {second} do not both have predictions: both must be trainings that ended")

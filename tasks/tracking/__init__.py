@@ -44,6 +44,7 @@ What is where in MLflow:
     ``unfreeze.key``: by which the study knows the trial's run
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
+  - ``unfreeze.xxh3/NAME``: hash of an artifact that is read again to decide something
   - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
 
 - **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (what it was made with);
@@ -64,6 +65,7 @@ from unfreeze.tasks.tracking.files import (
     log_png as log_png,
     log_spec as log_spec,
     log_text as log_text,
+    read_frame as read_frame,
     save_checkpoint as save_checkpoint,
     spec_of as spec_of,
 )

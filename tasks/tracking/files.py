@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sealed_files import checksum, has_checksum
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS
@@ -19,21 +21,39 @@ from unfreeze.tasks.tracking.server import client, get_run, local_file
 from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of
 
 SPEC, MODEL = "spec.json", "model"
+SPEC_COPY = "code/spec.json"
+"""Taken where `SPEC` is damaged: without a spec nothing is resumed, retrained or compared."""
+DECIDING = ("*spec.json", "data/*.arrow", "data/*.json", "data/reference.feather", "*/predictions.feather")
+"""Artifacts that are read again to decide something."""
+CHECKSUM = "unfreeze.xxh3/"
+"""Tag of a run: the hash of an artifact that decides something, by its name."""
 
 
 def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
     """Store the whole spec that a run is started with."""
-    log_text(run_id, json.dumps(dict(spec), indent=2, default=str), SPEC)
+    text = json.dumps(dict(spec), indent=2, default=str)
+    log_text(run_id, text, SPEC)
+    log_text(run_id, text, SPEC_COPY)
 
 
 def spec_of(run_id: str) -> dict[str, Any]:
     """The spec that a run was started with."""
     get_run(run_id)
-    path = fetch(run_id, SPEC)
-    if path is None:
-        raise UserError(f"run {run_id} has no {SPEC}: unfreeze did not start it")
-    spec: dict[str, Any] = json.loads(path.read_text())
-    return spec
+    damaged: list[UserError] = []
+    for name in (SPEC, SPEC_COPY):
+        try:
+            if (path := fetch(run_id, name)) is None:
+                continue
+            spec: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:  # of a run whose artifacts have no checksums
+            damaged.append(_damaged(run_id, name, str(error)))
+        except UserError as error:
+            damaged.append(error)
+        else:
+            for problem in damaged:
+                log_notice(f"warning: {problem}; its copy {name} is used")
+            return spec
+    raise damaged[-1] if damaged else UserError(f"run {run_id} has no {SPEC}: unfreeze did not start it")
 
 
 def log_text(run_id: str, text: str, name: str) -> None:
@@ -62,7 +82,8 @@ def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> Non
     try:
         with place_of(run_id, file) as path:
             write(path)
-            keep(run_id, ("file", {"path": str(path), "folder": folder or None}))
+            hashed = [("tags", {"tags": {f"{CHECKSUM}{name}": checksum(path)}})] if _decides(name) else []
+            keep(run_id, ("file", {"path": str(path), "folder": folder or None}), *hashed)
     except OSError as error:
         if delivery_of(run_id) is None:
             raise
@@ -98,7 +119,47 @@ def artifacts(run_id: str, folder: str | None = None) -> list[str]:
 
 
 def fetch(run_id: str, name: str) -> Path | None:
-    """A local copy of an artifact (the file itself where artifacts are local); None if there is none."""
+    """A local copy of an artifact (the file itself where artifacts are local); None if there is none.
+
+    Raises
+    ------
+    UserError
+        If it is not what was logged, where its checksum was kept.
+    """
+    path = _found(run_id, name)
+    if path is not None and _decides(name):
+        delivery = delivery_of(run_id)
+        tags = delivery.tags if delivery is not None else get_run(run_id).data.tags
+        wanted = tags.get(f"{CHECKSUM}{name}")
+        if wanted is not None and not has_checksum(path, wanted):
+            raise _damaged(run_id, name, "its content is not what was logged")
+    return path
+
+
+def read_frame(run_id: str, name: str) -> pd.DataFrame | None:
+    """A table among the run's artifacts; None if there is none.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
+    path = fetch(run_id, name)
+    try:
+        return None if path is None else pd.read_feather(path)
+    except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
+        raise _damaged(run_id, name, str(error)) from error
+
+
+def _decides(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in DECIDING)
+
+
+def _damaged(run_id: str, name: str, why: str) -> UserError:
+    return UserError(f"{name} of run {run_id} is damaged ({why})")
+
+
+def _found(run_id: str, name: str) -> Path | None:
     delivery = delivery_of(run_id)
     if delivery is not None and delivery.kept(name).exists():
         return delivery.kept(name)

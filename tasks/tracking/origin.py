@@ -4,6 +4,7 @@ import json
 
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.provenance import provenance
+from unfreeze.tasks.prefect_run.notices import log_notice
 
 STARTS, PACKAGES = "code/starts.json", "code/packages.txt"
 COMMIT = "mlflow.source.git.commit"
@@ -25,5 +26,9 @@ def log_origin(run_id: str) -> None:
 def starts_of(run_id: str) -> list[dict[str, str]]:
     """What the run was made with at every start, the first one first; see `Provenance.facts`."""
     path = tracking.fetch(run_id, STARTS)
-    starts: list[dict[str, str]] = json.loads(path.read_text()) if path is not None else []
+    try:
+        starts: list[dict[str, str]] = json.loads(path.read_text()) if path is not None else []
+    except ValueError as error:
+        log_notice(f"warning: {STARTS} of run {run_id} is damaged ({error}): what it was made with is unknown")
+        return []
     return starts

@@ -15,6 +15,8 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.training.loop import fit
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.report.publish import report_to_file
+from unfreeze.tasks.retraining.compare_runs import compare_runs
 from unfreeze.tasks.tracking import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
@@ -93,6 +95,76 @@ def test_without_any_checkpoint_a_training_begins_again_and_says_so(
         empty(path)
     assert resume(run_id, stripes)["metrics"] == uninterrupted["metrics"]
     assert f"run {run_id} has no checkpoint that can be used: it begins again at its first epoch" in caplog.text
+
+
+def artifact(run_id: str, name: str) -> Path:
+    path = tracking.fetch(run_id, name)
+    assert path is not None
+    return path
+
+
+def change_a_digit(path: Path) -> None:
+    """What is no less valid than before."""
+    text = path.read_text()
+    assert '"seed": 3' in text
+    path.write_text(text.replace('"seed": 3', '"seed": 2'))
+
+
+@pytest.mark.parametrize("damage", [change_a_digit, flip_bit, empty, Path.unlink])
+def test_a_training_whose_spec_is_damaged_continues_by_its_copy(
+    damage: Damage,
+    uninterrupted: dict[str, Any],
+    stripes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_id = stopped_training(stripes, monkeypatch)
+    damage(artifact(run_id, "spec.json"))
+    assert resume(run_id, stripes)["metrics"] == uninterrupted["metrics"]
+    assert damage is Path.unlink or f"spec.json of run {run_id} is damaged" in caplog.text
+
+
+def test_a_run_without_any_spec_that_can_be_used_is_refused(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = stopped_training(stripes, monkeypatch)
+    for name in ("spec.json", "code/spec.json"):
+        flip_bit(artifact(run_id, name))
+    with pytest.raises(UserError, match=rf"spec.json of run {run_id} is damaged \(its content is not what was logged"):
+        resume(run_id, stripes)
+
+
+@pytest.mark.parametrize("damage", [flip_bit, empty])
+@pytest.mark.parametrize("suffix", [".feather", ".png", ".txt", ".json"])
+def test_a_report_lacks_what_is_damaged_and_says_so(
+    suffix: str,
+    damage: Damage,
+    uninterrupted: dict[str, Any],
+    stripes: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_id = uninterrupted["run_id"]
+    folder = artifact(run_id, "spec.json").parent
+    paths = [path for path in folder.rglob(f"*{suffix}") if path.parent != folder and path.name != "describe.json"]
+    kept = {path: path.read_bytes() for path in paths}
+    assert kept
+    for path in paths:
+        damage(path)
+    page = report_to_file(run_id, tmp_path / "report.html")
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert page
+    assert suffix in {".png", ".txt"} or "is damaged" in caplog.text
+
+
+def test_predictions_that_are_damaged_are_not_compared(
+    uninterrupted: dict[str, Any], stripes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unfreeze.flows.train_images import train_images
+
+    other = train_images(tiny_training(stripes, seed=4))
+    flip_bit(artifact(other["run_id"], "valid/predictions.feather"))
+    with pytest.raises(UserError, match=f"valid/predictions.feather of run {other['run_id']} is damaged"):
+        compare_runs(uninterrupted["run_id"], other["run_id"])
 
 
 def test_damaged_caches_are_built_again_and_the_result_is_the_same(
