@@ -53,7 +53,9 @@ def spec_of(run_id: str) -> dict[str, Any]:
             for problem in damaged:
                 log_notice(f"warning: {problem}; its copy {name} is used")
             return spec
-    raise damaged[-1] if damaged else UserError(f"run {run_id} has no {SPEC}: unfreeze did not start it")
+    if damaged:
+        raise UserError(f"{damaged[0]}, and so is its copy: the run cannot be continued; start a new one")
+    raise UserError(f"run {run_id} has no {SPEC}: unfreeze did not start it")
 
 
 def log_text(run_id: str, text: str, name: str) -> None:
