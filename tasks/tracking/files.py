@@ -45,10 +45,10 @@ def spec_of(run_id: str) -> dict[str, Any]:
             if (path := fetch(run_id, name)) is None:
                 continue
             spec: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:  # of a run whose artifacts have no checksums
-            damaged.append(_damaged(run_id, name, str(error)))
         except UserError as error:
             damaged.append(error)
+        except ValueError as error:  # of a run whose artifacts have no checksums
+            damaged.append(_damaged(run_id, name, str(error)))
         else:
             for problem in damaged:
                 log_notice(f"warning: {problem}; its copy {name} is used")

@@ -128,7 +128,7 @@ def test_a_run_without_any_spec_that_can_be_used_is_refused(stripes: Path, monke
     run_id = stopped_training(stripes, monkeypatch)
     for name in ("spec.json", "code/spec.json"):
         flip_bit(artifact(run_id, name))
-    with pytest.raises(UserError, match=rf"spec.json of run {run_id} is damaged \(its content is not what was logged"):
+    with pytest.raises(UserError, match=rf"^spec.json of run {run_id} is damaged \(its content is not what was logged"):
         resume(run_id, stripes)
 
 
