@@ -16,6 +16,8 @@ wrong       another result, or an end without a message
 import argparse
 import json
 import random
+import signal
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -34,6 +36,7 @@ def main() -> None:
     for row, flag in flags.items():
         parser.add_argument(f"--{flag}", dest=row, type=int, metavar="CASES", help=f"cases of {row!r}")
     options = vars(parser.parse_args())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and disks end with it
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options["folder"] or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
