@@ -303,7 +303,7 @@ RETRAIN = Work(
     "retrain",
     _images,
     lambda place: ["retrain", MODEL, "--changes", '{"recipe.full.lr": "0.01", "recipe.full.cycles": "4"}'],
-    lambda _, it: [it["decision"], it["champion"], it["metrics"]],
+    lambda _, it: [it["decision"], it.get("champion"), it.get("metrics")],
     add=lambda place: draw(place / "images", 24, 36),
 )
 PREDICT = Work("predict", _images, _predict, _predicted)

@@ -108,6 +108,8 @@ def prefect_outage(folder: Path, chance: random.Random) -> Found:
     threading.Timer(after, disturb).start()
     output, errors = process.communicate()
     ended = subprocess.CompletedProcess(case.command(), process.returncode, output, errors)
+    if ended.returncode and "Traceback" not in errors:  # without an answer in time a command begins nothing
+        ended = case.resume(errors)
     outage = "killed" if killed else f"stopped {seconds:.0f} s"
     return {"outage": f"{outage} after {after:.1f} s", **_end(case, ended)}
 

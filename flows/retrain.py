@@ -22,7 +22,7 @@ from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
 from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
 from unfreeze.tasks.retraining.training import Champion
-from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
+from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, require_turn
 from unfreeze.tasks.steps.prepare import check_training, prepare_handle
 from unfreeze.tasks.tracking.decisions import PROMOTED
 from unfreeze.tasks.tracking.training_run import unfinished_training
@@ -40,7 +40,8 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     try:
         leave_to_later_run()
         require_blocks(params)
-        with turn(f"retrain {retraining.name_of(params)}"), heeding_hangups():
+        require_turn(retraining.name_of(params))
+        with heeding_hangups():
             return keep_result(retrain_model(params))
     except NotNow as reason:
         log_notice(f"skipped: {reason}")

@@ -21,6 +21,7 @@ _DATABASES = {
     "prefect/prefect.db": "it holds the pages of earlier flow runs: move it away, and Prefect begins a new one",
 }
 """Database in the data folder -> what to do once it is damaged."""
+_SQLITE_IO = "disk i/o error"
 _SCARCE = 2 * 2**20
 """Bytes; with fewer left, a disk is as good as full: a database that finds no space gives back what it had taken."""
 
@@ -40,6 +41,10 @@ def told_by(error: BaseException) -> str | None:
         return _full(place)
     if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
         return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
+    if _SQLITE_IO in said:  # also where there is no room for the file that its processes share
+        return (
+            state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"
+        )
     return None
 
 

@@ -1,54 +1,68 @@
 """One retraining of a model at a time, and none for every time that was missed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
-from prefect.concurrency.sync import concurrency
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectAlreadyExists
 
-WAIT_SECONDS = 15
-"""How long to ask for a turn: a busy server takes seconds to answer, and a free turn must not pass for a held one."""
-LEASE_SECONDS = 60
-"""A retraining that died gives its turn back after so long; one that lives renews it."""
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.tasks.retraining.training import name_of
 
 
 class NotNow(Exception):
     """There is a reason not to run, which is not an error."""
 
 
-@contextmanager
-def turn(name: str) -> Iterator[None]:
-    """Hold the only turn of that name while the block runs.
+def require_turn(model: str) -> None:
+    """End this flow run if another one of its flow, for the same model, began before and has not ended.
+
+    Prefect's own limits of concurrency count a process that died as long as their server does not know better, which
+    is for ever if the server died with it; states of flow runs whose process is gone are set by whoever comes next.
 
     Raises
     ------
     NotNow
-        If another flow run holds it.
+        If there is such a flow run.
     """
-    limit = f"unfreeze: {name}"
-    # Two that find none at the same moment both try to make it.
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.upsert_global_concurrency_limit_by_name(limit, 1)
-    slot = concurrency(limit, timeout_seconds=WAIT_SECONDS, lease_duration=LEASE_SECONDS, strict=True)
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None:
+        return
+    own = context.flow_run.id
+    under_way = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING])
+    with get_client(sync_client=True) as client:
+        begun = _since(client.read_flow_run(own))
+        others = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[context.flow.name])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=under_way)),
+        )
+    for other in others:
+        # Of two that began at the same moment one goes on.
+        if (_since(other), str(other.id)) < (begun, str(own)) and _model_of(other) == model:
+            raise NotNow(f"another retraining of {model} is under way: flow run {other.name}, {other.id}")
+
+
+def _since(run: FlowRun) -> datetime:
+    """When a flow run came into its state, by the server's clock."""
+    assert run.state is not None
+    return run.state.timestamp
+
+
+def _model_of(run: FlowRun) -> str | None:
+    """The full name of the model that a flow run retrains; None if there is no such model any more."""
     try:
-        slot.__enter__()
-    except TimeoutError:
-        raise NotNow(f"another run of {name} is under way") from None
-    try:
-        yield
-    finally:
-        slot.__exit__(None, None, None)
+        return name_of(Retrain.model_validate(run.parameters.get("params") or {}))
+    except ValueError:
+        return None
 
 
 def leave_to_later_run() -> None:

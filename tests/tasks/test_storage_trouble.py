@@ -5,6 +5,7 @@ import itertools
 import os
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,16 @@ def test_a_full_disk_is_told_by_whatever_it_led_to(own_home: Path, error: Except
     assert line is not None
     assert " is full; free some space there, or set UNFREEZE_HOME" in line
     assert ("/data/cache/file" in line) or (str(own_home) in line)
+
+
+def test_a_database_that_finds_no_room_for_a_file_beside_it_tells_of_the_full_disk(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    own_home.mkdir()
+    assert told_by(error) == f"a database in {own_home} cannot be read or written (disk i/o error); look at its disk"
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=0))
+    assert str(told_by(error)).startswith(f"the disk of {own_home} is full")
 
 
 def test_a_place_that_must_not_be_written_is_told_with_its_reason() -> None:

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Scheduled
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Crashed, Paused, Running, Scheduled
 
 import unfreeze.tasks.retraining.turns
-from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, turn
+from unfreeze.models.specs.retrain import Retrain
+from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, require_turn
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
+
+BIRDS = Retrain().model
 
 
 @flow
@@ -58,13 +61,53 @@ def test_a_later_run_of_another_model_or_one_that_a_person_started_changes_nothi
     begin(cats, monkeypatch)
 
 
-def test_a_turn_is_held_by_one_and_free_again_even_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ZeroDivisionError), turn("retrain birds"):
-        monkeypatch.setattr(unfreeze.tasks.retraining.turns, "WAIT_SECONDS", 3)
-        with pytest.raises(NotNow, match="retrain birds is under way"), turn("retrain birds"):
-            pass
-        with turn("retrain cats"):
-            pass
-        raise ZeroDivisionError
-    with turn("retrain birds"):
-        pass
+@flow(name="retrain")
+def retraining(params: dict[str, str]) -> None:
+    """Stands for the flow."""
+
+
+def begun(model: str = BIRDS) -> FlowRun:
+    """A flow run that is under way."""
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(retraining, parameters={"params": {"model": model}}, state=Running())
+
+
+def ask(run: FlowRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run, flow=retraining))
+    monkeypatch.setattr(unfreeze.tasks.retraining.turns, "FlowRunContext", under_way)
+    require_turn(BIRDS)
+
+
+def change(run: FlowRun, state: State[None]) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, state, force=True)
+
+
+@pytest.mark.parametrize("end", [Completed(), Crashed()])
+def test_of_several_retrainings_of_a_model_the_first_is_under_way_until_it_ends_or_dies(
+    end: State[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = begun(), begun()
+    ask(first, monkeypatch)
+    with pytest.raises(NotNow, match=f"another retraining of {BIRDS} is under way: flow run {first.name}, {first.id}"):
+        ask(second, monkeypatch)
+    change(first, end)
+    ask(second, monkeypatch)
+    change(second, Completed())
+
+
+def test_a_retraining_that_waits_for_a_person_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = begun()
+    change(first, Paused(timeout_seconds=600))
+    second = begun()
+    with pytest.raises(NotNow, match=str(first.id)):
+        ask(second, monkeypatch)
+    change(first, Completed())
+    change(second, Completed())
+
+
+def test_a_retraining_of_another_model_is_no_reason_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    other, run = begun("cats"), begun()
+    ask(run, monkeypatch)
+    change(other, Completed())
+    change(run, Completed())
