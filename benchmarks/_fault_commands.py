@@ -219,6 +219,16 @@ def last_metrics(home: Path, run_id: str, names: Iterable[str]) -> dict[str, flo
     return {name: found[name] for name in names if name in found}
 
 
+def champion_metrics(home: Path) -> dict[str, float]:
+    """What the champion's training came to, whichever attempt it was trained and promoted by."""
+    champion = (
+        "select run_id from model_versions join registered_model_aliases using (name, version) where alias = 'champion'"
+    )
+    metrics = f"select key, value from latest_metrics where run_uuid = ({champion}) and key like 'valid/%'"
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        return dict(store.execute(metrics).fetchall())
+
+
 def is_doubled(home: Path) -> bool:
     """Whether MLflow has a step of a metric of a run twice, or two models of a run."""
     steps = "select 1 from metrics where key not like 'system/%' group by run_uuid, key, step having count(*) > 1"
@@ -303,8 +313,7 @@ RETRAIN = Work(
     "retrain",
     _images,
     lambda place: ["retrain", MODEL, "--changes", '{"recipe.full.lr": "0.01", "recipe.full.cycles": "4"}'],
-    # Not the version's number: one that was registered before the kill stays, and the same command trains anew.
-    lambda _, it: [it["decision"], it.get("metrics")],
+    lambda place, _: champion_metrics(place / "home"),
     add=lambda place: draw(place / "images", 24, 36),
 )
 PREDICT = Work("predict", _images, _predict, _predicted)
