@@ -130,8 +130,9 @@ def test_the_image_copies_files_that_exist_and_are_not_ignored() -> None:
     assert sorted(kept) == sorted(copied)
     for source in copied:
         assert (PROJECT / source).exists(), source
-    packages = PROJECT_TOML["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert {*packages, "deployments", "prefect.yaml", PROJECT_TOML["project"]["readme"]} <= set(copied)
+    included = PROJECT_TOML["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    packages = {path.partition("/")[0] for path in included}
+    assert {*packages, "prefect.yaml", PROJECT_TOML["project"]["readme"]} <= set(copied)
     assert all(any(fnmatch.fnmatch(found, each) for found in kept) for each in PROJECT_TOML["project"]["license-files"])
 
 

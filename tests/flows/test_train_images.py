@@ -66,6 +66,7 @@ def test_the_run_keeps_exactly_the_artifacts_of_every_step(trained: dict[str, An
         "report/baseline.json",
         "report/choice.json",
         "report/valid.json",
+        "code/spec.json",
         "code/starts.json",
         "code/packages.txt",
         "spec.json",
