@@ -132,15 +132,17 @@ class Case(NamedTuple):
 
     def outcome(self, ended: Ended) -> str:
         """How a case ended: see `benchmarks.faults`."""
-        if self.work.resumable and (finished := re.search(r"run (\w+) is finished; there is nothing to", ended.stderr)):
-            # It was killed after all of its work.
-            if last_metrics(self.home, finished[1], self.expected) != self.expected:
-                return "wrong"
-            return "doubled" if is_doubled(self.home) else "right"
-        if ended.returncode:
+        finished = re.search(r"run (\w+) is finished; there is nothing to", ended.stderr)
+        found: Any
+        if self.work.resumable and finished:  # it was killed after all of its work, and so it was in the next case
+            found = last_metrics(self.home, finished[1], self.expected)
+        elif "exists already, maybe from this very command" in ended.stderr:
+            found = self.work.found(self.place, {})
+        elif ended.returncode:
             return "lost" if "Traceback" not in ended.stderr else "wrong"
-        result = json.loads(ended.stdout.splitlines()[-1])
-        if self.work.found(self.place, result) != self.expected:
+        else:
+            found = self.work.found(self.place, json.loads(ended.stdout.splitlines()[-1]))
+        if found != self.expected:
             return "wrong"
         if "begins again at its first epoch" in ended.stderr:
             return "lost"

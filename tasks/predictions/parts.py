@@ -66,7 +66,9 @@ class Prediction:
         if metadata_of(self.out).get(_NAMED) == self.key:
             return True
         if not self.params.overwrite:
-            raise UserError(f"out: {self.out} holds something else already; choose another --out, or give --overwrite")
+            raise UserError(
+                f"out: {self.out} exists already, maybe from this very command; choose another --out, or give --overwrite"
+            )
         return False
 
     def batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
