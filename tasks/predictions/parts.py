@@ -67,7 +67,8 @@ class Prediction:
             return True
         if not self.params.overwrite:
             raise UserError(
-                f"out: {self.out} exists already, maybe from this very command; choose another --out, or give --overwrite"
+                f"out: {self.out} exists already, maybe from this very command; choose another --out, or give "
+                "--overwrite"
             )
         return False
 
