@@ -9,5 +9,5 @@ prediction did not (`parts.py`), and puts the parts together into one file. The 
   source; a run that was stopped is started again with the same command. The output appears whole or not at all.
 - **A row that cannot be read is a row of the output** with its reason in the column ``error``, and the others are
   predicted.
-- **An output that holds something else is replaced only with `overwrite`**; one process writes an output at a time.
+- **An output that is there already is replaced only with `overwrite`**; one process writes an output at a time.
 """
