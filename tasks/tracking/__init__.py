@@ -94,7 +94,6 @@ from unfreeze.tasks.tracking.runs import (
     reopen_run as reopen_run,
     run_with_tag as run_with_tag,
     start_run as start_run,
-    tags_of as tags_of,
 )
 from unfreeze.tasks.tracking.server import (
     client as client,
@@ -110,5 +109,6 @@ from unfreeze.tasks.tracking.under_way import (
     keep_and_wait as keep_and_wait,
     place_of as place_of,
     staying_open as staying_open,
+    tags_of as tags_of,
     wait_until_delivered as wait_until_delivered,
 )

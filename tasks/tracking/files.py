@@ -18,7 +18,7 @@ from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS
 from unfreeze.tasks.tracking.server import client, get_run, local_file
-from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of
+from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of, tags_of
 
 SPEC, MODEL = "spec.json", "model"
 SPEC_COPY = "code/spec.json"
@@ -130,9 +130,7 @@ def fetch(run_id: str, name: str) -> Path | None:
     """
     path = _found(run_id, name)
     if path is not None and _decides(name):
-        delivery = delivery_of(run_id)
-        tags = delivery.tags if delivery is not None else get_run(run_id).data.tags
-        wanted = tags.get(f"{CHECKSUM}{name}")
+        wanted = tags_of(run_id).get(f"{CHECKSUM}{name}")
         if wanted is not None and not has_checksum(path, wanted):
             raise _damaged(run_id, name, "its content is not what was logged")
     return path

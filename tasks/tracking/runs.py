@@ -24,7 +24,7 @@ from unfreeze.tasks.tracking.operations import BEGIN
 from unfreeze.tasks.tracking.server import client, experiment_id, get_run
 from unfreeze.tasks.tracking.spool import lock_of
 from unfreeze.tasks.tracking.syncing import close_stale_runs
-from unfreeze.tasks.tracking.under_way import at_the_end, delivering_part, delivery_of, keep
+from unfreeze.tasks.tracking.under_way import at_the_end, delivering_part, delivery_of, keep, tags_of
 
 FINGERPRINT = "data.fingerprint"
 """Tag: hash of the images with their labels, or of the tables, whatever their split."""
@@ -196,12 +196,6 @@ def run_with_tag(experiment: str, name: str, value: str) -> str | None:
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
     keep(run_id, ("tags", {"tags": dict(tags)}))
-
-
-def tags_of(run_id: str) -> dict[str, str]:
-    """Tags of a run, those included that wait for MLflow."""
-    delivery = delivery_of(run_id)
-    return dict(delivery.tags if delivery is not None else get_run(run_id).data.tags)
 
 
 def info_of(run_id: str) -> Any:

@@ -11,7 +11,7 @@ from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking import delivery as waits
 from unfreeze.tasks.tracking.delivery import Delivery
 from unfreeze.tasks.tracking.operations import perform
-from unfreeze.tasks.tracking.server import client
+from unfreeze.tasks.tracking.server import client, get_run
 from unfreeze.tasks.tracking.spool import CHILD, Entry, folder_of, lock_of
 
 
@@ -53,6 +53,12 @@ _later: list[Callable[[], None]] | None = None
 def delivery_of(run_id: str) -> Delivery | Part | None:
     """The delivery of a run, or part of one, that this process has under way; None for any other run."""
     return _OPEN.get(run_id)
+
+
+def tags_of(run_id: str) -> dict[str, str]:
+    """Tags of a run, those included that wait for MLflow."""
+    delivery = delivery_of(run_id)
+    return dict(delivery.tags if delivery is not None else get_run(run_id).data.tags)
 
 
 @contextmanager

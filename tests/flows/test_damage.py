@@ -34,7 +34,8 @@ def uninterrupted(stripes: Path, prefect_api: None) -> dict[str, Any]:
     return result
 
 
-def stopped_training(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture
+def stopped(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that stopped in the last stage's second cycle, with two checkpoints, of which the first is an epoch old."""
     import unfreeze.models.training.loop
     from unfreeze.flows.train_images import train_images
@@ -70,31 +71,25 @@ def resume(run_id: str, stripes: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("damage", [flip_bit, Path.unlink])
 def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(
-    damage: Damage,
-    uninterrupted: dict[str, Any],
-    stripes: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    damage: Damage, uninterrupted: dict[str, Any], stopped: str, stripes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id = stopped_training(stripes, monkeypatch)
-    files = kept_checkpoints(run_id)
+    files = kept_checkpoints(stopped)
     damage(files["latest"])
     caplog.clear()
-    assert resume(run_id, stripes)["metrics"] == uninterrupted["metrics"]
+    assert resume(stopped, stripes)["metrics"] == uninterrupted["metrics"]
     said = caplog.text
     what = "missing" if damage is Path.unlink else "damaged"
-    assert f"{files['latest'].name} of run {run_id} is {what}" in said
+    assert f"{files['latest'].name} of run {stopped} is {what}" in said
     assert f"{files['other'].name} is used instead, from stage 2 after step 15" in said
 
 
 def test_without_any_checkpoint_a_training_begins_again_and_says_so(
-    uninterrupted: dict[str, Any], stripes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    uninterrupted: dict[str, Any], stopped: str, stripes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id = stopped_training(stripes, monkeypatch)
-    for path in kept_checkpoints(run_id).values():
+    for path in kept_checkpoints(stopped).values():
         empty(path)
-    assert resume(run_id, stripes)["metrics"] == uninterrupted["metrics"]
-    assert f"run {run_id} has no checkpoint that can be used: it begins again at its first epoch" in caplog.text
+    assert resume(stopped, stripes)["metrics"] == uninterrupted["metrics"]
+    assert f"run {stopped} has no checkpoint that can be used: it begins again at its first epoch" in caplog.text
 
 
 def artifact(run_id: str, name: str) -> Path:
@@ -112,24 +107,20 @@ def change_a_digit(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [change_a_digit, flip_bit, empty, Path.unlink])
 def test_a_training_whose_spec_is_damaged_continues_by_its_copy(
-    damage: Damage,
-    uninterrupted: dict[str, Any],
-    stripes: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    damage: Damage, uninterrupted: dict[str, Any], stopped: str, stripes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id = stopped_training(stripes, monkeypatch)
-    damage(artifact(run_id, "spec.json"))
-    assert resume(run_id, stripes)["metrics"] == uninterrupted["metrics"]
-    assert damage is Path.unlink or f"spec.json of run {run_id} is damaged" in caplog.text
+    damage(artifact(stopped, "spec.json"))
+    assert resume(stopped, stripes)["metrics"] == uninterrupted["metrics"]
+    assert damage is Path.unlink or f"spec.json of run {stopped} is damaged" in caplog.text
 
 
-def test_a_run_without_any_spec_that_can_be_used_is_refused(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id = stopped_training(stripes, monkeypatch)
+def test_a_run_without_any_spec_that_can_be_used_is_refused(stopped: str, stripes: Path) -> None:
     for name in ("spec.json", "code/spec.json"):
-        flip_bit(artifact(run_id, name))
-    with pytest.raises(UserError, match=rf"^spec.json of run {run_id} is damaged \(its content is not what was logged"):
-        resume(run_id, stripes)
+        flip_bit(artifact(stopped, name))
+    with pytest.raises(
+        UserError, match=rf"^spec.json of run {stopped} is damaged \(its content is not what was logged"
+    ):
+        resume(stopped, stripes)
 
 
 @pytest.mark.parametrize("damage", [flip_bit, empty])
@@ -155,9 +146,7 @@ def test_a_report_lacks_what_is_damaged_and_says_so(
     assert (suffix == ".json" and damage is empty) == ("is damaged" in capsys.readouterr().err)
 
 
-def test_predictions_that_are_damaged_are_not_compared(
-    uninterrupted: dict[str, Any], stripes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_that_are_damaged_are_not_compared(uninterrupted: dict[str, Any], stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
 
     other = train_images(tiny_training(stripes, seed=4))
