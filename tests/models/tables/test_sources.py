@@ -1,0 +1,38 @@
+"""What the files of a table tell by their names and headers."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.joins import join_many_to_one
+from unfreeze.models.tables.sources import check_sources
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> Path:
+    (tmp_path / "sales.csv").write_text("day,price,shop\n2024-01-01,2,a\n")
+    (tmp_path / "shops.csv").write_text("shop,price,town\na,1,x\n")
+    return tmp_path / "sales.csv"
+
+
+def test_every_column_of_joined_tables_is_known_by_the_name_that_it_gets(sales: Path) -> None:
+    shops = sales.with_name("shops.csv")
+    joined = join_many_to_one(pd.read_csv(sales), pd.read_csv(shops), ["shop"], "shops")
+    for name in joined:
+        check_sources(TableDataSpec(source=str(sales), join=[f"{shops} on shop"], target=[str(name)]))
+
+
+@pytest.mark.parametrize("field", ["target", "date", "events", "rolling", "group"])
+def test_a_column_that_no_file_has_is_named_with_its_setting(sales: Path, field: str) -> None:
+    stated = {"target": ["price"], "date": ["day"], "group": ["shop"], field: ["twon"]}
+    data = TableDataSpec(source=str(sales), join=[str(sales.with_name("shops.csv"))], **stated)
+    with pytest.raises(UserError, match=rf"data\.{field}: the table has no column 'twon'; did you mean town"):
+        check_sources(data)
+
+
+def test_a_folder_is_no_table(sales: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.source or data\.join: .* is a folder, not a file"):
+        check_sources(TableDataSpec(source=str(sales.parent), target=["price"]))
