@@ -74,7 +74,6 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.report.publish import report_if_owed
     from unfreeze.tasks.service.leftovers import end_gone_runs
     from unfreeze.tasks.tracking.server import require_answer
     from unfreeze.tasks.tracking.syncing import sync
@@ -86,8 +85,11 @@ def _sync(options: argparse.Namespace) -> int:
         left = f", {each.left} left ({each.why})" if each.left else ""
         print(f"run {each.run_id}: {each.delivered} operations delivered{left}", file=sys.stderr)
         print(*(f"  {line}" for line in each.news), sep="\n", end="\n" if each.news else "", file=sys.stderr)
-    for run_id in dict.fromkeys(each.run_id for each in done if not each.left):
-        report_if_owed(run_id)
     if not done:
         print("nothing waits", file=sys.stderr)
+        return 0
+    from unfreeze.tasks.report.publish import report_if_owed  # which brings torch along
+
+    for run_id in dict.fromkeys(each.run_id for each in done if not each.left):
+        report_if_owed(run_id)
     return 1 if any(each.left for each in done) else 0

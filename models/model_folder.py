@@ -1,6 +1,6 @@
 """A trained network as a folder of plain files: its weights, and a description that a predictor is built from.
 
-``checksums.json`` has the XXH3 hash of every other file. They are verified when the folder is opened, once per process.
+The checksums of its files are verified when the folder is opened.
 """
 
 import json
@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.sealed_files import checksum, has_checksum
+from unfreeze.models.model_checksums import CHECKSUMS, damaged_file, write_checksums
 from unfreeze.models.training.network import State
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
-WEIGHTS, DESCRIPTION, CHECKSUMS = "model.safetensors", "model.json", "checksums.json"
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_model_folder(folder: Path, states: Sequence[State], description: dict[str, Any]) -> None:
@@ -43,22 +43,7 @@ def save_model_folder(folder: Path, states: Sequence[State], description: dict[s
         save_file(tensors, folder / weights_file(number))
     kept = {"format": FORMAT_VERSION, "networks": len(states), **description}
     (folder / DESCRIPTION).write_text(json.dumps(kept, indent=1))
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    checksums = {name: checksum(folder / name) for name in files if name != CHECKSUMS}
-    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
-
-
-def damaged_file(folder: Path) -> str | None:
-    """The first file of a model folder that is missing or not as it was written; None if there is none."""
-    try:
-        checksums: dict[str, str] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        named = [(folder / name, known) for name, known in checksums.items()]
-    except (OSError, ValueError, TypeError, AttributeError):
-        return CHECKSUMS
-    for path, known in named:
-        if not path.is_file() or not has_checksum(path, known):
-            return path.relative_to(folder).as_posix()
-    return None
+    write_checksums(folder)
 
 
 def weights_file(number: int) -> str:

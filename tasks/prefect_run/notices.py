@@ -2,13 +2,12 @@
 
 import sys
 
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.logging import get_run_logger
-
 
 def log_info(line: str) -> None:
     """A line for the person who watches: the run's log, or stderr outside a run."""
     if in_run():
+        from prefect.logging import get_run_logger
+
         get_run_logger().info(line)
     else:
         print(line, file=sys.stderr)
@@ -23,4 +22,5 @@ def log_notice(line: str) -> None:
 
 def in_run() -> bool:
     """Whether a Prefect run is under way that could show something."""
-    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+    context = sys.modules.get("prefect.context")  # without it there is none, and importing Prefect takes two seconds
+    return context is not None and (context.FlowRunContext.get() or context.TaskRunContext.get()) is not None

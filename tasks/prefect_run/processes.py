@@ -3,15 +3,14 @@
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import ObjectNotFound
 
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 
 def note_process(flow: Any, flow_run: Any, state: Any) -> None:
@@ -37,7 +36,7 @@ HOOKS: dict[str, Any] = {
 """Of every flow."""
 
 
-def note_end(state: State[Any]) -> None:
+def note_end(state: "State[Any]") -> None:
     """Note how this process's flow runs ended where Prefect could not be told."""
     for path in _folder().glob("*"):
         kept = json.loads(path.read_text())
@@ -61,6 +60,11 @@ def end_gone_flow_runs() -> int:
 
     They end as their process noted, else as Crashed. The server is asked only if there are such processes.
     """
+    # Here, because most commands find none, and importing Prefect takes two seconds.
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.exceptions import ObjectNotFound
+
     count = 0
     crashed = {"ended": "CRASHED", "message": "Its process is gone; see `unfreeze runs`"}
     for path, noted in gone_flow_runs().items():

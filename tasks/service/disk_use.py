@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unfreeze.models.cache_limit import Cached, cached_files, in_use, remove, remove_tree, unfinished_files
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.tracking.checkpoints import StoredCheckpoints, drop_checkpoints, stored_checkpoints
+from unfreeze.tasks.tracking.stored_checkpoints import StoredCheckpoints, drop_checkpoints, stored_checkpoints
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.tracking.checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.operations import SLOTS
+from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.training_run import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 90

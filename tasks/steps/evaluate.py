@@ -7,7 +7,7 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import Candidate, TrainingData, modality_of
-from unfreeze.models.model_folder import CHECKSUMS
+from unfreeze.models.model_checksums import CHECKSUMS
 from unfreeze.models.recipe import Choose, Evaluate
 from unfreeze.models.sealed_files import checksum
 from unfreeze.models.training.checkpoints import load_checkpoint

@@ -2,26 +2,27 @@
 
 Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models, and `training_run` in flows that train.
 
-=====================  ===============================================================================================
-``server.py``          the client, experiments, a run by its id, addresses of pages, columns of the table of runs
-``operations.py``      everything that is done to a run in MLflow, each so that it may be repeated
-``spool.py``           a run's operations that MLflow does not have yet: a durable log in the data folder
-``delivery.py``        the thread that sends them
-``under_way.py``       the runs that this process has under way; `keep`, by which everything below writes
-``children.py``        runs that are part of one under way: a key until MLflow gives them an id
-``syncing.py``         what processes left behind: spools, and runs that look as if they were under way
-``runs.py``            a run's life: start, hold, reopen, close; its tags, params and input data
-``metrics.py``         by step, computed once, of the machine
-``files.py``           a run's artifacts: spec, texts, tables, images, checkpoints
-``logged_models.py``   a trained model as MLflow keeps models: written here, logged with its run
-``registry.py``        registered models: a new version, find one, download it, make it champion
-``decisions.py``       what a retraining decided: the alias, and everything that says why
-``origin.py``          the code and the machine that a run was made with
-``history.py``         what a run has logged so far, read back
-``checkpoints.py``     which checkpoint a training continues from; those of finished runs are removed
-``training_run.py``    `Run`, one training for its flow: opened or resumed, what is done already, its summary
-``listing.py``         the latest runs, and how to continue each
-=====================  ===============================================================================================
+=========================  =============================================================================================
+``server.py``              the client, experiments, a run by its id, addresses of pages, columns of the table of runs
+``operations.py``          everything that is done to a run in MLflow, each so that it may be repeated
+``spool.py``               a run's operations that MLflow does not have yet: a durable log in the data folder
+``delivery.py``            the thread that sends them
+``under_way.py``           the runs that this process has under way; `keep`, by which everything below writes
+``children.py``            runs that are part of one under way: a key until MLflow gives them an id
+``syncing.py``             what processes left behind: spools, and runs that look as if they were under way
+``runs.py``                a run's life: start, hold, reopen, close; its tags, params and input data
+``metrics.py``             by step, computed once, of the machine
+``files.py``               a run's artifacts: spec, texts, tables, images, checkpoints
+``logged_models.py``       a trained model as MLflow keeps models: written here, logged with its run
+``registry.py``            registered models: a new version, find one, download it, make it champion
+``decisions.py``           what a retraining decided: the alias, and everything that says why
+``origin.py``              the code and the machine that a run was made with
+``history.py``             what a run has logged so far, read back
+``checkpoints.py``         which checkpoint a training continues from
+``stored_checkpoints.py``  which checkpoints runs have; those of finished runs are removed
+``training_run.py``        `Run`, one training for its flow: opened or resumed, what is done already, its summary
+``listing.py``             the latest runs, and how to continue each
+=========================  =============================================================================================
 
 What must hold: **between the start of a training and its end nothing waits for MLflow**. What is written goes through
 `keep`, what is read is known since the start (`delivery_of`). A new kind of write is an operation that may be repeated.

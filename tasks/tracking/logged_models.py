@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -14,15 +15,17 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
 
 import unfreeze.models
-from unfreeze.models.modality import Modality
-from unfreeze.models.targets import Target
 from unfreeze.tasks.tracking.server import client
+
+if TYPE_CHECKING:  # they bring torch along, and what only lists runs should not wait for it
+    from unfreeze.models.modality import Modality
+    from unfreeze.models.targets import Target
 
 NAME = "model"
 """Name of a run's logged model."""
 
 
-def signature_of(example: pd.DataFrame, target: Target) -> ModelSignature:
+def signature_of(example: pd.DataFrame, target: "Target") -> ModelSignature:
     """What a model takes and answers: every column of the example is required, and no other.
 
     Only bytes have a type, by which a server decodes them. For the others MLflow would refuse what a model can read:
@@ -41,7 +44,7 @@ def _type_of(value: object) -> DataType | Array:
     return DataType.double if isinstance(value, float) else DataType.string
 
 
-def save_mlflow_model(place: Path, folder: Path, modality: Modality, target: Target, example: pd.DataFrame) -> None:
+def save_mlflow_model(place: Path, folder: Path, modality: "Modality", target: "Target", example: pd.DataFrame) -> None:
     """Write the model in `folder` as MLflow keeps models, with the code of `unfreeze.models`, into the new `place`.
 
     The packages that the modality's models need are pinned to the versions installed here. No server is asked.

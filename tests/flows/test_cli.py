@@ -43,6 +43,15 @@ def test_what_needs_no_training_imports_no_heavy_library() -> None:
     assert found.stderr.strip() == ""
 
 
+def test_what_only_asks_mlflow_waits_for_neither_torch_nor_prefect(home_with_store: Path) -> None:
+    code = (
+        "import sys; from unfreeze.flows.cli import main\nfor command in ('runs', 'sync', 'clean'): main([command])\n"
+        "print('imported:', *{'torch', 'prefect', 'scipy.stats', 'matplotlib', 'optuna'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "imported:"
+
+
 def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits", "--data.size", "7"]) == 2
     assert "data.size: given '7'; allowed: whole number, 16 to 1024" in capsys.readouterr().err
