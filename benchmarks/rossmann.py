@@ -97,13 +97,17 @@ def train_fastai(table: Bound, seed: int) -> Result:
     encoder, target = table.encoder, table.encoder.target_names[0]
     frame = table.features.assign(**{target: np.log1p(table.features[target]).astype(np.float32)})
     categorical = [name for name in encoder.categorical if name not in encoder.flags]
+    # What our network gets both ways is two columns there.
+    twice = {name: f"{name} (as number)" for name in encoder.continuous if name in categorical}
+    frame = frame.assign(**{copy: frame[name].astype(np.float64) for name, copy in twice.items()})
+    continuous = [twice.get(name, name) for name in encoder.continuous]
     torch.manual_seed(seed)
     fastai.set_seed(seed)
     rows = fastai.TabularPandas(
-        frame[[*categorical, *encoder.continuous, target]],
+        frame[[*categorical, *continuous, target]],
         procs=[fastai.Categorify, fastai.FillMissing, fastai.Normalize],
         cat_names=categorical,
-        cont_names=list(encoder.continuous),
+        cont_names=continuous,
         y_names=target,
         y_block=fastai.RegressionBlock(),
         splits=(table.train.tolist(), table.valid.tolist()),
