@@ -346,16 +346,23 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
         report(0, total)
         rows.sink_ipc(target, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         report(total, total)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowInvalid, OSError) as error:
-        form = "Parquet" if parquet else "feather"
-        raise UserError(f"{source} is not a readable {form} file ({_one_line(error)}); save it again") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _unreadable(source, error) from error
 
 
 def _schema(source: Path) -> pa.Schema:
     # By pyarrow: polars fails in its own ways where names repeat.
-    if source.suffix.lower() == ".parquet":
-        return pa.parquet.read_schema(source)
-    return pa.ipc.open_file(pa.memory_map(str(source))).schema
+    try:
+        if source.suffix.lower() == ".parquet":
+            return pa.parquet.read_schema(source)
+        return pa.ipc.open_file(pa.memory_map(str(source))).schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: Path, error: BaseException) -> UserError:
+    form = "Parquet" if source.suffix.lower() == ".parquet" else "feather"
+    return UserError(f"{source} is not a readable {form} file ({_one_line(error)}); save it again")
 
 
 def _check_names(source: Path, names: list[str]) -> None:

@@ -36,3 +36,10 @@ def test_a_column_that_no_file_has_is_named_with_its_setting(sales: Path, field:
 def test_a_folder_is_no_table(sales: Path) -> None:
     with pytest.raises(UserError, match=r"data\.source or data\.join: .* is a folder, not a file"):
         check_sources(TableDataSpec(source=str(sales.parent), target=["price"]))
+
+
+@pytest.mark.parametrize("name", ["sales.feather", "sales.parquet"])
+def test_a_damaged_file_is_told_as_when_it_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"ARROW1 PAR1 damaged")
+    with pytest.raises(UserError, match=r"is not a readable (feather|Parquet) file"):
+        check_sources(TableDataSpec(source=str(tmp_path / name), target=["price"]))
