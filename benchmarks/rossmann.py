@@ -1,10 +1,10 @@
 """Rossmann store sales, the last 48 days: our network, trees, the mean by group, and fastai's tabular learner.
 
 Medians of three seeds with deployments/configs/rossmann.yaml, whose features were chosen by looking at these very
-validation rows; network and trees have their defaults. fastai (for its install line see benchmarks.datepart) gets the
-same columns as the config makes them, layers [1000, 500] with dropout .001 and .01, one cycle of 5 epochs at 1e-3,
-batches of 128 and weight decay 0.2. Seconds are of the training alone: the networks validate after every epoch, and
-data are in memory.
+validation rows, and whose network and training by the 48 days before them; trees have their defaults. fastai (for its
+install line see benchmarks.datepart) gets the same columns as the config makes them, layers [1000, 500] with dropout
+.001 and .01, one cycle of 5 epochs at 1e-3, batches of 128 and weight decay 0.2. Seconds are of the training alone: the
+networks validate after every epoch, and data are in memory.
 """
 
 import sys
@@ -60,7 +60,7 @@ class Bound:
 
 
 def train_ours(table: Bound, seed: int) -> Result:
-    """The config's stages with the defaults of the network."""
+    """The config's stages."""
     data = table.bind(seed)
     learner, seconds = data.learner(), 0.0
     for position, stage in enumerate(data.params.recipe):
