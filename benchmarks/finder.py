@@ -7,7 +7,8 @@ of the best constant prediction less the lowest loss. It is cut off at 1. The sp
 log10(suggestion) over seeds and over 40, 100 and 200 steps, in decades. The finder's prior was settled on the first
 four image sets and the first two tables; the others were run once, afterwards.
 
-With an argument, the number of seeds (5).
+With arguments, the number of seeds (5), and of which sets: ``python -m benchmarks.finder 5 digits glyphs`` takes those
+whose names have one of these words.
 """
 
 import sys
@@ -72,10 +73,12 @@ class Rows:
         return self.inputs[rows], self.targets[rows]
 
 
-def image_data() -> Iterator[Set]:
+def image_data(words: list[str]) -> Iterator[Set]:
     """Activations of the plain images."""
     with tempfile.TemporaryDirectory() as folder:
         for name, (source, settings) in image_sets(Path(folder)).items():
+            if not is_wanted(name, words):
+                continue
             params = build_spec(TrainImages, {"data": {"source": source}, "tta": {"n_aug": 0}}, settings)
             with prepared(params) as photos:
                 data, files = photos.bind(), photos.precompute()[0]
@@ -86,7 +89,12 @@ def image_data() -> Iterator[Set]:
             yield Set(name, parts[0], parts[1], True)
 
 
-def table_data() -> Iterator[Set]:
+def is_wanted(name: str, words: list[str]) -> bool:
+    """Whether a set's name has one of the words, if there are any."""
+    return not words or any(word in name for word in words)
+
+
+def table_data(words: list[str]) -> Iterator[Set]:
     """Standardised numbers of tables, a fifth of whose rows judge."""
     sources = {
         "breast cancer": datasets.load_breast_cancer(return_X_y=True),
@@ -96,6 +104,8 @@ def table_data() -> Iterator[Set]:
         "generated, noisy": datasets.make_classification(1500, 40, n_informative=5, flip_y=0.2, random_state=1),
     }
     for name, (inputs, targets) in sources.items():
+        if not is_wanted(name, words):
+            continue
         order = np.random.default_rng(0).permutation(len(targets))
         inputs, targets = scale(inputs)[order], targets[order]
         cut = len(order) * 4 // 5
@@ -172,7 +182,7 @@ def measure(data: Set, seeds: int) -> tuple[dict[str, list[float]], dict[str, li
 
 def main() -> None:
     """Measure and print."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    seeds, words = int(sys.argv[1]) if len(sys.argv) > 1 else 5, sys.argv[2:]
     torch.set_num_threads(1)
     try:
         import prodigyopt  # noqa: F401
@@ -181,7 +191,7 @@ def main() -> None:
     except ImportError:
         print("prodigyopt is not installed: no rate-free optimizer")
     found = {}
-    for data in [*table_data(), *image_data()]:
+    for data in [*table_data(words), *image_data(words)]:
         found[data.name] = measure(data, seeds)
         shown = {name: round(float(np.mean(values)), 3) for name, values in found[data.name][0].items()}
         print(f"{data.name}, {len(data.train[1])} rows: {shown}", flush=True)
