@@ -210,10 +210,6 @@ def _checked(params: SpecType) -> SpecType:
         from unfreeze.models.images.sources import check_source
 
         check_source(params.data.source)
-    elif (
-        isinstance(params, Predict) and params.source not in EMBEDDED and not Path(params.source).expanduser().exists()
-    ):
-        raise UserError(f"source: {params.source!r} does not exist in {Path.cwd()}; give {SOURCES[Predict]}")
     return params
 
 
@@ -326,9 +322,9 @@ def _retrain(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
-    params = _checked(
-        spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
-    )
+    params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
+    if params.source not in EMBEDDED and not Path(params.source).expanduser().exists():
+        raise UserError(f"source: {params.source!r} does not exist in {Path.cwd()}; give {SOURCES[Predict]}")
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.predict import predict
