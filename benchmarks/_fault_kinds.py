@@ -17,17 +17,8 @@ from typing import Any
 import psutil
 
 from benchmarks import outages
-from benchmarks._fault_commands import (
-    PREDICT,
-    RETRAIN,
-    SWEEP,
-    SWEEP_OF_TWO,
-    TRAIN,
-    TRAIN_TABLE,
-    Case,
-    Work,
-    begin,
-)
+from benchmarks._fault_cases import Case, Work, begin
+from benchmarks._fault_commands import PREDICT, RETRAIN, SWEEP, SWEEP_OF_TWO, TRAIN, TRAIN_TABLE
 from tests.disks import small_disk, why_no_disks
 
 Found = dict[str, Any]

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks._fault_commands import OUTCOMES
+from benchmarks._fault_cases import OUTCOMES
 from benchmarks._fault_kinds import ROWS
 
 
