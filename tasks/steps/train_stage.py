@@ -71,7 +71,8 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 last = event
                 metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
                 log.log(tracking.as_float(metrics), event.step)
-                log_info(f"{stage.name}: epoch {event.epoch} of {stage.epochs}: {_note(event)}")
+                epochs = event.epoch * event.batches // event.batch  # of cycles beyond those asked for as well
+                log_info(f"{stage.name}: epoch {event.epoch} of {epochs}: {_note(event)}")
                 if keeps_cycles and event.ends_cycle:
                     continue  # the cycle's own event, which follows at once, saves the same state
                 writer.save()
