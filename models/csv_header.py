@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 
-SEPARATORS = ",;\t|"
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
+"""What may stand between columns -> what people call it."""
 
 
 class CsvHeader(NamedTuple):
@@ -26,8 +27,10 @@ def csv_header(source: Path) -> CsvHeader:
     UserError
         If the file is empty, or its header is no CSV in UTF-8.
     """
-    headers = [CsvHeader(_first_row(source, separator), separator) for separator in SEPARATORS]
-    header = headers[0] if len(headers[0].names) > 1 else max(headers, key=lambda each: len(each.names))
+    headers = (CsvHeader(_first_row(source, separator), separator) for separator in SEPARATORS)
+    header = next(headers)
+    if len(header.names) == 1:  # a wide one would be a single field to the others, longer than csv reads
+        header = max(header, *headers, key=lambda each: len(each.names))
     if not header.names:
         raise UserError(f"{source} is empty; give a file with a header and rows")
     if any("\udc80" <= letter <= "\udcff" for name in header.names for letter in name):

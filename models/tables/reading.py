@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
-from unfreeze.models.csv_header import CsvHeader, csv_header
+from unfreeze.models.csv_header import SEPARATORS, CsvHeader, csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
 
@@ -34,7 +34,6 @@ _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
 _SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
 _FIRST_ROWS = 1_000
 _BLOCK_BYTES = 16 * 2**20
-_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
 _MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
@@ -316,7 +315,7 @@ def _csv_error(source: Path, header: CsvHeader, message: str) -> UserError:
     if "Empty CSV file" in message:
         return UserError(f"{source} has a header but no rows")
     if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
-        quoted = f"quote values that contain {_SEPARATOR_NAMES[header.separator]}"
+        quoted = f"quote values that contain {SEPARATORS[header.separator]}"
         return UserError(f"{where}: {fields[2]} fields instead of {fields[1]}; {quoted}")
     if "UTF8" in message:
         column = re.search(r"column #(\d+)", message)

@@ -191,6 +191,12 @@ def test_a_header_with_commas_is_separated_by_them_whatever_its_names_hold(tmp_p
     assert read(tmp_path, "a|b|c,d\n1,2\n").column_names == ["a|b|c", "d"]
 
 
+def test_a_header_of_twenty_thousand_columns_is_read(tmp_path: Path) -> None:
+    names = [f"column{number}" for number in range(20_000)]
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n")
+    assert column_names(tmp_path / "wide.csv") == names
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".feather"])
 def test_names_of_columns_are_read_without_rows(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"table{suffix}"
