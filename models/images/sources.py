@@ -69,22 +69,21 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
         If the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
         values or files, or a download fails.
     """
+    check_source(data.source)
     # Absolute, because the listing outlives the working directory in a stored index.
     downloads = downloads.absolute()
     if data.source == "digits":
         return _list_folder(write_digits(downloads / "digits"), "digits")
-    path = Path(os.path.abspath(Path(data.source).expanduser()))
+    path = _absolute(data.source)
     if path.is_dir():
         return _list_folder(path, path.name)
-    if path.is_file() and path.suffix.lower() in TABLES:
+    if path.is_file():
         return _list_table(path, data)
-    if not path.exists() and data.source in DATA_SETS:
-        found = torchvision_images(data.source, downloads / data.source)
-        if isinstance(found, Path):
-            return _list_folder(found, data.source)
-        files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
-        return _listing(data.source, files, str(downloads / data.source))
-    raise _no_source(data.source, path)
+    found = torchvision_images(data.source, downloads / data.source)
+    if isinstance(found, Path):
+        return _list_folder(found, data.source)
+    files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
+    return _listing(data.source, files, str(downloads / data.source))
 
 
 def check_source(source: str) -> None:
@@ -95,17 +94,14 @@ def check_source(source: str) -> None:
     UserError
         Says what a source can be.
     """
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path = _absolute(source)
     is_table = path.is_file() and path.suffix.lower() in TABLES
     is_data_set = source == "digits" or (source in DATA_SETS and not path.exists())
-    if not (is_data_set or is_table or path.is_dir()):
-        raise _no_source(source, path)
-
-
-def _no_source(source: str, path: Path) -> UserError:
+    if is_data_set or is_table or path.is_dir():
+        return
     kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
     what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
-    return UserError(
+    raise UserError(
         f"data.source {source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
         f"class; a folder with train/ and valid/ of such folders; a table ({', '.join(TABLES)}) with a "
         f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
@@ -124,7 +120,7 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
         Files and folders to leave out, such as the predictions themselves.
     """
     source, column = params.source, params.path_column
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path = _absolute(source)
     if source == "digits":
         path = write_digits(downloads.absolute() / "digits")
     if path.is_dir():
@@ -147,6 +143,10 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
         raise UserError(f"source: {path} has no rows")
     found = table.files(names, params.image_folder, params.suffix)
     return Unlabelled(names, [str(file) if name else "" for name, file in zip(names, found, strict=True)])
+
+
+def _absolute(source: str) -> Path:
+    return Path(os.path.abspath(Path(source).expanduser()))
 
 
 def _printable(path: str) -> str:
