@@ -8,13 +8,17 @@ log10(suggestion) over seeds and over 40, 100 and 200 steps, in decades. The fin
 four image sets and the first two tables; the others were run once, afterwards.
 
 With arguments, the number of seeds (5), and of which sets: ``python -m benchmarks.finder 5 digits glyphs`` takes those
-whose names have one of these words.
+whose names have one of these words. Every set and seed is a process of its own, as many at once as there are cores.
 """
 
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,62 +150,80 @@ def final_loss(data: Set, stage: Stage, seed: int, lr: float, optimizer: str = "
     return learner.validate(valid)["loss"]
 
 
-def measure(data: Set, seeds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Rule -> regrets, and rule -> log10 of every suggestion."""
+def measure(data: Set, seed: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Rule -> regrets, and rule -> log10 of every suggestion, for one seed."""
+    torch.set_num_threads(1)
     rows = len(data.train[1])
     batch_size = batch_size_for(rows, *((8, 64) if data.is_image else (32, 256)))
     steps = steps_per_epoch(rows, batch_size)
     stage = Stage(name="head", find_lr=True, cycles=2, cycle_len=-(-50 // steps))
     shares = np.bincount(data.train[1]) / rows
     constant = float(-np.log(shares[data.valid[1]]).mean())
-    regrets: dict[str, list[float]] = {}
-    picks: dict[str, list[float]] = {}
-    for seed in range(seeds):
-        losses = np.array([final_loss(data, stage, seed, float(lr)) for lr in GRID])
-        best = losses.min()
+    regrets: dict[str, list[float]] = defaultdict(list)
+    picks: dict[str, list[float]] = defaultdict(list)
+    losses = np.array([final_loss(data, stage, seed, float(lr)) for lr in GRID])
+    best, finite = losses.min(), np.minimum(losses, 100.0)
 
-        def regret(loss: float, best: float = best) -> float:
-            return float(np.clip((loss - best) / (constant - best), 0, 1))
+    def regret(loss: float) -> float:
+        return float(np.clip((loss - best) / (constant - best), 0, 1))
 
-        finite = np.minimum(losses, 100.0)
-        for budget in (40, 100, 200):
-            learner = learner_of(data, seed, batch_size, "adamw")
-            learner.prepare(stage, 0, 1.0)
-            settings = FinderSpec(steps=budget)
-            rows_in_memory = Rows(*data.train, batch_size)
-            read = find_lr(learner, rows_in_memory, settings, 2 * 50, LR_PRIORS["adamw"])
-            curve = replace(read, trials=try_lrs(learner, rows_in_memory, stage, read.read()[0]))
-            for name, lr in {**curve.suggestions(), "curves and prior": read.read()[0], "fixed 0.003": FIXED}.items():
-                picks.setdefault(name, []).append(float(np.log10(lr)))
-                at = float(np.interp(np.log10(lr), np.log10(GRID), finite))
-                regrets.setdefault(name, []).append(regret(at))
-        if "prodigy" in OPTIMIZERS:
-            regrets.setdefault("Prodigy, no rate", []).append(regret(final_loss(data, stage, seed, 1.0, "prodigy")))
-    return regrets, picks
+    for budget in (40, 100, 200):
+        learner = learner_of(data, seed, batch_size, "adamw")
+        learner.prepare(stage, 0, 1.0)
+        settings = FinderSpec(steps=budget)
+        rows_in_memory = Rows(*data.train, batch_size)
+        read = find_lr(learner, rows_in_memory, settings, 2 * 50, LR_PRIORS["adamw"])
+        curve = replace(read, trials=try_lrs(learner, rows_in_memory, stage, read.read()[0]))
+        for name, lr in {**curve.suggestions(), "curves and prior": read.read()[0], "fixed 0.003": FIXED}.items():
+            picks[name].append(float(np.log10(lr)))
+            regrets[name].append(regret(float(np.interp(np.log10(lr), np.log10(GRID), finite))))
+    if has_prodigy():
+        OPTIMIZERS["prodigy"] = rate_free
+        regrets["Prodigy, no rate"].append(regret(final_loss(data, stage, seed, 1.0, "prodigy")))
+    return dict(regrets), dict(picks)
+
+
+def has_prodigy() -> bool:
+    """Whether the rate-free optimizer is installed."""
+    return find_spec("prodigyopt") is not None
+
+
+def measure_all(seeds: int, words: list[str]) -> dict[str, list[tuple[dict[str, list[float]], dict[str, list[float]]]]]:
+    """Name of a set -> what `measure` returns of every seed; each set is printed when its seeds are through."""
+    found = defaultdict(list)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        running = {
+            pool.submit(measure, data, seed): data
+            for data in [*table_data(words), *image_data(words)]
+            for seed in range(seeds)
+        }
+        for done in as_completed(running):
+            data = running[done]
+            found[data.name].append(done.result())
+            if len(found[data.name]) == seeds:
+                shown = {rule: round(value, 3) for rule, value in mean_regrets(found[data.name]).items()}
+                print(f"{data.name}, {len(data.train[1])} rows: {shown}", flush=True)
+    return found
+
+
+def mean_regrets(seeds: list[tuple[dict[str, list[float]], dict[str, list[float]]]]) -> dict[str, float]:
+    """Rule -> its regret, over all seeds and numbers of steps."""
+    return {rule: float(np.mean([regrets[rule] for regrets, _ in seeds])) for rule in seeds[0][0]}
 
 
 def main() -> None:
     """Measure and print."""
     seeds, words = int(sys.argv[1]) if len(sys.argv) > 1 else 5, sys.argv[2:]
-    torch.set_num_threads(1)
-    try:
-        import prodigyopt  # noqa: F401
-
-        OPTIMIZERS["prodigy"] = rate_free
-    except ImportError:
+    if not has_prodigy():
         print("prodigyopt is not installed: no rate-free optimizer")
-    found = {}
-    for data in [*table_data(words), *image_data(words)]:
-        found[data.name] = measure(data, seeds)
-        shown = {name: round(float(np.mean(values)), 3) for name, values in found[data.name][0].items()}
-        print(f"{data.name}, {len(data.train[1])} rows: {shown}", flush=True)
-    rules = list(next(iter(found.values()))[0])
+    found = measure_all(seeds, words)
+    means = {name: mean_regrets(each) for name, each in found.items()}
     table = Table("rule", "mean regret", "worst set", "spread (decades)", title=f"{len(found)} sets, {seeds} seeds")
-    for rule in rules:
-        means = [float(np.mean(regrets[rule])) for regrets, _ in found.values()]
-        spreads = [float(np.std(picks[rule])) for _, picks in found.values() if rule in picks]
+    for rule in next(iter(means.values())):
+        regrets = [each[rule] for each in means.values()]
+        spreads = [float(np.std([picks[rule] for _, picks in each])) for each in found.values() if rule in each[0][1]]
         spread = f"{np.mean(spreads):.2f} (at most {max(spreads):.2f})" if spreads else ""
-        table.add_row(rule, f"{np.mean(means):.3f}", f"{max(means):.3f}", spread)
+        table.add_row(rule, f"{np.mean(regrets):.3f}", f"{max(regrets):.3f}", spread)
     Console(width=100).print(table)
 
 
