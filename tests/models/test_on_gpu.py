@@ -28,7 +28,7 @@ def test_all_steps_run_and_the_model_that_is_kept_predicts_the_same_on_the_cpu(
     course, losses = choice_of(steps)
     assert course.learner.device.type == "cuda"
     assert all(np.isfinite(loss) for loss in losses.values())
-    assert [step.section for step in steps if isinstance(step, Evaluate)] == ["baseline", "valid"]
+    assert [done.step.section for done in steps if isinstance(done.step, Evaluate)] == ["baseline", "valid"]
     expected = data.predictions(course.learner, course.kept, course.activations(course.kept.position), "valid")
     data.save(tmp_path / "model", course.kept)
     paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
