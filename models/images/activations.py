@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.images.backbones import Body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
 from unfreeze.models.images.row_shards import RowStore, missing_lots
@@ -19,7 +20,7 @@ from unfreeze.models.workspace import Workspace, key_of
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData
 
-ACTIVATIONS_VERSION = 3
+ACTIVATIONS_VERSION = 4
 """Raise it when the same inputs would give other activations; it is part of a cache key."""
 FORWARD_SIZE = 64
 """Images in every forward pass on an accelerator; `CPU_FORWARD_SIZE` on a CPU."""
@@ -33,7 +34,7 @@ def precompute(
 ) -> dict[View, Path]:
     """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
 
-    Kept are float32 rows of D numbers, 4 D bytes each (10 KB for efficientnet-lite0), under the body's weights and
+    Kept are float16 rows of D numbers, 2 D bytes each (5 KB for efficientnet-lite0), under the body's weights and
     buffers by content, how the images were made, the preprocessing, the number format, for augmented views the
     augmentation, and the image's content: so runs with other seeds and splits share them, an added image costs one
     forward pass, and one that moved to another split none. Shards are published as they are full; a kill loses one.
@@ -52,6 +53,7 @@ def precompute(
     named = {f"{split}/{view}": (split, view) for split, view in views}
     frozen = cache(partial(data.frozen_body, learner, position))
     store_of = partial(_store, data, weights, features, position, workspace)
+    stage = data.params.recipe[position].name
 
     def build(wanted: dict[str, Path]) -> Iterator[str]:
         total, done = sum(len(set(contents[named[name][0]])) for name in wanted), 0
@@ -62,7 +64,7 @@ def precompute(
             nonlocal done
             chosen = torch.tensor([numbers[content] for content in shard])
             for made in forward(frozen(), images, chosen, data.precision):
-                yield {names[0]: made}
+                yield {names[0]: _as_halves(made, stage)}
                 done += len(made)
                 advance(done, total)
 
@@ -80,7 +82,6 @@ def precompute(
                 yield name
 
     files = {name: store_of(view).list_of(contents[view[0]]) for name, view in named.items()}
-    stage = data.params.recipe[position].name
     paths = workspace.derive(f"precompute activations for {stage}", files, build)
     return {view: paths[name] for name, view in named.items()}
 
@@ -109,6 +110,16 @@ def forward(body: Body, images: ImageBatches, rows: torch.Tensor, precision: Pre
         yield activations[: len(part)].float().cpu().numpy()
 
 
+def _as_halves(activations: np.ndarray, stage: str) -> np.ndarray:
+    """Activations in float16, whose rounding (2^-11) is far below what augmentation changes."""
+    if np.abs(activations).max(initial=0) > np.finfo(np.float16).max:
+        raise UserError(
+            f"activations of stage {stage!r} reach {np.abs(activations).max():.3g}, which the cache's number format "
+            f"(float16) does not hold; train it without the cache: --recipe.{stage}.precompute false"
+        )
+    return activations.astype(np.float16)
+
+
 def _store(data: "ImageData", weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
     """Where the activations of a view of images are, whichever split they are in."""
     params, images, number = data.params, data.cache(position), view[1]
@@ -118,4 +129,4 @@ def _store(data: "ImageData", weights: str, features: int, position: int, worksp
     augmented = [number, params.augment.model_dump(exclude=of_read_images)] if number else [0]
     made = [weights, params.model.backbone, images.key, preprocessing, numbers, augmented, ACTIVATIONS_VERSION]
     metadata = {"split": view[0], "view": str(number), "size": str(images.size)}
-    return RowStore(workspace, "activations", key_of(made), features, np.float32, metadata)
+    return RowStore(workspace, "activations", key_of(made), features, np.float16, metadata)

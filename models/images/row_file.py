@@ -1,4 +1,4 @@
-"""Fixed-width rows in one memory-mapped Arrow file: images as uint8, activations as float32."""
+"""Fixed-width rows in one memory-mapped Arrow file: images as uint8, activations as float16."""
 
 from pathlib import Path
 from typing import Self
@@ -83,7 +83,7 @@ class RowFile:
         return sum(map(len, self.blocks))
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy the rows (B,) int64, in any order, repeats allowed, as (B, width) of the file's dtype.
+        """Copy rows (B,) int64, in any order and repeatedly, as (B, width) of the dtype of the file; halves as float32.
 
         An `IndexError` if a row is negative or past the end.
         """
@@ -100,8 +100,9 @@ def within(rows: np.ndarray | torch.Tensor, count: int) -> np.ndarray:
 
 
 def gather_from(blocks: list[np.ndarray], numbers: np.ndarray, offsets: np.ndarray) -> torch.Tensor:
-    """Copy rows, given as the number of the block and the row in it, (B,) each, as (B, width)."""
-    out = np.empty((len(numbers), blocks[0].shape[1]), blocks[0].dtype)
+    """Copy rows, given as the number of the block and the row in it, (B,) each, as (B, width); halves as float32."""
+    kept = blocks[0].dtype
+    out = np.empty((len(numbers), blocks[0].shape[1]), np.float32 if kept == np.float16 else kept)
     for position, (number, offset) in enumerate(zip(numbers.tolist(), offsets.tolist(), strict=True)):
         out[position] = blocks[number][offset]
     return torch.from_numpy(out)

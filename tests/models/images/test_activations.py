@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.images import activations, row_shards
 from unfreeze.models.images.activations import View, forward
 from unfreeze.models.images.backbones import load_body
@@ -55,6 +56,15 @@ def computed(data: ImageData, folder: Path, position: int = 0) -> dict[View, tor
     """Activations (N, D) of every view that a stage reads."""
     files = data.precompute(data.learner(), position, Workspace(folder))
     return {view: (rows := ShardedRows(path)).gather(np.arange(len(rows))) for view, path in files.items()}
+
+
+def test_activations_that_the_cache_cannot_hold_are_an_error_that_names_the_stage(tiny_recipe, tmp_path, monkeypatch):
+    def huge(body: Any, images: ImageBatches, rows: torch.Tensor, precision: Any) -> Iterator[np.ndarray]:
+        return (1e6 * made for made in forward(body, images, rows, precision))
+
+    monkeypatch.setattr(activations, "forward", huge)
+    with pytest.raises(UserError, match=r"stage 'head' reach .* --recipe.head.precompute false"):
+        computed(tiny_recipe, tmp_path)
 
 
 def assert_same(one: dict[Any, torch.Tensor], other: dict[Any, torch.Tensor]) -> None:
