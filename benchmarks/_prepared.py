@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.modality import Activations, modality
+from unfreeze.models.modality import modality
 from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
 from unfreeze.models.specs import TrainImages
+from unfreeze.models.training_data import Activations
 from unfreeze.models.workspace import Build, Derived, Workspace
 
 SHARED = Path(__file__).parents[2] / "shared"

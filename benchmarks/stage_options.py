@@ -18,11 +18,11 @@ from rich.table import Table
 from benchmarks._image_sets import image_sets
 from benchmarks._prepared import Prepared, prepared
 from unfreeze.models.images.distance import distance_to_pretraining
-from unfreeze.models.modality import Candidate
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Train, run_recipe
 from unfreeze.models.shared_stages import SharedStages
 from unfreeze.models.specs import TrainImages
+from unfreeze.models.training_data import Candidate
 
 STAGE = "recipe.full."
 OPTIONS: dict[str, dict[str, object]] = {

@@ -13,11 +13,11 @@ from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spe
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.run_commands import add_run_commands
 from unfreeze.flows.service_commands import add_service_commands
+from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked, params_from
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.overrides import SpecType
 from unfreeze.models.search import TABLE_SPACE, SweepSpec
-from unfreeze.models.specs import Spec, TrainImages, Training
+from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
@@ -62,11 +62,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="fine-tune an image classifier and register it")
-    _add_source(train, TrainImages)
+    add_source(train, TrainImages)
     train.set_defaults(run=_train)
 
     table = commands.add_parser("train-table", help="train an entity-embedding network on a table and register it")
-    _add_source(table, TrainTables)
+    add_source(table, TrainTables)
     table.set_defaults(run=_train_table)
 
     datepart = commands.add_parser("add-datepart", help="replace a column of dates in a file by its parts")
@@ -82,7 +82,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     resume.set_defaults(run=_resume)
 
     finder = commands.add_parser("find-lr", help="plot loss against learning rate and suggest one")
-    _add_source(finder, TrainImages)
+    add_source(finder, TrainImages)
     finder.add_argument("--stage", help="stage of the recipe (default: the first)")
     finder.set_defaults(run=_find_lr)
 
@@ -90,7 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
     # Which settings there are depends on the kind, so it is looked for before everything else.
     is_table = "--table" in arguments
-    _add_source(sweep, TrainTables if is_table else TrainImages)
+    add_source(sweep, TrainTables if is_table else TrainImages)
     add_flags(sweep, SweepSpec, without=("space",))
     sweep.add_argument(
         "--space",
@@ -110,7 +110,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     summary.add_argument(
         "--table", action="store_true", help="SOURCE is a table: the settings are those of train-table"
     )
-    _add_source(summary, TrainTables if is_table else TrainImages)
+    add_source(summary, TrainTables if is_table else TrainImages)
     summary.add_argument("--stage", help="stage of the recipe (default: the last)")
     summary.set_defaults(run=_summary)
 
@@ -118,12 +118,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "plan", help="show what a training will do, and how long and how much memory it will take"
     )
     plan.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
-    _add_source(plan, TrainTables if is_table else TrainImages)
+    add_source(plan, TrainTables if is_table else TrainImages)
     plan.add_argument("--hours", type=_hours, help="a budget: fewer cycles and epochs, until the training fits")
     plan.set_defaults(run=_plan)
 
     look = commands.add_parser("look", help="a first look at images: copies, wrong labels, sizes; nothing is trained")
-    _add_source(look, TrainImages)
+    add_source(look, TrainImages)
     look.add_argument("--out", default="look.html", metavar="FILE", help="page to write (default: %(default)s)")
     look.set_defaults(run=_look)
 
@@ -178,43 +178,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-SOURCES: dict[type[Spec], str] = {
-    TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
-    "(default: digits)",
-    TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
-    Explain: "images, folders of images or `digits`; or a table's file, with the column of its target",
-    Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
-}
-"""What can be given as SOURCE."""
-EMBEDDED = {"digits", "flights"}
-"""Sources that need no file."""
-
-
-def _add_source(parser: FlagParser, spec_class: type[Spec]) -> None:
-    parser.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCES[spec_class])
-    add_flags(parser, spec_class)
-
-
-def _params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType:
-    fixed = {"data.source": options.source} if options.source is not None else {}
-    return spec_from(options, spec_class, **fixed)
-
-
-def _checked(params: SpecType) -> SpecType:
-    """The settings, if their source is there: a slip should not wait for Prefect and torch."""
-    if isinstance(params, TrainTables):
-        from unfreeze.models.tables.sources import check_sources
-
-        check_sources(params.data)
-    elif isinstance(params, TrainImages):
-        from unfreeze.models.images.sources import check_source
-
-        check_source(params.data.source)
-    return params
-
-
 def _train(options: argparse.Namespace) -> int:
-    params = _checked(_params(options, TrainImages))
+    params = checked(params_from(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
@@ -223,7 +188,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_table(options: argparse.Namespace) -> int:
-    params = _checked(_params(options, TrainTables))
+    params = checked(params_from(options, TrainTables))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import train_tables
@@ -251,7 +216,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    params = _checked(_params(options, TrainImages))
+    params = checked(params_from(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
         from unfreeze.flows.outcome import state_of
@@ -260,7 +225,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    params: Training = _params(options, TrainTables if options.table else TrainImages)
+    params: Training = checked(params_from(options, TrainTables if options.table else TrainImages))
     make_home()
     from unfreeze.tasks.steps.summary import summarise
 
@@ -268,7 +233,7 @@ def _summary(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    params: Training = _params(options, TrainTables if options.table else TrainImages)
+    params: Training = checked(params_from(options, TrainTables if options.table else TrainImages))
     make_home()
     from unfreeze.tasks.steps.plan import plan
 
@@ -283,7 +248,7 @@ def _hours(text: str) -> float:
 
 
 def _look(options: argparse.Namespace) -> int:
-    params = _params(options, TrainImages)
+    params = checked(params_from(options, TrainImages))
     make_home()
     from unfreeze.tasks.report.look import look_at_source
 
@@ -342,7 +307,7 @@ def _sweep(options: argparse.Namespace) -> int:
     fresh = options.source is not None or options.config is not None
     params: TrainImages | TrainTables | None = None
     if fresh or search.study is None:
-        params = _checked(_params(options, TrainTables) if options.table else _params(options, TrainImages))
+        params = checked(params_from(options, TrainTables) if options.table else params_from(options, TrainImages))
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables

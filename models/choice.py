@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unfreeze.models.intervals import standard_error
-from unfreeze.models.modality import Candidate
 from unfreeze.models.training.metrics import Metric
+from unfreeze.models.training_data import Candidate
 
 
 class Compared(NamedTuple):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.training.checkpoints import (
     Checkpoint,
     load_checkpoint,
@@ -13,6 +12,7 @@ from unfreeze.models.training.checkpoints import (
     restore_between_stages,
     set_random_states,
 )
+from unfreeze.models.training_data import Candidate, TrainingData
 from unfreeze.models.workspace import Workspace
 
 

@@ -23,11 +23,12 @@ import pandas as pd
 from unfreeze.models.course import Course, Record
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import Candidate, Modality, Predictor, TrainingData, modality, modality_in
+from unfreeze.models.modality import Modality, Predictor, modality, modality_in
 from unfreeze.models.overrides import build_spec, dotted
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Train, run_recipe
 from unfreeze.models.specs import Training
 from unfreeze.models.training.suggestions import LrCurve
+from unfreeze.models.training_data import Candidate, TrainingData
 from unfreeze.models.workspace import Workspace
 
 

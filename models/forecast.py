@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from unfreeze.models.budget import steps_per_epoch
-from unfreeze.models.modality import TrainingData
 from unfreeze.models.specs import Stage, Training
 from unfreeze.models.training.batches import Batches, Inputs, split_inputs
 from unfreeze.models.training.finder import FEWEST_STEPS, SHARE, SMALLER, SWEEPS
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.trials import steps_of_trials
+from unfreeze.models.training_data import TrainingData
 
 WARM_UP, MEASURED = 2, 6
 """Steps of a stage that are not timed (libraries choose their ways meanwhile), and those that are."""

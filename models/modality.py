@@ -6,252 +6,25 @@ trains on) and loads a trained model (`Predictor`). Its name is kept in specs an
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
-from torch import nn
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import read_description
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.predictions import Chunk
-from unfreeze.models.specs import Stage, Training
+from unfreeze.models.specs import Training
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import Target
-from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.learner import LR_PRIORS, Learner
-from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.network import Network, State
-from unfreeze.models.training.precision import Precision
-from unfreeze.models.training.suggestions import LrPrior
+from unfreeze.models.training_data import Prepared, TrainingData
 from unfreeze.models.workspace import Workspace
-
-SPLITS = ("train", "valid", "test")
-Activations = Mapping[tuple[str, int], Path]
-"""(split, number of a view) -> file of precomputed activations; view 0 is the plain one."""
-ActivationsOf = Callable[[int], Activations]
-"""Position of a stage -> what it reads precomputed."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Prepared data as plain JSON.
-
-    Attributes
-    ----------
-    modality
-        Name of the modality.
-    digest
-        Equal digests have equal rows, targets and split.
-    fingerprint
-        Equal fingerprints have equal data, whatever the split.
-    files
-        Name -> path of what `TrainingData` reads.
-    splits
-        Rows of ``train``, ``valid`` and ``test``.
-    """
-
-    modality: str
-    digest: str
-    fingerprint: str
-    files: dict[str, str]
-    splits: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A model that a training can end with.
-
-    Attributes
-    ----------
-    name
-        For people: ``full``, ``head``, ``network and trees``.
-    states
-        Weights of its networks, whose predictions are averaged.
-    position
-        The stage whose inputs it takes.
-    parts
-        What else it is made of, by a name that its modality knows.
-    untuned
-        Whether the validation rows had no part in it: nothing was stopped or chosen by them.
-    lacks
-        What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
-    """
-
-    name: str
-    states: Sequence[State]
-    position: int
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    lacks: str = ""
-    untuned: bool = False
-
-
-class TrainingData(ABC):
-    """A spec bound to its prepared data: makes the network and each stage's batches, describes and evaluates.
-
-    Attributes
-    ----------
-    params
-        The whole spec, with what follows from the number of rows: see `unfreeze.models.budget`.
-    prepared
-        The handle.
-    target
-        What is predicted.
-    rows
-        Row numbers (n,) int64 of every split.
-    """
-
-    params: Any
-    prepared: Prepared
-    target: Target
-    rows: dict[str, np.ndarray]
-    device: torch.device
-    precision: Precision
-    batch_sizes: ClassVar[tuple[int, int]]
-    """Bounds of a batch size that the spec leaves open."""
-    evaluates_head_alone: ClassVar[bool] = False
-    """Whether the head on a frozen body is a result of its own, to compare the unfrozen network with."""
-
-    @abstractmethod
-    def network(self) -> Network:
-        """The network with its initial weights, seeded by the spec."""
-
-    @abstractmethod
-    def targets(self, split: str) -> np.ndarray:
-        """Targets of a split as the network is trained on them: (N,) int64 or (N, T) float32."""
-
-    def actual(self, split: str) -> np.ndarray:
-        """Targets of a split in their own scale, see `Target.actual`."""
-        return self.target.actual(torch.from_numpy(self.targets(split)))
-
-    @abstractmethod
-    def batches(self, position: int, split: str, activations: Activations) -> Batches:
-        """Rows of a split as stage `position` takes them."""
-
-    def stage_inputs(self, position: int) -> str:
-        """Identifies what stage `position` trains on, for the keys of shared stages."""
-        return self.prepared.digest
-
-    def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[tuple[str, int], Path]:
-        """Write what stage `position` reads precomputed, if anything; see `Activations`."""
-        return {}
-
-    def frozen_body(self, learner: Learner, position: int) -> nn.Module:
-        """What `precompute` computes stage `position`'s activations with."""
-        return learner.network.body
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a training batch."""
-        return cast(int, self.params.optimizer.batch_size)
-
-    def learner(self) -> Learner:
-        """A learner with the initial network."""
-        params = self.params
-        metrics = self.target.metrics(self.metric_names())
-        loss = self.target.loss(params.optimizer, self.targets("train"), self.device)
-        return Learner(
-            self.network(), params.optimizer, loss, self.device, self.precision, params.seed, metrics, self.target
-        )
-
-    def lr_prior(self, stage: Stage) -> LrPrior | None:
-        """What is usual for the head's lr in a stage, by the optimizer; None for one that is not known."""
-        return LR_PRIORS.get(self.params.optimizer.name)
-
-    def metric_names(self) -> list[str]:
-        """Metrics to compute; none: those that fit the target."""
-        return list(self.params.metrics)
-
-    def judges(self) -> dict[str, Metric]:
-        """What differences of models are measured by: the loss that choices go by, and the first metric."""
-        name, metric = next(iter(self.target.metrics(self.metric_names()).items()))
-        return {"loss": self.target.loss_of, name: metric}
-
-    def blocks(self, split: str) -> np.ndarray | None:
-        """Block of every row of a split (N,), such as its week, where rows are not independent of each other."""
-        return None
-
-    @property
-    @abstractmethod
-    def kept_file(self) -> Path:
-        """The prepared file that is kept with a run: which rows there are, or how they are encoded."""
-
-    @abstractmethod
-    def describe(self) -> Findings:
-        """Tables and figures of what goes into the training."""
-
-    @abstractmethod
-    def reference(self) -> pd.DataFrame:
-        """A sample of the training rows, or their distributions: what later data are compared with."""
-
-    def tags(self) -> dict[str, str]:
-        """More that a run keeps of its data."""
-        return {}
-
-    def candidates(
-        self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
-    ) -> Iterator[Candidate]:
-        """Models that the training could end with, the network as it was trained first.
-
-        Parameters
-        ----------
-        learner
-            After the last stage.
-        position
-            Of that stage.
-        activations_of
-            Position of a stage -> its activations.
-        snapshots
-            Weights at the ends of earlier cycles.
-        """
-        states = [*snapshots, learner.state()]
-        name = self.params.recipe[position].name
-        yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position)
-
-    def other_models_seconds(self) -> float:
-        """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""
-        return 0.0
-
-    @abstractmethod
-    def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
-        """A candidate's predictions for a split, see `Target.predictions`."""
-
-    def cross_validation(self, activations_of: ActivationsOf) -> Findings:
-        """Where there are few validation rows, what training and validation rows together say by k-fold; or nothing."""
-        return Findings()
-
-    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
-        """The candidate with what follows from its evaluation on the validation rows."""
-        return candidate
-
-    @abstractmethod
-    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
-        """Evaluate a candidate, with metrics named ``SECTION/NAME``.
-
-        `section` is ``valid`` or ``test`` (the split) or ``baseline`` (the head alone, on the validation rows).
-        """
-
-    @abstractmethod
-    def save(self, folder: Path, candidate: Candidate) -> None:
-        """Write a model folder: all that prediction needs."""
-
-    @abstractmethod
-    def example(self) -> pd.DataFrame:
-        """Rows as a served model takes them; real ones only with `tracking.keep_examples`."""
-
-    @abstractmethod
-    def summary(self, metrics: Mapping[str, float]) -> str:
-        """A line for the description of a registered model."""
 
 
 class Predictor(Protocol):

@@ -18,7 +18,6 @@ from unfreeze.models.choice import Compared, choose_model
 from unfreeze.models.course import Course, Record
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains
-from unfreeze.models.modality import Candidate, TrainingData
 from unfreeze.models.specs import Stage
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import (
@@ -28,6 +27,7 @@ from unfreeze.models.training.finder import find_lr
 from unfreeze.models.training.network import State
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.training.trials import try_lrs
+from unfreeze.models.training_data import Candidate, TrainingData
 from unfreeze.models.workspace import Workspace
 
 LOWER = "start again with a lower learning rate"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs import PAGES, ROOT, Block, blocks, commands, draw_user_files
-from unfreeze.flows.cli import _params, parse
+from unfreeze.flows.cli import parse
+from unfreeze.flows.source_argument import params_from
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 
@@ -34,9 +35,9 @@ def test_every_command_is_understood(line: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     options = parse(shlex.split(line)[1:])
     if options.command in ("train", "find-lr"):
-        _params(options, TrainImages)
+        params_from(options, TrainImages)
     elif options.command == "train-table":
-        _params(options, TrainTables)
+        params_from(options, TrainTables)
 
 
 def test_every_block_says_its_language_and_every_link_leads_somewhere() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 
 from unfreeze.models.images.linear_head import choose_strength, fit_linear_head
 from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.modality import ActivationsOf, Candidate
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
+from unfreeze.models.training_data import ActivationsOf, Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -28,7 +28,6 @@ from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, Index
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
@@ -39,6 +38,7 @@ from unfreeze.models.training.learner import Learner, Result
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training.suggestions import LrPrior
+from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.workspace import Workspace
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05

@@ -10,9 +10,9 @@ from unfreeze.models.findings import Card, Findings
 from unfreeze.models.images.classifier import normalise_bytes
 from unfreeze.models.images.grad_cam import grad_cam, overlay
 from unfreeze.models.images.rendering import square_jpeg
-from unfreeze.models.modality import Candidate
 from unfreeze.models.plots import plot_images
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training_data import Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -9,10 +9,10 @@ from unfreeze.models.findings import Findings
 from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
 from unfreeze.models.intervals import gains, intervals
-from unfreeze.models.modality import Activations, Candidate
 from unfreeze.models.specs import TtaSpec
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training_data import Activations, Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -17,9 +17,9 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.neighbours import near_duplicates, thumbnails
-from unfreeze.models.modality import SPLITS
 from unfreeze.models.plots import plot_images
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
+from unfreeze.models.training_data import SPLITS
 from unfreeze.models.workspace import Workspace
 
 STAGE = Stage(name="look", precompute=True, lr=1.0)

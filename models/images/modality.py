@@ -28,7 +28,7 @@ from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
-from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
+from unfreeze.models.modality import Modality, Trained
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
@@ -36,6 +36,7 @@ from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.network import digest
+from unfreeze.models.training_data import SPLITS, Prepared
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)

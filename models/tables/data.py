@@ -11,7 +11,6 @@ import pandas as pd
 from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import SHIFT, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.batches import TableBatches, read_encoded
@@ -31,6 +30,7 @@ from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
+from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 
 SAMPLED = 2000  # rows whose distributions are kept
 

@@ -7,12 +7,12 @@ import pandas as pd
 
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains, intervals
-from unfreeze.models.modality import Candidate
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.encoding import Encoded
 from unfreeze.models.tables.trees import rows_to_fit
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training_data import Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.tables.data import TableData

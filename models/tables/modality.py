@@ -14,7 +14,7 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.modality import SPLITS, Modality, Prepared, Trained
+from unfreeze.models.modality import Modality, Trained
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -36,6 +36,7 @@ from unfreeze.models.tables.reading import (
 from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.tables.sources import hash_sources, is_flights, source_paths
 from unfreeze.models.targets import check_metrics
+from unfreeze.models.training_data import SPLITS, Prepared
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
 TABLE_VERSION = 5

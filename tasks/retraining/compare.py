@@ -7,8 +7,9 @@ import pandas as pd
 
 from unfreeze.models.comparison import Comparison
 from unfreeze.models.findings import Findings
-from unfreeze.models.modality import Prepared, Trained, bind, modality_of
+from unfreeze.models.modality import Trained, bind, modality_of
 from unfreeze.models.specs import Training
+from unfreeze.models.training_data import Prepared
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.retraining.training import Champion

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unfreeze.models.comparison import Comparison
-from unfreeze.models.modality import Prepared, Trained, modality_from
+from unfreeze.models.modality import Trained, modality_from
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.training_data import Prepared
 from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.describe import REFERENCE
 from unfreeze.tasks.steps.prepare import kept_file

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import Candidate, TrainingData, modality_of
+from unfreeze.models.modality import modality_of
 from unfreeze.models.model_checksums import CHECKSUMS
 from unfreeze.models.recipe import Choose, Evaluate
 from unfreeze.models.sealed_files import checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
+from unfreeze.models.training_data import Candidate, TrainingData
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings

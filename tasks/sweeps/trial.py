@@ -13,13 +13,14 @@ from optuna import TrialPruned
 from optuna.trial import Trial
 from prefect import Task
 
-from unfreeze.models.modality import Prepared, bind, modality_of
+from unfreeze.models.modality import bind, modality_of
 from unfreeze.models.recipe import Train, run_recipe
 from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
 from unfreeze.models.shared_stages import SharedStages
 from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
+from unfreeze.models.training_data import Prepared
 from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info

@@ -14,13 +14,13 @@ from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.sources import resolve_source
-from unfreeze.models.modality import Prepared
 from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.losses import cross_entropy
 from unfreeze.models.training.metrics import accuracy
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training_data import Prepared
 from unfreeze.models.workspace import Workspace
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from unfreeze.models.choice import Compared, choose_model
-from unfreeze.models.modality import Candidate
 from unfreeze.models.targets import SingleLabel
+from unfreeze.models.training_data import Candidate
 
 ROWS = 60
 ACTUAL = np.arange(ROWS) % 2

@@ -1,0 +1,46 @@
+"""SOURCE on the command line: what it can be, and whether it is there."""
+
+import argparse
+
+from unfreeze.flows.flags import FlagParser, add_flags, spec_from
+from unfreeze.models.overrides import SpecType
+from unfreeze.models.specs import Spec, TrainImages
+from unfreeze.models.specs.explain import Explain
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.specs.tables import TrainTables
+
+SOURCES: dict[type[Spec], str] = {
+    TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
+    "(default: digits)",
+    TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
+    Explain: "images, folders of images or `digits`; or a table's file, with the column of its target",
+    Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
+}
+"""What can be given as SOURCE."""
+EMBEDDED = {"digits", "flights"}
+"""Sources that need no file."""
+
+
+def add_source(parser: FlagParser, spec_class: type[Spec]) -> None:
+    """SOURCE and every setting, as arguments of a command."""
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCES[spec_class])
+    add_flags(parser, spec_class)
+
+
+def params_from(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType:
+    """The settings that were given to a command with `add_source`."""
+    fixed = {"data.source": options.source} if options.source is not None else {}
+    return spec_from(options, spec_class, **fixed)
+
+
+def checked(params: SpecType) -> SpecType:
+    """The settings, if their source is there: a slip should not wait for Prefect and torch."""
+    if isinstance(params, TrainTables):
+        from unfreeze.models.tables.sources import check_sources
+
+        check_sources(params.data)
+    elif isinstance(params, TrainImages):
+        from unfreeze.models.images.sources import check_source
+
+        check_source(params.data.source)
+    return params
