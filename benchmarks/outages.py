@@ -201,11 +201,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
+    known = CONTROLS | DISTURBANCES
+    if unknown := set(options.disturbances) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(known)}")
     expected: dict[str, Any] = {}
     print(f"{'MLflow':12} {'stages':>8} {'command':>9}  status    metrics     versions  after `unfreeze sync`")
     for name in ("undisturbed", *options.disturbances):
         with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as server:
-            disturb = partial((CONTROLS | DISTURBANCES)[name], server, options.seconds)
+            disturb = partial(known[name], server, options.seconds)
             found = train(server, disturb, options.epochs)
         expected = expected or found
         same = "once each" if found["steps"] == expected["steps"] else "DIFFERENT"
