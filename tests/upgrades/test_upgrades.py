@@ -13,6 +13,8 @@ from tests.upgrades.write import ARCHIVES, IMAGES, STOPPED, STUDY
 from unfreeze.models.images.cache import ImageCache
 from unfreeze.models.images.index import Index
 from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.sealed_files import checksum
+from unfreeze.tasks.tracking.files import CHECKSUM, SPEC, SPEC_COPY
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -23,7 +25,7 @@ MOVED = {
     "model_versions": ["source", "storage_location"],
     "logged_models": ["artifact_location"],
 }
-"""Addresses in MLflow's store of files that the archive has moved, which no release can help."""
+"""Addresses in MLflow's store of files that the archive has moved, which no release can help; specs have some, too."""
 
 
 @pytest.fixture(params=RELEASES)
@@ -40,8 +42,12 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             for column in columns:
                 store.execute(f"update {table} set {column} = replace({column}, ?, ?)", (before, str(tmp_path)))
         store.execute("update params set value = replace(value, ?, ?)", (before, str(tmp_path)))
-    for spec in home.rglob("spec.json"):
-        spec.write_text(spec.read_text().replace(before, str(tmp_path)))
+        for artifacts in home.glob("mlflow-artifacts/*/*/artifacts"):
+            for name in (SPEC, SPEC_COPY):
+                if (spec := artifacts / name).exists():
+                    spec.write_text(spec.read_text().replace(before, str(tmp_path)))
+                    moved = (checksum(spec), f"{CHECKSUM}{name}", artifacts.parent.name)
+                    store.execute("update tags set value = ? where key = ? and run_uuid = ?", moved)
     journal = home / "optuna.journal"
     journal.write_text(journal.read_text().replace(before, str(tmp_path)))
     monkeypatch.setenv("UNFREEZE_HOME", str(home))
