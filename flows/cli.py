@@ -16,7 +16,7 @@ from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked, params_from
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import TABLE_SPACE, SweepSpec
+from unfreeze.models.search import SWEEPS, SweepSpec
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -90,15 +90,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     sweep.add_argument("--table", action="store_true", help="SOURCE is a table: the settings are those of train-table")
     # Which settings there are depends on the kind, so it is looked for before everything else.
     is_table = "--table" in arguments
+    search = SWEEPS["tables" if is_table else "images"]
     add_source(sweep, TrainTables if is_table else TrainImages)
-    add_flags(sweep, SweepSpec, without=("space",))
+    add_flags(sweep, search, without=("space",))
     sweep.add_argument(
         "--space",
         action="append",
         default=[],
         metavar="NAME=...",
         help="vary another setting: NAME=1,2,4 or NAME=1..30 or NAME=1..30 log; NAME=none leaves one of the default "
-        f"({', '.join(each.name for each in (TABLE_SPACE if is_table else SweepSpec().space))}) as it is",
+        f"({', '.join(each.name for each in search().space)}) as it is",
     )
     sweep.add_argument("--best", action="store_true", help="only show the best trial of --study")
     sweep.add_argument("--register", action="store_true", help="with --best: evaluate and register its weights")
@@ -299,9 +300,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     _hide_password(options)
-    search = spec_from(options, SweepSpec, section="sweep")
-    by_default = TABLE_SPACE if options.table and "space" not in search.model_fields_set else search.space
-    search = search.model_copy(update={"space": space_from(options.space, by_default)})
+    search = search_from(options)
     if (options.best or options.register) and search.study is None:
         raise UserError("--best: which study? give --study NAME")
     fresh = options.source is not None or options.config is not None
@@ -327,6 +326,12 @@ def _sweep(options: argparse.Namespace) -> int:
         return _finish(state_of(join_sweep, search, params, int(os.environ[WORKER])), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep
     return _finish(state_of(searched, search, params), options.json, show.sweep)
+
+
+def search_from(options: argparse.Namespace) -> SweepSpec:
+    """What a sweep searches, as it was given on the command line."""
+    search = spec_from(options, SWEEPS["tables" if options.table else "images"], section="sweep")
+    return search.model_copy(update={"space": space_from(options.space, search.space)})
 
 
 def _hide_password(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Choose, Evaluate, run_recipe
-from unfreeze.models.search import TABLE_SPACE, SweepSpec
+from unfreeze.models.search import SweepSpec, TableSweep
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
@@ -24,7 +24,7 @@ from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps import sweep as sweeps
 from unfreeze.tasks.sweeps.study import load_study
 
-DEFAULTS, TABLE_DEFAULTS = SweepSpec(), SweepSpec(space=TABLE_SPACE)
+DEFAULTS, TABLE_DEFAULTS = SweepSpec(), TableSweep()
 TRAINING = TrainImages()
 TABLE = TrainTables()
 
@@ -41,7 +41,7 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
 
 
 @flow(name="sweep-tables", flow_run_name="sweep {training.data.source}", **HOOKS)
-def sweep_tables(params: SweepSpec = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
+def sweep_tables(params: TableSweep = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
     """The same for a training on a table.
 
     Args:

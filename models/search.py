@@ -107,7 +107,7 @@ class SweepSpec(Spec):
         ],
         min_length=1,
         max_length=50,
-        description="What varies: by default the lrs of layer groups, and of a table rate, width, dropout and batch.",
+        description="What varies: by default the lrs of layer groups.",
     )
     sampler: Literal["tpe", "random", "grid", "cmaes"] = Field(
         default="tpe",
@@ -154,13 +154,24 @@ class SweepSpec(Spec):
         return self
 
 
-TABLE_SPACE = [
-    Dimension(name="recipe.0.lr", low=0.001, high=0.02, log=True),
-    Dimension(name="model.width", choices=[64, 128, 256, 512]),
-    Dimension(name="model.dropout", low=0, high=0.4),
-    Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),
-]
-"""What varies by default in a training on a table, whose network has no pretrained layers."""
+class TableSweep(SweepSpec):
+    """The same for a training on a table, whose network has no pretrained layers."""
+
+    space: list[Dimension] = Field(
+        default=[
+            Dimension(name="recipe.0.lr", low=0.001, high=0.02, log=True),
+            Dimension(name="model.width", choices=[64, 128, 256, 512]),
+            Dimension(name="model.dropout", low=0, high=0.4),
+            Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),
+        ],
+        min_length=1,
+        max_length=50,
+        description="What varies: by default lr, width, dropout and batch size.",
+    )
+
+
+SWEEPS: dict[str, type[SweepSpec]] = {"images": SweepSpec, "tables": TableSweep}
+"""Modality -> the spec of its sweeps."""
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:

@@ -16,12 +16,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from pydantic import BaseModel
 
 from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import training_from
-from unfreeze.models.search import SweepSpec, check_space
+from unfreeze.models.search import SWEEPS, SweepSpec, check_space
+from unfreeze.models.specs import Training
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import own_module
@@ -294,12 +294,12 @@ def join_sweep(search: SweepSpec, training: Any) -> None:
         Sweep(search, training, study, run_id, experiment).run_trials()
 
 
-def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, BaseModel]:
+def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, Training]:
     """`search` with the space, objectives and repeats that the study was begun with, and the training."""
     settings = settings_of(study)
     known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
-    whole = SweepSpec(**{**search.model_dump(), **known, "study": study.study_name})
-    return whole, training_from(settings["training"], f"study {study.study_name!r}")
+    training = training_from(settings["training"], f"study {study.study_name!r}")
+    return SWEEPS[training.modality](**{**search.model_dump(), **known, "study": study.study_name}), training
 
 
 def best_run(study: Study) -> tuple[dict[str, Any], Run]:

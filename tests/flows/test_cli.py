@@ -89,6 +89,12 @@ def test_a_slip_in_a_source_or_a_column_is_told_before_anything_is_started(
     assert not (tmp_path / "home").exists()
 
 
+def test_a_sweep_of_a_table_varies_by_default_what_a_table_has(capsys: pytest.CaptureFixture[str]) -> None:
+    none = [f"--space={name}=none" for name in ("recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size")]
+    assert main(["sweep", "--table", "sales.csv", *none]) == 2
+    assert "nothing is left to vary" in capsys.readouterr().err
+
+
 def test_an_unknown_setting_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--model.backbon", "resnet34"])

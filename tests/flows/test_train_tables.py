@@ -220,13 +220,27 @@ def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sale
 @pytest.mark.slow
 def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
-    from unfreeze.models.search import Dimension, SweepSpec
+    from unfreeze.models.search import Dimension, TableSweep
 
     space = [Dimension(name="recipe.all.lr", low=0.001, high=0.03, log=True)]
-    search = SweepSpec(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")
+    search = TableSweep(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")
     result = sweep_tables(search, tiny_table(sales, metrics=["rmspe"], trees=False))
     assert result["trials"]["complete"] == 3
     assert tracking.get_run(result["run_id"]).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_sweep_of_a_table_needs_nothing_but_its_target(
+    sales: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unfreeze.flows.cli import main
+
+    monkeypatch.chdir(sales)
+    quick = ["--trees", "false", "--recipe.all.cycles", "1", "--trials", "2", "--study", "by default"]
+    assert main(["sweep", "--table", "sales.csv", "--data.target", "sales", *quick, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["trials"]["complete"] == 2
+    assert set(found["best"]["params"]) == {"recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size"}
 
 
 @pytest.mark.slow

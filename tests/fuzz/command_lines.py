@@ -12,8 +12,9 @@ from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import ODD, words
 from tests.fuzz.settings import NAMES
 from unfreeze.flows import cli
-from unfreeze.flows.flags import space_from, spec_from
-from unfreeze.models.search import SweepSpec, check_space
+from unfreeze.flows.flags import spec_from
+from unfreeze.flows.source_argument import params_from
+from unfreeze.models.search import check_space
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -24,13 +25,11 @@ from unfreeze.models.specs.tables import TrainTables
 
 def _training(options: argparse.Namespace) -> None:
     is_table = options.command == "train-table" or getattr(options, "table", False)
-    cli._params(options, TrainTables if is_table else TrainImages)
+    params_from(options, TrainTables if is_table else TrainImages)
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    search = spec_from(options, SweepSpec, section="sweep")
-    search = search.model_copy(update={"space": space_from(options.space, search.space)})
-    check_space(search, cli._params(options, TrainTables if options.table else TrainImages))
+    check_space(cli.search_from(options), params_from(options, TrainTables if options.table else TrainImages))
 
 
 SETTINGS: dict[str, tuple[str, Callable[[argparse.Namespace], object]]] = {

@@ -14,9 +14,9 @@ from unfreeze.models.overrides import build_spec
 from unfreeze.models.search import (
     GRID_POINTS,
     RULES_OF_THUMB,
-    TABLE_SPACE,
     Dimension,
     SweepSpec,
+    TableSweep,
     Value,
     check_space,
     parse_dimension,
@@ -315,7 +315,7 @@ def test_the_default_space_suits_the_default_training() -> None:
 
 
 def test_the_default_space_of_a_table_is_its_rate_width_dropout_and_batch() -> None:
-    search, training = SweepSpec(space=TABLE_SPACE), TrainTables()
+    search, training = TableSweep(), TrainTables()
     check_space(search, training)
     values = {"recipe.0.lr": 0.005, "model.width": 64, "model.dropout": 0.3, "optimizer.batch_size": 512}
     trial = trial_spec(training, values)

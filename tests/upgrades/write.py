@@ -48,7 +48,7 @@ def write(home: Path, sources: Path) -> None:
     from tests.conftest import draw_stripes
     from tests.flows.tiny import tiny_table, tiny_training, write_sales
     from unfreeze.models.images.serving import ImagePredictor
-    from unfreeze.models.search import Dimension, SweepSpec
+    from unfreeze.models.search import Dimension, TableSweep
 
     draw_stripes(sources / "lines", 4, seed=0)
     write_sales(sources)
@@ -64,7 +64,7 @@ def write(home: Path, sources: Path) -> None:
         train_tables(tiny_table(sources))
         stop_half_way(tiny_table(sources, **{"tracking.run_name": STOPPED}))
         space = [Dimension(name="recipe.all.lr", low=0.001, high=0.02, log=True)]
-        sweep_tables(SweepSpec(trials=3, study=STUDY, space=space), tiny_table(sources))
+        sweep_tables(TableSweep(trials=3, study=STUDY, space=space), tiny_table(sources))
         classifier = registry.folder_of(registry.version_of("lines-classifier", "champion"))
     predictor = ImagePredictor(classifier, "cpu")
     said = predictor.probabilities([sources / "lines" / name for name in IMAGES])
