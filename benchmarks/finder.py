@@ -49,6 +49,8 @@ CPU = torch.device("cpu")
 FLOAT = Precision("cpu", torch.float32, torch.float32)
 GRID = 10.0 ** np.arange(-4.5, -0.4, 0.5)
 FIXED = 3e-3
+Measured = tuple[dict[str, list[float]], dict[str, list[float]]]
+"""Rule -> regrets, and rule -> log10 of every suggestion."""
 
 
 class Set(NamedTuple):
@@ -150,8 +152,8 @@ def final_loss(data: Set, stage: Stage, seed: int, lr: float, optimizer: str = "
     return learner.validate(valid)["loss"]
 
 
-def measure(data: Set, seed: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Rule -> regrets, and rule -> log10 of every suggestion, for one seed."""
+def measure(data: Set, seed: int) -> Measured:
+    """The rules on a set, for one seed and every number of steps."""
     torch.set_num_threads(1)
     rows = len(data.train[1])
     batch_size = batch_size_for(rows, *((8, 64) if data.is_image else (32, 256)))
@@ -188,7 +190,7 @@ def has_prodigy() -> bool:
     return find_spec("prodigyopt") is not None
 
 
-def measure_all(seeds: int, words: list[str]) -> dict[str, list[tuple[dict[str, list[float]], dict[str, list[float]]]]]:
+def measure_all(seeds: int, words: list[str]) -> dict[str, list[Measured]]:
     """Name of a set -> what `measure` returns of every seed; each set is printed when its seeds are through."""
     found = defaultdict(list)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
@@ -206,7 +208,7 @@ def measure_all(seeds: int, words: list[str]) -> dict[str, list[tuple[dict[str, 
     return found
 
 
-def mean_regrets(seeds: list[tuple[dict[str, list[float]], dict[str, list[float]]]]) -> dict[str, float]:
+def mean_regrets(seeds: list[Measured]) -> dict[str, float]:
     """Rule -> its regret, over all seeds and numbers of steps."""
     return {rule: float(np.mean([regrets[rule] for regrets, _ in seeds])) for rule in seeds[0][0]}
 

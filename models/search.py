@@ -155,7 +155,7 @@ class SweepSpec(Spec):
 
 
 class TableSweep(SweepSpec):
-    """The same for a training on a table, whose network has no pretrained layers."""
+    """A search for better settings of a training on a table, whose network has no pretrained layers."""
 
     space: list[Dimension] = Field(
         default=[
