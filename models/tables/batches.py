@@ -54,7 +54,7 @@ def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batch, axes = reader.get_batch(0), int(reader.schema.metadata[b"target_axes"])
         targets = _matrix(batch, "targets", np.float32)
-    except (pa.ArrowInvalid, OSError, AttributeError, TypeError, KeyError) as error:
+    except (pa.ArrowException, OSError, AttributeError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a complete file of encoded rows ({error}); delete it and run again") from error
     encoded = Encoded(_matrix(batch, "categorical", np.int32), _matrix(batch, "continuous", np.float32))
     return encoded, targets if axes == 2 else targets.reshape(-1)

@@ -115,7 +115,7 @@ def open_table(path: Path) -> pa.Table:
     """
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a readable feather file ({_one_line(error)}); make it again") from error
 
 
@@ -355,7 +355,7 @@ def _schema(source: Path) -> pa.Schema:
         if source.suffix.lower() == ".parquet":
             return pa.parquet.read_schema(source)
         return pa.ipc.open_file(pa.memory_map(str(source))).schema
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _unreadable(source, error) from error
 
 

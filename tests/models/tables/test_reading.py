@@ -289,3 +289,20 @@ def test_a_large_table_becomes_the_same_frame_without_being_copied(tmp_path, mon
 def test_values_are_counted_up_to_a_limit(values, missing, found):
     assert count_up_to(pd.Series(values, dtype=float), 3, missing) == found
     assert count_up_to(pd.Series(range(9)), 3) == 3
+
+
+def test_a_feather_file_with_a_type_that_arrow_does_not_have_is_refused_with_its_name(tmp_path: Path) -> None:
+    pa.feather.write_feather(pa.table({"a": pa.array([1], pa.int8())}), str(tmp_path / "whole.feather"))
+    whole, refused = (tmp_path / "whole.feather").read_bytes(), 0
+    for place in (place for place, byte in enumerate(whole) if byte == 8):
+        damaged = tmp_path / "damaged.feather"
+        damaged.write_bytes(whole[:place] + b"\x04" + whole[place + 1 :])  # an integer of four bits, in one of them
+        try:
+            pa.ipc.open_file(str(damaged)).read_all()
+        except pa.ArrowNotImplementedError:
+            refused += 1
+            with pytest.raises(UserError, match=r"damaged\.feather"):
+                column_names(damaged)
+        except (pa.ArrowException, OSError):
+            pass
+    assert refused
