@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from unfreeze.flows import show
 from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.run_commands import add_run_commands
 from unfreeze.flows.service_commands import add_service_commands
-from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked, params_from
+from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.search import SWEEPS, SweepSpec
@@ -180,7 +180,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace) -> int:
-    params = checked(params_from(options, TrainImages))
+    params = checked_params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
@@ -189,7 +189,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_table(options: argparse.Namespace) -> int:
-    params = checked(params_from(options, TrainTables))
+    params = checked_params(options, TrainTables)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import train_tables
@@ -217,7 +217,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    params = checked(params_from(options, TrainImages))
+    params = checked_params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
         from unfreeze.flows.outcome import state_of
@@ -226,7 +226,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    params: Training = checked(params_from(options, TrainTables if options.table else TrainImages))
+    params: Training = checked_params(options, TrainTables if options.table else TrainImages)
     make_home()
     from unfreeze.tasks.steps.summary import summarise
 
@@ -234,7 +234,7 @@ def _summary(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    params: Training = checked(params_from(options, TrainTables if options.table else TrainImages))
+    params: Training = checked_params(options, TrainTables if options.table else TrainImages)
     make_home()
     from unfreeze.tasks.steps.plan import plan
 
@@ -249,7 +249,7 @@ def _hours(text: str) -> float:
 
 
 def _look(options: argparse.Namespace) -> int:
-    params = checked(params_from(options, TrainImages))
+    params = checked_params(options, TrainImages)
     make_home()
     from unfreeze.tasks.report.look import look_at_source
 
@@ -304,9 +304,9 @@ def _sweep(options: argparse.Namespace) -> int:
     if (options.best or options.register) and search.study is None:
         raise UserError("--best: which study? give --study NAME")
     fresh = options.source is not None or options.config is not None
-    params: TrainImages | TrainTables | None = None
+    params: Training | None = None
     if fresh or search.study is None:
-        params = checked(params_from(options, TrainTables) if options.table else params_from(options, TrainImages))
+        params = checked_params(options, TrainTables if options.table else TrainImages)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
@@ -320,8 +320,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return _finish(state_of(register_best, study.study_name, search.storage), options.json, show.registered)
     if params is None:
         _refuse_changes(options)
-        search, stored_params = stored(load_study(str(search.study), search.storage), search)
-        params = cast("TrainImages | TrainTables", stored_params)
+        search, params = stored(load_study(str(search.study), search.storage), search)
     if WORKER in os.environ:
         return _finish(state_of(join_sweep, search, params, int(os.environ[WORKER])), False, lambda _: None)
     searched = sweep_tables if isinstance(params, TrainTables) else sweep

@@ -33,8 +33,9 @@ def params_from(options: argparse.Namespace, spec_class: type[SpecType]) -> Spec
     return spec_from(options, spec_class, **fixed)
 
 
-def checked(params: SpecType) -> SpecType:
-    """The settings, if their source is there: a slip should not wait for Prefect and torch."""
+def checked_params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType:
+    """The same, if their source is there: a slip should not wait for Prefect and torch."""
+    params = params_from(options, spec_class)
     if isinstance(params, TrainTables):
         from unfreeze.models.tables.sources import check_sources
 

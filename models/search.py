@@ -7,7 +7,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -78,6 +78,10 @@ class Dimension(Spec):
         return list(dict.fromkeys(round(point) for point in points)) if whole else points.tolist()
 
 
+Space = Annotated[list[Dimension], Field(min_length=1, max_length=50)]
+"""What varies."""
+
+
 class SweepSpec(Spec):
     """A search for better settings: what varies, for how many trials, judged by what."""
 
@@ -99,14 +103,12 @@ class SweepSpec(Spec):
         json_schema_extra={"pattern": WITHOUT_PASSWORD},  # so that a form refuses a password before it is stored
     )
     workers: int = Field(default=1, ge=1, le=64, description="Processes on this machine that run trials.")
-    space: list[Dimension] = Field(
+    space: Space = Field(
         default=[
             Dimension(name="body_ratio", low=1, high=30, log=True),
             Dimension(name="early_ratio", low=1, high=30, log=True),
             Dimension(name="head_factor", low=0.1, high=3, log=True),
         ],
-        min_length=1,
-        max_length=50,
         description="What varies: by default the lrs of layer groups.",
     )
     sampler: Literal["tpe", "random", "grid", "cmaes"] = Field(
@@ -157,15 +159,13 @@ class SweepSpec(Spec):
 class TableSweep(SweepSpec):
     """A search for better settings of a training on a table, whose network has no pretrained layers."""
 
-    space: list[Dimension] = Field(
+    space: Space = Field(
         default=[
             Dimension(name="recipe.0.lr", low=0.001, high=0.02, log=True),
             Dimension(name="model.width", choices=[64, 128, 256, 512]),
             Dimension(name="model.dropout", low=0, high=0.4),
             Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),
         ],
-        min_length=1,
-        max_length=50,
         description="What varies: by default lr, width, dropout and batch size.",
     )
 

@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import SWEEPS, Dimension, SweepSpec
+from unfreeze.models.search import Dimension, SweepSpec, TableSweep
 from unfreeze.models.specs import TrainImages
 from unfreeze.tasks import tracking
 
@@ -122,9 +122,9 @@ def test_a_storage_with_a_password_is_refused_before_the_best_is_looked_for() ->
 def test_the_forms_of_sweeps_begin_with_what_suits_their_kind() -> None:
     from unfreeze.flows.sweep import sweep, sweep_tables
 
-    for flow, spec in ((sweep, "SweepSpec"), (sweep_tables, "TableSweep")):
-        form = flow.parameters.definitions[spec]["properties"]["space"]["default"]
-        assert form == [each.model_dump() for each in SWEEPS["tables" if flow is sweep_tables else "images"]().space]
+    for flow, spec in ((sweep, SweepSpec), (sweep_tables, TableSweep)):
+        form = flow.parameters.definitions[spec.__name__]["properties"]["space"]["default"]
+        assert form == [each.model_dump() for each in spec().space]
 
 
 def test_the_command_that_resumes_a_sweep_names_its_storage(stripes: Path, tmp_path: Path) -> None:
