@@ -16,6 +16,7 @@ from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
+from unfreeze.models.paths import given_path
 from unfreeze.models.search import SWEEPS, SweepSpec
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.models.specs.explain import Explain
@@ -273,7 +274,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from unfreeze.tasks.report.publish import report_to_file
 
-    out = None if options.out is None else Path(options.out).expanduser()
+    out = None if options.out is None else given_path(options.out)
     return _show(report_to_file(options.run_id, out), options.json, show.report)
 
 
@@ -289,7 +290,7 @@ def _retrain(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     given = {"model": options.model, "source": options.source}
     params = spec_from(options, Predict, **{name: value for name, value in given.items() if value is not None})
-    if params.source not in EMBEDDED and not Path(params.source).expanduser().exists():
+    if params.source not in EMBEDDED and not given_path(params.source).exists():
         raise UserError(f"source: {params.source!r} does not exist in {Path.cwd()}; give {SOURCES[Predict]}")
     with prefect_starting():
         from unfreeze.flows.outcome import state_of

@@ -9,7 +9,6 @@ import copy
 import difflib
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -18,6 +17,7 @@ from unfreeze.flows.settings_file import parse_yaml, read_settings
 from unfreeze.models.errors import UserError, printable
 from unfreeze.models.fields import covers, field_named, fields_of
 from unfreeze.models.overrides import SpecType, build_spec
+from unfreeze.models.paths import given_path
 from unfreeze.models.search import Dimension, parse_dimension
 
 SETTING = "setting:"
@@ -124,7 +124,7 @@ def spec_from(
     if arguments.config is not None:
         if not arguments.config.strip():
             raise UserError("--config: the name of the file is empty; give a YAML or JSON file, or omit --config")
-        config = read_settings(Path(arguments.config).expanduser())
+        config = read_settings(given_path(arguments.config))
     if section is None:
         config = {name: value for name, value in config.items() if name not in SECTIONS}
     else:

@@ -6,11 +6,11 @@ import signal
 import sys
 import time
 import webbrowser
-from pathlib import Path
 from typing import Any
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs.service import Service
 from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
@@ -39,7 +39,7 @@ def add_service_commands(commands: Any) -> None:
 def _up(options: argparse.Namespace) -> int:
     settings = spec_from(options, Service)
     if settings.data is not None:
-        move_home(Path(settings.data).expanduser().resolve())
+        move_home(given_path(settings.data).resolve())
     from unfreeze.tasks.service.stack import Stack
 
     def report(line: str) -> None:

@@ -25,6 +25,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import Modality, Predictor, modality, modality_in
 from unfreeze.models.overrides import build_spec, dotted
+from unfreeze.models.paths import given_path
 from unfreeze.models.recipe import Choose, Evaluate, FindLr, Train, run_recipe
 from unfreeze.models.specs import Training
 from unfreeze.models.training.suggestions import LrCurve
@@ -75,7 +76,7 @@ class Estimator:
         self.metrics: dict[str, float] = {}
         self.stages: list[dict[str, Any]] = []
         self.findings: dict[str, Findings] = {}
-        self._workspace = Workspace(Path(workspace).expanduser().absolute())
+        self._workspace = Workspace(given_path(workspace).absolute())
         self._trained: tuple[TrainingData, Candidate] | None = None
         self._predictor: Predictor | None = None
 

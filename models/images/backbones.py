@@ -23,6 +23,7 @@ from unfreeze.models.images.libraries import (
 )
 from unfreeze.models.images.weights import first_line, load_strictly, read_weights
 from unfreeze.models.model_folder import WEIGHTS, read_description
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs import ModelSpec
 
 __all__ = ["EARLY_STRIDE", "Block", "Body", "Preprocessing", "check_backbone", "load_body", "preprocessing_of"]
@@ -206,5 +207,5 @@ def preprocessing_of(model: ModelSpec) -> Preprocessing:
 
 
 def _trained_folder(model: ModelSpec) -> Path | None:
-    folder = Path(model.weights).expanduser()
+    folder = given_path(model.weights)
     return folder if model.weights not in ("imagenet", "none") and folder.is_dir() else None

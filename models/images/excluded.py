@@ -2,10 +2,10 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.sources import Listing
+from unfreeze.models.paths import given_path
 
 
 def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, str]:
@@ -20,7 +20,7 @@ def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, s
     """
     if excluded is None:
         return listing, ""
-    file = Path(excluded).expanduser()
+    file = given_path(excluded)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
+from unfreeze.models.paths import given_path
 
 TABLES = (".csv", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
@@ -36,7 +37,7 @@ class PathTable:
         """Names of all columns; a `UserError` if the file is not a table."""
         if self._is_csv:
             return [str(name) for name in self._read(lambda: pd.read_csv(self.path, nrows=0, **self._csv)).columns]
-        return [str(name) for name in self._arrow.column_names]
+        return [str(name) for name in self._read(lambda: self._arrow.column_names)]
 
     def columns(self, wanted: Sequence[str], settings: str) -> dict[str, list[str]]:
         """Columns as text without white space around it, empty where a value is missing; lists as JSON.
@@ -62,7 +63,7 @@ class PathTable:
 
     def files(self, values: Iterable[str], folder: str | None, suffix: str) -> list[Path]:
         """The files that paths or ids mean: below `folder`, which begins at the table's own, and with `suffix`."""
-        place = self.path.parent / Path(folder or "").expanduser()
+        place = self.path.parent / given_path(folder or "")
         named = (value if value.endswith(suffix) else value + suffix for value in values)
         return [Path(os.path.normpath(place / name)) for name in named]
 

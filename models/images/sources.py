@@ -12,6 +12,7 @@ from unfreeze.models.images.data_sets import DATA_SETS, torchvision_images, writ
 from unfreeze.models.images.path_tables import TABLES, PathTable, shortened
 from unfreeze.models.images.table_labels import table_labels
 from unfreeze.models.label_sets import join, split
+from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.specs.predict import Predict
@@ -146,7 +147,7 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
 
 
 def _absolute(source: str) -> Path:
-    return Path(os.path.abspath(Path(source).expanduser()))
+    return Path(os.path.abspath(given_path(source)))
 
 
 def _printable(path: str) -> str:

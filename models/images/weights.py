@@ -19,6 +19,7 @@ from timm.models import PretrainedCfg, clean_state_dict
 from torch import Tensor, nn
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 
 PROBE_SECONDS = 5.0
@@ -133,7 +134,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.``.
     A `UserError` if the file is missing, is a folder or a web page, is damaged, needs pickled code, or has no tensors.
     """
-    path = path.expanduser()
+    path = given_path(path)
     if not path.is_file():
         kind = "a folder" if path.is_dir() else irregular_kind(path)
         what = "does not exist" if kind is None else f"is {kind}, not a file"

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs.training import Device, Spec
 
 
@@ -40,4 +41,4 @@ class Explain(Spec):
     @property
     def page(self) -> Path:
         """Path of the page."""
-        return Path(self.out).expanduser()
+        return given_path(self.out)

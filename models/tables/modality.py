@@ -15,6 +15,7 @@ from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
 from unfreeze.models.modality import Modality, Trained
+from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -92,7 +93,7 @@ class Tables(Modality):
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
         """The main table and those joined to it."""
-        return [Path(path).expanduser() for path in source_paths(params.data)]
+        return [given_path(path) for path in source_paths(params.data)]
 
     # --- the trained model
 
@@ -168,7 +169,7 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
 
 def _check_file(source: str, model: str) -> None:
     """Check a file to predict."""
-    file, wanted = Path(source).expanduser(), f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
+    file, wanted = given_path(source), f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
     if (kind := irregular_kind(file)) is None:
@@ -189,7 +190,7 @@ def _read(path: str, content: str, workspace: Workspace, texts: Sequence[str] = 
                 workspace.log(f"rejected: {entry['reason']}: {entry['rows']:,} rows")
             return
         with workspace.progress(f"Reading {Path(path).name}") as advance:
-            write_feather(Path(path).expanduser(), wanted["table"], advance, texts)
+            write_feather(given_path(path), wanted["table"], advance, texts)
 
     files = {"table": Derived("tables", key_of(content, list(texts), TABLE_VERSION))}
     return workspace.derive(f"read {path}", files, read)["table"]

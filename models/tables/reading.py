@@ -94,7 +94,7 @@ def column_names(source: Path) -> list[str]:
     _check_file(source)
     if source.suffix.lower() == ".csv":
         return _csv_names(csv_header(source))
-    return list(_schema(source).names)
+    return _columnar_names(source)
 
 
 def _check_file(source: Path) -> None:
@@ -330,7 +330,7 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
     parquet = source.suffix.lower() == ".parquet"
     scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if parquet else pl.scan_ipc
     try:
-        _check_names(source, _schema(source).names)
+        _check_names(source, _columnar_names(source))
         rows = scan(source, glob=False, hive_partitioning=False).with_columns(
             (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
             cs.decimal().cast(pl.Float64),
@@ -349,13 +349,13 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
         raise _unreadable(source, error) from error
 
 
-def _schema(source: Path) -> pa.Schema:
+def _columnar_names(source: Path) -> list[str]:
     # By pyarrow: polars fails in its own ways where names repeat.
     try:
         if source.suffix.lower() == ".parquet":
-            return pa.parquet.read_schema(source)
-        return pa.ipc.open_file(pa.memory_map(str(source))).schema
-    except (pa.ArrowException, OSError) as error:
+            return list(pa.parquet.read_schema(source).names)
+        return list(pa.ipc.open_file(pa.memory_map(str(source))).schema.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(source, error) from error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.content import hash_files
+from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.flights import FLIGHTS
@@ -63,7 +64,7 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _existing(path: str) -> Path:
-    file = Path(path).expanduser()
+    file = given_path(path)
     if not file.is_file():
         kind = "a folder" if file.is_dir() else irregular_kind(file)
         problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from unfreeze.models.addresses import masked, split_password
+from unfreeze.models.paths import given_path
 from unfreeze.tasks.machine.processes import process_of, share_processors
 
 SERVICE_RECORD = "service.json"
@@ -24,7 +25,7 @@ WORKING_FOLDER = "UNFREEZE_WORKING_FOLDER"
 
 def home() -> Path:
     """The folder of everything that unfreeze keeps: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
-    return Path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).expanduser().resolve()
+    return given_path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).resolve()
 
 
 def make_home() -> Path:

@@ -8,6 +8,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality, modality_in
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
@@ -70,4 +71,4 @@ def list_source(params: Predict, model: dict[str, str]) -> dict[str, Any]:
 
 def out_of(params: Predict) -> Path:
     """Absolute path of the file to write."""
-    return Path(os.path.abspath(Path(params.out).expanduser()))
+    return Path(os.path.abspath(given_path(params.out)))

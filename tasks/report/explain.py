@@ -7,6 +7,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
 from unfreeze.models.modality import modality, modality_in
 from unfreeze.models.model_folder import DESCRIPTION
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs.explain import Explain
 from unfreeze.tasks.predictions.source import find_model
 from unfreeze.tasks.report.page import fill, require_place, writing
@@ -48,7 +49,7 @@ def explain_model(params: Explain) -> dict[str, Any]:
 
 def _find(model: str) -> dict[str, str]:
     """As `find_model`, of which a folder is not asked."""
-    folder = Path(model).expanduser()
+    folder = given_path(model)
     if (folder / DESCRIPTION).is_file():
         return {"name": folder.name, "version": "", "folder": str(folder), "modality": modality_in(folder).name}
     return find_model.fn(model)

@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from unfreeze.models.course import Record
 from unfreeze.models.modality import modality_of
+from unfreeze.models.paths import given_path
 from unfreeze.models.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking
@@ -187,7 +188,7 @@ def model_name(params: Any) -> str:
 
 def source_name(source: str) -> str:
     """A short name of a data source for people and registries: that of the folder or file, letters and digits only."""
-    name = Path(source).expanduser().resolve().stem if "/" in source or Path(source).exists() else source
+    name = given_path(source).resolve().stem if "/" in source or Path(source).exists() else source
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "data"
 
 

@@ -37,7 +37,7 @@ _OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "labels": st.sampled_from(["auto", "single", "multiple"]),
         "label_separator": st.sampled_from([";", "space", "|", ",", "a", "."]),
         "split_column": st.sampled_from(["split", "a", "gone", ""]),
-        "image_folder": st.one_of(st.sampled_from(["", ".", "gone", "/", "~nobody", "a" * 300]), words),
+        "image_folder": st.one_of(st.sampled_from(["", ".", "gone", "/", "~no-such-user", "a" * 300]), words),
         "suffix": st.one_of(st.sampled_from(["", ".png", ".jpg"]), words),
         "valid_fraction": st.sampled_from([0.2, 0.5, 0.99, 1e-9]),
         "test_fraction": st.sampled_from([0, 0.3, 0.009]),

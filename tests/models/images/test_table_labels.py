@@ -50,6 +50,11 @@ def test_ids_that_lead_nowhere_say_what_completes_them(photos):
         listed(photos, {"id": IDS, "label": list("xyxyxy")}, suffix=".png")
 
 
+def test_a_folder_that_begins_with_the_name_of_no_user_is_a_folder_that_does_not_exist(photos):
+    with pytest.raises(UserError, match=r"no file at the path: row 1 \(.*/~no-such-user/0\.JPG\)"):
+        listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder="~no-such-user")
+
+
 def test_images_to_predict_are_found_by_their_ids_as_well(photos):
     pd.DataFrame({"id": ["3", "", "4"]}).to_csv(photos / "ids.csv", index=False)
     spec = Predict(source=str(photos / "ids.csv"), path_column="id", image_folder="photos", suffix=".JPG")
@@ -136,3 +141,11 @@ def test_the_same_labels_for_every_image_are_refused(photos):
 def test_settings_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ValidationError, match="label_separator"):
         DataSpec.model_validate(settings)
+
+
+def test_a_list_with_a_column_whose_name_is_not_text_is_refused_with_its_name(photos):
+    pd.DataFrame({"id": IDS, "label": list("xyxyxy")}).to_feather(photos / "t.feather", compression="uncompressed")
+    damaged = (photos / "t.feather").read_bytes().replace(b"label", b"lab\xee\x00")
+    (photos / "t.feather").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"t\.feather cannot be read as a table"):
+        resolve_source(DataSpec(source=str(photos / "t.feather"), path_column="id"), photos)

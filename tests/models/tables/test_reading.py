@@ -306,3 +306,12 @@ def test_a_feather_file_with_a_type_that_arrow_does_not_have_is_refused_with_its
         except (pa.ArrowException, OSError):
             pass
     assert refused
+
+
+def test_a_file_with_a_column_whose_name_is_not_text_is_refused_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.feather"
+    pa.feather.write_feather(pa.table({"price": [1, 2]}), str(file), compression="uncompressed")
+    file.write_bytes(file.read_bytes().replace(b"price", b"pri\xee\x00"))
+    for read in (column_names, lambda path: write_feather(path, tmp_path / "out.feather")):
+        with pytest.raises(UserError, match=r"damaged\.feather is not a readable feather file"):
+            read(file)
