@@ -110,9 +110,18 @@ def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[Network
     ----------
     make
         Makes a network of the same shape.
+
+    Raises
+    ------
+    UserError
+        If the description counts none.
     """
-    networks = [make() for _ in range(read_description(folder)["networks"])]
-    for number, network in enumerate(networks):
+    networks: list[NetworkType] = []
+    for number in range(read_description(folder)["networks"]):
+        network = make()
         network.load_state_dict(load_file(folder / weights_file(number)))
         network.eval()
+        networks.append(network)
+    if not networks:
+        raise UserError(f"{folder / DESCRIPTION}: networks is not a number above 0; download or register it again")
     return networks

@@ -174,8 +174,16 @@ class Choose(Step):
         """For people."""
         return "choose the model to keep"
 
-    def run(self, snapshots: Sequence[State] = ()) -> Findings:
-        """Compare all candidates on the validation rows; `snapshots` are weights at the ends of earlier cycles."""
+    def run(self, snapshots: Sequence[State] = (), report: Callable[[Compared], None] = lambda _: None) -> Findings:
+        """Compare all candidates on the validation rows.
+
+        Parameters
+        ----------
+        snapshots
+            Weights at the ends of earlier cycles.
+        report
+            Called with each candidate as soon as its loss is known.
+        """
         course, found = self.course, Findings()
         course.begin()
         data, learner = course.data, course.learner
@@ -186,6 +194,7 @@ class Choose(Step):
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
             compared.append(Compared(candidate, data.target.loss_of(predictions, actual), predictions))
+            report(compared[-1])
             if candidate.lacks:
                 trained = compared[0].predictions
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))

@@ -27,7 +27,7 @@ from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
 from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk as PredictedChunk
-from unfreeze.models.specs import AugmentSpec, ModelSpec, TrainImages, TtaSpec
+from unfreeze.models.specs import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.targets import Target, target_from
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.network import Network, State
@@ -118,7 +118,8 @@ class ImagePredictor:
             about = read_description(folder)
             self.target = target_from(about["target"])
             self.classes = [str(each) for each in self.target.classes]
-            self.size, self.fit, self.max_megapixels = about["size"], about["fit"], about["max_megapixels"]
+            data = DataSpec.model_validate({name: about[name] for name in ("size", "fit", "max_megapixels")})
+            self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
             self.preprocessing = Preprocessing(**about["preprocessing"])
             self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
             self.device = ready_device(device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from unfreeze.models.choice import Compared
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality_of
 from unfreeze.models.model_checksums import CHECKSUMS
@@ -24,12 +25,16 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
     """Compare the models that the training could end with, and keep the best on the validation rows."""
 
     def chosen() -> dict[str, float]:
-        found = step.run(snapshots_of(run, step.course.data))
+        found = step.run(snapshots_of(run, step.course.data), _log_loss)
         metrics = keep_findings(run.id, found, "choice", step.course.learner.progress.step)
         tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.name})
         return metrics
 
     return as_task(step.name, chosen)
+
+
+def _log_loss(compared: Compared) -> None:
+    log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
 
 
 def evaluate(run: Run, step: Evaluate) -> dict[str, float]:

@@ -318,7 +318,13 @@ KINDS = [
         _MODELS,
         run_model,
         share=1,
-        found=[("images", DESCRIPTION, ([0, 3], {}), True), ("tables", DESCRIPTION, ([0, 3], ...), True)],
+        found=[
+            ("images", DESCRIPTION, ([0, 3], {}), True),
+            ("images", DESCRIPTION, ([1], 10**12), True),  # networks
+            ("images", DESCRIPTION, ([1], 0), True),
+            ("tables", DESCRIPTION, ([0, 3], ...), True),
+            ("tables", DESCRIPTION, ([1], 10**12), True),
+        ],
     ),
     Kind(
         "weights",
