@@ -95,7 +95,8 @@ def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
     expected = data.predictions(course.learner, candidate, course.activations(candidate.position), "valid")
     data.save(tmp_path / "model", candidate)
     paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
-    np.testing.assert_allclose(ImagePredictor(tmp_path / "model", "cpu").probabilities(paths), expected, atol=1e-5)
+    # Evaluated on activations of half precision, which have 11 bits: 5e-4 relative, less in the probabilities.
+    np.testing.assert_allclose(ImagePredictor(tmp_path / "model", "cpu").probabilities(paths), expected, atol=2e-4)
 
 
 @pytest.mark.slow
