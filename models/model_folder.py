@@ -110,11 +110,6 @@ def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[Network
     ----------
     make
         Makes a network of the same shape.
-
-    Raises
-    ------
-    UserError
-        If the description counts none.
     """
     networks: list[NetworkType] = []
     for number in range(read_description(folder)["networks"]):
@@ -122,6 +117,4 @@ def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[Network
         network.load_state_dict(load_file(folder / weights_file(number)))
         network.eval()
         networks.append(network)
-    if not networks:
-        raise UserError(f"{folder / DESCRIPTION}: networks is not a number above 0; download or register it again")
     return networks

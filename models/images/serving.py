@@ -132,6 +132,8 @@ class ImagePredictor:
                 head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
                 return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
+            if not about["networks"] > 0:
+                raise UserError("its description has no network; train and register it again")
             self.networks = []
             for network in load_networks(folder, make):
                 fold_batch_norms(cast(Body, network.body), self.size)

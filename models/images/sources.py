@@ -259,7 +259,7 @@ def _list_table(path: Path, data: DataSpec) -> Listing:
             note = _drawn_validation("`test`")
         elif missing:
             raise UserError(f"{path}: no row has {min(missing)!r} in column {data.split_column!r}")
-    absent = (row for row, file in enumerate(paths) if not file.is_file())
+    absent = (row for row, file in enumerate(paths) if not os.path.isfile(file))
     remedy = "" if data.image_folder or data.suffix else ", or complete ids by data.image_folder and data.suffix"
     table.reject_rows(absent, "no file at the path", lambda row: str(paths[row]), remedy)
     first_row: dict[Path, int] = {}

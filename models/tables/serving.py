@@ -137,6 +137,8 @@ class TablePredictor:
             self.trees = Trees.load(folder, self.encoder) if about["trees"] else None
             networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
             self.networks = [network.to(self.device) for network in networks]
+            if not networks and self.trees is None:
+                raise UserError("its description has neither networks nor trees; train and register it again")
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions (see `Target.frame`) for rows with the raw columns of the main table, in their order.

@@ -1,4 +1,4 @@
-"""Trouble with storage in one line: a disk that is full or read-only, a database that is damaged or locked."""
+"""Trouble with storage in one line: a full or read-only disk, a damaged or locked database, an impossible path."""
 
 import errno
 import os
@@ -12,6 +12,7 @@ from unfreeze.tasks.machine.environment import home
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_IMPOSSIBLE = {errno.ENAMETOOLONG, errno.ELOOP}
 _FULL_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
 _READ_ONLY_TEXTS = ("read-only file system", "readonly database", "permission denied")
 _AGAIN = "run the same command again, or the `unfreeze resume` that it printed"
@@ -41,6 +42,8 @@ def told_by(error: BaseException) -> str | None:
         return _full(place)
     if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
         return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
+    if impossible := next((each for each in errors if each.errno in _IMPOSSIBLE), None):
+        return f"{_short(impossible.filename)}: {str(impossible.strerror).lower()}; give another path"
     if _SQLITE_IO in said:  # also where there is no room for the file that its processes share
         return (
             state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"

@@ -320,7 +320,7 @@ def test_no_file_holds_a_secret() -> None:
 
 
 def test_the_guide_shows_a_pull_step_that_prefect_knows_and_files_that_exist() -> None:
-    from prefect.deployments.steps import git_clone
+    from prefect.deployments.steps.pull import git_clone
 
     text = (PROJECT / "docs" / "team-server.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)

@@ -17,8 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.deployments.service import free_port, until
-from tests.flows.test_train_tables import tiny_table
-from tests.flows.tiny import tiny_training
+from tests.flows.tiny import tiny_table, tiny_training
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.tasks.tracking import registry

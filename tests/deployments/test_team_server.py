@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import draw_stripes
-from tests.deployments.service import until
-from tests.deployments.team import PROJECT, WORKER, Team, postgresql_programs, running_team
+from tests.deployments.service import PROJECT, until
+from tests.deployments.team import WORKER, Team, postgresql_programs, running_team
 from tests.flows.tiny import tiny_training
 
 pytestmark = [

@@ -72,7 +72,7 @@ def _become(main: object, arguments: list[str], files: list[str]) -> None:
     try:
         for number, file in enumerate(files, start=1):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        status = main(arguments)  # type: ignore[operator]
+        status = main(arguments)
         atexit._run_exitfuncs()
     except SystemExit as end:
         status = int(end.code or 0)

@@ -133,3 +133,20 @@ def test_bad_input_ends_with_status_2_and_no_traceback(tmp_path: Path, home_with
     assert result.returncode == 2
     assert "does not exist" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train"],
+        ["train-table", "--data.target", "x"],
+        ["sweep"],
+        ["predict", "model"],
+        ["train", "digits", "--config"],
+    ],
+    ids=lambda command: command[0] + command[-1],
+)
+def test_a_path_that_no_disk_can_hold_is_told_in_a_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "a" * 300]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("file name too long; give another path")

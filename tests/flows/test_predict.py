@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.flows.test_train_tables import tiny_table
-from tests.flows.tiny import tiny_training
+from tests.flows.tiny import tiny_table, tiny_training
 from tests.pages import shown_artifacts
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.predict import Predict

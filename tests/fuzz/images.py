@@ -66,7 +66,7 @@ def run(case: bytes, folder: Path) -> str | None:
         return why_not_checked
     assert size == image.size or max(image.size) < max(size)
     for fit in ("crop", "squish", "pad"):
-        square = make_square(image, SIZE, fit, "bilinear")  # type: ignore[arg-type]
+        square = make_square(image, SIZE, fit, "bilinear")
         assert square.shape == (SIZE, SIZE, 3)
     return None
 

@@ -263,7 +263,7 @@ def run_cache(case: tuple[str, bytes, bytes | None], folder: Path) -> None:
     """Ask the cache for a damaged file, as a training does: it is as it was before the damage."""
     what, content, seal = case
     workspace, derived = Workspace(folder), Derived(what, "key")
-    workspace.notice = lambda line: None  # type: ignore[method-assign]
+    workspace.notice = lambda line: None
     path = workspace.path(derived)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -72,7 +72,7 @@ def changed_json(text: str, path: Sequence[int], value: Any) -> str:
         below = holder[place]
         if not isinstance(below, dict | list) or not below:
             break
-        holder = below  # type: ignore[assignment]
+        holder = below
         place = list(below)[step % len(below)] if isinstance(below, dict) else step % len(below)
     if value is ...:
         del holder[place]

@@ -88,7 +88,7 @@ _TEXTS = st.integers(1, 4).flatmap(
 
 def _csv(rows: list[list[str]], quoting: int) -> bytes:
     text = io.StringIO()
-    csv.writer(text, quoting=quoting, escapechar="\\").writerows(rows)  # type: ignore[arg-type]
+    csv.writer(text, quoting=quoting, escapechar="\\").writerows(rows)
     return text.getvalue().encode(errors="replace")
 
 

@@ -101,7 +101,7 @@ def make_learner(one_thread: None) -> MakeLearner:
     """A function that makes a tiny learner, prepared for a stage if one is given."""
 
     def make(stage: Stage | None = None, lr: float = 0.01, seed: int = 0, **settings: object) -> Learner:
-        spec = OptimizerSpec(batch_size=8, **settings)  # type: ignore[arg-type]
+        spec = OptimizerSpec(batch_size=8, **settings)
         loss = cross_entropy(spec, np.arange(CLASSES), CLASSES, CPU)
         learner = Learner(tiny_network(seed), spec, loss, CPU, FP32, seed, {"accuracy": accuracy})
         if stage is not None:

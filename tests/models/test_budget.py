@@ -6,7 +6,7 @@ from unfreeze.models.specs import OptimizerSpec, Stage, TrainImages
 
 
 def training(*stages: Stage, **optimizer: int) -> TrainImages:
-    return TrainImages(recipe=list(stages), optimizer=OptimizerSpec(**optimizer))  # type: ignore[arg-type]
+    return TrainImages(recipe=list(stages), optimizer=OptimizerSpec(**optimizer))
 
 
 @given(st.integers(1, 10_000_000))

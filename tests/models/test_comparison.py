@@ -10,7 +10,6 @@ from scipy.stats import binomtest
 
 from unfreeze.models.comparison import (
     Comparison,
-    PromotionSpec,
     _terms,
     _value,
     compare_classes,
@@ -19,6 +18,7 @@ from unfreeze.models.comparison import (
     mcnemar,
 )
 from unfreeze.models.errors import UserError
+from unfreeze.models.specs.retrain import PromotionSpec
 from unfreeze.models.training import metrics
 
 NAMES = np.array(["bird", "cat", "dog"])
@@ -194,7 +194,7 @@ def test_many_rows_are_resampled_in_groups_with_the_same_interval() -> None:
     assert found.p_value == 1 / 2001
 
 
-def stores_and_days(seed: int, gain: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+def stores_and_days(seed: int, gain: float = 0.0) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]]:
     """Sales of 12 stores on 60 days; both models err by store and by day, and by chance differ in both."""
     rng = np.random.default_rng(seed)
     actual = rng.normal(10, 1, (12, 60))
@@ -203,11 +203,11 @@ def stores_and_days(seed: int, gain: float = 0.0) -> tuple[np.ndarray, np.ndarra
     )
     challenger = actual + (1 - gain) * (challenger - actual)
     stores, days = np.indices((12, 60)).reshape(2, -1)
-    return actual.ravel(), champion.ravel(), challenger.ravel(), [stores, days // 7]
+    return (actual.ravel(), champion.ravel(), challenger.ravel()), [stores, days // 7]
 
 
 def test_rows_that_belong_together_are_resampled_together() -> None:
-    *values, blocks = stores_and_days(0)
+    values, blocks = stores_and_days(0)
     rows, whole = (compare_values(*values, "rmse", blocks=each) for each in ([], blocks))
     assert whole.high - whole.low > 2 * (rows.high - rows.low)
     assert whole.test == "paired bootstrap of 9 blocks"
@@ -233,14 +233,14 @@ def test_a_margin_must_be_exceeded_significantly() -> None:
 def test_equal_models_on_stores_and_days_are_promoted_about_as_often_as_the_level_says() -> None:
     trials = 120
     found = [stores_and_days(seed) for seed in range(trials)]
-    naive = np.mean([compare_values(*values, "rmse").p_value <= 0.05 for *values, _ in found])
-    honest = np.mean([compare_values(*values, "rmse", blocks=blocks).p_value <= 0.05 for *values, blocks in found])
+    naive = np.mean([compare_values(*values, "rmse").p_value <= 0.05 for values, _ in found])
+    honest = np.mean([compare_values(*values, "rmse", blocks=blocks).p_value <= 0.05 for values, blocks in found])
     assert naive > 0.25  # what rows that are taken to be independent come to
     assert honest <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / trials)
 
 
 def test_a_real_gain_on_stores_and_days_is_still_found() -> None:
-    *values, blocks = stores_and_days(3, gain=0.6)
+    values, blocks = stores_and_days(3, gain=0.6)
     assert compare_values(*values, "rmse", blocks=blocks).p_value < 0.05
 
 
@@ -252,14 +252,14 @@ def test_rows_with_target_0_do_not_count_for_rmspe() -> None:
             (actual, champion, challenger), (np.zeros((50, 1)), np.ones((50, 1)), np.full((50, 1), 9.0)), strict=True
         )
     ]
-    found = compare_values(*with_zeros, "rmspe")
+    found = compare_values(*with_zeros, metric="rmspe")
     assert found.champion == compare_values(actual, champion, challenger, "rmspe").champion
     assert math.isfinite(found.low)
 
 
 def test_one_column_may_be_a_plain_array() -> None:
     columns = two_regressions(20, 1, 0.5)
-    assert compare_values(*(values[:, 0] for values in columns), "mae") == compare_values(*columns, "mae")
+    assert compare_values(*(values[:, 0] for values in columns), metric="mae") == compare_values(*columns, "mae")
 
 
 def test_identical_predictions_never_promote() -> None:
@@ -388,7 +388,7 @@ NONE = np.array([])
 def test_what_cannot_be_compared_is_refused(arguments: tuple[Any, ...], message: str) -> None:
     compare = compare_classes if len(arguments) == 3 else compare_values
     with pytest.raises(UserError, match=message):
-        compare(*arguments)  # type: ignore[operator]
+        compare(*arguments)
 
 
 def test_values_have_no_classes_to_protect() -> None:

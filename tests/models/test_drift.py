@@ -287,7 +287,7 @@ def test_features_without_drift_are_mostly_stable_whatever_the_rows(rows: int, c
     "moved",
     [lambda rows: rows * 2, lambda rows: rows + 1, lambda rows: rows[:, ::-1], lambda rows: rows[:1].repeat(60, 0)],
 )
-def test_features_that_moved_are_a_large_drift(moved) -> None:  # type: ignore[no-untyped-def]
+def test_features_that_moved_are_a_large_drift(moved) -> None:
     rng = np.random.default_rng(0)
     for seed in range(5):
         space = feature_distance(features(rng, 300), moved(features(rng, 60)), seed)

@@ -9,10 +9,10 @@ import pytest
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
-from prefect.states import Completed, Crashed, Pending, Running, State
+from prefect.states import Completed, Crashed, Pending, Running
 
 from unfreeze.tasks.service.automations import (
     apply_automations,
@@ -83,7 +83,7 @@ def test_automations_are_created_once_and_then_updated(client: SyncPrefectClient
 
 def test_an_automation_that_was_paused_stays_paused(client: SyncPrefectClient) -> None:
     apply_automations([zombie_automation()])
-    Automation.read(name=zombie_automation().name).disable()
+    Automation.read(name=zombie_automation().name).disable()  # type: ignore[attr-defined]  # a coroutine only where one waits for it
     apply_automations([zombie_automation(seconds=50)])
     (found,) = on_server(client)
     assert (found["enabled"], float(found["trigger"]["within"])) == (False, 50)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from unfreeze import models
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
@@ -158,7 +159,7 @@ def test_the_code_and_its_changes_are_kept_at_every_start(tmp_path: Path, monkey
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    monkeypatch.setattr(machine.unfreeze.models, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(models, "__file__", str(package / "__init__.py"))
     run_id = start()
     log_origin(run_id)
     (package / "__init__.py").write_text("ONE = 2\n")
@@ -178,7 +179,7 @@ def test_an_installed_package_has_no_commit_even_inside_somebody_elses_repositor
 ) -> None:
     subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
     (tmp_path / "models").mkdir()
-    monkeypatch.setattr(machine.unfreeze.models, "__file__", str(tmp_path / "models" / "__init__.py"))
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "models" / "__init__.py"))
     found = machine.provenance()
     assert (found.commit, found.diff) == ("", "")
     assert "commit" not in found.facts

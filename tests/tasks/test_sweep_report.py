@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from mlflow import MlflowClient
+from mpl_toolkits.mplot3d import Axes3D
 from optuna.trial import Trial
 from scipy.stats import wilcoxon
 
@@ -157,7 +158,9 @@ def test_the_first_of_several_objectives_is_drawn_as_if_it_were_alone() -> None:
 def test_of_four_objectives_three_are_in_the_pareto_front() -> None:
     study = search(lambda trial: (*two(trial), loss(trial), -loss(trial)), directions=("maximize", *3 * ["minimize"]))
     _, figure = draw_study(study, ["accuracy", "seconds", "loss", "other"])["pareto_front"]
-    assert figure.axes[0].get_zlabel() == "loss"
+    (axes,) = figure.axes
+    assert isinstance(axes, Axes3D)
+    assert axes.get_zlabel() == "loss"
 
 
 def test_the_best_trial_stands_beside_every_rule_of_thumb() -> None:

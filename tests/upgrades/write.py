@@ -85,7 +85,7 @@ def stop_half_way(training: Any) -> None:
             if step.kind == "cycle":
                 raise RuntimeError("the plug was pulled")
 
-    loop.fit = pulled  # type: ignore[assignment]
+    loop.fit = pulled
     try:
         state = train_tables(training, return_state=True)
         assert state.is_failed()

@@ -22,6 +22,7 @@ def test_the_head_is_the_courses():
 
 def test_width_and_dropout_of_the_head_follow_the_spec():
     head = build_classifier(TINY_MODEL.model_copy(update={"head_width": 24, "dropout": 0.2}), 3, seed=0, size=32).head
+    assert isinstance(head, nn.Sequential)
     assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.1, 0.2]
     assert [layer.out_features for layer in head if isinstance(layer, nn.Linear)] == [24, 3]
 

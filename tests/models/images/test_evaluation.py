@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.evaluation import (
-    average_views,
     error_reduction,
     predict_views,
 )
@@ -72,7 +72,7 @@ def test_no_augmentation_asks_for_the_plain_view_alone(tiny_recipe):
         asked.append(view)
         return tiny_recipe.images(0, "valid", view)
 
-    plain, averaged = predict_views(learner, views, TtaSpec(n_aug=0))  # type: ignore[arg-type]
+    plain, averaged = predict_views(learner, views, TtaSpec(n_aug=0))
     assert asked == [0]
     np.testing.assert_array_equal(plain, averaged)
 

@@ -103,7 +103,7 @@ def folders(root: Path, shared: int, alone: int) -> Path:
 
 def united(root: Path, labels: str = "auto") -> Listing:
     listing = resolve_source(DataSpec(source=str(root)), root)
-    return unite_copies(listing, hash_files([file.path for file in listing.files], 1), labels)[0]  # type: ignore[arg-type]
+    return unite_copies(listing, hash_files([file.path for file in listing.files], 1), labels)[0]
 
 
 def test_many_images_in_several_class_folders_have_several_labels(tmp_path):
@@ -128,7 +128,7 @@ def test_new_data_are_read_as_those_of_the_earlier_training_were(tmp_path):
     )
     said: list[str] = []
     workspace = Workspace(tmp_path / "workspace")
-    workspace.notice = said.append  # type: ignore[method-assign, assignment]
+    workspace.notice = said.append
     before = Images().index(spec, workspace)
     assert Index.load(before).multiple
     assert any("any number of labels per image" in line for line in said)

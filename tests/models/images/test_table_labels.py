@@ -55,6 +55,11 @@ def test_a_folder_that_begins_with_the_name_of_no_user_is_a_folder_that_does_not
         listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder="~no-such-user")
 
 
+def test_a_folder_whose_name_is_too_long_for_a_disk_has_no_images(photos):
+    with pytest.raises(UserError, match=r"no file at the path: row 1 \(.*/aaaa"):
+        listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder="a" * 300)
+
+
 def test_images_to_predict_are_found_by_their_ids_as_well(photos):
     pd.DataFrame({"id": ["3", "", "4"]}).to_csv(photos / "ids.csv", index=False)
     spec = Predict(source=str(photos / "ids.csv"), path_column="id", image_folder="photos", suffix=".JPG")

@@ -1,6 +1,8 @@
 import time
+import urllib.request
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -26,7 +28,7 @@ def hub(tmp_path, monkeypatch) -> Path:
     """An empty torch hub folder, and no download."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(weights, "_unreachable", lambda _url: "no network here")
-    monkeypatch.setattr(weights.huggingface_hub, "try_to_load_from_cache", lambda *_arguments: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_arguments: None)
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
@@ -194,7 +196,7 @@ def test_a_timm_file_in_the_hub_folder_is_used_without_a_download(hub):
 
 def test_a_server_that_never_answers_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr(weights, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *_arguments, **_options: time.sleep(2))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_arguments, **_options: time.sleep(2))
     start = time.monotonic()
     assert weights._unreachable("https://example.invalid/file.pth") == "no answer within 0.2 seconds"
     assert time.monotonic() - start < 1

@@ -9,6 +9,7 @@ import torch
 
 from unfreeze.models.estimator import Tables, load_model
 from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.losses import cross_entropy
 
 ROWS = 400
@@ -56,6 +57,7 @@ def test_the_model_with_the_lowest_validation_loss_is_kept_saved_and_evaluated(s
 
 def test_each_model_is_what_it_is_called(source):
     data = estimator(source)._data()
+    assert isinstance(data, TableData)
     for step in run_recipe(data, estimator(source)._workspace):
         if isinstance(step, Evaluate):
             break

@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import leaks
+from unfreeze.models.tables.encoding import Encoded
 from unfreeze.models.tables.prepare import prepare
 
 ROWS = 1000
@@ -88,7 +89,7 @@ def test_rows_of_few_categories_are_equal_by_nature() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, -0.0, 1.5, -2.0])), min_size=2, max_size=60))
 def test_rows_have_equal_hashes_exactly_if_they_are_equal(rows: list[tuple[int, float]]) -> None:
-    encoded = leaks.Encoded(
+    encoded = Encoded(
         np.array([[code] for code, _ in rows], np.int32), np.array([[number] for _, number in rows], np.float32)
     )
     hashes = leaks._hashed(encoded)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.batches import TableBatches, read_encoded, write_encoded
 from unfreeze.models.tables.encoding import Encoded
-from unfreeze.models.training.batches import Batches, in_order
+from unfreeze.models.training.batches import in_order
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def test_any_rows_come_back_in_any_order(tmp_path, categorical, continuous, targ
     # Without targets of numbers: class numbers.
     wanted = np.arange(30 * targets, dtype=np.float32).reshape(30, targets) if targets else np.arange(30) % 3
     write_encoded(table, wanted, tmp_path / "file")
-    batches: Batches = TableBatches(tmp_path / "file", np.array(rows, dtype=np.int64), CPU, 8)
+    batches = TableBatches(tmp_path / "file", np.array(rows, dtype=np.int64), CPU, 8)
     assert len(batches) == len(rows)
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10)) if rows else []
     (codes, numbers), found = batches.gather(torch.tensor(chosen, dtype=torch.int64), torch.Generator())

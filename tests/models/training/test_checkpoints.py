@@ -171,7 +171,7 @@ def test_a_finished_stage_hands_on_its_best_weights(make_learner, tmp_path):
         best.append(states_of(learner))
         return {"loss": next(losses)}
 
-    learner.validate = validate  # type: ignore[method-assign, assignment]
+    learner.validate = validate
     for step in fit(learner, stage, pixels(20), VALID):
         if step.kind == "cycle" and step.cycle == 2:
             save_checkpoint(learner, tmp_path / "state.safetensors")

@@ -93,7 +93,7 @@ def test_the_ratios_of_the_groups_hold_during_the_sweep(make_learner):
         seen.append({group["layer_group"]: group["lr"] for group in learner.optimizer.param_groups})
         return true_train(inputs, targets, precomputed)
 
-    learner.train_batch = train_batch  # type: ignore[method-assign]
+    learner.train_batch = train_batch
     curve = find_lr_curve(learner, pixels(20), SWEEP)
     assert len(seen) == 20
     np.testing.assert_allclose([lrs["head"] for lrs in seen], curve.lrs)

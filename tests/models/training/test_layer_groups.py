@@ -168,7 +168,7 @@ def test_dropout_in_a_frozen_body_is_off_and_in_a_learning_one_on():
     for train, expected in (("head", False), ("all", True)):
         freeze_all_but(network, trained_groups(layer_groups(network, 2), train))
         set_modes(network)
-        assert body[1].training is body[1][0].training is expected  # type: ignore[index]
+        assert body[1].training is body[1][0].training is expected
         assert network.head.training
 
 

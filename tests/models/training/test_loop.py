@@ -26,7 +26,7 @@ def scripted_validation(learner: Learner, losses: list[float]) -> list[dict[str,
         seen.append(states_of(learner))
         return {"loss": next(remaining)}
 
-    learner.validate = validate  # type: ignore[method-assign, assignment]
+    learner.validate = validate
     return seen
 
 
