@@ -119,12 +119,14 @@ class Index:
             rows = pa.feather.read_table(str(path), memory_map=False)
             rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+            wanted = _rows_schema(rows.schema.field("target").type)
+            rows = rows.select(wanted.names).cast(wanted)
             rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
             digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
-        return cls(rows.replace_schema_metadata(None), rejected, classes, digest, multiple)
+        return cls(rows, rejected, classes, digest, multiple)
 
 
 def build_index(

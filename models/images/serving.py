@@ -118,6 +118,8 @@ class ImagePredictor:
             about = read_description(folder)
             self.target = target_from(about["target"])
             self.classes = [str(each) for each in self.target.classes]
+            if not (self.classes and about["networks"] > 0):
+                raise UserError("its description has no classes or no network; train and register it again")
             data = DataSpec.model_validate({name: about[name] for name in ("size", "fit", "max_megapixels")})
             self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
             self.preprocessing = Preprocessing(**about["preprocessing"])
@@ -132,8 +134,6 @@ class ImagePredictor:
                 head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
                 return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
-            if not about["networks"] > 0:
-                raise UserError("its description has no network; train and register it again")
             self.networks = []
             for network in load_networks(folder, make):
                 fold_batch_norms(cast(Body, network.body), self.size)

@@ -3,6 +3,7 @@
 import math
 import operator
 import re
+import warnings
 from typing import Any
 
 import pandas as pd
@@ -85,7 +86,10 @@ def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | No
         if (new := f"{column}_{name}") in [*left.columns, *right.columns]:
             raise UserError(f"join {name}: {column} would become {new}, which there is already; rename one of them")
     right = right.rename(columns={column: f"{column}_{name}" for column in both})
-    return left.merge(right, on=keys, how="left", validate="many_to_one").set_axis(left.index)
+    with warnings.catch_warnings():
+        # Whole numbers that meet others, such as 1.5, match none of them: what a left join is for.
+        warnings.filterwarnings("ignore", "You are merging on int and float columns", UserWarning)
+        return left.merge(right, on=keys, how="left", validate="many_to_one").set_axis(left.index)
 
 
 def _kind(column: pd.Series) -> str:

@@ -331,6 +331,8 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
     scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if parquet else pl.scan_ipc
     try:
         _check_names(source, _columnar_names(source))
+        if not parquet:
+            _check_batches(source)
         rows = scan(source, glob=False, hive_partitioning=False).with_columns(
             (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
             cs.decimal().cast(pl.Float64),
@@ -356,6 +358,17 @@ def _columnar_names(source: Path) -> list[str]:
             return list(pa.parquet.read_schema(source).names)
         return list(pa.ipc.open_file(pa.memory_map(str(source))).schema.names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(source, error) from error
+
+
+def _check_batches(source: Path) -> None:
+    # Threads of polars panic over a damaged file, and print where, before the error is caught.
+    try:
+        with pa.memory_map(str(source)) as file:
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                reader.get_batch(number).validate(full=True)
+    except (pa.ArrowException, OSError) as error:
         raise _unreadable(source, error) from error
 
 

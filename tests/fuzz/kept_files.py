@@ -322,6 +322,7 @@ KINDS = [
             ("images", DESCRIPTION, ([0, 3], {}), True),
             ("images", DESCRIPTION, ([1], 10**12), True),  # networks
             ("images", DESCRIPTION, ([1], 0), True),
+            ("images", DESCRIPTION, ([17, 17], ...), True),  # classes
             ("tables", DESCRIPTION, ([0, 3], ...), True),
             ("tables", DESCRIPTION, ([1], 10**12), True),
         ],

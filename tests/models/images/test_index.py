@@ -3,6 +3,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -79,6 +81,15 @@ def test_a_file_that_is_no_index_is_refused(tmp_path):
     (tmp_path / "index.feather").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not an image index"):
         Index.load(tmp_path / "index.feather")
+
+
+def test_an_index_without_one_of_its_columns_is_refused(tmp_path):
+    folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    path = tmp_path / "index.feather"
+    indexed(tmp_path / "images").save(path)
+    pa.feather.write_feather(pa.feather.read_table(str(path)).drop_columns("content"), str(path))
+    with pytest.raises(UserError, match="not an image index"):
+        Index.load(path)
 
 
 def test_bad_files_are_rejected_with_their_reasons(tmp_path):

@@ -33,6 +33,13 @@ def test_a_join_gives_each_row_the_value_of_its_key(left: list[int], right: set[
     assert values.fillna(-1).tolist() == [key * 10 if key in right else -1 for key in left]
 
 
+@pytest.mark.filterwarnings("error")
+def test_whole_numbers_have_no_partner_among_others() -> None:
+    frame = pd.DataFrame({"key": [1, 2]})
+    other = pd.DataFrame({"key": [1.0, 2.5], "value": [1, 2]})
+    assert join_many_to_one(frame, other, None, "other")["value"].fillna(0).tolist() == [1, 0]
+
+
 def test_a_missing_key_has_no_partner() -> None:
     frame = pd.DataFrame({"key": ["a", None]})
     other = pd.DataFrame({"key": ["a", None, None], "value": [1, 2, 3]})

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -315,3 +316,16 @@ def test_a_file_with_a_column_whose_name_is_not_text_is_refused_with_its_name(tm
     for read in (column_names, lambda path: write_feather(path, tmp_path / "out.feather")):
         with pytest.raises(UserError, match=r"damaged\.feather is not a readable feather file"):
             read(file)
+
+
+def test_no_library_prints_anything_about_a_damaged_feather_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "damaged.feather"
+    pa.feather.write_feather(pa.table({"name": ["a", "bb", "ccc"]}), str(source), "uncompressed")
+    whole = source.read_bytes()
+    for place in range(len(whole)):
+        source.write_bytes(whole[:place] + b"\x7f" + whole[place + 1 :])
+        with suppress(UserError):
+            write_feather(source, tmp_path / "out.feather")
+    assert capfd.readouterr().err == ""
