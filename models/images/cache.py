@@ -115,8 +115,11 @@ class ImageCache:
         version = self._rows.metadata.get("version")
         if version != str(CACHE_VERSION):
             raise UserError(f"{path} has cache version {version}, not {CACHE_VERSION}; delete it and run again")
-        self.size, self.fit = int(self._rows.metadata["size"]), self._rows.metadata["fit"]
-        self.key = self._rows.metadata["key"]
+        try:
+            self.size, self.fit = int(self._rows.metadata["size"]), self._rows.metadata["fit"]
+            self.key = self._rows.metadata["key"]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path} is not an image cache ({error}); delete it and run again") from error
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -18,6 +18,7 @@ from unfreeze.models.tables.leaks import copies
 from unfreeze.models.tables.reading import unknown_column
 from unfreeze.models.tables.roles import Found, Role, convert_numbers, describe_roles, infer_roles
 from unfreeze.models.tables.row_reader import RawColumns
+from unfreeze.models.tables.sources import require_one_role
 from unfreeze.models.tables.splits import split_rows
 from unfreeze.models.tables.time_order import choose_split, unseen_parts
 
@@ -73,6 +74,7 @@ def assemble(
         require(frame, getattr(data, field), f"data.{field}")
     found, dropped = None, data.drop
     if training:
+        require_one_role(data)
         frame, found = infer_roles(frame, data)
         data, lenient = found.data, found.lenient
     else:

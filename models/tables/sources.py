@@ -32,6 +32,7 @@ def check_sources(data: TableDataSpec) -> None:
     UserError
         Names the setting, and the columns that are most like the one it asks for.
     """
+    require_one_role(data)
     columns: dict[str, None] = {}
     for path in source_paths(data):
         if is_flights(path):
@@ -43,6 +44,13 @@ def check_sources(data: TableDataSpec) -> None:
         for name in getattr(data, field):
             if name not in columns:
                 raise unknown_column(name, columns, f"data.{field}")
+
+
+def require_one_role(data: TableDataSpec) -> None:
+    """Raise UserError if a column that the settings use is one that they leave out."""
+    for field in ("target", "date", "categorical", "continuous"):
+        if both := sorted(set(getattr(data, field)) & set(data.drop)):
+            raise UserError(f"data.drop and data.{field}: both name {', '.join(both)}; keep it in one")
 
 
 def hash_sources(paths: Sequence[str]) -> dict[str, str]:

@@ -226,6 +226,9 @@ def test_a_promotion_that_waited_too_long_leaves_the_new_champion_alone(
     once_in_training(1, lambda: database.execute("BEGIN EXCLUSIVE"))
     assert retrain(BETTER)["decision"] == "waits"
     database.execute("ROLLBACK")
+    for thread in threading.enumerate():  # the retraining's process would be gone, and its attempt with it
+        if thread.name.startswith("delivery"):
+            thread.join(60)
     registry.promote("lines", "2")
 
     (done,) = sync()

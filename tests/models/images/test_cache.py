@@ -226,6 +226,13 @@ def test_a_cache_of_another_version_is_refused(images, tmp_path, monkeypatch):
         ImageCache(path)
 
 
+def test_a_cache_that_does_not_say_how_it_was_made_is_refused(images, tmp_path):
+    path = build(tmp_path, images)[24]
+    path.write_bytes(path.read_bytes().replace(b"fit", b"fat"))
+    with pytest.raises(UserError, match="not an image cache"):
+        ImageCache(path)
+
+
 @pytest.mark.parametrize(
     ("side", "native", "expected"), [(8, 224, 64), (4, 224, 32), (300, 224, 224), (11, 224, 96), (28, 300, 224)]
 )

@@ -8,6 +8,7 @@ import pytest
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.joins import join_many_to_one
+from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.sources import check_sources
 
 
@@ -31,6 +32,16 @@ def test_a_column_that_no_file_has_is_named_with_its_setting(sales: Path, field:
     data = TableDataSpec(source=str(sales), join=[str(sales.with_name("shops.csv"))], **stated)
     with pytest.raises(UserError, match=rf"data\.{field}: the table has no column 'twon'; did you mean town"):
         check_sources(data)
+
+
+@pytest.mark.parametrize("field", ["target", "date", "categorical", "continuous"])
+def test_a_column_that_is_used_and_left_out_is_told_with_both_settings(sales: Path, field: str) -> None:
+    data = TableDataSpec(source=str(sales), **{"target": ["price"], field: ["day"], "drop": ["shop", "day"]})
+    message = rf"data\.drop and data\.{field}: both name day; keep it in one"
+    with pytest.raises(UserError, match=message):
+        check_sources(data)
+    with pytest.raises(UserError, match=message):
+        prepare(pd.read_csv(sales), [], data)
 
 
 def test_a_folder_is_no_table(sales: Path) -> None:
