@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from unfreeze.tasks.machine.processes import this_process
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
-from unfreeze.tasks.tracking.spool import CHILD, Entry, Operation, Spool, own_name
+from unfreeze.tasks.tracking.spool import CHILD, Entry, Operation, Spool, attempt_of, own_name
 
 ALIVE = "unfreeze.alive"
 """Tag of a run: when its process was last heard of, in milliseconds since 1970."""
@@ -68,6 +69,7 @@ class Delivery:
         self._since = 0.0  # when the trouble began
         self._changed, self._ending, self._is_awaited = threading.Condition(threading.RLock()), False, False
         self._unwritten: list[Entry] = []
+        self._last_attempt, self._is_over = attempt_of(self.spool.folder.name), False
         self._waited, self._megabytes = 0.0, 0.0  # seconds without progress; size of what is being sent
         # In this run's context, so that its lines go to this run's log.
         self._thread = threading.Thread(
@@ -131,11 +133,23 @@ class Delivery:
             self._ending = True
             self._changed.notify_all()
         self._thread.join(2)
+        with self._changed:
+            if not self._is_over:
+                with suppress(OSError):  # whoever delivers the rest waits for it
+                    self._last_attempt.acquire(timeout=0)
         shutil.rmtree(self.spool.folder / KEPT, ignore_errors=True)
         if not self._thread.is_alive():
             self.spool.close()
 
     def _deliver(self) -> None:
+        try:
+            self._send_all()
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._last_attempt.release()
+
+    def _send_all(self) -> None:
         attempts, signed = 0, time.monotonic()
         while not self._ending:
             try:

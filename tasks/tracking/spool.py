@@ -78,7 +78,15 @@ def lock_of(name: str) -> FileLock:
     """The lock of the process that has a spool, or delivers what that one left."""
     folder = make_home() / "locks"
     folder.mkdir(exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    return FileLock(folder / f"{name}.lock", thread_local=False)
+
+
+def attempt_of(name: str) -> FileLock:
+    """The lock of an attempt at sending that goes on after its run has let go of the spool.
+
+    SQLite waits for a database that is locked for longer than a run waits for MLflow.
+    """
+    return lock_of(f"{name}.attempt")
 
 
 class Spool:

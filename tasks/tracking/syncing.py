@@ -16,10 +16,12 @@ from unfreeze.tasks.tracking.children import WHOLE
 from unfreeze.tasks.tracking.delivery import FINAL, TakenOver, require_own
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
-from unfreeze.tasks.tracking.spool import Spool, folder_of, lock_of, run_of, spools, spools_of, waiting_in
+from unfreeze.tasks.tracking.spool import Spool, attempt_of, folder_of, lock_of, run_of, spools, spools_of, waiting_in
 
 OUTDATED = "outdated"
 """Folder beside the spools: those of runs that another process has taken up since."""
+LONGEST_ATTEMPT = 60.0
+"""Seconds to wait for one that a run left behind: longer than SQLite waits for a database that is locked."""
 
 
 class Delivered(NamedTuple):
@@ -35,11 +37,13 @@ class Delivered(NamedTuple):
 def deliver(name: str) -> Delivered:
     """Deliver what waits in a spool whose lock the caller holds; stops at the first operation that fails."""
     spool, run_id, count, news = Spool(name), run_of(name), 0, list[str]()
+    attempt = attempt_of(name)
     try:
         facts = spool.facts()
         if facts:
             require_own(run_id, facts)
         spool.retry_refused()
+        attempt.acquire(timeout=LONGEST_ATTEMPT)
         while (operation := spool.first()) is not None:
             try:
                 made = perform(run_id, operation.kind, operation.body)
@@ -53,6 +57,8 @@ def deliver(name: str) -> Delivered:
                 news += [made["line"]] if "line" in made else []
         refused = spool.refused()
         return Delivered(run_id, count, len(refused), f"refused: {refused[0]}" if refused else "", tuple(news))
+    except Timeout:
+        return Delivered(run_id, count, spool.waiting(), "an earlier attempt is still under way", tuple(news))
     except TakenOver as error:
         aside = home() / "spool" / OUTDATED / f"{name}-{time.time_ns()}"
         aside.parent.mkdir(exist_ok=True)
@@ -62,6 +68,7 @@ def deliver(name: str) -> Delivered:
         why = f"MLflow at {tracking_store()}: {reason_of(error)}"
         return Delivered(run_id, count, spool.waiting(), why, tuple(news))
     finally:
+        attempt.release()
         spool.close()
 
 

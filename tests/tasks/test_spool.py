@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mlflow.entities import Run
 from tests.flows.tiny import latest_checkpoint
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
-from unfreeze.tasks.tracking import children, delivery
+from unfreeze.tasks.tracking import children, delivery, syncing
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.spool import Spool, folder_of, spools
 from unfreeze.tasks.tracking.syncing import close_stale_runs, require_delivered, sync
@@ -306,6 +307,26 @@ def test_an_outage_that_has_lasted_for_long_is_not_waited_for(monkeypatch: pytes
         assert not delivered.wait(50)
         assert time.monotonic() - began < 40
     assert tracking.tags_of(run_id)["a"] == "1"
+
+
+def test_what_a_run_left_in_the_middle_of_an_attempt_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, free, sent = start("a"), threading.Event(), list[str]()
+
+    def counted(run_id: str, kind: str, body: dict[str, object]) -> dict[str, str]:
+        if kind == "file":
+            sent.append(threading.current_thread().name)
+            assert free.wait(30)
+        return perform(run_id, kind, body)
+
+    for module in (delivery, syncing):
+        monkeypatch.setattr(module, "perform", counted)
+    monkeypatch.setattr(delivery, "PATIENCE", 0.1)
+    with tracking.delivering(run_id):
+        tracking.log_text(run_id, "content", "note.txt")
+    threading.Timer(1, free.set).start()
+    (done,) = sync()
+    assert (done.left, done.why) == (0, "")
+    assert sent == [f"delivery {run_id}"]
 
 
 def test_a_run_is_not_resumed_while_its_newest_state_waits(home_with_store: Path) -> None:
