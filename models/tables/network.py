@@ -21,6 +21,9 @@ from unfreeze.models.training.network import Network
 Column = tuple[Sequence[int], float, int]
 """Training rows of each code of a categorical column, how many it takes to trust one, and its embedding's width."""
 
+DROPOUT_OF_CLASSES = 0.1
+"""After each hidden layer, unless the spec says otherwise; numbers have none, see "Tables" in docs/design.md."""
+
 
 class CategoryEmbedding(nn.Module):
     """Trained vectors (C, W) of the categories of a column, shrunk towards 0 where training rows are few.
@@ -113,10 +116,10 @@ class NumberEmbeddings(nn.Module):
 class TableBody(nn.Module):
     """Embeddings, and the hidden layers that the members share.
 
-    `columns` are the categorical ones; `numbers` is the number of continuous columns.
+    `columns` are the categorical ones; `numbers` is the number of continuous columns; `dropout` follows each layer.
     """
 
-    def __init__(self, columns: Sequence[Column], numbers: int, model: TableModelSpec) -> None:
+    def __init__(self, columns: Sequence[Column], numbers: int, model: TableModelSpec, dropout: float) -> None:
         super().__init__()
         self.embeddings = CategoryEmbeddings(columns, model.embedding_dropout)
         self.numbers = NumberEmbeddings(numbers, model.bins, model.number_width) if numbers else None
@@ -124,7 +127,7 @@ class TableBody(nn.Module):
         self.signs = nn.Parameter(torch.randint(0, 2, (model.members, inputs)) * 2.0 - 1)
         layers: list[nn.Module] = []
         for _ in range(model.depth):
-            layers += [nn.Linear(inputs, model.width), nn.ReLU(), nn.Dropout(model.dropout)]
+            layers += [nn.Linear(inputs, model.width), nn.ReLU(), nn.Dropout(dropout)]
             inputs = model.width
         self.layers = nn.Sequential(*layers)
 
@@ -184,7 +187,8 @@ def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
         columns.append((encoder.counts[name], encoder.trusted_rows[name], width))
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
-        body = TableBody(columns, len(encoder.continuous), model)
+        dropout = DROPOUT_OF_CLASSES if not target.columns else 0.0
+        body = TableBody(columns, len(encoder.continuous), model, dropout if model.dropout is None else model.dropout)
         scale = (encoder.target_means, encoder.target_deviations) if target.columns else None
         head = TableHead(model.members, model.width, target.outputs, scale)
     names = [name for name, _ in body.named_parameters()]

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from unfreeze.models.overrides import build_spec
@@ -51,6 +52,14 @@ def test_every_member_answers_in_training_and_all_together_afterwards(target):
         torch.testing.assert_close(together.softmax(dim=1), members.softmax(dim=2).mean(dim=1))
     else:
         torch.testing.assert_close(together, members.mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "expected"), [("large", None, 0.1), ("sales", None, 0), ("sales", 0.3, 0.3)]
+)
+def test_classes_have_dropout_by_default_and_numbers_have_none(target, given, expected):
+    network = made(target, **{"model.dropout": given})[0]
+    assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {expected}
 
 
 def test_a_regression_begins_within_the_scale_of_its_targets():
