@@ -14,7 +14,7 @@ from unfreeze.flows.settings_file import read_settings
 from unfreeze.models.fields import fields_of
 from unfreeze.models.modality import training_from
 from unfreeze.models.overrides import build_spec, dotted
-from unfreeze.models.search import SweepSpec, parse_dimension
+from unfreeze.models.search import SweepSpec, TableSweep, parse_dimension
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -22,7 +22,17 @@ from unfreeze.models.specs.retrain import Retrain, Watch
 from unfreeze.models.specs.service import Service
 from unfreeze.models.specs.tables import TrainTables
 
-SPECS: list[type[BaseModel]] = [TrainImages, TrainTables, SweepSpec, Retrain, Predict, Explain, Watch, Service]
+SPECS: list[type[BaseModel]] = [
+    TrainImages,
+    TrainTables,
+    SweepSpec,
+    TableSweep,
+    Retrain,
+    Predict,
+    Explain,
+    Watch,
+    Service,
+]
 CONFIGS = Path(__file__).parents[2] / "deployments" / "configs"
 STORED = [spec().model_dump(mode="json") for spec in (TrainImages, TrainTables)]
 
