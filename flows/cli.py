@@ -11,7 +11,7 @@ from typing import Any
 from unfreeze.flows import show
 from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
-from unfreeze.flows.run_commands import add_run_commands
+from unfreeze.flows.run_commands import add_run_commands, require_runs
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params
 from unfreeze.models.addresses import split_password
@@ -207,6 +207,7 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    require_runs(options.run_id)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
@@ -266,12 +267,14 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    require_runs(*options.runs)
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
     return _show(compare_runs(*options.runs), options.json, show.comparison)
 
 
 def _report(options: argparse.Namespace) -> int:
+    require_runs(options.run_id)
     from unfreeze.tasks.report.publish import report_to_file
 
     out = None if options.out is None else given_path(options.out)

@@ -47,7 +47,16 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def require_runs(*run_ids: str) -> None:
+    """Raise UserError for an id that MLflow does not know, before anything heavy is imported or started."""
+    from unfreeze.tasks.tracking import get_run
+
+    for run_id in run_ids:
+        get_run(run_id)
+
+
 def _replay(options: argparse.Namespace) -> int:
+    require_runs(options.run_id)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS

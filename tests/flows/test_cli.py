@@ -52,6 +52,17 @@ def test_what_only_asks_mlflow_waits_for_neither_torch_nor_prefect(home_with_sto
     assert found.stdout.splitlines()[-1] == "imported:"
 
 
+def test_a_run_that_mlflow_does_not_know_is_told_before_torch_and_prefect_are_imported(home_with_store: Path) -> None:
+    code = (
+        "import sys; from unfreeze.flows.cli import main\n"
+        "for command in (['compare', 'a', 'b'], ['report', 'a'], ['resume', 'a'], ['replay', 'a']): main(command)\n"
+        "print('imported:', *{'torch', 'prefect'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "imported:\n"
+    assert found.stderr.count("unfreeze: run 'a' is not in MLflow at ") == 4
+
+
 def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits", "--data.size", "7"]) == 2
     assert "data.size: given '7'; allowed: whole number, 16 to 1024" in capsys.readouterr().err
