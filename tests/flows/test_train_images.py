@@ -166,7 +166,8 @@ predicted.to_feather({str(tmp_path / "predicted.feather")!r})
     predicted = pd.read_feather(tmp_path / "predicted.feather")
     assert predicted["class"].tolist() == expected["predicted"].tolist()
     probabilities = np.stack(predicted["probabilities"].to_numpy())
-    assert probabilities == pytest.approx(expected[["p(across)", "p(down)"]].to_numpy(), abs=1e-6)
+    # Evaluated on activations of half precision.
+    assert probabilities == pytest.approx(expected[["p(across)", "p(down)"]].to_numpy(), abs=2e-4)
 
 
 @pytest.mark.slow
