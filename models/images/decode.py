@@ -271,5 +271,7 @@ def _scale_of(image: Image.Image) -> tuple[float, float]:
 def _eight_bits(tile: Image.Image, low: float, top: float) -> np.ndarray:
     """Scale wide grayscale to uint8."""
     values = _finite(tile)
+    if top > float(np.finfo(np.float32).max):
+        values = values.astype(np.float64)
     values -= low
     return np.rint(values * (255.0 / top)).astype(np.uint8)

@@ -240,7 +240,7 @@ def _as_texts(values: pd.Series, name: str) -> pd.Series:
             if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
                 raise TypeError
             texts = values.astype("Int64").astype("str")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             fractions = " with fractions" if types.is_float_dtype(dtype) else ""
             raise UserError(
                 f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "

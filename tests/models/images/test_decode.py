@@ -412,3 +412,11 @@ def test_tiles_leave_no_seams(tmp_path, mode):
     if mode in ("I", "F"):
         expected = expected if mode == "F" else np.rint(expected / 257)
     np.testing.assert_array_equal(levels, expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_gray_image_whose_values_span_more_than_a_float_holds_is_scaled(tmp_path):
+    values = np.array([[-3e38, 0.0], [1e38, 3e38]], np.float32)
+    Image.fromarray(values.repeat(4, 0).repeat(4, 1)).save(tmp_path / "wide.tif")
+    found = np.asarray(read_image(tmp_path / "wide.tif", 100).convert("L"))
+    assert found[::4, ::4].tolist() == [[0, 128], [170, 255]]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates
+from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates, read_dates
 
 NUMBERS = ["Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear"]
 FLAGS = ["Is_month_end", "Is_month_start", "Is_quarter_end", "Is_quarter_start", "Is_year_end", "Is_year_start"]
@@ -365,3 +365,8 @@ def test_dates_stay_what_they_are(moments: list[datetime | None], unit: str) -> 
     pd.testing.assert_series_equal(parse_dates(values, "when"), values)
     written = parse_dates(pd.Series([value.isoformat() for value in values.dropna()], dtype="str"), "when")
     assert written.tolist() == values.dropna().tolist()
+
+
+def test_a_column_of_numbers_with_an_infinite_one_holds_no_dates() -> None:
+    with pytest.raises(UserError, match=r"column 'day' holds float64 with fractions, not dates"):
+        read_dates(pd.Series([20240101.0, np.inf]), "day")
