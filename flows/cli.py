@@ -207,14 +207,15 @@ def _add_datepart(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    require_runs(options.run_id)
+    from unfreeze.tasks.tracking import spec_of
+
+    spec = spec_of(options.run_id)  # a run that is not there should not wait for Prefect and torch
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
         from unfreeze.models.modality import training_from
-        from unfreeze.tasks.tracking import spec_of
 
-    params = training_from(spec_of(options.run_id), f"run {options.run_id}")
+    params = training_from(spec, f"run {options.run_id}")
     return _finish(state_of(FLOWS[params.modality], params, options.run_id), options.json, show.training)
 
 

@@ -187,8 +187,9 @@ def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
         columns.append((encoder.counts[name], encoder.trusted_rows[name], width))
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
-        dropout = DROPOUT_OF_CLASSES if not target.columns else 0.0
-        body = TableBody(columns, len(encoder.continuous), model, dropout if model.dropout is None else model.dropout)
+        usual = 0.0 if target.columns else DROPOUT_OF_CLASSES
+        dropout = usual if model.dropout is None else model.dropout
+        body = TableBody(columns, len(encoder.continuous), model, dropout)
         scale = (encoder.target_means, encoder.target_deviations) if target.columns else None
         head = TableHead(model.members, model.width, target.outputs, scale)
     names = [name for name, _ in body.named_parameters()]

@@ -347,7 +347,7 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
         report(0, total)
         rows.sink_ipc(target, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         report(total, total)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         raise _unreadable(source, error) from error
 
 
@@ -363,13 +363,10 @@ def _columnar_names(source: Path) -> list[str]:
 
 def _check_batches(source: Path) -> None:
     # Threads of polars panic over a damaged file, and print where, before the error is caught.
-    try:
-        with pa.memory_map(str(source)) as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                reader.get_batch(number).validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(source, error) from error
+    with pa.memory_map(str(source)) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            reader.get_batch(number).validate(full=True)
 
 
 def _unreadable(source: Path, error: BaseException) -> UserError:

@@ -42,8 +42,8 @@ def told_by(error: BaseException) -> str | None:
         return _full(place)
     if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
         return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
-    if impossible := next((each for each in errors if each.errno in _IMPOSSIBLE), None):
-        return f"{_short(impossible.filename)}: {str(impossible.strerror).lower()}; give another path"
+    if any(each.errno in _IMPOSSIBLE for each in errors):
+        return f"{_short(place)}: {_reason(errors)}; give another path"
     if _SQLITE_IO in said:  # also where there is no room for the file that its processes share
         return (
             state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"

@@ -39,11 +39,11 @@ def deliver(name: str) -> Delivered:
     spool, run_id, count, news = Spool(name), run_of(name), 0, list[str]()
     attempt = attempt_of(name)
     try:
+        attempt.acquire(timeout=LONGEST_ATTEMPT)
         facts = spool.facts()
         if facts:
             require_own(run_id, facts)
         spool.retry_refused()
-        attempt.acquire(timeout=LONGEST_ATTEMPT)
         while (operation := spool.first()) is not None:
             try:
                 made = perform(run_id, operation.kind, operation.body)
