@@ -83,8 +83,15 @@ class CategoryEmbeddings(nn.ModuleList):
         if self.training and self.dropout:
             shares = shares * (torch.rand_like(shares) >= self.dropout)
         numbers = torch.cat([embedding.weight.flatten() for embedding in embeddings])
-        places = (codes * self.widths + self.first_numbers)[:, self.column_of] + self.place_of
-        return functional.embedding(places, numbers[:, None])[:, :, 0] * shares[:, self.column_of]
+        first = (codes * self.widths + self.first_numbers).index_select(1, self.column_of)
+        return _looked_up(numbers, first + self.place_of) * shares.index_select(1, self.column_of)
+
+
+def _looked_up(numbers: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The numbers (N,) at places (B, W)."""
+    if numbers.is_cuda:  # the sums of the other's gradient would depend on chance there
+        return functional.embedding(places, numbers[:, None])[:, :, 0]
+    return numbers.index_select(0, places.flatten()).view(places.shape)  # 10 times faster, to the same bits
 
 
 class NumberEmbeddings(nn.Module):

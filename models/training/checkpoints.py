@@ -92,8 +92,8 @@ def capture(learner: Learner) -> Checkpoint:
     tensors |= {f"rng/{name}": state for name, state in random_states(learner).items()}
     if progress.order is not None:
         tensors["epoch/order"] = progress.order
-        if progress.losses:
-            tensors["epoch/losses"] = torch.stack(progress.losses)
+        if progress.batch:
+            tensors["epoch/losses"] = progress.losses[: progress.batch]
     position = {
         "format": FORMAT_VERSION,
         "stage": progress.stage,
@@ -168,7 +168,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         step=position["step"],
         finished=position["finished"],
         order=checkpoint.tensors.get("epoch/order"),
-        losses=list(losses.to(learner.device).unbind()),
+        batch=len(losses),
+        losses=losses,
         best_loss=position["best_loss"],
         best=best or None,
         kept_loss=position["kept_loss"],

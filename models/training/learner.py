@@ -46,8 +46,10 @@ class Progress:
     """Whether the stage is over."""
     order: torch.Tensor | None = None
     """Row order of the epoch under way, (N,) int64."""
-    losses: list[torch.Tensor] = field(default_factory=list)
-    """Loss of every batch of the epoch under way, scalars on the training device."""
+    batch: int = 0
+    """Batches of that epoch that are done."""
+    losses: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """Their losses, the first `batch` of (batches of the epoch,) float32 on the training device."""
     best_loss: float = float("inf")
     """Lowest validation loss at a cycle end of this stage, or before it."""
     best: dict[str, torch.Tensor] | None = None

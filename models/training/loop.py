@@ -68,15 +68,20 @@ def train_epoch(
     """
     progress = learner.progress
     if progress.order is None:
-        progress.order, progress.losses = torch.randperm(len(train), generator=learner.generator), []
+        progress.order, progress.batch = torch.randperm(len(train), generator=learner.generator), 0
     batches = split_into_batches(progress.order, train.batch_size)
+    # In one tensor: many small ones, each between the buffers of two batches, would split the heap, which would grow.
+    losses = torch.empty(len(batches), device=learner.device)
+    losses[: progress.batch] = progress.losses[: progress.batch]
+    progress.losses = losses
     learner.train_mode()
     train.epoch = progress.epoch
-    for number in range(len(progress.losses), len(batches)):
+    for number in range(progress.batch, len(batches)):
         lrs = learner.set_lrs(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
         loss = learner.train_batch(inputs, targets, train)
-        progress.losses.append(loss)
+        losses[number] = loss
+        progress.batch += 1
         progress.step += 1
         yield loss, lrs
     progress.order = None
@@ -110,9 +115,9 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
         lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
-            done = progress.epoch * per_epoch + len(progress.losses)
+            done = progress.epoch * per_epoch + progress.batch
             yield Step("batch", progress.step, progress.epoch, cycle, lrs, loss, done, batches)
-        losses = torch.stack(progress.losses)
+        losses = progress.losses
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
             raise _diverged(learner, stage, f"the loss is not finite at step {bad}")

@@ -125,9 +125,9 @@ def _trained(learner: Learner, train: Batches, held_out: Batches, stage: Stage) 
     learner.progress, done = Progress(), 0
     while done < steps:
         for _ in train_epoch(learner, train, schedule, first=done):
-            if len(learner.progress.losses) + done == steps:
+            if learner.progress.batch + done == steps:
                 break
-        done += len(learner.progress.losses)
+        done += learner.progress.batch
         learner.progress.epoch += 1
     with learner.averaged():
         loss = _loss(learner, held_out)

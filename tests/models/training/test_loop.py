@@ -1,3 +1,4 @@
+import gc
 from collections import Counter
 from itertools import pairwise
 
@@ -42,6 +43,16 @@ def test_batches_epochs_and_cycles_come_in_order(make_learner):
         (9, 3, 2),
     ]
     assert [(step.step, step.epoch, step.cycle) for step in steps if step.kind == "cycle"] == [(3, 1, 1), (9, 3, 2)]
+
+
+def test_no_batch_leaves_a_tensor_behind(make_learner):
+    stage = Stage(name="head")
+    alive = []
+    for step in fit(make_learner(stage), stage, pixels(80), VALID):
+        if step.kind == "batch":
+            alive.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
+    assert len(alive) == 10
+    assert len(set(alive[2:])) == 1, "they would lie between the buffers of batches, which the heap could not reuse"
 
 
 def test_an_epoch_reports_the_mean_loss_and_the_validation(make_learner):
