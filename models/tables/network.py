@@ -144,7 +144,14 @@ class TableBody(nn.Module):
         parts = [self.embeddings(categories)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers))
-        activations: torch.Tensor = self.layers(torch.cat(parts, dim=1)[:, None] * self.signs)
+        # A member's signs turn the first layer's weights, which do not grow with the batch, rather than the inputs.
+        first, *others = self.layers
+        weight, bias = cast(nn.Linear, first).weight, cast(nn.Linear, first).bias
+        turned = (self.signs[:, None] * weight).flatten(0, 1)
+        activations = functional.linear(torch.cat(parts, dim=1), turned, bias.repeat(len(self.signs)))
+        activations = activations.unflatten(1, (len(self.signs), -1))
+        for layer in others:
+            activations = layer(activations)
         return activations
 
 
