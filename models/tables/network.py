@@ -148,8 +148,8 @@ class TableBody(nn.Module):
         first, *others = self.layers
         weight, bias = cast(nn.Linear, first).weight, cast(nn.Linear, first).bias
         turned = (self.signs[:, None] * weight).flatten(0, 1)
-        activations = functional.linear(torch.cat(parts, dim=1), turned, bias.repeat(len(self.signs)))
-        activations = activations.unflatten(1, (len(self.signs), -1))
+        outputs = functional.linear(torch.cat(parts, dim=1), turned, bias.repeat(len(self.signs)))
+        activations = outputs.reshape(len(outputs), len(self.signs), -1)
         for layer in others:
             activations = layer(activations)
         return activations
