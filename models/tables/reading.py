@@ -21,6 +21,7 @@ import pyarrow.parquet
 from unfreeze.models.csv_header import SEPARATORS, CsvHeader, csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.tables.time_zones import with_known_zones
 
 SUFFIXES = (".csv", ".parquet", ".feather")
 """Kinds of files that `write_feather` reads."""
@@ -327,28 +328,33 @@ def _csv_error(source: Path, header: CsvHeader, message: str) -> UserError:
 
 
 def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
-    parquet = source.suffix.lower() == ".parquet"
-    scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if parquet else pl.scan_ipc
     try:
         _check_names(source, _columnar_names(source))
-        if not parquet:
+        if source.suffix.lower() != ".parquet":
             _check_batches(source)
-        rows = scan(source, glob=False, hive_partitioning=False).with_columns(
-            (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
-            cs.decimal().cast(pl.Float64),
-            cs.date().cast(pl.Datetime("us")),
-        )
-        plain = rows.select(cs.numeric() | cs.boolean() | cs.datetime() | cs.string()).collect_schema()
-        for name, dtype in rows.collect_schema().items():
-            if name not in plain:
-                raise UserError(f"{source}, column {name}: values of type {dtype} cannot be used; save it without them")
-        if (total := rows.select(pl.len()).collect().item()) == 0:
-            raise UserError(f"{source} has columns but no rows")
-        report(0, total)
-        rows.sink_ipc(target, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
-        report(total, total)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            readable = with_known_zones(source, Path(folder) / "known.feather")
+            _convert_readable(source, readable, target, report)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         raise _unreadable(source, error) from error
+
+
+def _convert_readable(source: Path, readable: Path, target: Path, report: Progress) -> None:
+    scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if readable.suffix.lower() == ".parquet" else pl.scan_ipc
+    rows = scan(readable, glob=False, hive_partitioning=False).with_columns(
+        (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
+        cs.decimal().cast(pl.Float64),
+        cs.date().cast(pl.Datetime("us")),
+    )
+    plain = rows.select(cs.numeric() | cs.boolean() | cs.datetime() | cs.string()).collect_schema()
+    for name, dtype in rows.collect_schema().items():
+        if name not in plain:
+            raise UserError(f"{source}, column {name}: values of type {dtype} cannot be used; save it without them")
+    if (total := rows.select(pl.len()).collect().item()) == 0:
+        raise UserError(f"{source} has columns but no rows")
+    report(0, total)
+    rows.sink_ipc(target, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+    report(total, total)
 
 
 def _columnar_names(source: Path) -> list[str]:
