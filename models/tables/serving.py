@@ -3,7 +3,7 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
 from unfreeze.models.tables.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
 from unfreeze.models.tables.trees import Trees
+from unfreeze.models.training.batches import put_together
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
@@ -87,16 +88,19 @@ def predict_encoded(
     network.eval()
     precision = precision or Precision(device.type, torch.float32, torch.float32)
     block = CPU_BLOCK if device.type == "cpu" else ACCELERATOR_BLOCK
-    results = []
-    with torch.inference_mode(), precision.autocast(training=False):
+
+    def parts() -> Iterator[tuple[torch.Tensor, ...]]:
         for start in range(0, max(len(encoded), 1), block):
             part = encoded.rows(np.arange(start, min(start + block, len(encoded))))
             fill = [(0, block - len(part)), (0, 0)]
             categories, numbers = (
                 torch.from_numpy(np.pad(each, fill)).to(device) for each in (part.categorical, part.continuous)
             )
-            results.append(network((categories.long(), numbers))[: len(part)].float().cpu())
-    return torch.cat(results)
+            yield (network((categories.long(), numbers))[: len(part)].float(),)
+
+    with torch.inference_mode(), precision.autocast(training=False):
+        (outputs,) = put_together(parts(), len(encoded))
+    return outputs
 
 
 def predictions_of(

@@ -1,6 +1,6 @@
 """What the loop trains on: rows in memory-mapped files, gathered batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -44,6 +44,21 @@ def in_order(batches: Batches) -> Iterator[tuple[Inputs, torch.Tensor]]:
     """Every row's plain view once, in the data set's order."""
     for rows in split_into_batches(torch.arange(len(batches)), batches.forward_size):
         yield batches.gather(rows, None)
+
+
+def put_together(parts: Iterable[tuple[torch.Tensor, ...]], rows: int) -> tuple[torch.Tensor, ...]:
+    """Tensors (N, ...) on the CPU of the `rows` rows whose parts (B, ...) come in turn, each written to its place.
+
+    Kept one by one between the buffers of forward passes, the parts would split the heap, which would grow.
+    """
+    wholes: tuple[torch.Tensor, ...] = ()
+    done = 0
+    for part in parts:
+        wholes = wholes or tuple(torch.empty(rows, *each.shape[1:], dtype=each.dtype) for each in part)
+        for whole, each in zip(wholes, part, strict=True):
+            whole[done : done + len(each)] = each
+        done += len(part[0])
+    return wholes
 
 
 def split_inputs(inputs: Inputs, size: int | list[int]) -> list[Inputs]:

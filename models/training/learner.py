@@ -13,7 +13,7 @@ from unfreeze.models.specs import OptimizerSpec, Stage
 from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.training.averaging import WeightAverage
-from unfreeze.models.training.batches import Batches, Inputs, in_order, split_inputs, split_rows
+from unfreeze.models.training.batches import Batches, Inputs, in_order, put_together, split_inputs, split_rows
 from unfreeze.models.training.layer_groups import (
     LayerGroup,
     block_groups,
@@ -184,12 +184,10 @@ class Learner:
         """Logits (N, C) float32 and targets (N,) of all rows on the CPU, in the data set's order."""
         self.network.eval()
         forward = self.network.head if batches.precomputed else self.network
-        logits, targets = [], []
         with self.precision.autocast(training=False):
-            for inputs, target in in_order(batches):
-                logits.append(forward(inputs).float().cpu())
-                targets.append(target.cpu())
-        return torch.cat(logits), torch.cat(targets)
+            parts = ((forward(inputs).float(), targets) for inputs, targets in in_order(batches))
+            logits, targets = put_together(parts, len(batches))
+        return logits, targets
 
     def validate(self, batches: Batches) -> dict[str, float]:
         """Validation ``loss`` and the metrics, over all rows at once; see `Target`."""

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.models.conftest import pixels
-from unfreeze.models.training.batches import in_order, split_into_batches
+from unfreeze.models.training.batches import in_order, put_together, split_into_batches
 
 ROWS = st.integers(1, 300)
 SIZES = st.integers(1, 70)
@@ -39,3 +39,17 @@ def test_rows_in_order_are_plain_and_in_batches_of_the_forward_size():
     assert [len(part) for part in inputs] == [10, 10]
     assert torch.equal(torch.cat(inputs), batches.inputs)
     assert torch.equal(torch.cat(targets), batches.targets)
+
+
+@given(rows=ROWS, size=SIZES)
+def test_parts_are_put_together_in_their_order_and_their_types(rows, size):
+    outputs, targets = torch.rand(rows, 3), torch.arange(rows)
+    parts = zip(outputs.split(size), targets.split(size), strict=True)
+    together = put_together(parts, rows)
+    assert torch.equal(together[0], outputs)
+    assert torch.equal(together[1], targets)
+
+
+def test_no_rows_keep_the_shape_of_a_row():
+    (together,) = put_together(iter([(torch.empty(0, 3),)]), 0)
+    assert together.shape == (0, 3)
