@@ -1,6 +1,8 @@
 """Tables from files: one memory-mappable feather file of plain types, and what its columns are."""
 
 import difflib
+import errno
+import os
 import re
 import tempfile
 from collections import deque
@@ -39,6 +41,8 @@ _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
 _MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
+_FULL_DISK = re.compile(rf"(?i)err(?:or|no) ({errno.ENOSPC}|{errno.EDQUOT})\b")
+"""How polars and pyarrow tell of one: only the number in the text is the same everywhere."""
 _SHORTEST_CODE = 3
 """Digits; shorter ones with leading zeros are months and hours rather than codes."""
 
@@ -336,6 +340,8 @@ def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
             readable = with_known_zones(source, Path(folder) / "known.feather")
             _convert_readable(source, readable, target, report)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
+        if (full := _FULL_DISK.search(str(error))) is not None:
+            raise OSError(int(full[1]), os.strerror(int(full[1])), str(target)) from error
         raise _unreadable(source, error) from error
 
 

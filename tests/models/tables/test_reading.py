@@ -1,3 +1,4 @@
+import errno
 from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -232,6 +233,21 @@ def test_a_damaged_file_is_refused(tmp_path: Path, suffix: str) -> None:
         write_feather(source, tmp_path / "target.feather")
     with pytest.raises(UserError, match="is not a readable feather"):
         open_table(source)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "feather"])
+def test_a_full_disk_is_not_blamed_on_the_file_that_is_read(tmp_path: Path, suffix: str) -> None:
+    rows, source, target = (
+        pd.DataFrame({"price": [1.5, 2.5]}),
+        tmp_path / f"table.{suffix}",
+        tmp_path / "target.feather",
+    )
+    {"csv": rows.to_csv, "parquet": rows.to_parquet, "feather": rows.to_feather}[suffix](source)
+    target.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_feather(source, target)
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize(
