@@ -28,6 +28,7 @@ SEARCHED = {
         {"name": "head-augmented", "views": 3, "cycles": 3},
         {"name": "full", "train": "all", "find_lr": True, "cycles": 2, "freeze_batchnorm": True},
     ],
+    "keep": "trained",  # a trial's loss is that of its last stage, whatever a training alone would keep in the end
 }
 TINY = {
     "data": {"source": "digits", "size": 32},
