@@ -80,15 +80,12 @@ def phases(team: Team, flow_run: str) -> dict[str, float]:
     run = team.flow_run(flow_run)
     reached = team.request("GET", f"/flow_run_states/?flow_run_id={flow_run}")
     states = {each["name"]: moment(each["timestamp"]) for each in reached}
-    lines = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC"}
-    said = {each["message"]: moment(each["timestamp"]) for each in team.request("POST", "/logs/filter", lines)}
     (mlflow,) = mlflow_runs(team, filter=f"tags.`prefect.flow_run_id` = '{flow_run}'")
     wanted = {"run_id": mlflow["info"]["run_id"], "metric_key": "train/loss", "max_results": 1000}
     history = team.ask_mlflow("metrics/get-history", **wanted)["metrics"]
     times = {
         "waiting for the worker to ask": states["Pending"],
-        "worker starts a process, Prefect's imports": next(at for line, at in said.items() if "pull step" in line),
-        "a second process: imports of torch, MLflow, the flow": states["Running"],
+        "a process: imports of Prefect, torch, MLflow, the flow": states["Running"],
         "MLflow run opened": mlflow["info"]["start_time"] / 1000,
         "index, resized images, activations (cached)": min(each["timestamp"] for each in history) / 1000,
     }
