@@ -7,6 +7,7 @@ Categories after Guo and Berkhahn, "Entity Embeddings of Categorical Variables",
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import cast
 
 import torch
@@ -145,12 +146,11 @@ class TableBody(nn.Module):
         if self.numbers is not None:
             parts.append(self.numbers(numbers))
         # A member's signs turn the first layer's weights, which do not grow with the batch, rather than the inputs.
-        first, *others = self.layers
-        weight, bias = cast(nn.Linear, first).weight, cast(nn.Linear, first).bias
-        turned = (self.signs[:, None] * weight).flatten(0, 1)
-        outputs = functional.linear(torch.cat(parts, dim=1), turned, bias.repeat(len(self.signs)))
+        first = cast(nn.Linear, self.layers[0])
+        turned = (self.signs[:, None] * first.weight).flatten(0, 1)
+        outputs = functional.linear(torch.cat(parts, dim=1), turned, first.bias.repeat(len(self.signs)))
         activations = outputs.reshape(len(outputs), len(self.signs), -1)
-        for layer in others:
+        for layer in islice(self.layers, 1, None):
             activations = layer(activations)
         return activations
 

@@ -99,7 +99,7 @@ def column_names(source: Path) -> list[str]:
     _check_file(source)
     if source.suffix.lower() == ".csv":
         return _csv_names(csv_header(source))
-    return _columnar_names(source)
+    return [name for name, _ in _columnar_types(source)]
 
 
 def _check_file(source: Path) -> None:
@@ -333,11 +333,12 @@ def _csv_error(source: Path, header: CsvHeader, message: str) -> UserError:
 
 def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
     try:
-        _check_names(source, _columnar_names(source))
+        columns = _columnar_types(source)
+        _check_names(source, [name for name, _ in columns])
         if source.suffix.lower() != ".parquet":
             _check_batches(source)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            readable = with_known_zones(source, Path(folder) / "known.feather")
+            readable = with_known_zones(source, dict(columns), Path(folder) / "known.feather")
             _convert_readable(source, readable, target, report)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         if (full := _FULL_DISK.search(str(error))) is not None:
@@ -363,12 +364,14 @@ def _convert_readable(source: Path, readable: Path, target: Path, report: Progre
     report(total, total)
 
 
-def _columnar_names(source: Path) -> list[str]:
+def _columnar_types(source: Path) -> list[tuple[str, pa.DataType]]:
     # By pyarrow: polars fails in its own ways where names repeat.
     try:
         if source.suffix.lower() == ".parquet":
-            return list(pa.parquet.read_schema(source).names)
-        return list(pa.ipc.open_file(pa.memory_map(str(source))).schema.names)
+            schema = pa.parquet.read_schema(source)
+        else:
+            schema = pa.ipc.open_file(pa.memory_map(str(source))).schema
+        return [(field.name, field.type) for field in schema]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(source, error) from error
 

@@ -160,7 +160,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         learner.optimizer.state[parameter][key] = value
     if learner.average is not None:
         learner.average.restore(checkpoint.part("average"), checkpoint.position["averaged"])
-    losses = checkpoint.tensors.get("epoch/losses", torch.empty(0))
+    losses = checkpoint.tensors.get("epoch/losses", torch.empty(0)).to(learner.device)
     position = checkpoint.position
     learner.progress = Progress(
         stage=position["stage"],

@@ -238,11 +238,8 @@ def test_a_damaged_file_is_refused(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "feather"])
 def test_a_full_disk_is_not_blamed_on_the_file_that_is_read(tmp_path: Path, suffix: str) -> None:
-    rows, source, target = (
-        pd.DataFrame({"price": [1.5, 2.5]}),
-        tmp_path / f"table.{suffix}",
-        tmp_path / "target.feather",
-    )
+    source, target = tmp_path / f"table.{suffix}", tmp_path / "target.feather"
+    rows = pd.DataFrame({"price": [1.5, 2.5]})
     {"csv": rows.to_csv, "parquet": rows.to_parquet, "feather": rows.to_feather}[suffix](source)
     target.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device") as caught:
