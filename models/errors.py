@@ -35,6 +35,11 @@ def printable(message: str) -> str:
     return f"{shown} ..." if len(message) > LONGEST else shown
 
 
+def one_line(error: BaseException | str) -> str:
+    """What a library says, for a message of ours: without line breaks, and not endless."""
+    return " ".join(str(error).split())[:200]
+
+
 def choose(entries: Mapping[str, Entry], name: str, field: str) -> Entry:
     """The entry of that name.
 

@@ -10,7 +10,8 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.reading import SUFFIXES, unknown_column
+from unfreeze.models.tables.files import SUFFIXES
+from unfreeze.models.tables.reading import unknown_column
 
 _CONDITION = re.compile(r"\s*(?P<column>.*?[^\s=<>!])\s*(?P<comparison>==|!=|<=|>=|<|>)\s*(?P<value>[^=<>].*?)\s*")
 _COMPARISONS = {

@@ -23,11 +23,11 @@ from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
+from unfreeze.models.tables.files import SUFFIXES
 from unfreeze.models.tables.flights import flights_frame
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
-    SUFFIXES,
     column_types,
     open_table,
     to_frame,

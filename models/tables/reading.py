@@ -1,32 +1,23 @@
 """Tables from files: one memory-mappable feather file of plain types, and what its columns are."""
 
 import difflib
-import errno
-import os
-import re
 import tempfile
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
-import pyarrow.parquet
 
-from unfreeze.models.csv_header import SEPARATORS, CsvHeader, csv_header
-from unfreeze.models.errors import UserError
-from unfreeze.models.regular_files import irregular_kind
-from unfreeze.models.tables.time_zones import with_known_zones
+from unfreeze.models.errors import UserError, one_line
+from unfreeze.models.tables.columnar_files import write_columnar
+from unfreeze.models.tables.files import column_names, is_text
+from unfreeze.models.tables.text_files import TextFile
 
-SUFFIXES = (".csv", ".parquet", ".feather")
-"""Kinds of files that `write_feather` reads."""
 DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
 CHUNK_ROWS = 1_000_000
 """Rows that are worked on at once where a step would else need several times the table's memory."""
@@ -36,13 +27,10 @@ _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
 
 _SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
 _FIRST_ROWS = 1_000
-_BLOCK_BYTES = 16 * 2**20
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
 _MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
 """Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
-_FULL_DISK = re.compile(rf"(?i)err(?:or|no) ({errno.ENOSPC}|{errno.EDQUOT})\b")
-"""How polars and pyarrow tell of one: only the number in the text is the same everywhere."""
 _SHORTEST_CODE = 3
 """Digits; shorter ones with leading zeros are months and hours rather than codes."""
 
@@ -83,34 +71,12 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
     """
-    _check_file(source)
+    column_names(source)  # checks the file
     report = progress or (lambda done, total: None)
-    if source.suffix.lower() == ".csv":
-        _convert_csv(source, target, report, text)
+    if is_text(source):
+        _convert_text(TextFile(source), target, report, text)
     else:
-        _convert_columnar(source, target, report)
-
-
-def column_names(source: Path) -> list[str]:
-    """Names of the columns that `write_feather` would write, without reading any row.
-
-    Raises UserError where the file is missing, empty, or its header cannot be read.
-    """
-    _check_file(source)
-    if source.suffix.lower() == ".csv":
-        return _csv_names(csv_header(source))
-    return [name for name, _ in _columnar_types(source)]
-
-
-def _check_file(source: Path) -> None:
-    if (kind := irregular_kind(source)) is not None:
-        raise UserError(f"{source} is {kind}; give the path of a CSV, Parquet or feather file")
-    if not source.is_file():
-        raise UserError(f"{source}: there is no such file; give the path of a CSV, Parquet or feather file")
-    if source.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{source}: unknown suffix {source.suffix!r}; save the table as {', '.join(SUFFIXES)}")
-    if source.stat().st_size == 0:
-        raise UserError(f"{source} is empty; give a file with a header and rows")
+        write_columnar(source, target, report)
 
 
 def open_table(path: Path) -> pa.Table:
@@ -121,7 +87,7 @@ def open_table(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} is not a readable feather file ({_one_line(error)}); make it again") from error
+        raise UserError(f"{path} is not a readable feather file ({one_line(error)}); make it again") from error
 
 
 def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
@@ -200,15 +166,12 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
     return described
 
 
-def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[str]) -> None:
-    header = csv_header(source)
-    names = _csv_names(header)
-    _check_names(source, names)
-    size = source.stat().st_size
+def _convert_text(file: TextFile, target: Path, report: Progress, text: Collection[str]) -> None:
+    names, size = file.names, file.size
     types: list[pa.DataType | None] = [pa.string() if name in text else None for name in names]
     notes: dict[str, str] = {}
     rows, codes = 0, [_Codes() for _ in names]
-    for batch, done in _csv_batches(source, header):
+    for batch, done in file.batches(_MISSING):
         for position, values in enumerate(batch.columns):
             known = types[position]
             types[position] = _widened(known, values)
@@ -217,9 +180,9 @@ def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[
             if types[position] == pa.int64():
                 codes[position].see(values)
         rows += batch.num_rows
-        report(min(done, size), 2 * size)
+        report(done, 2 * size)
     if rows == 0:
-        raise UserError(f"{source} has a header but no rows")
+        raise UserError(f"{file.path} has a header but no rows")
     for position, name in enumerate(names):
         if types[position] == pa.int64() and codes[position].found:
             types[position], notes[name] = pa.string(), "digits of one length with leading zeros: a code, so text"
@@ -230,10 +193,10 @@ def _convert_csv(source: Path, target: Path, report: Progress, text: Collection[
         ]
     )
     with pa.ipc.new_file(str(target), schema) as writer:
-        for batch, done in _csv_batches(source, header):
+        for batch, done in file.batches(_MISSING):
             columns = [_cast_text(values, field.type) for values, field in zip(batch.columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-            report(size + min(done, size), 2 * size)
+            report(size + done, 2 * size)
 
 
 def _widened(known: pa.DataType | None, values: pa.Array) -> pa.DataType | None:
@@ -283,117 +246,3 @@ def _why_text(known: pa.DataType | None, values: pa.Array, rows_before: int) -> 
     position = max(pc.index(numbers, False).as_py(), 0)
     row = rows_before + position + 2  # the header is row 1
     return f"numbers and text, so text: row {row} holds {str(values[position].as_py())[:40]!r}"
-
-
-def _csv_names(header: CsvHeader) -> list[str]:
-    return [name.strip() or f"column {position}" for position, name in enumerate(header.names, start=1)]
-
-
-def _csv_batches(source: Path, header: CsvHeader, threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield blocks of rows, all columns as text, with the bytes read so far.
-
-    With pyarrow: polars fills rows that are too short with missing values, and names no row in its errors.
-    """
-    try:
-        with pa.OSFile(str(source)) as file:
-            reader = pa.csv.open_csv(
-                file,
-                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=threads),
-                parse_options=pa.csv.ParseOptions(delimiter=header.separator, newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header.names, pa.string()),
-                    strings_can_be_null=True,
-                    null_values=_MISSING,
-                ),
-            )
-            for batch in reader:
-                yield batch, file.tell()
-    except pa.ArrowInvalid as error:
-        if threads and "Row #" not in str(error):  # several threads do not know the row, one does
-            deque(_csv_batches(source, header, threads=False), maxlen=0)
-        raise _csv_error(source, header, str(error)) from error
-
-
-def _csv_error(source: Path, header: CsvHeader, message: str) -> UserError:
-    row = re.search(r"Row #(\d+)", message)
-    where = f"{source}, row {row[1]}" if row else f"{source}"
-    if "Empty CSV file" in message:
-        return UserError(f"{source} has a header but no rows")
-    if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
-        quoted = f"quote values that contain {SEPARATORS[header.separator]}"
-        return UserError(f"{where}: {fields[2]} fields instead of {fields[1]}; {quoted}")
-    if "UTF8" in message:
-        column = re.search(r"column #(\d+)", message)
-        field = f", field {header.names[int(column[1])]}" if column else ""
-        return UserError(f"{where}{field}: not UTF-8 text; save the file as UTF-8")
-    if "straddl" in message:
-        return UserError(f"{source}: a quote is never closed, or a row is longer than {_BLOCK_BYTES >> 20} MiB")
-    return UserError(f"{where}: {_one_line(message)}")
-
-
-def _convert_columnar(source: Path, target: Path, report: Progress) -> None:
-    try:
-        columns = _columnar_types(source)
-        _check_names(source, [name for name, _ in columns])
-        if source.suffix.lower() != ".parquet":
-            _check_batches(source)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            readable = with_known_zones(source, dict(columns), Path(folder) / "known.feather")
-            _convert_readable(source, readable, target, report)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
-        if (full := _FULL_DISK.search(str(error))) is not None:
-            raise OSError(int(full[1]), os.strerror(int(full[1])), str(target)) from error
-        raise _unreadable(source, error) from error
-
-
-def _convert_readable(source: Path, readable: Path, target: Path, report: Progress) -> None:
-    scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if readable.suffix.lower() == ".parquet" else pl.scan_ipc
-    rows = scan(readable, glob=False, hive_partitioning=False).with_columns(
-        (cs.categorical() | cs.enum() | cs.time() | cs.by_dtype(pl.Null)).cast(pl.String),
-        cs.decimal().cast(pl.Float64),
-        cs.date().cast(pl.Datetime("us")),
-    )
-    plain = rows.select(cs.numeric() | cs.boolean() | cs.datetime() | cs.string()).collect_schema()
-    for name, dtype in rows.collect_schema().items():
-        if name not in plain:
-            raise UserError(f"{source}, column {name}: values of type {dtype} cannot be used; save it without them")
-    if (total := rows.select(pl.len()).collect().item()) == 0:
-        raise UserError(f"{source} has columns but no rows")
-    report(0, total)
-    rows.sink_ipc(target, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
-    report(total, total)
-
-
-def _columnar_types(source: Path) -> list[tuple[str, pa.DataType]]:
-    # By pyarrow: polars fails in its own ways where names repeat.
-    try:
-        if source.suffix.lower() == ".parquet":
-            schema = pa.parquet.read_schema(source)
-        else:
-            schema = pa.ipc.open_file(pa.memory_map(str(source))).schema
-        return [(field.name, field.type) for field in schema]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(source, error) from error
-
-
-def _check_batches(source: Path) -> None:
-    # Threads of polars panic over a damaged file, and print where, before the error is caught.
-    with pa.memory_map(str(source)) as file:
-        reader = pa.ipc.open_file(file)
-        for number in range(reader.num_record_batches):
-            reader.get_batch(number).validate(full=True)
-
-
-def _unreadable(source: Path, error: BaseException) -> UserError:
-    form = "Parquet" if source.suffix.lower() == ".parquet" else "feather"
-    return UserError(f"{source} is not a readable {form} file ({_one_line(error)}); save it again")
-
-
-def _check_names(source: Path, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{source}, header: several columns are called {', '.join(twice[:3])}; rename them")
-
-
-def _one_line(error: BaseException | str) -> str:
-    return " ".join(str(error).split())[:200]

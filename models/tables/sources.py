@@ -9,9 +9,10 @@ from unfreeze.models.images.content import hash_files
 from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.files import column_names
 from unfreeze.models.tables.flights import FLIGHTS
 from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.reading import column_names, unknown_column
+from unfreeze.models.tables.reading import unknown_column
 
 
 def source_paths(data: TableDataSpec) -> list[str]:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables import reading
+from unfreeze.models.tables import reading, text_files
+from unfreeze.models.tables.files import column_names
 from unfreeze.models.tables.reading import (
-    column_names,
     column_types,
     count_up_to,
     open_table,
@@ -54,7 +54,7 @@ def test_each_column_gets_the_narrowest_type_that_fits_all_rows(tmp_path: Path) 
 def test_a_surprise_far_behind_the_first_block_makes_the_column_text_and_says_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1 << 14)
     rows = "".join(f"0,{number}\n" for number in range(20_000)) + "a,0.5\n" + "0,1\n" * 10
     table = read(tmp_path, "StateHoliday,value\n" + rows)
     assert len(table["StateHoliday"].chunks) > 3
@@ -81,7 +81,7 @@ def test_a_surprise_far_behind_the_first_block_makes_the_column_text_and_says_wh
 def test_digits_of_one_length_with_leading_zeros_are_a_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str], wanted: str
 ) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 16)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 16)
     table = read(tmp_path, "code,other\n" + "".join(f"{value},1\n" for value in values * 5))
     assert types(table) == [wanted, "int64"]
     if wanted == "string":
@@ -209,7 +209,7 @@ def test_names_of_columns_are_read_without_rows(tmp_path: Path, suffix: str) -> 
 
 
 def test_a_quote_that_is_never_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1 << 14)
     with pytest.raises(UserError, match="quote is never closed"):
         read(tmp_path, 'a,b\n1,"x\n' + "1,2\n" * 10_000)
 
