@@ -1,7 +1,7 @@
 """How new data differ from those that a model was trained on: tables column by column, images by light and content.
 
 The measure for shares is the population stability index (PSI), with its rule of thumb: below 0.1 stable, below 0.25
-moderate, else large. Few rows give a PSI that size by chance alone, so a verdict also needs a significant difference.
+moderate, else large. Few rows give a PSI that size by chance alone: without a significant difference it is unclear.
 """
 
 from collections.abc import Sequence, Sized
@@ -30,8 +30,10 @@ FEWEST_ALIKE = 5
 RARE = "(rare)"
 COMMONEST = 50
 """Values of a category that are counted one by one."""
-SHIFT = "shift"
-"""Key of the table of how validation rows differ from training rows."""
+SHIFTS = {"valid": "shift", "test": "test-shift"}
+"""Split -> key of the table of how its rows differ from the training rows."""
+UNCLEAR = "unclear"
+"""Verdict on a difference that is large enough to matter, and that so few rows show by chance as well."""
 IMAGE_STATISTICS = ("brightness", "contrast", "saturation")
 FEWEST_ROWS = 8
 """Below this, feature spaces are not compared."""
@@ -67,9 +69,11 @@ def population_stability(reference: Values, current: Values, floor: float = _FLO
 
 
 def stability_verdict(psi: float, p_value: float = 0.0) -> str:
-    """The rule of thumb in a word, ``stable``, ``moderate`` or ``large``; ``stable`` if not significant."""
-    if psi < MODERATE_PSI or p_value > SIGNIFICANCE:
+    """The rule of thumb in a word, ``stable``, ``moderate`` or ``large``; `UNCLEAR` if not significant."""
+    if psi < MODERATE_PSI:
         return "stable"
+    if p_value > SIGNIFICANCE:
+        return UNCLEAR
     return "moderate" if psi < LARGE_PSI else "large"
 
 
@@ -270,11 +274,13 @@ def feature_distance(reference: np.ndarray, current: np.ndarray, seed: int = 0) 
 
 
 def ratio_verdict(ratio: float, chance: float = 1.0) -> str:
-    """``stable`` (also up to `chance`), ``moderate``, ``large``, or ``unknown`` where there is no ratio."""
+    """``stable``, ``moderate``, ``large``, `UNCLEAR` up to `chance`, or ``unknown`` where there is no ratio."""
     if np.isnan(ratio):
         return "unknown"
-    if ratio < MODERATE_RATIO or ratio <= chance:
+    if ratio < MODERATE_RATIO:
         return "stable"
+    if ratio <= chance:
+        return UNCLEAR
     return "moderate" if ratio < LARGE_RATIO else "large"
 
 
@@ -288,7 +294,7 @@ class ImageSample:
 
 
 def shown_shift(report: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows of a drift report that say something, those that differ most first, for a table of `SHIFT`."""
+    """Rows of a drift report that say something, those that differ most first, for a table of `SHIFTS`."""
     known = report[report["verdict"] != "unknown"].dropna(axis=1, how="all")
     ordered = known.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
     rows = ordered.round(4).to_dict("records")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from unfreeze.models.drift import LARGE_PSI
 from unfreeze.models.findings import Gain
 from unfreeze.models.search import LOWER_IS_BETTER
 
@@ -18,6 +19,7 @@ MOST_WRONG_LABELS = 0.03
 """Share of validation rows that may seem labelled wrong."""
 FEWEST_WRONG_LABELS = 5
 MOST_NAMED = 5
+SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
 SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
 
 
@@ -48,9 +50,10 @@ class Training:
         What was noticed about the data.
     label_errors
         Validation rows that seem labelled wrong.
-    drift, shift
-        Rows of a drift report, against the champion's data and of validation against training rows: ``what`` or
-        ``column``, and ``verdict``.
+    drift
+        Rows of a drift report against the champion's data: ``what`` or ``column``, ``psi`` and ``verdict``.
+    shift
+        Split -> the same of its rows against the training rows.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class Training:
     notices: Sequence[str] = ()
     label_errors: int = 0
     drift: Sequence[Mapping[str, Any]] = ()
-    shift: Sequence[Mapping[str, Any]] = ()
+    shift: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 class Headline(NamedTuple):
@@ -208,19 +211,24 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
 
 
 def _of_drift(training: Training) -> list[Suspicion]:
-    found = []
-    for rows, text in (
-        (training.drift, "The data moved away from what the champion was trained on"),
-        (training.shift, "Validation rows are unlike training rows"),
-    ):
-        names = [str(row.get("what", row.get("column"))) for row in rows if row.get("verdict") == "large"]
-        if names:
-            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            found.append(Suspicion(f"{text}: {', '.join(names[:MOST_NAMED])}{more}."))
-    return found
+    found = [_unlike("The data are unlike those that the champion was trained on", training.drift)]
+    for split, rows in training.shift.items():
+        found.append(_unlike(f"The {SECTION_NAMES[split]} rows are unlike the training rows", rows))
+    return [each for each in found if each is not None]
 
 
-SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
+def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
+    """What of a drift report is a large difference, with its population stability index (PSI)."""
+    rows = [row for row in report if row.get("verdict") == "large"]
+    if not rows:
+        return None
+    named = []
+    for row in rows[:MOST_NAMED]:
+        psi = row.get("psi")
+        size = "" if psi is None else f" (PSI {number(psi)}, large from {LARGE_PSI})"
+        named.append(f"{row.get('what', row.get('column'))}{size}")
+    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+    return Suspicion(f"{text}: {', '.join(named)}{more}.")
 
 
 def named(metric: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import SHIFT, ImageSample, image_drift, image_statistics, shown_shift
+from unfreeze.models.drift import SHIFTS, ImageSample, image_drift, image_statistics, shown_shift
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.activations import View, precompute
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
@@ -25,7 +25,7 @@ from unfreeze.models.images.distance import describe_distance, read_distance, wi
 from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
-from unfreeze.models.images.index import CONTRADICTION, Index
+from unfreeze.models.images.index import CONTRADICTION, COPY, Index
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
 from unfreeze.models.plots import plot_images
@@ -39,6 +39,7 @@ from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training.suggestions import LrPrior
 from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
+from unfreeze.models.verdict import SECTION_NAMES
 from unfreeze.models.workspace import Workspace
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
@@ -206,6 +207,13 @@ class ImageData(TrainingData):
                 f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones, or set data.labels to "
                 "multiple if images in class folders have several labels"
             )
+        for split in ("valid", "test"):
+            copies = [row for row in rejected if row["split"] == split and row["reason"].startswith(COPY)]
+            if copies:
+                found.notices.append(
+                    f"warning: {len(copies):,} {SECTION_NAMES[split]} images are left out because they are byte for byte "
+                    f"those of another split, such as {copies[0]['path']}: {copies[0]['reason']}"
+                )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""
         found.lines.append(
@@ -217,8 +225,10 @@ class ImageData(TrainingData):
             found.metrics["data/distance"] = self.distance
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
-        shift = image_drift(*(self._sample(split) for split in ("train", "valid")))
-        found.table(SHIFT, "Validation images against training images", shown_shift(shift))
+        trained = self._sample("train")
+        for split in self._judged_splits():
+            shift = shown_shift(image_drift(trained, self._sample(split)))
+            found.table(SHIFTS[split], f"{SECTION_NAMES[split].capitalize()} images against training images", shift)
         summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found

@@ -31,10 +31,12 @@ def _rows_schema(target: pa.DataType) -> pa.Schema:
     return pa.schema({**texts, "width": _INT, "height": _INT, "bytes": pa.int64()})
 
 
-_REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("reason", _TEXT)])
+_REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("split", _TEXT), ("reason", _TEXT)])
 
 CONTRADICTION = "contradiction:"
 """How the reason begins why an image with two labels is rejected."""
+COPY = "the same image is in"
+"""How the reason begins why an image on two sides of a split is rejected on one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Index:
     """path, label, target (int32, position of the label in `classes`; of several labels uint8, L of 0 or 1), split
     (train, valid or test), content (hash), width and height (as displayed), bytes."""
     rejected: pa.Table
-    """path, label and reason of every file that is not used."""
+    """path, label, split (where the source has one) and reason of every file that is not used."""
     classes: tuple[str, ...]
     """Labels in sorted order."""
     digest: str
@@ -190,7 +192,7 @@ def build_index(
         row = {"path": str(path), "label": label, "target": target, "split": side}
         rows.append({**row, "content": image.content, **image.verdict._asdict()})
     rejected = [
-        {"path": str(image.file.path), "label": image.file.label, "reason": image.verdict}
+        {"path": str(image.file.path), "label": image.file.label, "split": image.file.split, "reason": image.verdict}
         for image in images
         if not image.is_kept
     ]
@@ -274,7 +276,7 @@ def _reject_leaks(images: list[_Image]) -> None:
             if image.file.split == side:
                 place, name = seen.setdefault(image.content, (side or "train", image.file.path.name))
                 if place != (side or "train"):
-                    image.verdict = f"the same image is in {place} as {name}"
+                    image.verdict = f"{COPY} {place} as {name}"
 
 
 def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: bool) -> None:

@@ -41,7 +41,7 @@ from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 """Raise it when the same files would give another index; it is part of the key."""
 _LABELS = {True: "any number of labels", False: "one label"}
 _TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}

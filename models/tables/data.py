@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import SHIFT, distributions_of, shown_shift, table_drift
+from unfreeze.models.drift import SHIFTS, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
@@ -31,6 +31,7 @@ from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
+from unfreeze.models.verdict import SECTION_NAMES
 
 SAMPLED = 2000  # rows whose distributions are kept
 
@@ -115,9 +116,13 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
-        shift = table_drift(self.sample(self.rows["train"]), self.sample(self.rows["valid"]))
-        # Dates differ by design where the last days validate.
-        found.table(SHIFT, "Validation rows against training rows", shown_shift(shift[shift["kind"] != "date"]))
+        trained = self.sample(self.rows["train"])
+        for split, key in SHIFTS.items():
+            if len(self.rows[split]):
+                shift = table_drift(trained, self.sample(self.rows[split]))
+                # Dates differ by design where the last days are held out.
+                shown = shown_shift(shift[shift["kind"] != "date"])
+                found.table(key, f"{SECTION_NAMES[split].capitalize()} rows against training rows", shown)
         found.lines += plan(self.params, len(self.rows["train"]))
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")

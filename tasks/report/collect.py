@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.drift import SHIFT
+from unfreeze.models.drift import SHIFTS
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Chart, Gain
 from unfreeze.models.modality import modality_from, training_from
@@ -84,7 +84,7 @@ def collect(run_id: str) -> Report:
         notices=[notice for part in parts.values() for notice in part.notices],
         label_errors=errors[0] if errors else 0,
         drift=_rows(parts, "drift"),
-        shift=_rows(parts, SHIFT),
+        shift={split: _rows(parts, key) for split, key in SHIFTS.items()},
     )
     version = version_of_run(run_id)
     model = None

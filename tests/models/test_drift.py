@@ -72,9 +72,11 @@ def test_an_empty_bin_counts_as_the_floor() -> None:
 
 @pytest.mark.parametrize(
     ("psi", "p_value", "verdict"),
-    [(0.09, 0, "stable"), (0.1, 0, "moderate"), (0.25, 0, "large"), (0.3, 0.02, "stable"), (0.3, 0.01, "large")],
+    [(0.09, 0, "stable"), (0.1, 0, "moderate"), (0.25, 0, "large"), (0.3, 0.02, "unclear"), (0.3, 0.01, "large")],
 )
-def test_the_verdict_is_the_rule_of_thumb_if_significant(psi: float, p_value: float, verdict: str) -> None:
+def test_the_verdict_is_the_rule_of_thumb_and_unclear_if_not_significant(
+    psi: float, p_value: float, verdict: str
+) -> None:
     assert stability_verdict(psi, p_value) == verdict
 
 
@@ -148,11 +150,12 @@ def test_a_value_that_most_rows_have_is_told_from_smaller_ones() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rows", [(60, 40), (1000, 100), (3000, 3000)])
-def test_a_shuffled_table_is_stable(seed: int, rows: tuple[int, int]) -> None:
+def test_a_shuffled_table_has_not_moved(seed: int, rows: tuple[int, int]) -> None:
     # Of a hundred columns about one is expected to be taken for drift: these seeds have none.
     frame = table(sum(rows), seed)
     found = table_drift(frame.head(rows[0]), frame.tail(rows[1]))
-    assert set(found["verdict"]) == {"stable"}
+    assert set(found["verdict"]) <= {"stable", "unclear"}
+    assert set(found.loc[found["psi"] >= 0.1, "verdict"]) <= {"unclear"}
     assert found["psi"].is_monotonic_decreasing
     assert sorted(found["column"]) == sorted(frame.columns)
 
@@ -164,7 +167,8 @@ def test_few_columns_without_drift_are_taken_for_drift() -> None:
     for columns in (frame, categories):
         found = table_drift(columns.head(100), columns.tail(50))
         assert (found["psi"] > 0.1).mean() > 0.5  # what the rule of thumb alone would say
-        assert (found["verdict"] != "stable").mean() < 0.05
+        assert found["verdict"].isin(["moderate", "large"]).mean() < 0.05
+        assert (found.loc[found["psi"] > 0.1, "verdict"] != "stable").all()
 
 
 def test_what_moved_is_found_and_the_rest_is_stable() -> None:

@@ -60,8 +60,9 @@ def test_what_is_suspicious_is_said_with_its_number():
     assert texts(metrics=by_chance) == ""
     assert "not sure enough" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 0.5})
     assert "8.0% of the validation rows seem labelled wrong" in texts(label_errors=20)
-    assert "moved away" in texts(drift=[{"what": "brightness", "verdict": "large"}])
-    assert "unlike training rows: brightness" in texts(shift=[{"what": "brightness", "verdict": "large"}])
+    assert "unlike those that the champion was trained on: feature space." in texts(
+        drift=[{"what": "feature space", "verdict": "large"}]
+    )
     over_fitted = [{"name": "full", "train_loss": 0.01, "metrics": {"loss": 0.3}}]
     assert "Over-fitted" in texts(stages=over_fitted)
     assert "the same image has another label" in texts(notices=["warning: the same image has another label"])
@@ -70,6 +71,17 @@ def test_what_is_suspicious_is_said_with_its_number():
 def test_a_test_that_is_clearly_worse_than_the_validation_is_noticed():
     metrics = {**METRICS, "test/accuracy": 0.7, "test/accuracy_low": 0.6, "test/accuracy_high": 0.8}
     assert "clearly worse on the test rows" in texts(metrics=metrics)
+
+
+@pytest.mark.parametrize(("split", "rows"), [("valid", "validation rows"), ("test", "test rows")])
+def test_a_split_that_is_unlike_the_training_rows_is_named_with_the_size_of_the_difference(split, rows):
+    shift = {split: [{"what": "brightness", "psi": 0.76, "verdict": "large"}, {"what": "contrast", "psi": 0.4}]}
+    assert texts(shift=shift) == f"The {rows} are unlike the training rows: brightness (PSI 0.760, large from 0.25)."
+
+
+@pytest.mark.parametrize("verdict", ["stable", "moderate", "unclear", "unknown"])
+def test_a_difference_that_is_not_shown_to_be_large_raises_no_suspicion(verdict):
+    assert texts(shift={"test": [{"what": "brightness", "psi": 0.4, "verdict": verdict}]}) == ""
 
 
 def test_numbers_are_shown_with_the_digits_that_matter():

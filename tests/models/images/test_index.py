@@ -144,6 +144,7 @@ def test_a_split_of_the_source_is_kept_and_its_leaks_rejected(tmp_path):
     image(tmp_path / "valid/cat/leak.png", 0)
     index = indexed(tmp_path)
     assert reasons(index) == {"leak.png": "the same image is in train as 0.png"}
+    assert index.rejected["split"].to_pylist() == ["valid"]
     sides = [Path(path).parts[-3] for path in index.rows["path"].to_pylist()]
     assert sides == index.rows["split"].to_pylist()
     assert (len(index.train_rows()), len(index.valid_rows())) == (6, 4)
