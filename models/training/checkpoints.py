@@ -233,7 +233,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise ValueError("its content is not that of its checksum")
             found = position["format"]
             if found == FORMAT_VERSION and (wrong := _wrong_in(position)):
-                raise ValueError(f"its {wrong} is none")
+                raise ValueError(f"its {wrong} is invalid")
             if found == FORMAT_VERSION and written is None:
                 raise ValueError("it has no checksum")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -247,16 +247,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _wrong_in(position: Mapping[str, Any]) -> str | None:
-    """The first part of a position that is missing, or of another type than `capture` writes."""
-    whole, number, names = (int,), (int, float, NoneType), (list,)
+    """The first part of a position that is missing, of another type than `capture` writes, or a count below 0."""
+    counts, number, names = ("stage", "epoch", "step", "cycles_since_best", "averaged"), (int, float, NoneType), (list,)
     kinds: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("stage", "epoch", "step", "cycles_since_best", "averaged"), whole),
+        **dict.fromkeys(counts, (int,)),
         **dict.fromkeys(("best_loss", "kept_loss"), number),
         **dict.fromkeys(("groups", "base_lrs", "requires_grad"), names),
         "finished": (bool,),
         "initial": (dict,),
     }
-    return next((name for name, allowed in kinds.items() if not isinstance(position.get(name), allowed)), None)
+    wrong = (name for name, allowed in kinds.items() if not isinstance(position.get(name), allowed))
+    return next(wrong, None) or next((name for name in counts if position[name] < 0), None)
 
 
 def _checksum(position: str, tensors: State) -> str:

@@ -312,7 +312,13 @@ _CACHES = _KINDS_OF_FILES.flatmap(
 _OPENED = _KINDS_OF_FILES.flatmap(lambda what: st.tuples(st.just(what), _near(what)))
 
 KINDS = [
-    Kind("checkpoints", _CHECKPOINTS, run_checkpoint, share=4, found=[("sealed", [1], None), ("sealed", [1], ...)]),
+    Kind(
+        "checkpoints",
+        _CHECKPOINTS,
+        run_checkpoint,
+        share=4,
+        found=[("sealed", [1], None), ("sealed", [1], ...), ("sealed", [1], -1390903)],  # stages
+    ),
     Kind(
         "model folders",
         _MODELS,
