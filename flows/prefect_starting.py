@@ -3,20 +3,14 @@
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.processes import share_processors
 from unfreeze.tasks.machine.storage import storage_trouble
-from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
-from unfreeze.tasks.service.supervise import responds
-
-SECONDS_TO_ANSWER = 10.0
-"""A server that `unfreeze up` has to start again takes longer, but one that is busy does not."""
+from unfreeze.tasks.service.prefect_server import knows_a_server, require_prefect, start_embedded
 
 
 @contextmanager
@@ -37,8 +31,12 @@ def prefect_starting() -> Iterator[None]:
     # They tell of every attempt, the second with a traceback; we tell of an outage.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
+        from unfreeze.tasks.tracking.server import require_answer  # mlflow, which takes seconds
+
+        require_answer()
     if knows_a_server():
-        _require_answer()
+        require_prefect()
         yield
         return
     wait_for_server = start_embedded()
@@ -47,15 +45,3 @@ def prefect_starting() -> Iterator[None]:
         wait_for_server()
     except UserError as error:  # its log knows of a traceback, and the disk of its cause
         raise UserError(storage_trouble(error) or str(error)) from error
-
-
-def _require_answer() -> None:
-    """Raise `UserError` if there is no Prefect server at the address in the environment."""
-    api, end = os.environ.get("PREFECT_API_URL"), time.monotonic() + SECONDS_TO_ANSWER
-    while api and not responds(f"{api.rstrip('/')}/health"):
-        if time.monotonic() > end:
-            raise UserError(
-                f"Prefect at {masked(api)} does not answer; start its server, or correct PREFECT_API_URL, or unset it: "
-                "a command then starts a server of its own. A run needs Prefect to begin"
-            )
-        time.sleep(1)

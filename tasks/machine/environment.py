@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from filelock import FileLock
 
@@ -109,6 +110,7 @@ def set_defaults() -> None:
     Where `unfreeze up` runs, its servers are used, so that commands and pages show the same.
     """
     _hide_passwords()
+    keep_from_proxies("127.0.0.1", "localhost", "::1", socket.gethostname())
     service = live_service() or {}
     servers = {}
     if service.get("mlflow"):
@@ -141,6 +143,18 @@ def set_defaults() -> None:
         if name not in os.environ:
             os.environ[name] = value
             _SET_HERE.add(name)
+
+
+def keep_from_proxies(*hosts: str) -> None:
+    """Have requests to these hosts go through no proxy, here and in processes that are started from here.
+
+    A proxy cannot reach the servers of this machine. Both spellings are set, because libraries differ in which of two
+    they heed. Without a proxy in the environment nothing is: the system's own settings would be ignored for it.
+    """
+    proxies = getproxies_environment()
+    known = [name.strip() for name in proxies.pop("no", "").split(",") if name.strip()]
+    if proxies and "*" not in known:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*known, *hosts]))
 
 
 def _hide_passwords() -> None:

@@ -21,6 +21,7 @@ from unfreeze.tasks.machine.environment import (
     credentials,
     home,
     is_loopback,
+    keep_from_proxies,
     live_service,
     make_home,
     service_record,
@@ -36,7 +37,7 @@ from unfreeze.tasks.machine.processes import (
     this_process,
 )
 from unfreeze.tasks.service.leftovers import end_gone_runs
-from unfreeze.tasks.service.prefect_server import own_name, server_settings
+from unfreeze.tasks.service.prefect_server import own_name, require_prefect, server_settings
 from unfreeze.tasks.service.supervise import Part, now, responds, stop_process_tree
 
 SECONDS_TO_START = 120
@@ -82,10 +83,15 @@ class Stack:
         self.prefect = given_prefect or f"http://{host}:{ports[0]}/api"
         self.mlflow = given_mlflow or f"http://{host}:{ports[1]}"
         make_home()
+        keep_from_proxies(host)
         environment = self._environment({} if given_prefect else {"PREFECT_API_AUTH_STRING": credentials()})
         if given_prefect:
-            _require_server("Prefect", self.prefect, "PREFECT_API_URL")
-        else:
+            require_prefect()
+        if given_mlflow:
+            from unfreeze.tasks.tracking.server import require_answer  # mlflow, which takes seconds
+
+            require_answer()
+        if not given_prefect:
             # Credentials and a token, so that no other page can use those that the browser has saved.
             token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
             protected = {**environment, **server_settings(host, ports[0]), **token}
@@ -93,9 +99,7 @@ class Stack:
             flags = ("--host", self.settings.host, "--port", str(ports[0]))
             command = own_module("unfreeze.tasks.service.prefect_server", *flags)
             self._start("Prefect", command, protected, lambda: responds(f"{self.prefect}/health"))
-        if given_mlflow:
-            _require_server("MLflow", self.mlflow, "MLFLOW_TRACKING_URI")
-        else:
+        if not given_mlflow:
             # The address may hold a password, and everybody can read a command line.
             with_store = {**environment, "MLFLOW_BACKEND_STORE_URI": store}
             _require_free_port(self.settings.host, ports[1], "--mlflow_port")
@@ -243,11 +247,6 @@ def _refuse_second(report: Report) -> None:
             report(f"stopping {name} (process {process.pid}), which a service that was killed left behind")
             stop_process_tree(process.pid)
     (home() / SERVICE_RECORD).unlink(missing_ok=True)
-
-
-def _require_server(name: str, address: str, variable: str) -> None:
-    if not responds(f"{address}/health"):
-        raise UserError(f"{name} does not answer at {address}; start it, or unset {variable}")
 
 
 def _require_free_port(host: str, port: int, flag: str) -> None:

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+from sqlalchemy import NullPool, create_engine
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
@@ -47,14 +48,26 @@ COLUMN_WIDTHS = {
 # It logs a traceback of every error that it raises as well, such as those of a full disk.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-SECONDS_TO_ANSWER, SECONDS_TO_UNLOCK = 10.0, 60.0
+SECONDS_TO_ANSWER, SECONDS_TO_UNLOCK = 4.0, 30.0
 """How long a command tries to reach a server, and a local database that is locked, before it begins."""
 
 
+_answered: set[str] = set()
+"""Addresses of servers that answered this process once: an outage later on is waited for, see `tracking.delivering`."""
+
+
 def client() -> MlflowClient:
-    """A client of the tracking server in ``MLFLOW_TRACKING_URI``; a fresh SQLite store is set up once."""
+    """A client of the tracking server in ``MLFLOW_TRACKING_URI``; a fresh SQLite store is set up once.
+
+    Raises
+    ------
+    UserError
+        If a server has not answered this process yet, and does not now: MLflow alone would try for minutes.
+    """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
+    if uri.startswith(("http", "postgresql", "mysql")) and uri not in _answered:
+        require_answer()
     if not uri.startswith("sqlite"):
         return MlflowClient(uri)
     make_home()
@@ -66,36 +79,53 @@ def client() -> MlflowClient:
 def require_answer() -> None:
     """Raise `UserError` if MLflow does not answer: a run begins with an id that only MLflow can give.
 
-    A server has 10 s. Another process may hold a local database for longer: it is given a minute.
+    A server has 4 s. Another process may hold a local database for longer: it is given half a minute.
     """
     uri, began, told = os.environ["MLFLOW_TRACKING_URI"], time.monotonic(), False
-    if not uri.startswith("http") and (trouble := unreadable_database("mlflow.db")):
+    is_local = uri.startswith("sqlite")
+    if is_local and (trouble := unreadable_database("mlflow.db")):
         raise UserError(trouble)  # MLflow itself would try for minutes
     while True:
         try:
-            if uri.startswith("http"):
-                credentials = get_default_host_creds(uri)
-                http_request(credentials, "/health", "GET", max_retries=0, timeout=5, raise_on_status=False)
-            else:
-                client().search_experiments(max_results=1)
+            _ask(uri)
+            _answered.add(uri)
             return
         except Exception as error:  # of any library that takes part
-            reason = reason_of(error)
-            if not uri.startswith("http") and "locked" not in reason and (trouble := storage_trouble(error)):
+            reason = reason_of(_root(error))
+            if is_local and "locked" not in reason and (trouble := storage_trouble(error)):
                 raise UserError(trouble) from error  # waiting does not mend it
-        seconds = SECONDS_TO_ANSWER if uri.startswith("http") else SECONDS_TO_UNLOCK
-        if time.monotonic() - began > seconds / 2:
+        if time.monotonic() - began > (SECONDS_TO_UNLOCK if is_local else SECONDS_TO_ANSWER):
             raise UserError(
                 f"MLflow at {tracking_store()} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI to one "
                 "that runs: a run needs it to begin, and only then"
             )
-        if not told:
-            log_notice(f"MLflow at {tracking_store()} does not answer ({reason}); trying for {seconds:.0f} s")
+        if is_local and not told:
+            log_notice(f"MLflow at {tracking_store()} does not answer ({reason}); trying for {SECONDS_TO_UNLOCK:.0f} s")
             told = True
         time.sleep(1)
 
 
-def reason_of(error: Exception) -> str:
+def _ask(uri: str) -> None:
+    """Ask whatever is at a tracking URI for an answer, once; raises whatever its library does."""
+    if uri.startswith("http"):
+        credentials = get_default_host_creds(uri)
+        http_request(credentials, "/health", "GET", max_retries=0, timeout=SECONDS_TO_ANSWER, raise_on_status=False)
+    elif uri.startswith(("postgresql", "mysql")):
+        kinds = ("connect_timeout", "read_timeout") if uri.startswith("mysql") else ("connect_timeout",)
+        engine = create_engine(uri, connect_args=dict.fromkeys(kinds, int(SECONDS_TO_ANSWER)), poolclass=NullPool)
+        engine.connect().close()
+    else:
+        client().search_experiments(max_results=1)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that an error began with: the libraries in between say less in more words."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
+
+
+def reason_of(error: BaseException) -> str:
     """What an error says, in one line."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
