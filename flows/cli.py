@@ -25,13 +25,19 @@ from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.strict_json import to_json
 from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.machine.servers import require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble
+
+NEED_NO_SERVER = {"add-datepart", "clean", "explain", "look", "plan", "status", "summary"}
+"""Commands that never ask MLflow, or only for some arguments, or that say themselves which servers are down."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 done, 1 failed, 2 wrong input, 130 stopped."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
+        if options.command not in NEED_NO_SERVER:
+            require_mlflow()
         status: int = options.run(options)
     except UserError as error:
         print(f"unfreeze: {error}", file=sys.stderr)

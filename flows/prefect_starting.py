@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.processes import share_processors
+from unfreeze.tasks.machine.servers import require_mlflow, require_prefect
 from unfreeze.tasks.machine.storage import storage_trouble
-from unfreeze.tasks.service.prefect_server import knows_a_server, require_prefect, start_embedded
+from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
 
 @contextmanager
@@ -31,10 +32,7 @@ def prefect_starting() -> Iterator[None]:
     # They tell of every attempt, the second with a traceback; we tell of an outage.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    if os.environ["MLFLOW_TRACKING_URI"].startswith("http"):
-        from unfreeze.tasks.tracking.server import require_answer  # mlflow, which takes seconds
-
-        require_answer()
+    require_mlflow()
     if knows_a_server():
         require_prefect()
         yield

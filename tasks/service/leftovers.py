@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
+from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.prefect_server import EMBEDDED, knows_a_server, start_embedded
-from unfreeze.tasks.service.supervise import responds
 
 ATTEMPTS, SECONDS_BETWEEN = 40, 15
 

@@ -6,10 +6,10 @@ from typing import Any
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import live_service, tracking_store
+from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.health import health
 from unfreeze.tasks.service.leftovers import end_gone_runs
-from unfreeze.tasks.service.supervise import responds
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import models_page, runs_page
 

@@ -18,11 +18,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from unfreeze.models.addresses import masked
-from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import credentials, home, make_home
 from unfreeze.tasks.machine.processes import own_module
-from unfreeze.tasks.service.supervise import SECONDS_TO_ANSWER, responds, wait_for
+from unfreeze.tasks.machine.servers import responds
+from unfreeze.tasks.service.supervise import wait_for
 
 SECONDS_TO_START = 180
 EMBEDDED = "UNFREEZE_EMBEDDED_PREFECT"
@@ -58,18 +57,6 @@ def knows_a_server() -> bool:
     """Whether this process has a Prefect server already, by its environment or by Prefect's own settings."""
     settings = sys.modules.get("prefect.settings")  # not imported for this: it takes seconds
     return bool(os.environ.get("PREFECT_API_URL") or (settings is not None and settings.PREFECT_API_URL.value()))
-
-
-def require_prefect() -> None:
-    """Raise `UserError` if there is no Prefect server at the address in the environment."""
-    api, end = os.environ.get("PREFECT_API_URL"), time.monotonic() + SECONDS_TO_ANSWER
-    while api and not responds(f"{api.rstrip('/')}/health"):
-        if time.monotonic() > end:
-            raise UserError(
-                f"Prefect at {masked(api)} does not answer; start its server, or correct PREFECT_API_URL, or unset it: "
-                "a command then starts a server of its own. A run needs Prefect to begin"
-            )
-        time.sleep(1)
 
 
 def start_embedded() -> Callable[[], None]:

@@ -36,9 +36,10 @@ from unfreeze.tasks.machine.processes import (
     process_of,
     this_process,
 )
+from unfreeze.tasks.machine.servers import require_mlflow, require_prefect, responds
 from unfreeze.tasks.service.leftovers import end_gone_runs
-from unfreeze.tasks.service.prefect_server import own_name, require_prefect, server_settings
-from unfreeze.tasks.service.supervise import Part, now, responds, stop_process_tree
+from unfreeze.tasks.service.prefect_server import own_name, server_settings
+from unfreeze.tasks.service.supervise import Part, now, stop_process_tree
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
@@ -88,9 +89,7 @@ class Stack:
         if given_prefect:
             require_prefect()
         if given_mlflow:
-            from unfreeze.tasks.tracking.server import require_answer  # mlflow, which takes seconds
-
-            require_answer()
+            require_mlflow()
         if not given_prefect:
             # Credentials and a token, so that no other page can use those that the browser has saved.
             token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}

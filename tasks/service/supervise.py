@@ -5,20 +5,15 @@ import os
 import signal
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.environment import is_loopback
 
-SECONDS_TO_ANSWER = 4.0
-"""Within which a server is expected to answer, also one that is busy."""
 SECONDS_TO_STOP = 15
 """A part that has not ended by then is killed."""
 SOON = 20
@@ -115,17 +110,6 @@ def wait_for(
         if time.monotonic() > deadline:
             raise UserError(f"{name} does not answer after {seconds:.0f} s; see {log}")
         time.sleep(0.1)
-
-
-def responds(address: str) -> bool:
-    """Whether a GET is answered with success."""
-    try:
-        # urllib asks a proxy for [::1] whatever NO_PROXY says.
-        without_proxy = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(address).hostname or "") else []
-        with urllib.request.build_opener(*without_proxy).open(address, timeout=SECONDS_TO_ANSWER) as answer:
-            return bool(200 <= answer.status < 300)
-    except (OSError, ValueError):
-        return False
 
 
 def now() -> str:

@@ -13,13 +13,12 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.names import folder_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
+from unfreeze.tasks.machine.servers import SECONDS_TO_ANSWER, no_mlflow, require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
 from unfreeze.tasks.prefect_run.notices import log_notice
 
@@ -48,8 +47,8 @@ COLUMN_WIDTHS = {
 # It logs a traceback of every error that it raises as well, such as those of a full disk.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-SECONDS_TO_ANSWER, SECONDS_TO_UNLOCK = 4.0, 30.0
-"""How long a command tries to reach a server, and a local database that is locked, before it begins."""
+SECONDS_TO_UNLOCK = 30.0
+"""How long a command waits for a local database that is locked, before it begins."""
 
 
 _answered: set[str] = set()
@@ -66,9 +65,9 @@ def client() -> MlflowClient:
     """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
-    if uri.startswith(("http", "postgresql", "mysql")) and uri not in _answered:
-        require_answer()
     if not uri.startswith("sqlite"):
+        if uri not in _answered:
+            require_answer()
         return MlflowClient(uri)
     make_home()
     # Processes that create one SQLite store at the same moment fail, so they go one by one.
@@ -81,13 +80,17 @@ def require_answer() -> None:
 
     A server has 4 s. Another process may hold a local database for longer: it is given half a minute.
     """
+    require_mlflow()
     uri, began, told = os.environ["MLFLOW_TRACKING_URI"], time.monotonic(), False
     is_local = uri.startswith("sqlite")
     if is_local and (trouble := unreadable_database("mlflow.db")):
         raise UserError(trouble)  # MLflow itself would try for minutes
     while True:
         try:
-            _ask(uri)
+            if is_local:
+                client().search_experiments(max_results=1)
+            elif uri.startswith(("postgresql", "mysql")):
+                _connect(uri)
             _answered.add(uri)
             return
         except Exception as error:  # of any library that takes part
@@ -95,27 +98,18 @@ def require_answer() -> None:
             if is_local and "locked" not in reason and (trouble := storage_trouble(error)):
                 raise UserError(trouble) from error  # waiting does not mend it
         if time.monotonic() - began > (SECONDS_TO_UNLOCK if is_local else SECONDS_TO_ANSWER):
-            raise UserError(
-                f"MLflow at {tracking_store()} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI to one "
-                "that runs: a run needs it to begin, and only then"
-            )
+            raise no_mlflow(reason)
         if is_local and not told:
             log_notice(f"MLflow at {tracking_store()} does not answer ({reason}); trying for {SECONDS_TO_UNLOCK:.0f} s")
             told = True
         time.sleep(1)
 
 
-def _ask(uri: str) -> None:
-    """Ask whatever is at a tracking URI for an answer, once; raises whatever its library does."""
-    if uri.startswith("http"):
-        credentials = get_default_host_creds(uri)
-        http_request(credentials, "/health", "GET", max_retries=0, timeout=SECONDS_TO_ANSWER, raise_on_status=False)
-    elif uri.startswith(("postgresql", "mysql")):
-        kinds = ("connect_timeout", "read_timeout") if uri.startswith("mysql") else ("connect_timeout",)
-        engine = create_engine(uri, connect_args=dict.fromkeys(kinds, int(SECONDS_TO_ANSWER)), poolclass=NullPool)
-        engine.connect().close()
-    else:
-        client().search_experiments(max_results=1)
+def _connect(uri: str) -> None:
+    """Connect to a database server once: MLflow alone would try for minutes."""
+    limits = ("connect_timeout", "read_timeout") if uri.startswith("mysql") else ("connect_timeout",)
+    arguments = dict.fromkeys(limits, int(SECONDS_TO_ANSWER))
+    create_engine(uri, connect_args=arguments, poolclass=NullPool).connect().close()
 
 
 def _root(error: BaseException) -> BaseException:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,9 +21,8 @@ from websockets.uri import parse_uri
 
 from tests.flows.tiny import tiny_table, write_sales
 from unfreeze.flows.cli import main
-from unfreeze.tasks.machine import environment
-from unfreeze.tasks.service import prefect_server
-from unfreeze.tasks.service.supervise import responds
+from unfreeze.tasks.machine import environment, servers
+from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.tracking import server
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -130,7 +130,7 @@ def test_an_environment_without_a_proxy_or_with_one_for_nothing_stays_as_it_is(
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """Less of it, for servers that are known not to answer."""
-    for module in (server, prefect_server, sys.modules["unfreeze.tasks.service.supervise"]):
+    for module in (servers, server):
         monkeypatch.setattr(module, "SECONDS_TO_ANSWER", 0.1)
     return 0.1
 
@@ -187,7 +187,8 @@ def test_a_tracking_server_or_database_that_cannot_be_reached_is_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(server, "SECONDS_TO_ANSWER", 1.0)
+    for module in (servers, server):
+        monkeypatch.setattr(module, "SECONDS_TO_ANSWER", 1.0)
     port = silent.getsockname()[1]
     if trouble == "refuses":
         with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -226,3 +227,20 @@ def test_a_command_says_within_ten_seconds_that_a_server_is_silent(
     assert time.monotonic() - began < 10
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_where_another_protocol_is_spoken_is_a_line(
+    own_home: Path, patience: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def greet(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                with listening.accept()[0] as connection:
+                    connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+                    connection.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=greet, args=[listening], daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        assert "SSH-2.0" in _line(capsys, ["runs"])
+        listening.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,71 @@
+"""Servers that the environment names: whether they answer, asked before anything heavy is imported."""
+
+import os
+import ssl
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+from unfreeze.models.addresses import masked
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.environment import is_loopback, tracking_store
+
+SECONDS_TO_ANSWER = 4.0
+"""Within which a server is expected to answer, also one that is busy."""
+
+
+def responds(address: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        return 200 <= _status(address) < 300
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+def require_prefect() -> None:
+    """Raise `UserError` if there is no Prefect server at ``PREFECT_API_URL``."""
+    api, end = os.environ.get("PREFECT_API_URL"), time.monotonic() + SECONDS_TO_ANSWER
+    while api and not responds(f"{api.rstrip('/')}/health"):
+        if time.monotonic() > end:
+            raise UserError(
+                f"Prefect at {masked(api)} does not answer; start its server, or correct PREFECT_API_URL, or unset it: "
+                "a command then starts a server of its own. A run needs Prefect to begin"
+            )
+        time.sleep(1)
+
+
+def require_mlflow() -> None:
+    """Raise `UserError` if ``MLFLOW_TRACKING_URI`` is the address of a server, and nothing there answers."""
+    uri, end = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + SECONDS_TO_ANSWER
+    while uri.startswith("http"):
+        try:
+            _status(f"{uri.rstrip('/')}/health")
+            return
+        except (OSError, ValueError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return  # something answers; MLflow's own settings say which certificates are good
+        if time.monotonic() > end:
+            raise no_mlflow(reason)
+        time.sleep(1)
+
+
+def no_mlflow(reason: object) -> UserError:
+    """The error of a command that cannot reach MLflow."""
+    return UserError(
+        f"MLflow at {tracking_store()} does not answer ({' '.join(str(reason).split())}); start it, or set MLFLOW_TRACKING_URI to one that "
+        "runs: a run needs it to begin, and only then"
+    )
+
+
+def _status(address: str) -> int:
+    """Of the answer to a GET; raises OSError, ValueError or HTTPException if there is none."""
+    # urllib asks a proxy for [::1] whatever NO_PROXY says.
+    without_proxy = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(address).hostname or "") else []
+    try:
+        with urllib.request.build_opener(*without_proxy).open(address, timeout=SECONDS_TO_ANSWER) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as answer:
+        return answer.code
