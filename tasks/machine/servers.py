@@ -54,8 +54,9 @@ def require_mlflow() -> None:
 
 def no_mlflow(reason: object) -> UserError:
     """The error of a command that cannot reach MLflow."""
+    in_a_line = " ".join(str(reason).split())
     return UserError(
-        f"MLflow at {tracking_store()} does not answer ({' '.join(str(reason).split())}); start it, or set MLFLOW_TRACKING_URI to one that "
+        f"MLflow at {tracking_store()} does not answer ({in_a_line}); start it, or set MLFLOW_TRACKING_URI to one that "
         "runs: a run needs it to begin, and only then"
     )
 
