@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, binom, bootstrap, norm, t as student
+from scipy.stats import DegenerateDataWarning, binom, bootstrap
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.intervals import expansion
 from unfreeze.models.search import LOWER_IS_BETTER
+from unfreeze.models.shares import paired_interval
 from unfreeze.models.specs.retrain import PromotionSpec
 from unfreeze.models.training.metrics import VALUE_METRICS
 
@@ -32,7 +34,8 @@ class Comparison:
     improvement
         Their difference, positive where the challenger is better, whatever the metric's direction.
     low, high
-        95 % interval of the improvement, by paired bootstrap.
+        95 % interval of the improvement: of an accuracy that of the paired shares (see `paired_interval`), of other
+        metrics and of blocks by paired bootstrap.
     p_value
         Probability of an improvement at least this large if there were none; NaN where the metric is.
     test
@@ -108,9 +111,13 @@ def compare_classes(
     def gains(way: np.ndarray | None) -> np.ndarray:
         return -_resampled("mae", *shares, seed, way)
 
-    low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
-    if not margin and not len(blocks):
-        p_value, test = mcnemar(int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())), "McNemar"
+    gained, lost = int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())
+    if margin or len(blocks):
+        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
+    else:
+        p_value, test = mcnemar(gained, lost), "McNemar"
+    if not len(blocks):
+        low, high = paired_interval(gained, lost, len(rows))
     before, now = (float(each.mean()) for each in right)
     classes = [{str(name): value for name, value in row.items()} for row in by_class.reset_index().to_dict("records")]
     return Comparison("accuracy", before, now, improvement, low, high, p_value, test, len(rows), classes)
@@ -209,12 +216,7 @@ def bootstrapped(
     length = min(len(each) for each in ways)
     resampled = improvement + sum((each[:length] - each[:length].mean() for each in ways), np.zeros(length))
     fewest = min(len(np.unique(way)) for way in blocks)
-    # Of few blocks a resample varies too little: its deviations are stretched to those of Student's distribution
-    # (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile intervals).
-    stretch = (
-        np.sqrt(fewest / (fewest - 1)) * student.ppf(0.975, fewest - 1) / norm.ppf(0.975) if fewest > 1 else np.inf
-    )
-    resampled = improvement + (resampled - improvement) * stretch
+    resampled = improvement + (resampled - improvement) * expansion(fewest)
     name = f"paired bootstrap of {fewest:,} blocks"
     return *_interval(resampled, improvement), _p_value(resampled, margin), name
 

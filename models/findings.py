@@ -21,6 +21,8 @@ class Gain(NamedTuple):
         95 % interval of the improvement, which is positive where `after` is better, whatever the metric's direction.
     rows
         How many rows both predicted.
+    split
+        Which rows those are: ``valid`` or ``test``.
     """
 
     what: str
@@ -31,6 +33,7 @@ class Gain(NamedTuple):
     low: float
     high: float
     rows: int
+    split: str = "valid"
 
 
 class Chart(NamedTuple):

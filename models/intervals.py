@@ -1,4 +1,4 @@
-"""How sure a metric, or a difference of two models, is: percentile intervals of the bootstrap over rows.
+"""How sure a metric, or a difference of two models, is: exact intervals of shares, else the bootstrap over rows.
 
 After Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
 """
@@ -6,44 +6,56 @@ After Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from scipy.stats import norm, t as student
 
 from unfreeze.models.findings import Gain
 from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.training.metrics import Metric
+from unfreeze.models.shares import OUTSIDE, ShareOfRows, paired_interval, share_interval
+from unfreeze.models.training.label_metrics import LABEL_METRICS
+from unfreeze.models.training.metrics import CLASS_METRICS, VALUE_METRICS, Metric
 
 RESAMPLES, MOST_DRAWN = 500, 20_000_000
 """Resamples, and rows drawn in all of them together, which make fewer resamples of many rows."""
 FEWEST = 50
+AT_MOST_1 = {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS} - LOWER_IS_BETTER
+"""Metrics that are 1 where every row is right."""
 
 
 def intervals(
     metrics: Mapping[str, Metric],
     predictions: np.ndarray,
     actual: np.ndarray,
-    level: float = 0.95,
     blocks: np.ndarray | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Interval of every metric; rows are taken to be independent, or those of different `blocks`.
+    """95 % interval of every metric; rows are taken to be independent, or those of different `blocks`.
 
     Parameters
     ----------
     metrics
         Functions of predictions (N, ...) and actual targets (N, ...).
-    level
-        Share of resamples within the interval.
     blocks
         Block of every row (N,), such as its week: whole blocks are resampled.
 
     Returns
     -------
     dict
-        Metric -> lower and upper end; NaN where no resample has a finite value.
+        Metric -> lower and upper end; NaN where the bootstrap does not hold: no resample has a finite value, or all
+        have the same, as where every row is right.
     """
-    drawn: dict[str, list[float]] = {name: [] for name in metrics}
-    for rows in _resamples(len(actual), blocks):
-        for name, metric in metrics.items():
-            drawn[name].append(metric(predictions[rows], actual[rows]))
-    return {name: _ends(values, level) for name, values in drawn.items()}
+    drawn: dict[str, list[float]] = {name: [] for name, each in metrics.items() if not isinstance(each, ShareOfRows)}
+    for rows in _resamples(len(actual), blocks) if drawn else ():
+        for name, values in drawn.items():
+            values.append(metrics[name](predictions[rows], actual[rows]))
+    found = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, ShareOfRows):
+            found[name] = share_interval(metric.holds(predictions, actual), blocks)
+            continue
+        low, high = _ends(drawn[name], metric(predictions, actual), _independent(actual, blocks))
+        if low == high:
+            low = high = float("nan")
+        found[name] = max(low, 0.0) if name in LOWER_IS_BETTER else low, min(high, 1.0) if name in AT_MOST_1 else high
+    return found
 
 
 def gains(
@@ -54,7 +66,7 @@ def gains(
     actual: np.ndarray,
     blocks: np.ndarray | None = None,
 ) -> list[Gain]:
-    """What turning one model into another brought by every metric, with a 95 % interval of the paired bootstrap.
+    """What turning one model into another brought by every metric, with a 95 % interval.
 
     Parameters
     ----------
@@ -78,7 +90,12 @@ def gains(
     for name, metric in metrics.items():
         values = float(metric(before, actual)), float(metric(after, actual))
         improvement = signs[name] * (values[1] - values[0])
-        found.append(Gain(what, name, *values, improvement, *_ends(drawn[name], 0.95), len(actual)))
+        if isinstance(metric, ShareOfRows) and blocks is None:
+            change = metric.holds(after, actual).astype(int) - metric.holds(before, actual)
+            ends = paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(actual))
+        else:
+            ends = _ends(drawn[name], improvement, _independent(actual, blocks))
+        found.append(Gain(what, name, *values, improvement, *ends, len(actual)))
     return found
 
 
@@ -106,8 +123,25 @@ def _resamples(count: int, blocks: np.ndarray | None) -> Iterator[np.ndarray]:
         yield np.concatenate([members[block] for block in rng.integers(len(members), size=len(members))])
 
 
-def _ends(values: list[float], level: float) -> tuple[float, float]:
-    outside, drawn = (1 - level) / 2, np.array(values)
-    finite = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(finite, (outside, 1 - outside)) if len(finite) else (np.nan, np.nan)
+def _independent(actual: np.ndarray, blocks: np.ndarray | None) -> int:
+    return len(actual) if blocks is None else len(np.unique(blocks))
+
+
+def _ends(drawn: list[float], value: float, count: int) -> tuple[float, float]:
+    """Ends of the interval around a value, of what it was in resamples of `count` rows or blocks."""
+    finite = np.array(drawn)[np.isfinite(drawn)]
+    if not len(finite) or count < 2:
+        return float("nan"), float("nan")
+    low, high = value + expansion(count) * (np.quantile(finite, (OUTSIDE, 1 - OUTSIDE)) - value)
     return float(low), float(high)
+
+
+def expansion(count: int) -> float:
+    """What deviations between resamples of `count` rows or blocks are multiplied by, because few vary too little.
+
+    It makes them those of Student's distribution (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
+    expanded percentile intervals). Infinite for one.
+    """
+    if count < 2:
+        return float("inf")
+    return float(np.sqrt(count / (count - 1)) * student.ppf(1 - OUTSIDE, count - 1) / norm.ppf(1 - OUTSIDE))

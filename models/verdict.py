@@ -76,6 +76,11 @@ class Headline(NamedTuple):
     low: float
     high: float
 
+    @property
+    def shown(self) -> str:
+        """``0.900 (0.850 to 0.940)``."""
+        return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
+
 
 def headlines(metrics: Mapping[str, float]) -> list[Headline]:
     """Every metric that has an interval, those of the test rows first and losses last."""
@@ -95,10 +100,7 @@ def verdict(training: Training) -> list[str]:
     shown = headlines(training.metrics)
     for section in dict.fromkeys(each.section for each in shown):
         of_section = [each for each in shown if each.section == section][:2]
-        values = " and ".join(
-            f"{named(each.name)} {number(each.value)} ({number(each.low)} to {number(each.high)})"
-            for each in of_section
-        )
+        values = " and ".join(f"{named(each.name)} {each.shown}" for each in of_section)
         lines.append(f"{values} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
     if training.kept:
         lines.append(f"The model that is kept, by the validation losses of those compared: {training.kept}.")
@@ -113,15 +115,15 @@ def verdict(training: Training) -> list[str]:
 
 def described(gain: Gain) -> str:
     """A gain in a sentence that claims no more than its interval allows."""
-    what = f"{gain.what[:1].upper()}{gain.what[1:]}"
-    change = f"{named(gain.metric)} {number(gain.before)} to {number(gain.after)}"
+    what, rows = f"{gain.what[:1].upper()}{gain.what[1:]}", f"{SECTION_NAMES[gain.split]} rows"
+    change = f"{named(gain.metric)} {number(gain.before)} to {number(gain.after)} on the {rows}"
     interval = f"95 % interval of the improvement {signed(gain.low)} to {signed(gain.high)}"
     if gain.low > 0:
         return f"{what} helped: {change}; {interval}."
     if gain.high < 0:
         return f"{what} did harm: {change}; {interval}."
     if gain.before == gain.after:
-        return f"{what} changed nothing."
+        return f"{what} changed nothing on the {rows}."
     return f"{what} made no difference that {gain.rows:,} rows could show: {change}; {interval}."
 
 
@@ -152,13 +154,14 @@ def _of_losses(training: Training) -> list[Suspicion]:
         if fitted > 0 and loss / fitted > OVERFITTED:
             found.append(
                 Suspicion(
-                    f"Over-fitted: stage {stage['name']} ended with a validation loss of {number(loss)} against "
-                    f"{number(fitted)} on the training rows; more data, augmentation or weight decay may help."
+                    f"Over-fitted, as it seems: stage {stage['name']} ended with a loss of {number(loss)} on the "
+                    f"validation rows against {number(fitted)} on the training rows; more data, augmentation or weight "
+                    "decay may help."
                 )
             )
     for gain in training.gains:
         if gain.high < 0 and gain.metric == "loss":
-            found.append(Suspicion(f"{gain.what[:1].upper()}{gain.what[1:]} did harm on the validation rows."))
+            found.append(Suspicion(described(gain)))
     return found
 
 
@@ -169,22 +172,43 @@ def _of_rows(training: Training) -> list[Suspicion]:
             Suspicion(f"Only {rows} validation rows: one row is {1 / rows:.1%}, so small differences are chance.")
         )
     if not training.splits.get("test"):
-        found.append(Suspicion("No test rows: the choice of the model flatters the validation rows a little."))
+        found.append(Suspicion("No test rows: the validation rows chose the model, which flatters its numbers."))
     accuracies = [each for each in headlines(metrics) if each.name.startswith("accuracy")]
     for each in accuracies:
         majority = metrics.get(f"{each.section}/majority")
         if majority is not None and each.low <= majority:
             text = (
-                f"No better than chance: always answering the commonest class is right in {majority:.1%} of the rows."
+                f"Not shown to be better than no model: always answering the commonest class is right in "
+                f"{majority:.1%} of the {SECTION_NAMES[each.section]} rows, the model in {each.value:.1%} "
+                f"({each.low:.1%} to {each.high:.1%})."
             )
             found.append(Suspicion(text, serious=True))
-    for name in {each.name for each in headlines(metrics)}:
-        both = {each.section: each for each in headlines(metrics) if each.name == name}
-        if len(both) == 2 and _worse(both["test"], both["valid"]):
-            found.append(Suspicion(f"{named(name)} is clearly worse on the test rows than on the validation rows."))
+    found += _of_test_rows(headlines(metrics))
     if training.label_errors >= max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
         share = training.label_errors / max(rows, 1)
         found.append(Suspicion(f"{share:.1%} of the validation rows seem labelled wrong; see below."))
+    return found
+
+
+def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
+    """Whether a metric is worse on the test rows than on the validation rows.
+
+    Not of the loss of classes: a few rows that are surely wrong carry most of it, and a bootstrap of validation rows
+    without any does not know of them.
+    """
+    is_class = any(each.name.startswith("accuracy") for each in shown)
+    found = []
+    for name in dict.fromkeys(each.name for each in shown):
+        both = {each.section: each for each in shown if each.name == name}
+        if len(both) < 2 or (is_class and name.removesuffix("_tta") in LOWER_IS_BETTER):
+            continue
+        if _worse(both["test"], both["valid"]):
+            found.append(
+                Suspicion(
+                    f"{named(name)} is clearly worse on the test rows, {both['test'].shown}, than on the validation "
+                    f"rows, {both['valid'].shown}: the 95 % intervals do not touch."
+                )
+            )
     return found
 
 

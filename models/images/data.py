@@ -211,8 +211,8 @@ class ImageData(TrainingData):
             copies = [row for row in rejected if row["split"] == split and row["reason"].startswith(COPY)]
             if copies:
                 found.notices.append(
-                    f"warning: {len(copies):,} {SECTION_NAMES[split]} images are left out because they are byte for byte "
-                    f"those of another split, such as {copies[0]['path']}: {copies[0]['reason']}"
+                    f"warning: {len(copies):,} {SECTION_NAMES[split]} images are left out because they are byte for "
+                    f"byte those of another split, such as {copies[0]['path']}: {copies[0]['reason']}"
                 )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""

@@ -73,11 +73,15 @@ def show_mistakes(
 def show_label_errors(
     data: "ImageData", split: str, paths: pd.Series, averaged: np.ndarray, actual: np.ndarray, found: Findings
 ) -> None:
-    """Rows that are probably labelled wrong, as a table, and their paths as a file that `data.exclude` takes."""
+    """Rows that are probably labelled wrong, as a table; their paths as a file that `data.exclude` takes.
+
+    Not of test rows: a test without the rows that the model has wrong would say nothing.
+    """
     suspected = data.target.label_errors(averaged, actual)
     if suspected.empty:
         return
     table = suspected.assign(path=paths).loc[:, ["path", *suspected.columns]]
     found.frame(f"{split}/label_errors.feather", table.reset_index(drop=True))
-    found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
+    if split != "test":
+        found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
     found.table("label-errors", f"Likely label errors: {len(table):,} {split} images", table.head(MOST_LISTED))

@@ -18,6 +18,7 @@ from unfreeze.models.label_comparison import compare_label_sets
 from unfreeze.models.label_errors import find_label_set_errors
 from unfreeze.models.label_sets import join
 from unfreeze.models.plots import plot_labels
+from unfreeze.models.shares import ShareOfRows
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.stratification import stratify
 from unfreeze.models.targets.base import Category, Target, require_answers
@@ -35,7 +36,10 @@ from unfreeze.models.training.metrics import Metric, pick_metrics
 
 def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:
     """A metric of probabilities (N, L) and labels (N, L), its decisions made by thresholds (L,)."""
-    return lambda probabilities, actual: metric(probabilities, probabilities >= thresholds, actual.astype(bool))
+    if isinstance(metric, ShareOfRows):
+        holds = metric.holds
+        return ShareOfRows(lambda given, actual: holds(given, given >= thresholds, actual.astype(bool)))
+    return lambda given, actual: metric(given, given >= thresholds, actual.astype(bool))
 
 
 class MultiLabel(Target):

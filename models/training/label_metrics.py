@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
+from unfreeze.models.shares import ShareOfRows
+
 LabelMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """(probabilities (N, L) float64, answers (N, L) bool, actual labels (N, L) bool) -> a number over all rows."""
 
@@ -73,7 +75,7 @@ def _f1_micro(probabilities: np.ndarray, answers: np.ndarray, actual: np.ndarray
 
 
 LABEL_METRICS: dict[str, LabelMetric] = {
-    "accuracy": lambda probabilities, answers, actual: float((answers == actual).all(1).mean()),
+    "accuracy": ShareOfRows(lambda probabilities, answers, actual: (answers == actual).all(1)),
     "f1": lambda probabilities, answers, actual: _mean(fbeta_of_labels(answers, actual)),
     "f2": lambda probabilities, answers, actual: _mean(fbeta_of_labels(answers, actual, 2)),
     "f1_micro": _f1_micro,

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.shares import ShareOfRows
 from unfreeze.models.training.label_metrics import LABEL_METRICS
 from unfreeze.models.training.library_metrics import LIBRARY, library_metric
 
@@ -20,9 +21,8 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 labels (N, L) bool) -> a number over all rows."""
 
 
-def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Share of rows whose most probable class is right."""
-    return float((probabilities.argmax(1) == targets).mean())
+accuracy = ShareOfRows(lambda probabilities, targets: probabilities.argmax(1) == targets)
+"""Share of rows whose most probable class is right."""
 
 
 def _of_classes(score: Callable[..., float], **settings: object) -> Metric:

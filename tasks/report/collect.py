@@ -54,7 +54,7 @@ class Report:
     stages: list[dict[str, Any]]
     curves: list[Chart]
     parts: dict[str, Part]
-    label_errors: tuple[int, list[dict[str, Any]]] | None
+    label_errors: dict[str, tuple[int, list[dict[str, Any]]]]
     leave_out: Command | None
     settings: list[Setting]
     starts: list[dict[str, str]]
@@ -79,10 +79,14 @@ def collect(run_id: str) -> Report:
         metrics=run.data.metrics,
         splits=splits,
         stages=stages,
-        gains=[gain for part in parts.values() for gain in part.gains],
+        gains=[
+            gain._replace(split="test" if name == "test" else "valid")
+            for name, part in parts.items()
+            for gain in part.gains
+        ],
         kept=run.data.tags.get("unfreeze.kept", ""),
         notices=[notice for part in parts.values() for notice in part.notices],
-        label_errors=errors[0] if errors else 0,
+        label_errors=errors["valid"][0] if "valid" in errors else 0,
         drift=_rows(parts, "drift"),
         shift={split: _rows(parts, key) for split, key in SHIFTS.items()},
     )
@@ -92,7 +96,7 @@ def collect(run_id: str) -> Report:
         aliases = ", ".join(version.aliases)
         model = {"name": str(version.name), "version": str(version.version), "aliases": aliases}
         model["description"] = str(version.description or "")
-    listed = next((text for part in parts.values() for text in part.texts if text.endswith("/label_errors.txt")), None)
+    listed = "valid/label_errors.txt"
     gains: dict[str, list[Gain]] = {}
     for gain in training.gains:
         gains.setdefault(gain.metric, []).append(gain)
@@ -116,7 +120,7 @@ def collect(run_id: str) -> Report:
         curves=_curves(run, stages),
         parts=parts,
         label_errors=errors,
-        leave_out=without_label_errors(run, spec, listed) if listed else None,
+        leave_out=without_label_errors(run, spec, listed) if "valid" in errors else None,
         settings=_settings(spec),
         starts=starts_of(run_id),
         commands=next_commands(run, spec, model),
@@ -129,12 +133,14 @@ def _rows(parts: Mapping[str, Part], wanted: str) -> list[dict[str, Any]]:
     return [row for part in parts.values() for key, _, rows, _ in part.tables if key == wanted for row in rows]
 
 
-def _label_errors(parts: Mapping[str, Part]) -> tuple[int, list[dict[str, Any]]] | None:
-    for name in ("valid", "test"):
-        for key, _, rows, count in parts.get(name, Part()).tables:
-            if key == LABEL_ERRORS:
-                return count, rows
-    return None
+def _label_errors(parts: Mapping[str, Part]) -> dict[str, tuple[int, list[dict[str, Any]]]]:
+    """Split -> number of rows that seem labelled wrong, and the first of them."""
+    return {
+        name: (count, rows)
+        for name in ("valid", "test")
+        for key, _, rows, count in parts.get(name, Part()).tables
+        if key == LABEL_ERRORS
+    }
 
 
 def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:

@@ -120,7 +120,8 @@ def _contents(report: Report, parts: Sequence[str], worst: str) -> list[tuple[st
         found.append((name, TITLES.get(name, name.capitalize())))
         if name == worst:
             found += [("errors", "Worst errors")] * bool(report.parts[name].cards)
-            found += [("label-errors", "Label errors")] * bool(report.label_errors)
+        if name in report.label_errors:
+            found.append((f"label-errors-{name}", f"Label errors, {SECTION_NAMES[name]}"))
     return [*found, ("commands", "What next"), ("settings", "Settings")]
 
 

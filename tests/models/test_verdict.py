@@ -1,8 +1,11 @@
+import itertools
 import math
 
 import pytest
+from scipy.stats import fisher_exact
 
 from unfreeze.models.findings import Gain
+from unfreeze.models.shares import exact_interval
 from unfreeze.models.verdict import Training, described, headlines, number, suspicions, verdict
 
 METRICS = {"valid/accuracy": 0.9, "valid/accuracy_low": 0.85, "valid/accuracy_high": 0.94, "valid/majority": 0.5}
@@ -18,10 +21,11 @@ def texts(**facts: object) -> str:
 
 
 def test_a_gain_is_claimed_only_as_far_as_its_interval_allows():
-    assert described(gain(0.02, 0.1)).startswith("Fine-tuning helped: loss 0.300 to 0.200")
+    assert described(gain(0.02, 0.1)).startswith("Fine-tuning helped: loss 0.300 to 0.200 on the validation rows")
     assert described(gain(-0.02, 0.1)).startswith("Fine-tuning made no difference that 250 rows could show")
     assert described(gain(-0.1, -0.02, 0.2, 0.3)).startswith("Fine-tuning did harm")
-    assert described(gain(0.0, 0.0, 0.2, 0.2)) == "Fine-tuning changed nothing."
+    assert described(gain(0.0, 0.0, 0.2, 0.2)) == "Fine-tuning changed nothing on the validation rows."
+    assert "to 0.200 on the test rows" in described(gain(0.02, 0.1)._replace(split="test"))
 
 
 def test_the_verdict_names_metric_interval_rows_the_kept_model_and_every_gain():
@@ -54,7 +58,8 @@ def test_a_loss_that_is_not_finite_is_serious(stage):
 def test_what_is_suspicious_is_said_with_its_number():
     assert "Only 40 validation rows: one row is 2.5%" in texts(splits={"valid": 40, "test": 9})
     assert "No test rows" in texts(splits={"valid": 400})
-    assert "No better than chance" in texts(metrics={**METRICS, "valid/majority": 0.86})
+    by_class = texts(metrics={**METRICS, "valid/majority": 0.86})
+    assert "right in 86.0% of the validation rows, the model in 90.0% (85.0% to 94.0%)" in by_class
     assert "off by 9.0%" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 2.0})
     by_chance = {"valid/ece": 0.09, "valid/ece_by_chance": 0.1, "valid/temperature": 2.0}
     assert texts(metrics=by_chance) == ""
@@ -70,7 +75,36 @@ def test_what_is_suspicious_is_said_with_its_number():
 
 def test_a_test_that_is_clearly_worse_than_the_validation_is_noticed():
     metrics = {**METRICS, "test/accuracy": 0.7, "test/accuracy_low": 0.6, "test/accuracy_high": 0.8}
-    assert "clearly worse on the test rows" in texts(metrics=metrics)
+    text = texts(metrics=metrics)
+    assert "clearly worse on the test rows, 0.700 (0.600 to 0.800), than on the validation rows, 0.900 (0.850" in text
+
+
+def of_counts(right: int, rows: int, section: str) -> dict[str, float]:
+    low, high = exact_interval(right, rows)
+    accuracy = {f"{section}/accuracy": right / rows, f"{section}/accuracy_low": low, f"{section}/accuracy_high": high}
+    # A loss whose bootstrap knows nothing of rows that are surely wrong.
+    loss = 15 * (1 - right / rows) + 0.01
+    return accuracy | {f"{section}/loss": loss, f"{section}/loss_low": loss * 0.9, f"{section}/loss_high": loss * 1.1}
+
+
+@pytest.mark.parametrize("rows", [(30, 30), (210, 350), (350, 60)])
+def test_the_test_rows_are_called_worse_only_where_fishers_exact_test_says_so(rows):
+    said = 0
+    for wrong in itertools.product(range(0, 30, 2), repeat=2):
+        right = [count - each for count, each in zip(rows, wrong, strict=True)]
+        metrics = of_counts(right[0], rows[0], "valid") | of_counts(right[1], rows[1], "test")
+        if "clearly worse" in texts(metrics=metrics):
+            said += 1
+            assert fisher_exact([[right[0], wrong[0]], [right[1], wrong[1]]], "greater").pvalue < 0.025
+    assert said
+
+
+def test_none_wrong_of_210_and_4_of_350_are_not_called_different():
+    metrics = of_counts(210, 210, "valid") | of_counts(346, 350, "test")
+    assert "worse" not in texts(metrics=metrics)
+    lines = verdict(Training(metrics, {"valid": 210, "test": 350}))
+    assert lines[0].startswith("accuracy 0.989 (0.971 to 0.997) and loss")
+    assert lines[1].startswith("accuracy 1.000 (0.983 to 1.000) and loss")
 
 
 @pytest.mark.parametrize(("split", "rows"), [("valid", "validation rows"), ("test", "test rows")])

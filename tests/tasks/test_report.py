@@ -76,9 +76,26 @@ def test_the_page_shows_findings_escapes_them_and_names_nothing_outside() -> Non
     addresses = [value for _, each in tags.found for name, value in each.items() if name in ("src", "href", "action")]
     assert all(str(address).startswith(("data:", "#")) for address in addresses)
     assert "url(http" not in page
-    assert "TTA helped: loss 0.500 to 0.400" in page
+    assert "TTA helped: loss 0.500 to 0.400 on the validation rows" in page
     assert 'src="data:image/jpeg;base64,anBlZw=="' in page
     assert "Confusion matrix" not in page  # only the counts that were handed in
+
+
+@pytest.mark.parametrize("splits", [["valid"], ["test"], ["valid", "test"]])
+def test_likely_label_errors_of_the_test_are_shown_and_never_proposed_for_exclusion(splits: list[str]) -> None:
+    run_id = start()
+    for split in splits:
+        found = Findings()
+        found.table("label-errors", "Likely label errors", [{"path": f"photos/{split}.jpg", "label": "cat"}])
+        if split == "valid":
+            found.text("valid/label_errors.txt", "photos/valid.jpg\n")
+        keep_part(run_id, split, found)
+    report = collect(run_id)
+    page = render(report)
+    assert [f"photos/{split}.jpg" in page for split in splits] == [True] * len(splits)
+    assert ("leave none of these out" in page) == ("test" in splits)
+    assert ("data.exclude" in page) == (report.leave_out is not None) == ("valid" in splits)
+    assert "test/label_errors" not in page
 
 
 def test_a_figure_that_a_chart_replaces_is_not_shown_twice() -> None:
