@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,23 @@ os.environ.update(
         "MLFLOW_TRACKING_URI": f"sqlite:///{_HOME / 'home' / 'mlflow.db'}",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "DO_NOT_TRACK": "1",
+        "TEST_RUN": str(_HOME),
     }
+)
+_END_WHAT_IS_LEFT = """
+import contextlib, os, psutil, shutil, sys
+sys.stdin.buffer.read()
+for each in psutil.process_iter():
+    with contextlib.suppress(psutil.Error, OSError):
+        if each.pid != os.getpid() and each.environ().get("TEST_RUN") == sys.argv[1]:
+            each.kill()
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+"""Servers and trainings end with the tests that started them, also where pytest is killed and ends no fixture."""
+_WATCH = subprocess.Popen(
+    [sys.executable, "-c", _END_WHAT_IS_LEFT, str(_HOME)],
+    stdin=subprocess.PIPE,  # closes as this process ends, however it ends
+    start_new_session=True,
 )
 os.environ.pop("PREFECT_API_URL", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -44,11 +62,23 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect API with an empty database; it takes seconds to start, so there is one for all tests."""
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.context import _temporary_global_settings_context, get_settings_context
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=120):
+    from unfreeze.tasks.machine.environment import credentials
+    from unfreeze.tasks.service.prefect_server import EMBEDDED, start_embedded
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_UI_URL", EMBEDDED):
+            patch.setenv(name, "")  # so that it is put back: commands that tests run find a server by themselves
+        database = tmp_path_factory.mktemp("prefect") / "prefect.db"
+        patch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{database}")
+        wait_for_server = start_embedded()
+        found = {PREFECT_API_URL: os.environ["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: credentials()}
+    wait_for_server()
+    with temporary_settings(found), _temporary_global_settings_context(get_settings_context()):
         yield
 
 
