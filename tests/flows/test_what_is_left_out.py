@@ -1,6 +1,5 @@
 """What a person is told about images that a training excludes."""
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 
 
 def test_a_contradiction_and_a_test_folder_are_told_in_lines_and_kept_in_the_run(
-    stripes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    stripes: Path, tmp_path: Path, log_lines: list[str]
 ) -> None:
     from unfreeze.flows.train_images import train_images
 
@@ -25,12 +24,9 @@ def test_a_contradiction_and_a_test_folder_are_told_in_lines_and_kept_in_the_run
     first = min((source / "Train" / "across").iterdir())
     second = source / "Train" / "down" / "copy.png"
     shutil.copy(first, second)
-    logger = logging.getLogger("prefect.task_runs")  # which keeps its lines from the root logger
-    monkeypatch.setattr(logger, "handlers", [*logger.handlers, caplog.handler])
-    with caplog.at_level("INFO", logger="prefect.task_runs"):
-        result = train_images(tiny_training(source, recipe=[{"name": "head", "lr": 0.01, "precompute": True}]))
-    assert "split: Test/ only tests the final model" in caplog.text
-    (warning,) = [line for line in caplog.messages if line.startswith("warning: ")]
+    result = train_images(tiny_training(source, recipe=[{"name": "head", "lr": 0.01, "precompute": True}]))
+    assert "split: Test/ only tests the final model" in "\n".join(log_lines)
+    (warning,) = [line for line in log_lines if line.startswith("warning: ")]
     assert "2 files are rejected because the same image has another label elsewhere" in warning
     for part in (str(first), str(second), "labelled 'across'", "labelled 'down'"):
         assert part in warning
