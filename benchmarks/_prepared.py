@@ -60,7 +60,7 @@ class Prepared:
     def train(self, data: ImageData) -> tuple[float, float]:
         """Run the recipe; validation accuracy plain and with TTA."""
         metrics, _ = self.run(data)
-        return metrics["valid/accuracy"], metrics["valid/accuracy_tta"]
+        return metrics["valid/accuracy_plain"], metrics["valid/accuracy_tta"]
 
     def run(self, data: ImageData) -> tuple[dict[str, float], str]:
         """Run the recipe; metrics of all evaluations, and the name of the model that was kept."""

@@ -76,7 +76,7 @@ def main() -> None:
                 for seed in seeds:
                     began = time.perf_counter()
                     metrics, model = photos.run(photos.bind(seed=seed))
-                    names = ("accuracy", "loss", "accuracy_tta", "loss_tta")
+                    names = ("accuracy_plain", "loss_plain", "accuracy_tta", "loss_tta")
                     ours.append([*(metrics[f"test/{each}"] for each in names), time.perf_counter() - began])
                     kept.append(model)
                 middle = [median(list(column)) for column in zip(*ours, strict=True)]

@@ -139,7 +139,7 @@ def main() -> None:
         values = [metric(baseline["test"], actual) for metric in target.metrics(names).values()]
         shown = [f"{value:.4f}" for value in values]
         table.add_row(f"regression per label, {name}", *shown, f"{regression_seconds:.0f}")
-    for suffix in ("", "_tta"):
+    for suffix in ("_plain", "_tta"):
         shown = [f"{metrics[f'test/{name}{suffix}']:.4f}" for name in names]
         table.add_row(f"unfreeze ({kept}){suffix.replace('_', ', ').upper()}", *shown, f"{seconds:.0f}")
     Console(width=130).print(table)

@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 BINS = 15
+TEMPERATURES = (0.05, 20.0)
+"""Between which the interval of one that is estimated lies."""
 SMALLEST = 1e-12
 DRAWS = 200
 """Of labels, for what is to be expected by chance."""
@@ -59,10 +62,12 @@ def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) 
     return float(np.quantile(np.abs(sums).sum(1) / len(confidence), level))
 
 
-def temperature(probabilities: np.ndarray, actual: np.ndarray) -> float:
-    """The temperature of the lowest log loss, between 0.05 and 20: above 1 the probabilities are too sure.
+def temperature(probabilities: np.ndarray, actual: np.ndarray) -> float | None:
+    """The temperature of the lowest log loss, above 1 where probabilities are too sure; None if it cannot be estimated.
 
-    Dividing logits by a temperature keeps their order (Guo et al. 2017).
+    Dividing logits by a temperature keeps their order (Guo et al. 2017). Where no row is wrong the loss falls for ever
+    with the temperature, and where few are it is nearly flat: the 95 % interval, by the likelihood ratio, has to end
+    between 0.05 and 20.
     """
     logits = np.log(np.maximum(probabilities, SMALLEST))
 
@@ -72,4 +77,6 @@ def temperature(probabilities: np.ndarray, actual: np.ndarray) -> float:
         chosen = scaled[np.arange(len(actual)), actual]
         return float((np.log(np.exp(scaled).sum(1)) - chosen).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
+    highest = found.fun + chi2.ppf(0.95, 1) / (2 * len(actual))
+    return float(np.exp(found.x)) if min(map(loss, np.log(TEMPERATURES))) > highest else None

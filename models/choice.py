@@ -65,7 +65,6 @@ def choose_model(
     finite = [each for each in compared if math.isfinite(each.loss)]
     if not finite:
         return None
-    shown = ", ".join(f"{each.candidate.name} {each.loss:.4g}" for each in compared)
     best, trained = min(finite, key=lambda each: each.loss), compared[0]
     untuned = min((each for each in finite if each.candidate.untuned), key=lambda each: each.loss, default=best)
     if not best.candidate.untuned and untuned is not best:
@@ -74,13 +73,7 @@ def choose_model(
             return Choice(
                 untuned,
                 f"{untuned.candidate.name} is kept: the validation loss of {best.candidate.name}, which was stopped by "
-                f"these rows, is lower by {untuned.loss - best.loss:.2g}, within the standard error of {error:.2g}; "
-                f"of: {shown}",
+                f"these rows, is lower by {untuned.loss - best.loss:.2g}, within the standard error of {error:.2g}",
             )
-    if best is trained:
-        return Choice(best, f"{best.candidate.name} is kept, with the lowest validation loss of: {shown}")
-    return Choice(
-        best,
-        f"{trained.candidate.name} did not help: {trained.loss:.4g} against {best.loss:.4g}; {best.candidate.name} is "
-        f"kept, the lowest of: {shown}",
-    )
+    against = "" if best is trained else f", against {trained.loss:.4g} of {trained.candidate.name}"
+    return Choice(best, f"{best.candidate.name} is kept: its validation loss of {best.loss:.4g} is the lowest{against}")

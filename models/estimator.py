@@ -7,7 +7,7 @@ Examples
 >>> model.spec.model.backbone
 'timm/test_resnet'
 >>> model.train()                                           # doctest: +SKIP
->>> model.metrics["valid/accuracy_tta"]                     # doctest: +SKIP
+>>> model.metrics["valid/accuracy"]                         # doctest: +SKIP
 0.94
 >>> model.predict(["seven.png"])                            # doctest: +SKIP
   class  probability  ...

@@ -37,8 +37,13 @@ class Predictor(Protocol):
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answers for rows as `TrainingData.example` shows them."""
 
-    def chunks(self, source: Mapping[str, Any], size: int, first: int, tta: bool) -> Generator[Chunk, None, None]:
-        """Predict a listed source (see `Modality.list_source`) from row `first`, `size` rows at a time."""
+    def chunks(
+        self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
+    ) -> Generator[Chunk, None, None]:
+        """Predict a listed source (see `Modality.list_source`) from row `first`, `size` rows at a time.
+
+        `tta` is None for what the model was evaluated with.
+        """
 
 
 class Modality(ABC):

@@ -21,6 +21,8 @@ NetworkType = TypeVar("NetworkType", bound=nn.Module)
 FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WITH_TTA = "with_tta"
+"""Key of a description: whether the model predicts with test-time augmentation."""
 
 
 def save_model_folder(folder: Path, states: Sequence[State], description: dict[str, Any]) -> None:

@@ -204,9 +204,15 @@ class Choose(Step):
         if choice is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
         course.chosen = choice.kept.candidate
-        data.target = data.target.settled(choice.kept.predictions, actual)
-        rows = [{"model": each.candidate.name, "validation loss": f"{each.loss:.4g}"} for each in compared]
-        found.table("choice", "Models that the training could end with", rows)
+        rows = [
+            {
+                "model": each.candidate.name,
+                "validation loss": f"{each.loss:.4g}",
+                "kept": "yes" if each is choice.kept else "",
+            }
+            for each in compared
+        ]
+        found.table("choice", f"Models by their loss on {len(actual):,} validation rows: {choice.verdict}", rows)
         found.metrics |= {f"choice/{_slug(each.candidate.name)}": each.loss for each in compared}
         found.lines.append(choice.verdict)
         return found
@@ -235,11 +241,12 @@ class Evaluate(Step):
         course.begin()
         alone = self.section == "baseline"
         candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
-        found = course.data.evaluate(course.learner, candidate, course.activations(candidate.position), self.section)
+        activations = course.activations(candidate.position)
+        found, judged = course.data.evaluate(course.learner, candidate, activations, self.section)
         if not alone:
             _require_finite(found.metrics, f"{self.section}/loss")
-        if self.section == "valid" and course.params.keep == "best":
-            course.chosen = course.data.settled(candidate, found.metrics)
+        if self.section == "valid":
+            course.chosen = judged
         course.record.evaluated.add(self.section)
         return found
 

@@ -72,6 +72,8 @@ class Candidate:
         Whether the validation rows had no part in it: nothing was stopped or chosen by them.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
+    with_tta
+        Whether it predicts with test-time augmentation; None where that is not decided, or there is none.
     """
 
     name: str
@@ -80,6 +82,12 @@ class Candidate:
     parts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
     untuned: bool = False
+    with_tta: bool | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, and how it predicts: ``full without TTA``."""
+        return self.name if self.with_tta is None else f"{self.name} with{'' if self.with_tta else 'out'} TTA"
 
 
 class TrainingData(ABC):
@@ -216,15 +224,21 @@ class TrainingData(ABC):
         """Where there are few validation rows, what training and validation rows together say by k-fold; or nothing."""
         return Findings()
 
-    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
-        """The candidate with what follows from its evaluation on the validation rows."""
-        return candidate
-
     @abstractmethod
-    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
-        """Evaluate a candidate, with metrics named ``SECTION/NAME``.
+    def evaluate(
+        self, learner: Learner, candidate: Candidate, activations: Activations, section: str
+    ) -> tuple[Findings, Candidate]:
+        """Evaluate a candidate as it predicts, with metrics named ``SECTION/NAME``.
 
-        `section` is ``valid`` or ``test`` (the split) or ``baseline`` (the head alone, on the validation rows).
+        Parameters
+        ----------
+        section
+            ``valid`` or ``test`` (the split) or ``baseline`` (the head alone, on the validation rows).
+
+        Returns
+        -------
+        tuple of Findings and Candidate
+            The candidate has what the validation rows decided; the same holds for `target`.
         """
 
     @abstractmethod
@@ -236,5 +250,5 @@ class TrainingData(ABC):
         """Rows as a served model takes them; real ones only with `tracking.keep_examples`."""
 
     @abstractmethod
-    def summary(self, metrics: Mapping[str, float]) -> str:
+    def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
         """A line for the description of a registered model."""

@@ -224,14 +224,12 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
     error = training.metrics.get(f"{section}/ece", 0.0)
     if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
         return []
-    temperature = training.metrics.get(f"{section}/temperature", 1.0)
+    off = f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average"
+    temperature = training.metrics.get(f"{section}/temperature")
+    if temperature is None:
+        return [Suspicion(f"{off}; too few rows are wrong to estimate a temperature that would mend it.")]
     way = "too sure of themselves" if temperature > 1 else "not sure enough"
-    return [
-        Suspicion(
-            f"Probabilities are off by {error:.1%} on average and {way}; dividing logits by a temperature of "
-            f"{temperature:.2f} would mend it."
-        )
-    ]
+    return [Suspicion(f"{off} and {way}; dividing logits by a temperature of {temperature:.2f} would mend it.")]
 
 
 def _of_drift(training: Training) -> list[Suspicion]:

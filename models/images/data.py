@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -283,7 +282,9 @@ class ImageData(TrainingData):
         head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
         return learner.of_members(candidate.states, predict, head)
 
-    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
+    def evaluate(
+        self, learner: Learner, candidate: Candidate, activations: Activations, section: str
+    ) -> tuple[Findings, Candidate]:
         """See `unfreeze.models.images.evaluation.evaluate`."""
         return evaluate(self, learner, candidate, activations, section)
 
@@ -303,18 +304,12 @@ class ImageData(TrainingData):
 
     # --- the model
 
-    def settled(self, candidate: Candidate, metrics: Mapping[str, float]) -> Candidate:
-        """Without TTA where it does not lower the validation loss."""
-        if metrics["valid/loss_tta"] <= metrics["valid/loss"]:
-            return candidate
-        return replace(candidate, parts={**candidate.parts, "tta": TtaSpec(n_aug=0)})
-
     def save(self, folder: Path, candidate: Candidate) -> None:
         """Write ``model.safetensors`` and ``model.json``."""
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
-        params = self.params.model_copy(update={"model": model, "tta": candidate.parts.get("tta", self.params.tta)})
-        size = self.sizes[candidate.position]
-        save_classifier(folder, candidate.states, params, self.preprocessing, self.target, size)
+        params = self.params.model_copy(update={"model": model})
+        size, with_tta = self.sizes[candidate.position], bool(candidate.with_tta)
+        save_classifier(folder, candidate.states, params, self.preprocessing, self.target, size, with_tta)
 
     def example(self) -> pd.DataFrame:
         """One encoded image; a synthetic one unless real data may be kept."""
@@ -323,8 +318,8 @@ class ImageData(TrainingData):
             image = Path(self.index.rows["path"][int(self.rows["valid"][0])].as_py()).read_bytes()
         return pd.DataFrame({"image": [image]})
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
-        """Classes, source and the headline of the validation."""
-        defined = [name for name in self.target.headline if f"valid/{name}_tta" in metrics]
-        shown = ", ".join(f"{name} {metrics[f'valid/{name}_tta']:.4f}" for name in defined)
-        return f"{self._kinds} of {self.params.data.source}; validation with TTA: {shown}"
+    def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
+        """Classes, source, the model that is kept, and its headline of the validation."""
+        defined = [name for name in self.target.headline if f"valid/{name}" in metrics]
+        shown = ", ".join(f"{name} {metrics[f'valid/{name}']:.4f}" for name in defined)
+        return f"{self._kinds} of {self.params.data.source}; {candidate.title}, validation rows: {shown}"

@@ -24,12 +24,13 @@ MOST_LISTED = 50
 """Likely label errors that a table shows; a file has all."""
 
 
-def show_top_losses(data: "ImageData", position: int, split: str, predictions: pd.DataFrame, found: Findings) -> None:
+def show_top_losses(
+    data: "ImageData", position: int, split: str, predictions: pd.DataFrame, title: str, found: Findings
+) -> None:
     """A figure of the rows of `Target.evaluated` with the highest loss."""
     worst = predictions.nlargest(data.params.tracking.top_losses, "loss")
     pixels = data.cache(position).gather(data.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
-    figure = plot_images(pixels, data.target.captions(worst), "Highest losses")
-    found.figure(f"{split}/top_losses.png", "Images with the highest loss", figure)
+    found.figure(f"{split}/top_losses.png", title, plot_images(pixels, data.target.captions(worst), title))
 
 
 def show_mistakes(
@@ -71,13 +72,13 @@ def show_mistakes(
 
 
 def show_label_errors(
-    data: "ImageData", split: str, paths: pd.Series, averaged: np.ndarray, actual: np.ndarray, found: Findings
+    data: "ImageData", split: str, paths: pd.Series, predictions: np.ndarray, actual: np.ndarray, found: Findings
 ) -> None:
     """Rows that are probably labelled wrong, as a table; their paths as a file that `data.exclude` takes.
 
     Not of test rows: a test without the rows that the model has wrong would say nothing.
     """
-    suspected = data.target.label_errors(averaged, actual)
+    suspected = data.target.label_errors(predictions, actual)
     if suspected.empty:
         return
     table = suspected.assign(path=paths).loc[:, ["path", *suspected.columns]]

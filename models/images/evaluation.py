@@ -1,6 +1,7 @@
 """How good a classifier is: probabilities of every row, plain and averaged over views, and what follows from them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy as np
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
-from unfreeze.models.intervals import gains, intervals
+from unfreeze.models.intervals import gains, intervals, standard_error
 from unfreeze.models.specs import TtaSpec
+from unfreeze.models.targets import Target
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training_data import Activations, Candidate
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 Views = Callable[[int], Batches]
 """Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""
+TUNED = "tuned"
+"""Column of an evaluation: rows that tuned thresholds, so that no metric is of them."""
+_MODES = {"plain": "without TTA", "tta": "with TTA"}
 
 
 def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -46,61 +51,95 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 
 def evaluate(
     data: "ImageData", learner: Learner, candidate: Candidate, activations: Activations, section: str
-) -> Findings:
-    """Evaluate with and without TTA: ``SECTION/NAME`` and ``SECTION/NAME_tta``.
+) -> tuple[Findings, Candidate]:
+    """Evaluate a candidate as it predicts: ``SECTION/NAME``; and with and without TTA: ``NAME_tta``, ``NAME_plain``.
 
     Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
-    are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows.
+    are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows. The head alone
+    (``baseline``) is evaluated without TTA. The validation rows decide whether the model predicts with TTA, and tune
+    the target of `data`.
     """
     split, position = "test" if section == "test" else "valid", candidate.position
     actual, found = data.actual(split), Findings()
     views = data.evaluation_views(position, split, activations)
-    members = data.of_members(learner, candidate, lambda: predict_views(learner, views, data.params.tta))
-    values: dict[str, float] = {}
+    tta = TtaSpec(n_aug=0) if section == "baseline" else data.params.tta
+    members = data.of_members(learner, candidate, lambda: predict_views(learner, views, tta))
     plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
-    target = data.target.settled(plain, actual) if section == "baseline" else data.target
+    if section == "valid" and tta.n_aug:
+        candidate = _with_or_without_tta(candidate, plain, averaged, data.target, actual, found)
+    kept = averaged if candidate.with_tta else plain
+    target = data.target if section == "test" else data.target.settled(kept, actual)
+    if section == "valid":
+        data.target = target
     rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
     metrics = target.metrics(data.metric_names())
-    for suffix, probabilities in (("", plain), ("_tta", averaged)):
+    modes = {"plain": plain, "tta": averaged} if tta.n_aug else {}
+    values: dict[str, float] = {}
+    for suffix, probabilities in {"": kept, **{f"_{mode}": each for mode, each in modes.items()}}.items():
         values[f"loss{suffix}"] = target.loss_of(probabilities, actual)
         values |= {f"{name}{suffix}": metric(probabilities[rows], actual[rows]) for name, metric in metrics.items()}
-    values["error_reduction_tta"] = error_reduction(values["accuracy"], values["accuracy_tta"])
     values["majority"] = target.majority(actual[rows])
-    if section == "test":
-        suffix, judged = ("", plain) if "tta" in candidate.parts else ("_tta", averaged)  # as the model predicts
-        values |= _ends(intervals(metrics, judged, actual), suffix)
-    elif section == "valid":
-        suffix = "_tta" if data.params.keep != "best" or values["loss_tta"] <= values["loss"] else ""
-        judged = averaged if suffix else plain
-        values |= _ends(intervals(data.judges(), judged[rows], actual[rows]), suffix)
+    if modes:
+        values["error_reduction_tta"] = error_reduction(values["accuracy_plain"], values["accuracy_tta"])
+    if section != "baseline":
+        values |= _ends(intervals(metrics if section == "test" else data.judges(), kept[rows], actual[rows]))
     found.metrics = {f"{section}/{name}": value for name, value in values.items()}
-    predictions = target.evaluated(actual, plain, averaged)
+    others = {mode: each for mode, each in modes.items() if each is not kept}
+    predictions = target.evaluated(actual, kept, others)
     predictions.insert(0, "path", data.index.rows["path"].take(data.rows[split]).to_pylist())
-    found.frame(f"{section}/predictions.feather", predictions)
-    for name in target.headline:
-        removed = f" ({values['error_reduction_tta']:+.0%} of the errors removed)" if name == "accuracy" else ""
-        found.lines.append(
-            f"{section}: {name} {values[name]:.4f} plain, {values[f'{name}_tta']:.4f} with TTA{removed}, "
-            f"on {len(rows):,} rows"
-        )
     if len(rows) < len(actual):
+        predictions[TUNED] = ~np.isin(np.arange(len(actual)), rows)
         found.lines.append(
             f"{section}: metrics are of {len(rows):,} rows; the other {len(actual) - len(rows):,} tuned thresholds"
         )
-    if section == "valid" and data.params.keep == "best" and values["loss_tta"] > values["loss"]:
-        found.lines.append("TTA does not lower the validation loss: the model predicts without it, also with --tta")
+    found.frame(f"{section}/predictions.feather", predictions)
+    for name in target.headline:
+        shown = ", ".join(f"{values[f'{name}_{mode}']:.4f} {_MODES[mode]}" for mode in others)
+        found.lines.append(
+            f"{section}: {name} {values[name]:.4f} of {candidate.title}{f' ({shown})' if shown else ''}, on "
+            f"{len(rows):,} rows"
+        )
     if section != "baseline":
-        found.add(target.report(averaged[rows], actual[rows], section))
-        found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows])
+        found.add(target.report(kept[rows], actual[rows], section, candidate.title))
+        if modes:
+            found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows])
         if data.params.tracking.top_losses:
-            show_top_losses(data, position, split, predictions, found)
-            mistaken = target.mistaken(averaged, actual)
-            show_mistakes(data, learner, candidate, split, predictions, mistaken, found)
-        show_label_errors(data, split, predictions["path"], averaged, actual, found)
-    return found
+            title = f"Highest losses: {candidate.title}, {len(actual):,} {section} rows"
+            show_top_losses(data, position, split, predictions, title, found)
+            show_mistakes(data, learner, candidate, split, predictions, target.mistaken(kept, actual), found)
+        show_label_errors(data, split, predictions["path"], kept, actual, found)
+    return found, candidate
 
 
-def _ends(found: Mapping[str, tuple[float, float]], suffix: str) -> dict[str, float]:
+def _with_or_without_tta(
+    candidate: Candidate,
+    plain: np.ndarray,
+    averaged: np.ndarray,
+    target: Target,
+    actual: np.ndarray,
+    found: Findings,
+) -> Candidate:
+    """With TTA if that lowers the validation loss by more than a standard error, for it takes as many times as long."""
+    losses = [target.loss_of(each, actual) for each in (plain, averaged)]
+    gain, error = losses[0] - losses[1], standard_error(target.loss_of, plain, averaged, actual)
+    candidate = replace(candidate, with_tta=bool(gain > error))
+    why = "does not lower the loss"
+    if gain > 0:
+        why = f"lowers the loss by {gain:.2g}, {'more' if gain > error else 'less'} than the standard error {error:.2g}"
+    found.lines.append(f"{candidate.title} predicts: TTA {why}, on {len(actual):,} valid rows")
+    rows = [
+        {
+            "model": replace(candidate, with_tta=with_tta).title,
+            "validation loss": f"{loss:.4g}",
+            "kept": "yes" if with_tta == candidate.with_tta else "",
+        }
+        for with_tta, loss in zip((False, True), losses, strict=True)
+    ]
+    found.table("tta", found.lines[-1], rows)
+    return candidate
+
+
+def _ends(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
-    low = {f"{name}{suffix}_low": ends[0] for name, ends in found.items()}
-    return low | {f"{name}{suffix}_high": ends[1] for name, ends in found.items()}
+    low = {f"{name}_low": ends[0] for name, ends in found.items()}
+    return low | {f"{name}_high": ends[1] for name, ends in found.items()}

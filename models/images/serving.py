@@ -25,7 +25,7 @@ from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
-from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
+from unfreeze.models.model_folder import WITH_TTA, load_networks, loading, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.targets import Target, target_from
@@ -41,6 +41,7 @@ def save_classifier(
     preprocessing: Preprocessing,
     target: Target,
     size: int,
+    with_tta: bool = False,
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
 
@@ -58,6 +59,8 @@ def save_classifier(
         What its C outputs mean.
     size
         Side of the images that it ends with, in pixels.
+    with_tta
+        Whether it predicts with test-time augmentation.
     """
     description = {
         "modality": "images",
@@ -70,6 +73,7 @@ def save_classifier(
         "precision": params.precision,
         "augment": params.augment.model_dump(),
         "tta": params.tta.model_dump(),
+        WITH_TTA: with_tta,
     }
     save_model_folder(folder, states, description)
 
@@ -110,7 +114,9 @@ class ImagePredictor:
     features_width : int
         Numbers D that the body makes of an image.
     tta : TtaSpec
-        Test-time augmentation as the model was evaluated with.
+        Views of test-time augmentation.
+    with_tta : bool
+        Whether the model predicts with them: what its evaluation describes.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -124,6 +130,7 @@ class ImagePredictor:
             self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
             self.preprocessing = Preprocessing(**about["preprocessing"])
             self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
+            self.with_tta = bool(about.get(WITH_TTA, False))
             self.device = ready_device(device)
             self.precision = pick_precision(about["precision"], self.device)
             model = ModelSpec(**about["model"])
@@ -144,7 +151,7 @@ class ImagePredictor:
         """Images in a forward pass."""
         return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
 
-    def probabilities(self, images: Sequence[ImageSource], tta: bool = False) -> np.ndarray:
+    def probabilities(self, images: Sequence[ImageSource], tta: bool | None = None) -> np.ndarray:
         """Probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
 
         Parameters
@@ -152,7 +159,8 @@ class ImagePredictor:
         images
             The random views of test-time augmentation go by an image's content, whichever others there are.
         tta
-            Whether to average the plain view with random ones, as the evaluation did: `evaluation.predict_views`.
+            Whether to average the plain view with random ones, see `evaluation.predict_views`; None: as the model was
+            evaluated.
 
         Raises
         ------
@@ -174,7 +182,7 @@ class ImagePredictor:
         return _strictly(chunks, np.empty((0, self.features_width), np.float32))
 
     def stream(
-        self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool = False, start: int = 0
+        self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool | None = None, start: int = 0
     ) -> Generator[Chunk, None, None]:
         """Probabilities chunk by chunk; images that cannot be read are reported, with the reason.
 
@@ -190,7 +198,7 @@ class ImagePredictor:
         Chunk
             With probabilities (n, C) float64.
         """
-        numbers = range(1, self.tta.n_aug + 1) if tta else ()
+        numbers = range(1, self.tta.n_aug + 1) if (self.with_tta if tta is None else tta) else ()
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             pixels = self._pixels(squares)
@@ -225,9 +233,17 @@ class ImagePredictor:
         return self._stream(images, compute, chunk, start)
 
     def chunks(
-        self, source: Mapping[str, Any], size: int, first: int, tta: bool
+        self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
     ) -> Generator[PredictedChunk, None, None]:
-        """Predict a listing of images from number `first`, `size` images at a time; unreadable ones are reported."""
+        """Predict a listing of images from number `first`, `size` images at a time; unreadable ones are reported.
+
+        Raises
+        ------
+        UserError
+            If TTA is wanted of a model that was trained without.
+        """
+        if tta and not self.tta.n_aug:
+            raise UserError("tta: this model was trained with tta.n_aug 0, so that it has no views; omit --tta")
         listed = json.loads(Path(source["path"]).read_text())
         with closing(self.stream(listed["files"], size, tta, first)) as chunks:
             for chunk in chunks:

@@ -29,9 +29,10 @@ class Predict(Spec):
         default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."
     )
     overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
-    tta: bool = Field(
-        default=False,
-        description="Test-time augmentation, as the classifier was evaluated with: slower by the number of its views.",
+    tta: bool | None = Field(
+        default=None,
+        description="Predict a classifier's images with test-time augmentation or without, whichever way it was "
+        "evaluated. Empty: as it was evaluated.",
     )
     top_k: int = Field(
         default=3, ge=1, le=100, description="Most probable classes to write; all of them where there are fewer."

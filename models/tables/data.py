@@ -193,9 +193,11 @@ class TableData(TrainingData):
         )
         return predictions_of(self.encoder, outputs, candidate.parts.get("trees"), rows)
 
-    def evaluate(self, learner: Learner, candidate: Candidate, activations: Activations, section: str) -> Findings:
+    def evaluate(
+        self, learner: Learner, candidate: Candidate, activations: Activations, section: str
+    ) -> tuple[Findings, Candidate]:
         """See `unfreeze.models.tables.evaluation.evaluate`."""
-        return evaluate(self, learner, candidate, section)
+        return evaluate(self, learner, candidate, section), candidate
 
     # --- the model
 
@@ -212,7 +214,7 @@ class TableData(TrainingData):
         raw = open_table(self._file("main")).select(self.raw.needed).slice(0, 100).to_pandas()
         return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
-        """Source and metrics."""
+    def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
+        """Source, the model that is kept, and its metrics."""
         shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
-        return f"{self.params.data.source}: {shown}"
+        return f"{self.params.data.source}; {candidate.title}: {shown}"

@@ -62,7 +62,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
     found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
     frame = data.frame.iloc[data.rows[section]].reset_index(drop=True)
     found.frame(f"{section}/predictions.feather", frame.assign(**columns))
-    found.add(data.target.report(kept, actual, section, data.dates(section)))
+    found.add(data.target.report(kept, actual, section, candidate.title, data.dates(section)))
     if data.params.tracking.top_losses:
         errors = data.target.errors(kept, actual)
         worst = np.argsort(-errors)[: data.params.tracking.top_losses]

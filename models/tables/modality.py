@@ -105,7 +105,7 @@ class Tables(Modality):
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
         """Read a table's file once; columns in which the training had text are read as text."""
-        if params.tta:
+        if params.tta is not None:
             raise UserError(f"tta: {model} predicts rows of a table; test-time augmentation is for images")
         if not is_flights(params.source):
             _check_file(params.source, model)

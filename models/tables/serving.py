@@ -176,7 +176,9 @@ class TablePredictor:
         outputs = [predict_encoded(network, encoded, self.device, self.precision) for network in self.networks]
         return predictions_of(self.encoder, outputs, self.trees, encoded)
 
-    def chunks(self, source: Mapping[str, Any], size: int, first: int, tta: bool) -> Generator[Chunk, None, None]:
+    def chunks(
+        self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
+    ) -> Generator[Chunk, None, None]:
         """Predict a table's file from row `first`, `size` rows at a time.
 
         Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then

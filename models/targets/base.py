@@ -118,8 +118,18 @@ class Target(ABC):
         """What these columns hold for predictions (N, C)."""
 
     @abstractmethod
-    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
-        """Every row of an evaluation: what it is, what was predicted from the plain view and with TTA, the loss."""
+    def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
+        """Every row of an evaluation: what it is, what the kept model predicts, its loss, and what others predict.
+
+        Parameters
+        ----------
+        actual
+            Targets, see `actual`.
+        kept
+            The kept model's predictions (N, C).
+        others
+            Those of the same model in another way, by the suffix of their columns: ``tta``, ``plain``.
+        """
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
         """Texts below images: rows of `evaluated` with their ``path``."""
@@ -153,8 +163,10 @@ class Target(ABC):
         return pd.DataFrame({"label": [], "suggested": [], "probability_of_label": []}, np.empty(0, np.int64))
 
     @abstractmethod
-    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
-        """Tables and figures of where the predictions err; artifacts are below `section`."""
+    def report(
+        self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
+    ) -> Findings:
+        """Tables and figures of where the predictions of `model` err; artifacts are below `section`."""
 
     @abstractmethod
     def compare(

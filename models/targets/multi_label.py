@@ -129,18 +129,18 @@ class MultiLabel(Target):
             *ranked_values(names, predictions, top_k),
         ]
 
-    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
-        """Texts ``labels``, ``predicted_labels``, ``predicted_labels_tta``; ``loss`` (of the plain view).
+    def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
+        """Texts ``labels`` and ``predicted_labels``, ``loss``; of others ``predicted_labels_tta``.
 
-        Then ``p(LABEL)`` (plain) and ``p_tta(LABEL)`` per label.
+        Then ``p(LABEL)`` and ``p_tta(LABEL)`` per label.
         """
         table = {
             "labels": self._texts(actual.astype(bool)),
-            "predicted_labels": self._texts(self.answers(plain)),
-            "predicted_labels_tta": self._texts(self.answers(averaged)),
-            "loss": self.errors(plain, actual),
+            "predicted_labels": self._texts(self.answers(kept)),
+            **{f"predicted_labels_{other}": self._texts(self.answers(each)) for other, each in others.items()},
+            "loss": self.errors(kept, actual),
         }
-        return pd.DataFrame({**table, **columns_of_probabilities(self.classes, plain, averaged)})
+        return pd.DataFrame({**table, **columns_of_probabilities(self.classes, kept, others)})
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
         """The name of the file, both sets of labels and the loss."""
@@ -151,10 +151,10 @@ class MultiLabel(Target):
         ]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Labels, prediction with TTA and loss."""
+        """Labels, prediction and loss."""
         return {
             "labels": row["labels"] or "none",
-            "predicted": row["predicted_labels_tta"] or "none",
+            "predicted": row["predicted_labels"] or "none",
             **super().facts(row),
         }
 
@@ -185,9 +185,12 @@ class MultiLabel(Target):
         table = {"label": label, "suggested": suggested, "probability_of_label": worst.round(4)}
         return pd.DataFrame(table, rows)
 
-    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+    def report(
+        self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
+    ) -> Findings:
         """Threshold, precision, recall, F1, average precision and area under the curve per label."""
         found, actual = Findings(), actual.astype(bool)
+        of_rows = f"{model}, {len(actual):,} {section} rows"
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, self.answers(predictions), average=None, zero_division=0
         )
@@ -207,11 +210,11 @@ class MultiLabel(Target):
         found.text(f"{section}/per_label.txt", table.to_string(index=False))
         found.table(
             "per-label",
-            f"Per label ({len(actual):,} {section} rows)",
+            f"Per label: {of_rows}",
             table.round(4).astype(object).where(table.notna(), ""),
         )
-        figure = plot_labels(table, f"Labels ({len(actual):,} {section} rows)")
-        found.figure(f"{section}/labels.png", "F1 and average precision per label", figure)
+        title = f"F1 and average precision: {of_rows}"
+        found.figure(f"{section}/labels.png", title, plot_labels(table, title))
         return found
 
     def compare(

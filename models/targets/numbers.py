@@ -1,6 +1,6 @@
 """One or several numbers per row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,12 @@ class Numbers(Target):
         """See `fields`."""
         return [pa.array(column) for column in predictions.T]
 
-    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
+    def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Per number its actual value, ``NAME_predicted`` and ``NAME_predicted_tta``; ``loss`` is the row's error."""
         table = {name: actual[:, place] for place, name in enumerate(self.columns)}
-        for suffix, predictions in (("", plain), ("_tta", averaged)):
+        for suffix, predictions in {"": kept, **{f"_{other}": each for other, each in others.items()}}.items():
             table |= {f"{name}_predicted{suffix}": predictions[:, place] for place, name in enumerate(self.columns)}
-        return pd.DataFrame({**table, "loss": self.errors(plain, actual)})
+        return pd.DataFrame({**table, "loss": self.errors(kept, actual)})
 
     def settings(self) -> dict[str, Any]:
         """``columns``, ``log`` and ``deviations``."""
@@ -107,7 +107,9 @@ class Numbers(Target):
         largest: np.ndarray = np.abs(predictions - actual).max(1)
         return largest
 
-    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+    def report(
+        self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
+    ) -> Findings:
         """Residuals of every number, with dates also over time."""
         found = Findings()
         rows = sample_rows(np.arange(len(actual)), MOST_DRAWN)

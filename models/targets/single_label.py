@@ -82,21 +82,22 @@ class SingleLabel(Target):
         """See `fields`."""
         return ranked_values(pa.array(self.classes), predictions, top_k)
 
-    def evaluated(self, actual: np.ndarray, plain: np.ndarray, averaged: np.ndarray) -> pd.DataFrame:
-        """Columns ``label``, ``predicted``, ``probability``, ``predicted_tta``, ``probability_tta``, ``loss``.
+    def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
+        """Columns ``label``, ``predicted``, ``probability`` and ``loss``, then ``p(CLASS)`` per class.
 
-        The loss is of the plain view. Then ``p(CLASS)`` (plain) and ``p_tta(CLASS)`` per class.
+        Of others ``predicted_tta``, ``probability_tta`` and ``p_tta(CLASS)``.
         """
-        names, chosen = np.asarray(self.classes), plain[np.arange(len(actual)), actual]
+        names, chosen = np.asarray(self.classes), kept[np.arange(len(actual)), actual]
         table = {
             "label": names[actual],
-            "predicted": names[plain.argmax(1)],
-            "probability": plain.max(1),
-            "predicted_tta": names[averaged.argmax(1)],
-            "probability_tta": averaged.max(1),
+            "predicted": names[kept.argmax(1)],
+            "probability": kept.max(1),
             "loss": -np.log(np.maximum(chosen, np.finfo(np.float64).tiny)),
         }
-        return pd.DataFrame({**table, **columns_of_probabilities(names, plain, averaged)})
+        for other, probabilities in others.items():
+            table[f"predicted_{other}"] = names[probabilities.argmax(1)]
+            table[f"probability_{other}"] = probabilities.max(1)
+        return pd.DataFrame({**table, **columns_of_probabilities(names, kept, others)})
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
         """The name of the file, both classes and the loss."""
@@ -107,10 +108,10 @@ class SingleLabel(Target):
         ]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Label, prediction with TTA and loss."""
+        """Label, prediction and loss."""
         return {
             "label": str(row["label"]),
-            "predicted": f"{row['predicted_tta']} ({row['probability_tta']:.3f})",
+            "predicted": f"{row['predicted']} ({row['probability']:.3f})",
             **super().facts(row),
         }
 
@@ -141,28 +142,37 @@ class SingleLabel(Target):
         table = {"label": names[actual[rows]], "suggested": names[suggested], "probability_of_label": own}
         return pd.DataFrame(table, rows)
 
-    def report(self, predictions: np.ndarray, actual: np.ndarray, section: str, dates: Any = None) -> Findings:
+    def report(
+        self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
+    ) -> Findings:
         """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
+        of_rows = f"{model}, {len(actual):,} {section} rows"
         found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
         found.metrics[f"{section}/ece_by_chance"] = calibration_error_by_chance(predictions)
-        found.metrics[f"{section}/temperature"] = temperature(predictions, actual)
+        mending = temperature(predictions, actual)
+        if mending is None:
+            wrong = int((predictions.argmax(1) != actual).sum())
+            found.lines.append(f"no temperature can be estimated from {of_rows}, of which {wrong:,} are wrong")
+        else:
+            found.metrics[f"{section}/temperature"] = mending
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
         )
         table = pd.DataFrame({"class": classes, "precision": precision, "recall": recall, "f1": f1, "rows": support})
         found.frame(f"{section}/per_class.feather", table)
         found.text(f"{section}/per_class.txt", table.to_string(index=False))
-        found.table("per-class", f"Per class ({section} rows)", table.round(4))
-        figure = plot_confusion(actual, predictions.argmax(1), classes, f"Confusion ({section} rows)")
-        found.figure(f"{section}/confusion.png", "Confusion matrix", figure)
+        found.table("per-class", f"Per class: {of_rows}", table.round(4))
+        title = f"Confusion matrix: {of_rows}"
+        found.figure(f"{section}/confusion.png", title, plot_confusion(actual, predictions.argmax(1), classes, title))
         if len(classes) <= MOST_CLASSES_COUNTED:
             counts = confusion_matrix(actual, predictions.argmax(1), labels=range(len(classes)))
-            found.counts.append(Counts("Confusion matrix", classes, counts.tolist(), f"{section}/confusion.png"))
+            found.counts.append(Counts(title, classes, counts.tolist(), f"{section}/confusion.png"))
         bins = reliability(predictions, actual)
         found.frame(f"{section}/calibration.feather", bins)
         line = (bins["confidence"].tolist(), bins["accuracy"].tolist())
-        found.charts.append(Chart("Calibration", "probability", "share that is right", {"model": line}, identity=True))
+        axes = ("probability", "share that is right")
+        found.charts.append(Chart(f"Calibration: {of_rows}", *axes, {"model": line}, identity=True))
         return found
 
     def compare(
@@ -195,8 +205,8 @@ def ranked_values(names: pa.Array, probabilities: np.ndarray, count: int) -> lis
 
 
 def columns_of_probabilities(
-    names: Sequence[Any] | np.ndarray, plain: np.ndarray, averaged: np.ndarray
+    names: Sequence[Any] | np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """``p(NAME)`` of the plain view, and ``p_tta(NAME)``."""
-    columns = {f"p({name})": plain[:, number] for number, name in enumerate(names)}
-    return columns | {f"p_tta({name})": averaged[:, number] for number, name in enumerate(names)}
+    """``p(NAME)``, and ``p_tta(NAME)`` of others, see `Target.evaluated`."""
+    every = {"p": kept, **{f"p_{other}": probabilities for other, probabilities in others.items()}}
+    return {f"{p}({name})": each[:, number] for p, each in every.items() for number, name in enumerate(names)}

@@ -13,6 +13,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
+from unfreeze.models.model_folder import WITH_TTA, read_description
 from unfreeze.models.part_files import PartFiles
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
 from unfreeze.models.sealed_files import flush_to_disk
@@ -25,7 +26,7 @@ from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import show_table
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
-PREDICTION_VERSION = 2
+PREDICTION_VERSION = 3
 """Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
 _NAMED = "unfreeze.prediction"
 
@@ -50,6 +51,13 @@ class Prediction:
         self.key = key_of(PREDICTION_VERSION, version, options, source["content"])
         folder = self.out.with_name(f"{self.out.name}.{self.key[:8]}.partial")
         self.parts = PartFiles(folder, source["rows"], self.chunk)
+
+    @property
+    def version(self) -> str:
+        """The model's version; where it is not used as it was evaluated, that is said beside it."""
+        tta, evaluated = self.params.tta, bool(read_description(Path(self.model["folder"])).get(WITH_TTA))
+        number = self.model["version"]
+        return number if tta in (None, evaluated) else f"{number} with{'' if tta else 'out'} TTA, unlike its evaluation"
 
     def is_there(self) -> bool:
         """Whether the output holds this very prediction.
@@ -76,7 +84,7 @@ class Prediction:
         """Predictions from row `first` on, a batch per chunk."""
         kind = modality(self.model["modality"])
         predictor = kind.load(Path(self.model["folder"]), self.params.device)
-        layout = Layout(kind.key, self.model["name"], self.model["version"], predictor.target, self.params.top_k)
+        layout = Layout(kind.key, self.model["name"], self.version, predictor.target, self.params.top_k)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
                 yield layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
@@ -181,7 +189,7 @@ def publish_predictions(
     prediction.parts.remove()
     rate = round(predicted["rows"] / predicted["seconds"], 1) if predicted["rows"] else None
     speed = f", {rate:,.0f} a second" if rate else ""
-    by = f"{model['name']} version {model['version']}"
+    by = f"{model['name']} version {prediction.version}"
     log_info(f"{tally.rows:,} rows by {by}, {tally.unreadable:,} unreadable{speed}: {prediction.out}")
     show_table(tally.table(), "predictions", f"{by} on {params.source}")
     return {
@@ -189,7 +197,7 @@ def publish_predictions(
         "rows": tally.rows,
         "unreadable": tally.unreadable,
         "model": model["name"],
-        "version": model["version"],
+        "version": prediction.version,
         "predicted": predicted["rows"],
         "rows_per_second": rate,
         "table": tally.table(),

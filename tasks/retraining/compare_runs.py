@@ -8,6 +8,7 @@ import pandas as pd
 
 from unfreeze.models.comparison import Comparison, compare_classes, compare_values
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.evaluation import TUNED
 from unfreeze.models.label_comparison import compare_label_sets
 from unfreeze.models.label_sets import split
 from unfreeze.models.modality import training_from
@@ -38,10 +39,12 @@ def compare_runs(first: str, second: str) -> dict[str, Any]:
     params: Any = training_from(tracking.spec_of(second), f"run {second}")
     if "path" in before and "path" in after:
         multiple = "labels" in after
-        label, predicted = ("labels", "predicted_labels_tta") if multiple else ("label", "predicted_tta")
+        label, predicted = ("labels", "predicted_labels") if multiple else ("label", "predicted")
         if label not in before:
             raise UserError(f"of runs {first} and {second} one predicts several labels per image, the other a class")
-        kept = before.merge(after, on=["path", label], suffixes=("", "_second"))
+        # Rows that tuned thresholds are in no metric of the run's report either.
+        judged = [frame[~frame[TUNED]] if TUNED in frame else frame for frame in (before, after)]
+        kept = judged[0].merge(judged[1], on=["path", label], suffixes=("", "_second"))
         if kept.empty:
             raise UserError(f"runs {first} and {second} have no {section} image in common: compare runs of one source")
         one, two = (kept[name].astype(str).to_numpy() for name in (predicted, f"{predicted}_second"))

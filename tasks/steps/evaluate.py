@@ -26,9 +26,7 @@ def choose(run: Run, step: Choose) -> dict[str, float]:
 
     def chosen() -> dict[str, float]:
         found = step.run(snapshots_of(run, step.course.data), _log_loss)
-        metrics = keep_findings(run.id, found, "choice", step.course.learner.progress.step)
-        tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.name})
-        return metrics
+        return keep_findings(run.id, found, "choice", step.course.learner.progress.step)
 
     return as_task(step.name, chosen)
 
@@ -44,7 +42,10 @@ def evaluate(run: Run, step: Evaluate) -> dict[str, float]:
     """
 
     def evaluated() -> dict[str, float]:
-        return keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step + 1)
+        metrics = keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step + 1)
+        if step.section == "valid":  # which decided how the model predicts
+            tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.title})
+        return metrics
 
     metrics = as_task(step.name, evaluated)
     run.metrics |= metrics
@@ -71,7 +72,7 @@ def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, s
         tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
         tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
         tracking.keep_model(run.id, folder)
-        body = {"path": str(place), "name": run.model_name, "description": data.summary(run.metrics)}
+        body = {"path": str(place), "name": run.model_name, "description": data.summary(candidate, run.metrics)}
         made = tracking.keep_and_wait(run.id, ("model", body))
     if made:
         log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}")

@@ -30,7 +30,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 """Tag of an experiment in which MLflow keeps that view; its page (3.17) has no other way to preset the columns."""
 NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
 """Columns that the page always shows."""
-METRICS = ("valid/accuracy_tta", "valid/accuracy", "valid/f1_tta", "valid/rmspe", "valid/loss", "baseline/accuracy")
+METRICS = ("valid/accuracy", "valid/f1", "valid/rmspe", "valid/loss", "baseline/accuracy")
 COLUMN_WIDTHS = {
     NAME: 300,  # the page would cut names at 190
     CREATED: 140,

@@ -214,7 +214,7 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         link = page.get_by_role("link", name="Open the run in MLflow")
         page.screenshot(path=images / "artifact.png")
         page.goto(str(link.get_attribute("href")))
-        expect(page.get_by_text("valid/accuracy_tta").first).to_be_visible()
+        expect(page.get_by_text("valid/accuracy").first).to_be_visible()
         page.screenshot(path=images / "mlflow-run.png")
 
         again = up.start("train-images/local", {"params": tiny_training(lines, seed=1).model_dump(mode="json")})
@@ -227,13 +227,13 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         )
         page.set_viewport_size({"width": 2600, "height": 1000})  # columns beyond the edge are not made
         page.goto(address)
-        for text in ("sweep seen", "valid/accuracy_tta", "lines-classifier"):
+        for text in ("sweep seen", "valid/accuracy", "lines-classifier"):
             expect(page.get_by_text(text).first).to_be_visible()
         expect(page.get_by_text(re.compile(r"lines \([0-9a-f]{8}\)")).first).to_be_visible()
         page.screenshot(path=images / "mlflow-runs.png")
         cells = page.locator(".ag-header-cell")
         columns = cells.evaluate_all("found => found.map(cell => cell.getAttribute('col-id'))")
-        assert columns[1:4] == ["attributes.`Run Name`", "runDateAndNestInfo", "metrics.`valid/accuracy_tta`"]
+        assert columns[1:4] == ["attributes.`Run Name`", "runDateAndNestInfo", "metrics.`valid/accuracy`"]
         # The trials are folded away below their sweep.
         assert page.get_by_text(re.compile(r"^trial 0")).count() == 0
         page.goto(f"{address}&compareRunsMode=CHART")

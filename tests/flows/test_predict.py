@@ -130,17 +130,22 @@ def test_a_file_of_paths_is_predicted_row_by_row_in_every_format(
     assert frame["probability"][1] == frame["probability"][3]
 
 
-def test_test_time_augmentation_gives_what_the_evaluation_gave(
+def test_a_model_predicts_in_the_way_that_it_was_evaluated_and_any_other_way_is_said(
     trained: dict[str, Any], stripes: Path, tmp_path: Path
 ) -> None:
     path = tracking.fetch(trained["run_id"], "valid/predictions.feather")
     assert path is not None
     evaluated = pd.read_feather(path).set_index("path")
-    predicted(lines(stripes, tmp_path / "out.feather", tta=True))
-    both = pd.read_feather(tmp_path / "out.feather").set_index("path").loc[evaluated.index]
-    np.testing.assert_allclose(both["probability"], evaluated["probability_tta"], atol=1e-5)
-    assert both["class"].tolist() == evaluated["predicted_tta"].tolist()
-    assert np.abs(both["probability"] - evaluated["probability"]).max() > 1e-4
+    (other,) = {"plain", "tta"} & {str(name).removeprefix("predicted_") for name in evaluated}
+    ways = {"": None, f"_{other}": other == "tta"}
+    for suffix, tta in ways.items():
+        result = predicted(lines(stripes, tmp_path / f"out{suffix}.feather", tta=tta))
+        rows = pd.read_feather(tmp_path / f"out{suffix}.feather").set_index("path").loc[evaluated.index]
+        np.testing.assert_allclose(rows["probability"], evaluated[f"probability{suffix}"], atol=1e-5)
+        assert rows["class"].tolist() == evaluated[f"predicted{suffix}"].tolist()
+        said = "" if tta is None else f" with{'' if tta else 'out'} TTA, unlike its evaluation"
+        assert set(rows["version"]) == {result["version"]} == {f"1{said}"}
+    assert np.abs(evaluated["probability"] - evaluated[f"probability_{other}"]).max() > 1e-4
 
 
 KILLED_IN_THE_MIDDLE = """

@@ -212,6 +212,6 @@ def test_it_takes_less_than_five_seconds_for_a_thousand_validation_rows(trained:
     intervals(judges, after, actual)
     for what in ("fine-tuning", "snapshots", "TTA"):
         gains(what, judges, before, after, actual)
-    target.report(after, actual, "valid")
+    target.report(after, actual, "valid", "full")
     render(collect(trained["run_id"]))
     assert time.process_time() - began < 5

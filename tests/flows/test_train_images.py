@@ -43,9 +43,9 @@ def test_the_summary_names_run_model_stages_and_metrics(trained: dict[str, Any])
     assert (head, augmented) == (2, 1)
     assert full in (3, 7, 15)  # as long as its loss falls
     assert trained["stages"][0]["stopped"] == "2 cycles trained"
-    for name in ("accuracy", "accuracy_tta", "loss", "error_reduction_tta"):
+    for name in ("accuracy", "accuracy_plain", "accuracy_tta", "loss", "error_reduction_tta"):
         assert f"valid/{name}" in trained["metrics"]
-        assert f"baseline/{name}" in trained["metrics"]
+    assert {"baseline/accuracy", "baseline/loss"} <= trained["metrics"].keys()
     json.dumps(trained)
 
 
@@ -141,9 +141,9 @@ def test_predictions_cover_every_validation_row_and_give_the_metrics(trained: di
     assert path is not None
     predictions = pd.read_feather(path)
     assert len(predictions) == 10
-    accuracy = (predictions["predicted_tta"] == predictions["label"]).mean()
-    assert accuracy == pytest.approx(trained["metrics"]["valid/accuracy_tta"])
-    probabilities = predictions[["p_tta(across)", "p_tta(down)"]].to_numpy()
+    accuracy = (predictions["predicted"] == predictions["label"]).mean()
+    assert accuracy == pytest.approx(trained["metrics"]["valid/accuracy"])
+    probabilities = predictions[["p(across)", "p(down)"]].to_numpy()
     assert probabilities.sum(1) == pytest.approx(np.ones(10))
 
 

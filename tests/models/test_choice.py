@@ -27,14 +27,14 @@ NOISE = np.random.default_rng(0).uniform(0.6, 0.99, ROWS)
 def test_the_lowest_validation_loss_is_kept():
     choice = choose_model([GOOD, compared("head", np.full(ROWS, 0.8))], LOSS, ACTUAL)
     assert choice.kept is GOOD
-    assert choice.verdict == "full is kept, with the lowest validation loss of: full 0.1054, head 0.2231"
+    assert choice.verdict == "full is kept: its validation loss of 0.1054 is the lowest"
 
 
 def test_a_model_that_beats_the_trained_network_is_kept_and_named():
     better = compared("head", np.full(ROWS, 0.95))
     choice = choose_model([GOOD, better], LOSS, ACTUAL)
     assert choice.kept is better
-    assert choice.verdict.startswith("full did not help: 0.1054 against 0.05129; head is kept")
+    assert choice.verdict == "head is kept: its validation loss of 0.05129 is the lowest, against 0.1054 of full"
 
 
 def test_a_network_that_was_stopped_by_the_validation_rows_needs_more_than_a_standard_error():

@@ -1,17 +1,21 @@
 """The model that a training ends with is the best of several on the validation rows."""
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from tests.models.conftest import assert_same
+from tests.models.targets.test_targets import titles_of
+from unfreeze.models.calibration import expected_calibration_error
 from unfreeze.models.course import Course, Record
+from unfreeze.models.estimator import load_model
 from unfreeze.models.findings import Findings
+from unfreeze.models.images import evaluation
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
@@ -155,9 +159,7 @@ def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
         for step, found in trained(data, tmp_path)
         if isinstance(step, Evaluate) and step.section == "test"
     ]
-    (low,) = (name for name in found if re.fullmatch("test/accuracy(_tta)?_low", name))  # as the kept model predicts
-    name = low.removesuffix("_low")
-    assert found[low] <= found[name] <= found[f"{name}_high"]
+    assert found["test/accuracy_low"] <= found["test/accuracy"] <= found["test/accuracy_high"]
 
 
 @pytest.mark.slow
@@ -166,3 +168,36 @@ def test_few_validation_rows_are_cross_validated_with_the_training_rows(tiny_rec
     (found,) = (found for step, found in steps if isinstance(step, Choose))
     assert 0 <= found.metrics["folds/accuracy_low"] <= found.metrics["folds/accuracy"] <= 1
     assert any("all 39 training and validation rows" in line for line in found.lines)
+
+
+@pytest.mark.parametrize("with_tta", [False, True])
+def test_every_number_of_a_report_is_of_the_model_as_it_predicts(tiny_recipe, tmp_path, monkeypatch, with_tta):
+    monkeypatch.setattr(evaluation, "standard_error", lambda *_: -np.inf if with_tta else np.inf)
+    data = data_with(tiny_recipe, STAGES[:1])
+    data.rows = {**data.rows, "test": data.rows["valid"][::2]}
+    *_, valid, test = trained(data, tmp_path / "cache")
+    kept = valid.step.course.kept
+    assert kept.with_tta is with_tta
+    data.save(tmp_path / "model", kept)
+    paths = data.index.rows["path"].take(data.rows["valid"]).to_pylist()
+    images = pd.DataFrame({"image": [Path(path).read_bytes() for path in paths]})
+    served = load_model(tmp_path / "model").predict(images)
+    other = "plain" if with_tta else "tta"
+    for section, rows, found in (("valid", slice(None), valid.found), ("test", slice(None, None, 2), test.found)):
+        predictions, answers = found.frames[f"{section}/predictions.feather"], served[rows].reset_index(drop=True)
+        assert predictions["predicted"].tolist() == answers["class"].tolist()
+        np.testing.assert_allclose(predictions["probability"], answers["probability"], atol=1e-5)
+        assert not np.allclose(predictions["probability"], predictions[f"probability_{other}"], atol=1e-4)
+        right = answers["class"] == predictions["label"]
+        metrics = {name.removeprefix(f"{section}/"): value for name, value in found.metrics.items()}
+        assert metrics["accuracy"] == pytest.approx(right.mean())
+        assert metrics["loss"] == pytest.approx(predictions["loss"].mean(), abs=1e-5)
+        assert metrics["loss"] == metrics["loss_tta" if with_tta else "loss_plain"] != metrics[f"loss_{other}"]
+        probabilities, actual = np.array(answers["probabilities"].tolist()), data.actual(section)
+        assert metrics["ece"] == pytest.approx(expected_calibration_error(probabilities, actual), abs=1e-4)
+        (confusion,) = found.counts
+        assert np.trace(confusion.counts) == right.sum()
+        for title in titles_of(found):
+            assert f"{section} " in title, title
+            assert kept.title in title or "label errors" in title, title
+    assert kept.title in data.summary(kept, valid.found.metrics)

@@ -86,7 +86,7 @@ def test_the_error_reduction_is_a_share_of_the_errors(plain, tta, expected):
 
 def test_a_rows_loss_is_the_negative_log_probability_of_its_class():
     probabilities = np.array([[0.25, 0.75], [1.0, 0.0]])
-    losses = SingleLabel(["a", "b"]).evaluated(np.array([0, 1]), probabilities, probabilities)["loss"]
+    losses = SingleLabel(["a", "b"]).evaluated(np.array([0, 1]), probabilities, {})["loss"]
     assert losses[0] == pytest.approx(np.log(4))
     assert np.isfinite(losses[1])
     assert losses[1] > 20
@@ -94,7 +94,7 @@ def test_a_rows_loss_is_the_negative_log_probability_of_its_class():
 
 def test_the_table_of_predictions_has_a_row_per_image():
     plain, averaged = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.2, 0.8], [0.1, 0.9]])
-    table = SingleLabel(["cat", "dog"]).evaluated(np.array([0, 0]), plain, averaged)
+    table = SingleLabel(["cat", "dog"]).evaluated(np.array([0, 0]), plain, {"tta": averaged})
     assert table["label"].tolist() == ["cat", "cat"]
     assert table["predicted"].tolist() == ["cat", "dog"]
     assert table["probability"].tolist() == [0.7, 0.6]

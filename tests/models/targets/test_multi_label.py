@@ -96,7 +96,7 @@ def test_a_model_keeps_all_of_it():
 
 
 def test_an_evaluation_has_a_row_per_image():
-    table = TARGET.evaluated(ACTUAL, PROBABILITIES, PROBABILITIES[::-1])
+    table = TARGET.evaluated(ACTUAL, PROBABILITIES, {"tta": PROBABILITIES[::-1]})
     assert table["labels"].tolist() == ["cat|indoor", "dog"]
     assert table["predicted_labels"].tolist() == ["cat|indoor", ""]
     assert table["predicted_labels_tta"].tolist() == ["", "cat|indoor"]
@@ -107,7 +107,7 @@ def test_an_evaluation_has_a_row_per_image():
 
 def test_the_report_says_of_every_label_how_well_it_is_found():
     probabilities, actual = scored()
-    report = TARGET.settled(probabilities, actual).report(probabilities, actual, "valid")
+    report = TARGET.settled(probabilities, actual).report(probabilities, actual, "valid", "full")
     table = report.frames["valid/per_label.feather"].set_index("label")
     assert table["rows"].to_dict() == dict(zip(TARGET.classes, actual.sum(0), strict=True))
     assert (table[["precision", "recall", "f1", "average_precision", "auc"]] > 0.9).all(axis=None)

@@ -3,14 +3,22 @@ import pytest
 import torch
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.findings import Findings
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets import Numbers, SingleLabel, check_metrics
+
+
+def titles_of(report: Findings) -> list[str]:
+    """Of every table, figure and chart."""
+    tables, figures = [title for _, title, _ in report.tables], [title for title, _ in report.figures.values()]
+    return tables + figures + [each.title for each in report.charts] + [each.title for each in report.counts]
 
 
 def test_the_table_per_class_counts_right_and_wrong():
     targets = np.array([0, 0, 0, 1, 1, 2])
     predicted = np.eye(4)[[0, 0, 1, 1, 0, 0]]
-    report = SingleLabel(["a", "b", "c", "d"]).report(predicted, targets, "valid")
+    report = SingleLabel(["a", "b", "c", "d"]).report(predicted, targets, "valid", "full with TTA")
+    assert all(title.endswith(": full with TTA, 6 valid rows") for title in titles_of(report))
     table = report.frames["valid/per_class.feather"].set_index("class")
     assert table["rows"].to_dict() == {"a": 3, "b": 2, "c": 1, "d": 0}
     assert table["precision"].to_dict() == pytest.approx({"a": 2 / 4, "b": 1 / 2, "c": 0, "d": 0})
