@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._reading import Case, Outcome
+from benchmarks._reading_layouts import CASES as LAYOUTS
 from unfreeze.models.errors import UserError
 
-CASES: list[Case] = []
+CASES: list[Case] = [*LAYOUTS]
 """All cases, kind by kind."""
 
 

@@ -13,7 +13,7 @@ from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spe
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.run_commands import add_run_commands, require_runs
 from unfreeze.flows.service_commands import add_service_commands
-from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params
+from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params, understood_params
 from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
 from unfreeze.models.paths import given_path
@@ -187,7 +187,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace) -> int:
-    params = checked_params(options, TrainImages)
+    params = understood_params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_images import train_images
@@ -226,7 +226,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    params = checked_params(options, TrainImages)
+    params = understood_params(options, TrainImages)
     with prefect_starting():
         from unfreeze.flows.find_lr import find_lr
         from unfreeze.flows.outcome import state_of
@@ -317,7 +317,7 @@ def _sweep(options: argparse.Namespace) -> int:
     fresh = options.source is not None or options.config is not None
     params: Training | None = None
     if fresh or search.study is None:
-        params = checked_params(options, TrainTables if options.table else TrainImages)
+        params = understood_params(options, TrainTables if options.table else TrainImages)
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables

@@ -1,9 +1,12 @@
 """SOURCE on the command line: what it can be, and whether it is there."""
 
 import argparse
+import sys
+from pathlib import Path
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.models.overrides import SpecType
+from unfreeze.models.paths import given_path
 from unfreeze.models.specs import Spec, TrainImages
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
@@ -44,4 +47,14 @@ def checked_params(options: argparse.Namespace, spec_class: type[SpecType]) -> S
         from unfreeze.models.images.sources import check_source
 
         check_source(params.data.source)
+    return params
+
+
+def understood_params(options: argparse.Namespace, spec_class: type[SpecType]) -> SpecType:
+    """The same, with a line that says how the files of an image source are understood, before anything is started."""
+    params = checked_params(options, spec_class)
+    if isinstance(params, TrainImages) and given_path(params.data.source).exists() and params.data.source != "digits":
+        from unfreeze.models.images.sources import resolve_source
+
+        print(resolve_source(params.data, Path()).understood, file=sys.stderr)
     return params

@@ -89,6 +89,8 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     if separator is not None:
         return _split(texts, separator, setting)
     lists = {text: list_in(text) for text in counts}
+    if any(text.startswith("{") and lists[text] is not None for text in counts):
+        lists = {text: [text] if found is None else found for text, found in lists.items()}
     if counts and all(each is not None for each in lists.values()):
         return _several([lists.get(text) or [] for text in texts], "lists", setting)
     found = next((name for name in SEPARATORS if separates(counts, name, missing)), None)
@@ -125,8 +127,8 @@ def parts(text: str, separator: str) -> list[str]:
 
 
 def list_in(text: str) -> list[str] | None:
-    """The labels of a list as JSON or Python writes it; None for other text."""
-    if not (text.startswith("[") and text.endswith("]")):
+    """The labels of a list as JSON or Python writes it, also as the only value of an object; None for other text."""
+    if not (text.startswith(("[", "{")) and text.endswith(("]", "}"))):
         return None
     try:
         found = json.loads(text)
@@ -135,7 +137,9 @@ def list_in(text: str) -> list[str] | None:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    if not all(isinstance(each, str | int | float) for each in found):
+    if isinstance(found, dict) and len(found) == 1:  # {"choices": ["cat"]}, beside cells of one label as plain text
+        (found,) = found.values()
+    if not isinstance(found, list) or not all(isinstance(each, str | int | float) for each in found):
         return None
     return [label for each in found if (label := str(each).strip())]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.sources import ListedFile, Listing
+from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.label_sets import SEPARATOR, Labels, join
 
 FEWEST, SHARE = 10, 0.25

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.sources import Listing
+from unfreeze.models.images.listing import Listing
 from unfreeze.models.paths import given_path
 
 

@@ -16,8 +16,8 @@ import pyarrow.feather
 from unfreeze.models import label_sets
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_order
+from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.path_tables import shortened
-from unfreeze.models.images.sources import ListedFile, Listing
 from unfreeze.models.images.splits import deal_sides, draw_sides
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part

@@ -25,9 +25,10 @@ from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distanc
 from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.explain import explain_images
 from unfreeze.models.images.index import Index, build_index
+from unfreeze.models.images.listing import Listing
 from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
+from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.modality import Modality, Trained
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
@@ -98,8 +99,8 @@ class Images(Modality):
         def list_files() -> tuple[Listing, list[str]]:
             listing, left_out = without_excluded(resolve_source(data, workspace.datasets), data.exclude)
             hashes = hash_files([file.path for file in listing.files], THREADS)
-            workspace.log(f"{listing.name}: {len(hashes):,} files")
             listing, hashes = unite_copies(listing, hashes, data.labels)
+            workspace.log(f"{listing.name}: {listing.understood} ({len(hashes):,} files)")
             if before is not None and before.multiple != listing.multiple:
                 now, then = (_LABELS[each.multiple] for each in (listing, before))
                 raise UserError(

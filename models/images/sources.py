@@ -2,50 +2,25 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.data_sets import DATA_SETS, torchvision_images, write_digits
+from unfreeze.models.images.folder_files import files_below, may_be_image
+from unfreeze.models.images.layouts import LAYOUTS, drawn_validation, read_layout
+from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.path_tables import TABLES, PathTable, shortened
+from unfreeze.models.images.table_columns import find_paths, find_split_column
 from unfreeze.models.images.table_labels import table_labels
 from unfreeze.models.label_sets import join, split
+from unfreeze.models.label_spelling import spelled_differently
 from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.specs.predict import Predict
-from unfreeze.models.split_words import Part, part_of
-
-_SYSTEM_FILES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-class ListedFile(NamedTuple):
-    """One image of a source; `split` is None where it is to be drawn whether the image trains or validates.
-
-    Several labels are one text, see `unfreeze.models.label_sets.join`.
-    """
-
-    path: Path
-    label: str
-    split: Part | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of a source, sorted, before any was opened."""
-
-    name: str
-    files: tuple[ListedFile, ...]
-    """Sorted by path relative to the source (tables: by path). Those that do not test all have a split or none has."""
-    note: str | None = None
-    """How the source was understood, where that may surprise."""
-    multiple: bool = False
-    """Whether an image may have any number of labels."""
-    how: str = ""
-    """How the labels were understood, for people; empty where that cannot surprise."""
-    is_table: bool = False
+from unfreeze.models.split_words import PARTS, part_of, split_word_in
 
 
 @dataclass(frozen=True)
@@ -74,17 +49,18 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     # Absolute, because the listing outlives the working directory in a stored index.
     downloads = downloads.absolute()
     if data.source == "digits":
-        return _list_folder(write_digits(downloads / "digits"), "digits")
+        return _list_folder(write_digits(downloads / "digits"), "digits", data)
     path = _absolute(data.source)
     if path.is_dir():
-        return _list_folder(path, path.name)
+        return _list_folder(path, path.name, data)
     if path.is_file():
-        return _list_table(path, data)
+        return _list_table(PathTable(path), path.stem, data)
     found = torchvision_images(data.source, downloads / data.source)
     if isinstance(found, Path):
-        return _list_folder(found, data.source)
+        return _list_folder(found, data.source, data)
     files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
-    return _listing(data.source, files, str(downloads / data.source))
+    split_by = "split as the data set is" if any(file.split for file in files) else "split at random"
+    return _listing(data.source, files, str(downloads / data.source), split_by)
 
 
 def check_source(source: str) -> None:
@@ -125,7 +101,7 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
     if source == "digits":
         path = write_digits(downloads.absolute() / "digits")
     if path.is_dir():
-        files = sorted(_nested_files(path, {os.path.abspath(each) for each in without}))
+        files = sorted(files_below(path, {os.path.abspath(each) for each in without}))
         if not files:
             raise UserError(f"source: there is no file in {path}; give a folder of images")
         return Unlabelled([_printable(file) for file in files], files)
@@ -159,6 +135,7 @@ def _listing(
     name: str,
     files: Iterable[ListedFile],
     place: str,
+    split_by: str,
     note: str | None = None,
     multiple: bool = False,
 ) -> Listing:
@@ -168,97 +145,89 @@ def _listing(
         what = "the same labels for every image" if multiple else "only the class"
         found = f"{what} {labels[0]!r}" if labels else "no files"
         raise UserError(f"{place} holds {found}, but at least two classes are needed: a folder or label for each.")
+    if clashes := spelled_differently(label for text in labels for label in (split(text) if multiple else [text])):
+        raise UserError(
+            f"{place} has the labels {shortened(map(repr, clashes[0]))}, which differ in case, blanks or hyphens only; "
+            "write them in one way"
+        )
     for file in every:
         try:
             str(file.path).encode()
         except UnicodeEncodeError:
             raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
-    return Listing(name, every, note, multiple)
+    return Listing(name, every, split_by, note, multiple)
 
 
 # --- folders
 
-
-def _list_folder(folder: Path, name: str) -> Listing:
-    entries = [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
-    children = {entry.name: entry for entry in entries if entry.is_dir()}
-    if not children:
-        problem = f"has {len(entries)} files but no folders" if entries else "is empty"
-        raise UserError(f"{folder} {problem}; put the images into a folder per class, such as {folder}/cat/1.jpg.")
-    parts: dict[Part, str] = {}
-    for child in sorted(children):
-        part = part_of(child)
-        if part is not None and part in parts:
-            raise UserError(f"{folder}: {parts[part]}/ and {child}/ both mean {part}; merge them, or rename one.")
-        if part is not None:
-            parts[part] = child
-    if not parts:
-        return _listing(name, _list_classes(folder), str(folder))
-    if "train" in parts and "valid" in parts:
-        # Folders of other names are no part of the training.
-        files: list[ListedFile] = []
-        for side in parts:
-            found = _list_classes(children[parts[side]])
-            if not found:
-                raise UserError(f"{folder} has no class folder with files for {side}; add images or remove the split.")
-            files += [file._replace(split=side) for file in found]
-        return _listing(name, files, str(folder))
-    if parts.keys() == {"train", "test"} and len(children) == 2:
-        tests = [file._replace(split="test") for file in _list_classes(children[parts["test"]])]
-        files = [*_list_classes(children[parts["train"]]), *tests]
-        return _listing(name, files, str(folder), _drawn_validation(f"{parts['test']}/"))
-    raise UserError(
-        f"{folder} has {shortened(f'{child}/' for child in sorted(children))}: "
-        f"{shortened(f'{child}/' for child in parts.values())} would be part of a split, which needs train/ and valid/ "
-        "(or val/, validation/, dev/) with a folder per class in each; add the missing folder, give one of them as the "
-        "source to split it at random, or rename a folder that is a class."
-    )
+_METADATA = {"metadata", "_classes"}
+"""Names of tables that data sets keep beside their images, without suffix."""
 
 
-def _drawn_validation(test: str) -> str:
-    return f"{test} only tests the final model; the validation rows are drawn from the training ones at random"
+def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
+    files = [Path(file) for file in files_below(folder)]
+    tables = sorted(file for file in files if file.suffix.lower() in TABLES)
+    names = shortened(str(table.relative_to(folder)) for table in tables)
+    table, split_by = _table_inside(folder, files, tables, data)
+    if table is not None:
+        listing = _list_table(table, name, data, split_by)
+        return replace(listing, note="; ".join(filter(None, (listing.note, f"labels are read from {names}"))))
+    layout = read_layout(folder, data.class_folder)
+    remarks = [*layout.remarks, *([f"not read: {names}"] if tables else [])]
+    return _listing(name, layout.files, str(folder), layout.split_by, "; ".join(remarks) or None)
 
 
-def _list_classes(folder: Path) -> list[ListedFile]:
-    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name)]
-    found = [ListedFile(Path(file), each.name, None) for each in classes for file in _nested_files(each)]
-    return sorted(found, key=lambda file: file.path.relative_to(folder).as_posix())
+def _table_inside(
+    folder: Path, files: Sequence[Path], tables: Sequence[Path], data: DataSpec
+) -> tuple[PathTable | None, str]:
+    """The table that labels a folder's images, if any, and the split, where its folders have a table each.
 
+    That is a table called as data sets call theirs, or the only one where no folder can be a class.
 
-def _nested_files(folder: Path, without: Collection[str] = ()) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name) and os.path.join(place, name) not in without]
-        files = (os.path.join(place, name) for name in names if not _is_hidden(name))
-        yield from (file for file in files if file not in without)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEM_FILES
+    Raises
+    ------
+    UserError
+        If there are several and no folders of classes.
+    """
+    named = [table for table in tables if table.stem.casefold() in _METADATA]
+    parts = {table: part for table in named if (part := part_of(table.parent.name)) is not None}
+    if len(parts) == len(named) == len(set(parts.values())) and {"train"} < set(parts.values()):
+        ordered = sorted(parts, key=lambda table: PARTS.index(parts[table]))
+        split_by = f"split by the folders {shortened(table.parent.name for table in ordered)}"
+        return PathTable(folder, {table: parts[table] for table in ordered}), split_by
+    places = (file.relative_to(folder).parts[:-1] for file in files if may_be_image(file.name))
+    classes = {tuple(name for name in place if split_word_in(name) is None) for place in places}
+    if len(named) == 1 and (len(classes) < 2 or data.label_column in PathTable(named[0]).names):
+        return PathTable(named[0]), ""
+    if len(classes) < 2 and len(tables) > 1:
+        found = shortened(str(table.relative_to(folder)) for table in tables)
+        raise UserError(
+            f"{folder} has no folders of classes, but the tables {found}; give one as the source. {LAYOUTS}."
+        )
+    return (PathTable(tables[0]) if len(classes) < 2 and tables else None), ""
 
 
 # --- tables
 
 
-def _list_table(path: Path, data: DataSpec) -> Listing:
-    table = PathTable(path)
-    columns = [data.path_column] + ([data.split_column] if data.split_column else [])
-    values = table.columns(columns, "data.path_column or data.split_column")
-    for column in columns:
-        table.reject_rows((row for row, value in enumerate(values[column]) if not value), f"empty {column!r}")
-    paths = table.files(values[data.path_column], data.image_folder, data.suffix)
-    labels, multiple, how = table_labels(table, data)
-    splits: list[Part | None] = [None] * len(paths)
-    note = None
+def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "") -> Listing:
+    path_column, paths, found = find_paths(table, data)
+    data = data.model_copy(update={"path_column": path_column, "split_column": find_split_column(table, data)})
+    labels, multiple, how, unused = table_labels(table, data)
+    splits, drawn = table.splits, ""
     if data.split_column:
-        splits = [part_of(value) for value in values[data.split_column]]
+        cells = table.columns([data.split_column], "data.split_column")[data.split_column]
+        table.reject_rows((row for row, cell in enumerate(cells) if not cell), f"empty {data.split_column!r}")
+        splits = [part_of(cell) for cell in cells]
         wrong = (row for row, part in enumerate(splits) if part is None)
         table.reject_rows(wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
-        missing = {"train", "valid"} - set(splits) if paths else set()
-        if missing == {"valid"} and "test" in splits:
-            splits = [None if part == "train" else part for part in splits]
-            note = _drawn_validation("`test`")
-        elif missing:
-            raise UserError(f"{path}: no row has {min(missing)!r} in column {data.split_column!r}")
+        split_by = f"split by the column {data.split_column}"
+    missing = {"train", "valid"} - set(splits) if split_by and paths else set()
+    if missing == {"valid"} and "test" in splits:
+        splits = [None if part == "train" else part for part in splits]
+        drawn = drawn_validation("`test`")
+    elif missing:
+        raise UserError(f"{table.path}: no row has {min(missing)!r} in column {data.split_column!r}")
     absent = (row for row, file in enumerate(paths) if not os.path.isfile(file))
     remedy = "" if data.image_folder or data.suffix else ", or complete ids by data.image_folder and data.suffix"
     table.reject_rows(absent, "no file at the path", lambda row: str(paths[row]), remedy)
@@ -277,7 +246,9 @@ def _list_table(path: Path, data: DataSpec) -> Listing:
     if data.labels == "multiple":
         files = list(dict.fromkeys(files))
     files.sort(key=lambda file: (str(file.path), file.split or ""))
-    return replace(_listing(path.stem, files, str(path), note, multiple), how=how, is_table=True)
+    note = "; ".join(filter(None, (drawn, found, unused))) or None
+    listing = _listing(name, files, str(table.path), split_by or "split at random", note, multiple)
+    return replace(listing, how=how, is_table=True)
 
 
 def _united(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from unfreeze.models.specs.training import Spec, Stage, Training
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
 """Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``
 adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
+ClassFolder = Literal["auto", "outer", "inner", "path"]
 
 
 class DataSpec(Spec):
@@ -20,6 +21,11 @@ class DataSpec(Spec):
         description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
         "val/, dev/; in any case; test/ beside them tests), a CSV or feather file with a column of paths and one of "
         "labels (or several of 0 and 1), or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+    )
+    class_folder: ClassFolder = Field(
+        default="auto",
+        description="What names the class where class folders hold folders, as in birds/crow/1.jpg: the `outer` one "
+        "(birds), the `inner` one (crow), or their `path` (birds-crow). `auto` refuses what could mean either.",
     )
     size: int | None = Field(
         default=None,

@@ -4,7 +4,7 @@ import pytest
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.excluded import without_excluded
-from unfreeze.models.images.sources import ListedFile, Listing
+from unfreeze.models.images.listing import ListedFile, Listing
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.index import Index, build_index
-from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
+from unfreeze.models.images.listing import ListedFile, Listing
+from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part
 
@@ -186,7 +187,7 @@ def test_a_class_with_one_image_is_refused_with_the_commonest_reason(tmp_path):
 def test_a_class_without_any_usable_image_is_refused(tmp_path):
     folder(tmp_path, {"cat": 3, "dog": 3})
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/a.txt").write_text("text")
+    (tmp_path / "notes/a.png").write_text("text")
     assert "'notes' has 0" in refusal(tmp_path)
 
 

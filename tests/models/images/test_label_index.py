@@ -13,8 +13,9 @@ from unfreeze.models.images import index as index_module
 from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.copies import FEWEST, unite_copies
 from unfreeze.models.images.index import Index, build_index
+from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.modality import Images
-from unfreeze.models.images.sources import ListedFile, Listing, resolve_source
+from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.label_sets import join
 from unfreeze.models.specs import DataSpec, ModelSpec, TrainImages
 from unfreeze.models.targets import MultiLabel

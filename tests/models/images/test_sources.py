@@ -13,7 +13,8 @@ from PIL import Image
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import data_sets
 from unfreeze.models.images.data_sets import DATA_SETS
-from unfreeze.models.images.sources import Listing, resolve_source
+from unfreeze.models.images.listing import Listing
+from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import DataSpec
 
 
@@ -121,7 +122,7 @@ def test_beside_a_test_side_alone_train_is_split_at_random(tmp_path, train, test
         image(tmp_path / name)
     listing = listed(tmp_path)
     found = [(file.label, file.split) for file in listing.files]
-    assert found == [("cat", None), ("dog", None), ("cat", "test"), ("dog", "test")]
+    assert sorted(found, key=str) == [("cat", "test"), ("cat", None), ("dog", "test"), ("dog", None)]
     assert listing.note is not None
     assert listing.note.startswith(f"{test}/ only tests the final model")
 
@@ -133,7 +134,6 @@ def test_beside_a_test_side_alone_train_is_split_at_random(tmp_path, train, test
         ["Train", "Test", "cats"],
         ["test", "cats", "dogs"],
         ["Valid", "Test"],
-        ["train"],
         ["val", "cats"],
         ["Testing", "validation"],
     ],
@@ -177,7 +177,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_flat_images_are_refused(tmp_path):
     image(tmp_path / "a.png")
-    assert "1 files but no folders" in refusal(tmp_path)
+    assert "1 images but no folders of classes. Layouts that are understood: " in refusal(tmp_path)
 
 
 def test_a_single_class_is_refused_by_name(tmp_path):
@@ -225,7 +225,7 @@ def test_a_table_may_name_its_columns_and_its_split(two_images):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.feather"])
 def test_a_missing_column_is_named_with_those_that_exist(two_images, name):
-    source = table(two_images / name, {"file": ["a.png"], "label": ["x"]})
+    source = table(two_images / name, {"file": ["gone.png"], "label": ["x"]})
     message = refusal(source)
     assert "no column 'path'" in message
     assert "'file', 'label'" in message
@@ -276,7 +276,7 @@ def test_a_split_column_of_train_and_test_leaves_it_open_what_validates(two_imag
 
 
 def test_unknown_and_one_sided_splits_are_refused(two_images):
-    columns = {"path": ["a.png", "sub/b.png"], "label": ["x", "y"], "side": ["train", "holdout"]}
+    columns = {"path": ["a.png", "sub/b.png"], "label": ["x", "y"], "side": ["train", "other"]}
     assert "neither `train` nor `valid` nor `test`: row 2 " in refusal(
         table(two_images / "t.csv", columns), split_column="side"
     )
@@ -288,7 +288,7 @@ def test_an_unreadable_table_is_refused(tmp_path):
     (tmp_path / "t.feather").write_bytes(b"not a table")
     (tmp_path / "t.csv").touch()
     assert "cannot be read as a table" in refusal(tmp_path / "t.feather")
-    assert "cannot be read as a table" in refusal(tmp_path / "t.csv")
+    assert "t.csv is empty" in refusal(tmp_path / "t.csv")
 
 
 def test_without_a_network_a_data_set_says_where_to_put_it(tmp_path, monkeypatch):

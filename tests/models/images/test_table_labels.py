@@ -8,7 +8,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.sources import Listing, list_unlabelled, resolve_source
+from unfreeze.models.images.listing import Listing
+from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.specs.predict import Predict
 
@@ -43,9 +44,23 @@ def test_ids_are_completed_by_a_folder_and_a_suffix(photos):
     assert [file.path for file in listing.files] == [photos / "photos" / "0.JPG", photos / "photos" / "1.JPG"]
 
 
+def test_ids_that_one_folder_and_one_suffix_complete_need_no_setting(photos):
+    listing = listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder=None, suffix="")
+    assert [file.path for file in listing.files] == [photos / "photos" / f"{name}.JPG" for name in IDS]
+    assert listing.note == f"paths such as '0' are read as {photos / 'photos' / '0.JPG'}"
+
+
+def test_ids_that_two_folders_complete_are_refused(photos):
+    (photos / "small").mkdir()
+    for name in IDS:
+        (photos / "small" / f"{name}.JPG").touch()
+    with pytest.raises(UserError, match="6 rows: no file at the path"):
+        listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder=None, suffix="")
+
+
 def test_ids_that_lead_nowhere_say_what_completes_them(photos):
     with pytest.raises(UserError, match=r"or complete ids by data\.image_folder and data\.suffix"):
-        listed(photos, {"id": IDS, "label": list("xyxyxy")}, image_folder=None, suffix="")
+        listed(photos, {"id": ["a", *IDS[1:]], "label": list("xyxyxy")}, image_folder=None, suffix="")
     with pytest.raises(UserError, match=r"no file at the path: row 1 \(.*/photos/0\.png\).*Correct or remove them\."):
         listed(photos, {"id": IDS, "label": list("xyxyxy")}, suffix=".png")
 

@@ -1,0 +1,81 @@
+"""Files below a folder, without what operating systems, NAS devices and image viewers put there."""
+
+import mimetypes
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+_SYSTEM_NAMES = {
+    "__macosx",
+    "__pycache__",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "$recycle.bin",
+    "recycler",
+    "recycled",
+    "#recycle",
+    "#snapshot",
+    "system volume information",
+    "lost+found",
+    "network trash folder",
+    "temporary items",
+    "thevolumesettingsfolder",
+}
+_THUMBNAILS = {"thumb", "thumbs", "thumbnail", "thumbnails", "_thumb", "_thumbs", "_thumbnails"}
+_TYPES = mimetypes.MimeTypes()
+"""Python's own table: that of the machine differs from system to system."""
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a name is hidden, or one that a system gives to its own files (``@eaDir``, ``Thumbs.db``)."""
+    return name.startswith((".", "@", "~$")) or name.casefold() in _SYSTEM_NAMES
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file's suffix is one of images, or unknown."""
+    kind = _TYPES.guess_type(name)[0]
+    return kind is None or kind.startswith("image/")
+
+
+def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[str] | None = None) -> Iterator[str]:
+    """Paths of all files in a folder and the folders in it, in no order; links to folders are followed.
+
+    Parameters
+    ----------
+    without
+        Absolute paths of files and folders to leave out.
+    skipped
+        Receives the names of system files, system folders and folders of thumbnails that were left out, except those
+        that begin with a dot.
+    """
+    for place, folders, names in os.walk(folder, followlinks=True):
+        beside = {_stem(name) for name in (*folders, *names)}
+        left_out = [name for name in (*folders, *names) if is_system_name(name)]
+        left_out += [name for name in folders if _holds_thumbnails(os.path.join(place, name), beside)]
+        if skipped is not None:
+            skipped.update(name for name in left_out if not name.startswith("."))
+        paths = {name: os.path.join(place, name) for name in (*folders, *names) if name not in left_out}
+        folders[:] = [name for name in folders if name in paths and not _leads_back(paths[name])]
+        folders[:] = [name for name in folders if paths[name] not in without]
+        yield from (paths[name] for name in names if name in paths and paths[name] not in without)
+
+
+def _holds_thumbnails(folder: str, beside: Collection[str]) -> bool:
+    """Whether a folder of that name holds files or folders that are called as those beside it."""
+    if os.path.basename(folder).casefold() not in _THUMBNAILS:
+        return False
+    return any(_stem(name) in beside for name in os.listdir(folder))
+
+
+def _leads_back(folder: str) -> bool:
+    """Whether a link leads to a folder that it is in."""
+    if not os.path.islink(folder):
+        return False
+    real, place = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
+    return os.path.commonpath([real, place]) == real
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0].casefold()
