@@ -83,12 +83,13 @@ def challenge(params: Retrain, training: Training, data: Prepared, champion: Cha
     if decision.promote and params.approval:
         decision = approved(decision, params.approval_hours)
     outcome = carry_out(decision, comparison, champion.version, run_id, data.fingerprint)
-    report_at_end(run_id)
+    worth_a_look = report_at_end(run_id)
     if outcome["decision"] == PROMOTED:
         reasons = "; ".join(decision.reasons)
         notify(params, f"unfreeze: {champion.version.name} has a new champion", f"{outcome['line']}: {reasons}")
     wait_until_shown()
-    return retraining.summary(trained, champion, decision.reasons, outcome, comparison, drift)
+    found = retraining.summary(trained, champion, decision.reasons, outcome, comparison, drift)
+    return {**found, "worth_a_look": worth_a_look}
 
 
 def first_champion(params: Retrain) -> dict[str, Any]:

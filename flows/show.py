@@ -33,6 +33,7 @@ def training(result: dict[str, Any]) -> None:
     ]
     _table(("stage", "lr", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names)), stages)
     _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in result["metrics"].items()])
+    _lines(*(f"worth a look: {line}" for line in result["worth_a_look"]))
     _model(result)
 
 
@@ -46,19 +47,18 @@ def retraining(result: dict[str, Any]) -> None:
         ]
         _table((comparison["metric"], "value"), rows, f"On {comparison['rows']:,} rows that neither trained on")
     why = f"champion is version {result['champion']}" if "champion" in result else result["why"]
+    _lines(*(f"worth a look: {line}" for line in result.get("worth_a_look", [])))
     _lines(f"{result['decision']}: {why}", *(f"  {reason}" for reason in result.get("reasons", [])))
 
 
 def comparison(result: dict[str, Any]) -> None:
     """Two trainings side by side, and the rows that changed sides."""
+    from unfreeze.models.verdict import compared  # which brings scipy along
+
     found = result["comparison"]
     rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
     _table((found["metric"], "value"), rows, f"On {result['rows']:,} {result['section']} rows")
-    verdict = "better" if found["improvement"] > 0 else "worse" if found["improvement"] < 0 else "no different"
-    _lines(
-        f"the second is {verdict}: {found['improvement']:+.4f}, 95 % interval {found['low']:+.4f} to "
-        f"{found['high']:+.4f}; that it is no better: p = {found['p_value']:.3f} ({found['test']})"
-    )
+    _lines(compared(found))
     for what, count in zip(("better", "worse"), result["flipped"], strict=True):
         if count:
             sides = "only the second has right" if what == "better" else "only the first has right"
@@ -191,13 +191,14 @@ def best(result: dict[str, Any]) -> None:
 def registered(result: dict[str, Any]) -> None:
     """A study's best trial and the model made of it."""
     best(result)
+    _lines(*(f"worth a look: {line}" for line in result["worth_a_look"]))
     _model(result)
 
 
 def _model(result: dict[str, Any]) -> None:
     model = result["model"]
     if "version" in model:
-        _lines(f"{model['name']} version {model['version']} ({model['alias']}): {model['model_uri']}")
+        _lines(f"{model['name']} version {model['version']} ({model['alias']}): {model['model_uri']}", model["line"])
     else:
         _lines(f"{model['name']} waits for MLflow; `unfreeze sync` registers it")
     pages(result)

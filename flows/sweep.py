@@ -105,5 +105,4 @@ def register_best(
         elif isinstance(step, Evaluate) and step.section != "baseline":
             evaluate(run, step)
     model = register(run, data, step.course.kept)
-    report_at_end(run.id)
-    return {**best, "metrics": run.metrics, "model": model}
+    return {**best, "metrics": run.metrics, "model": model, "worth_a_look": report_at_end(run.id)}

@@ -12,7 +12,7 @@ from scipy.stats import DegenerateDataWarning, binom, bootstrap
 from unfreeze.models.errors import UserError
 from unfreeze.models.intervals import expansion
 from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.shares import paired_interval
+from unfreeze.models.shares import OUTSIDE, paired_interval
 from unfreeze.models.specs.retrain import PromotionSpec
 from unfreeze.models.training.metrics import VALUE_METRICS
 
@@ -113,7 +113,7 @@ def compare_classes(
 
     gained, lost = int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())
     if margin or len(blocks):
-        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
+        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks, gained + lost)
     else:
         p_value, test = mcnemar(gained, lost), "McNemar"
     if not len(blocks):
@@ -189,14 +189,22 @@ def compare_values(
         def gains(way: np.ndarray | None) -> np.ndarray:
             return sign * _resampled(metric, actual, champion, challenger, seed, way)
 
-        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
+        differing = int((champion != challenger).any(axis=1).sum())
+        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks, differing)
     return Comparison(metric, before, now, improvement, low, high, p_value, test, len(actual), classes=[])
 
 
 def bootstrapped(
-    gains: Callable[[np.ndarray | None], np.ndarray], improvement: float, margin: float, blocks: Sequence[np.ndarray]
+    gains: Callable[[np.ndarray | None], np.ndarray],
+    improvement: float,
+    margin: float,
+    blocks: Sequence[np.ndarray],
+    differing: int,
 ) -> tuple[float, float, float, str]:
     """Ends of the interval, p-value and name of a paired bootstrap.
+
+    Where so few rows differ that all of them may favour one model by chance, which a resample never shows, the p-value
+    is that of the sign test, and the interval holds 0.
 
     Parameters
     ----------
@@ -206,10 +214,15 @@ def bootstrapped(
         That of the rows themselves.
     margin, blocks
         See `compare_values`.
+    differing
+        Rows that the two models predict differently.
     """
     if not len(blocks):
-        resampled = gains(None)
-        return *_interval(resampled, improvement), _p_value(resampled, margin), "paired bootstrap"
+        resampled, chance = gains(None), 0.5**differing
+        low, high = _interval(resampled, improvement)
+        if chance > OUTSIDE:
+            low, high = min(low, 0.0), max(high, 0.0)
+        return low, high, max(_p_value(resampled, margin), chance), "paired bootstrap"
     # Errors of stores and errors of weeks add up, as the variances of two-way clusters do (Cameron, Gelbach and Miller
     # 2011); the part that belongs to single rows is counted twice, which errs on the safe side.
     ways = [gains(way) for way in blocks]

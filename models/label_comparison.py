@@ -54,7 +54,8 @@ def compare_labels(
     def gains(way: np.ndarray | None) -> np.ndarray:
         return _resampled(actual, champion, challenger, seed, way)
 
-    low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks)
+    differing = int((champion != challenger).any(axis=1).sum())
+    low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks, differing)
     rows = actual.sum(axis=0)
     recalls = [(answers & actual).sum(axis=0) / rows for answers in (champion, challenger)]
     table = zip(np.array(names)[known], rows, *recalls, strict=True)

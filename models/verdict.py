@@ -127,6 +127,17 @@ def described(gain: Gain) -> str:
     return f"{what} made no difference that {gain.rows:,} rows could show: {change}; {interval}."
 
 
+def compared(found: Mapping[str, Any]) -> str:
+    """Which of two models is better, in a sentence that claims no more than the interval allows (see `Comparison`)."""
+    word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+    said = f"the second is {word}" if word else f"no difference that {found['rows']:,} rows could show"
+    return (
+        f"{said}: {named(found['metric'])} {signed(found['improvement'])}, 95 % interval of the improvement "
+        f"{signed(found['low'])} to {signed(found['high'])}; that the second is no better: p = {found['p_value']:.3f} "
+        f"({found['test']})"
+    )
+
+
 def suspicions(training: Training) -> list[Suspicion]:
     """What a person should look at, the serious first."""
     found = [

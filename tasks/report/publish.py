@@ -22,8 +22,8 @@ NOTE = "mlflow.note.content"
 """Tag that MLflow's page shows as the run's description."""
 
 
-def write_report(run_id: str) -> str:
-    """Make the report and keep it with the run; returns the HTML.
+def write_report(run_id: str) -> tuple[Report, str]:
+    """Make the report and keep it with the run; returns it and its HTML.
 
     The run's description, that of the version it registered, and an artifact on the Prefect page say in short what is
     in it and lead to it.
@@ -45,15 +45,21 @@ def write_report(run_id: str) -> str:
     if in_run():
         shown = f"## {report.name}\n\n{model_card(report, _where(run_id, link))}"
         show(lambda: create_markdown_artifact(shown, key="report", description=_headline(report)))
-    return page
+    return report, page
 
 
-def report_at_end(run_id: str) -> None:
-    """As `write_report`, at the end of a flow: a report that cannot be made does not undo the training."""
+def report_at_end(run_id: str) -> list[str]:
+    """As `write_report`, at the end of a flow: a report that cannot be made does not undo the training.
+
+    Returns
+    -------
+    list of str
+        What is worth a look; nothing where there is no report.
+    """
     if not tracking.wait_until_delivered(run_id):
         log_notice("a report is made of what MLflow has; `unfreeze sync` makes it once MLflow has everything")
-        return
-    _try_to_write(run_id)
+        return []
+    return _try_to_write(run_id)
 
 
 def report_if_owed(run_id: str) -> None:
@@ -62,11 +68,13 @@ def report_if_owed(run_id: str) -> None:
         _try_to_write(run_id)
 
 
-def _try_to_write(run_id: str) -> None:
+def _try_to_write(run_id: str) -> list[str]:
     try:
-        write_report(run_id)
+        report, _ = write_report(run_id)
     except Exception as error:
         log_notice(f"the report failed ({type(error).__name__}: {error}); make it with: unfreeze report {run_id}")
+        return []
+    return [each.text for each in report.suspicions]
 
 
 def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
@@ -79,7 +87,7 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
     """
     if out is not None:
         require_place(out)
-    page = write_report(run_id)
+    _, page = write_report(run_id)
     found = {"run_id": run_id, "artifact": str(local_file(run_id, FILE) or artifact_page(run_id, FILE))}
     if out is not None:
         with writing(out):

@@ -58,8 +58,9 @@ def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, st
     Returns
     -------
     dict
-        ``model_uri``, ``name``, ``version`` and ``alias``; only the name if MLflow does not answer: the model
-        then waits with what else the run has logged, and is registered when that is delivered.
+        ``model_uri``, ``name``, ``version``, ``alias``, and a ``line`` about which version answers; only the name if
+        MLflow does not answer: the model then waits with what else the run has logged, and is registered when that is
+        delivered.
     """
     return as_task(f"register {run.model_name}", lambda: _register(run, data, candidate))
 
@@ -75,7 +76,7 @@ def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, s
         body = {"path": str(place), "name": run.model_name, "description": data.summary(candidate, run.metrics)}
         made = tracking.keep_and_wait(run.id, ("model", body))
     if made:
-        log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}")
+        log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}: {made['line']}")
     return made or {"name": run.model_name}
 
 

@@ -24,7 +24,7 @@ from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.tracking.children import child_id, drop_doubles, find_child, make_child
 from unfreeze.tasks.tracking.decisions import apply_decision
 from unfreeze.tasks.tracking.logged_models import log_model_folder
-from unfreeze.tasks.tracking.registry import register_model
+from unfreeze.tasks.tracking.registry import answering, register_model
 from unfreeze.tasks.tracking.server import client, local_file
 from unfreeze.tasks.tracking.spool import CHILD
 
@@ -116,7 +116,8 @@ def _end(run_id: str, body: Mapping[str, Any]) -> None:
 def _model(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
     uri, model_id = log_model_folder(run_id, Path(body["path"]))
     number, alias = register_model(body["name"], run_id, uri, model_id, body["description"])
-    return {"model_uri": uri, "name": body["name"], "version": number, "alias": alias}
+    made = {"model_uri": uri, "name": body["name"], "version": number, "alias": alias}
+    return {**made, "line": answering(body["name"], number, run_id)}
 
 
 OPERATIONS: Mapping[str, Callable[[str, Mapping[str, Any]], dict[str, str] | None]] = {

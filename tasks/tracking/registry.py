@@ -123,6 +123,17 @@ def folder_of(version: Version) -> Path:
     return Workspace(home()).derive("fetch model", files, download)["model"]
 
 
+def answering(name: str, number: str, run_id: str) -> str:
+    """Which version of a model predicts now that version `number` is registered, and the commands to change that."""
+    champion = champion_of(name)
+    if champion is None or champion.number == number:
+        return f"`unfreeze predict {name}` answers with version {number} from now on"
+    return (
+        f"`unfreeze predict {name}` still answers with version {champion.number}, the champion; compare the two: "
+        f"unfreeze compare {champion.run_id} {run_id}; answer with version {number}: unfreeze promote {name} {number}"
+    )
+
+
 def set_champion(name: str, number: str) -> str | None:
     """Make a version the champion; the champion before keeps the alias ``previous``, and its number is returned.
 

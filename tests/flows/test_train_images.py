@@ -179,6 +179,10 @@ def test_the_first_version_is_champion_and_the_next_is_challenger(stripes: Path)
     )
     assert first["model"]["alias"] == "champion"
     assert second["model"]["alias"] == "challenger"
+    assert first["model"]["line"] == "`unfreeze predict aliased` answers with version 1 from now on"
+    assert "still answers with version 1" in second["model"]["line"]
+    assert f"unfreeze compare {first['run_id']} {second['run_id']}" in second["model"]["line"]
+    assert second["model"]["line"].endswith("unfreeze promote aliased 2")
     champion = MlflowClient().get_model_version_by_alias("aliased", "champion")
     assert str(champion.version) == first["model"]["version"]
 

@@ -1,12 +1,16 @@
 import itertools
 import math
+from dataclasses import asdict
 
+import numpy as np
 import pytest
-from scipy.stats import fisher_exact
+from scipy.stats import binom, fisher_exact
 
+from unfreeze.models.comparison import compare_classes, compare_values
 from unfreeze.models.findings import Gain
+from unfreeze.models.label_comparison import compare_label_sets
 from unfreeze.models.shares import exact_interval
-from unfreeze.models.verdict import Training, described, headlines, number, suspicions, verdict
+from unfreeze.models.verdict import Training, compared, described, headlines, number, suspicions, verdict
 
 METRICS = {"valid/accuracy": 0.9, "valid/accuracy_low": 0.85, "valid/accuracy_high": 0.94, "valid/majority": 0.5}
 SPLITS = {"train": 1000, "valid": 250, "test": 50}
@@ -97,6 +101,37 @@ def test_the_test_rows_are_called_worse_only_where_fishers_exact_test_says_so(ro
             said += 1
             assert fisher_exact([[right[0], wrong[0]], [right[1], wrong[1]]], "greater").pvalue < 0.025
     assert said
+
+
+@pytest.mark.parametrize("rows", [12, 60, 200])
+def test_of_two_models_one_is_called_better_only_where_mcnemars_exact_test_says_so(rows):
+    actual, said = np.array(["cat"] * rows), []
+    for gained, lost in itertools.product(range(0, 13, 2), range(0, 13, 3)):
+        if gained + lost > rows:
+            continue
+        first, second = actual.copy(), actual.copy()
+        first[:gained], second[gained : gained + lost] = "dog", "dog"
+        text = compared(asdict(compare_classes(actual, first, second)))
+        p_values = [binom.sf(each - 1, gained + lost, 0.5) for each in (gained, lost)]
+        said.append(text.partition(":")[0])
+        assert p_values[0] <= 0.025 or "the second is better" not in text
+        assert p_values[1] <= 0.025 or "the second is worse" not in text
+        assert "-0.0000" not in text
+    assert {"the second is better", f"no difference that {rows} rows could show"} <= set(said)
+
+
+@pytest.mark.parametrize("differing", range(7))
+def test_too_few_rows_with_other_labels_or_values_are_no_difference(differing):
+    rows = 300
+    labels = [["cat"]] * rows
+    first = [["dog"]] * differing + labels[differing:]
+    values, off = np.arange(rows) % 7.0, np.where(np.arange(rows) < differing, 5.0, 0.1)
+    noise = np.where(np.arange(rows) < differing, 0.0, 0.1)
+    for found in (
+        compare_label_sets(labels, first, labels),
+        compare_values(values, values + off, values + noise, "mae"),
+    ):
+        assert ("the second is better" in compared(asdict(found))) == (differing == 6)
 
 
 def test_none_wrong_of_210_and_4_of_350_are_not_called_different():
