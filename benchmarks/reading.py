@@ -16,9 +16,10 @@ from rich.table import Table
 
 from benchmarks._reading import Case, Outcome
 from benchmarks._reading_layouts import CASES as LAYOUTS
+from benchmarks._reading_pixels import CASES as PIXELS
 from unfreeze.models.errors import UserError
 
-CASES: list[Case] = [*LAYOUTS]
+CASES: list[Case] = [*LAYOUTS, *PIXELS]
 """All cases, kind by kind."""
 
 

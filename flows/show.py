@@ -1,5 +1,6 @@
 """What a command reports at its end: tables and ways to continue, for a person, on stderr."""
 
+import shlex
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,11 @@ def look(result: dict[str, Any]) -> None:
     _lines(*result["lines"], *(f"worth a look: {line}" for line in result["notices"]))
     if result["exclude"]:
         _lines(f"Train without the suspicious labels: --data.exclude {result['exclude']}")
+    if result["groups"]:
+        _lines(
+            f"Train with near copies on one side of the split: unfreeze train {shlex.quote(result['groups'])} "
+            "--data.group_column group"
+        )
     _lines(f"The page: {result['out']}")
 
 

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def stratify(labels: np.ndarray, shares: Sequence[float], fixed: np.ndarray | None = None) -> np.ndarray:
+def stratify(
+    labels: np.ndarray,
+    shares: Sequence[float],
+    fixed: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
+) -> np.ndarray:
     """Deal rows to sides so that each side has its share of the rows of every label.
 
     Iterative stratification: the label with the fewest rows left is dealt first, each of its rows to the side that
@@ -16,11 +21,13 @@ def stratify(labels: np.ndarray, shares: Sequence[float], fixed: np.ndarray | No
     Parameters
     ----------
     labels
-        Of every row, (N, L) bool. Rows with the same labels are dealt in their order.
+        Of every row, (N, L) bool, or how many times it has each. Rows with the same labels are dealt in their order.
     shares
         Of every side, above 0 and adding up to 1; of equals the first takes the row.
     fixed
         Side of every row that is not dealt but counted, (N,) int64; -1 for the others.
+    sizes
+        What every row counts for, such as the images of a group, (N,) int64; 1 if not given.
 
     Returns
     -------
@@ -31,11 +38,11 @@ def stratify(labels: np.ndarray, shares: Sequence[float], fixed: np.ndarray | No
     ----------
     Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", 2011.
     """
-    labels = np.asarray(labels, dtype=bool)
+    labels = np.asarray(labels).astype(np.int64)
     sides = np.full(len(labels), -1) if fixed is None else fixed.astype(np.int64)
     wanted = np.array(shares, dtype=np.float64)
     # Of every label (and, in the last column, of all rows) how many each side still lacks: (sides, L + 1).
-    counted = np.column_stack([labels, np.ones(len(labels), dtype=bool)])
+    counted = np.column_stack([labels, np.ones(len(labels), dtype=np.int64) if sizes is None else sizes])
     totals = counted.sum(0)
     wants = np.maximum(np.outer(wanted, totals), totals >= len(wanted)).astype(np.float64)
     lacks = wants.copy()
@@ -45,9 +52,9 @@ def stratify(labels: np.ndarray, shares: Sequence[float], fixed: np.ndarray | No
     left = free.copy()
     remaining = counted[left].sum(0)
     while left.any():
-        of_labels = np.where(remaining[:-1] > 0, remaining[:-1], len(labels) + 1)
-        label = int(of_labels.argmin()) if len(of_labels) and of_labels.min() <= len(labels) else labels.shape[1]
-        for row in np.flatnonzero(left & counted[:, label]):
+        of_labels = np.where(remaining[:-1] > 0, remaining[:-1], totals.max() + 1)
+        label = int(of_labels.argmin()) if len(of_labels) and of_labels.min() <= totals.max() else labels.shape[1]
+        for row in np.flatnonzero(left & (counted[:, label] > 0)):
             most = np.flatnonzero(lacks[:, label] == lacks[:, label].max())
             side = most[lacks[most, -1].argmax()]
             sides[row], left[row] = side, False

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.bit_depth import Ranges
 from unfreeze.models.images.content import hash_file
 from unfreeze.models.images.decode import (
     Fit,
@@ -26,10 +28,12 @@ CACHE_VERSION = 2
 """Raise it when the pixels or the layout of a cache change; it is part of the key of a cache."""
 
 
-def image_store(workspace: Workspace, size: int, fit: Fit, interpolation: Interpolation) -> RowStore:
-    """Squares of a size made in one way, of images of any data set."""
+def image_store(
+    workspace: Workspace, size: int, fit: Fit, interpolation: Interpolation, ranges: Ranges = MappingProxyType({})
+) -> RowStore:
+    """Squares of a size made in one way, of images of any data set; `ranges` are those of its deep images, if any."""
     metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
-    key = key_of(size, fit, interpolation, CACHE_VERSION)
+    key = key_of(size, fit, interpolation, CACHE_VERSION, *([dict(ranges)] if ranges else []))
     return RowStore(workspace, "images", key, size * size * 3, np.uint8, metadata)
 
 
@@ -45,9 +49,9 @@ def build_image_caches(
 ) -> None:
     """Make sure that every image of an index is in the workspace at all sizes; write the lists in the index's order.
 
-    A row equals `make_square(read_image(path, max_megapixels, at_least=size), size, fit, interpolation)`, whichever
-    sizes are built together. Every content that is not there is decoded once, however often it is listed. Shards are
-    published as they are full.
+    A row equals ``make_square(read_image(path, max_megapixels, size, index.ranges), size, fit, interpolation)``,
+    whichever sizes are built together. Every content that is not there is decoded once, however often it is listed.
+    Shards are published as they are full.
 
     Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and one record batch per
     size (128 rows, fewer where that exceeds 32 MiB), whatever the number of images, of which paths, hashes and places
@@ -67,7 +71,7 @@ def build_image_caches(
     """
 
     def square(path: Path, side: int, sizes: Sequence[int]) -> dict[str, np.ndarray]:
-        image = read_image(path, max_megapixels, side)
+        image = read_image(path, max_megapixels, side, index.ranges)
         return {str(size): make_square(image, size, fit, interpolation).reshape(1, -1) for size in sizes}
 
     def row(content: str, sides: dict[int, list[int]]) -> dict[str, np.ndarray]:
@@ -93,7 +97,7 @@ def build_image_caches(
 
     contents = index.rows["content"].to_pylist()
     path_of = dict(zip(reversed(contents), map(Path, reversed(index.rows["path"].to_pylist())), strict=True))
-    stores = {str(size): image_store(workspace, size, fit, interpolation) for size in targets}
+    stores = {str(size): image_store(workspace, size, fit, interpolation, index.ranges) for size in targets}
     lots = missing_lots(stores, contents)
     total, done = sum(len(lot.contents) for lot in lots), count(1)
     for lot in lots:

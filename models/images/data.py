@@ -25,6 +25,7 @@ from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, COPY, Index
+from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
 from unfreeze.models.plots import plot_images
@@ -123,6 +124,11 @@ class ImageData(TrainingData):
         """Index, and the images at the stage's size."""
         return f"{self.prepared.digest} {Path(self.prepared.files[str(self.sizes[position])]).stem}"
 
+    def blocks(self, split: str) -> np.ndarray | None:
+        """Groups of images, if there are several."""
+        groups = self.index.groups(self.rows[split])
+        return groups if groups is not None and len(set(groups)) > 1 else None
+
     def contents(self, split: str) -> list[str]:
         """Hashes of the contents of a split's images."""
         hashes: list[str] = self.index.rows["content"].take(self.rows[split]).to_pylist()
@@ -197,7 +203,7 @@ class ImageData(TrainingData):
             if len(rejected) > MOST_ROWS_SHOWN:
                 note += f"; the first {MOST_ROWS_SHOWN} are shown, all are in data/rejected.feather of the MLflow run"
             found.table("rejected", note, rejected[:MOST_ROWS_SHOWN])
-            found.lines.append(f"{note}, such as {rejected[0]['path']}: {rejected[0]['reason']}")
+        found.notices += notes_of(self.index)
         if contradicting := [row for row in rejected if row["reason"].startswith(CONTRADICTION)]:
             row = contradicting[0]
             found.notices.append(
@@ -294,13 +300,18 @@ class ImageData(TrainingData):
         rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
         return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
 
+    def plain_groups(self) -> np.ndarray | None:
+        """Groups of the rows of `plain_activations`, int64, if there are any."""
+        return self.index.groups(np.concatenate([self.rows["train"], self.rows["valid"]]))
+
     def cross_validation(self, activations_of: ActivationsOf) -> Findings:
         """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
         plain = [place for place, stage in enumerate(self.params.recipe) if stage.precompute]
         if len(self.rows["valid"]) >= FEW_ROWS or not plain:
             return Findings()
         metrics = self.target.metrics(self.metric_names())
-        return cross_validate(*self.plain_activations(activations_of(plain[0])), self.target, metrics)
+        activations, targets = self.plain_activations(activations_of(plain[0]))
+        return cross_validate(activations, targets, self.target, metrics, self.plain_groups())
 
     # --- the model
 
@@ -308,8 +319,16 @@ class ImageData(TrainingData):
         """Write ``model.safetensors`` and ``model.json``."""
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
         params = self.params.model_copy(update={"model": model})
-        size, with_tta = self.sizes[candidate.position], bool(candidate.with_tta)
-        save_classifier(folder, candidate.states, params, self.preprocessing, self.target, size, with_tta)
+        save_classifier(
+            folder,
+            candidate.states,
+            params,
+            self.preprocessing,
+            self.target,
+            self.sizes[candidate.position],
+            bool(candidate.with_tta),
+            self.index.ranges,
+        )
 
     def example(self) -> pd.DataFrame:
         """One encoded image; a synthetic one unless real data may be kept."""

@@ -7,16 +7,21 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.IcoImagePlugin import IcoImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from unfreeze.models.images.bit_depth import Box, DeepPixels, Ranges, Samples, range_for
+from unfreeze.models.images.foreign_formats import foreign_format
 from unfreeze.models.regular_files import irregular_kind
 
 Fit = Literal["crop", "squish", "pad"]
@@ -26,12 +31,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Only these are tried. Others are rare as photos, and opening EPS would start Ghostscript on a file from anywhere.
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "HEIF")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-_TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
+_SUBFILE, _BITS, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 0x00FE, 0x0102, 0x011C, 0x0142, 0x0143
 _SMALLEST_SIDE = 4
-_TILE = 512
+_TILE = 256
+_GRID = 64
 
 BYTES_PER_PIXEL = 12
 """Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
@@ -44,11 +50,32 @@ class UnreadableImage(Exception):
     """A file that cannot be used as an image; the message is the reason, without the file's name."""
 
 
-def read_image(path: Path | BytesIO, max_megapixels: float, at_least: int | None = None) -> Image.Image:
+class ImageFacts(NamedTuple):
+    """What a file holds: its size as displayed, in pixels, and how much it shows.
+
+    Attributes
+    ----------
+    samples
+        Its values, where they have more than 8 bits.
+    spread
+        Largest standard deviation of a channel: of the values, or of the 256 levels of 8 bits.
+    frames
+        Images in the file, of which the first is used.
+    """
+
+    width: int
+    height: int
+    samples: Samples | None
+    spread: float
+    frames: int
+
+
+def read_image(
+    path: Path | BytesIO, max_megapixels: float, at_least: int | None = None, ranges: Ranges = MappingProxyType({})
+) -> Image.Image:
     """Decode an image upright, as 8-bit RGB; safe to call from several threads.
 
-    Animations give their first frame; transparency is composited over white; 16-bit, 32-bit and float grayscale is
-    scaled to 8 bits.
+    Animations give their first frame; transparency is composited over white; more than 8 bits a sample are scaled to 8.
 
     Parameters
     ----------
@@ -60,33 +87,41 @@ def read_image(path: Path | BytesIO, max_megapixels: float, at_least: int | None
     at_least
         The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
         eighth of its size (never below `draft_side(at_least)`), which is several times faster.
+    ranges
+        What is black and white where samples have more than 8 bits, see `bit_depth.ranges_of`.
 
     Raises
     ------
     UnreadableImage
-        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small.
+        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small, a range that nothing
+        says.
     """
-    with _opened(path, max_megapixels) as image:
-        if at_least is not None:
+    with _opened(path, max_megapixels) as (image, deep):
+        if at_least is not None and isinstance(image, JpegImageFile):
             image.draft(None, (draft_side(at_least), draft_side(at_least)))
         image.load()
         orientation = _orientation(image)
-        rgb = _to_rgb(image)
-    del image  # its pixels would be a third copy beside those of the turned image
+        rgb = _to_rgb(image, deep, ranges)
+    del image, deep  # its pixels would be a third copy beside those of the turned image
     rgb.info = {}  # damaged EXIF among it would be read again
     rgb.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(rgb, in_place=True)
     return rgb
 
 
-def check_image(path: Path, max_megapixels: float) -> tuple[int, int]:
-    """Width and height as displayed, if `read_image` would succeed; raises what it would, but more cheaply."""
-    with _opened(path, max_megapixels) as image:
+def check_image(path: Path, max_megapixels: float) -> ImageFacts:
+    """What an image holds, if `read_image` with its range would succeed; raises what it would, but more cheaply."""
+    with _opened(path, max_megapixels) as (image, deep):
         width, height = image.size
-        # A JPEG's luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
-        image.draft("L", (1, 1))
+        if isinstance(image, JpegImageFile):
+            # Luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
+            image.draft("L", (min(width, _GRID), min(height, _GRID)))
         image.load()
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        samples = deep.samples(_tiles(image)) if deep is not None else None
+        spread, frames = _spread(image, deep), _frames(image)
+        if _orientation(image) >= 5:
+            width, height = height, width
+        return ImageFacts(width, height, samples, spread, frames)
 
 
 def draft_side(at_least: int) -> int:
@@ -144,7 +179,7 @@ def map_in_order(
 
 
 @contextmanager
-def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image]:
+def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[tuple[ImageFile.ImageFile, DeepPixels | None]]:
     """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
     # `warnings.catch_warnings` is not safe in threads. A test or another library may have reset the filters meanwhile.
     if _QUIET not in warnings.filters:
@@ -155,7 +190,7 @@ def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image
         opened = path.open("rb") if isinstance(path, Path) else nullcontext(path)
         with opened as file, _identified(file) as image:
             _check_header(image, max_megapixels)
-            yield image
+            yield image, DeepPixels.of(image, file)
     except UnreadableImage:
         raise
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -165,21 +200,34 @@ def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[Image.Image
         raise UnreadableImage(f"truncated or damaged: {detail}") from error
 
 
-def _identified(file: IO[bytes]) -> Image.Image:
+def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
     """`PIL.Image.open` without its process-wide limit of pixels, in place of which `_check_header` has one."""
-    Image.init()
+    _register_plugins()
     file.seek(0)
-    start = file.read(16)
+    start = file.read(132)
     if not start:
         raise UnreadableImage("zero bytes")
+    unsupported = ""
     for make, accepts in (Image.OPEN[name] for name in _FORMATS if name in Image.OPEN):
-        if accepts is None or accepts(start) is True:
+        if accepts is None or accepts(start[:16]) is True:
             file.seek(0)
             try:
                 return make(file, getattr(file, "name", ""))
-            except (SyntaxError, IndexError, TypeError, struct.error):  # not of this format, or damaged
-                continue
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format, or damaged
+                if str(error) in ("unknown pixel mode", "unknown data organization"):
+                    unsupported = "samples of this TIFF are of a type that is not supported: save it with 8 or 16 bits"
+    if unsupported or (unsupported := foreign_format(start)):
+        raise UnreadableImage(unsupported)
     raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
+
+
+@cache
+def _register_plugins() -> None:
+    Image.init()
+    with suppress(ImportError):  # the extra `heic`
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def _check_header(image: Image.Image, max_megapixels: float) -> None:
@@ -198,6 +246,11 @@ def _check_header(image: Image.Image, max_megapixels: float) -> None:
         raise UnreadableImage(f"{width}x{height} pixels: too small")
     if image.mode not in _MODES and not image.mode.startswith("I;16"):
         raise UnreadableImage(f"colour mode {image.mode} is not supported")
+    if isinstance(image, TiffImageFile):
+        if image.tag_v2.get(_SUBFILE, 0) & 1:
+            raise UnreadableImage("only a preview of a raw photo can be read: export it as JPEG, PNG or TIFF")
+        if image.tag_v2.get(_PLANES) == 2 and max(image.tag_v2.get(_BITS, (1,))) > 8 and image.mode != "I;16":
+            raise UnreadableImage("a TIFF with a plane per colour of 16 bits: save it with interleaved colours")
 
 
 def _pixels(image: Image.Image) -> int:
@@ -228,50 +281,60 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, deep: DeepPixels | None, ranges: Ranges) -> Image.Image:
     """A copy in RGB, made tile by tile: what a conversion needs besides its result is then small."""
-    if image.mode == "RGB" and not image.has_transparency_data:
+    if deep is None and image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()  # the caller closes the file
-    wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
-    scale = _scale_of(image) if wide else (0.0, 1.0)
+    ends = _range(deep, image, ranges) if deep is not None else None
     rgb = Image.new("RGB", image.size)
     for box in _tiles(image):
-        tile = image.crop(box)
-        if wide:
-            tile = Image.fromarray(_eight_bits(tile, *scale))
-        elif tile.has_transparency_data:
-            opaque = tile.convert("RGBA")
-            tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-        rgb.paste(tile.convert("RGB"), box)
+        rgb.paste(_flat(deep.eight_bits(box, ends) if deep and ends else image.crop(box)), box)
     return rgb
 
 
-def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+def _range(deep: DeepPixels, image: Image.Image, ranges: Ranges) -> tuple[float, float]:
+    if deep.kind in ranges:
+        return ranges[deep.kind]
+    samples = deep.samples(_tiles(image))
+    ends = range_for(samples, ranges)
+    if ends is None:
+        raise UnreadableImage(
+            f"{samples.kind} values of more than 8 bits, {samples.low:g} to {samples.high:g}: which of them are black "
+            "and white is unknown, because the model was trained without such images; convert them to 8 bits"
+        )
+    return ends
+
+
+def _flat(tile: Image.Image) -> Image.Image:
+    """The tile in RGB, over white where it is transparent."""
+    if tile.has_transparency_data:
+        opaque = tile.convert("RGBA")
+        tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    return tile.convert("RGB")
+
+
+def _spread(image: Image.Image, deep: DeepPixels | None) -> float:
+    """Largest standard deviation of a channel, of pixels on a grid."""
+    rows, columns = (np.linspace(0, side - 1, min(side, _GRID)).astype(int) for side in image.size[::-1])
+    if deep is not None:
+        values = np.concatenate([deep.values((0, row, image.width, row + 1))[:, columns] for row in rows])
+        known = np.nan_to_num(values.reshape(len(rows) * len(columns), -1)[:, :3])
+        return float(known.std(axis=0, dtype=np.float64).max())
+    size = (len(columns), len(rows))
+    pixels = np.asarray(_flat(image.resize(size, Image.Resampling.NEAREST)))
+    return float(pixels.reshape(-1, 3).std(axis=0).max())
+
+
+def _frames(image: Image.Image) -> int:
+    """Images in a file of several; phones keep previews and depths as further images of a JPEG or HEIC."""
+    try:
+        return 1 if image.format in ("JPEG", "MPO", "HEIF") else getattr(image, "n_frames", 1)
+    except Exception:  # a damaged later frame is no reason to lose the first
+        return 1
+
+
+def _tiles(image: Image.Image) -> Iterator[Box]:
     width, height = image.size
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
             yield left, top, min(left + _TILE, width), min(top + _TILE, height)
-
-
-def _finite(tile: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(tile).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _scale_of(image: Image.Image) -> tuple[float, float]:
-    """What of wide grayscale is black, and the range to white: that of its type, or its own where that says nothing."""
-    ranges = [
-        (float(values.min()), float(values.max())) for values in (_finite(image.crop(box)) for box in _tiles(image))
-    ]
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    usual = (1.0, 255.0) if image.mode == "F" else (65535.0,)
-    top = next((limit for limit in usual if low >= 0 and high <= limit), None)
-    return (0.0, top) if top is not None else (low, max(high - low, 1e-30))
-
-
-def _eight_bits(tile: Image.Image, low: float, top: float) -> np.ndarray:
-    """Scale wide grayscale to uint8."""
-    values = _finite(tile)
-    if top > float(np.finfo(np.float32).max):
-        values = values.astype(np.float64)
-    values -= low
-    return np.rint(values * (255.0 / top)).astype(np.uint8)

@@ -62,7 +62,8 @@ def show_mistakes(
     found_maps = [each for each in maps if each is not None]
     heats = np.mean(found_maps, axis=0) if found_maps else [None] * len(rows)
     records = cast(list[dict[str, Any]], worst.to_dict("records"))
-    shown = data.params.data.fit, data.preprocessing.interpolation, data.params.data.max_megapixels
+    of_data = data.params.data
+    shown = of_data.fit, data.preprocessing.interpolation, of_data.max_megapixels, data.index.ranges
     for row, heat in zip(records, heats, strict=True):
         path = str(row["path"])
         facts, square = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)

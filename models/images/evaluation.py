@@ -11,7 +11,6 @@ from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
 from unfreeze.models.intervals import gains, intervals, standard_error
 from unfreeze.models.specs import TtaSpec
-from unfreeze.models.targets import Target
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training_data import Activations, Candidate
@@ -66,13 +65,14 @@ def evaluate(
     members = data.of_members(learner, candidate, lambda: predict_views(learner, views, tta))
     plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
     if section == "valid" and tta.n_aug:
-        candidate = _with_or_without_tta(candidate, plain, averaged, data.target, actual, found)
+        candidate = _with_or_without_tta(candidate, plain, averaged, data, actual, found)
     kept = averaged if candidate.with_tta else plain
     target = data.target if section == "test" else data.target.settled(kept, actual)
     if section == "valid":
         data.target = target
     rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
-    metrics = target.metrics(data.metric_names())
+    metrics, blocks = target.metrics(data.metric_names()), data.blocks(split)
+    blocks = blocks[rows] if blocks is not None else None
     modes = {"plain": plain, "tta": averaged} if tta.n_aug else {}
     values: dict[str, float] = {}
     for suffix, probabilities in {"": kept, **{f"_{mode}": each for mode, each in modes.items()}}.items():
@@ -82,7 +82,8 @@ def evaluate(
     if modes:
         values["error_reduction_tta"] = error_reduction(values["accuracy_plain"], values["accuracy_tta"])
     if section != "baseline":
-        values |= _ends(intervals(metrics if section == "test" else data.judges(), kept[rows], actual[rows]))
+        judges = metrics if section == "test" else data.judges()
+        values |= _ends(intervals(judges, kept[rows], actual[rows], blocks))
     found.metrics = {f"{section}/{name}": value for name, value in values.items()}
     others = {mode: each for mode, each in modes.items() if each is not kept}
     predictions = target.evaluated(actual, kept, others)
@@ -102,7 +103,7 @@ def evaluate(
     if section != "baseline":
         found.add(target.report(kept[rows], actual[rows], section, candidate.title))
         if modes:
-            found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows])
+            found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows], blocks)
         if data.params.tracking.top_losses:
             title = f"Highest losses: {candidate.title}, {len(actual):,} {section} rows"
             show_top_losses(data, position, split, predictions, title, found)
@@ -115,13 +116,14 @@ def _with_or_without_tta(
     candidate: Candidate,
     plain: np.ndarray,
     averaged: np.ndarray,
-    target: Target,
+    data: "ImageData",
     actual: np.ndarray,
     found: Findings,
 ) -> Candidate:
     """With TTA if that lowers the validation loss by more than a standard error, for it takes as many times as long."""
-    losses = [target.loss_of(each, actual) for each in (plain, averaged)]
-    gain, error = losses[0] - losses[1], standard_error(target.loss_of, plain, averaged, actual)
+    loss = data.target.loss_of
+    losses = [loss(each, actual) for each in (plain, averaged)]
+    gain, error = losses[0] - losses[1], standard_error(loss, plain, averaged, actual, data.blocks("valid"))
     candidate = replace(candidate, with_tta=bool(gain > error))
     why = "does not lower the loss"
     if gain > 0:

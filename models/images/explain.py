@@ -121,7 +121,8 @@ def _seen(
     top: np.ndarray,
     maps: Sequence[np.ndarray | None],
 ) -> Section:
-    square = square_jpeg(path, LARGEST, predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels)
+    how = predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels, predictor.ranges
+    square = square_jpeg(path, LARGEST, *how)
     assert square is not None  # its square was read just now
     tiles = [Tile("the image as the network sees it", square, "jpeg")]
     for number, heat in zip(top.tolist(), maps, strict=True):

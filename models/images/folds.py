@@ -1,10 +1,10 @@
 """Cross-validation on small data, where a few dozen validation rows say little."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.linear_head import fit_linear_head
@@ -17,26 +17,43 @@ FEW_ROWS = 150
 FOLDS, REPEATS = 5, 2
 
 
-def out_of_fold(activations: np.ndarray, targets: np.ndarray, target: Target) -> np.ndarray:
-    """Predictions (N, C) of every row by logistic regressions that did not see it, the mean over `REPEATS`."""
+def out_of_fold(
+    activations: np.ndarray, targets: np.ndarray, target: Target, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Predictions (N, C) of every row by logistic regressions that saw neither it nor its group, averaged."""
     total = np.zeros((len(targets), target.outputs))
     for repeat in range(REPEATS):
-        folds = StratifiedKFold if targets.ndim == 1 and np.bincount(targets).min() >= FOLDS else KFold
-        split = folds(FOLDS, shuffle=True, random_state=repeat).split(activations, targets)
-        for train, judged in split:
+        for train, judged in _folds(targets, groups, repeat):
             head = fit_linear_head([activations[train]], targets[train], target.outputs)
             logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
             total[judged] += target.predictions(logits)
     return total / REPEATS
 
 
+def _folds(targets: np.ndarray, groups: np.ndarray | None, repeat: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions of the rows to train on and to judge, of each fold."""
+    is_stratified = targets.ndim == 1 and np.bincount(targets).min() >= FOLDS
+    count = FOLDS if groups is None else min(FOLDS, len(np.unique(groups)))
+    if groups is None:
+        folds = StratifiedKFold if is_stratified else KFold
+    else:
+        folds = StratifiedGroupKFold if is_stratified else GroupKFold
+    for train, judged in folds(count, shuffle=True, random_state=repeat).split(targets, targets, groups):
+        if len(judged):  # stratified folds of few groups may have none
+            yield train, judged
+
+
 def cross_validate(
-    activations: np.ndarray, targets: np.ndarray, target: Target, metrics: Mapping[str, Metric]
+    activations: np.ndarray,
+    targets: np.ndarray,
+    target: Target,
+    metrics: Mapping[str, Metric],
+    groups: np.ndarray | None = None,
 ) -> Findings:
     """Logistic regression on precomputed activations by repeated stratified k-fold.
 
     Every row is predicted by regressions that did not see it, each with a penalty chosen on its own training rows; the
-    predictions of the repeats are averaged, and the interval is that of a bootstrap over the rows.
+    predictions of the repeats are averaged, and the interval is that of a bootstrap over the rows, or over the groups.
 
     Parameters
     ----------
@@ -46,6 +63,8 @@ def cross_validate(
         As `fit_linear_head` takes them.
     target, metrics
         What is predicted, and functions of predictions and targets.
+    groups
+        Of every row (N,), where rows belong together: a fold judges whole groups.
 
     Returns
     -------
@@ -53,14 +72,16 @@ def cross_validate(
         ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %), and a line about them.
     """
     found = Findings()
-    predictions, actual = out_of_fold(activations, targets, target), target.actual(torch.from_numpy(targets))
+    predictions = out_of_fold(activations, targets, target, groups)
+    actual = target.actual(torch.from_numpy(targets))
     shown = []
-    for name, (low, high) in intervals(metrics, predictions, actual).items():
+    for name, (low, high) in intervals(metrics, predictions, actual, blocks=groups).items():
         value = metrics[name](predictions, actual)
         found.metrics |= {f"folds/{name}": value, f"folds/{name}_low": low, f"folds/{name}_high": high}
         shown.append(f"{name} {value:.4f} ({low:.4f} to {high:.4f})")
     found.lines.append(
         f"few validation rows: logistic regression on the activations by {REPEATS} times {FOLDS}-fold cross-validation "
-        f"of all {len(targets):,} training and validation rows: {', '.join(shown)}"
+        f"of all {len(targets):,} training and validation rows{'' if groups is None else ', by groups'}: "
+        f"{', '.join(shown)}"
     )
     return found

@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,7 +15,9 @@ import pyarrow.feather
 
 from unfreeze.models import label_sets
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.decode import UnreadableImage, check_image, map_in_order
+from unfreeze.models.images.bit_depth import Ranges, ranges_of
+from unfreeze.models.images.decode import ImageFacts, UnreadableImage, check_image, map_in_order
+from unfreeze.models.images.groups import units_of
 from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.path_tables import shortened
 from unfreeze.models.images.splits import deal_sides, draw_sides
@@ -24,11 +26,13 @@ from unfreeze.models.split_words import Part
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target
 
 _TEXT, _INT = pa.string(), pa.int32()
+_ADDED = {"group": _TEXT, "deep": pa.bool_(), "spread": pa.float32(), "frames": _INT}
+"""Columns that the indexes of release 0.1 lack."""
 
 
 def _rows_schema(target: pa.DataType) -> pa.Schema:
     texts = {"path": _TEXT, "label": _TEXT, "target": target, "split": _TEXT, "content": _TEXT}
-    return pa.schema({**texts, "width": _INT, "height": _INT, "bytes": pa.int64()})
+    return pa.schema({**texts, "width": _INT, "height": _INT, "bytes": pa.int64(), **_ADDED})
 
 
 _REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("split", _TEXT), ("reason", _TEXT)])
@@ -45,15 +49,19 @@ class Index:
 
     rows: pa.Table
     """path, label, target (int32, position of the label in `classes`; of several labels uint8, L of 0 or 1), split
-    (train, valid or test), content (hash), width and height (as displayed), bytes."""
+    (train, valid or test), content (hash), width and height (as displayed), bytes, group (null for an image in none),
+    deep (of more than 8 bits a sample), spread (standard deviation in levels of 256), frames (images in the file)."""
     rejected: pa.Table
     """path, label, split (where the source has one) and reason of every file that is not used."""
     classes: tuple[str, ...]
     """Labels in sorted order."""
     digest: str
-    """Hash of (content, label, split) of the rows in order: equal digests have equal images, targets and split."""
+    """Hash of (content, label, split) of the rows in order, and of groups and ranges where there are any: equal digests
+    have equal images, targets and split."""
     multiple: bool = False
     """Whether an image has any number of labels; its ``label`` is one text then, see `models.label_sets.join`."""
+    ranges: Ranges = field(default_factory=dict)
+    """What is black and white where samples have more than 8 bits."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -95,6 +103,15 @@ class Index:
         """Positions of the rows of a split, ascending: int64 of shape (rows,)."""
         return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
 
+    def groups(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Number of the group of each row, int64, where an image in none is a group of its own; None without groups."""
+        groups = self.rows["group"]
+        if groups.null_count == len(groups):
+            return None
+        units = units_of(zip(self.rows["content"].to_pylist(), groups.to_pylist(), strict=True))
+        names = [units[content] for content in self.rows["content"].take(pa.array(rows, pa.int64())).to_pylist()]
+        return np.array(names, dtype=np.int64)
+
     def sides(self) -> dict[str, str]:
         """Content of every image -> its split."""
         return dict(zip(self.rows["content"].to_pylist(), self.rows["split"].to_pylist(), strict=True))
@@ -110,6 +127,7 @@ class Index:
             "classes": json.dumps(self.classes),
             "multiple": json.dumps(self.multiple),
             "digest": self.digest,
+            "ranges": json.dumps(self.ranges),
             "rejected": json.dumps(self.rejected.to_pylist()),
         }
         pa.feather.write_feather(self.rows.replace_schema_metadata(metadata), str(path), compression="zstd")
@@ -122,13 +140,16 @@ class Index:
             rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
             wanted = _rows_schema(rows.schema.field("target").type)
+            for name in _ADDED.keys() - set(rows.column_names):
+                rows = rows.append_column(name, pa.nulls(len(rows), _ADDED[name]))
             rows = rows.select(wanted.names).cast(wanted)
             rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
             digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
+            ranges = {kind: (low, high) for kind, (low, high) in json.loads(metadata.get("ranges", "{}")).items()}
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
-        return cls(rows, rejected, classes, digest, multiple)
+        return cls(rows, rejected, classes, digest, multiple, ranges)
 
 
 def build_index(
@@ -148,8 +169,8 @@ def build_index(
     Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
     contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
     stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all. With
-    `test_fraction` the test images are drawn before, in the same way. Images with several labels are dealt by
-    `stratify`, in the order of the same hash.
+    `test_fraction` the test images are drawn before, in the same way. Images with several labels, and whole groups, are
+    dealt by `stratify`, in the order of the same hash.
 
     Parameters
     ----------
@@ -173,24 +194,44 @@ def build_index(
     has_split = any(file.split == "train" for file in listing.files)
     _reject_contradictions(images)
     _reject_leaks(images)
-    _check_classes(listing.name, images, has_split, listing.multiple)
+    units = units_of((image.content, image.file.group) for image in images if image.is_kept)
+    _check_classes(listing.name, images, has_split, listing.multiple, units)
     kept = [image for image in images if image.is_kept]
-    drawn = {} if has_split else _sides(kept, data, earlier or {}, listing.multiple)
+    drawn = {} if has_split else _sides(kept, data, earlier or {}, listing.multiple, units)
+    facts = [image.verdict.facts for image in kept if isinstance(image.verdict, _Verified)]
+    ranges = ranges_of((each.samples for each in facts), data.pixel_range)
 
     classes = tuple(sorted({label for image in kept for label in image.labels(listing.multiple)}))
     place = {label: number for number, label in enumerate(classes)}
     kind = pa.list_(pa.uint8(), len(classes)) if listing.multiple else _INT
     rows = []
     digest = _blake2b(b"several labels" if listing.multiple else b"")
-    for image in kept:
-        path, label, side = image.file
+    for image, about in zip(kept, facts, strict=True):
+        path, label, side, group = image.file
         labels = [place[each] for each in image.labels(listing.multiple)]
         target = [int(number in labels) for number in range(len(place))] if listing.multiple else labels[0]
         side = side or drawn.get(image.content, "train")
-        digest.update(json.dumps([image.content, label, side]).encode())
-        assert isinstance(image.verdict, _Size)
-        row = {"path": str(path), "label": label, "target": target, "split": side}
-        rows.append({**row, "content": image.content, **image.verdict._asdict()})
+        digest.update(json.dumps([image.content, label, side, *([group] if group else [])]).encode())
+        assert isinstance(image.verdict, _Verified)
+        low, high = ranges[about.samples.kind] if about.samples is not None else (0, 255)
+        rows.append(
+            {
+                "path": str(path),
+                "label": label,
+                "target": target,
+                "split": side,
+                "content": image.content,
+                "width": about.width,
+                "height": about.height,
+                "bytes": image.verdict.bytes,
+                "group": group or None,
+                "deep": about.samples is not None,
+                "spread": 255 * about.spread / (high - low or 1),
+                "frames": about.frames,
+            }
+        )
+    if ranges:
+        digest.update(json.dumps(ranges).encode())
     rejected = [
         {"path": str(image.file.path), "label": image.file.label, "split": image.file.split, "reason": image.verdict}
         for image in images
@@ -202,12 +243,12 @@ def build_index(
         classes=classes,
         digest=digest.hexdigest(),
         multiple=listing.multiple,
+        ranges=ranges,
     )
 
 
-class _Size(NamedTuple):
-    width: int
-    height: int
+class _Verified(NamedTuple):
+    facts: ImageFacts
     bytes: int
 
 
@@ -215,11 +256,11 @@ class _Size(NamedTuple):
 class _Image:
     file: ListedFile
     content: str
-    verdict: _Size | str  # or why it is rejected
+    verdict: _Verified | str  # or why it is rejected
 
     @property
     def is_kept(self) -> bool:
-        return isinstance(self.verdict, _Size)
+        return isinstance(self.verdict, _Verified)
 
     def labels(self, multiple: bool) -> list[str]:
         return label_sets.split(self.file.label) if multiple else [self.file.label]
@@ -235,15 +276,15 @@ def _verify(
     max_megapixels: float,
     threads: int,
     progress: Callable[[int, int], None] | None,
-) -> list[_Size | str]:
+) -> list[_Verified | str]:
     """Size of every file, or the reason why it is not an image; copies are decoded once."""
     # An unreadable file has no hash; its path keeps it apart from others of that kind.
     keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
     path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
 
-    def verdict(path: Path) -> _Size | str:
+    def verdict(path: Path) -> _Verified | str:
         try:
-            return _Size(*check_image(path, max_megapixels), bytes=path.stat().st_size)
+            return _Verified(check_image(path, max_megapixels), path.stat().st_size)
         except (UnreadableImage, OSError) as error:
             return str(error)
 
@@ -279,24 +320,25 @@ def _reject_leaks(images: list[_Image]) -> None:
                     image.verdict = f"{COPY} {place} as {name}"
 
 
-def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: bool) -> None:
-    contents: dict[str, set[str]] = {label: set() for image in images for label in image.labels(multiple)}
+def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: bool, units: Mapping[str, int]) -> None:
+    contents: dict[str, set[int]] = {label: set() for image in images for label in image.labels(multiple)}
     splits: dict[str, set[str | None]] = defaultdict(set)
     for image in images:
         for label in image.labels(multiple) if image.is_kept else []:
             splits[label].add(image.file.split)
             if has_split or image.file.split is None:
-                contents[label].add(image.content)
+                contents[label].add(units[image.content])
     few = sorted(label for label, distinct in contents.items() if len(distinct) < 2)
     untrained = sorted(label for label in contents if "train" not in splits[label])
+    in_groups = " in two groups" if any(image.file.group for image in images) else ""
     if not any(contents.values()):
         problem = f"none of the {len(images)} files is a usable image"
     elif len(contents) < 2 and not multiple:
         problem = f"only one class ({', '.join(map(repr, contents))}), but at least two are needed"
     elif few:
         problem = (
-            f"every {'label' if multiple else 'class'} needs at least two different usable images, one to train and "
-            "one to validate, but " + shortened(f"{label!r} has {len(contents[label])}" for label in few)
+            f"every {'label' if multiple else 'class'} needs at least two different usable images{in_groups}, one to "
+            "train and one to validate, but " + shortened(f"{label!r} has {len(contents[label])}" for label in few)
         )
     elif has_split and untrained:
         problem = f"no training image of {shortened(map(repr, untrained))}"
@@ -315,14 +357,16 @@ def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: b
     raise UserError(f"{message}. Add images, or remove or merge these {'labels' if multiple else 'classes'}.")
 
 
-def _sides(kept: list[_Image], data: DataSpec, earlier: Mapping[str, str], multiple: bool) -> dict[str, Part]:
+def _sides(
+    kept: list[_Image], data: DataSpec, earlier: Mapping[str, str], multiple: bool, units: Mapping[str, int]
+) -> dict[str, Part]:
     """Content -> ``test`` or ``valid``, of the images without a split of their own."""
     has_tests = any(image.file.split == "test" for image in kept)
     test_fraction = 0.0 if has_tests else data.test_fraction
     free = [image for image in kept if image.file.split is None]
-    if multiple:
-        labels = {image.content: image.labels(True) for image in free}
-        return deal_sides(labels, data.valid_fraction, test_fraction, data.split_seed, earlier)
+    if multiple or any(image.file.group for image in free):
+        labels = {image.content: image.labels(multiple) for image in free}
+        return deal_sides(labels, units, data.valid_fraction, test_fraction, data.split_seed, earlier)
     contents: dict[str, set[str]] = defaultdict(set)
     for image in free:
         contents[image.file.label].add(image.content)

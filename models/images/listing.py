@@ -20,6 +20,8 @@ class ListedFile(NamedTuple):
     path: Path
     label: str
     split: Part | None
+    group: str = ""
+    """What it belongs to, such as a patient: see `unfreeze.models.images.groups`."""
 
 
 @dataclass(frozen=True)

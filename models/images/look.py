@@ -16,7 +16,9 @@ from unfreeze.models.images.cache import usable_size
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
 from unfreeze.models.images.folds import out_of_fold
-from unfreeze.models.images.neighbours import near_duplicates, thumbnails
+from unfreeze.models.images.groups import units_of
+from unfreeze.models.images.neighbours import Pairs, near_duplicates, thumbnails
+from unfreeze.models.images.notes import notes_of, plain_rows
 from unfreeze.models.plots import plot_images
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
 from unfreeze.models.training_data import SPLITS
@@ -41,13 +43,16 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
     -------
     Findings
         Lines, tables and a grid of samples; tables ``label-errors`` and ``near-duplicates`` list all of them, cards
-        show the most suspicious labels.
+        show the most suspicious labels. Where near copies are on both sides of the split, a frame ``groups`` (path,
+        label, group) keeps them together.
     """
-    found = Findings()
+    found = Findings(notices=notes_of(data.index))
     _count(data, found)
     _measure_sizes(data, found)
     rejected = data.index.rejected.to_pylist()
     found.table("rejected", f"Files that cannot be used: {len(rejected):,}", rejected)
+    plain = data.index.rows.take(plain_rows(data.index)).select(["path", "label", "spread"])
+    found.table("plain", f"Images that are nearly one colour: {len(plain):,}", plain.to_pylist())
     _find_copies(data, found)
     learner = data.learner()
     files = data.precompute(learner, 0, workspace)
@@ -57,7 +62,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
         found.lines.append(describe_distance(distance))
     order = np.concatenate([data.rows[split] for split in ("train", "valid")])
     activations, targets = data.plain_activations(files)
-    predictions = out_of_fold(activations, targets, data.target)
+    predictions = out_of_fold(activations, targets, data.target, data.plain_groups())
     actual = data.target.actual(torch.from_numpy(targets))
     values = {name: metric(predictions, actual) for name, metric in data.target.metrics(data.metric_names()).items()}
     found.metrics |= {f"folds/{name}": value for name, value in values.items()}
@@ -124,12 +129,25 @@ def _find_copies(data: ImageData, found: Findings) -> None:
     )
     found.table("near-duplicates", f"Pairs of images that show nearly the same: {len(table):,}", table)
     if across := int((table["split"] != table["its split"]).sum()):
+        found.frame("groups", _groups(data, pairs))
         found.notices.append(
             f"pairs of nearly equal images on both sides of the split: {across:,}; validation is flattered by what "
-            "was trained on; give a split of your own (--data.split_column) that keeps them together"
+            "was trained on; --data.group_pattern keeps together what a folder or a part of the name says, "
+            "--data.group_column what the table of groups beside the page says"
         )
     if differing := int((table["label"] != table["its label"]).sum()):
         found.notices.append(f"pairs of nearly equal images with different labels: {differing:,}")
+
+
+def _groups(data: ImageData, pairs: Pairs) -> pd.DataFrame:
+    """Path, label and group of every image: near copies are in one group, and groups of the source stay whole."""
+    rows = data.index.rows
+    content = rows["content"].to_pylist()
+    ends = zip(pairs.one.tolist(), pairs.other.tolist(), strict=True)
+    near = [(content[row], f"near {number}") for number, pair in enumerate(ends) for row in pair]
+    units = units_of([*zip(content, rows["group"].to_pylist(), strict=True), *near])
+    named: pd.DataFrame = rows.select(["path", "label"]).to_pandas()
+    return named.assign(group=[units[each] for each in content])
 
 
 def _show_label_errors(data: ImageData, order: np.ndarray, suspected: pd.DataFrame, found: Findings) -> None:

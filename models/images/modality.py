@@ -24,6 +24,7 @@ from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
 from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.explain import explain_images
+from unfreeze.models.images.groups import group_label, grouped
 from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.listing import Listing
 from unfreeze.models.images.mixing import MIXES
@@ -97,7 +98,7 @@ class Images(Modality):
             data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
 
         def list_files() -> tuple[Listing, list[str]]:
-            listing, left_out = without_excluded(resolve_source(data, workspace.datasets), data.exclude)
+            listing, left_out = without_excluded(grouped(resolve_source(data, workspace.datasets), data), data.exclude)
             hashes = hash_files([file.path for file in listing.files], THREADS)
             listing, hashes = unite_copies(listing, hashes, data.labels)
             workspace.log(f"{listing.name}: {listing.understood} ({len(hashes):,} files)")
@@ -107,7 +108,7 @@ class Images(Modality):
                     f"data.labels: {listing.name} has {now} per image, and the training of data.split_like had {then}; "
                     "set data.labels to auto, or train a model of another name"
                 )
-            for note in (listing.note, listing.how, left_out):
+            for note in (listing.note, listing.how, group_label(listing), left_out):
                 if note:
                     workspace.notice(f"{listing.name}: {note}")
             return listing, hashes
@@ -121,11 +122,11 @@ class Images(Modality):
                 build_index(listing, hashes, data, advance, earlier=sides).save(wanted["index"])
 
         files = [
-            [str(file.path), file.label, file.split, content]
+            [str(file.path), file.label, file.split, content, file.group]
             for file, content in zip(listing.files, hashes, strict=True)
         ]
         settings = data.model_dump(
-            include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels"}
+            include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels", "pixel_range"}
         )
         derived = Derived("indexes", key_of(listing.name, listing.multiple, files, settings, INDEX_VERSION))
         return workspace.derive("index images", {"index": derived}, build)["index"]
@@ -135,7 +136,8 @@ class Images(Modality):
         preprocessing, fit = preprocessing_of(params.model), params.data.fit
         contents, interpolation = index.rows["content"].to_pylist(), preprocessing.interpolation
         sizes = sorted(set(image_sizes(params, index, preprocessing)))
-        files = {str(size): image_store(workspace, size, fit, interpolation).list_of(contents) for size in sizes}
+        stores = {size: image_store(workspace, size, fit, interpolation, index.ranges) for size in sizes}
+        files = {str(size): store.list_of(contents) for size, store in stores.items()}
 
         def build(wanted: dict[str, Path]) -> None:
             targets = {int(size): path for size, path in wanted.items()}
@@ -220,7 +222,9 @@ class Images(Modality):
         paths = index.rows["path"].take(rows).to_pylist()
         predictors = [ImagePredictor(version.folder) for version in (champion, challenger)]
         before, after = (each.target.frame(each.probabilities(paths)) for each in predictors)
-        return predictors[1].target.compare(index.labels(rows), before, after, margin=margin)
+        groups = index.groups(rows)
+        blocks = [groups] if groups is not None else []
+        return predictors[1].target.compare(index.labels(rows), before, after, margin=margin, blocks=blocks)
 
     def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Class balance of all images, looks and features of the new ones against the champion's."""

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unfreeze.models.images.bit_depth import Ranges
 from unfreeze.models.images.decode import Fit, Interpolation, UnreadableImage, make_square, read_image
 
 
 def square_jpeg(
-    path: Path, largest: int, fit: Fit, interpolation: Interpolation, max_megapixels: float
+    path: Path, largest: int, fit: Fit, interpolation: Interpolation, max_megapixels: float, ranges: Ranges
 ) -> bytes | None:
     """The square that the network sees, with the image's own pixels up to `largest`; None if it is no longer there."""
     try:
-        image = read_image(path, max_megapixels, at_least=largest)
+        image = read_image(path, max_megapixels, largest, ranges)
     except (UnreadableImage, OSError):
         return None
     side = min(largest, *image.size)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
+from unfreeze.models.images.bit_depth import Ranges
 from unfreeze.models.images.classifier import HEADS, normalise, normalise_bytes
 from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
@@ -42,6 +44,7 @@ def save_classifier(
     target: Target,
     size: int,
     with_tta: bool = False,
+    ranges: Ranges = MappingProxyType({}),
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
 
@@ -61,6 +64,8 @@ def save_classifier(
         Side of the images that it ends with, in pixels.
     with_tta
         Whether it predicts with test-time augmentation.
+    ranges
+        What is black and white in images of more than 8 bits a sample.
     """
     description = {
         "modality": "images",
@@ -70,6 +75,7 @@ def save_classifier(
         "size": size,
         "fit": params.data.fit,
         "max_megapixels": params.data.max_megapixels,
+        "pixel_ranges": dict(ranges),
         "precision": params.precision,
         "augment": params.augment.model_dump(),
         "tta": params.tta.model_dump(),
@@ -113,6 +119,8 @@ class ImagePredictor:
         Side of the squares that images are made, in pixels.
     features_width : int
         Numbers D that the body makes of an image.
+    ranges : Ranges
+        What is black and white in images of more than 8 bits a sample.
     tta : TtaSpec
         Views of test-time augmentation.
     with_tta : bool
@@ -128,6 +136,8 @@ class ImagePredictor:
                 raise UserError("its description has no classes or no network; train and register it again")
             data = DataSpec.model_validate({name: about[name] for name in ("size", "fit", "max_megapixels")})
             self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
+            # Models of release 0.1 have none.
+            self.ranges: Ranges = {kind: tuple(ends) for kind, ends in about.get("pixel_ranges", {}).items()}
             self.preprocessing = Preprocessing(**about["preprocessing"])
             self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
             self.with_tta = bool(about.get(WITH_TTA, False))
@@ -274,7 +284,7 @@ class ImagePredictor:
     def square(self, source: ImageSource) -> np.ndarray:
         """The image as the network takes it, uint8 (S, S, 3)."""
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
-        image = read_image(file, self.max_megapixels, at_least=self.size)
+        image = read_image(file, self.max_megapixels, self.size, self.ranges)
         return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
 
     def _stream(

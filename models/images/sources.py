@@ -242,7 +242,10 @@ def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "")
             lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
             ", or set data.labels to multiple if an image has several",
         )
-    files = [ListedFile(*row) for row in zip(paths, labels, splits, strict=True)]
+    groups = [""] * len(paths)
+    if data.group_column:
+        groups = table.columns([data.group_column], "data.group_column")[data.group_column]
+    files = [ListedFile(*row) for row in zip(paths, labels, splits, groups, strict=True)]
     if data.labels == "multiple":
         files = list(dict.fromkeys(files))
     files.sort(key=lambda file: (str(file.path), file.split or ""))

@@ -1,7 +1,7 @@
 """Which images validate and which test, where the source does not say so: by a hash of their content."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,31 +57,38 @@ def _draw(
 
 def deal_sides(
     labels: Mapping[str, Sequence[str]],
+    units: Mapping[str, int],
     valid_fraction: float,
     test_fraction: float,
     seed: int,
     earlier: Mapping[str, str],
 ) -> dict[str, Part]:
-    """Content -> ``test`` or ``valid``, of images with several labels each; see `stratify`.
+    """Content -> ``test`` or ``valid``, of images with several labels each, or in groups; see `stratify`.
 
     Parameters
     ----------
     labels
         Content -> its labels.
+    units
+        Content -> what stays on one side, see `groups.units_of`.
     valid_fraction, test_fraction, seed, earlier
-        See `models.images.index.build_index`; an image that was somewhere stays there.
+        See `models.images.index.build_index`; what was somewhere stays there, and trains if it was on several sides.
     """
-    contents = sorted(labels, key=lambda content: _hashed(f"{seed}:{content}"))
+    members: dict[int, list[str]] = defaultdict(list)
+    for content in sorted(labels, key=lambda content: _hashed(f"{seed}:{content}")):
+        members[units[content]].append(content)
+    # Large groups first: small ones fill up what they leave.
+    dealt = sorted(members.values(), key=len, reverse=True)
     names = sorted({label for each in labels.values() for label in each})
-    marks = matrix_of([labels[content] for content in contents], names)
+    marks = np.array([matrix_of([labels[content] for content in each], names).sum(0) for each in dealt])
     sides = _SIDES if test_fraction else _SIDES[:2]
     # As above: a share of what the test leaves validates.
     valid = valid_fraction * (1 - test_fraction)
     shares = [1 - valid - test_fraction, valid, test_fraction][: len(sides)]
-    before = [earlier.get(content) for content in contents]
-    fixed = np.array([sides.index(side) if side in sides else -1 for side in before], dtype=np.int64)
-    dealt = stratify(marks, shares, fixed)
-    return {content: sides[side] for content, side in zip(contents, dealt, strict=True) if sides[side] != "train"}
+    before = [{sides.index(earlier[each]) for each in unit if earlier.get(each) in sides} for unit in dealt]
+    fixed = np.array([min(each, default=-1) for each in before], dtype=np.int64)
+    found = stratify(marks, shares, fixed, np.array([len(each) for each in dealt]))
+    return {content: sides[side] for unit, side in zip(dealt, found, strict=True) if side for content in unit}
 
 
 def _hashed(text: str) -> bytes:

@@ -46,7 +46,8 @@ def table_labels(table: PathTable, data: DataSpec) -> TableLabels:
         For a column that is missing, an empty cell where a class is expected, one that is neither 0 nor 1, or a second
         column of labels that `data.labels` says nothing about.
     """
-    others = [name for name in table.names if name not in (data.path_column, data.split_column)]
+    apart = (data.path_column, data.split_column, data.group_column)
+    others = [name for name in table.names if name not in apart]
     columns = data.label_columns or _columns_of_marks(table, others, data)
     if columns:
         return _from_marks(table, columns, data)._replace(unused=_unused(set(others) - set(columns)))

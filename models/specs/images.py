@@ -1,5 +1,7 @@
 """Settings of a training on images."""
 
+import math
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -92,6 +94,16 @@ class DataSpec(Spec):
         description="Column of a CSV or feather source that says `train`, `valid` or `test` per row. "
         "Empty: split by `valid_fraction`.",
     )
+    group_column: str | None = Field(
+        default=None,
+        description="Column of a CSV or feather source that says which images belong together, such as a patient or a "
+        "camera: none of them train where others validate or test.",
+    )
+    group_pattern: str | None = Field(
+        default=None,
+        description="As `group_column`, for a folder: a regular expression whose parentheses match the group in the "
+        "path of an image within the source, such as `/(patient[0-9]+)_` or `([^/]+)/[^/]+$` (the image's folder).",
+    )
     exclude: str | None = Field(
         default=None,
         description="A text file of image paths, one a line, that are left out, such as the likely label errors that a "
@@ -105,6 +117,27 @@ class DataSpec(Spec):
         "decoding one takes at most 12 bytes per pixel of this limit, 1.2 GB at 100. WebP, AVIF and JPEG 2000 need "
         "more per pixel and are rejected from two thirds, five sixths and half of it.",
     )
+
+    pixel_range: tuple[float, float] | None = Field(
+        default=None,
+        description="Values that become black and white in images of more than 8 bits a sample, such as `[0, 4095]` "
+        "for 12 bits, or the window `[-160, 240]` of a CT. Empty: the range of all images of the source.",
+    )
+
+    @model_validator(mode="after")
+    def _ranges_and_groups_make_sense(self) -> Self:
+        if self.pixel_range is not None and not -math.inf < self.pixel_range[0] < self.pixel_range[1] < math.inf:
+            raise ValueError(f"pixel_range must ascend, not {list(self.pixel_range)}")
+        if self.group_pattern is not None:
+            if self.group_column is not None:
+                raise ValueError("group_column and group_pattern say the same; omit one of them")
+            try:
+                count = re.compile(self.group_pattern).groups
+            except re.error as error:
+                raise ValueError(f"group_pattern is not a regular expression: {error}") from error
+            if count != 1:
+                raise ValueError(f"group_pattern needs one pair of parentheses around the group, not {count}")
+        return self
 
     @model_validator(mode="after")
     def _labels_fit_together(self) -> Self:

@@ -17,13 +17,13 @@ MOST_ROWS = 500
 
 
 def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
-    """Look at a source, write the page, and beside it a list of the suspicious labels that `data.exclude` takes.
+    """Look at a source, write the page, and beside it lists of suspicious labels and of near copies as groups.
 
     Returns
     -------
     dict
-        ``out``, ``lines``, ``notices``, ``metrics``, ``tables`` (by key: a title and rows), ``exclude`` (a path, or
-        None).
+        ``out``, ``lines``, ``notices``, ``metrics``, ``tables`` (by key: a title and rows), ``exclude`` (path of a list
+        for `data.exclude`, or None), ``groups`` (path of a table of images and groups that is a source, or None).
 
     Raises
     ------
@@ -38,7 +38,10 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
     suspicious = [row["path"] for row in tables["label-errors"][1]]
     exclude = out.with_suffix(".label-errors.txt") if suspicious else None
     command = f"unfreeze train {shlex.quote(params.data.source)} --data.exclude {shlex.quote(str(exclude))}"
+    groups = out.with_suffix(".groups.csv") if "groups" in found.frames else None
     with writing(out):
+        if groups is not None:
+            found.frames["groups"].to_csv(groups, index=False)
         if exclude is not None:
             exclude.write_text("".join(f"{path}\n" for path in suspicious), encoding="utf-8")
         out.write_text(_page(params.data.source, found, command if exclude else ""), encoding="utf-8")
@@ -49,6 +52,7 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
         "metrics": found.metrics,
         "tables": tables,
         "exclude": None if exclude is None else str(exclude),
+        "groups": None if groups is None else str(groups),
     }
 
 

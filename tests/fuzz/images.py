@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import near
+from unfreeze.models.images.bit_depth import ranges_of
 from unfreeze.models.images.decode import UnreadableImage, check_image, make_square, read_image
 
 MEGAPIXELS = 0.5
@@ -52,19 +53,20 @@ def run(case: bytes, folder: Path) -> str | None:
     """Check it as the index does, and read it as caches and predictors do."""
     path = folder / "image"
     path.write_bytes(case)
-    size = image = why_not_checked = why_not_read = None
+    facts = image = why_not_checked = why_not_read = None
     try:
-        size = check_image(path, MEGAPIXELS)
+        facts = check_image(path, MEGAPIXELS)
     except UnreadableImage as error:
         why_not_checked = f"{path}: {error}"
     try:
-        image = read_image(path, MEGAPIXELS, at_least=SIZE)
+        ranges = ranges_of([facts.samples if facts is not None else None])
+        image = read_image(path, MEGAPIXELS, at_least=SIZE, ranges=ranges)
     except UnreadableImage as error:
         why_not_read = f"{path}: {error}"
     assert (why_not_checked is None) == (why_not_read is None), f"index: {why_not_checked}; cache: {why_not_read}"
-    if image is None or size is None:
+    if image is None or facts is None:
         return why_not_checked
-    assert size == image.size or max(image.size) < max(size)
+    assert facts[:2] == image.size or max(image.size) < max(facts[:2])
     for fit in ("crop", "squish", "pad"):
         square = make_square(image, SIZE, fit, "bilinear")
         assert square.shape == (SIZE, SIZE, 3)

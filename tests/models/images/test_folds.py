@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from unfreeze.models.images.folds import cross_validate
-from unfreeze.models.targets import SingleLabel
+from unfreeze.models.images.folds import cross_validate, out_of_fold
+from unfreeze.models.targets import MultiLabel, SingleLabel
 from unfreeze.models.training.metrics import accuracy
 
 METRICS = {"accuracy": accuracy}
@@ -30,3 +30,36 @@ def test_classes_of_fewer_rows_than_folds_are_no_obstacle():
     activations = np.eye(3, dtype=np.float32)[targets] + RNG.normal(0, 0.1, (42, 3)).astype(np.float32)
     found = cross_validate(activations, targets, SingleLabel(["a", "b", "c"]), METRICS)
     assert found.metrics["folds/accuracy"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_row_is_predicted_by_a_regression_that_saw_its_group(several):
+    groups = np.arange(60) // 4
+    alike = RNG.normal(size=(15, 200))[groups] + RNG.normal(0, 0.01, (60, 200))  # every group could be learnt by heart
+    targets = RNG.permutation(np.arange(15) % 3)[groups]
+    target = MultiLabel(["a", "b", "c"]) if several else SingleLabel(["a", "b", "c"])
+    known = np.eye(3, dtype=np.float32)[targets] if several else targets
+
+    def share_right(groups: np.ndarray | None) -> float:
+        return float((out_of_fold(alike.astype(np.float32), known, target, groups).argmax(1) == targets).mean())
+
+    assert share_right(None) > 0.9
+    assert share_right(groups) < 0.7
+
+
+def test_a_fold_may_leave_a_single_class_to_train_on():
+    targets, groups = np.array([0] * 12 + [1] * 6), np.array([0, 1] * 6 + [2] * 6)
+    activations = RNG.normal(size=(18, 4)).astype(np.float32)
+    predictions = out_of_fold(activations, targets, SingleLabel(["a", "b"]), groups)
+    assert predictions[12:].argmax(1).tolist() == [0] * 6
+
+
+def test_the_interval_of_a_few_groups_is_wider_than_that_of_as_many_rows():
+    told = RNG.normal(size=(60, 8)).astype(np.float32)
+    told[np.arange(60), TARGETS] += 2 * (np.arange(60) < 36)  # two of five groups say nothing
+
+    def width(groups: np.ndarray | None) -> float:
+        found = cross_validate(told, TARGETS, SingleLabel(["a", "b", "c"]), METRICS, groups).metrics
+        return found["folds/accuracy_high"] - found["folds/accuracy_low"]
+
+    assert width(np.arange(60) // 12) > 1.2 * width(None)

@@ -12,6 +12,7 @@ from PIL import Image
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.content import hash_files
+from unfreeze.models.images.decode import ImageFacts
 from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.sources import resolve_source
@@ -19,6 +20,8 @@ from unfreeze.models.specs import DataSpec
 from unfreeze.models.split_words import Part
 
 CATS_DOGS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cats_dogs"
+
+VERIFIED = index_module._Verified(ImageFacts(8, 8, None, 50.0, 1), 100)
 
 
 def image(path: Path, seed: int) -> Path:
@@ -241,7 +244,7 @@ def split_of(
             files.append(ListedFile(Path(f"/{label}/{number}.png"), label, split))
             hashes.append(f"{label}-{content}")
     with pytest.MonkeyPatch.context() as patch:
-        sizes = [index_module._Size(8, 8, 100)] * len(files)
+        sizes = [VERIFIED] * len(files)
         patch.setattr(index_module, "_verify", lambda *_: sizes)
         return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec), earlier=earlier)
 

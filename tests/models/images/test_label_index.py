@@ -12,6 +12,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import index as index_module
 from unfreeze.models.images.content import hash_files
 from unfreeze.models.images.copies import FEWEST, unite_copies
+from unfreeze.models.images.decode import ImageFacts
 from unfreeze.models.images.index import Index, build_index
 from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.modality import Images
@@ -23,13 +24,15 @@ from unfreeze.models.workspace import Workspace
 
 LABELS = ["a", "b", "c", "d"]
 
+VERIFIED = index_module._Verified(ImageFacts(8, 8, None, 50.0, 1), 100)
+
 
 def indexed(sets: list[list[str]], earlier: dict[str, str] | None = None, **spec: object) -> Index:
     """An index of made-up files, whose content is named after their number."""
     files = [ListedFile(Path(f"/{number}.png"), join(labels), None) for number, labels in enumerate(sets)]
     hashes = [f"content-{number}" for number in range(len(sets))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_verify", lambda *_: [index_module._Size(8, 8, 100)] * len(files))
+        patch.setattr(index_module, "_verify", lambda *_: [VERIFIED] * len(files))
         listing = Listing("made up", tuple(files), multiple=True)
         return build_index(listing, hashes, DataSpec.model_validate(spec), earlier=earlier)
 
@@ -59,7 +62,7 @@ def test_the_digest_tells_labels_from_classes_of_the_same_names():
     several = indexed([["a"], ["b"]] * 4)
     files = tuple(ListedFile(Path(f"/{number}.png"), "ab"[number % 2], None) for number in range(8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_verify", lambda *_: [index_module._Size(8, 8, 100)] * 8)
+        patch.setattr(index_module, "_verify", lambda *_: [VERIFIED] * 8)
         one = build_index(Listing("made up", files), [f"content-{number}" for number in range(8)], DataSpec())
     assert several.digest != one.digest
 

@@ -200,7 +200,8 @@ def test_a_table_lists_relative_and_absolute_paths(two_images, name):
     source = table(two_images / name, {"path": paths, "label": ["NA", "007"]})
     listing = listed(source)
     assert listing.name == "t"
-    assert listing.files == ((two_images / "a.png", "007", None), (two_images / "sub/b.png", "NA", None))
+    found = [file[:3] for file in listing.files]
+    assert found == [(two_images / "a.png", "007", None), (two_images / "sub/b.png", "NA", None)]
 
 
 def test_a_feather_table_may_hold_numbers_and_categories(two_images):
@@ -310,7 +311,7 @@ def test_a_data_set_of_files_is_used_in_place(tmp_path, monkeypatch):
         return SimpleNamespace(_images=paths, _labels=[1, 0], classes=["cat", "dog"])
 
     monkeypatch.setattr(torchvision.datasets, "OxfordIIITPet", pets)
-    files = listed("oxford-iiit-pet", tmp_path).files
+    files = tuple(file[:3] for file in listed("oxford-iiit-pet", tmp_path).files)
     images = tmp_path / "oxford-iiit-pet" / "images"
     assert files == (
         (images / "trainval0.png", "dog", "train"),

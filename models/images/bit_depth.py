@@ -1,0 +1,184 @@
+"""Images of more than 8 bits a sample: their values, and which of these are black and white.
+
+Cameras and scanners store 10, 12 or 14 bits in files of 16, and floats and signed integers have no range of their own:
+only the data set says what is white. Its range is kept with the model, so that an image is read as it was in training.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import IO, NamedTuple, Self
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+Box = tuple[int, int, int, int]
+Ranges = Mapping[str, tuple[float, float]]
+"""``integer`` or ``float`` -> the values that become black and white."""
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 0x0102, 0x0106, 0x0153, 0xA481
+_COLOUR = re.compile(r"RGB[AX]?;16[BLN]")
+_SWAPPED = {"B": "L", "L": "B", "N": "B"}  # N: native, little-endian
+_DEFECTIVE = 1e-4
+"""Share of the lowest and of the highest pixels that may be defects of a sensor and do not count."""
+_ENOUGH = 1_000
+"""In an image of fewer pixels every one counts."""
+_FULL = (0.0, 65535.0)
+
+
+class Samples(NamedTuple):
+    """Kind of the values of an image, ``integer`` or ``float``, and between which they lie."""
+
+    kind: str
+    low: float
+    high: float
+
+
+class DeepPixels:
+    """The values of an image of more than 8 bits a sample.
+
+    Pillow gives only the high bytes of colours of 16 bits; a second decoder that takes the bytes of each sample in the
+    other order gives the low ones.
+    """
+
+    def __init__(self, image: ImageFile.ImageFile, low: ImageFile.ImageFile | None) -> None:
+        self._image, self._low = image, low
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        self.kind = "float" if image.mode == "F" else "integer"
+        self._white_is_zero = tags.get(_PHOTOMETRIC) == 0
+        self._missing = _number(tags.get(_GDAL_NODATA))
+        self._stored: type[np.generic] | None = np.int8 if image.mode == "L" else None
+        if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+            self._stored = np.uint32
+
+    @classmethod
+    def of(cls, image: ImageFile.ImageFile, file: IO[bytes]) -> Self | None:
+        """Of an image that was opened from `file` and is not loaded yet; None if it has 8 bits a sample."""
+        mode = _raw_mode(image)
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        if mode == "LA;16B":
+            _decode_as(image, "RGBA")  # its four bytes as they are
+            return cls(image, image)
+        if _COLOUR.fullmatch(mode):
+            place = file.tell()
+            file.seek(0)
+            low: ImageFile.ImageFile = type(image)(BytesIO(file.read()))
+            file.seek(place)
+            _decode_as(low, mode[:-1] + _SWAPPED[mode[-1]])
+            return cls(image, low)
+        if tags and image.tile[0].codec_name == "libtiff" and re.fullmatch(r"(I;16|I;32|F;32)B[SF]", mode):
+            _decode_as(image, mode.replace("B", "N"))  # libtiff has swapped the bytes already
+        is_signed = image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,)
+        is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or is_signed
+        return cls(image, None) if is_deep else None
+
+    def samples(self, boxes: Iterable[Box]) -> Samples:
+        """Between which values the image lies, but for a few defective pixels."""
+        count = self._image.width * self._image.height
+        ignored = max(1, int(count * _DEFECTIVE)) if count >= _ENOUGH else 0
+        lows, highs = [], []
+        for box in boxes:
+            values = self.values(box)
+            values = values[..., :3] if values.ndim == 3 else values
+            ordered = np.sort(values[np.isfinite(values)])
+            lows.append(ordered[: ignored + 1].copy())  # not a view, which would keep the whole tile
+            highs.append(ordered[-ignored - 1 :].copy())
+        ends = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
+        low, high = (ends[0][ignored], ends[1][-ignored - 1]) if len(ends[0]) > ignored else (0, 0)
+        return Samples(self.kind, float(low), float(high))
+
+    def values(self, box: Box) -> np.ndarray:
+        """Gray (H, W), or colours and perhaps their opacity (H, W, 3 or 4); NaN where a value is missing."""
+        values: np.ndarray = np.asarray(self._image.crop(box))
+        if self._low is self._image:
+            gray, opacity = (values[..., place].astype(np.uint16) << 8 | values[..., place + 1] for place in (0, 2))
+            return np.stack([gray, gray, gray, opacity], axis=-1)
+        if self._low is not None:
+            values = values.astype(np.uint16) << 8 | np.asarray(self._low.crop(box))
+        if self._stored is not None:
+            values = values.view(self._stored)
+        if self.kind == "float" or self._missing is not None:
+            values = values.astype(np.float32 if self.kind == "float" else np.float64)
+            missing = np.float32(self._missing) if self._missing is not None else np.nan
+            values[~np.isfinite(values) | (values == missing)] = np.nan
+        return values
+
+    def eight_bits(self, box: Box, ends: tuple[float, float]) -> Image.Image:
+        """The part of the image within a box, with `ends` as black and white, in 8 bits."""
+        values, (low, high) = self.values(box), ends
+        if values.ndim == 3 and values.shape[2] == 4 and values[..., 3].max() > high:
+            # Opacity may fill its 16 bits where the colours do not.
+            opacity = _scaled(values[..., 3:], *_FULL)
+            return Image.fromarray(np.concatenate([_scaled(values[..., :3], low, high), opacity], axis=-1))
+        scaled = _scaled(values, low, high)
+        return Image.fromarray(255 - scaled if self._white_is_zero else scaled)
+
+
+def ranges_of(
+    samples: Iterable[Samples | None], given: tuple[float, float] | None = None
+) -> dict[str, tuple[float, float]]:
+    """The values that become black and white in all images of a data set, of each kind that it has.
+
+    Integers without a sign reach from 0 to the largest value of the fewest bits that hold them: 4095 for 12 bits.
+    Floats that reach from 0 to about 1, or to about 255, have that range; all others that of their values.
+
+    Parameters
+    ----------
+    samples
+        Of every image; None for one of 8 bits.
+    given
+        A range to use instead.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for each in samples:
+        if each is not None:
+            low, high = found.get(each.kind, (each.low, each.high))
+            found[each.kind] = (min(low, each.low), max(high, each.high))
+    return {kind: given or _rounded(kind, *ends) for kind, ends in sorted(found.items())}
+
+
+def range_for(samples: Samples, ranges: Ranges) -> tuple[float, float] | None:
+    """The range of an image: that of the training, else one that its values leave no doubt about, else None."""
+    if samples.kind in ranges:
+        return ranges[samples.kind]
+    low, high = _rounded(*samples)
+    is_usual = (low, high) in ((0.0, 1.0), (0.0, 255.0)) if samples.kind == "float" else (low, high) == _FULL
+    return (low, high) if is_usual else None
+
+
+def _rounded(kind: str, low: float, high: float) -> tuple[float, float]:
+    if low < 0:
+        return low, high
+    if kind == "integer":
+        return 0.0, float(2 ** max(1, int(high).bit_length()) - 1)
+    return next(((0.0, top) for top in (1.0, 255.0) if top / 4 < high <= top), (low, high))
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values as uint8: those beyond the range are its ends, missing ones black."""
+    # Floats of 32 bits hold neither the spread of their largest values nor integers of 32 bits.
+    exact = np.float32 if max(abs(low), abs(high)) < 2**24 and values.dtype.itemsize <= 2 else np.float64
+    clipped = np.nan_to_num(np.clip(values.astype(exact), low, high), nan=low)
+    levels: np.ndarray = np.rint((clipped - exact(low)) * exact(255 / max(high - low, 1e-30))).astype(np.uint8)
+    return levels
+
+
+def _number(text: object) -> float | None:
+    try:
+        return float(str(text).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """How the samples lie in the file; empty where a format does not say."""
+    arguments = image.tile[0].args if image.tile else ""
+    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return mode if isinstance(mode, str) else ""
+
+
+def _decode_as(image: ImageFile.ImageFile, mode: str) -> None:
+    image.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in image.tile
+    ]

@@ -1,0 +1,90 @@
+"""What a person should know about the files of a data set before trusting what is trained on them."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.models.images.index import COPY, Index
+from unfreeze.models.images.path_tables import shortened
+
+NEARLY_ONE_COLOUR = 4.0
+"""An image whose standard deviation is below this, in levels of 256, shows next to nothing."""
+_MOST_NAMED = 3
+
+
+def notes_of(index: Index) -> list[str]:
+    """Lines on unusable files, grey levels, images without content or with several frames, and groups."""
+    lines = [_unusable(index), *_ranges(index), _plain(index), _stacked(index), *_groups(index)]
+    return [line for line in lines if line]
+
+
+def plain_rows(index: Index) -> np.ndarray:
+    """Positions of the images that are nearly one colour, int64."""
+    spread = index.rows["spread"].to_numpy()  # NaN where an index of release 0.1 has none
+    return np.flatnonzero(spread < NEARLY_ONE_COLOUR)
+
+
+def _unusable(index: Index) -> str:
+    reasons = Counter(_kind(reason) for reason in index.rejected["reason"].to_pylist())
+    if not reasons:
+        return ""
+    total = len(index) + reasons.total()
+    kinds = shortened((f"{count:,} {kind}" for kind, count in reasons.most_common()), most=5)
+    return f"{reasons.total():,} of {total:,} files cannot be used: {kinds}"
+
+
+def _kind(reason: str) -> str:
+    """The reason without what differs from file to file; what to do about a format is part of it."""
+    kind, _, detail = reason.partition(": ")
+    if "pip install" in detail or "export" in detail or "save it" in detail:
+        return reason
+    return "copies of images in another split" if kind.startswith(COPY) else kind
+
+
+def _ranges(index: Index) -> list[str]:
+    count = sum(filter(None, index.rows["deep"].to_pylist()))
+    return [
+        f"{count:,} images have more than 8 bits a sample: {kind} values of {low:g} to {high:g} become black to white, "
+        "in predictions as well (--data.pixel_range sets others)"
+        for kind, (low, high) in index.ranges.items()
+    ]
+
+
+def _plain(index: Index) -> str:
+    return _named(index, plain_rows(index), "images are nearly one colour")
+
+
+def _stacked(index: Index) -> str:
+    frames = np.asarray(index.rows["frames"].fill_null(1))
+    return _named(index, np.flatnonzero(frames > 1), "files hold several images, of which only the first is used")
+
+
+def _named(index: Index, rows: np.ndarray, what: str) -> str:
+    paths = index.rows["path"].take(rows).to_pylist()
+    return f"{len(paths):,} {what}: {shortened(map(_short, paths), _MOST_NAMED)}" if paths else ""
+
+
+def _short(path: str) -> str:
+    """The image and its folder: names alone are often the same in every class."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _groups(index: Index) -> list[str]:
+    sides = defaultdict[str, set[str]](set)
+    for group, split in zip(index.rows["group"].to_pylist(), index.rows["split"].to_pylist(), strict=True):
+        if group:
+            sides[group].add(split)
+    across = [group for group, splits in sides.items() if len(splits) > 1]
+    lines = []
+    if across:
+        lines.append(
+            f"{len(across):,} of {len(sides):,} groups are on several sides of the source's own split, so its results "
+            f"are flattered: {shortened(across, _MOST_NAMED)}"
+        )
+    if sides:
+        seen = {split: set(index.occurrences(index.rows_of(split))) for split in ("train", "valid")}
+        for split, verb in (("train", "train"), ("valid", "validate")):
+            if absent := [name for name in index.classes if name not in seen[split]]:
+                lines.append(f"the groups leave no image to {verb} {shortened(map(repr, absent))}")
+    return lines
