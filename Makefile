@@ -11,16 +11,19 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz lock
+.PHONY: help demo test test-all lint format bench fuzz lock
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
 	$(BIN)/unfreeze train --config deployments/configs/digits.yaml
 
-test: $(VENV)/.installed  ## Run the tests; ARGS="-m 'not slow'" passes options to pytest, COVERAGE=FILE writes JSON
-	$(BIN)/python $(if $(COVERAGE),-m slipcover --source $(SOURCES) --json --out $(COVERAGE)) -m pytest $(ARGS)
+test: $(VENV)/.installed  ## Run the quick tests; ARGS="-x" passes options to pytest, COVERAGE=FILE writes JSON
+	$(BIN)/python $(if $(COVERAGE),-m slipcover --source $(SOURCES) --json --out $(COVERAGE)) -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed  ## Run every test: servers, databases, browsers and kills as well
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -1,17 +1,15 @@
 """What the README and the pages in docs/ tell a reader to type is what the program takes."""
 
-import os
 import re
 import shlex
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs import PAGES, ROOT, Block, blocks, commands, draw_user_files
-from unfreeze.flows.cli import parse
+from tests.docs import PAGES, ROOT, blocks, commands, draw_user_files
+from unfreeze.flows.cli import main, parse
 from unfreeze.flows.source_argument import params_from
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
@@ -49,43 +47,33 @@ def test_every_block_says_its_language_and_every_link_leads_somewhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder, which all pages share as a reader's does."""
+def folder(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+    """A user's folder, which all pages share as a reader's does, as the working folder of this process."""
     place = tmp_path_factory.mktemp("reader")
     draw_user_files(place)
-    return place
+    home = place / ".unfreeze"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNFREEZE_HOME", str(home))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.chdir(place)
+        yield place
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ORDER)
 def test_the_blocks_of_a_page_run_as_they_stand(name: str, folder: Path) -> None:
+    """In one process: a process for each command would take most of the time to import libraries."""
     (page,) = [page for page in PAGES if page.name == name]
-    home = folder / ".unfreeze"
-    inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW", "UNFREEZE"))
-    }
-    environment = {
-        **inherited,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "UNFREEZE_HOME": str(home),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-    }
     ran = [block for block in blocks(page) if not block.why and "make " not in block.text]
     assert any(block.language in ("sh", "python") for block in ran)
     for block in ran:
-        if block.language in ("sh", "python"):
-            _run(block, folder, environment)
-
-
-def _run(block: Block, folder: Path, environment: dict[str, str]) -> None:
-    if block.language == "python":
-        statements = [[sys.executable, "-c", block.text]]
-    else:
-        statements = [["bash", "-c", _with_runs(line, folder)] for line in commands(block)]
-    for statement in statements:
-        done = subprocess.run(statement, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, f"{block.page}: {statement[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        if block.language == "python":
+            exec(compile(block.text, f"a block of {name}", "exec"), {})
+        elif block.language == "sh":
+            for line in commands(block):
+                program, *arguments = shlex.split(_with_runs(line, folder))
+                assert program == "unfreeze", line
+                assert main(arguments) == 0, line
 
 
 def _with_runs(line: str, folder: Path) -> str:
