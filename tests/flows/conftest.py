@@ -2,8 +2,23 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.flows.tiny import tiny_training
+
+
+@pytest.fixture(scope="session")
+def lines_model(stripes: Path, prefect_api: None) -> dict[str, Any]:
+    """A classifier of stripes, registered as `lines-classifier`."""
+    from unfreeze.flows.train_images import train_images
+
+    recipe = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]
+    params = tiny_training(stripes, keep="trained", recipe=recipe, **{"tracking.model_name": "lines-classifier"})
+    result: dict[str, Any] = train_images(params)
+    return result
 
 
 class _Lines(logging.Handler):

@@ -7,19 +7,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.flows.tiny import tiny_table, tiny_training, write_sales
+from tests.flows.tiny import tiny_table, write_sales
 from unfreeze.flows.cli import main
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
-@pytest.fixture(scope="module")
-def lines(stripes: Path, prefect_api: None) -> Path:
-    """A classifier of stripes, registered as `seen-classifier`, and an image to explain."""
-    from unfreeze.flows.train_images import train_images
-
-    recipe = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]
-    train_images(tiny_training(stripes, keep="trained", recipe=recipe, **{"tracking.model_name": "seen-classifier"}))
+@pytest.fixture
+def lines(stripes: Path, lines_model: dict[str, Any]) -> Path:
+    """An image to explain, of those that `lines-classifier` was trained on."""
     return min((stripes / "down").iterdir())
 
 
@@ -49,7 +45,7 @@ def page_of(result: dict[str, Any]) -> str:
 
 def test_a_classifier_is_explained_by_maps_and_kernels(lines: Path, tmp_path: Path, capsys) -> None:
     (broken := tmp_path / "broken.png").write_text("no image")
-    result = explained(capsys, "seen", str(lines), str(broken), "--out", str(tmp_path / "page.html"))
+    result = explained(capsys, "lines", str(lines), str(broken), "--out", str(tmp_path / "page.html"))
     page = page_of(result)
     for text in ("across", "down", lines.name, "activation maps of", "Kernels of the first layer", "sharpen", "emboss"):
         assert text in page
@@ -61,9 +57,9 @@ def test_a_classifier_is_explained_by_maps_and_kernels(lines: Path, tmp_path: Pa
 
 def test_layers_are_chosen_by_name(lines: Path, tmp_path: Path, capsys) -> None:
     out = str(tmp_path / "page.html")
-    page = page_of(explained(capsys, "seen", str(lines), "--layers", "conv1,layer2", "--out", out))
+    page = page_of(explained(capsys, "lines", str(lines), "--layers", "conv1,layer2", "--out", out))
     assert page.count("activation maps of") == 2
-    assert main(["explain", "seen", str(lines), "--layers", "layer22", "--out", out]) == 2
+    assert main(["explain", "lines", str(lines), "--layers", "layer22", "--out", out]) == 2
     assert "did you mean layer2" in capsys.readouterr().err
 
 
@@ -93,7 +89,7 @@ def test_what_does_not_fit_is_said(lines: Path, sales: Path, tmp_path: Path, cap
     for arguments, problem in (
         (["takings", str(sales), str(sales), *out], "give one file, not 2"),
         (["takings", str(sales), "--layers", "layer1", *out], "activation maps are for images"),
-        (["seen", str(lines), "--out", "/nowhere/page.html"], "there is no folder /nowhere"),
+        (["lines", str(lines), "--out", "/nowhere/page.html"], "there is no folder /nowhere"),
         (["unknown", str(lines), *out], "there is no registered model 'unknown'"),
     ):
         assert main(["explain", *arguments]) == 2

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.flows.tiny import tiny_table, tiny_training
+from tests.flows.tiny import tiny_table
 from tests.pages import shown_artifacts
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.predict import Predict
@@ -22,18 +22,6 @@ from unfreeze.tasks import tracking
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 RANKED = ["path", "class", "probability", "class_2", "probability_2", "model", "version", "error"]
-
-
-@pytest.fixture(scope="module")
-def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    """A classifier of stripes, registered as `lines-classifier`."""
-    from unfreeze.flows.train_images import train_images
-
-    overrides = {"recipe": [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]}
-    result: dict[str, Any] = train_images(
-        tiny_training(stripes, keep="trained", **overrides, **{"tracking.model_name": "lines-classifier"})
-    )
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +68,7 @@ def lines(source: Path | str, out: Path, **options: Any) -> Predict:
 
 
 def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadable_row(
-    trained: dict[str, Any], mixed: Path, tmp_path: Path
+    lines_model: dict[str, Any], mixed: Path, tmp_path: Path
 ) -> None:
     from unfreeze.models.images.serving import ImagePredictor
     from unfreeze.tasks.tracking import registry
@@ -88,7 +76,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     result = predicted(lines(mixed, tmp_path / "out.feather", chunk=4))
     assert {"out", "rows", "unreadable", "model", "version", "seconds"} <= result.keys()
     assert (result["rows"], result["unreadable"]) == (13, 3)
-    assert (result["model"], result["version"]) == ("lines-classifier", trained["model"]["version"])
+    assert (result["model"], result["version"]) == ("lines-classifier", lines_model["model"]["version"])
     frame = pd.read_feather(tmp_path / "out.feather")
     assert list(frame.columns) == RANKED
     assert frame["path"].tolist() == sorted(str(path) for path in mixed.rglob("*") if path.is_file())
@@ -106,7 +94,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed", "out.feather"]  # no parts are left
 
 
-def test_the_page_shows_how_many_rows_each_class_has(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+def test_the_page_shows_how_many_rows_each_class_has(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     result = predicted(lines(mixed, tmp_path / "out.csv"))
     shown, *_ = shown_artifacts("predictions")
     assert sum(row["rows"] for row in result["table"]) == 10
@@ -116,7 +104,7 @@ def test_the_page_shows_how_many_rows_each_class_has(trained: dict[str, Any], mi
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_of_paths_is_predicted_row_by_row_in_every_format(
-    trained: dict[str, Any], mixed: Path, tmp_path: Path, suffix: str
+    lines_model: dict[str, Any], mixed: Path, tmp_path: Path, suffix: str
 ) -> None:
     paths = ["1.png", "in/1.png", "", "in/1.png", "gone.png"]
     pd.DataFrame({"file": paths}).to_csv(mixed / "list.csv", index=False)
@@ -131,9 +119,9 @@ def test_a_file_of_paths_is_predicted_row_by_row_in_every_format(
 
 
 def test_a_model_predicts_in_the_way_that_it_was_evaluated_and_any_other_way_is_said(
-    trained: dict[str, Any], stripes: Path, tmp_path: Path
+    lines_model: dict[str, Any], stripes: Path, tmp_path: Path
 ) -> None:
-    path = tracking.fetch(trained["run_id"], "valid/predictions.feather")
+    path = tracking.fetch(lines_model["run_id"], "valid/predictions.feather")
     assert path is not None
     evaluated = pd.read_feather(path).set_index("path")
     (other,) = {"plain", "tta"} & {str(name).removeprefix("predicted_") for name in evaluated}
@@ -173,7 +161,7 @@ predict_parts.fn(params, model, source)
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_continues_after_its_last_whole_part(
-    trained: dict[str, Any], stripes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    lines_model: dict[str, Any], stripes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, out = lines(stripes, tmp_path / "whole.feather", chunk=4, tta=True), tmp_path / "out.feather"
     predicted(whole)
@@ -195,7 +183,7 @@ def test_a_run_that_was_killed_continues_after_its_last_whole_part(
 
 
 def test_the_same_prediction_is_not_made_twice_and_another_s_output_is_not_replaced(
-    trained: dict[str, Any], mixed: Path, tmp_path: Path
+    lines_model: dict[str, Any], mixed: Path, tmp_path: Path
 ) -> None:
     params = lines(mixed, tmp_path / "out.parquet")
     first = predicted(params)
@@ -214,7 +202,7 @@ def test_the_same_prediction_is_not_made_twice_and_another_s_output_is_not_repla
 
 
 def test_new_images_are_another_prediction_but_the_output_in_their_folder_is_none_of_them(
-    trained: dict[str, Any], mixed: Path
+    lines_model: dict[str, Any], mixed: Path
 ) -> None:
     params = lines(mixed, mixed / "out.feather")
     assert predicted(params)["rows"] == 13
@@ -223,7 +211,7 @@ def test_new_images_are_another_prediction_but_the_output_in_their_folder_is_non
     assert predicted(params.model_copy(update={"overwrite": True}))["rows"] == 14
 
 
-def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_said(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="out: cannot make"):
         predicted(lines(mixed, tmp_path / "file" / "out.csv"))
@@ -232,7 +220,7 @@ def test_an_output_that_cannot_be_written_is_said(trained: dict[str, Any], mixed
         predicted(lines(mixed, tmp_path / "out.csv"))
 
 
-def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_write_the_same_file(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
     from unfreeze.models.workspace import Derived, key_of
@@ -253,17 +241,17 @@ def test_two_runs_do_not_write_the_same_file(trained: dict[str, Any], mixed: Pat
         ("@champion", "write NAME@ALIAS"),
     ],
 )
-def test_a_model_that_is_not_there_is_said(trained: dict[str, Any], tmp_path: Path, model: str, words: str) -> None:
+def test_a_model_that_is_not_there_is_said(lines_model: dict[str, Any], tmp_path: Path, model: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         predicted(Predict(model=model, out=str(tmp_path / "out.csv")))
 
 
 @pytest.mark.parametrize("model", ["lines", "lines-classifier@champion", "models:/lines-classifier/{version}"])
-def test_a_model_goes_by_name_alias_or_version(trained: dict[str, Any], model: str) -> None:
+def test_a_model_goes_by_name_alias_or_version(lines_model: dict[str, Any], model: str) -> None:
     from unfreeze.tasks.predictions.source import find_model
 
-    found = find_model.fn(model.format(version=trained["model"]["version"]))
-    assert (found["name"], found["version"]) == ("lines-classifier", trained["model"]["version"])
+    found = find_model.fn(model.format(version=lines_model["model"]["version"]))
+    assert (found["name"], found["version"]) == ("lines-classifier", lines_model["model"]["version"])
     assert found["modality"] == "images"
 
 
@@ -301,7 +289,7 @@ def test_a_table_has_no_test_time_augmentation(sales_model: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_cancelled_and_keeps_the_parts(trained: dict[str, Any], stripes: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_cancelled_and_keeps_the_parts(lines_model: dict[str, Any], stripes: Path, tmp_path: Path) -> None:
     images = tmp_path / "many"
     images.mkdir()
     content = next(stripes.glob("down/*.png")).read_bytes()
