@@ -41,8 +41,8 @@ def draw_user_files(folder: Path) -> None:
     """The files that the pages speak of: little images and little tables."""
     draw_stripes(folder / "photos", 30, seed=0)
     files = sorted((folder / "photos").rglob("*.png"))
-    for file in files:  # a training enlarges images eight times at most: these are trained at 64 pixels
-        Image.open(file).crop((0, 0, 8, 8)).save(file)
+    for file in files:  # a training enlarges images eight times at most: these are trained at 32 pixels
+        Image.open(file).crop((0, 0, 4, 4)).save(file)
     (folder / "incoming").mkdir()
     for number, file in enumerate(files[:3]):
         (folder / "incoming" / f"{number}.png").write_bytes(file.read_bytes())
