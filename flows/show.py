@@ -77,7 +77,8 @@ def plan(result: dict[str, Any]) -> None:
     """What a training will do, and what it will take."""
     rows = [
         (
-            *(stage[name] for name in ("name", "trains", "cycles", "epochs")),
+            *(stage[name] for name in ("name", "trains", "cycles")),
+            _with_range(stage["epochs"], stage["fewest_epochs"], stage["most_epochs"]),
             f"{stage['steps']:,}",
             ", ".join(f"{group} {lr:.2g}{'x' if stage['found'] else ''}" for group, lr in stage["lrs"].items()),
             f"{1000 * stage['step_seconds']:.0f}",
@@ -91,17 +92,22 @@ def plan(result: dict[str, Any]) -> None:
     _lines("lr over the steps:", *(f"  {stage['name']:{widest}}  {stage['schedule']}" for stage in result["stages"]))
     if any(stage["found"] for stage in result["stages"]):
         _lines("lrs with x are multiples of what the finder will suggest")
-    if any(stage["patience"] for stage in result["stages"]):
-        _lines("a stage with patience ends sooner, or goes on while it still helps")
+    if any(stage["fewest_epochs"] < stage["most_epochs"] for stage in result["stages"]):
+        _lines("epochs in brackets: the fewest and the most, for a stage ends sooner, or goes on while it still helps")
     gigabytes = [result[name] / 2**30 for name in ("memory", "memory_there")]
     _lines(
-        f"about {_duration(result['seconds'])} of training and evaluation, and {gigabytes[0]:.1f} GiB of memory, of "
+        f"about {_duration(result['seconds'])} of training and evaluation, at most "
+        f"{_duration(result['most_seconds'])}, and {gigabytes[0]:.1f} GiB of memory, of "
         f"{gigabytes[1]:.0f}",
         "the start of Prefect and MLflow and the report add about 20 s, in a new data folder 40 s",
     )
     if "cuts" in result:
         _lines(*(f"cut: {cut}" for cut in result["cuts"]))
         _lines(f"train it with: {result['flags']}" if result["flags"] else "the budget needs no cut")
+
+
+def _with_range(epochs: int, fewest: int, most: int) -> str:
+    return f"{epochs:,}" if fewest == most else f"{epochs:,} ({fewest:,} to {most:,})"
 
 
 def _duration(seconds: float) -> str:
@@ -156,9 +162,12 @@ def lrs(result: dict[str, Any]) -> None:
 
 
 def predictions(result: dict[str, Any]) -> None:
-    """What was predicted: the first rows, the file and the speed."""
+    """What was predicted: the first rows, what the model had never seen, the file and the speed."""
+    from unfreeze.models.predictions import unseen_note  # which brings pyarrow along
+
     if result["table"]:
         _table(tuple(result["table"][0]), [row.values() for row in result["table"]])
+    _lines(*(f"warning: {unseen_note(name, count, result['rows'])}" for name, count in result["unseen"].items()))
     speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
     _lines(
         f"{result['out']}: {result['rows']:,} rows by {result['model']} version {result['version']}, "
@@ -211,7 +220,8 @@ def _model(result: dict[str, Any]) -> None:
 
 
 def _lines(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:

@@ -8,9 +8,12 @@ import math
 from typing import TypeVar
 
 from unfreeze.models.specs import Stage, Training
+from unfreeze.models.training.schedules import cycle_ends
 
 SHARE = 20
 """A batch is about the training rows over this."""
+MOST_PROLONGED = 3
+"""A stage with patience begins no cycle beyond its own once this many times its epochs are done."""
 TrainingType = TypeVar("TrainingType", bound=Training)
 
 
@@ -54,9 +57,30 @@ def plan(params: Training, rows: int) -> list[str]:
     steps = steps_per_epoch(rows, batch_size)
     return [
         f"plan: {stage.name}: {stage.epochs:,} epochs of {steps:,} steps of {batch_size:,} rows, {stage.cycles} cycles"
-        + (f"; ends after {stage.patience} without a lower validation loss" if stage.patience is not None else "")
+        + (f"; {_as_it_goes(stage)}" if len(set(possible_epochs(stage))) > 1 else "")
         for stage in params.recipe
     ]
+
+
+def _as_it_goes(stage: Stage) -> str:
+    """Why a stage may take fewer or more epochs than its own, and how many."""
+    fewest, most = possible_epochs(stage)
+    why = [] if stage.fewest_errors is None else [f"skipped where fewer than {stage.fewest_errors} rows are wrong"]
+    if stage.patience is not None:
+        why += ["goes on while each cycle helps", f"ends after {stage.patience} without a lower validation loss"]
+    return f"{fewest:,} to {most:,} epochs as it goes: {', '.join(why)}"
+
+
+def possible_epochs(stage: Stage) -> tuple[int, int]:
+    """Fewest and most epochs that a stage may take; see `unfreeze.models.training.loop.close_cycle`."""
+    if stage.patience is None:
+        return 0 if stage.fewest_errors is not None else stage.epochs, stage.epochs
+    fewest = cycle_ends(min(stage.patience, stage.cycles), stage.cycle_len, stage.cycle_mult)[-1]
+    cycles, most = stage.cycles, stage.epochs
+    while most < MOST_PROLONGED * stage.epochs:
+        cycles += 1
+        most = cycle_ends(cycles, stage.cycle_len, stage.cycle_mult)[-1]
+    return 0 if stage.fewest_errors is not None else fewest, most
 
 
 def _lengthened(stage: Stage, steps: int) -> Stage:

@@ -37,12 +37,23 @@ class Chunk(NamedTuple):
         Their probabilities (m, C) or values (m, T), float64.
     errors : dict of int to str
         Position -> why it was not predicted.
+    unseen : dict of str to int
+        Column -> how many of the predicted rows have a category there that no training row has.
     """
 
     keys: Sequence[Any]
     rows: np.ndarray
     results: np.ndarray
     errors: dict[int, str]
+    unseen: Mapping[str, int] = {}
+
+
+def unseen_note(column: str, count: int, rows: int) -> str:
+    """How many rows have a category that no training row has."""
+    return (
+        f"column {column!r}: {count:,} of {rows:,} rows have a category that no training row has; the model takes it "
+        "as missing"
+    )
 
 
 class Layout:
@@ -140,12 +151,15 @@ class Tally:
         Number of rows, and of those among them that have an error.
     classes, labels : Counter
         Class -> rows that it is the most probable one of; label -> rows that have it.
+    unseen : Counter
+        Column -> rows with a category that no training row has; filled in by whoever knows.
     """
 
     def __init__(self) -> None:
         self.rows = self.unreadable = 0
         self.classes: Counter[Any] = Counter()
         self.labels: Counter[str] = Counter()
+        self.unseen: Counter[str] = Counter()
         self._values: dict[str, list[tuple[float, float, float]]] = {}
 
     def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -186,6 +186,17 @@ class TableEncoder:
                 numbers[rows, position] = normal_scores(numbers_of(part[name]), quantiles)
         return Encoded(codes, numbers)
 
+    def unseen(self, frame: pd.DataFrame, encoded: Encoded) -> dict[str, np.ndarray]:
+        """Column -> rows (n,) int64 with a category that no training row has, which is encoded as a missing one.
+
+        `encoded` is what `transform` made of the frame; columns without such rows are left out.
+        """
+        found = {}
+        for name, codes in zip(self.categorical, encoded.categorical.T, strict=True):
+            if name not in self.flags:
+                found[name] = np.flatnonzero((codes == 0) & frame[name].notna().to_numpy())
+        return {name: rows for name, rows in found.items() if len(rows)}
+
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
         """Targets as the network is trained on them: (N, T) float32 (see `log_target`), or class numbers (N,) int64.
 

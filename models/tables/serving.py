@@ -3,6 +3,7 @@
 MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
 """
 
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from pandas.api import types
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
-from unfreeze.models.predictions import Chunk
+from unfreeze.models.predictions import Chunk, unseen_note
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
@@ -161,7 +162,10 @@ class TablePredictor:
         if unusable:
             row, reason = min(unusable.items())
             raise UserError(f"row {row}: {reason}")
-        return self.target.frame(self.results(frame))
+        results, unseen = self._answers(frame)
+        for name, rows in unseen.items():
+            warnings.warn(unseen_note(name, len(rows), len(frame)), stacklevel=2)
+        return self.target.frame(results)
 
     def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
@@ -172,9 +176,14 @@ class TablePredictor:
 
     def results(self, frame: pd.DataFrame) -> np.ndarray:
         """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
-        encoded = self.encoder.transform(with_date_parts(frame, self.params.data))
+        return self._answers(frame)[0]
+
+    def _answers(self, frame: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As `results`, and the rows with unseen categories by column, see `TableEncoder.unseen`."""
+        frame = with_date_parts(frame, self.params.data)
+        encoded = self.encoder.transform(frame)
         outputs = [predict_encoded(network, encoded, self.device, self.precision) for network in self.networks]
-        return predictions_of(self.encoder, outputs, self.trees, encoded)
+        return predictions_of(self.encoder, outputs, self.trees, encoded), self.encoder.unseen(frame, encoded)
 
     def chunks(
         self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
@@ -200,7 +209,9 @@ class TablePredictor:
                 frame = whole[0].iloc[start:end].reset_index(drop=True)
                 errors = {row - start: why for row, why in whole[1].items() if start <= row < end}
             rows = np.setdiff1d(np.arange(end - start), list(errors))
-            yield Chunk(range(start, end), rows, self.results(frame)[rows], errors)
+            results, unseen = self._answers(frame)
+            counts = {name: len(np.intersect1d(found, rows)) for name, found in unseen.items()}
+            yield Chunk(range(start, end), rows, results[rows], errors, counts)
 
     def text_columns(self) -> list[str]:
         """Columns of a file that must be read as text, because the training had text there."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from unfreeze.models.budget import steps_per_epoch
+from unfreeze.models.budget import MOST_PROLONGED, steps_per_epoch
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
@@ -16,8 +16,6 @@ from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_at, cy
 
 WORTHWHILE = 0.005
 """A cycle beyond those asked for follows one that lowered the validation loss by at least this share."""
-MOST_PROLONGED = 3
-"""No such cycle begins once this many times the epochs asked for are done."""
 
 
 class DivergedError(UserError):

@@ -1,5 +1,6 @@
 """A registered model on new images or rows: predicted part by part, then put together into one file."""
 
+import json
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -15,7 +16,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
 from unfreeze.models.model_folder import WITH_TTA, read_description
 from unfreeze.models.part_files import PartFiles
-from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, write_predictions
+from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, unseen_note, write_predictions
 from unfreeze.models.sealed_files import flush_to_disk
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.workspace import Derived, key_of
@@ -26,9 +27,9 @@ from unfreeze.tasks.prefect_run.progress import progress
 from unfreeze.tasks.prefect_run.report import show_table
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
-PREDICTION_VERSION = 3
+PREDICTION_VERSION = 4
 """Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
-_NAMED = "unfreeze.prediction"
+_NAMED, _UNSEEN = "unfreeze.prediction", "unfreeze.unseen"
 
 
 class Prediction:
@@ -87,7 +88,8 @@ class Prediction:
         layout = Layout(kind.key, self.model["name"], self.version, predictor.target, self.params.top_k)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
-                yield layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
+                batch = layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
+                yield batch.replace_schema_metadata({_UNSEEN: json.dumps(chunk.unseen)})
 
     def publish(self) -> Tally:
         """Put the parts together into the output; returns what they come to."""
@@ -95,7 +97,9 @@ class Prediction:
         # Beside the output, because a file can be renamed only within its disk; hidden, so that no folder lists it.
         unfinished = self.out.with_name(f".{self.out.name}.{self.key[:8]}.unfinished")
         try:
-            schema = self.parts.schema().with_metadata({_NAMED: self.key})
+            for batch in self.parts.batches():
+                tally.unseen.update(json.loads(batch.schema.metadata[_UNSEEN.encode()]))
+            schema = self.parts.schema().with_metadata({_NAMED: self.key, _UNSEEN: json.dumps(tally.unseen)})
             write_predictions(tally.passing(self.parts.batches()), schema, unfinished, self.out.suffix.lower())
             flush_to_disk(unfinished)
             os.replace(unfinished, self.out)
@@ -176,14 +180,16 @@ def publish_predictions(
     Returns
     -------
     dict
-        ``out``, ``rows``, ``unreadable``, ``model``, ``version``, ``predicted`` (rows of this run),
-        ``rows_per_second`` and ``table`` (rows and share of every class, or the range of every target).
+        ``out``, ``rows``, ``unreadable``, ``unseen`` (column -> rows with a category that no training row has),
+        ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second`` and ``table`` (rows and share of
+        every class, or the range of every target).
     """
     prediction = Prediction(params, model, source)
     if prediction.is_there():
         tally = Tally()
         for _ in tally.passing(read_predictions(prediction.out)):
             pass
+        tally.unseen.update(json.loads(metadata_of(prediction.out)[_UNSEEN]))
     else:
         tally = prediction.publish()
     prediction.parts.remove()
@@ -191,11 +197,14 @@ def publish_predictions(
     speed = f", {rate:,.0f} a second" if rate else ""
     by = f"{model['name']} version {prediction.version}"
     log_info(f"{tally.rows:,} rows by {by}, {tally.unreadable:,} unreadable{speed}: {prediction.out}")
+    for column, count in tally.unseen.items():
+        log_info(f"warning: {unseen_note(column, count, tally.rows)}")
     show_table(tally.table(), "predictions", f"{by} on {params.source}")
     return {
         "out": str(prediction.out),
         "rows": tally.rows,
         "unreadable": tally.unreadable,
+        "unseen": dict(tally.unseen),
         "model": model["name"],
         "version": prediction.version,
         "predicted": predicted["rows"],

@@ -5,6 +5,7 @@ from typing import Any
 
 import psutil
 
+from unfreeze.models.budget import possible_epochs
 from unfreeze.models.errors import UserError
 from unfreeze.models.forecast import Forecast, StageForecast, forecast, within
 from unfreeze.models.specs import Stage, Training
@@ -28,8 +29,19 @@ def within_budget(params: Training, hours: float) -> Training:
     check_training(params)
     data = prepare(params)
     shortened, expected, cuts = _within(data.params, forecast(data), hours)
-    log_notice(f"about {expected.seconds / 60:.0f} minutes; {'; '.join(cuts) or 'nothing had to be cut'}")
+    most = most_seconds(shortened, expected)
+    log_notice(
+        f"about {expected.seconds / 60:.0f} minutes, {most / 60:.0f} if every stage goes on while it helps; "
+        f"{'; '.join(cuts) or 'nothing had to be cut'}"
+    )
     return shortened
+
+
+def most_seconds(params: Training, expected: Forecast) -> float:
+    """Of a training whose stages go on as long as they may."""
+    stages = zip(params.recipe, expected.stages, strict=True)
+    more = sum((possible_epochs(stage)[1] - stage.epochs) * each.epoch_seconds for stage, each in stages)
+    return expected.seconds + more
 
 
 def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
@@ -49,9 +61,9 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``stages`` (see `StageForecast`, with ``trains``, ``batch`` and the drawn ``schedule``), ``seconds`` of the
-        whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
-        ``flags`` that make them.
+        ``stages`` (see `StageForecast`, with ``trains``, ``fewest_epochs``, ``most_epochs`` and the drawn
+        ``schedule``), ``seconds`` and at most ``most_seconds`` of the whole training, ``memory`` and
+        ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the ``flags`` that make them.
 
     Raises
     ------
@@ -68,7 +80,8 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     stages = [_shown(stage, each, expected) for stage, each in zip(planned.recipe, expected.stages, strict=True)]
     there = int(psutil.virtual_memory().total)
     memory = {"memory": expected.memory, "memory_there": there}
-    return {"stages": stages, "seconds": expected.seconds, "batch_size": data.batch_size, **memory, **found}
+    seconds = {"seconds": expected.seconds, "most_seconds": most_seconds(planned, expected)}
+    return {"stages": stages, **seconds, "batch_size": data.batch_size, **memory, **found}
 
 
 def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
@@ -83,12 +96,14 @@ def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
 
 
 def _shown(stage: Stage, expected: StageForecast, whole: Forecast) -> dict[str, Any]:
+    fewest, most = possible_epochs(stage)
     return {
         **vars(expected),
+        "fewest_epochs": fewest,
+        "most_epochs": most,
         "trains": stage.train,
         "seconds": expected.seconds,
         "share": expected.seconds / max(whole.seconds, 1e-9),
-        "patience": stage.patience,
         "schedule": _drawn(stage, expected.steps // max(expected.epochs, 1)),
     }
 

@@ -25,7 +25,8 @@ def test_it_shows_stages_lrs_schedules_time_and_memory(
     head, full = found["stages"]
     assert head["found"]
     assert full["lrs"] == pytest.approx({"early": 1e-5, "late": 1e-4, "head": 1e-3})
-    assert full["epochs"] == 40
+    assert full["epochs"] == full["fewest_epochs"] == full["most_epochs"] == 40
+    assert found["most_seconds"] == found["seconds"]
     assert len(full["schedule"]) == 32
     assert found["seconds"] >= head["seconds"] + full["seconds"]
     assert 0 < found["memory"] < found["memory_there"]

@@ -277,6 +277,20 @@ def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_
     assert result["table"][0]["target"] == "sales"
 
 
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet", "out.feather"])
+def test_shops_that_no_training_row_has_are_counted_over_all_parts_and_again_if_asked_again(
+    sales_model: Path, tmp_path: Path, out: str
+) -> None:
+    rows = pd.read_csv(sales_model / "sales.csv", dtype={"day": object}).drop(columns="sales")
+    rows.loc[[0, 70, 71, 239], "shop"] = 3
+    rows.loc[71, "day"] = "some day"  # which is not predicted
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    params = Predict(model="turnover", source=str(tmp_path / "rows.csv"), out=str(tmp_path / out), chunk=50)
+    assert predicted(params)["unseen"]["shop"] == 3
+    if out != "out.csv":
+        assert predicted(params)["unseen"]["shop"] == 3
+
+
 @pytest.mark.parametrize("source", ["digits", ".", "nowhere.csv"])
 def test_a_table_s_model_says_what_it_predicts(sales_model: Path, tmp_path: Path, source: str) -> None:
     with pytest.raises(UserError, match=r"turnover-table predicts the rows of a file \(\.csv, \.parquet, \.feather\)"):

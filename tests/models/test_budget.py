@@ -33,9 +33,19 @@ def test_without_steps_the_epochs_are_those_asked_for():
     assert planned(training(Stage(name="a", lr=0.1, cycle_len=3)), 10, 8, 64).recipe[0].cycle_len == 3
 
 
-@pytest.mark.parametrize(("patience", "end"), [(None, "2 cycles"), (1, "ends after 1 without a lower validation loss")])
-def test_the_plan_says_how_long_every_stage_is(patience, end):
-    stage = Stage(name="head", lr=0.1, cycles=2, cycle_steps=40, patience=patience)
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        ({}, "2 cycles"),
+        (
+            {"patience": 1},
+            "; 7 to 42 epochs as it goes: goes on while each cycle helps, ends after 1 without a lower validation loss",
+        ),
+        ({"fewest_errors": 5}, "; 0 to 14 epochs as it goes: skipped where fewer than 5 rows are wrong"),
+    ],
+)
+def test_the_plan_says_how_long_every_stage_is(settings, end):
+    stage = Stage(name="head", lr=0.1, cycles=2, cycle_steps=40, **settings)
     (line,) = plan(planned(training(stage), 42, 8, 64), 42)
     assert line.startswith("plan: head: 14 epochs of 6 steps of 8 rows, 2 cycles")
     assert line.endswith(end)

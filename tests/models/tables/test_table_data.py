@@ -1,5 +1,6 @@
 """A table from its file to findings: what is said about its columns, what is tested, what a model takes."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,30 @@ def test_a_single_row_is_predicted_as_among_all(trained: tuple[Tables, Path]) ->
     rows = read(folder)
     whole = model.predict(rows)["price"].tolist()
     assert [model.predict(rows.iloc[[place]])["price"].item() for place in range(10)] == whole[:10]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 300])
+def test_categories_that_no_training_row_has_are_counted_by_column(trained: tuple[Tables, Path], rows: int) -> None:
+    model, folder = trained
+    frame = read(folder)
+    frame.loc[: rows - 1, "town"] = "Wien"
+    frame.loc[0, "heating"] = "sun"
+    with pytest.warns(UserWarning, match="no training row") as caught:
+        model.predict(frame)
+    texts = sorted(str(each.message) for each in caught if "no training row" in str(each.message))
+    assert [text.partition(" rows have")[0] for text in texts] == [
+        "column 'heating': 1 of 300",
+        f"column 'town': {rows} of 300",
+    ]
+
+
+def test_known_and_missing_categories_are_not_called_unseen(trained: tuple[Tables, Path]) -> None:
+    model, folder = trained
+    frame = read(folder)
+    frame.loc[:5, "town"] = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.predict(frame)
 
 
 def test_what_a_model_needs_is_only_what_it_uses(trained: tuple[Tables, Path]) -> None:

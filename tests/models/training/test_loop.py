@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.models.conftest import MakeLearner, TensorBatches, assert_same, pixels, states_of
+from unfreeze.models.budget import possible_epochs
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import DivergedError, Step, fit
@@ -169,6 +170,21 @@ def test_a_stage_whose_loss_keeps_falling_ends_at_three_times_its_epochs(make_le
     learner = make_learner(stage)
     scripted_validation(learner, [1 / (number + 1) for number in range(20)])
     assert sum(step.kind == "epoch" for step in run(learner, stage)) == 6
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3])
+@pytest.mark.parametrize(("cycle_len", "cycle_mult"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("patience", [None, 1, 2, 4])
+def test_a_stage_takes_as_many_epochs_as_the_plan_says_at_the_fewest_and_at_the_most(
+    make_learner, cycles, cycle_len, cycle_mult, patience
+):
+    stage = Stage(name="all", cycles=cycles, cycle_len=cycle_len, cycle_mult=cycle_mult, patience=patience)
+    taken = []
+    for losses in ([1.0 + number for number in range(99)], [0.9**number for number in range(99)]):
+        learner = make_learner(stage)
+        scripted_validation(learner, losses)
+        taken.append(sum(step.kind == "epoch" for step in run(learner, stage)))
+    assert tuple(taken) == possible_epochs(stage)
 
 
 def test_patience_looks_at_cycle_ends_only(make_learner):
