@@ -56,7 +56,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         table.append({"model": shown, **{name: round(float(value), 5) for name, value in metrics.items()}})
         columns |= data.target.prefixed(model, values)
         if model in COMPARED and not np.array_equal(values, kept):
-            found.gains += gains(f"the kept model over {title}", data.judges(), values, kept, actual, blocks)
+            found.gains += gains(f"{candidate.name} instead of {title}", data.judges(), values, kept, actual, blocks)
     found.table("models", f"Models on the same {section} rows", table)
     found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
     found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]

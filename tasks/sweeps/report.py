@@ -21,7 +21,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullL
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_ind, wilcoxon
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
@@ -42,6 +42,8 @@ _MAX_IN_CONTOUR = 4
 """Settings in the contour plot, which has a panel for every pair."""
 _MIN_PAIRS = 5
 """Repeats that the Wilcoxon test needs."""
+SIGNIFICANCE = 0.05
+"""Largest p-value of Welch's test at which repeats differ by more than the noise of their seeds."""
 
 
 def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[InteractiveFigure, Figure]]:
@@ -121,12 +123,12 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
 def _verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
     """What the search gained, in words, from `compare_with_rules`."""
     best, *rules = rows
-    lines = [f"The best of the search is trial {best['trial']} with {objective} {best[objective]}."]
+    lines = [f"The best of the search, chosen by this {objective}, is trial {best['trial']} with {best[objective]}."]
     for rule in rules:
         within = rule.get("within noise")
         sure = "; one seed each, so it may be chance"
         if within is not None:
-            sure = f", {'within' if within else 'more than'} the noise of the seeds"
+            sure = f", {'within' if within else 'more than'} the noise of the seeds (95 %)"
         lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}: {rule['difference']:+.4g}{sure}.")
     return lines
 
@@ -208,10 +210,10 @@ def _noise(best: FrozenTrial, trial: FrozenTrial) -> dict[str, object]:
     """How sure the difference between two repeated trials is; None for what the repeats do not tell."""
     pairs = list(zip(_repeats(best), _repeats(trial), strict=False))
     testable = len(pairs) >= _MIN_PAIRS and any(one != other for one, other in pairs)
-    error, best_error = _standard_error(trial), _standard_error(best)
+    error = _standard_error(trial)
     within = None
-    if error is not None and best_error is not None:
-        within = abs(best.values[0] - trial.values[0]) <= math.hypot(error, best_error)
+    if error is not None and _standard_error(best) is not None:
+        within = not ttest_ind(_repeats(best), _repeats(trial), equal_var=False).pvalue <= SIGNIFICANCE
     return {
         "standard error": None if error is None else _rounded(error),
         "p": _rounded(float(wilcoxon(*zip(*pairs, strict=True)).pvalue)) if testable else None,
