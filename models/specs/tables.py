@@ -26,13 +26,16 @@ class TableDataSpec(Spec):
         description="Columns to predict; several only for regression.",
     )
     task: Literal["auto", "regression", "classification"] = Field(
-        default="auto", description="`auto`: regression for a target of numbers with more than 20 values."
+        default="auto",
+        description="`auto`: regression for a target of numbers with fractions or with more than 20 values.",
     )
     log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
     date: list[str] = Field(
         default=[], description="Columns of dates; each becomes its parts (add_datepart). Others are found."
     )
-    time_of_day: bool = Field(default=False, description="Hour, minute and second among the parts of a date.")
+    time_of_day: bool | None = Field(
+        default=None, description="Hour, minute and second among the parts of a date. Empty: if they vary."
+    )
     cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
     drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
     where: list[str] = Field(
@@ -41,9 +44,19 @@ class TableDataSpec(Spec):
     )
     categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
     continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
-    numbers: dict[str, Literal[".", ","]] = Field(
+    numbers: dict[str, str] = Field(
         default={},
-        description="Columns of text to read as numbers, with their decimal mark: `{price: ','}`. Others are found.",
+        description="Columns of text to read as numbers: the decimal mark, with the unit if there is one "
+        "(`{price: ',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`, `roman`. Others are found.",
+    )
+    date_formats: dict[str, str] = Field(
+        default={},
+        description="How dates are written: `{day: '%d/%m/%Y'}`, `unix s`, `unix ms`, `quarter`, `week`. Others are "
+        "found; ISO 8601 is always read.",
+    )
+    date_from: dict[str, list[str]] = Field(
+        default={},
+        description="Dates put together from columns: `{when: [year, month, day, hour]}`. Others are found.",
     )
     max_category_values: int = Field(
         default=50,
@@ -74,11 +87,11 @@ class TableDataSpec(Spec):
     rolling: list[str] = Field(
         default=[], description="Columns known in advance whose mean over the last 7 days is added per group."
     )
-    split: Literal["auto", "last_days", "random", "group", "column"] = Field(
+    split: Literal["auto", "last_days", "last_rows", "random", "group", "column"] = Field(
         default="auto",
-        description="How validation rows are chosen: the `last_days`, at `random`, whole values of `split_column` "
-        "(`group`), or as `split_column` says (`column`). auto: last_days with a date that is named, or by which the "
-        "rows are a series; else random.",
+        description="How validation rows are chosen: the `last_days`, the `last_rows` of the file, at `random`, whole "
+        "values of `split_column` (`group`), or as `split_column` says (`column`). auto: last_days with a date that is "
+        "named, or by which the rows are a series; last_rows where they seem to be one without a date; else random.",
     )
     valid_days: int | None = Field(
         default=None,
@@ -99,9 +112,14 @@ class TableDataSpec(Spec):
         description="With last_days: validate this many times valid_days before the end, without any later row; 0, 1, "
         "2 ... are the folds of a cross-validation in the order of time.",
     )
-    valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share that validates with random and group.")
+    valid_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="Share that validates with random, group and last_rows."
+    )
     test_fraction: float = Field(
-        default=0, ge=0, lt=1, description="Share kept for the test with random and group, which no choice is made by."
+        default=0,
+        ge=0,
+        lt=1,
+        description="Share kept for the test with random, group and last_rows, which no choice is made by.",
     )
     split_column: str | None = Field(
         default=None,

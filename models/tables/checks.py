@@ -9,7 +9,10 @@ from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dt
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.tables.encoding import is_quantity
+from unfreeze.models.tables.formats import is_text
 from unfreeze.models.tables.leaks import leaks, shared_entities
+from unfreeze.models.tables.number_texts import MISSING_WORDS
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20  # fewer usable rows are an error
@@ -46,6 +49,34 @@ def check_table(
     # A column at a time: all training rows at once would be a second table.
     found += [_useless(frame[column].iloc[train], column in data.continuous) for column in features]
     return [warning for warning in found if warning is not None]
+
+
+def gaps(written: pd.Series, read: pd.Series) -> str:
+    """A warning of the rows that a target leaves out, with what is written there; empty where there are none.
+
+    Words for a missing value that are classes are named as well.
+
+    Parameters
+    ----------
+    written, read
+        The target (N,) as the file has it, and as it was read.
+    """
+    missing = read.isna()
+    if is_float_dtype(read):
+        missing |= read.isin([np.inf, -np.inf])
+    if missing.any():
+        texts = written[missing].astype("str").where(written[missing].notna(), "").str.strip()
+        counts = texts.map(lambda text: repr(text) if text else "nothing").value_counts()
+        named = ", ".join(f"{text} in {count:,}" for text, count in counts.head(5).items())
+        more = f" and {len(counts) - 5:,} other texts" if len(counts) > 5 else ""
+        return f"{missing.sum():,} rows are left out, as {read.name} has no value there: {named}{more}."
+    if (
+        is_text(read)
+        and (words := read[read.astype("str").str.strip().str.lower().isin(MISSING_WORDS)].value_counts()).size
+    ):
+        named = ", ".join(f"{word!r} in {count:,} rows" for word, count in words.head(5).items())
+        return f"{read.name}: {named} is a class like others; leave these rows out by data.where if it means no value."
+    return ""
 
 
 def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -118,7 +149,7 @@ def _holds_dates(column: pd.Series) -> bool:
 def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
     if data.task != "auto":
         return data.task == "classification"
-    return not is_numeric_dtype(target) or is_bool_dtype(target) or count_up_to(target, 21) <= 20
+    return not is_numeric_dtype(target) or is_bool_dtype(target) or not is_quantity(target)
 
 
 def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> str | None:

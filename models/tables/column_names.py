@@ -15,30 +15,39 @@ _ORDER_NAMES = {
     *("year", "season", "quarter", "month", "week", "day", "hour", "minute", "second"),
     *("t", "time", "date", "timestamp", "period", "age", "rank"),
 }
+_MOMENT_NAMES = {
+    *("time", "date", "datetime", "timestamp", "stamp", "ts", "epoch", "unix", "utc", "when", "at", "month", "period"),
+    *("created", "updated", "modified", "posted", "started", "ended"),
+}
 
 
 def is_id(name: str) -> bool:
     """Whether a name is that of an id: ``customerID``, ``order_id``, ``uuid``; not ``paid``."""
-    words = _words(name)
+    words = words_of(name)
     return bool({*words} & _ID_NAMES) or any(_GLUED_ID.fullmatch(word) for word in words)
 
 
 def is_code(name: str) -> bool:
     """Whether numbers of that name are codes, of which more is not more: ids, zip codes."""
-    words = _words(name)
+    words = words_of(name)
     return is_id(name) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
 
 
 def is_counter(name: str) -> bool:
     """Whether a name is that of a row number: ``index``, ``order_number``; not ``number_of_rooms``."""
-    return bool({*_words(name)[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(name))
+    return bool({*words_of(name)[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(name))
 
 
 def is_order(name: str) -> bool:
     """Whether a name is that of a time or a rank, which may grow from row to row as row numbers do."""
-    return bool({*_words(name)} & _ORDER_NAMES)
+    return bool({*words_of(name)} & _ORDER_NAMES)
 
 
-def _words(name: str) -> list[str]:
+def is_moment(name: str) -> bool:
+    """Whether a name is that of a moment: ``created_at``, ``pickupTime``."""
+    return bool({*words_of(name)} & _MOMENT_NAMES)
+
+
+def words_of(name: str) -> list[str]:
     """Words in lower case: those of customerID and customer_id are ``customer`` and ``id``."""
     return [part.lower() for part in _WORD.findall(name)]

@@ -34,6 +34,7 @@ from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Ca
 from unfreeze.models.verdict import SECTION_NAMES
 
 SAMPLED = 2000  # rows whose distributions are kept
+BLOCKS = 20  # runs of rows that belong together where the rows are in the order of time without a date
 
 
 def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
@@ -104,6 +105,7 @@ class TableData(TrainingData):
         found, notes = Findings(), json.loads(self._file("notes").read_text())
         for key, title, rows in (
             ("roles", "What each column is for", notes["roles"]),
+            ("readings", "How texts are read: values of each column", notes["readings"]),
             ("columns", "Types of columns", notes["types"]),
             ("rejected", "Rejected rows and columns", notes["rejected"]),
         ):
@@ -149,12 +151,16 @@ class TableData(TrainingData):
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
     def blocks(self, split: str) -> np.ndarray | None:
-        """Weeks of the first column of dates; without dates series; None where there is only one of them."""
+        """Weeks of the first column of dates; without dates series, or runs of rows that are in the order of time; None
+        where there is only one of them.
+        """
         dates, groups = self.dates(split), self.params.data.group
         if dates is not None:
             blocks = dates.to_numpy("datetime64[D]").astype(np.int64) // 7
         elif groups:
             blocks = self.frame[groups].iloc[self.rows[split]].groupby(groups, dropna=False).ngroup().to_numpy()
+        elif self.params.data.split == "last_rows":
+            blocks = np.arange(len(self.rows[split])) // max(len(self.rows[split]) // BLOCKS, 1)
         else:
             return None
         return blocks if len(blocks) and (blocks != blocks[0]).any() else None

@@ -1,69 +1,22 @@
-"""Dates: read whatever a table writes them as, and make the parts of a date that the course trains on."""
+"""The parts of a date that the course trains on."""
 
 import re
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api import types
 
 from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.tables.date_texts import parse_dates
 from unfreeze.models.tables.reading import unknown_column
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
 DAY = 86_400  # seconds
-DATE_FORMATS = (
-    *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%Y/%m/%d"),
-    *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
-)
-TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
-"""Besides ISO 8601, a text may be one of the date formats followed by one of the time formats."""
-SHOWN = 3  # rows that an error names
-SAMPLE = 100  # texts that decide which formats are tried on all
-# A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
-_ZONE = re.compile(r"([:T]\d{2,6}(?:[.,]\d+)?)\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$", re.IGNORECASE)
-# pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
-_ISO_BEGINS = r"\s*\d{4}(?:-|\d{4})"
 _DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
-
-
-def parse_dates(values: pd.Series, name: str) -> pd.Series:
-    """Read a column as dates and times, datetime64 in the unit of `values` if it has one, with its index.
-
-    Times with a zone keep the wall clock of their own zone and lose the zone: the hour at which a shop opens says
-    more than the hour in Greenwich. A text is read as ISO 8601, or with the one of `DATE_FORMATS` and `TIME_FORMATS`
-    that fits every text that is not. Whole numbers are read as YYYYMMDD. Missing values and blank texts become NaT.
-
-    Raises UserError if a value is not a date, or if nothing in the column tells whether the month or the day comes
-    first; it names the column `name`.
-    """
-    times, wrong = read_dates(values, name)
-    if not wrong.any():
-        return times
-    rows = np.flatnonzero(wrong)
-    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
-    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
-    raise UserError(f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD, and leave missing ones empty")
-
-
-def read_dates(values: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
-    """Read a column as `parse_dates` does; values that are not dates become NaT and are marked, (n,) bool."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
-    if types.is_datetime64_any_dtype(values.dtype):
-        return _without_zone(values), np.zeros(len(values), dtype=bool)
-    texts = _as_texts(values, name)
-    codes, distinct = pd.factorize(texts)
-    parsed = _parse_texts(pd.Series(distinct, dtype="str"), name)
-    # One more entry, NaT, which the code -1 of a missing text finds.
-    times = np.append(parsed.to_numpy(), np.datetime64("NaT"))[codes]
-    return pd.Series(times, index=values.index, name=values.name), np.isnat(times) & texts.notna().to_numpy()
 
 
 def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool = False) -> dict[str, np.ndarray]:
@@ -130,6 +83,12 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     if blanks:
         parts = {name: _blank(part, missing) for name, part in parts.items()}
     return {prefix + name: part for name, part in parts.items()}
+
+
+def varies_in_time(dates: pd.Series) -> bool:
+    """Whether dates (n,) have different times of day."""
+    times = dates.dropna()
+    return len(times) > 0 and bool(((times - times.dt.normalize()) != times.iloc[0] - times.iloc[0].normalize()).any())
 
 
 def part_names(column: str, time: bool = False, cyclic: bool = False) -> list[str]:
@@ -217,62 +176,6 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
 
 def _prefix_of(column: str) -> str:
     return re.sub("[Dd]ate$", "", column)
-
-
-def _without_zone(values: pd.Series) -> pd.Series:
-    if isinstance(values.dtype, pd.ArrowDtype):
-        # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
-        plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
-        values = pd.Series(plain.array, index=values.index, name=values.name)
-    local: pd.Series = values.dt.tz_localize(None)
-    return local
-
-
-def _as_texts(values: pd.Series, name: str) -> pd.Series:
-    """Each value as a text without zone; missing where there is none."""
-    dtype, is_object = values.dtype, types.is_object_dtype(values.dtype)
-    if types.is_string_dtype(dtype) and not is_object:
-        texts = values.astype("str")
-    elif is_object or values.isna().all():
-        texts = pd.Series([_as_text(value) for value in values], index=values.index, dtype="str")
-    else:
-        try:
-            if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
-                raise TypeError
-            texts = values.astype("Int64").astype("str")
-        except (TypeError, ValueError, OverflowError) as error:
-            fractions = " with fractions" if types.is_float_dtype(dtype) else ""
-            raise UserError(
-                f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "
-                "YYYY-MM-DD"
-            ) from error
-    return texts.mask(texts.str.strip() == "")
-
-
-def _as_text(value: Any) -> str | None:
-    if pd.isna(value):
-        return None
-    return str(value.replace(tzinfo=None) if isinstance(value, datetime) else value)
-
-
-def _parse_texts(texts: pd.Series, name: str) -> pd.Series:
-    """Times of texts by ISO 8601, of the others by the format that reads most of them; NaT where none can be read."""
-    local = texts.str.replace(_ZONE, r"\1", regex=True)
-    parsed = pd.to_datetime(local.where(local.str.match(_ISO_BEGINS)), format="ISO8601", errors="coerce")
-    others = local[parsed.isna() & local.str.contains(r"\d")]
-    if others.empty:
-        return parsed
-    formats = [day + time for day in DATE_FORMATS for time in TIME_FORMATS]
-    sample = others.iloc[:SAMPLE]
-    likely = [form for form in formats if pd.to_datetime(sample, format=form, errors="coerce").notna().any()]
-    readings = [pd.to_datetime(others, format=form, errors="coerce") for form in likely]
-    full = [reading for reading in readings if reading.notna().all()]
-    if any(not (reading == full[0]).all() for reading in full):
-        raise UserError(
-            f"column {name!r}: nothing tells whether {others.iloc[0]!r} has the month or the day first; "
-            "write the dates as YYYY-MM-DD"
-        )
-    return parsed.fillna(max(readings, key=lambda reading: reading.notna().sum())) if readings else parsed
 
 
 def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

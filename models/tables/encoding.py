@@ -29,7 +29,7 @@ from unfreeze.models.tables.target_means import trusted_rows, values_of
 from unfreeze.models.targets import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
-"""A target of numbers with more values than this is a regression unless the spec says otherwise."""
+"""A target of whole numbers with more values than this is a regression unless the spec says otherwise."""
 MOST_QUANTILES, ROWS_PER_QUANTILE = 1001, 30
 TAIL = 1e-4
 """Share of the rows beyond which a normal score grows no further: 3.7 deviations."""
@@ -313,7 +313,12 @@ def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:
     if len(data.target) > 1:
         return True
     column = targets[data.target[0]]
-    return kind_of(column) == "number" and count_up_to(column, REGRESSION_VALUES + 1) > REGRESSION_VALUES
+    return kind_of(column) == "number" and is_quantity(column)
+
+
+def is_quantity(target: pd.Series) -> bool:
+    """Whether a target of numbers is regressed unless the settings say otherwise: of many values, or with fractions."""
+    return count_up_to(target, REGRESSION_VALUES + 1) > REGRESSION_VALUES or has_fractions(target)
 
 
 def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:

@@ -37,14 +37,14 @@ def explain_rows(predictor: TablePredictor, table: pa.Table) -> Explanation:
         If a column is missing, or no row can be used.
     """
     found = Explanation()
-    data, numbers = predictor.params.data, np.arange(table.num_rows)
+    numbers = np.arange(table.num_rows)
     if table.num_rows > MOST_ROWS and predictor.calendar is None:
         numbers = np.sort(np.random.default_rng(SEED).choice(table.num_rows, MOST_ROWS, replace=False))
         found.lines.append(f"{MOST_ROWS:,} random rows of {table.num_rows:,}")
         table = table.take(pa.array(numbers))
     else:  # features of events look at other rows, so a part would be other data
         found.lines.append(f"{table.num_rows:,} rows")
-    raw, errors = RowReader(table, data.date, predictor.types).read(0, table.num_rows)
+    raw, errors = RowReader(table, predictor.types).read(0, table.num_rows)
     usable = np.setdiff1d(np.arange(len(raw)), list(errors))
     raw, numbers = raw.iloc[usable].reset_index(drop=True), numbers[usable]
     if errors:

@@ -21,7 +21,7 @@ from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.data import TableData, open_joins
+from unfreeze.models.tables.data import BLOCKS, TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
 from unfreeze.models.tables.files import SUFFIXES
 from unfreeze.models.tables.flights import flights_frame
@@ -40,7 +40,7 @@ from unfreeze.models.targets import check_metrics
 from unfreeze.models.training_data import SPLITS, Prepared
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
-TABLE_VERSION = 5
+TABLE_VERSION = 6
 """Raise it when the same files and settings would give other rows; it is part of the key."""
 
 
@@ -71,7 +71,10 @@ class Tables(Modality):
         """Read the tables once, join, add features, split, and encode by the training rows."""
         data = params.data
         contents = workspace.step(f"list tables of {data.source}", lambda: hash_sources(source_paths(data)))
-        tables = {path: _read(path, content, workspace) for path, content in contents.items()}
+        targets = {data.source: data.target}  # what may be a class is kept as it is written
+        tables = {
+            path: _read(path, content, workspace, (), targets.get(path, ())) for path, content in contents.items()
+        }
         main, joins = tables[data.source], [tables[path] for path in source_paths(data)[1:]]
         joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
@@ -164,6 +167,8 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
         ways.append(frame.groupby(data.group, dropna=False).ngroup().to_numpy())
     if data.date and data.date[0] in frame:
         ways.append(frame[data.date[0]].dt.to_period("W").astype(str).to_numpy())
+    if data.split == "last_rows":
+        ways.append(np.arange(len(frame)) // max(len(frame) // BLOCKS, 1))
     return [way for way in ways if len(np.unique(way)) > 1]
 
 
@@ -179,8 +184,10 @@ def _check_file(source: str, model: str) -> None:
     raise UserError(f"source: {source!r} is {kind}; {wanted}")
 
 
-def _read(path: str, content: str, workspace: Workspace, texts: Sequence[str] = ()) -> Path:
-    """Read a table once into a feather file, from where it is mapped into memory; `texts` are read as text."""
+def _read(
+    path: str, content: str, workspace: Workspace, texts: Sequence[str] = (), verbatim: Sequence[str] = ()
+) -> Path:
+    """Read a table once into a feather file, from where it is mapped into memory; see `write_feather`."""
 
     def read(wanted: dict[str, Path]) -> None:
         if is_flights(path):
@@ -190,9 +197,9 @@ def _read(path: str, content: str, workspace: Workspace, texts: Sequence[str] = 
                 workspace.log(f"rejected: {entry['reason']}: {entry['rows']:,} rows")
             return
         with workspace.progress(f"Reading {Path(path).name}") as advance:
-            write_feather(given_path(path), wanted["table"], advance, texts)
+            write_feather(given_path(path), wanted["table"], advance, texts, verbatim)
 
-    files = {"table": Derived("tables", key_of(content, list(texts), TABLE_VERSION))}
+    files = {"table": Derived("tables", key_of(content, list(texts), list(verbatim), TABLE_VERSION))}
     return workspace.derive(f"read {path}", files, read)["table"]
 
 
@@ -216,7 +223,7 @@ def _write(
         wanted["columns"].write_text(json.dumps({"found": found, "raw": asdict(prepared.raw)}))
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
-        notes["roles"] = [role._asdict() for role in prepared.roles]
+        notes |= {"roles": [role._asdict() for role in prepared.roles], "readings": prepared.readings}
         wanted["notes"].write_text(json.dumps(notes, default=str))
     if "calendar" in wanted and prepared.calendar is not None:
         prepared.calendar.save(wanted["calendar"])

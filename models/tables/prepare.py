@@ -10,13 +10,16 @@ import pandas as pd
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
-from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
-from unfreeze.models.tables.dates import add_datepart, parse_dates, part_names, read_dates
+from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows, gaps
+from unfreeze.models.tables.date_columns import with_dates
+from unfreeze.models.tables.date_texts import ISO, parse_dates, read_dates
+from unfreeze.models.tables.dates import add_datepart, part_names, varies_in_time
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require, require_numbers
+from unfreeze.models.tables.formats import convert_numbers
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
 from unfreeze.models.tables.leaks import copies
 from unfreeze.models.tables.reading import unknown_column
-from unfreeze.models.tables.roles import Found, Role, convert_numbers, describe_roles, infer_roles
+from unfreeze.models.tables.roles import Found, Role, describe_roles, infer_roles
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.sources import require_one_role
 from unfreeze.models.tables.splits import split_rows
@@ -36,7 +39,8 @@ class Assembled(NamedTuple):
 
     `rejected` has the ``reason`` and ``rows`` of what a condition excluded; `calendar` is None without features of
     events; `unknown` is row of `frame` -> why these features cannot be computed; `found` is what the columns of a
-    training's table were found to be, before any row or column was left out.
+    training's table were found to be, before any row or column was left out; `warnings` name values of the target that
+    leave rows out, or look as if they should.
     """
 
     frame: pd.DataFrame
@@ -44,6 +48,7 @@ class Assembled(NamedTuple):
     calendar: Calendar | None
     unknown: dict[int, str]
     found: Found | None
+    warnings: list[str]
 
 
 def assemble(
@@ -70,21 +75,23 @@ def assemble(
     unknown: dict[int, str] = {}
     for joined in joins:
         frame = join_many_to_one(frame, joined.frame, joined.on, joined.name)
+    frame = with_dates(frame, data.date_from) if training else frame
     for field in ("date", "events", "rolling", "group") if training else ():
         require(frame, getattr(data, field), f"data.{field}")
-    found, dropped = None, data.drop
+    found, dropped, written = None, data.drop, frame
     if training:
         require_one_role(data)
         frame, found = infer_roles(frame, data)
         data, lenient = found.data, found.lenient
     else:
-        frame, _ = convert_numbers(frame, data.numbers)
-    dates = {
-        name: read_dates(frame[name], name)[0] if name in lenient else parse_dates(frame[name], name)
-        for name in data.date
-        if name in frame
-    }
-    frame = frame.assign(**dates)
+        frame = with_dates(convert_numbers(frame, data.numbers)[0], data.date_from)
+    forms = {name: data.date_formats.get(name, ISO) for name in data.date if name in frame}
+    frame = frame.assign(
+        **{
+            name: read_dates(frame[name], name, form)[0] if name in lenient else parse_dates(frame[name], name, form)
+            for name, form in forms.items()
+        }
+    )
     if data.events or data.rolling:
         if training:
             calendar = Calendar.of(frame, data)
@@ -96,15 +103,17 @@ def assemble(
         frame = frame.assign(**features)
     if training and data.where:
         frame, rejected = keep_where(frame, data.where)
+    targets = [name for name in data.target if name in frame] if training else []
+    warnings = [gaps(written[name].loc[frame.index], frame[name]) for name in targets]
     # Ids that were found stay for now: the split goes by them, and people look rows up by them.
     frame = frame.drop(columns=dropped, errors="ignore").reset_index(drop=True)
-    return Assembled(frame, rejected, calendar, unknown, found)
+    return Assembled(frame, rejected, calendar, unknown, found, [each for each in warnings if each])
 
 
 def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
     """Replace every date column by its parts."""
     for name in (name for name in data.date if name in frame):
-        frame = add_datepart(frame, name, time=data.time_of_day, cyclic=data.cyclic)
+        frame = add_datepart(frame, name, time=bool(data.time_of_day), cyclic=data.cyclic)
     return frame
 
 
@@ -114,7 +123,8 @@ class Prepared:
 
     `train`, `valid` and `test` are positions of rows of `frame`, int64; no row need test. `encoded` and `targets` are
     all rows as the network takes them; `rejected` is what is not used, and why. `data` are the settings with what was
-    found, `roles` what every column is for, and `raw` how rows to predict are read.
+    found, `roles` what every column is for, `readings` values of text beside what they are read as, and `raw` how rows
+    to predict are read.
     """
 
     frame: pd.DataFrame
@@ -129,6 +139,7 @@ class Prepared:
     calendar: Calendar | None
     data: TableDataSpec
     roles: list[Role]
+    readings: list[dict[str, Any]]
     raw: RawColumns
 
 
@@ -162,7 +173,9 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     if data.task == "regression":
         for name in data.target:
             require_numbers(frame[name])
-    warnings = check_table(frame, data.target, split.train, split.valid, data)
+    if data.time_of_day is None:
+        data = data.model_copy(update={"time_of_day": any(varies_in_time(frame[name]) for name in data.date)})
+    warnings = assembled.warnings + check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
     unseen = unseen_parts(features, data, split.train, split.valid)
     data = data.model_copy(update={"drop": [*data.drop, *unseen]})
@@ -174,17 +187,19 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     raw = RawColumns(_needed(own, joins, encoder, data), found.lenient)
     return Prepared(
         *(frame, *split, encoder, encoded, targets, rejected, warnings, assembled.calendar),
-        *(data, [split_role, *roles, *unseen.values()], raw),
+        *(data, [split_role, *roles, *unseen.values()], found.readings, raw),
     )
 
 
 def _needed(own: Sequence[str], joins: Sequence[Joined], encoder: TableEncoder, data: TableDataSpec) -> list[str]:
     """Columns of the main table without which a row cannot be predicted."""
     used, calendar = set(encoder.columns()), bool(data.events or data.rolling)
-    needed = {*data.group, *data.events, *data.rolling, data.date[0]} if calendar else set()
+    needed = {*data.group, *data.events, *data.rolling} if calendar else set()
+    needed |= {*data.date_from.get(data.date[0], data.date[:1])} if calendar else set()
     for name in data.date:
-        parts = part_names(name, data.time_of_day, data.cyclic)
-        needed |= {name} if used.intersection(parts) else set()
+        columns = {*data.date_from.get(name, [name])}
+        parts = part_names(name, bool(data.time_of_day), data.cyclic)
+        needed |= columns if used.intersection(parts) else set()
         used -= {*parts}
     # By all columns that a joined table has too: some are its keys, and others get another name for it.
     needed |= used.union(*(map(str, joined.frame) for joined in joins))

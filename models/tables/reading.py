@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError, one_line
 from unfreeze.models.tables.columnar_files import write_columnar
 from unfreeze.models.tables.files import column_names, is_text
 from unfreeze.models.tables.text_files import TextFile
+from unfreeze.models.tables.text_types import TextType
 
 DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
 CHUNK_ROWS = 1_000_000
@@ -27,12 +27,6 @@ _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
 
 _SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
 _FIRST_ROWS = 1_000
-_NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
-_CSV_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
-_MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
-"""Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
-_SHORTEST_CODE = 3
-"""Digits; shorter ones with leading zeros are months and hours rather than codes."""
 
 
 def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError:
@@ -45,13 +39,20 @@ def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError
     return UserError(f"{where}: the table has no column {column!r}{hint}")
 
 
-def write_feather(source: Path, target: Path, progress: Progress | None = None, text: Collection[str] = ()) -> None:
+def write_feather(
+    source: Path,
+    target: Path,
+    progress: Progress | None = None,
+    text: Collection[str] = (),
+    verbatim: Collection[str] = (),
+) -> None:
     """Write a table as an uncompressed feather file, which can be memory-mapped.
 
     A CSV file is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all
     rows of a column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
     `column_types` names the row that made it so. Dates stay text, and so do codes: digits of one length of which some
-    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing.
+    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing, but for columns that are
+    `verbatim`: to be predicted, None may be a class.
 
     From Parquet and feather the types are kept, except: dictionaries become their values, decimals floating-point
     numbers, dates timestamps, and times of day text.
@@ -67,6 +68,9 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
         Called with work done and work in all: bytes of a CSV file (twice its size), rows of other files.
     text
         Columns of a CSV file that are always text: 007 must not become a number where it is a name.
+    verbatim
+        Columns of a CSV file whose words for missing values are kept as text, and whose leading zeros are, see
+        `TextType`.
 
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
@@ -74,7 +78,7 @@ def write_feather(source: Path, target: Path, progress: Progress | None = None, 
     column_names(source)  # checks the file
     report = progress or (lambda done, total: None)
     if is_text(source):
-        _convert_text(TextFile(source), target, report, text)
+        _convert_text(TextFile(source), target, report, text, verbatim)
     else:
         write_columnar(source, target, report)
 
@@ -166,83 +170,26 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
     return described
 
 
-def _convert_text(file: TextFile, target: Path, report: Progress, text: Collection[str]) -> None:
-    names, size = file.names, file.size
-    types: list[pa.DataType | None] = [pa.string() if name in text else None for name in names]
-    notes: dict[str, str] = {}
-    rows, codes = 0, [_Codes() for _ in names]
-    for batch, done in file.batches(_MISSING):
-        for position, values in enumerate(batch.columns):
-            known = types[position]
-            types[position] = _widened(known, values)
-            if known != types[position] == pa.string():
-                notes[names[position]] = _why_text(known, values, rows)
-            if types[position] == pa.int64():
-                codes[position].see(values)
+def _convert_text(
+    file: TextFile, target: Path, report: Progress, text: Collection[str], verbatim: Collection[str]
+) -> None:
+    types = {name: TextType(name in text, name in verbatim) for name in file.names}
+    rows = 0
+    for batch, done in file.batches():
+        for found, values in zip(types.values(), batch.columns, strict=True):
+            found.see(values)
         rows += batch.num_rows
-        report(done, 2 * size)
+        report(done, 2 * file.size)
     if rows == 0:
         raise UserError(f"{file.path} has a header but no rows")
-    for position, name in enumerate(names):
-        if types[position] == pa.int64() and codes[position].found:
-            types[position], notes[name] = pa.string(), "digits of one length with leading zeros: a code, so text"
     schema = pa.schema(
         [
-            pa.field(name, known or pa.string(), metadata={"note": notes[name]} if notes.get(name) else None)
-            for name, known in zip(names, types, strict=True)
+            pa.field(name, found.type, metadata={"note": found.note} if found.note else None)
+            for name, found in types.items()
         ]
     )
     with pa.ipc.new_file(str(target), schema) as writer:
-        for batch, done in file.batches(_MISSING):
-            columns = [_cast_text(values, field.type) for values, field in zip(batch.columns, schema, strict=True)]
+        for batch, done in file.batches():
+            columns = [found.cast(values) for found, values in zip(types.values(), batch.columns, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-            report(size + done, 2 * size)
-
-
-def _widened(known: pa.DataType | None, values: pa.Array) -> pa.DataType | None:
-    """The narrowest type, at least the known one, that also fits these texts; None: only missing values until now."""
-    if values.null_count == len(values):
-        return known
-    candidates = _CSV_TYPES[_CSV_TYPES.index(known) if known else 0 :]
-    return next(wider for wider in candidates if _cast_text(values, wider) is not None)
-
-
-class _Codes:
-    """Whether the whole numbers of a column are codes such as 01234, block by block."""
-
-    def __init__(self) -> None:
-        self._lengths: set[int] = set()
-        self._padded = False
-
-    def see(self, values: pa.Array) -> None:
-        """Look at the texts of a block."""
-        if len(self._lengths) < 2:  # two lengths are known to be no code
-            self._lengths |= set(pc.unique(pc.utf8_length(values).drop_null()).to_pylist())
-            self._padded = self._padded or bool(pc.any(pc.starts_with(values, "0")).as_py())
-
-    @property
-    def found(self) -> bool:
-        """Whether all were of one length and some began with 0."""
-        return self._padded and len(self._lengths) == 1 and max(self._lengths) >= _SHORTEST_CODE
-
-
-def _cast_text(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
-    """Convert text to numbers; None where a value is no such number."""
-    try:
-        return values.cast(wanted)
-    except pa.ArrowInvalid:
-        pass  # perhaps only for spaces or a plus, which are rare: try without them
-    trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
-    try:
-        return pc.if_else(pc.equal(trimmed, ""), None, trimmed).cast(wanted)
-    except pa.ArrowInvalid:
-        return None
-
-
-def _why_text(known: pa.DataType | None, values: pa.Array, rows_before: int) -> str:
-    numbers = pc.match_substring_regex(values, _NUMBER, ignore_case=True)
-    if known is None and not pc.any(numbers).as_py():
-        return ""
-    position = max(pc.index(numbers, False).as_py(), 0)
-    row = rows_before + position + 2  # the header is row 1
-    return f"numbers and text, so text: row {row} holds {str(values[position].as_py())[:40]!r}"
+            report(file.size + done, 2 * file.size)

@@ -7,30 +7,24 @@ found becomes settings, so that a model reads rows as its training did.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
-from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.column_names import is_code, is_counter, is_id, is_order
 from unfreeze.models.tables.columns import has_fractions, whole_numbers_of
-from unfreeze.models.tables.dates import read_dates
+from unfreeze.models.tables.date_columns import find_date_columns, with_dates
+from unfreeze.models.tables.date_texts import read_dates
 from unfreeze.models.tables.encoding import TableEncoder
-from unfreeze.models.tables.number_texts import MISSING_WORDS, DecimalMark, decimal_mark, read_numbers
-from unfreeze.models.tables.reading import unknown_column
+from unfreeze.models.tables.formats import Formats, convert_numbers, find_formats, readings, sample_of
+from unfreeze.models.tables.number_texts import describe_format
 
-SAMPLE_ROWS = 20_000
-"""Rows at most that decide what a column is; conversions and counts of ids take all of them."""
-MOST_UNREADABLE = 0.05
-"""Share of the texts that may be no number, or no date, in a column of these."""
-FEW_VALUES = 1_000
-"""Distinct texts that are tried as dates, which takes far longer than numbers."""
 ALL_DISTINCT = 0.99
 """Share of distinct values from which on a column identifies its rows."""
 _FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
 _WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
-_FIRST_DAY, _LAST_DAY = 19_000_101, 21_001_231
+_EXAMPLES = 2  # readings that a line shows
+_FIRST_ROWS = 1_000  # of which readings are shown
 
 
 class Role(NamedTuple):
@@ -58,52 +52,61 @@ class Found(NamedTuple):
         Column -> its role, for columns that are not plainly numbers or categories.
     lenient
         Columns in which what cannot be read is missing, instead of an error.
+    readings
+        Values of columns of text beside what they are read as, see `unfreeze.models.tables.formats.readings`.
     """
 
     columns: list[str]
     data: TableDataSpec
     roles: dict[str, Role]
     lenient: list[str]
+    readings: list[dict[str, Any]]
 
 
 def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame, Found]:
-    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of numbers converted.
+    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of numbers converted,
+    and with dates that are put together from columns.
 
     Parameters
     ----------
     frame
         The joined table with all its rows.
     data
-        Columns that it names keep the role that they have there: only targets and `continuous` are converted.
+        Columns that it names keep the role that they have there: only targets, dates and `continuous` are converted.
     """
-    for name in data.numbers:
-        if name not in frame:
-            raise unknown_column(name, frame.columns, "data.numbers")
-    found: dict[str, list[str]] = {"date": [], "drop": [], "categorical": []}
-    numbers: dict[str, DecimalMark] = dict(data.numbers)
-    roles: dict[str, Role] = {}
-    for name in (str(each) for each in frame if each not in data.drop):
-        if name not in data.numbers and _may_convert(frame[name], name, data) and (mark := _mark(frame[name], data)):
-            numbers[name] = mark
-    frame, unreadable = convert_numbers(frame, numbers)
-    for name, (count, texts) in unreadable.items():
-        roles[name] = _number_role(name, numbers[name], count, texts, len(frame))
     named = _named(data)
+    formats = find_formats(frame, data, named)
+    raw, (frame, unreadable) = frame, convert_numbers(frame, formats.numbers)
+    shown = {name: readings(raw[name], frame[name]) for name in unreadable}
+    roles = {name: _number_role(name, formats, shown[name], texts, len(frame)) for name, texts in unreadable.items()}
+    for name in (name for name in formats.dates if name in raw):
+        some = raw[name].dropna().iloc[:_FIRST_ROWS]
+        shown[name] = readings(some, read_dates(some, name, formats.dates[name])[0])
+        roles[name] = _date_role(name, formats, shown[name])
+    found: dict[str, list[str]] = {"date": [], "drop": [], "categorical": []}
     for name in (str(each) for each in frame if each not in named):
-        if (role := _look(frame[name])) is not None:
+        if (role := roles[name] if name in formats.dates else _look(frame[name], formats.reasons)) is not None:
             roles[name] = role
             found[_SETTINGS[role.role]].append(name)
-            numbers.pop(name, None)  # such as 20240131, which is read as a date
+    date_from = dict(data.date_from) or ({} if data.date or found["date"] else find_date_columns(frame, named))
+    frame = with_dates(frame, date_from)
+    for date, columns in date_from.items():
+        found["date"] += [] if date in data.date else [date]
+        roles[date] = Role(date, "date", f"put together from {', '.join(columns)}", "--data.split random")
+        found["drop"] += (parts := [name for name in columns if name not in named])
+        roles |= {name: Role(name, "left out", f"{date} has it", f"--data.continuous {name}") for name in parts}
     if not {str(each) for each in frame} - {*data.target, *data.drop, *found["drop"]}:
         for name in found["drop"]:  # a row number is better than nothing to predict from
             del roles[name]
         found["drop"] = []
     settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
-    lenient = [*numbers, *found["date"]]
-    data = data.model_copy(update={**settings, "numbers": numbers})
-    return frame, Found([str(name) for name in frame], data, roles, lenient)
+    settings |= {"numbers": formats.numbers, "date_formats": formats.dates, "date_from": date_from}
+    lenient = [*formats.numbers, *found["date"]]
+    every = [row for rows in shown.values() for row in rows]
+    return frame, Found([str(name) for name in frame], data.model_copy(update=settings), roles, lenient, every)
 
 
+_FORMAT_FLAG = "--data.numbers or --data.date_formats"
 _SETTINGS = {"date": "date", "left out": "drop", "category": "categorical"}
 """Role -> the setting that it becomes."""
 
@@ -156,26 +159,6 @@ def _category_role(name: str, role: Role | None, encoder: TableEncoder) -> Role:
     return Role(name, "category", reason, f"--data.{'drop' if kind == 'text' else 'continuous'} {name}")
 
 
-def convert_numbers(
-    frame: pd.DataFrame, numbers: dict[str, DecimalMark]
-) -> tuple[pd.DataFrame, dict[str, tuple[int, list[str]]]]:
-    """Read the texts of some columns as numbers; those that are numbers already, or absent, stay as they are.
-
-    Returns the table, and for every column that was text how many values could not be read, and the first of them.
-    """
-    read, unreadable = {}, {}
-    for name, mark in numbers.items():
-        if name in frame and _is_text(frame[name]):
-            read[name], wrong = read_numbers(frame[name], mark)
-            shown = frame[name][wrong].drop_duplicates().head(3)
-            unreadable[name] = int(wrong.sum()), [str(value) for value in shown]
-    return frame.assign(**read) if read else frame, unreadable
-
-
-def _is_text(column: pd.Series) -> bool:
-    return not (is_numeric_dtype(column) or is_bool_dtype(column) or is_datetime64_any_dtype(column))
-
-
 def _named(data: TableDataSpec) -> set[str]:
     """Columns whose role a setting states."""
     lists = (
@@ -191,66 +174,46 @@ def _named(data: TableDataSpec) -> set[str]:
     return {name for names in lists for name in names} | ({data.split_column} if data.split_column else set())
 
 
-def _may_convert(column: pd.Series, name: str, data: TableDataSpec) -> bool:
-    wanted = name in data.continuous or (name in data.target and data.task != "classification")
-    return _is_text(column) and (wanted or name not in _named(data))
+def _number_role(
+    name: str, formats: Formats, shown: Sequence[Mapping[str, Any]], unreadable: pd.Series, rows: int
+) -> Role:
+    parts = [f"text of {describe_format(formats.numbers[name])}{_examples(shown)}", formats.reasons.get(name, "")]
+    if len(unreadable):
+        examples = ", ".join(repr(str(value)) for value in unreadable.drop_duplicates().head(3))
+        parts.append(f"{len(unreadable):,} of {rows:,} values cannot be read ({examples}) and are missing")
+    return Role(name, "number", "; ".join(filter(None, parts)), f"--data.categorical {name}")
 
 
-def _sample(column: pd.Series) -> pd.Series:
-    """At most `SAMPLE_ROWS` values from the whole column, those missing left out."""
-    return column.iloc[:: max(1, len(column) // SAMPLE_ROWS)].dropna()
+def _date_role(name: str, formats: Formats, shown: Sequence[Mapping[str, Any]] = ()) -> Role:
+    form, reason = formats.dates[name], formats.reasons.get(name, "")
+    parts = [f"its values are dates, written as {form}{_examples(shown)}", reason]
+    return Role(name, "date", "; ".join(filter(None, parts)), f"--data.categorical {name}")
 
 
-def _mark(column: pd.Series, data: TableDataSpec) -> DecimalMark | None:
-    """The decimal mark of a column of numbers; None for other text."""
-    sample = _sample(column)
-    if infer_dtype(sample) != "string":
-        return None  # values of several types: the encoder says what is wrong
-    mark = decimal_mark(sample)
-    numbers, wrong = read_numbers(sample, mark)
-    read = int(np.isfinite(numbers).sum())
-    if pd.Series(numbers).nunique() < 2:
-        return None
-    if column.name in data.continuous:
-        return mark if read > wrong.sum() else None
-    is_name = is_code(str(column.name)) or _is_padded(sample)
-    return mark if not is_name and wrong.sum() <= MOST_UNREADABLE * (read + wrong.sum()) else None
+def _examples(shown: Sequence[Mapping[str, Any]]) -> str:
+    examples = [f"{each['value']!r} is {each['read as']}" for each in shown if each["read as"] != "missing"]
+    return f" ({', '.join(examples[:_EXAMPLES])})" if examples else ""
 
 
-def _is_padded(texts: pd.Series) -> bool:
-    """Whether these are digits of one length, of which some begin with 0."""
-    lengths = texts.str.len().unique()
-    return len(lengths) == 1 and bool(texts.str.fullmatch(r"\d+").all() and texts.str.startswith("0").any())
-
-
-def _number_role(name: str, mark: str, wrong: int, examples: Sequence[str], rows: int) -> Role:
-    reason = f"text of numbers with a decimal {'comma' if mark == ',' else 'point'}"
-    if wrong:
-        reason += f"; {wrong:,} of {rows:,} values cannot be read ({', '.join(map(repr, examples))}) and are missing"
-    return Role(name, "number", reason, f"--data.categorical {name}")
-
-
-def _look(column: pd.Series) -> Role | None:
+def _look(column: pd.Series, reasons: Mapping[str, str]) -> Role | None:
     """The role of a column that no setting names; None for plain numbers and categories."""
     name = str(column.name)
     if is_datetime64_any_dtype(column):
         return Role(name, "date", "it holds dates", f"--data.drop {name}")
-    sample = _sample(column)
+    sample = sample_of(column)
     if len(sample) < _FEWEST_ROWS or is_bool_dtype(column):
         return None
     if is_numeric_dtype(column):
         return _look_at_numbers(column, sample)
-    if infer_dtype(sample) != "string":
-        return None
-    return _date_role(sample, name) or _text_id_role(column, sample)
+    if infer_dtype(sample) == "string" and (role := _text_id_role(column, sample)):
+        return role
+    return Role(name, "category", reasons[name], _FORMAT_FLAG) if name in reasons else None
 
 
 def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
     if has_fractions(sample) or has_fractions(column):  # a measurement, however distinct
         return None
     name = str(column.name)
-    if sample.between(_FIRST_DAY, _LAST_DAY).all() and (role := _date_role(sample.astype("Int64").astype("str"), name)):
-        return role
     if not is_code(name) and sample.nunique() < ALL_DISTINCT * len(sample):  # of all rows a smaller share is distinct
         return None
     values, rows = int(column.nunique()), int(column.count())
@@ -279,26 +242,6 @@ def _counts_rows(column: pd.Series) -> bool:
     numbers = whole_numbers_of(column)
     steps = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
     return bool(steps) and numbers.min() in (0, 1) and int(numbers.max() - numbers.min()) == len(numbers) - 1
-
-
-def _date_role(sample: pd.Series, name: str) -> Role | None:
-    """The role of texts that are nearly all dates."""
-    distinct = sample[~sample.str.strip().str.lower().isin(MISSING_WORDS)].drop_duplicates()
-    distinct = distinct.iloc[:: max(1, len(distinct) // FEW_VALUES)]
-    if len(distinct) < 2 or not distinct.head(FEW_VALUES).str.contains(r"\d").mean() > 1 - MOST_UNREADABLE:
-        return None
-    try:
-        _, wrong = read_dates(distinct, name)
-    except UserError:  # the month or the day first: only a person can tell
-        return Role(
-            name,
-            "category",
-            f"text of dates such as {distinct.iloc[0]}, of which nothing tells whether the month comes first",
-            "write them as YYYY-MM-DD",
-        )
-    if wrong.mean() > MOST_UNREADABLE:
-        return None
-    return Role(name, "date", f"its values are dates, such as {distinct.iloc[0]}", f"--data.categorical {name}")
 
 
 def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:

@@ -12,9 +12,9 @@ from pandas.api import types
 
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.columns import has_fractions, without_categories
-from unfreeze.models.tables.dates import read_dates
+from unfreeze.models.tables.date_texts import ISO, read_dates
 from unfreeze.models.tables.encoding import TableEncoder
-from unfreeze.models.tables.number_texts import DecimalMark, read_numbers
+from unfreeze.models.tables.number_texts import read_numbers
 
 _SHOWN = 40
 """Characters of a value that an error shows."""
@@ -43,18 +43,25 @@ class TrainedTypes:
 
     Attributes
     ----------
-    numbers
-        Column of numbers -> decimal mark of its texts.
+    numbers, dates
+        Column of numbers, or of dates -> format of its texts, see `read_numbers` and `read_dates`.
     texts
         Column of texts -> how values of other types are written there.
     truths
         Columns of true and false.
+    written
+        Columns whose numbers the training read from text by a format of their own.
+    whole
+        Columns that had whole numbers alone, written with dots of thousands.
     """
 
-    numbers: Mapping[str, DecimalMark]
+    numbers: Mapping[str, str]
+    dates: Mapping[str, str]
     texts: Mapping[str, Callable[[pd.Series], pd.Series]]
     truths: Sequence[str]
     lenient: Sequence[str]
+    written: Sequence[str]
+    whole: Sequence[str]
 
     @classmethod
     def of(
@@ -65,21 +72,28 @@ class TrainedTypes:
         for keys in joined:
             kinds |= {str(name): "text" for name in keys if types.is_string_dtype(keys[name])}
             kinds |= {str(name): "number" for name in keys if types.is_numeric_dtype(keys[name])}
-        marks: dict[str, DecimalMark] = {name: "." for name, kind in kinds.items() if kind == "number"}
-        marks |= {name: mark for name, mark in data.numbers.items() if name in marks}
+        forms = {name: data.numbers.get(name, ".") for name, kind in kinds.items() if kind == "number"}
+        dates = {name: data.date_formats.get(name, ISO) for name in data.date if name not in data.date_from}
         texts = {name: _writer(encoder.categorical.get(name, [])) for name, kind in kinds.items() if kind == "text"}
-        return cls(marks, texts, [name for name, kind in kinds.items() if kind == "bool"], lenient)
+        truths = [name for name, kind in kinds.items() if kind == "bool"]
+        known = encoder.categorical | encoder.continuous
+        whole = [name for name, form in forms.items() if form == "," and not np.mod(known.get(name, [0.5]), 1).any()]
+        return cls(forms, dates, texts, truths, lenient, [*data.numbers], whole)
 
     def text_columns(self) -> list[str]:
         """Columns of a file that must be read as text: 007 is a name, and 1.234 may be a thousand."""
-        return sorted([*self.texts, *(name for name, mark in self.numbers.items() if mark == ",")])
+        dates = [name for name, form in self.dates.items() if form != ISO]
+        return sorted({*self.texts, *dates, *self.written})
 
     def apply(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """The rows with these types, and row -> why it is not usable."""
         frame = without_categories(frame).infer_objects()
         errors, read = dict[int, str](), dict[str, Any]()
         for name in (name for name in self.numbers if name in frame):
-            if not types.is_numeric_dtype(frame[name]):
+            if types.is_numeric_dtype(frame[name]):
+                if name in self.whole:  # 6.611, which pandas made of six thousand
+                    reject(errors, frame[name], (frame[name] % 1 > 0).to_numpy(), "whole number; pass the text")
+            else:
                 read[name], wrong = read_numbers(frame[name], self.numbers[name])
                 if name not in self.lenient:
                     reject(errors, frame[name], wrong, "number")
@@ -94,20 +108,13 @@ class TrainedTypes:
 
 
 class RowReader:
-    """Reads rows of a mapped table alike in every chunk: all rows decide which format its dates have.
+    """Reads rows of a mapped table, which may lack columns, with the types and formats of the training."""
 
-    The table may lack columns.
-
-    Raises
-    ------
-    UserError
-        If the format of a column's dates is ambiguous.
-    """
-
-    def __init__(self, table: pa.Table, dates: Sequence[str], trained: TrainedTypes) -> None:
+    def __init__(self, table: pa.Table, trained: TrainedTypes) -> None:
         self._table, self._trained = table, trained
-        read = [each for each in dates if each in table.column_names and not pa.types.is_timestamp(table[each].type)]
-        self._dates = {name: _dates_of(table[name], name) for name in read}
+        here = [name for name in trained.dates if name in table.column_names]
+        read = [name for name in here if not pa.types.is_timestamp(table[name].type)]
+        self._dates = {name: _dates_of(table[name], name, trained.dates[name]) for name in read}
 
     def read(self, first: int, last: int) -> tuple[pd.DataFrame, dict[int, str]]:
         """Rows `first` to before `last`, and row -> why it is not usable."""
@@ -158,8 +165,8 @@ def _writer(categories: Sequence[Any]) -> Callable[[pd.Series], pd.Series]:
     return write
 
 
-def _dates_of(column: pa.ChunkedArray, name: str) -> tuple[pd.Series, pd.Series]:
+def _dates_of(column: pa.ChunkedArray, name: str, form: str) -> tuple[pd.Series, pd.Series]:
     """Dates by the distinct values of a column, and the values that are not dates."""
     distinct = column.unique().drop_null().to_pandas()
-    times, wrong = read_dates(distinct, name)
+    times, wrong = read_dates(distinct, name, form)
     return times.set_axis(pd.Index(distinct)), distinct[wrong]

@@ -21,6 +21,7 @@ from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
 from unfreeze.models.tables.network import network_of
+from unfreeze.models.tables.number_texts import example_of
 from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.reading import open_table
 from unfreeze.models.tables.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
@@ -74,7 +75,8 @@ def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
             return pd.Series(["2000-01-01"], dtype=column.dtype if types.is_string_dtype(column) else object)
         if types.is_numeric_dtype(column):  # booleans among them
             return pd.Series([0], dtype=column.dtype)
-        return pd.Series(["0" if column.name in data.numbers else "text"], dtype=object)
+        form = data.numbers.get(str(column.name))
+        return pd.Series(["text" if form is None else example_of(form)], dtype=object)
 
     return pd.DataFrame({name: value(frame[name]) for name in frame.columns})
 
@@ -193,7 +195,7 @@ class TablePredictor:
         Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then
         held in memory.
         """
-        reader = RowReader(open_table(Path(source["path"])), self.params.data.date, self.types)
+        reader = RowReader(open_table(Path(source["path"])), self.types)
 
         def read(start: int, end: int) -> tuple[pd.DataFrame, dict[int, str]]:
             frame, errors = reader.read(start, end)

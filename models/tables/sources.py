@@ -41,6 +41,7 @@ def check_sources(data: TableDataSpec) -> None:
         file = _existing(path)
         for name in column_names(file):
             columns |= {f"{name}_{file.stem}" if name in columns else name: None}
+    columns |= dict.fromkeys(data.date_from)
     for field in ("target", "date", "events", "rolling", "group"):
         for name in getattr(data, field):
             if name not in columns:

@@ -32,10 +32,11 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
 
     `last_days`: the last `test_days` calendar days of the first date column test, the `valid_days` before them
     validate; rows without a date train. With `fold` the validation ends that many times `valid_days` earlier, and no
-    later row is used. `random`: shares of the rows, chosen by a hash of their values, so that more data never moves a
-    row, and equal rows stay together. `group`: all rows of some values of `split_column`, chosen likewise by a hash of
-    the value; rows without a value train. `column`: the value of `split_column` in each row. Which rows validate does
-    not depend on `test_fraction`.
+    later row is used. `last_rows`: the last share of the rows tests, that before it validates. `random`: shares of the
+    rows, chosen by a hash of their values, so that more data never moves a row, and equal rows stay together. `group`:
+    all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value train.
+    `column`: the value of `split_column` in each row. Which rows validate does not depend on `test_fraction`, but for
+    `last_rows`.
 
     Parameters
     ----------
@@ -63,6 +64,10 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     elif kind == "random":
         parts = _random(frame, list(identity or frame.columns), data)
         advice = f"valid_fraction is {data.valid_fraction:g}"
+    elif kind == "last_rows":
+        places = (len(frame) - 0.5 - np.arange(len(frame))) / len(frame)  # from the end
+        bounds = [places < data.test_fraction, places < data.test_fraction + data.valid_fraction]
+        parts, advice = np.select(bounds, [_TEST, _VALID], _TRAIN), f"valid_fraction is {data.valid_fraction:g}"
     else:
         told = column(str(data.split_column), "split_column")
         if kind == "group":

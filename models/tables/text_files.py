@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,8 +31,8 @@ class TextFile:
         self.names = [name.strip() or f"column {place}" for place, name in enumerate(self.header.names, start=1)]
         self.size = path.stat().st_size
 
-    def batches(self, missing: Sequence[str], threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield blocks of rows, all columns as text, null where it is one of `missing`, with the bytes read so far.
+    def batches(self, threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield blocks of rows, all columns as text, null where a field is empty, with the bytes read so far.
 
         With pyarrow: polars fills rows that are too short with missing values, and names no row in its errors.
         """
@@ -45,14 +45,14 @@ class TextFile:
                     convert_options=pa.csv.ConvertOptions(
                         column_types=dict.fromkeys(self.header.names, pa.string()),
                         strings_can_be_null=True,
-                        null_values=missing,
+                        null_values=[""],
                     ),
                 )
                 for batch in reader:
                     yield batch, min(file.tell(), self.size)
         except pa.ArrowInvalid as error:
             if threads and "Row #" not in str(error):  # several threads do not know the row, one does
-                deque(self.batches(missing, threads=False), maxlen=0)
+                deque(self.batches(threads=False), maxlen=0)
             raise self._error(str(error)) from error
 
     def _error(self, message: str) -> UserError:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.dates import part_names
@@ -16,6 +17,12 @@ _MOST_BACKWARD = 0.05
 _MOST_UNEVEN = 0.5
 """Deviation of the steps between dates, as a share of their mean, up to which they count as regular; of dates that
 fall at random it is 1."""
+_FEWEST_ROWS = 100
+"""Rows below which a correlation of neighbours may be chance."""
+_FEWEST_MOVES = 20
+"""Changes from row to row; fewer are those between blocks of a sorted table."""
+_ALIKE, _ALIKE_TARGET = 0.6, 0.3
+"""Correlation of neighbours, of the columns in the middle and of every target, from which on they are a series."""
 MOST_UNSEEN = 0.05
 """Share of the validation rows that may have a value of a date's part which no training row has."""
 
@@ -24,8 +31,9 @@ def choose_split(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec
     """The settings with the kind of the split and its days filled in, and a line about them.
 
     ``auto`` takes the last days if a date is named, or if the rows are a series by a date that was found: in the order
-    of time, or one for every step of time. Other tables are split at random, because a date that was found need not
-    be the time that predictions look ahead of: it may be a birthday.
+    of time, or one for every step of time. Without any date it takes the last rows if they seem to be a series, see
+    `neighbours_alike`. Other tables are split at random, because a date that was found need not be the time that
+    predictions look ahead of: it may be a birthday.
 
     Parameters
     ----------
@@ -42,6 +50,8 @@ def choose_split(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec
             kind, why = "last_days", f"as the rows are in the order of {series[0]}"
             if not (data.events or data.rolling):  # these take the first date, which was read by now
                 data = data.model_copy(update={"date": sorted(data.date, key=lambda name: name != series[0])})
+        if kind == "random" and not data.date and (alike := neighbours_alike(frame, data.target)):
+            kind, why = "last_rows", alike
     data = data.model_copy(update={"split": kind})
     if kind != "last_days":
         return data, _role(data, why)
@@ -58,7 +68,9 @@ def _role(data: TableDataSpec, why: str) -> Role:
     if data.split == "column":
         return Role("rows", "split", f"as {data.split_column} says in each", "--data.split random")
     tested = f", and {data.test_fraction:.0%} test" if data.test_fraction else ""
-    reason = f"{data.valid_fraction:.0%} {'of the rows' if data.split == 'random' else 'of them'} validate{tested}"
+    reason = f"{data.valid_fraction:.0%} {'of them' if data.split == 'group' else 'of the rows'} validate{tested}"
+    if data.split == "last_rows":
+        return Role("rows", "split by their order", f"the last {reason}, {why}", "--data.split random")
     if data.split == "group":
         return Role("rows", f"split by whole values of {data.split_column}", reason, "--data.split random")
     if why:
@@ -67,6 +79,35 @@ def _role(data: TableDataSpec, why: str) -> Role:
         reason += f": {data.date[0]} is a date, but the rows are no series in its order"
         return Role("rows", "split at random", reason, f"--data.date {data.date[0]}: the last days validate")
     return Role("rows", "split at random", f"{reason}: no column holds dates", "--data.valid_fraction SHARE")
+
+
+def neighbours_alike(frame: pd.DataFrame, targets: Sequence[str]) -> str:
+    """Why rows without a date seem to be in the order of time; empty where they do not.
+
+    One after the other, the targets and most columns of numbers are correlated (by rank, with the row before), as what
+    is measured hour by hour is. Rows that are sorted by a target are not meant: they would be correlated in any case.
+    """
+    if len(frame) < _FEWEST_ROWS:
+        return ""
+    columns = {str(name): frame[name] for name in frame if is_numeric_dtype(frame[name]) or name in targets}
+    correlations = {name: _serial_correlation(column) for name, column in columns.items()}
+    others = [each for name, each in correlations.items() if name not in targets and each is not None]
+    own = [correlations[name] for name in targets]
+    if not others or any(each is None or each < _ALIKE_TARGET for each in own):
+        return ""
+    alike = float(np.median(others))
+    return f"as rows one after the other are alike (correlation {alike:.2f})" if alike >= _ALIKE else ""
+
+
+def _serial_correlation(column: pd.Series) -> float | None:
+    """Rank correlation of values with those of the row before; None for columns that are constant or sorted."""
+    values = column if is_numeric_dtype(column) else pd.Series(pd.factorize(column)[0], index=column.index)
+    ranks = values.astype("float64").rank().dropna()
+    steps = np.diff(ranks.to_numpy())
+    moves = steps[steps != 0]
+    if len(moves) < _FEWEST_MOVES or min((moves < 0).mean(), (moves > 0).mean()) <= _MOST_BACKWARD:
+        return None
+    return float(np.corrcoef(ranks.iloc[:-1], ranks.iloc[1:])[0, 1])
 
 
 def is_series(dates: pd.Series) -> bool:
@@ -89,7 +130,7 @@ def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray,
     """
     roles: dict[str, Role] = {}
     for date in data.date:
-        names = part_names(date, data.time_of_day, data.cyclic)
+        names = part_names(date, bool(data.time_of_day), data.cyclic)
         for name in (name for name in names if name in features and name not in _chosen(data)):
             share = _unseen(features[name].iloc[train], features[name].iloc[valid], data)
             if share > MOST_UNSEEN:

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables import reading
-from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows
+from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows, gaps
 
 ROWS = 1000
 RANDOM = np.random.default_rng(0)
@@ -171,3 +171,20 @@ def test_in_chunks_the_same_columns_are_rejected(monkeypatch):
     pd.testing.assert_frame_equal(drop()[0], kept)
     assert drop()[1] == rejected
     assert list(kept.columns) == ["sales", "late", "gap", "infinite"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "warning"),
+    [
+        (["1", "n/a", "?", "?", None], [1, None, None, None, None], "4 rows are left out, as y has no value there: "),
+        (["1", "n/a", "?", "?", None], [1, None, None, None, None], "'?' in 2, 'n/a' in 1, nothing in 1."),
+        ([1.0, np.inf], [1.0, np.inf], "1 rows are left out, as y has no value there: 'inf' in 1."),
+        (["a", "None", "None"], ["a", "None", "None"], "y: 'None' in 2 rows is a class like others;"),
+        ([1, 2], [1, 2], ""),
+        (["a", "b"], ["a", "b"], ""),
+    ],
+)
+def test_values_that_a_target_leaves_out_are_said_with_their_texts(written: list, read: list, warning: str) -> None:
+    said = gaps(pd.Series(written, name="y"), pd.Series(read, name="y"))
+    assert warning in said
+    assert bool(said) == bool(warning)

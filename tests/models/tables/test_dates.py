@@ -3,7 +3,7 @@
 import calendar
 import math
 import re
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts, parse_dates, read_dates
+from unfreeze.models.tables.date_texts import parse_dates
+from unfreeze.models.tables.dates import add_datepart, add_datepart_to_file, date_parts
 
 NUMBERS = ["Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear"]
 FLAGS = ["Is_month_end", "Is_month_start", "Is_quarter_end", "Is_quarter_start", "Is_year_end", "Is_year_start"]
@@ -72,13 +73,6 @@ def naive_waves(moment: datetime) -> dict[str, float]:
         for name, share in shares.items()
         for wave in (math.sin, math.cos)
     }
-
-
-def parsed(*values: Any, dtype: Any = None) -> list[str]:
-    """What is read, in ISO 8601; NaT where nothing is."""
-    times = parse_dates(pd.Series(list(values), dtype=dtype), "when")
-    assert times.dtype.kind == "M"
-    return [time.isoformat() if isinstance(time, pd.Timestamp) else "NaT" for time in times]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -247,126 +241,3 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, source: str, column
         add_datepart_to_file(tmp_path / source, column, tmp_path / out)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*out*"))
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2015-07-31", "2015-07-31T00:00:00"),
-        ("2015-07-31 23:59", "2015-07-31T23:59:00"),
-        ("2015-07-31T23:59:58.5", "2015-07-31T23:59:58.500000"),
-        ("2015-07-31T23:59:58Z", "2015-07-31T23:59:58"),
-        ("2015-07-31T23:59:58+02:00", "2015-07-31T23:59:58"),
-        ("2015-07-31 23:59:58.25 -0530", "2015-07-31T23:59:58.250000"),
-        ("2015-07-31 23:59:58 UTC", "2015-07-31T23:59:58"),
-        ("20150731", "2015-07-31T00:00:00"),
-        ("20150731T235958Z", "2015-07-31T23:59:58"),
-        ("2015-07", "2015-07-01T00:00:00"),
-        ("7/31/2015", "2015-07-31T00:00:00"),
-        ("31/07/2015", "2015-07-31T00:00:00"),
-        ("31.7.2015", "2015-07-31T00:00:00"),
-        ("31-07-2015 10:30", "2015-07-31T10:30:00"),
-        ("2015/07/31", "2015-07-31T00:00:00"),
-        ("07/31/2015 11:30:05 PM", "2015-07-31T23:30:05"),
-        ("31 Jul 2015", "2015-07-31T00:00:00"),
-        ("July 31, 2015", "2015-07-31T00:00:00"),
-        ("31-Jul-2015", "2015-07-31T00:00:00"),
-        ("1700-01-01", "1700-01-01T00:00:00"),
-        ("05/05/2015", "2015-05-05T00:00:00"),
-    ],
-)
-def test_texts_are_read(text: str, expected: str) -> None:
-    for dtype in ("str", "object", "category", "string"):
-        assert parsed(text, None, " ", text, dtype=dtype) == [expected, "NaT", "NaT", expected]
-
-
-def test_the_column_decides_whether_the_day_is_first() -> None:
-    assert parsed("01/02/2015", "13/02/2015") == ["2015-02-01T00:00:00", "2015-02-13T00:00:00"]
-    assert parsed("01/02/2015", "02/13/2015") == ["2015-01-02T00:00:00", "2015-02-13T00:00:00"]
-    with pytest.raises(UserError, match="column 'when': nothing tells whether '01/02/2015' has the month or the day"):
-        parsed("01/02/2015", "05/05/2015")
-
-
-def test_iso_texts_and_others_may_be_mixed() -> None:
-    assert parsed("2015-07-31", "31.07.2015") == ["2015-07-31T00:00:00"] * 2
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (["2015-07-31", "soon"], "column 'when': 1 value is not a date: row 2 ('soon');"),
-        (["2015-02-29"], "row 1 ('2015-02-29')"),
-        (
-            ["x", None, "x", "2015-07-31", "y", "z"],
-            "4 values are not dates: row 1 ('x'), row 3 ('x'), row 5 ('y') and 1 more",
-        ),
-        (["31.07.2015", "31.02.2015"], "1 value is not a date: row 2 ('31.02.2015')"),
-        (["2015"], "row 1 ('2015')"),
-        (["201507", "-2015-07-31"], "row 1 ('201507'), row 2 ('-2015-07-31')"),
-        (["now", "today", "31.07.2015"], "row 1 ('now'), row 2 ('today');"),
-        ([2015, 2016], "2 values are not dates: row 1 ('2015')"),
-        ([1.5, 2.5], "holds float64 with fractions, not dates"),
-        ([True, False], "holds bool, not dates"),
-        ([timedelta(days=1)], "not dates"),
-    ],
-)
-def test_what_is_no_date_is_named_with_its_rows(values: list[Any], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        parsed(*values)
-    assert "\n" not in str(caught.value)
-
-
-def test_whole_numbers_are_read_as_year_month_and_day() -> None:
-    assert parsed(20150731, 20150801) == ["2015-07-31T00:00:00", "2015-08-01T00:00:00"]
-    assert parsed(20150731, None) == ["2015-07-31T00:00:00", "NaT"]
-
-
-def test_a_column_of_nothing_is_missing_throughout() -> None:
-    for dtype in ("object", "float64", "str", "datetime64[s]"):
-        assert parsed(None, None, dtype=dtype) == ["NaT", "NaT"]
-        assert parsed(dtype=dtype) == []
-
-
-def test_times_with_a_zone_keep_the_clock_of_their_zone() -> None:
-    # Noon in Berlin on both sides of the change to summer time.
-    texts = ["2015-03-28T12:00:00+01:00", None, "2015-03-29T12:00:00+02:00"]
-    noons = ["2015-03-28T12:00:00", "NaT", "2015-03-29T12:00:00"]
-    zoned = pd.to_datetime(pd.Series(texts), utc=True).dt.tz_convert(BERLIN)
-    assert parsed(*texts) == noons
-    assert parsed(*zoned, dtype=zoned.dtype) == noons
-    assert parsed(*zoned, dtype=object) == noons
-    assert parsed(*zoned, dtype=f"timestamp[us, tz={BERLIN}][pyarrow]") == noons
-
-
-def test_the_same_instant_in_two_zones_is_two_wall_clocks() -> None:
-    instant = datetime(2015, 7, 31, 23, tzinfo=UTC)
-    east = instant.astimezone(timezone(timedelta(hours=2)))
-    assert parsed(instant, east, dtype=object) == ["2015-07-31T23:00:00", "2015-08-01T01:00:00"]
-
-
-def test_dates_and_times_of_python_and_arrow_are_read() -> None:
-    assert parsed(date(2015, 7, 31), None) == ["2015-07-31T00:00:00", "NaT"]
-    assert parsed(date(2015, 7, 31), None, dtype="date32[pyarrow]") == ["2015-07-31T00:00:00", "NaT"]
-    assert parsed(datetime(2015, 7, 31, 1), dtype="timestamp[ns][pyarrow]") == ["2015-07-31T01:00:00"]
-    assert parsed(np.datetime64("2015-07-31"), "2015-08-01", pd.NaT, dtype=object) == [
-        "2015-07-31T00:00:00",
-        "2015-08-01T00:00:00",
-        "NaT",
-    ]
-
-
-@given(st.lists(MOMENTS | st.none(), max_size=20), st.sampled_from(UNITS))
-def test_dates_stay_what_they_are(moments: list[datetime | None], unit: str) -> None:
-    values = pd.Series(np.array(moments, dtype="datetime64[us]").astype(f"datetime64[{unit}]"), name="when")
-    values.index += 5
-    pd.testing.assert_series_equal(parse_dates(values, "when"), values)
-    written = parse_dates(pd.Series([value.isoformat() for value in values.dropna()], dtype="str"), "when")
-    assert written.tolist() == values.dropna().tolist()
-
-
-def test_a_column_of_numbers_with_an_infinite_one_holds_no_dates() -> None:
-    with pytest.raises(UserError, match=r"column 'day' holds float64 with fractions, not dates"):
-        read_dates(pd.Series([20240101.0, np.inf]), "day")

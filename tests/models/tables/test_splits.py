@@ -223,3 +223,12 @@ def test_a_random_split_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr(reading, "CHUNK_ROWS", 7)
     for one, other in zip(whole, split_rows(frame, spec(valid_fraction=fraction)), strict=True):
         assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("test_fraction", [0, 0.2])
+def test_the_last_rows_test_and_those_before_them_validate(test_fraction: float) -> None:
+    data = TableDataSpec(target=["a"], split="last_rows", valid_fraction=0.3, test_fraction=test_fraction)
+    split = split_rows(pd.DataFrame({"a": range(10)}), data)
+    assert split.test.tolist() == [8, 9][: int(10 * test_fraction)]
+    assert split.valid.tolist() == ([5, 6, 7] if test_fraction else [7, 8, 9])
+    assert split.train.tolist() == list(range(5 if test_fraction else 7))

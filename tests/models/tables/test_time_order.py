@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.prepare import Prepared, prepare
 from unfreeze.models.tables.splits import validation_days
-from unfreeze.models.tables.time_order import is_series
+from unfreeze.models.tables.time_order import choose_split, is_series
 
 RANDOM = np.random.default_rng(0)
 DAILY = pd.date_range("2020-01-01", periods=400)
@@ -96,3 +96,35 @@ def test_a_random_split_leaves_no_part_out() -> None:
     table = table_of(BIRTHDAYS)
     assert not [role for role in table.roles if "no training row has" in role.reason]
     assert {"dayMonth", "dayElapsed"} <= set(table.encoder.columns())
+
+
+def hourly(rows: int) -> pd.DataFrame:
+    """What a sensor measured hour by hour, without a date."""
+    random = np.random.default_rng(0)
+    temperature = np.cumsum(random.normal(size=rows)) + 5 * np.sin(np.arange(rows) * np.pi / 12)
+    humidity = np.cumsum(random.normal(size=rows))
+    return pd.DataFrame(
+        {"temperature": temperature, "humidity": humidity, "load": temperature + random.normal(size=rows)}
+    )
+
+
+def test_rows_that_are_a_series_without_a_date_are_split_by_their_order() -> None:
+    data, role = choose_split(hourly(300), TableDataSpec(target=["load"]), TableDataSpec(target=["load"]))
+    assert data.split == "last_rows"
+    assert str(role).startswith("rows: split by their order, the last 20% of the rows validate, as rows one after the")
+    assert role.flag == "--data.split random"
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    {
+        "shuffled": hourly(300).sample(frac=1, random_state=0),
+        "sorted by the target": hourly(300).sort_values("load"),
+        "few rows": hourly(60),
+        "sorted by classes": hourly(300).assign(load=np.repeat(["a", "b", "c"], 100)),
+        "a target of chance": hourly(300).assign(load=np.random.default_rng(1).normal(size=300)),
+    }.items(),
+)
+def test_other_rows_without_a_date_are_split_at_random(name: str, frame: pd.DataFrame) -> None:
+    frame = frame.reset_index(drop=True)
+    assert choose_split(frame, TableDataSpec(target=["load"]), TableDataSpec(target=["load"]))[0].split == "random"

@@ -1,0 +1,119 @@
+"""Types of the columns of a text file: whole numbers, numbers or text, the narrowest that fits all rows."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
+"""Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
+
+_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
+_NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
+_SHORTEST_CODE = 3
+"""Digits; shorter ones with leading zeros are months and hours rather than codes, but for the column to predict."""
+_SPECIAL_DOTS = r"^[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|(?:19|20)\d\d\.(?:0[1-9]|1[0-2]))$"
+"""6.611, which may be thousands, and 2019.10, which may be a month."""
+_FIRST = 1_000  # values that are looked at before all of a block are
+
+
+class TextType:
+    """The type of one column, found block by block.
+
+    Parameters
+    ----------
+    is_text
+        Whether it is text whatever it holds: 007 must not become a number where it is a name.
+    verbatim
+        Whether words such as None are kept in a column of text, and leading zeros: it is to be predicted, and they may
+        be classes.
+    """
+
+    def __init__(self, is_text: bool = False, verbatim: bool = False) -> None:
+        self._verbatim, self._shortest = verbatim, 2 if verbatim else _SHORTEST_CODE
+        self._known: pa.DataType | None = pa.string() if is_text else None
+        self._rows, self._note = 0, ""
+        self._lengths: set[int] = set()
+        self._is_padded = False
+        self._has_dots: bool | None = None  # not known before a value with a dot
+
+    def see(self, values: pa.Array) -> None:
+        """Look at the texts of a block."""
+        values, before = values if self._verbatim else without_words(values), self._known
+        if values.null_count < len(values):
+            candidates = _TYPES[_TYPES.index(before) if before else 0 :]
+            self._known = next(wider for wider in candidates if _numbers(values, wider) is not None)
+        if before != self._known == pa.string():
+            self._note = _why_text(before, values, self._rows)
+        if self._known == pa.int64() and (len(self._lengths) < 2 or self._verbatim):
+            self._see_zeros(values)
+        if self._known == pa.float64() and self._has_dots is not False:
+            self._see_dots(values)
+        self._rows += len(values)
+
+    def _see_zeros(self, values: pa.Array) -> None:
+        lengths = pc.utf8_length(values)
+        self._lengths |= set(pc.unique(lengths.drop_null()).to_pylist())
+        padded = pc.and_(pc.starts_with(values, "0"), pc.greater(lengths, 1))
+        self._is_padded = self._is_padded or bool(pc.any(padded).as_py())
+
+    def _see_dots(self, values: pa.Array) -> None:
+        for part in (values.slice(0, _FIRST), values):
+            dotted = part.filter(pc.match_substring(part, "."))
+            if len(dotted) and self._has_dots is not False:
+                self._has_dots = bool(pc.all(pc.match_substring_regex(dotted, _SPECIAL_DOTS)).as_py())
+
+    @property
+    def type(self) -> pa.DataType:
+        """The narrowest type of all that was seen."""
+        return pa.string() if self._is_code or self._is_dotted else self._known or pa.string()
+
+    @property
+    def note(self) -> str:
+        """Why a column of numbers is text, else empty."""
+        if self._is_code:
+            return "digits of one length with leading zeros: a code, so text"
+        return "a dot before three digits, or before a month, in every number" if self._is_dotted else self._note
+
+    @property
+    def _is_code(self) -> bool:
+        one_length = self._verbatim or len(self._lengths) == 1
+        is_padded = self._is_padded and one_length and max(self._lengths) >= self._shortest
+        return is_padded and self._known == pa.int64()
+
+    @property
+    def _is_dotted(self) -> bool:
+        return bool(self._has_dots) and self._known == pa.float64()
+
+    def cast(self, values: pa.Array) -> pa.Array:
+        """The texts of a block in the type."""
+        if self._verbatim and self.type == pa.string():
+            return values
+        return _numbers(without_words(values), self.type)
+
+
+def without_words(values: pa.Array) -> pa.Array:
+    """Texts (N,), missing where they are words for it."""
+    words = pc.is_in(values, pa.array(MISSING))
+    return pc.if_else(words, None, values) if pc.any(words).as_py() else values
+
+
+def _numbers(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
+    """Convert text to numbers; None where a value is no such number."""
+    try:
+        return values.cast(wanted)
+    except pa.ArrowInvalid:
+        pass  # perhaps only for spaces or a plus, which are rare: try without them
+    trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
+    try:
+        return pc.if_else(pc.equal(trimmed, ""), None, trimmed).cast(wanted)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _why_text(known: pa.DataType | None, values: pa.Array, rows_before: int) -> str:
+    numbers = pc.match_substring_regex(values, _NUMBER, ignore_case=True)
+    if known is None and not pc.any(numbers).as_py():
+        return ""
+    position = max(pc.index(numbers, False).as_py(), 0)
+    row = rows_before + position + 2  # the header is row 1
+    return f"numbers and text, so text: row {row} holds {str(values[position].as_py())[:40]!r}"
