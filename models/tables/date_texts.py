@@ -108,6 +108,8 @@ def read_dates(values: pd.Series, name: str, form: str | None = None) -> tuple[p
     if types.is_datetime64_any_dtype(values.dtype):
         return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
+    if form is not None and types.is_numeric_dtype(values.dtype):  # a number has no leading zeros
+        texts = texts.str.zfill(_BARE.get(_strptime(form), 0))
     codes, distinct = pd.factorize(texts)
     parsed = _parse(pd.Series(distinct, dtype="str"), form or _find(pd.Series(distinct, dtype="str"), name).form)
     # One more entry, NaT, which the code -1 of a missing text finds.

@@ -11,6 +11,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows, gaps
+from unfreeze.models.tables.columns import has_fractions
 from unfreeze.models.tables.date_columns import with_dates
 from unfreeze.models.tables.date_texts import ISO, parse_dates, read_dates
 from unfreeze.models.tables.dates import add_datepart, part_names, varies_in_time
@@ -184,7 +185,9 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     warnings += copies(encoded, targets, split)
     rejected = [*assembled.rejected, *rows_out, *columns_out]
     roles = describe_roles(found, stated, encoder, columns_out)
-    raw = RawColumns(_needed(own, joins, encoder, data), found.lenient)
+    dotted = [name for name, form in data.numbers.items() if form == "," and name in frame]
+    whole = [name for name in dotted if not has_fractions(frame[name])]
+    raw = RawColumns(_needed(own, joins, encoder, data), found.lenient, whole)
     return Prepared(
         *(frame, *split, encoder, encoded, targets, rejected, warnings, assembled.calendar),
         *(data, [split_role, *roles, *unseen.values()], found.readings, raw),

@@ -101,7 +101,10 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
         found["drop"] = []
     settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
     settings |= {"numbers": formats.numbers, "date_formats": formats.dates, "date_from": date_from}
-    lenient = [*formats.numbers, *found["date"]]
+    read = {name: read_dates(raw[name], name, formats.dates[name])[1].any() for name in found["date"] if name in raw}
+    lenient = [name for name, texts in unreadable.items() if len(texts)] + [
+        name for name, wrong in read.items() if wrong
+    ]
     every = [row for rows in shown.values() for row in rows]
     return frame, Found([str(name) for name in frame], data.model_copy(update=settings), roles, lenient, every)
 

@@ -31,10 +31,13 @@ class RawColumns:
         Columns of the main table without which it cannot predict.
     lenient
         Columns in which a value that cannot be read is missing, as it was in training; elsewhere it is an error.
+    whole
+        Columns of whole numbers that were written with dots of thousands.
     """
 
     needed: list[str]
     lenient: list[str]
+    whole: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class TrainedTypes:
         Columns of true and false.
     written
         Columns whose numbers the training read from text by a format of their own.
-    whole
-        Columns that had whole numbers alone, written with dots of thousands.
+    lenient, whole
+        See `RawColumns`.
     """
 
     numbers: Mapping[str, str]
@@ -65,7 +68,7 @@ class TrainedTypes:
 
     @classmethod
     def of(
-        cls, encoder: TableEncoder, joined: Sequence[pd.DataFrame], data: TableDataSpec, lenient: Sequence[str]
+        cls, encoder: TableEncoder, joined: Sequence[pd.DataFrame], data: TableDataSpec, raw: RawColumns
     ) -> "TrainedTypes":
         """By the encoder, and by the key columns of the joined tables."""
         kinds = {name: kind for name, kind in encoder.kinds.items() if name not in {*data.date, *data.target}}
@@ -76,9 +79,7 @@ class TrainedTypes:
         dates = {name: data.date_formats.get(name, ISO) for name in data.date if name not in data.date_from}
         texts = {name: _writer(encoder.categorical.get(name, [])) for name, kind in kinds.items() if kind == "text"}
         truths = [name for name, kind in kinds.items() if kind == "bool"]
-        known = encoder.categorical | encoder.continuous
-        whole = [name for name, form in forms.items() if form == "," and not np.mod(known.get(name, [0.5]), 1).any()]
-        return cls(forms, dates, texts, truths, lenient, [*data.numbers], whole)
+        return cls(forms, dates, texts, truths, raw.lenient, [*data.numbers], raw.whole)
 
     def text_columns(self) -> list[str]:
         """Columns of a file that must be read as text: 007 is a name, and 1.234 may be a thousand."""
@@ -91,8 +92,8 @@ class TrainedTypes:
         errors, read = dict[int, str](), dict[str, Any]()
         for name in (name for name in self.numbers if name in frame):
             if types.is_numeric_dtype(frame[name]):
-                if name in self.whole:  # 6.611, which pandas made of six thousand
-                    reject(errors, frame[name], (frame[name] % 1 > 0).to_numpy(), "whole number; pass the text")
+                if name in self.whole and types.is_float_dtype(frame[name]):  # pandas read 6.611, which is six thousand
+                    reject(errors, frame[name], frame[name].notna().to_numpy(), "whole number; pass the text")
             else:
                 read[name], wrong = read_numbers(frame[name], self.numbers[name])
                 if name not in self.lenient:

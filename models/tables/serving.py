@@ -136,7 +136,7 @@ class TablePredictor:
             ]
             self.raw = RawColumns(**about["raw"])
             keys = [joined.frame[joined.on] if joined.on else joined.frame for joined in self.joins]
-            self.types = TrainedTypes.of(self.encoder, keys, self.params.data, self.raw.lenient)
+            self.types = TrainedTypes.of(self.encoder, keys, self.params.data, self.raw)
             kept = folder / "calendar.feather"
             self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
             self.device = pick_device(device)

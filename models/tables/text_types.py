@@ -41,7 +41,7 @@ class TextType:
         values, before = values if self._verbatim else without_words(values), self._known
         if values.null_count < len(values):
             candidates = _TYPES[_TYPES.index(before) if before else 0 :]
-            self._known = next(wider for wider in candidates if _numbers(values, wider) is not None)
+            self._known = next(wider for wider in candidates if self._fits(values, wider))
         if before != self._known == pa.string():
             self._note = _why_text(before, values, self._rows)
         if self._known == pa.int64() and (len(self._lengths) < 2 or self._verbatim):
@@ -49,6 +49,14 @@ class TextType:
         if self._known == pa.float64() and self._has_dots is not False:
             self._see_dots(values)
         self._rows += len(values)
+
+    def _fits(self, values: pa.Array, wanted: pa.DataType) -> bool:
+        numbers = _numbers(values, wanted)
+        # Arrow reads nan as a number, of which nothing is left to name.
+        is_word = (
+            self._verbatim and wanted == pa.float64() and numbers is not None and pc.any(pc.is_nan(numbers)).as_py()
+        )
+        return numbers is not None and not is_word
 
     def _see_zeros(self, values: pa.Array) -> None:
         lengths = pc.utf8_length(values)
