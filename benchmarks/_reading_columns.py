@@ -1,9 +1,10 @@
 """Columns of tables as people write them: gaps, dates, numbers; read whole by a training, and row by row afterwards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ NOISE = _CHANCE.normal(size=ROWS)
 CLASSES = _CHANCE.choice(["a", "b"], ROWS)
 
 
-def trained(folder: Path, columns: dict[str, Sequence[object]], target: str = "y", **data: object) -> Prepared:
+def trained(folder: Path, columns: Mapping[str, Any], target: str = "y", **data: object) -> Prepared:
     """What a training makes of a CSV file with these columns, a column of noise, and a target of noise if none."""
     frame = pd.DataFrame({"x": NOISE, **({} if target in columns else {target: -NOISE}), **columns})
     frame.to_csv(folder / "table.csv", index=False)
@@ -291,7 +292,7 @@ def ordered(kind: str, folder: Path) -> Outcome:
     return "right" if prepared.data.split == "random" else "wrong"
 
 
-TARGETS: tuple[tuple[str, list[str], bool, list[object]], ...] = (
+TARGETS: tuple[tuple[str, list[str], bool, list[Any]], ...] = (
     ("few fractions", ["0.5", "1.5", "2.0", "2.5"], True, []),
     ("few whole numbers", ["1", "2", "3"], False, [1, 2, 3]),
     ("leading zeros", ["01", "02", "10"], False, ["01", "02", "10"]),
@@ -326,7 +327,8 @@ CASES = [
     *(Case("numbers", style, partial(number, style, False)) for style in STYLES),
     *(Case("numbers", f"{style}, target", partial(number, style, True)) for style in STYLES),
     *(Case("numbers", f"no number: {name}", partial(text, name)) for name in TEXTS),
-    *(Case("numbers", f"target of {name}", partial(target_of, *each)) for name, *each in TARGETS),
+    *(Case("numbers", f"target of {name}", partial(target_of, values, is_regression, classes))
+      for name, values, is_regression, classes in TARGETS),
     *(Case("numbers", word, partial(infinite, word), SAID) for word in ("inf", "-inf", "Infinity")),
     Case("order of rows", "a series without a date", partial(ordered, "series"), SAID),
     *(Case("order of rows", kind, partial(ordered, kind)) for kind in ("shuffled", "sorted")),

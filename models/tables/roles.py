@@ -101,10 +101,9 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
         found["drop"] = []
     settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
     settings |= {"numbers": formats.numbers, "date_formats": formats.dates, "date_from": date_from}
-    read = {name: read_dates(raw[name], name, formats.dates[name])[1].any() for name in found["date"] if name in raw}
-    lenient = [name for name, texts in unreadable.items() if len(texts)] + [
-        name for name, wrong in read.items() if wrong
-    ]
+    lenient = [name for name, texts in unreadable.items() if len(texts)]
+    read = [name for name in found["date"] if name in formats.dates]
+    lenient += [name for name in read if read_dates(raw[name], name, formats.dates[name])[1].any()]
     every = [row for rows in shown.values() for row in rows]
     return frame, Found([str(name) for name in frame], data.model_copy(update=settings), roles, lenient, every)
 

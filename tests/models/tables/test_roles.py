@@ -42,7 +42,7 @@ def test_numbers_in_text_become_numbers(style: str) -> None:
     frame, found = infer_roles(pd.DataFrame({"it": NUMBERS[style], "target": TARGET}), TableDataSpec(target=["target"]))
     units = {"dollars": ". $", "percent": ". %", "decimal comma": ",", "codes of currencies": ". eur"}
     assert found.data.numbers == {"it": units.get(style, ".")}
-    assert found.lenient == ["it"]
+    assert found.lenient == (["it"] if style == "a few typing errors" else [])
     unread = {"question marks": 2, "dashes": 1, "a few typing errors": 4}.get(style, 0)
     assert frame["it"].count() == ROWS - unread
     np.testing.assert_allclose(frame["it"].dropna(), AMOUNT[unread:], atol=0.51)
