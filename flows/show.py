@@ -60,6 +60,8 @@ def comparison(result: dict[str, Any]) -> None:
     rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
     _table((found["metric"], "value"), rows, f"On {result['rows']:,} {result['section']} rows")
     _lines(compared(found))
+    if result["section"] == "valid":
+        _lines("validation rows chose the model of each run, which flatters the run that tried more; test rows do not")
     for what, count in zip(("better", "worse"), result["flipped"], strict=True):
         if count:
             sides = "only the second has right" if what == "better" else "only the first has right"

@@ -71,8 +71,8 @@ def evaluate(
     if section == "valid":
         data.target = target
     rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
-    metrics, blocks = target.metrics(data.metric_names()), data.blocks(split)
-    blocks = blocks[rows] if blocks is not None else None
+    metrics, groups = target.metrics(data.metric_names()), data.blocks(split)
+    blocks = groups[rows] if groups is not None else None
     modes = {"plain": plain, "tta": averaged} if tta.n_aug else {}
     values: dict[str, float] = {}
     for suffix, probabilities in {"": kept, **{f"_{mode}": each for mode, each in modes.items()}}.items():
@@ -88,6 +88,8 @@ def evaluate(
     others = {mode: each for mode, each in modes.items() if each is not kept}
     predictions = target.evaluated(actual, kept, others)
     predictions.insert(0, "path", data.index.rows["path"].take(data.rows[split]).to_pylist())
+    if groups is not None:
+        predictions.insert(1, "group", groups)
     if len(rows) < len(actual):
         predictions[TUNED] = ~np.isin(np.arange(len(actual)), rows)
         found.lines.append(

@@ -49,11 +49,12 @@ def compare_runs(first: str, second: str) -> dict[str, Any]:
             raise UserError(f"runs {first} and {second} have no {section} image in common: compare runs of one source")
         one, two = (kept[name].astype(str).to_numpy() for name in (predicted, f"{predicted}_second"))
         actual, names = kept[label].astype(str).to_numpy(), kept["path"]
+        groups = [kept["group"].to_numpy()] if "group" in kept and kept["group"].nunique() > 1 else []
         if multiple:
             sets = [[split(text) for text in texts] for texts in (actual, one, two)]
-            comparison = compare_label_sets(sets[0], sets[1], sets[2])
+            comparison = compare_label_sets(sets[0], sets[1], sets[2], blocks=groups)
         else:
-            comparison = compare_classes(actual, one, two)
+            comparison = compare_classes(actual, one, two, blocks=groups)
     else:
         if tracking.tags_of(first).get("data.digest") != tracking.tags_of(second).get("data.digest"):
             raise UserError(

@@ -168,7 +168,7 @@ def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> 
     space = [Dimension(name="recipe.full.ratio", low=1, high=10)]
     found = sweep(SweepSpec(trials=3, space=space, study="reported"), params)
     page = page_of(found["run_id"])
-    assert "The best of the search is trial" in page
+    assert "The best of the search, chosen by this" in page
     assert "Search against the rule of thumb" in page
     assert "unfreeze sweep --study reported --best --register" in page
 
