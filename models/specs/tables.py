@@ -90,8 +90,9 @@ class TableDataSpec(Spec):
     split: Literal["auto", "last_days", "last_rows", "random", "group", "column"] = Field(
         default="auto",
         description="How validation rows are chosen: the `last_days`, the `last_rows` of the file, at `random`, whole "
-        "values of `split_column` (`group`), or as `split_column` says (`column`). auto: last_days with a date that is "
-        "named, or by which the rows are a series; last_rows where they seem to be one without a date; else random.",
+        "values of `split_column` (`group`; without `split_column` rows with equal features stay together), or as "
+        "`split_column` says (`column`). auto: last_days with a date that is named, or by which the rows are a series; "
+        "last_rows where they seem to be one without a date; else random.",
     )
     valid_days: int | None = Field(
         default=None,
@@ -129,8 +130,8 @@ class TableDataSpec(Spec):
 
     @model_validator(mode="after")
     def _split_has_its_column(self) -> Self:
-        if self.split in ("group", "column") and self.split_column is None:
-            raise ValueError(f"split {self.split!r} needs split_column")
+        if self.split == "column" and self.split_column is None:
+            raise ValueError("split 'column' needs split_column")
         if self.split == "last_days" and not self.date:
             raise ValueError("split 'last_days' needs a date column")
         if self.valid_fraction + self.test_fraction >= 1:

@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.encoding import is_quantity
 from unfreeze.models.tables.formats import is_text
@@ -16,7 +17,8 @@ from unfreeze.models.tables.number_texts import MISSING_WORDS
 from unfreeze.models.tables.reading import count_up_to, in_chunks, unknown_column
 
 MIN_ROWS = 20  # fewer usable rows are an error
-_SAMPLE_ROWS = 20_000
+SAMPLE_ROWS = 5_000
+"""Rows that leaks are looked for in."""
 _OWN_CATEGORY = 0.9
 
 
@@ -25,9 +27,9 @@ def check_table(
 ) -> list[str]:
     """Warn, a sentence each, of what makes a result too good to be true, or a column useless.
 
-    Looks at the training rows (for the target at a sample of them): columns that nearly give the target away (see
-    `leaks`), constant and empty columns, and text of which nearly every row is a category of its own. Also: classes
-    that occur in validation only, a random split of rows that have a date, and entities on both sides of the split.
+    Looks at a sample of all rows for columns that tell the target (see `leaks`), and at the training rows for constant
+    and empty columns, and text of which nearly every row is a category of its own. Also: classes that occur in
+    validation only, a random split of rows that have a date, and entities on both sides of the split.
 
     Parameters
     ----------
@@ -38,11 +40,11 @@ def check_table(
     """
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
     features = [str(column) for column in frame.columns if column not in not_features and column not in data.drop]
-    sample = frame.iloc[pd.Series(train).sample(min(_SAMPLE_ROWS, len(train)), random_state=0)]
+    sample = frame.iloc[sample_rows(np.arange(len(frame)), SAMPLE_ROWS)]
     found: list[str | None] = [_random_split_of_dates(frame, features, data)]
     found += shared_entities(frame, features, train, valid, data)
     for target in targets:
-        classes = _is_class(frame[target], data)
+        classes = is_class(frame[target], data)
         if classes:
             found.append(_unseen_classes(frame[target], train, valid))
         found += leaks(sample, features, target, classes=classes)
@@ -146,7 +148,8 @@ def _holds_dates(column: pd.Series) -> bool:
     return len(first) > 0 and bool(first.str.match(r"\d{4}-\d{2}-\d{2}(\D|$)").all())
 
 
-def _is_class(target: pd.Series, data: TableDataSpec) -> bool:
+def is_class(target: pd.Series, data: TableDataSpec) -> bool:
+    """Whether a target's values are classes, where the settings leave that open."""
     if data.task != "auto":
         return data.task == "classification"
     return not is_numeric_dtype(target) or is_bool_dtype(target) or not is_quantity(target)

@@ -3,13 +3,20 @@
 import re
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_GLUED_ID = re.compile(
-    r"(u|user|customer|client|member|person|patient|pat|subject|subj|case|household|student|employee|firm|"
-    r"order|product|item|store|shop|transaction|session|account|device|record|row|sample|event|group)id"
+_WHO = (
+    "user|customer|client|member|person|patient|subject|participant|household|student|employee|device|camera|"
+    "kunde|kunden|subj|pat"
 )
+_WHAT = "u|case|firm|order|product|item|store|shop|transaction|session|account|record|row|sample|event|group"
+_ENTITY = re.compile(_WHO)
+_GLUED_ID = re.compile(rf"({_WHO}|{_WHAT})id")
+_GLUED_NUMBER = re.compile(rf"({_WHO}|{_WHAT})(no|nr|num)|[a-z]+(nummer|number)")
 _ID_NAMES = {"id", "ids", "uuid", "guid"}
 _CODE_NAMES = {"zip", "zipcode", "postcode", "postal", "plz"}
-_COUNTER_NAMES = {"index", "idx", "row", "rownum", "number", "nr", "no"}
+_COUNTER_NAMES = {
+    *("index", "idx", "row", "rownum", "number", "num", "nr", "no", "nummer", "serial", "seq", "sequence"),
+    *("key", "pk", "ref", "reference", "hash", "ticket"),
+}
 _NO_NAME = re.compile(r"(Unnamed: |column )\d+")
 _ORDER_NAMES = {
     *("year", "season", "quarter", "month", "week", "day", "hour", "minute", "second"),
@@ -28,14 +35,20 @@ def is_id(name: str) -> bool:
 
 
 def is_code(name: str) -> bool:
-    """Whether numbers of that name are codes, of which more is not more: ids, zip codes."""
+    """Whether numbers of that name are codes, of which more is not more: ids, zip codes, ``patient``."""
     words = words_of(name)
-    return is_id(name) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
+    return is_entity(name) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
 
 
 def is_counter(name: str) -> bool:
-    """Whether a name is that of a row number: ``index``, ``order_number``; not ``number_of_rooms``."""
-    return bool({*words_of(name)[-1:]} & _COUNTER_NAMES or _NO_NAME.fullmatch(name))
+    """Whether a name is that of a row number: ``index``, ``order_no``, ``Kundennummer``; not ``number_of_rooms``."""
+    last = words_of(name)[-1:]
+    return bool({*last} & _COUNTER_NAMES or any(map(_GLUED_NUMBER.fullmatch, last)) or _NO_NAME.fullmatch(name))
+
+
+def is_entity(name: str) -> bool:
+    """Whether a name is that of somebody or something with several rows: an id, ``patient``; not ``patients``."""
+    return is_id(name) or any(map(_ENTITY.fullmatch, words_of(name)[-1:]))
 
 
 def is_order(name: str) -> bool:

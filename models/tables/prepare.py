@@ -8,9 +8,17 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.calendar import Calendar
-from unfreeze.models.tables.checks import check_table, drop_unusable_columns, drop_unusable_rows, gaps
+from unfreeze.models.tables.checks import (
+    SAMPLE_ROWS,
+    check_table,
+    drop_unusable_columns,
+    drop_unusable_rows,
+    gaps,
+    is_class,
+)
 from unfreeze.models.tables.columns import has_fractions
 from unfreeze.models.tables.date_columns import with_dates
 from unfreeze.models.tables.date_texts import ISO, parse_dates, read_dates
@@ -18,7 +26,7 @@ from unfreeze.models.tables.dates import add_datepart, part_names, varies_in_tim
 from unfreeze.models.tables.encoding import Encoded, TableEncoder, require, require_numbers
 from unfreeze.models.tables.formats import convert_numbers
 from unfreeze.models.tables.joins import join_many_to_one, keep_where
-from unfreeze.models.tables.leaks import copies
+from unfreeze.models.tables.leaks import copies, is_copy
 from unfreeze.models.tables.reading import unknown_column
 from unfreeze.models.tables.roles import Found, Role, describe_roles, infer_roles
 from unfreeze.models.tables.row_reader import RawColumns
@@ -176,13 +184,16 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
             require_numbers(frame[name])
     if data.time_of_day is None:
         data = data.model_copy(update={"time_of_day": any(varies_in_time(frame[name]) for name in data.date)})
+    copied = _copies_of_target(frame, data, stated)
+    found.roles.update(copied)
+    data = data.model_copy(update={"drop": [*data.drop, *copied]})
     warnings = assembled.warnings + check_table(frame, data.target, split.train, split.valid, data)
     features = with_date_parts(frame, data)
     unseen = unseen_parts(features, data, split.train, split.valid)
     data = data.model_copy(update={"drop": [*data.drop, *unseen]})
     encoder = TableEncoder.fit(features, split.train, data)
     encoded, targets = encoder.transform(features), encoder.targets(features)
-    warnings += copies(encoded, targets, split)
+    warnings += copies(encoder, encoded, targets, split)
     rejected = [*assembled.rejected, *rows_out, *columns_out]
     roles = describe_roles(found, stated, encoder, columns_out)
     dotted = [name for name, form in data.numbers.items() if form == "," and name in frame]
@@ -192,6 +203,24 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
         *(frame, *split, encoder, encoded, targets, rejected, warnings, assembled.calendar),
         *(data, [split_role, *roles, *unseen.values()], found.readings, raw),
     )
+
+
+def _copies_of_target(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec) -> dict[str, Role]:
+    """Columns that are the target itself, which no setting names; none if there would be no other column."""
+    others = [str(name) for name in frame if name not in {*data.target, *data.drop}]
+    kept = {*stated.categorical, *stated.continuous, *stated.date, *stated.group, *stated.events, *stated.rolling}
+    kept.add(stated.split_column)
+    sample = frame.iloc[sample_rows(np.arange(len(frame)), SAMPLE_ROWS)]
+    roles = {}
+    for target in data.target:
+        classes = is_class(frame[target], data)
+        for name in (name for name in others if name not in kept):
+            if all(is_copy(rows[name], rows[target], classes=classes) for rows in (sample, frame)):
+                same = f"it tells {target} one to one" if classes else f"it is {target} in every row"
+                roles[name] = Role(
+                    name, "left out", same, f"--data.{'categorical' if classes else 'continuous'} {name}"
+                )
+    return roles if len(roles) < len(others) else {}
 
 
 def _needed(own: Sequence[str], joins: Sequence[Joined], encoder: TableEncoder, data: TableDataSpec) -> list[str]:

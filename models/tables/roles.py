@@ -12,12 +12,13 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype
 
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.column_names import is_code, is_counter, is_id, is_order
-from unfreeze.models.tables.columns import has_fractions, whole_numbers_of
+from unfreeze.models.tables.columns import has_fractions
 from unfreeze.models.tables.date_columns import find_date_columns, with_dates
 from unfreeze.models.tables.date_texts import read_dates
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.formats import Formats, convert_numbers, find_formats, readings, sample_of
 from unfreeze.models.tables.number_texts import describe_format
+from unfreeze.models.tables.numbering import why_numbering
 
 ALL_DISTINCT = 0.99
 """Share of distinct values from which on a column identifies its rows."""
@@ -220,7 +221,7 @@ def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
         return None
     values, rows = int(column.nunique()), int(column.count())
     if reason := _why_id(column, values, rows):
-        return _left_out(name, reason)
+        return Role(name, "left out", reason, f"--data.{'categorical' if is_code(name) else 'continuous'} {name}")
     reason = f"a code by its name, {values:,} values"
     return Role(name, "category", reason, f"--data.continuous {name}") if is_code(name) else None
 
@@ -234,21 +235,14 @@ def _why_id(column: pd.Series, values: int, rows: int) -> str:
         return f"a row number by its name, {values:,} values in {rows:,} rows"
     if is_code(name) and values >= ALL_DISTINCT * rows:
         return f"a code by its name, {values:,} values in {rows:,} rows"
-    if values == rows == len(column) and not is_order(name) and _counts_rows(column):
-        return "a row number: it counts the rows"
-    return ""
-
-
-def _counts_rows(column: pd.Series) -> bool:
-    """Whether distinct whole numbers are 0, 1, 2 ... or 1, 2, 3 ..., from above or from below."""
-    numbers = whole_numbers_of(column)
-    steps = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
-    return bool(steps) and numbers.min() in (0, 1) and int(numbers.max() - numbers.min()) == len(numbers) - 1
+    return why_numbering(column) if values == rows == len(column) and not is_order(name) else ""
 
 
 def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:
     name, rows = str(column.name), int(column.count())
     share = sample.nunique() / len(sample)  # of all rows it is at most as large
+    if is_id(name) and share > 1 / 2 and (values := int(column.nunique())) * 2 > rows:
+        return _left_out(name, f"an id by its name, {values:,} values in {rows:,} rows")
     if share >= ALL_DISTINCT and (values := int(column.nunique())) >= ALL_DISTINCT * rows:
         return _left_out(name, f"text with {values:,} values in {rows:,} rows, which identifies the row")
     if share > 1 / 2 and sample.str.count(r"\S+").mean() >= _WORDS_OF_TEXT and column.nunique() * 2 > rows:

@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype as is_number
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.split_words import Part, part_of
+from unfreeze.models.tables.column_names import is_entity
 from unfreeze.models.tables.reading import in_chunks, unknown_column
 
 _PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -34,8 +35,9 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     validate; rows without a date train. With `fold` the validation ends that many times `valid_days` earlier, and no
     later row is used. `last_rows`: the last share of the rows tests, that before it validates. `random`: shares of the
     rows, chosen by a hash of their values, so that more data never moves a row, and equal rows stay together. `group`:
-    all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value train.
-    `column`: the value of `split_column` in each row. Which rows validate does not depend on `test_fraction`, but for
+    all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value train;
+    without `split_column` rows stay together that differ in nothing but targets, ids and columns left out. `column`:
+    the value of `split_column` in each row. Which rows validate does not depend on `test_fraction`, but for
     `last_rows`.
 
     Parameters
@@ -61,8 +63,11 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
         raise UserError(f"split {kind}: data.test_days needs a date to split by; name it in data.date")
     if kind == "last_days":
         parts, advice = _by_days(column(data.date[0], "date"), data)
-    elif kind == "random":
-        parts = _random(frame, list(identity or frame.columns), data)
+    elif kind == "random" or (kind == "group" and data.split_column is None):
+        names = [str(name) for name in identity or frame.columns]
+        if kind == "group":
+            names = [name for name in names if name not in {*data.target, *data.drop} and not is_entity(name)]
+        parts = _random(frame, names, data)
         advice = f"valid_fraction is {data.valid_fraction:g}"
     elif kind == "last_rows":
         places = (len(frame) - 0.5 - np.arange(len(frame))) / len(frame)  # from the end

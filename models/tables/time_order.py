@@ -72,7 +72,8 @@ def _role(data: TableDataSpec, why: str) -> Role:
     if data.split == "last_rows":
         return Role("rows", "split by their order", f"the last {reason}, {why}", "--data.split random")
     if data.split == "group":
-        return Role("rows", f"split by whole values of {data.split_column}", reason, "--data.split random")
+        whole = f"whole values of {data.split_column}" if data.split_column else "equal features"
+        return Role("rows", f"split by {whole}", reason, "--data.split random")
     if why:
         return Role("rows", "split at random", f"{reason}, {why}", "--data.split auto")
     if data.date:

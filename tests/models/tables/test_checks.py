@@ -47,9 +47,9 @@ def test_an_honest_table_gives_no_warning(target: str) -> None:
     ],
     ids=["a multiple", "a curve", "the negative", "steps", "another name", "a threshold", "truth"],
 )
-def test_a_column_that_gives_the_target_away_is_named(leak: pd.Series, target: str) -> None:
+def test_a_column_that_tells_the_target_is_named(leak: pd.Series, target: str) -> None:
     (warning,) = warnings(CLEAN.assign(leak=leak), target)
-    assert warning.startswith(f"leak nearly gives {target} away")
+    assert warning.startswith(f"leak tells {target} almost alone (")
     assert "drop: [leak]" in warning
 
 
