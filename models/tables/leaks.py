@@ -122,7 +122,8 @@ def _means_of_others(column: pd.Series, target: pd.Series) -> pd.Series:
     """Mean of the target over the other rows with a row's value; NaN where there is no other."""
     numbers = target.astype(float)
     groups = numbers.groupby(column.to_numpy())
-    return (groups.transform("sum") - numbers) / (groups.transform("size") - 1).replace(0, np.nan)
+    others: pd.Series = (groups.transform("sum") - numbers) / (groups.transform("size") - 1).replace(0, np.nan)
+    return others
 
 
 def _combination(sample: pd.DataFrame, features: Sequence[str], target: str) -> str | None:
@@ -134,7 +135,7 @@ def _combination(sample: pd.DataFrame, features: Sequence[str], target: str) -> 
         what, shown = "sum", " + ".join(f"{weight:.3g} * {name}" for name, weight in parts.items())
     else:
         positive = rows[[name for name in rows if (rows[name] > 0).mean() > 1 / 2 or name == target]]
-        logs = np.log(positive[(positive > 0).all(axis=1)])
+        logs = positive[(positive > 0).all(axis=1)].apply(np.log)
         parts = _linear(logs, target, _MOST_UNEXPLAINED["product"])
         what, shown = "product", " * ".join(f"{name}^{power:.3g}" for name, power in parts.items())
     if not parts:

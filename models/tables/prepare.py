@@ -208,8 +208,8 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
 def _copies_of_target(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec) -> dict[str, Role]:
     """Columns that are the target itself, which no setting names; none if there would be no other column."""
     others = [str(name) for name in frame if name not in {*data.target, *data.drop}]
-    kept = {*stated.categorical, *stated.continuous, *stated.date, *stated.group, *stated.events, *stated.rolling}
-    kept.add(stated.split_column)
+    lists = (stated.categorical, stated.continuous, stated.date, stated.group, stated.events, stated.rolling)
+    kept = {stated.split_column, *(name for names in lists for name in names)}
     sample = frame.iloc[sample_rows(np.arange(len(frame)), SAMPLE_ROWS)]
     roles = {}
     for target in data.target:

@@ -101,8 +101,9 @@ def test_ids_row_numbers_and_free_text_are_left_out(name: str) -> None:
     found = found_in(values, name)
     assert found.data.drop == [name]
     assert reason in found.roles[name].reason
-    assert found.roles[name].flag == f"--data.categorical {name}"
-    assert found_in(values, name, categorical=[name]).data.drop == []
+    setting = "continuous" if reason in ("row number by its name", "counts the rows") else "categorical"
+    assert found.roles[name].flag == f"--data.{setting} {name}"
+    assert found_in(values, name, **{setting: [name]}).data.drop == []
 
 
 KEPT = {

@@ -17,7 +17,7 @@ def test_the_embedded_default_has_its_date() -> None:
     ("settings", "message"),
     [
         ({"data": {"source": "a.csv", "split": "last_days"}}, "needs a date column"),
-        ({"data": {"split": "group"}}, "needs split_column"),
+        ({"data": {"split": "column"}}, "needs split_column"),
         ({"data": {"valid_fraction": 0.5, "test_fraction": 0.5}}, "leave nothing to train"),
         ({"data": {"date": ["day"], "test_fraction": 0.1}}, "the last days test by test_days"),
         ({"data": {"split": "random", "test_days": 7}}, "test_days is for split last_days, not random"),
