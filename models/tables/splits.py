@@ -64,10 +64,8 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     if kind == "last_days":
         parts, advice = _by_days(column(data.date[0], "date"), data)
     elif kind == "random" or (kind == "group" and data.split_column is None):
-        names = [str(name) for name in identity or frame.columns]
-        if kind == "group":
-            names = [name for name in names if name not in {*data.target, *data.drop} and not is_entity(name)]
-        parts = _random(frame, names, data)
+        names = list(map(str, identity or frame.columns))
+        parts = _random(frame, names if kind == "random" else _features(names, data), data)
         advice = f"valid_fraction is {data.valid_fraction:g}"
     elif kind == "last_rows":
         places = (len(frame) - 0.5 - np.arange(len(frame))) / len(frame)  # from the end
@@ -155,6 +153,11 @@ def _random(frame: pd.DataFrame, identity: list[str], data: TableDataSpec) -> np
         trains = parts[0] == _TRAIN
         parts[shares == (shares.min() if trains else shares.max())] = _VALID if trains else _TRAIN
     return parts
+
+
+def _features(names: Sequence[str], data: TableDataSpec) -> list[str]:
+    """Columns in which copies are equal: no targets, and no ids, which tell one copy from another."""
+    return [name for name in names if name not in {*data.target, *data.drop} and not is_entity(name)]
 
 
 def _by_share(shares: np.ndarray, data: TableDataSpec) -> np.ndarray:
