@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
@@ -194,7 +194,6 @@ def test_the_flags_of_the_real_spec_work() -> None:
     assert (spec.recipe[2].cycle_mult, spec.augment.preset) == (3, "none")
 
 
-@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     size=st.none() | st.integers(16, 1024),

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from unfreeze.models.drift import (
@@ -83,7 +83,6 @@ def test_the_verdict_is_the_rule_of_thumb_and_unclear_if_not_significant(
 VALUES = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=30)
 
 
-@settings(max_examples=50)
 @given(reference=VALUES, current=VALUES)
 def test_categories_are_compared_by_their_shares(reference: list[str | None], current: list[str | None]) -> None:
     before, now = Counter(reference), Counter(current)

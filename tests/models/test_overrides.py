@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unfreeze.models.errors import UserError
@@ -175,7 +175,6 @@ def test_fields_say_everything_a_help_text_needs() -> None:
     assert {name for name, field in fields.items() if field.is_structured} == {"recipe", "recipe.N.lrs", "shares"}
 
 
-@settings(max_examples=50)
 @given(size=st.none() | st.integers(16, 1024), entry=st.integers(0, 2), lr=st.floats(1e-8, 100))
 def test_any_valid_value_lands_in_its_field_and_nowhere_else(size: int | None, entry: int, lr: float) -> None:
     spec = build_spec(Training, None, {"image.size": size, f"recipe.{entry}.lr": lr})
@@ -188,7 +187,6 @@ names = st.text("ab", min_size=1, max_size=2)
 trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=8)
 
 
-@settings(max_examples=50)
 @given(tree=st.dictionaries(names, trees, max_size=3), value=st.integers())
 def test_setting_a_field_leaves_the_original_alone(tree: dict[str, Any], value: int) -> None:
     before = repr(tree)

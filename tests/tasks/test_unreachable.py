@@ -74,17 +74,24 @@ def _ask_with_every_client(address: str) -> None:
     responds(address)
 
 
-@pytest.mark.parametrize("name", [spelling for name in PROXIES for spelling in (name, name.lower())])
-@pytest.mark.parametrize("exceptions", [{}, {"NO_PROXY": "a.example"}, {"no_proxy": "a.example , b.example"}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "kind", "exceptions"),
+    [
+        *((spelling, "http", {}) for name in PROXIES for spelling in (name, name.lower())),
+        *((name, "socks5", {}) for name in PROXIES),
+        ("HTTP_PROXY", "http", {"NO_PROXY": "a.example"}),
+        ("http_proxy", "http", {"no_proxy": "a.example , b.example"}),
+    ],
+    ids=str,
+)
 def test_no_request_to_this_machine_goes_through_a_proxy(
-    name: str, exceptions: dict[str, str], proxy: str, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, exceptions: dict[str, str], proxy: str, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in {name: proxy, **exceptions}.items():
+    for variable, value in {name: proxy.replace("http", kind), **exceptions}.items():
         monkeypatch.setenv(variable, value)
     environment.set_defaults()
-    for scheme in ("http", "https"):
-        for host in ("127.0.0.1", "localhost", socket.gethostname()):
-            _ask_with_every_client(f"{scheme}://{host}:9")
+    for address in ("http://127.0.0.1:9", "https://localhost:9", f"http://{socket.gethostname()}:9"):
+        _ask_with_every_client(address)
     assert not _was_asked(silent)
     assert get_proxy(parse_uri("ws://127.0.0.1:9/api/events/in")) is None
     for value in exceptions.values():

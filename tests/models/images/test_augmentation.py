@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import ks_2samp
 
 from unfreeze.models.images.augmentation import COLUMNS, apply_views, draw_views, numbered_view, plain_views
@@ -97,7 +97,6 @@ def test_every_image_has_a_view_of_its_own():
     assert all((same[one] - same[two]).abs().max() > 0.05 for one in range(4) for two in range(one))
 
 
-@settings(max_examples=25)
 @given(
     preset=st.sampled_from(["side_on", "top_down", "basic", "none"]),
     rotate=st.floats(0, 180),

@@ -99,7 +99,6 @@ def test_a_gathered_batch_is_uint8_in_channels_last_memory(cache):
     batch += 1  # a copy: the file on disk must not be reachable for writing
 
 
-@settings(max_examples=30)
 @given(rows=st.lists(st.integers(0, 270), max_size=40))
 def test_any_order_of_rows_can_be_gathered(cache, rows):
     every = cache.gather(np.arange(len(cache)))

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from torch import nn
 
 from tests.models.conftest import TensorBatches
@@ -26,7 +26,6 @@ def images(mean: float = 0.0, deviation: float = 1.0, count: int = 40) -> Tensor
     return TensorBatches(((pixels - means) / deviations * deviation + mean).float(), torch.zeros(count))
 
 
-@settings(max_examples=30)
 @given(st.floats(-3, 3), st.floats(0.2, 4), st.floats(-3, 3), st.floats(0.2, 4))
 def test_it_is_the_divergence_of_normal_distributions(mean, deviation, known_mean, known_deviation):
     one = torch.distributions.Normal(torch.tensor(mean, dtype=torch.float64), deviation)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
@@ -249,7 +249,6 @@ def split_of(
         return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec), earlier=earlier)
 
 
-@settings(max_examples=60)
 @given(classes=contents_of_classes, fraction=st.floats(0.05, 0.95), seed=st.integers(0, 5))
 def test_the_split_is_stratified_and_keeps_copies_together(classes, fraction, seed):
     index = split_of(classes, valid_fraction=fraction, split_seed=seed)
@@ -263,7 +262,6 @@ def test_the_split_is_stratified_and_keeps_copies_together(classes, fraction, se
         assert valid[label] == min(max(1, round(fraction * distinct)), distinct - 1)
 
 
-@settings(max_examples=60)
 @given(classes=contents_of_classes, fraction=st.floats(0.05, 0.6), seed=st.integers(0, 5))
 def test_test_images_are_a_share_of_every_class_that_leaves_two_others(classes, fraction, seed):
     index = split_of(classes, test_fraction=fraction, split_seed=seed)
@@ -277,7 +275,6 @@ def test_test_images_are_a_share_of_every_class_that_leaves_two_others(classes, 
     assert validated == trained == set(classes)
 
 
-@settings(max_examples=40)
 @given(classes=contents_of_classes, added=st.integers(100, 200))
 def test_with_an_earlier_split_no_image_leaves_its_side(classes: dict[str, list[int]], added: int):
     before = {row["content"]: row["split"] for row in split_of(classes, test_fraction=0.3).rows.to_pylist()}
@@ -287,7 +284,6 @@ def test_with_an_earlier_split_no_image_leaves_its_side(classes: dict[str, list[
     assert {content: after[content] for content in before} == before
 
 
-@settings(max_examples=40)
 @given(classes=contents_of_classes, shuffle=st.randoms(use_true_random=False))
 def test_the_split_depends_on_contents_and_not_on_their_order(classes: dict[str, list[int]], shuffle: random.Random):
     index = split_of(classes)
@@ -297,7 +293,6 @@ def test_the_split_depends_on_contents_and_not_on_their_order(classes: dict[str,
     assert sides == {row["content"]: row["split"] for row in split_of(shuffled).rows.to_pylist()}
 
 
-@settings(max_examples=40)
 @given(classes=contents_of_classes, added=st.integers(100, 200))
 def test_one_more_image_moves_at_most_one_other(classes: dict[str, list[int]], added: int):
     label = min(classes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
@@ -67,7 +67,6 @@ def test_the_digest_tells_labels_from_classes_of_the_same_names():
     assert several.digest != one.digest
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(60, 200), st.sampled_from([0.0, 0.2]))
 def test_every_side_has_its_share_of_every_label(seed, rows, test_fraction):
     index = indexed(drawn(seed, rows), test_fraction=test_fraction)
@@ -78,7 +77,6 @@ def test_every_side_has_its_share_of_every_label(seed, rows, test_fraction):
     assert (index.targets()[index.rows_of("train")].sum(0) > 0).all()
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_images_of_an_earlier_split_stay_where_they_were(seed):
     sets = drawn(seed, 80)

@@ -12,7 +12,7 @@ def rows_of(count: int, width: int, dtype: str) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, width)).astype(dtype)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     chunks=st.lists(st.integers(0, 300), min_size=1, max_size=4).filter(any),
     width=st.integers(1, 5),

@@ -4,7 +4,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import norm
 
 from unfreeze.models.errors import UserError
@@ -108,7 +108,6 @@ def test_numbers_missing_only_later_take_the_median_without_a_flag():
     assert numbers[1] == normal_scores(np.array([3.5]), quantiles).astype(np.float32)
 
 
-@settings(max_examples=50)
 @given(st.data())
 def test_what_is_learnt_does_not_depend_on_the_other_rows(drawn):
     numbers = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("inf")))
@@ -140,7 +139,6 @@ CATEGORIES = {
 }
 
 
-@settings(max_examples=50)
 @given(st.data())
 def test_json_keeps_the_encoder_and_the_types_of_its_categories(drawn):
     frame = pd.DataFrame(

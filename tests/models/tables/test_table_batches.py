@@ -18,7 +18,7 @@ def encoded(rows: int, categorical: int, continuous: int) -> Encoded:
     return Encoded(codes, generator.normal(size=(rows, continuous)).astype(np.float32))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     categorical=st.integers(0, 4),
     continuous=st.integers(0, 4),

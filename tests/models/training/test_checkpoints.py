@@ -87,7 +87,7 @@ def whole_run(
     return uninterrupted[optimizer]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(1, YIELDS))
 def test_a_run_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
     make_learner, optimizer, uninterrupted, tmp_path, stop

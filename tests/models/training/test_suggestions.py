@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from unfreeze.models.training.suggestions import METHODS, longest_descent, suggest
 
@@ -57,7 +57,6 @@ def test_too_short_a_curve_suggests_the_first_rate(count):
     assert suggest(LRS[:count], descent()[:count]) == dict.fromkeys(METHODS, LRS[0])
 
 
-@settings(max_examples=100)
 @given(losses=st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
 def test_suggestions_lie_within_the_swept_range(losses):
     lrs = np.geomspace(1e-5, 10, len(losses))
@@ -67,7 +66,6 @@ def test_suggestions_lie_within_the_swept_range(losses):
     assert picks["falling"] >= picks["steepest"]
 
 
-@settings(max_examples=100)
 @given(values=st.lists(st.integers(0, 8), min_size=1, max_size=9))
 def test_the_longest_descent_is_the_longest_of_all(values):
     start, end = longest_descent(np.array(values))
