@@ -26,9 +26,7 @@ def add_run_commands(commands: Any) -> None:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from unfreeze.flows.show import folded
+    from unfreeze.flows.show import folded, plain_console
     from unfreeze.tasks.service.leftovers import end_gone_runs
     from unfreeze.tasks.tracking.listing import recent_runs
     from unfreeze.tasks.tracking.server import require_answer
@@ -43,7 +41,7 @@ def _runs(options: argparse.Namespace) -> int:
     for row in rows:
         notes = [row["continue"], f"{row['waiting']} operations wait: unfreeze sync" if row["waiting"] else None]
         table.add_row(row["name"], row["kind"], row["state"], row["began"], "\n".join(filter(None, notes)))
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 

@@ -9,7 +9,7 @@ import webbrowser
 from typing import Any
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
-from unfreeze.flows.show import folded
+from unfreeze.flows.show import folded, plain_console
 from unfreeze.models.paths import given_path
 from unfreeze.models.specs.service import Service
 from unfreeze.models.strict_json import to_json
@@ -89,8 +89,6 @@ def _open(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from unfreeze.tasks.service.overview import overview
 
     state = overview()
@@ -100,12 +98,12 @@ def _status(options: argparse.Namespace) -> int:
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()
         if not rows:
-            Console().print(f"{title}: none")
+            plain_console().print(f"{title}: none")
             continue
         shown = folded(*rows[0], title=title)
         for row in rows:
             shown.add_row(*("" if value is None else str(value) for value in row.values()))
-        Console().print(shown)
+        plain_console().print(shown)
     return 0
 
 
@@ -117,8 +115,6 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from unfreeze.tasks.service.disk_use import disk_use
 
     shares = disk_use()
@@ -129,7 +125,7 @@ def _clean(options: argparse.Namespace) -> int:
     for share in shares:
         megabytes = (f"{size / 1e6:,.1f}" for size in (share.size, share.freeable))
         shown.add_row(share.kind, f"{share.files:,}", *megabytes, share.note)
-    Console().print(shown)
+    plain_console().print(shown)
     freeable = sum(share.freeable for share in shares)
     if not options.yes:
         print(f"`unfreeze clean --yes` frees {freeable / 1e6:,.1f} MB", file=sys.stderr)

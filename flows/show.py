@@ -5,12 +5,22 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from unfreeze.models.errors import printable
+
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
 MOST_ROWS = 10
 """Of a long table."""
+
+
+def plain_console(stderr: bool = False) -> "Console":
+    """A console that shows any text as it is: brackets are no markup, colons no emoji."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def folded(first: str, *names: str, title: str | None = None) -> "Table":
@@ -223,13 +233,11 @@ def _model(result: dict[str, Any]) -> None:
 
 def _lines(*lines: str) -> None:
     if lines:
-        print(*lines, sep="\n", file=sys.stderr)
+        print(*map(printable, lines), sep="\n", file=sys.stderr)
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    from rich.console import Console
-
     table = folded(*map(str, columns), title=title)
     for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    Console(stderr=True).print(table)
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else printable(str(value)) for value in row))
+    plain_console(stderr=True).print(table)

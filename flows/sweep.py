@@ -1,5 +1,6 @@
 """Search for better settings, by default the differential learning-rate ratios, and pay for the shared part once."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from prefect import flow
@@ -99,10 +100,13 @@ def register_best(
     if record.checkpoint is None:
         raise UserError(f"the weights of trial {best['number']} are lost; register another trial, or search again")
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
+    evaluated: list[Callable[[], object]] = []
     for step in run_recipe(data, FlowWorkspace(), record):
         if isinstance(step, Choose):
             choose(run, step)
         elif isinstance(step, Evaluate) and step.section != "baseline":
-            evaluate(run, step)
+            evaluated.append(evaluate(run, step))
     model = register(run, data, step.course.kept)
+    for show in evaluated:
+        show()
     return {**best, "metrics": run.metrics, "model": model, "worth_a_look": report_at_end(run.id)}

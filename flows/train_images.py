@@ -12,6 +12,7 @@
 Which of them a training takes follows from the spec's `recipe`; a stage that is done is not repeated by a resumed run.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
@@ -64,6 +65,7 @@ def follow_recipe(run: Run) -> dict[str, Any]:
     """Prepare the data once, take the recipe's steps, register the model, report."""
     data = prepare(run.params)
     describe(data, run.id)
+    evaluated: list[Callable[[], object]] = []
     for step in run_recipe(data, FlowWorkspace(), run.record):
         match step:
             case Precompute():
@@ -77,7 +79,9 @@ def follow_recipe(run: Run) -> dict[str, Any]:
             case Choose():
                 choose(run, step)
             case Evaluate():
-                evaluate(run, step)
+                evaluated.append(evaluate(run, step))
     model = register(run, data, step.course.kept)
+    for show in evaluated:
+        show()
     found = as_task("summarise", lambda: run.summary(model))
     return {**found, "worth_a_look": report_at_end(run.id)}

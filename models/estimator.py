@@ -92,6 +92,7 @@ class Estimator:
             elif isinstance(step, Choose | Evaluate):
                 section = step.section if isinstance(step, Evaluate) else "choice"
                 self.findings[section] = step.run()
+                self.findings[section].complete()
                 self.metrics |= self.findings[section].metrics
             else:
                 step.run()

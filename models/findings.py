@@ -1,11 +1,13 @@
 """What a step found out: metrics, tables, texts, figures and charts, for whoever keeps or shows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+
+from unfreeze.models.errors import one_line
 
 
 class Gain(NamedTuple):
@@ -97,7 +99,9 @@ class Findings:
     tables : list of tuple
         (key, title, rows) for people.
     figures : dict
-        Path -> (title, figure).
+        Path -> (title, what draws the figure).
+    later : dict
+        Name -> what adds more to show, see `complete`.
     notices, lines : list of str
         What a person must read, and what a log keeps.
     gains : list of Gain
@@ -112,7 +116,8 @@ class Findings:
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     tables: list[tuple[str, str, list[dict[str, Any]]]] = field(default_factory=list)
-    figures: dict[str, tuple[str, Figure]] = field(default_factory=dict)
+    figures: dict[str, tuple[str, Callable[[], Figure]]] = field(default_factory=dict)
+    later: dict[str, Callable[["Findings"], None]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     gains: list[Gain] = field(default_factory=list)
@@ -133,9 +138,18 @@ class Findings:
         records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
         self.tables.append((key, title, [{str(name): value for name, value in row.items()} for row in records]))
 
-    def figure(self, path: str, title: str, figure: Figure) -> None:
-        """Show a figure and keep it as a PNG file."""
-        self.figures[path] = (title, figure)
+    def figure(self, path: str, title: str, draw: Callable[[], Figure]) -> None:
+        """Show a figure, which is drawn when it is needed, and keep it as a PNG file."""
+        self.figures[path] = (title, draw)
+
+    def complete(self) -> None:
+        """Add what is only shown, so that it can wait until a model is registered; what fails is a notice."""
+        for name, add in self.later.items():
+            try:
+                add(self)
+            except Exception as error:
+                self.notices.append(f"warning: {name}: {type(error).__name__}: {one_line(error)}; the rest is shown")
+        self.later = {}
 
     def add(self, other: "Findings") -> None:
         """Take over everything that `other` holds."""

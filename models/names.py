@@ -43,8 +43,8 @@ def check_experiment_name(name: str) -> str:
     return name
 
 
-def folder_name(name: str) -> str:
-    """A folder's name for an experiment: the same if that is a plain word, else words of it and a hash.
+def safe_name(name: str) -> str:
+    """A file's or folder's name for any name: the same if that is a plain word, else words of it and a hash.
 
     It is a single part of a path, never hidden and never too long; different names give different folders.
     """
@@ -52,7 +52,7 @@ def folder_name(name: str) -> str:
         return name
     digest = hashlib.blake2b(name.encode(errors="backslashreplace"), digest_size=8).hexdigest()
     words = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
-    return f"{words or 'experiment'}-{digest}"
+    return f"{words or 'name'}-{digest}"
 
 
 def _check_text(name: str) -> None:

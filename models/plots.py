@@ -13,6 +13,17 @@ _NAMES = {"falling": "highest still falling", "minimum": "minimum / 10"}
 _RULE_COLOURS = ("#d1495b", "#2e7d8c", "#66a182", "#edae49", "#8d6a9f")
 _MOST_CLASSES_NAMED = 40
 _MOST_LABELS = 60
+_TITLE, _LINES = 120, 4
+"""Characters of a title, and lines of an image's caption."""
+
+
+def shown(text: object, longest: int = 40) -> str:
+    """A text as a figure shows it: no mathematics, one line without control characters, not endless.
+
+    Names of classes, columns and files are anything; a ``$`` would begin a formula, a long one stretch the figure.
+    """
+    line = "".join(each if each.isprintable() else " " for each in str(text)).strip()
+    return (line if len(line) <= longest else f"{line[: longest - 1]}…").replace("$", r"\$")
 
 
 def plot_lr_curve(curve: LrCurve, suggestions: Mapping[str, float], used: str, title: str) -> Figure:
@@ -32,7 +43,7 @@ def plot_lr_curve(curve: LrCurve, suggestions: Mapping[str, float], used: str, t
             label=f"{_NAMES.get(method, method)}: {lr:.2g}{' (used)' if method == used else ''}",
             **style,
         )
-    axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=title, ylim=(0, top))
+    axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=shown(title, _TITLE), ylim=(0, top))
     axes.legend(fontsize=8)
     return figure
 
@@ -43,16 +54,14 @@ def plot_schedule(lrs: Mapping[str, Sequence[tuple[int, float]]], title: str) ->
     axes = figure.subplots()
     for group, points in lrs.items():
         steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=group, linewidth=1.6)
-    axes.set(yscale="log", xlabel="batch", ylabel="learning rate", title=title)
+        axes.plot(steps, values, label=shown(group), linewidth=1.6)
+    axes.set(yscale="log", xlabel="batch", ylabel="learning rate", title=shown(title, _TITLE))
     axes.legend(title="layer group", fontsize=8)
     return figure
 
 
-def plot_confusion(
-    targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str = "Confusion (validation rows, TTA)"
-) -> Figure:
-    """Rows are the true classes, columns the predicted ones; numbers are validation rows."""
+def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Rows are the true classes, columns the predicted ones; numbers are rows that were judged."""
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
     side = min(12, 3 + 0.35 * len(classes))
@@ -60,10 +69,11 @@ def plot_confusion(
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(xlabel="predicted", ylabel="true", title=shown(title, _TITLE))
     if len(classes) <= _MOST_CLASSES_NAMED:
-        axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 5 else 0)
-        axes.set_yticks(range(len(classes)), classes)
+        names = [shown(name) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90 if len(classes) > 5 or max(map(len, names)) > 12 else 0)
+        axes.set_yticks(range(len(classes)), names)
     if len(classes) <= 20:
         for row, column in np.argwhere(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -73,16 +83,14 @@ def plot_confusion(
 
 def plot_labels(table: pd.DataFrame, title: str) -> Figure:
     """F1 and average precision of every label (columns ``label``, ``f1``, ``average_precision``), the best on top."""
-    shown = table.sort_values("f1", ascending=False).head(_MOST_LABELS)[::-1]
-    figure = Figure(figsize=(7, 1.2 + 0.3 * len(shown)))
+    best = table.sort_values("f1", ascending=False).head(_MOST_LABELS)[::-1]
+    figure = Figure(figsize=(7, 1.2 + 0.3 * len(best)))
     axes = figure.subplots()
-    places = np.arange(len(shown))
-    axes.barh(places + 0.2, shown["f1"], height=0.4, color="#1f4e8c", label="F1")
-    axes.barh(
-        places - 0.2, shown["average_precision"].fillna(0), height=0.4, color="#c3cede", label="average precision"
-    )
-    axes.set_yticks(places, [str(label)[:30] for label in shown["label"]])
-    axes.set(xlim=(0, 1), title=title)
+    places = np.arange(len(best))
+    axes.barh(places + 0.2, best["f1"], height=0.4, color="#1f4e8c", label="F1")
+    axes.barh(places - 0.2, best["average_precision"].fillna(0), height=0.4, color="#c3cede", label="average precision")
+    axes.set_yticks(places, [shown(label, 30) for label in best["label"]])
+    axes.set(xlim=(0, 1), title=shown(title, _TITLE))
     axes.legend(fontsize=8, loc="lower left")
     figure.tight_layout()
     return figure
@@ -97,8 +105,8 @@ def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns
         axes.axis("off")
     for axes, image, caption in zip(grid, pixels, captions, strict=False):
         axes.imshow(image)
-        axes.set_title(caption, fontsize=8)
-    figure.suptitle(title)
+        axes.set_title("\n".join(shown(line) for line in caption.splitlines()[:_LINES]), fontsize=8)
+    figure.suptitle(shown(title, _TITLE))
     figure.tight_layout()
     return figure
 
@@ -112,31 +120,35 @@ def plot_embedding(weights: np.ndarray, labels: Sequence[str], name: str) -> Fig
     points[:, :count] = PCA(count, random_state=0).fit_transform(weights)
     axes.scatter(points[:, 0], points[:, 1], s=18, color="#1f4e8c")
     for (x, y), label in list(zip(points, labels, strict=True))[:_MOST_LABELS]:
-        axes.annotate(str(label)[:20], (x, y), fontsize=8, xytext=(3, 3), textcoords="offset points")
-    axes.set(title=f"Learned embedding of {name}", xlabel="first component", ylabel="second component")
+        axes.annotate(shown(label, 20), (x, y), fontsize=8, xytext=(3, 3), textcoords="offset points")
+    axes.set(title=f"Learned embedding of {shown(name)}", xlabel="first component", ylabel="second component")
     return figure
 
 
-def plot_importance(increases: Mapping[str, float], metric: str) -> Figure:
+def plot_importance(increases: Mapping[str, float], metric: str, title: str) -> Figure:
     """How much worse a metric gets when a column is shuffled, the most important on top."""
-    shown = sorted(increases.items(), key=lambda item: item[1])[-30:]
-    figure = Figure(figsize=(7, 1 + 0.28 * len(shown)))
+    largest = sorted(increases.items(), key=lambda item: item[1])[-30:]
+    figure = Figure(figsize=(7, 1 + 0.28 * len(largest)))
     axes = figure.subplots()
-    axes.barh([name for name, _ in shown], [increase for _, increase in shown], color="#1f4e8c")
+    axes.barh(range(len(largest)), [increase for _, increase in largest], color="#1f4e8c")
+    axes.set_yticks(range(len(largest)), [shown(name) for name, _ in largest])
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(title="Permutation importance", xlabel=f"{metric} with the column shuffled, minus without")
+    axes.set(title=shown(title, _TITLE), xlabel=f"{metric} with the column shuffled, minus without")
     figure.tight_layout()
     return figure
 
 
-def plot_residuals(dates: pd.Series | None, actual: np.ndarray, predicted: np.ndarray, target: str) -> Figure:
+def plot_residuals(
+    dates: pd.Series | None, actual: np.ndarray, predicted: np.ndarray, target: str, title: str
+) -> Figure:
     """Predicted against actual, and with dates the errors of each day: median and the middle 80 %."""
     figure = Figure(figsize=(11, 4.2))
     left, right = figure.subplots(1, 2)
     left.scatter(actual, predicted, s=4, alpha=0.3, color="#1f4e8c", linewidths=0)
     ends = [float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))]
     left.plot(ends, ends, color="black", linewidth=0.8)
-    left.set(xlabel=f"actual {target}", ylabel="predicted", title="Validation rows")
+    left.set(xlabel=f"actual {shown(target)}", ylabel="predicted")
+    figure.suptitle(shown(title, _TITLE))
     residuals = predicted - actual
     if dates is None:
         right.hist(residuals, bins=60, color="#1f4e8c")

@@ -229,7 +229,7 @@ class ImageData(TrainingData):
             found.lines.append(describe_distance(self.distance))
             found.metrics["data/distance"] = self.distance
         title = f"Augmentation: {params.augment.preset}"
-        found.figure("data/augmentation.png", title, plot_images(*self._augmented(), title))
+        found.figure("data/augmentation.png", title, lambda: plot_images(*self._augmented(), title))
         trained = self._sample("train")
         for split in self._judged_splits():
             shift = shown_shift(image_drift(trained, self._sample(split)))

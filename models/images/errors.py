@@ -30,7 +30,7 @@ def show_top_losses(
     """A figure of the rows of `Target.evaluated` with the highest loss."""
     worst = predictions.nlargest(data.params.tracking.top_losses, "loss")
     pixels = data.cache(position).gather(data.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
-    found.figure(f"{split}/top_losses.png", title, plot_images(pixels, data.target.captions(worst), title))
+    found.figure(f"{split}/top_losses.png", title, lambda: plot_images(pixels, data.target.captions(worst), title))
 
 
 def show_mistakes(

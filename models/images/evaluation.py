@@ -107,10 +107,17 @@ def evaluate(
         if modes:
             found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows], blocks)
         if data.params.tracking.top_losses:
-            title = f"Highest losses: {candidate.title}, {len(actual):,} {section} rows"
-            show_top_losses(data, position, split, predictions, title, found)
-            show_mistakes(data, learner, candidate, split, predictions, target.mistaken(kept, actual), found)
-        show_label_errors(data, split, predictions["path"], kept, actual, found)
+            title, mistaken = (
+                f"Highest losses: {candidate.title}, {len(actual):,} {section} rows",
+                target.mistaken(kept, actual),
+            )
+            found.later |= {
+                "highest losses": lambda more: show_top_losses(data, position, split, predictions, title, more),
+                "mistakes": lambda more: show_mistakes(data, learner, candidate, split, predictions, mistaken, more),
+            }
+        found.later["label errors"] = lambda more: show_label_errors(
+            data, split, predictions["path"], kept, actual, more
+        )
     return found, candidate
 
 

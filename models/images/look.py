@@ -171,5 +171,5 @@ def _draw_samples(data: ImageData, found: Findings) -> None:
         picked = np.sort(rng.permutation(rows)[:OF_A_CLASS])
         chosen += picked.tolist()
         captions += [name] * len(picked)
-    pixels = data.cache(0).gather(np.array(chosen)).permute(0, 2, 3, 1).numpy()
-    found.figure("look/samples.png", "Samples of each class", plot_images(pixels, captions, "Samples of each class"))
+    pixels, title = data.cache(0).gather(np.array(chosen)).permute(0, 2, 3, 1).numpy(), "Samples of each class"
+    found.figure("look/samples.png", title, lambda: plot_images(pixels, captions, title))

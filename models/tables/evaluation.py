@@ -1,5 +1,6 @@
 """What is shown of a trained table: its models side by side, where the kept one errs, and what it looks at."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains, intervals
+from unfreeze.models.names import safe_name
 from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.encoding import Encoded
@@ -57,7 +59,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         columns |= data.target.prefixed(model, values)
         if model in COMPARED and not np.array_equal(values, kept):
             found.gains += gains(f"{candidate.name} instead of {title}", data.judges(), values, kept, actual, blocks)
-    found.table("models", f"Models on the same {section} rows", table)
+    found.table("models", f"Models on the same {len(actual):,} {section} rows", table)
     found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
     found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]
     frame = data.frame.iloc[data.rows[section]].reset_index(drop=True)
@@ -67,9 +69,9 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         errors = data.target.errors(kept, actual)
         worst = np.argsort(-errors)[: data.params.tracking.top_losses]
         shown_rows = frame.iloc[worst].assign(error=errors[worst].round(4)).astype("string").fillna("")
-        found.table("top-losses", "Rows with the highest error", shown_rows)
-    _draw_embeddings(data, learner, found)
-    _draw_importance(data, learner, candidate, section, found)
+        found.table("top-losses", f"{section.capitalize()} rows with the highest error: {candidate.title}", shown_rows)
+    found.later["embeddings"] = lambda more: _draw_embeddings(data, learner, more)
+    found.later["importance of columns"] = lambda more: _draw_importance(data, learner, candidate, section, more)
     return found
 
 
@@ -102,15 +104,15 @@ def _draw_embeddings(data: "TableData", learner: Learner, found: Findings) -> No
     for embedding, (name, categories) in zip(embeddings, data.encoder.categorical.items(), strict=True):
         weights = embedding.vectors().detach().cpu().numpy()
         labels = ["missing", *map(str, categories)]
-        file = "".join(letter if letter.isalnum() else "_" for letter in name)
+        file = safe_name(name)
         table = pd.DataFrame(weights).add_prefix("component_")
         table.insert(0, "category", labels)
         found.frame(f"embeddings/{file}.feather", table)
         # The vector of "missing" says nothing where nothing was: it would only stretch the figure.
         if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
             drawn += 1
-            figure = plot_embedding(weights[1:], labels[1:], name)
-            found.figure(f"embeddings/{file}.png", f"Trained embedding of {name}", figure)
+            draw = partial(plot_embedding, weights[1:], labels[1:], name)
+            found.figure(f"embeddings/{file}.png", f"Embedding of {name} in the trained network", draw)
 
 
 def _draw_importance(data: "TableData", learner: Learner, candidate: Candidate, section: str, found: Findings) -> None:
@@ -137,5 +139,5 @@ def _draw_importance(data: "TableData", learner: Learner, candidate: Candidate, 
             column[:] = values
     table = pd.DataFrame({"column": list(increases), "loss_increase": list(increases.values())})
     found.frame(f"{section}/importance.feather", table.sort_values("loss_increase", ascending=False))
-    figure = plot_importance(increases, "loss")
-    found.figure(f"{section}/importance.png", "Permutation importance", figure)
+    title = f"Permutation importance: {candidate.title}, {len(actual):,} {section} rows"
+    found.figure(f"{section}/importance.png", title, lambda: plot_importance(increases, "loss", title))

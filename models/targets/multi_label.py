@@ -214,7 +214,7 @@ class MultiLabel(Target):
             table.round(4).astype(object).where(table.notna(), ""),
         )
         title = f"F1 and average precision: {of_rows}"
-        found.figure(f"{section}/labels.png", title, plot_labels(table, title))
+        found.figure(f"{section}/labels.png", title, lambda: plot_labels(table, title))
         return found
 
     def compare(

@@ -1,6 +1,7 @@
 """One or several numbers per row."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from unfreeze.models.comparison import Comparison, compare_values
 from unfreeze.models.findings import Findings
+from unfreeze.models.names import safe_name
 from unfreeze.models.plots import plot_residuals
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.targets.base import Target, require_answers
@@ -115,8 +117,9 @@ class Numbers(Target):
         rows = sample_rows(np.arange(len(actual)), MOST_DRAWN)
         days = None if dates is None else dates.iloc[rows]
         for place, name in enumerate(self.columns):
-            figure = plot_residuals(days, actual[rows, place], predictions[rows, place], name)
-            found.figure(f"{section}/residuals_{name}.png", f"Residuals of {name}", figure)
+            title = f"Residuals of {name}: {model}, {len(actual):,} {section} rows"
+            draw = partial(plot_residuals, days, actual[rows, place], predictions[rows, place], name, title)
+            found.figure(f"{section}/residuals_{safe_name(name)}.png", title, draw)
         return found
 
     def compare(

@@ -164,9 +164,10 @@ class SingleLabel(Target):
         found.text(f"{section}/per_class.txt", table.to_string(index=False))
         found.table("per-class", f"Per class: {of_rows}", table.round(4))
         title = f"Confusion matrix: {of_rows}"
-        found.figure(f"{section}/confusion.png", title, plot_confusion(actual, predictions.argmax(1), classes, title))
+        answers = predictions.argmax(1)
+        found.figure(f"{section}/confusion.png", title, lambda: plot_confusion(actual, answers, classes, title))
         if len(classes) <= MOST_CLASSES_COUNTED:
-            counts = confusion_matrix(actual, predictions.argmax(1), labels=range(len(classes)))
+            counts = confusion_matrix(actual, answers, labels=range(len(classes)))
             found.counts.append(Counts(title, classes, counts.tolist(), f"{section}/confusion.png"))
         bins = reliability(predictions, actual)
         found.frame(f"{section}/calibration.feather", bins)

@@ -49,8 +49,8 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
     `note` returns the latest news, such as the loss, to show next to the numbers.
     """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    last = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    last = TextColumn("{task.fields[note]}", markup=False)
     artifact = ProgressArtifact()
     reported = time.monotonic()
     with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:

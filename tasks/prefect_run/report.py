@@ -3,16 +3,19 @@
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from prefect import Task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
+from unfreeze.models.errors import printable
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import tracking_store
-from unfreeze.tasks.prefect_run.notices import in_run
+from unfreeze.tasks.prefect_run.notices import as_warning, in_run
 from unfreeze.tasks.prefect_run.showing import show
 
 
@@ -21,26 +24,42 @@ def artifact_key(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def log_figure(run_id: str, figure: Figure, name: str, title: str) -> None:
+def as_markdown(text: str) -> str:
+    """A text that Markdown shows as it is, on one line: nothing in it is a link, a table or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(printable(text).split()))
+
+
+def rendered(draw: Callable[[], Figure], name: str, **options: Any) -> bytes | None:
+    """What a figure looks like; None, and a warning, if it cannot be drawn: nothing else depends on it."""
+    with as_warning(f"figure {name}"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        buffer = io.BytesIO()
+        draw().savefig(buffer, bbox_inches="tight", **options)
+        return buffer.getvalue()
+    return None
+
+
+def log_figure(run_id: str, draw: Callable[[], Figure], name: str, title: str) -> None:
     """Render an image once, for the artifacts of the MLflow run (as `name`) and for the Prefect page.
 
     The page's artifact holds the image itself and needs no server that could serve the file.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-    tracking.log_png(run_id, buffer.getvalue(), name)
+    png = rendered(draw, name, format="png", dpi=100)
+    if png is None:
+        return
+    tracking.log_png(run_id, png, name)
     if in_run():
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-        markdown = f"## {title}\n\n![{title}](data:image/png;base64,{encoded})"
+        encoded, shown = base64.b64encode(png).decode(), as_markdown(title)
+        markdown = f"## {shown}\n\n![{shown}](data:image/png;base64,{encoded})"
         key = artifact_key(name.removesuffix(".png"))
-        show(lambda: create_markdown_artifact(markdown, key=key, description=title))
+        show(lambda: create_markdown_artifact(markdown, key=key, description=shown))
 
 
 def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> None:
     """Show a table, one mapping a row."""
     if in_run():
         table = [dict(row) for row in rows]
-        show(lambda: create_table_artifact(table, key=artifact_key(key), description=title))
+        show(lambda: create_table_artifact(table, key=artifact_key(key), description=as_markdown(title)))
 
 
 def mlflow_link(run_id: str) -> str:

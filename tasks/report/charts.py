@@ -2,16 +2,19 @@
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unfreeze.models.findings import Chart
+from unfreeze.models.plots import shown
 
 INK, FAINT, GRID = "#010101", "#010102", "#010103"
 SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114")
@@ -61,14 +64,14 @@ def draw(chart: Chart) -> str:
         for colour, (name, (xs, ys)) in zip(cycle(SERIES), chart.lines.items(), strict=False):
             across, up = thinned(xs, ys)
             marker = "o" if len(across) <= 12 else None
-            axes.plot(across, up, color=colour, linewidth=1.7, marker=marker, markersize=3.5, label=name)
+            axes.plot(across, up, color=colour, linewidth=1.7, marker=marker, markersize=3.5, label=shown(name))
         for name, place in chart.marks.items():
             axes.axvline(place, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
             axes.annotate(
-                name, (place, 1), xycoords=("data", "axes fraction"), xytext=(3, -8), textcoords="offset points",
+                shown(name), (place, 1), xycoords=("data", "axes fraction"), xytext=(3, -8), textcoords="offset points",
                 color=FAINT, fontsize=8,
             )  # fmt: skip
-        axes.set(xlabel=chart.x, ylabel=chart.y)
+        axes.set(xlabel=shown(chart.x), ylabel=shown(chart.y))
         if "x" in chart.log:
             axes.set_xscale("log")
         elif all(float(x).is_integer() for xs, _ in chart.lines.values() for x in xs):
@@ -94,7 +97,9 @@ def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.nd
 
 def _rendered(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page's fonts may have them
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -107,8 +112,7 @@ def _themed(svg: str, title: str) -> str:
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
     head, rest = svg.split(">", 1)
     svg = re.sub(r' (?:width|height|version|xmlns(?::xlink)?)="[^"]*"', "", head) + ">" + re.sub(r"\s*\n\s*", " ", rest)
-    label = title.replace("&", "and").replace('"', "'").replace("<", "")
-    svg = svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1)
+    svg = svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{escape(title)}"', 1)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg.strip()

@@ -1,6 +1,5 @@
 """A first look at a source of images: one HTML page, and what a terminal shows of it."""
 
-import io
 import shlex
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +8,7 @@ from unfreeze.models.findings import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.specs import TrainImages
+from unfreeze.tasks.prefect_run.report import rendered
 from unfreeze.tasks.report.page import data_uri, fill, require_place, writing
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
@@ -58,10 +58,10 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
 
 def _page(source: str, found: Findings, command: str) -> str:
     figures = []
-    for title, figure in found.figures.values():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="jpeg", dpi=110, bbox_inches="tight", pil_kwargs={"quality": 85})
-        figures.append((data_uri(buffer.getvalue(), "jpeg"), title))
+    for path, (title, draw) in found.figures.items():
+        jpeg = rendered(draw, path, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+        if jpeg is not None:
+            figures.append((data_uri(jpeg, "jpeg"), title))
     return fill(
         "look.html.j2",
         source=source,

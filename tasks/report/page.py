@@ -14,9 +14,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Gain
+from unfreeze.models.findings import Chart, Gain
 from unfreeze.models.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.notices import as_warning
 from unfreeze.tasks.report.charts import draw, forest
 from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.parts import Part
@@ -36,6 +37,8 @@ NOT_SHOWN = ("baseline",)
 """Parts whose numbers are in the verdict already."""
 AS_CARDS = "top_losses.png"
 """Figure that cards show better."""
+LONGEST_CELL = 300
+"""Characters of a table's cell."""
 LARGE_PNG = 150_000
 """Bytes from which a PNG is a photo, which is several times smaller as a JPEG."""
 
@@ -51,12 +54,19 @@ def fill(template: str, **values: Any) -> str:
         "metric": lambda name: named(name)[:1].upper() + named(name)[1:],
         "section": lambda name: SECTION_NAMES.get(name, name),
         "breakable": lambda text: Markup("/<wbr>").join(escape(part) for part in text.split("/")),
-        "drawn": lambda chart: Markup(draw(chart)),
+        "drawn": _drawn,
         "data_uri": data_uri,
     }
     environment.globals |= {"columns": _columns, "numeric": _numeric}
     style = Markup((_FOLDER / "style.css").read_text())
-    return environment.get_template(template).render(style=style, version=version("unfreeze"), **values)
+    page = environment.get_template(template).render(style=style, version=version("unfreeze"), **values)
+    return page.encode(errors="backslashreplace").decode()  # a file's name may be no valid text
+
+
+def _drawn(chart: Chart) -> str:
+    with as_warning(f"chart {chart.title}"):
+        return Markup(draw(chart))
+    return ""
 
 
 def require_place(out: Path) -> None:
@@ -161,7 +171,8 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        text = str(value)
+        return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"

@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import in_run, log_notice
-from unfreeze.tasks.prefect_run.report import mlflow_command
+from unfreeze.tasks.prefect_run.report import as_markdown, mlflow_command
 from unfreeze.tasks.prefect_run.showing import show
 from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.collect import Report, collect
@@ -43,8 +43,8 @@ def write_report(run_id: str) -> tuple[Report, str]:
         name, number = report.model["name"], report.model["version"]
         describe_version(name, number, _with_card(card, report.model["description"]))
     if in_run():
-        shown = f"## {report.name}\n\n{model_card(report, _where(run_id, link))}"
-        show(lambda: create_markdown_artifact(shown, key="report", description=_headline(report)))
+        shown = f"## {as_markdown(report.name)}\n\n{model_card(report, _where(run_id, link))}"
+        show(lambda: create_markdown_artifact(shown, key="report", description=as_markdown(_headline(report))))
     return report, page
 
 

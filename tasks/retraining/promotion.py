@@ -19,7 +19,7 @@ from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.strict_json import to_json
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.report import artifact_key
+from unfreeze.tasks.prefect_run.report import artifact_key, as_markdown
 from unfreeze.tasks.prefect_run.showing import show
 from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.decisions import KEPT, decision_entry
@@ -84,8 +84,8 @@ def _waiting(promote: bool, champion: registry.Version) -> dict[str, str]:
 
 def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, Any]) -> None:
     """Keep the decision as an artifact of the flow run; the artifacts of one model form a history on the page."""
-    listed = "\n".join(f"- {reason}" for reason in reasons)
-    rows = "\n".join(f"| {key} | {value} |" for key, value in numbers.items())
+    listed = "\n".join(f"- {as_markdown(reason)}" for reason in reasons)
+    rows = "\n".join(f"| {key} | {as_markdown(str(value))} |" for key, value in numbers.items())
     table = f"\n\n| | |\n|---|---|\n{rows}" if rows else ""
     markdown, key = f"## {name}\n\n**{line}**\n\n{listed}{table}", artifact_key(f"retrain-{name}")
     show(lambda: create_markdown_artifact(markdown, key=key, description=line))

@@ -1,12 +1,14 @@
 """Evaluation and registration as steps."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from unfreeze.models.choice import Compared
 from unfreeze.models.errors import UserError
+from unfreeze.models.findings import Findings
 from unfreeze.models.modality import modality_of
 from unfreeze.models.model_checksums import CHECKSUMS
 from unfreeze.models.recipe import Choose, Evaluate
@@ -35,21 +37,24 @@ def _log_loss(compared: Compared) -> None:
     log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
 
 
-def evaluate(run: Run, step: Evaluate) -> dict[str, float]:
-    """Evaluate a model on all rows of a split, and log everything that shows where it errs.
+def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
+    """Evaluate a model on all rows of a split and log its metrics; returns what keeps and shows everything else.
 
-    Its metrics have the step after the last of the training, whose epoch logged some of the same names.
+    That can wait until the model is registered. The metrics have the step after the last of the training, whose epoch
+    logged some of the same names.
     """
 
-    def evaluated() -> dict[str, float]:
-        metrics = keep_findings(run.id, step.run(), step.section, step.course.learner.progress.step + 1)
+    def evaluated() -> Findings:
+        found = step.run()
+        metrics, found.metrics = tracking.as_float(found.metrics), {}
+        tracking.log_metrics(run.id, metrics, step.course.learner.progress.step + 1)
         if step.section == "valid":  # which decided how the model predicts
             tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.title})
-        return metrics
+        run.metrics |= metrics
+        return found
 
-    metrics = as_task(step.name, evaluated)
-    run.metrics |= metrics
-    return metrics
+    found = as_task(step.name, evaluated)
+    return lambda: as_task(f"show {step.section}", lambda: keep_findings(run.id, found, step.section))
 
 
 def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:

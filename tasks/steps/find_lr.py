@@ -1,5 +1,7 @@
 """The learning-rate finder as a step."""
 
+from functools import partial
+
 import pandas as pd
 
 from unfreeze.models.plots import plot_lr_curve
@@ -25,8 +27,8 @@ def _find_lr(run: Run, step: FindLr) -> dict[str, float]:
     suggestions = curve.suggestions()
     frame = pd.DataFrame({"lr": curve.lrs, "loss": curve.losses, "smoothed": curve.smoothed})
     tracking.log_frame(run.id, frame, f"learning_rate/{stage.name}.feather")
-    figure = plot_lr_curve(curve, suggestions, method, f"Learning rate for stage {stage.name}")
-    log_figure(run.id, figure, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
+    draw = partial(plot_lr_curve, curve, suggestions, method, f"Learning rate for stage {stage.name}")
+    log_figure(run.id, draw, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
     listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
     sure = f"; stable is sure to a factor of {10 ** curve.estimate()[1]:.1f}"
     tried = f"; tried on training rows held out: {curve.trials}" if curve.trials else ""

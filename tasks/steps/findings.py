@@ -2,7 +2,7 @@
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_info, log_notice
+from unfreeze.tasks.prefect_run.notices import as_warning, log_info, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.report.parts import keep_part
 
@@ -24,15 +24,20 @@ def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dic
     metrics = tracking.as_float(found.metrics)
     if metrics:
         tracking.log_metrics(run_id, metrics, step)
+    found.complete()
     for path, frame in found.frames.items():
-        tracking.log_frame(run_id, frame, path)
+        with as_warning(path):
+            tracking.log_frame(run_id, frame, path)
     for path, text in found.texts.items():
-        tracking.log_text(run_id, text, path)
+        with as_warning(path):
+            tracking.log_text(run_id, text, path)
     for key, title, rows in found.tables:
-        show_table(rows, key, title)
-    for path, (title, figure) in found.figures.items():
-        log_figure(run_id, figure, path, title)
-    keep_part(run_id, part, found)
+        with as_warning(title):
+            show_table(rows, key, title)
+    for path, (title, draw) in found.figures.items():
+        log_figure(run_id, draw, path, title)
+    with as_warning(f"part {part} of the report"):
+        keep_part(run_id, part, found)
     for line in found.lines:
         log_info(line)
     for line in found.notices:

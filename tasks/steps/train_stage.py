@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from unfreeze.models.plots import plot_schedule
@@ -84,8 +85,8 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
             if stage.patience is not None:
                 writer.save()  # the best weights have been restored
     if lrs:
-        figure = plot_schedule(lrs, f"Schedule of stage {stage.name}")
-        log_figure(run.id, figure, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
+        draw = partial(plot_schedule, lrs, f"Schedule of stage {stage.name}")
+        log_figure(run.id, draw, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
     run.keep_result(step.position, step.result)
     return step.result
 

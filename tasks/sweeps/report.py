@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -25,6 +26,7 @@ from scipy.stats import ttest_ind, wilcoxon
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
+from unfreeze.tasks.prefect_run.notices import as_warning
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.report.parts import keep_part
 from unfreeze.tasks.sweeps.study import best_trial
@@ -61,7 +63,8 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         for name, params in _drawable(first).items():
             options: dict[str, Any] = {"params": params} if params else {}
-            drawn[name] = _draw(name, first, {**options, "target_name": objectives[0]})
+            with as_warning(f"figure sweep/{name}"):
+                drawn[name] = _draw(name, first, {**options, "target_name": objectives[0]})
         if len(objectives) > 1 and best_trial(study):
             # More than three cannot be drawn; which trials are best goes by all of them nevertheless.
             options = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
@@ -104,8 +107,8 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
     for name, (page, figure) in draw_study(study, objectives).items():
         # Each page brings its own plotly.js: it opens without a network.
         tracking.log_text(run_id, page.to_html(include_plotlyjs=True), f"sweep/{name}.html")
-        log_figure(run_id, figure, f"sweep/{name}.png", _PLOTS[name][1])
-        found.figure(f"sweep/{name}.png", _PLOTS[name][1], figure)
+        found.figure(f"sweep/{name}.png", _PLOTS[name][1], partial(_same, figure))
+        log_figure(run_id, partial(_same, figure), f"sweep/{name}.png", _PLOTS[name][1])
     names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
     trials = study.trials_dataframe().rename(columns=names)
     tracking.log_frame(run_id, _as_feather(trials), "sweep/trials.feather")
@@ -118,6 +121,10 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
         found.table("search-vs-rule-of-thumb", "Search against the rule of thumb", rows)
         found.lines = _verdict(rows, objectives[0])
     keep_part(run_id, "search", found)
+
+
+def _same(figure: Figure) -> Figure:
+    return figure
 
 
 def _verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
@@ -167,7 +174,7 @@ def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[Inte
     function = f"plot_{_PLOTS[name][0]}"
     page = getattr(optuna.visualization, function)(study, **options)
     # Optuna sets pyplot's style for good, which would show in every later image of this process.
-    with matplotlib.rc_context({"figure.constrained_layout.use": True}):
+    with matplotlib.rc_context({"figure.constrained_layout.use": True, "text.parse_math": False}):
         axes = list(np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options)))
         figure = axes[0].get_figure()
         pyplot.close(figure)  # it can still be rendered, but pyplot no longer holds it

@@ -60,7 +60,7 @@ def spec_of(run_id: str) -> dict[str, Any]:
 
 def log_text(run_id: str, text: str, name: str) -> None:
     """Store a text; `name`, as in all of these functions, is its path below the run's artifacts."""
-    _log_written(run_id, name, lambda path: path.write_text(text, encoding="utf-8"))
+    _log_written(run_id, name, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def log_png(run_id: str, png: bytes, name: str) -> None:

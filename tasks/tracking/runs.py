@@ -6,6 +6,7 @@ run, which is one per thread and opens a new run when there is none.
 
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -36,6 +37,8 @@ SILENT_SECONDS = 120
 """A run on another machine of which nothing was heard for this long is taken for dead."""
 SECONDS_TO_DELIVER = 60
 """How long whoever resumes a run waits for one that is delivering what its dead process left."""
+
+_NAME = re.compile(r"\w{1,100}", re.ASCII)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended."""
@@ -76,16 +79,19 @@ def _texts(params: Mapping[str, Any]) -> list[list[str]]:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name; lists of settings by position, other lists as JSON."""
+    """Nested settings by dotted name; lists of settings by position, other lists as JSON.
+
+    So are mappings by names that a person chose, such as those of columns, where MLflow would not take them.
+    """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(position): item for position, item in enumerate(value)}
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and all(_NAME.fullmatch(each) for each in value):
             flat |= flatten(value, f"{name}.")
         else:
-            flat[name] = json.dumps(value) if isinstance(value, list) else value
+            flat[name] = json.dumps(value) if isinstance(value, list | Mapping) else value
     return flat
 
 

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.names import folder_name
+from unfreeze.models.names import safe_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 from unfreeze.tasks.machine.servers import SECONDS_TO_ANSWER, no_mlflow, require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
@@ -132,7 +132,7 @@ def experiment_id(name: str) -> str:
     experiment = mlflow_client.get_experiment_by_name(name)
     if experiment is None:
         local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
-        location = (home() / "mlflow-artifacts" / folder_name(name)).as_uri() if local else None
+        location = (home() / "mlflow-artifacts" / safe_name(name)).as_uri() if local else None
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location, tags={VIEW_TAG: _view()}))
         except MlflowException:  # created by another process meanwhile

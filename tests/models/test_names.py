@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, folder_name
+from unfreeze.models.names import LONGEST_FOLDER, check_experiment_name, check_registry_name, safe_name
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.retrain import Retrain
@@ -52,16 +52,16 @@ def test_a_retraining_refuses_a_name_that_no_model_can_have():
 
 @given(st.text())
 def test_the_folder_of_any_experiment_is_one_plain_part_of_a_path(name):
-    folder = folder_name(name)
+    folder = safe_name(name)
     assert re.fullmatch(r"\w[\w. -]*", folder)
     assert len(folder.encode()) <= LONGEST_FOLDER
 
 
 @given(st.sets(st.text(), min_size=2, max_size=5))
 def test_different_experiments_have_different_folders(names):
-    assert len({folder_name(name) for name in names}) == len(names)
+    assert len({safe_name(name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize("name", ["unfreeze", "cats and dogs", "猫", "v1.2_b"])
 def test_a_plain_name_is_its_own_folder(name):
-    assert folder_name(name) == name
+    assert safe_name(name) == name
