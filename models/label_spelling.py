@@ -4,8 +4,10 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 
 
+@cache
 def spelling_key(label: str) -> str:
     """What spellings of one label share: case, blanks, hyphens, underscores and Unicode forms do not count.
 

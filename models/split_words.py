@@ -1,6 +1,7 @@
 """Names of folders and values of columns that stand for a part of a data set."""
 
 import re
+from functools import cache
 from typing import Literal, NamedTuple
 
 Part = Literal["train", "valid", "test"]
@@ -44,6 +45,7 @@ def part_of(word: str) -> Part | None:
     return _WORDS.get(word.strip().casefold())
 
 
+@cache
 def split_word_in(name: str) -> SplitWord | None:
     """The only split word in a name of several words, such as ``seg_train``, ``imagesTrain`` or ``valset``.
 

@@ -3,6 +3,7 @@
 import mimetypes
 import os
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 _SYSTEM_NAMES = {
@@ -35,7 +36,12 @@ def is_system_name(name: str) -> bool:
 
 def may_be_image(name: str) -> bool:
     """Whether a file's suffix is one of images, or unknown."""
-    kind = _TYPES.guess_type(name)[0]
+    return _is_image_suffix(os.path.splitext(name)[1].lower())
+
+
+@cache
+def _is_image_suffix(suffix: str) -> bool:
+    kind = _TYPES.guess_type(f"file{suffix}")[0]
     return kind is None or kind.startswith("image/")
 
 

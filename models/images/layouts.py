@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.folder_files import files_below, is_system_name, may_be_image
+from unfreeze.models.images.folder_files import is_system_name, may_be_image
 from unfreeze.models.images.listing import ListedFile
 from unfreeze.models.images.path_tables import shortened
 from unfreeze.models.label_spelling import spelled_differently, spelling_key
@@ -48,21 +48,29 @@ class _Row(NamedTuple):
     part: Part | None = None
 
 
-def read_layout(folder: Path, class_folder: ClassFolder) -> Layout:
+def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], class_folder: ClassFolder) -> Layout:
     """Understand the folders of a source.
 
     Folders that say nothing are dropped first: one that is called like the folder that it is in, and one that holds all
     the others. Then the level whose names are split words is looked for, outside or inside the class folders. What is
     left names the classes.
 
+    Parameters
+    ----------
+    folder
+        The source.
+    files, skipped
+        What `files_below` finds in it, sorted, and what it leaves out.
+    class_folder
+        See `data.class_folder`.
+
     Raises
     ------
     UserError
         If there is no class folder, or more than one reading; with the layouts that are understood.
     """
-    skipped: set[str] = set()
-    files = sorted(files_below(folder, skipped=skipped), key=lambda file: os.path.relpath(file, folder))
-    rows = [_Row(_below(folder, file), file) for file in files if may_be_image(file)]
+    folders = {place: _below(folder, place) for place in set(map(os.path.dirname, files))}
+    rows = [_Row(folders[os.path.dirname(file)], file) for file in files if may_be_image(file)]
     if not rows:
         raise _refusal(folder, f"holds {len(files):,} files, but no images" if files else "is empty")
     remarks = [f"system files and thumbnails are skipped: {shortened(sorted(skipped))}"] if skipped else []
@@ -83,7 +91,7 @@ def read_layout(folder: Path, class_folder: ClassFolder) -> Layout:
         for row, label in zip(rows, _spelled_alike(folder, rows, classes, remarks), strict=True)
     ]
     listed += _beside(listed, [Path(file) for file in files if not may_be_image(file)])
-    listed.sort(key=lambda file: file.path.relative_to(folder).as_posix())
+    listed.sort(key=lambda file: str(file.path))
     return Layout(listed, split_by, remarks)
 
 
@@ -101,14 +109,15 @@ def _refusal(folder: Path, problem: str) -> UserError:
     return UserError(f"{folder} {problem}. {LAYOUTS}.")
 
 
-def _below(folder: Path, file: str) -> tuple[str, ...]:
-    """Folders between a source and a file; those called like the one that they are in count once."""
-    names = Path(file).parent.relative_to(folder).parts
+def _below(folder: Path, place: str) -> tuple[str, ...]:
+    """Folders from a source to one in it; those called like the one that they are in count once."""
+    names = Path(place).relative_to(folder).parts
     return names[:1] + tuple(name for outer, name in pairwise(names) if name.casefold() != outer.casefold())
 
 
 def _empty_folders(folder: Path, rows: Sequence[_Row], skipped: Collection[str]) -> list[str]:
-    there = {Path(row.path).relative_to(folder).parts[0] for row in rows} | set(skipped)
+    there = {os.path.relpath(place, folder).split(os.sep)[0] for place in {os.path.dirname(row.path) for row in rows}}
+    there |= set(skipped)
     empty = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name not in there)
     for name in empty:
         if (part := part_of(name)) is not None:

@@ -165,20 +165,21 @@ _METADATA = {"metadata", "_classes"}
 
 
 def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
-    files = [Path(file) for file in files_below(folder)]
-    tables = sorted(file for file in files if file.suffix.lower() in TABLES)
+    skipped: set[str] = set()
+    files = sorted(files_below(folder, skipped=skipped))
+    tables = [Path(file) for file in files if file.lower().endswith(TABLES)]
     names = shortened(str(table.relative_to(folder)) for table in tables)
     table, split_by = _table_inside(folder, files, tables, data)
     if table is not None:
         listing = _list_table(table, name, data, split_by)
         return replace(listing, note="; ".join(filter(None, (listing.note, f"labels are read from {names}"))))
-    layout = read_layout(folder, data.class_folder)
+    layout = read_layout(folder, files, skipped, data.class_folder)
     remarks = [*layout.remarks, *([f"not read: {names}"] if tables else [])]
     return _listing(name, layout.files, str(folder), layout.split_by, "; ".join(remarks) or None)
 
 
 def _table_inside(
-    folder: Path, files: Sequence[Path], tables: Sequence[Path], data: DataSpec
+    folder: Path, files: Sequence[str], tables: Sequence[Path], data: DataSpec
 ) -> tuple[PathTable | None, str]:
     """The table that labels a folder's images, if any, and the split, where its folders have a table each.
 
@@ -195,8 +196,9 @@ def _table_inside(
         ordered = sorted(parts, key=lambda table: PARTS.index(parts[table]))
         split_by = f"split by the folders {shortened(table.parent.name for table in ordered)}"
         return PathTable(folder, {table: parts[table] for table in ordered}), split_by
-    places = (file.relative_to(folder).parts[:-1] for file in files if may_be_image(file.name))
-    classes = {tuple(name for name in place if split_word_in(name) is None) for place in places}
+    places = {os.path.dirname(file) for file in files if may_be_image(file)}
+    below = (Path(place).relative_to(folder).parts for place in places)
+    classes = {tuple(name for name in names if split_word_in(name) is None) for names in below}
     if len(named) == 1 and (len(classes) < 2 or data.label_column in PathTable(named[0]).names):
         return PathTable(named[0]), ""
     if len(classes) < 2 and len(tables) > 1:
