@@ -113,6 +113,7 @@ SYSTEM = [
     *("System Volume Information/0.jpg", "#recycle/cat/0.jpg", "lost+found/0.jpg", "cat/.ipynb_checkpoints/0.jpg"),
     *("__MACOSX/cat/0.jpg", ".Trash-1000/files/0.jpg", "@Recycle/0.jpg", "cat/.@__thumb/0.jpg", "cat/desktop.ini"),
     *("cat/thumbs/0.jpg", "thumbnails/cat/0.jpg", ".git/0.jpg", "cat/.DS_Store", "#snapshot/cat/0.jpg", "@tmp/0.jpg"),
+    *("cat/0_thumb.jpg", "cat/thumb-0.jpg", "dog/1-150x150.jpg"),
 ]
 
 
@@ -171,6 +172,11 @@ def _folder_cases() -> list[Case]:
         read_case("a folder in each class", tree("{label}/images", {None: ""}), "do not count: images"),
         read_case("parts that spell classes differently", spelled, "are the class 'Dog'"),
         read_case("letters of both cases", letters, "4 classes"),
+        read_case(
+            "split words in the names of classes too",
+            {f"{part}/{part}_{label}/0.jpg": (label, part) for part in PARTS for label in ("cat", "dog")},
+            "2 classes, split by the folders train, valid, test",
+        ),
         read_case("a class called train", vehicles, "3 classes"),
         read_case("classes with split words", stations, "2 classes, split at random: test_tube, train_station"),
         read_case("class and split in one name", named, "split by the folders"),
@@ -336,7 +342,14 @@ def _table_cases() -> list[Case]:
                 {"t.csv": f"path,label,{name}\na.png,cat,young\nb.png,dog,old\nc.png,cat,{cell}\n"},
                 "t.csv",
             )
-            for name, cell in (("label2", "old"), ("label_2", "old"), ("second label", "old"), ("label", "old"))
+            for name, cell in (
+                ("label2", "old"),
+                ("label_2", "old"),
+                ("class", "old"),
+                ("tags", "old"),
+                ("second label", "old"),
+                ("label", "old"),
+            )
         ),
         refused_case(
             "the labels of another column",
@@ -362,6 +375,32 @@ def _table_cases() -> list[Case]:
             {"t.csv": "path,label\na.png,Cat\nb.png,dog\nc.png,cat\n"},
             "t.csv",
         ),
+        read_case(
+            "a table for each part",
+            {"images/a.png": ("cat", "train"), "images/b.png": ("dog", "train"), "images/c.png": ("cat", "valid")},
+            "split by the tables train.csv, val.csv",
+            {"train.csv": "file,label\na.png,cat\nb.png,dog\n", "val.csv": "file,label\nc.png,cat\n"},
+        ),
+        read_case(
+            "a table of ids beside an example of answers",
+            {"train/a.png": ("cat", None), "train/b.png": ("dog", None), "test/c.png": LEFT_OUT},
+            "labels are read from labels.csv",
+            {"labels.csv": "id,breed\na,cat\nb,dog\n", "sample_submission.csv": "id,cat,dog\nc,0.5,0.5\n"},
+        ),
+        read_case(
+            "paths with folders of a split",
+            {"train/a.png": ("cat", "train"), "train/b.png": ("dog", "train"), "val/c.png": ("cat", "valid")},
+            "split by the folders train, val",
+            {"metadata.csv": "file_name,label\ntrain/a.png,cat\ntrain/b.png,dog\nval/c.png,cat\n"},
+        ),
+        read_case(
+            "a list of one choice in every row",
+            flat,
+            "one label per image",
+            {"t.csv": "".join(["path,choice\n", *(f'{path},"[""{label}""]"\n' for path, label in rows)])},
+            "t.csv",
+        ),
+        read_case("separated by tabs", flat, "", {"t.tsv": lines["metadata.csv"].replace(",", "\t")}, "t.tsv"),
         refused_case(
             "several tables beside images",
             [*flat],
@@ -405,5 +444,5 @@ CASES = [
     *_split_cases(),
     *_folder_cases(),
     *_table_cases(),
-    _prediction_case("images to predict beside system files", ["0.jpg", "cat/0.jpg"], SYSTEM),
+    _prediction_case("images to predict beside system files", ["0.jpg", "cat/0.jpg", "dog/1.jpg"], SYSTEM),
 ]

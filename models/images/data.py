@@ -221,6 +221,7 @@ class ImageData(TrainingData):
                 )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""
+        found.lines.append(self.index.understood)
         found.lines.append(
             f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of {self._kinds}"
         )

@@ -2,6 +2,7 @@
 
 import mimetypes
 import os
+import re
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ _SYSTEM_NAMES = {
     "thevolumesettingsfolder",
 }
 _THUMBNAILS = {"thumb", "thumbs", "thumbnail", "thumbnails", "_thumb", "_thumbs", "_thumbnails"}
+_SMALLER = re.compile(r"[ ._-]?thumb(nail)?s?[ ._-]?|-\d+x\d+$")
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: that of the machine differs from system to system."""
 
@@ -60,6 +62,7 @@ def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[
         beside = {_stem(name) for name in (*folders, *names)}
         left_out = [name for name in (*folders, *names) if is_system_name(name)]
         left_out += [name for name in folders if _holds_thumbnails(os.path.join(place, name), beside)]
+        left_out += [name for name in names if _is_thumbnail(_stem(name), beside)]
         if skipped is not None:
             skipped.update(name for name in left_out if not name.startswith("."))
         paths = {name: os.path.join(place, name) for name in (*folders, *names) if name not in left_out}
@@ -73,6 +76,12 @@ def _holds_thumbnails(folder: str, beside: Collection[str]) -> bool:
     if os.path.basename(folder).casefold() not in _THUMBNAILS:
         return False
     return any(_stem(name) in beside for name in os.listdir(folder))
+
+
+def _is_thumbnail(stem: str, beside: Collection[str]) -> bool:
+    """Whether a file is a smaller one of another beside it, such as ``1_thumb`` or ``1-150x150`` of ``1``."""
+    original = _SMALLER.sub("", stem, count=1)
+    return original != stem and original in beside
 
 
 def _leads_back(folder: str) -> bool:

@@ -62,6 +62,8 @@ class Index:
     """Whether an image has any number of labels; its ``label`` is one text then, see `models.label_sets.join`."""
     ranges: Ranges = field(default_factory=dict)
     """What is black and white where samples have more than 8 bits."""
+    understood: str = ""
+    """How the source was understood, for people."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -126,6 +128,7 @@ class Index:
         metadata = {
             "classes": json.dumps(self.classes),
             "multiple": json.dumps(self.multiple),
+            "understood": self.understood,
             "digest": self.digest,
             "ranges": json.dumps(self.ranges),
             "rejected": json.dumps(self.rejected.to_pylist()),
@@ -147,9 +150,10 @@ class Index:
             classes = tuple(json.loads(metadata["classes"]))
             digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
             ranges = {kind: (low, high) for kind, (low, high) in json.loads(metadata.get("ranges", "{}")).items()}
+            understood = metadata.get("understood", "")
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
-        return cls(rows, rejected, classes, digest, multiple, ranges)
+        return cls(rows, rejected, classes, digest, multiple, ranges, understood)
 
 
 def build_index(
@@ -244,6 +248,7 @@ def build_index(
         digest=digest.hexdigest(),
         multiple=listing.multiple,
         ranges=ranges,
+        understood=listing.told,
     )
 
 

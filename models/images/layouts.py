@@ -256,6 +256,9 @@ def _with_class_folders(folder: Path, rows: Sequence[_Row]) -> list[_Row]:
             raise _refusal(folder, f"has {len(inside):,} images for {part} but no folders of classes for them")
         is_unknown = known and len(names) == 1 and not {*map(spelling_key, names)} & {*map(spelling_key, known)}
         kept += [] if is_unknown else labelled  # such as test/unknown/1.jpg
+    words = {row.folders[0]: split_word_in(row.folders[0]) for row in kept}
+    if all((word := words[row.folders[0]]) and word.part == row.part and word.rest for row in kept):
+        return [row._replace(folders=(_word_in(row.folders[0]).rest, *row.folders[1:])) for row in kept]
     return kept
 
 

@@ -42,6 +42,11 @@ class Listing:
     is_table: bool = False
 
     @property
+    def told(self) -> str:
+        """All that is known about how the source was understood, in one line."""
+        return "; ".join(filter(None, (self.understood, self.note, self.how)))
+
+    @property
     def understood(self) -> str:
         """One line: ``3 classes, split by the folders train, valid: bird, cat, dog``."""
         labels = sorted(

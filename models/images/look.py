@@ -47,6 +47,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
         label, group) keeps them together.
     """
     found = Findings(notices=notes_of(data.index))
+    found.lines.append(data.index.understood)
     _count(data, found)
     _measure_sizes(data, found)
     rejected = data.index.rejected.to_pylist()

@@ -43,7 +43,7 @@ from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 """Raise it when the same files would give another index; it is part of the key."""
 _LABELS = {True: "any number of labels", False: "one label"}
 _TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}
@@ -128,7 +128,9 @@ class Images(Modality):
         settings = data.model_dump(
             include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels", "pixel_range"}
         )
-        derived = Derived("indexes", key_of(listing.name, listing.multiple, files, settings, INDEX_VERSION))
+        derived = Derived(
+            "indexes", key_of(listing.name, listing.multiple, listing.told, files, settings, INDEX_VERSION)
+        )
         return workspace.derive("index images", {"index": derived}, build)["index"]
 
     def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
@@ -189,6 +191,7 @@ class Images(Modality):
     ) -> dict[str, Any]:
         """List images without labels; sizes and times identify them, for hashes every image would be read twice."""
         listed = list_unlabelled(params, workspace.datasets, without)
+        workspace.notice(f"{params.source}: {listed.understood}")
         content = key_of(listed.names, [_stamp(file) for file in listed.files])
         listing = {"names": listed.names, "files": listed.files}
         files = {"listing": Derived("listings", content, ".json")}

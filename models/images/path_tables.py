@@ -20,7 +20,7 @@ from unfreeze.models.images.folder_files import files_below, may_be_image
 from unfreeze.models.paths import given_path
 from unfreeze.models.split_words import Part
 
-TABLES = (".csv", ".jsonl", ".feather", ".arrow", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What annotation tools put before the name of a file that is uploaded to them."""
@@ -40,6 +40,7 @@ class PathTable:
     def __init__(self, path: Path, parts: Mapping[Path, Part] | None = None) -> None:
         self.path = path
         self._parts: Mapping[Path, Part | None] = parts or {path: None}
+        self.paths = list(self._parts)
 
     @cached_property
     def names(self) -> list[str]:
@@ -137,7 +138,7 @@ def shortened(items: Iterable[str], most: int = 10) -> str:
 
 
 def _read_cells(table: Path) -> tuple[dict[str, list[str]], int]:
-    read = {".csv": _csv_cells, ".jsonl": _json_cells}.get(table.suffix.lower(), _arrow_cells)
+    read = {".csv": _csv_cells, ".tsv": _csv_cells, ".jsonl": _json_cells}.get(table.suffix.lower(), _arrow_cells)
     try:
         cells = {name: [cell.strip() for cell in column] for name, column in read(table).items()}
     except UserError:

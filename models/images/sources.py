@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from unfreeze.models.images.folder_files import files_below, may_be_image
 from unfreeze.models.images.layouts import LAYOUTS, drawn_validation, read_layout
 from unfreeze.models.images.listing import ListedFile, Listing
 from unfreeze.models.images.path_tables import TABLES, PathTable, shortened
-from unfreeze.models.images.table_columns import find_paths, find_split_column
+from unfreeze.models.images.table_columns import find_paths, find_split_column, split_in_paths
 from unfreeze.models.images.table_labels import table_labels
 from unfreeze.models.label_sets import join, split
 from unfreeze.models.label_spelling import spelled_differently
@@ -20,7 +20,7 @@ from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs import DataSpec
 from unfreeze.models.specs.predict import Predict
-from unfreeze.models.split_words import PARTS, part_of, split_word_in
+from unfreeze.models.split_words import PARTS, Part, part_of, split_word_in
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Unlabelled:
     """What each is called in the predictions: the path as a table has it, else the whole path."""
     files: list[str]
     """Absolute paths, or empty where a table has none."""
+    understood: str
+    """One line: ``24 files in 2 folders``."""
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
@@ -96,15 +98,19 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
     without
         Files and folders to leave out, such as the predictions themselves.
     """
-    source, column = params.source, params.path_column
+    source, skipped = params.source, set[str]()
     path = _absolute(source)
     if source == "digits":
         path = write_digits(downloads.absolute() / "digits")
     if path.is_dir():
-        files = sorted(files_below(path, {os.path.abspath(each) for each in without}))
+        files = sorted(files_below(path, {os.path.abspath(each) for each in without}, skipped))
         if not files:
             raise UserError(f"source: there is no file in {path}; give a folder of images")
-        return Unlabelled([_printable(file) for file in files], files)
+        folders = len({os.path.dirname(file) for file in files})
+        said = f"{len(files):,} files in {folders:,} {'folder' if folders == 1 else 'folders'}"
+        if skipped:
+            said += f"; system files and thumbnails are skipped: {shortened(sorted(skipped))}"
+        return Unlabelled([_printable(file) for file in files], files, said)
     if not path.is_file():
         kind = irregular_kind(path)
         what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
@@ -113,13 +119,12 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
             f"a file of paths ({', '.join(TABLES)}); or `digits`."
         )
     if path.suffix.lower() not in TABLES:
-        return Unlabelled([_printable(str(path))], [str(path)])
-    table = PathTable(path)
-    names = table.columns([column], "path_column")[column]
+        return Unlabelled([_printable(str(path))], [str(path)], "1 file")
+    _, names, found, how = find_paths(PathTable(path), params)
     if not names:
         raise UserError(f"source: {path} has no rows")
-    found = table.files(names, params.image_folder, params.suffix)
-    return Unlabelled(names, [str(file) if name else "" for name, file in zip(names, found, strict=True)])
+    said = f"{len(names):,} rows{how and f'; {how}'}"
+    return Unlabelled(names, [str(file) if name else "" for name, file in zip(names, found, strict=True)], said)
 
 
 def _absolute(source: str) -> Path:
@@ -168,8 +173,8 @@ def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
     skipped: set[str] = set()
     files = sorted(files_below(folder, skipped=skipped))
     tables = [Path(file) for file in files if file.lower().endswith(TABLES)]
-    names = shortened(str(table.relative_to(folder)) for table in tables)
     table, split_by = _table_inside(folder, files, tables, data)
+    names = shortened(str(each.relative_to(folder)) for each in (table.paths if table else tables))
     if table is not None:
         listing = _list_table(table, name, data, split_by)
         return replace(listing, note="; ".join(filter(None, (listing.note, f"labels are read from {names}"))))
@@ -190,17 +195,18 @@ def _table_inside(
     UserError
         If there are several and no folders of classes.
     """
+    tables = [table for table in tables if "submission" not in table.stem.casefold()]  # Kaggle's examples of answers
     named = [table for table in tables if table.stem.casefold() in _METADATA]
-    parts = {table: part for table in named if (part := part_of(table.parent.name)) is not None}
-    if len(parts) == len(named) == len(set(parts.values())) and {"train"} < set(parts.values()):
-        ordered = sorted(parts, key=lambda table: PARTS.index(parts[table]))
-        split_by = f"split by the folders {shortened(table.parent.name for table in ordered)}"
-        return PathTable(folder, {table: parts[table] for table in ordered}), split_by
+    if parts := _parts_by_name({table: table.parent.name for table in named}):
+        return PathTable(folder, parts), f"split by the folders {shortened(table.parent.name for table in parts)}"
     places = {os.path.dirname(file) for file in files if may_be_image(file)}
     below = (Path(place).relative_to(folder).parts for place in places)
     classes = {tuple(name for name in names if split_word_in(name) is None) for names in below}
     if len(named) == 1 and (len(classes) < 2 or data.label_column in PathTable(named[0]).names):
         return PathTable(named[0]), ""
+    parts = _parts_by_name({table: table.stem for table in tables}) if len(classes) < 2 else {}
+    if parts and len({tuple(sorted(PathTable(table).names)) for table in parts}) == 1:
+        return PathTable(folder, parts), f"split by the tables {shortened(table.name for table in parts)}"
     if len(classes) < 2 and len(tables) > 1:
         found = shortened(str(table.relative_to(folder)) for table in tables)
         raise UserError(
@@ -209,12 +215,21 @@ def _table_inside(
     return (PathTable(tables[0]) if len(classes) < 2 and tables else None), ""
 
 
+def _parts_by_name(names: Mapping[Path, str]) -> dict[Path, Part]:
+    """The part of the split of each table, in their order, if the names say it of all and train is not alone."""
+    words = {table: word.part for table, name in names.items() if (word := split_word_in(name)) is not None}
+    if len(words) == len(names) == len(set(words.values())) and {"train"} < set(words.values()):
+        return {table: part for part in PARTS for table, each in words.items() if each == part}
+    return {}
+
+
 # --- tables
 
 
 def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "") -> Listing:
-    path_column, paths, found = find_paths(table, data)
-    data = data.model_copy(update={"path_column": path_column, "split_column": find_split_column(table, data)})
+    column, names, paths, found = find_paths(table, data)
+    table.reject_rows((row for row, cell in enumerate(names) if not cell), f"empty {column!r}")
+    data = data.model_copy(update={"path_column": column, "split_column": find_split_column(table, data)})
     labels, multiple, how, unused = table_labels(table, data)
     splits, drawn = table.splits, ""
     if data.split_column:
@@ -224,6 +239,10 @@ def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "")
         wrong = (row for row, part in enumerate(splits) if part is None)
         table.reject_rows(wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
         split_by = f"split by the column {data.split_column}"
+    elif not any(splits):
+        in_paths, folders = split_in_paths(table, paths)
+        if in_paths:
+            splits, split_by = list(in_paths), f"split by the folders {shortened(folders)}"
     missing = {"train", "valid"} - set(splits) if split_by and paths else set()
     if missing == {"valid"} and "test" in splits:
         splits = [None if part == "train" else part for part in splits]

@@ -1,20 +1,42 @@
 """Which columns of a table hold the images' paths and the split, where no setting says so."""
 
 import os
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.path_tables import PathTable, shortened
 from unfreeze.models.specs import DataSpec
-from unfreeze.models.split_words import part_of
+from unfreeze.models.specs.predict import Predict
+from unfreeze.models.split_words import PARTS, Part, part_of
 
 _LOOKED_AT = 100
 """Paths of a column that are looked for, until one is there."""
 
 
-def find_paths(table: PathTable, data: DataSpec) -> tuple[str, list[Path], str]:
-    """The column of paths, the file of every row, and what a person should know about both.
+class Paths(NamedTuple):
+    """The images of a table.
+
+    Attributes
+    ----------
+    column, names
+        The column of paths and its cells.
+    files
+        The file of every row, whether it is there or not.
+    how
+        How they were found, for people; empty where that cannot surprise.
+    """
+
+    column: str
+    names: list[str]
+    files: list[Path]
+    how: str
+
+
+def find_paths(table: PathTable, settings: DataSpec | Predict) -> Paths:
+    """Find the column of paths, and the file of every row.
 
     Without the column of the setting it is the one whose cells lead to files. Where no path leads to a file, the files
     are looked for below the table, see `PathTable.moved_files`.
@@ -22,34 +44,50 @@ def find_paths(table: PathTable, data: DataSpec) -> tuple[str, list[Path], str]:
     Raises
     ------
     UserError
-        If there is no such column, or more than one, or a row without a path.
+        If there is no such column, or more than one.
     """
-    is_named = data.path_column in table.names or data.path_column != DataSpec().path_column
-    columns = [data.path_column] if is_named else table.names
-    cells = table.columns(columns, "data.path_column")
-    found = {name: files for name in columns if (files := _files_of(table, cells[name], data)) is not None}
+    setting = "data.path_column" if isinstance(settings, DataSpec) else "path_column"
+    is_named = settings.path_column in table.names or settings.path_column != DataSpec().path_column
+    columns = [settings.path_column] if is_named else table.names
+    cells = table.columns(columns, setting)
+    found = {name: files for name in columns if (files := _files_of(table, cells[name], settings)) is not None}
     if len(found) > 1:
         raise UserError(
-            f"{table.path} has several columns of image paths: {shortened(map(repr, found))}; set data.path_column"
+            f"{table.path} has several columns of image paths: {shortened(map(repr, found))}; set {setting}"
         )
-    column = next(iter(found), data.path_column)
-    paths = table.columns([column], "data.path_column")[column]
-    table.reject_rows((row for row, path in enumerate(paths) if not path), f"empty {column!r}")
-    literal = table.files(paths, data.image_folder, data.suffix)
+    column = next(iter(found), settings.path_column)
+    names = table.columns([column], setting)[column]
+    literal = table.files(names, settings.image_folder, settings.suffix)
     files = found.get(column, literal)
-    said = "" if is_named else f"paths are in the column {column!r}"
+    how = "" if is_named else f"paths are in the column {column!r}"
     if files != literal:
-        said += f"{', and' if said else 'paths'} such as {paths[0]!r} are read as {files[0]}"
-    return column, files, said
+        how += f"{', and' if how else 'paths'} such as {names[0]!r} are read as {files[0]}"
+    return Paths(column, names, files, how)
 
 
-def _files_of(table: PathTable, cells: list[str], data: DataSpec) -> list[Path] | None:
+def _files_of(table: PathTable, cells: list[str], settings: DataSpec | Predict) -> list[Path] | None:
     """The files of a column's rows; None if there are none."""
-    files = table.files(cells, data.image_folder, data.suffix)
+    files = table.files(cells, settings.image_folder, settings.suffix)
     named = (os.path.isfile(file) for file, cell in zip(files, cells, strict=True) if cell)
     if any(islice(named, _LOOKED_AT)):
         return files
-    return None if data.suffix else table.moved_files(cells, data.image_folder)
+    return None if settings.suffix else table.moved_files(cells, settings.image_folder)
+
+
+def split_in_paths(table: PathTable, files: Sequence[Path]) -> tuple[list[Part], list[str]]:
+    """The part of the split of every row by a folder in its path, and the names of those folders; empty without any."""
+    place = table.path if table.path.is_dir() else table.path.parent
+    names: list[str] = []
+    for file in files:
+        below = file.relative_to(place).parts[:-1] if file.is_relative_to(place) else ()
+        words = {name for name in below if part_of(name)}
+        if len(words) != 1:
+            return [], []
+        names += words
+    parts = [part for name in names if (part := part_of(name)) is not None]
+    if not {"train"} < set(parts):
+        return [], []
+    return parts, sorted(set(names), key=lambda name: PARTS.index(part_of(name) or "train"))
 
 
 def find_split_column(table: PathTable, data: DataSpec) -> str | None:

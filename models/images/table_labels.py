@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.path_tables import PathTable, shortened
-from unfreeze.models.label_sets import SEPARATOR, join, understand
+from unfreeze.models.label_sets import SEPARATOR, join, list_in, understand
 from unfreeze.models.specs import DataSpec
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 FEWEST_COLUMNS = 2
 """A single column of 0 and 1 is a column of classes."""
 _LABEL_NAMES = {"label", "labels", "class", "classes", "class_name", "category", "choice", "choices", "target", "tags"}
+_LABEL_WORDS = {"label", "class", "category", "tag"}
 """Columns that hold labels where `data.label_column` is not there."""
 
 
@@ -62,6 +63,10 @@ def table_labels(table: PathTable, data: DataSpec) -> TableLabels:
     if further and data.labels == "multiple":
         return _from_columns(table, [column, *further], data)._replace(unused=_unused(set(others) - {column, *further}))
     unused = _unused(set(others) - {column})
+    lists = {text: list_in(text) or [] for text in set(texts)}
+    if data.labels != "multiple" and all(len(each) == 1 for each in lists.values()):
+        how = "one label per image: every list holds one; `--data.labels multiple` lets an image have several"
+        return TableLabels([lists[text][0] for text in texts], False, how, unused)
     understood = understand(texts, data.labels, data.label_separator, "data.labels")
     if understood.labels is not None:
         return TableLabels([join(each) for each in understood.labels], True, understood.how, unused)
@@ -100,14 +105,15 @@ def _further_columns(table: PathTable, column: str, texts: Sequence[str], others
         values = set(cells) - {""}
         says_more = len(set(zip(texts, cells, strict=True))) > len(set(texts))
         is_numbers = all(re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell) for cell in values - labels)
-        is_called_so = bool(words & _words(name)) and not (is_numbers and values - labels)
+        is_called_so = bool((words | _LABEL_WORDS) & _words(name)) and not (is_numbers and values - labels)
         if says_more and (is_called_so or 2 * len(values & labels) >= len(values)):
             further.append(name)
     return further
 
 
 def _words(name: str) -> set[str]:
-    return {word.removesuffix("s") for word in re.findall(r"[^\W\d_]+", name.casefold())}
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return {word if word.endswith("ss") else word.removesuffix("s") for word in words}
 
 
 def _unused(columns: set[str]) -> str:

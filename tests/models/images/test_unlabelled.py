@@ -22,6 +22,7 @@ def test_a_folder_gives_all_files_that_are_not_hidden_sorted(photos: Path, tmp_p
     listed = list_unlabelled(Predict(source=str(photos)), tmp_path)
     assert listed.files == [str(photos / name) for name in ("a.jpg", "b.jpg", "in/deeper/c.png", "notes.txt")]
     assert listed.names == listed.files
+    assert listed.understood == "4 files in 2 folders"
 
 
 def test_the_predictions_themselves_are_no_images(photos: Path, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_file_name_that_is_no_text_is_listed_and_shown_with_its_bytes(tmp_path
 
 def test_what_is_no_source_is_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "list.csv").write_text("file\na.jpg\n")
+    (tmp_path / "list.csv").write_text("file\ngone.jpg\n")
     (tmp_path / "none.csv").write_text("path\n")
     (tmp_path / "bad.parquet").write_text("no table")
     for source, words in {
