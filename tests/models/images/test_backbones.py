@@ -82,22 +82,27 @@ def assert_blocks_cover_the_body(body: Body) -> None:
         ("mobilenet_v3_small", 64, 576, 4, 13),
         ("alexnet", 64, 256, 2, 5),
         ("squeezenet1_1", 64, 512, 5, 9),
-        ("densenet121", 64, 1024, 4, 8),
-        ("efficientnet_b0", 64, 1280, 4, 9),
-        ("convnext_tiny", 64, 768, 4, 8),
         ("regnet_y_400mf", 64, 440, 3, 5),
         ("shufflenet_v2_x0_5", 64, 1024, 2, 5),
         ("mnasnet0_5", 64, 1280, 5, 10),
-        ("googlenet", 64, 1024, 5, 12),
-        ("inception_v3", 96, 2048, 8, 16),
-        ("swin_t", 64, 768, 4, 8),
-        ("vit_b_32", 64, 768, 6, 13),
         ("timm/resnet18", 64, 512, 3, 5),
         ("timm/tf_efficientnet_lite0", 64, 1280, 4, 8),
         ("timm/convnext_atto", 64, 320, 3, 5),
         ("timm/vit_tiny_patch16_224", 64, 192, 6, 13),
         ("timm/mambaout_femto", 64, 288, 3, 5),  # NHWC
-        ("timm/poolformer_s12", 64, 512, 3, 5),  # without groups of its own
+        *(
+            pytest.param(*large, marks=pytest.mark.slow)
+            for large in (
+                ("densenet121", 64, 1024, 4, 8),
+                ("efficientnet_b0", 64, 1280, 4, 9),
+                ("convnext_tiny", 64, 768, 4, 8),
+                ("googlenet", 64, 1024, 5, 12),
+                ("inception_v3", 96, 2048, 8, 16),
+                ("swin_t", 64, 768, 4, 8),
+                ("vit_b_32", 64, 768, 6, 13),
+                ("timm/poolformer_s12", 64, 512, 3, 5),  # without groups of its own
+            )
+        ),
     ],
 )
 def test_a_backbone_is_cut_before_its_classifier(backbone, size, channels, early, blocks):
