@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from unfreeze import Tables
+from unfreeze.models.drift import SHIFTS
 from unfreeze.models.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -127,6 +128,17 @@ def test_known_and_missing_categories_are_not_called_unseen(trained: tuple[Table
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.predict(frame)
+
+
+def test_a_split_of_its_own_is_compared_without_the_column_that_makes_it(tmp_path: Path) -> None:
+    frame = prices(300).assign(part=["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
+    frame.loc[frame["part"] == "test", "area"] += 100
+    data, _ = table_of(tmp_path, frame, split="column", split_column="part").train()._trained
+    shifts = {key: rows for key, _, rows in data.describe().tables if key in SHIFTS.values()}
+    verdicts = {key: {row["column"]: row["verdict"] for row in rows} for key, rows in shifts.items()}
+    assert set(verdicts["shift"]) == {"area", "town", "price"}
+    assert verdicts["test-shift"]["area"] == "large"
+    assert "large" not in verdicts["shift"].values()
 
 
 def test_what_a_model_needs_is_only_what_it_uses(trained: tuple[Tables, Path]) -> None:
