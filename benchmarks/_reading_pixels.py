@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
+from pillow_heif import register_heif_opener
 
 from benchmarks._reading import Case, Outcome
 from unfreeze.models.images.content import hash_files
@@ -23,6 +24,7 @@ from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.specs import DataSpec
 
+register_heif_opener()
 _SIDE, _IMAGES = 40, 6
 Encode = Callable[[np.ndarray], bytes]
 """Pixels in units of the whole range, (H, W) or (H, W, C) from 0 to 1 -> a file."""
@@ -198,14 +200,16 @@ def _turned(folder: Path, form: str, orientation: int) -> Outcome:
     exif[0x0112] = orientation
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     stored = upright.transpose(Image.Transpose(undo[orientation]))
-    stored.save(folder / "a", form, exif=exif, **({"quality": 95} if form in ("JPEG", "WEBP", "HEIF") else {}))
+    stored.save(
+        folder / "a", form, exif=exif.tobytes(), **({"quality": 95} if form in ("JPEG", "WEBP", "AVIF", "HEIF") else {})
+    )
     found = np.asarray(read_image(folder / "a", 100)).astype(int)
     wanted = np.asarray(ImageOps.exif_transpose(upright)).astype(int)
     return "right" if found.shape == wanted.shape and np.abs(found - wanted).mean() < 12 else "wrong"
 
 
 def _orientation_cases() -> Iterator[Case]:
-    for form, orientation in product(("JPEG", "PNG", "TIFF", "WEBP"), range(2, 9)):
+    for form, orientation in product(("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"), range(2, 9)):
         name = f"{form} with orientation {orientation}"
         yield Case("orientation", name, partial(_turned, form=form, orientation=orientation))
 
@@ -238,16 +242,31 @@ def _file_cases() -> Iterator[Case]:
         "12 bits among 8": (png(_integers(12, np.eye(64))), "1 images have more than 8 bits a sample: integer values"),
         "a TIFF of pages": (_saved(waves[0], "TIFF", **stack), "only the first is used"),
         "an animation": (_saved(waves[0], "GIF", **stack), "only the first is used"),
-        "an empty file": (b"", "1 of 7 files cannot be used: 1 zero bytes"),
-        "a text": (b"nothing to see", "1 of 7 files cannot be used: 1 not an image"),
-        "half a photo": (_saved(waves[0], "PNG")[:300], "1 of 7 files cannot be used: 1 truncated or damaged"),
-        "DICOM": (bytes(128) + b"DICM" + bytes(50), "1 DICOM: export it"),
-        "JPEG XL": (b"\xff\x0a" + bytes(50), "1 JPEG XL: export it"),
-        "JPEG XL in a container": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "1 JPEG XL: export it"),
-        "Photoshop": (b"8BPS" + bytes(50), "1 a Photoshop document: export it"),
-        "a PDF": (b"%PDF-1.7" + bytes(50), "1 a PDF: export it"),
-        "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "1 SVG: export it"),
-        "an array": (b"\x93NUMPY" + bytes(50), "1 a NumPy array: export it"),
+        "an empty file": (b"", "zero bytes (1)"),
+        "a text": (b"nothing to see", "not an image (1)"),
+        "half a photo": (_saved(waves[0], "PNG")[:300], "truncated or damaged (1)"),
+        "DICOM": (
+            bytes(128) + b"DICM" + bytes(50),
+            "1 of 7 files cannot be used: DICOM, which is not read; export it as",
+        ),
+        "JPEG XL": (b"\xff\x0a" + bytes(50), "JPEG XL, which is not read; export it"),
+        "JPEG XL in a container": (
+            b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50),
+            "1 of 7 files cannot be used: JPEG XL, which is not read; export it as",
+        ),
+        "Photoshop": (
+            b"8BPS" + bytes(50),
+            "1 of 7 files cannot be used: a Photoshop document, which is not read; export it as",
+        ),
+        "a PDF": (b"%PDF-1.7" + bytes(50), "a PDF, which is not read; export it"),
+        "an SVG": (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "1 of 7 files cannot be used: SVG, which is not read; export it as",
+        ),
+        "an array": (
+            b"\x93NUMPY" + bytes(50),
+            "1 of 7 files cannot be used: a NumPy array, which is not read; export it as",
+        ),
     }
     for name, (content, words) in files.items():
         yield Case("files that are named", name, partial(_said, content=content, words=words), ("said",))

@@ -181,9 +181,10 @@ def predictions(result: dict[str, Any]) -> None:
         _table(tuple(result["table"][0]), [row.values() for row in result["table"]])
     _lines(*(f"warning: {unseen_note(name, count, result['rows'])}" for name, count in result["unseen"].items()))
     speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
+    why = f": {result['why']}" if result["why"] else ""
     _lines(
         f"{result['out']}: {result['rows']:,} rows by {result['model']} version {result['version']}, "
-        f"{result['unreadable']:,} unreadable; {result['seconds']:.1f} s{speed}"
+        f"{result['unreadable']:,} unreadable{why}; {result['seconds']:.1f} s{speed}"
     )
 
 

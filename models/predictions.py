@@ -14,6 +14,7 @@ import pyarrow.parquet
 from pyarrow.fs import LocalFileSystem
 
 from unfreeze.models.label_sets import split
+from unfreeze.models.reasons import kind_of_reason
 from unfreeze.models.targets import Target
 
 ROWS_AT_ONCE = 131_072
@@ -147,8 +148,10 @@ class Tally:
 
     Attributes
     ----------
-    rows, unreadable : int
-        Number of rows, and of those among them that have an error.
+    rows : int
+        Number of rows.
+    reasons : Counter
+        Kind of error -> rows.
     classes, labels : Counter
         Class -> rows that it is the most probable one of; label -> rows that have it.
     unseen : Counter
@@ -156,7 +159,8 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.rows = self.unreadable = 0
+        self.rows = 0
+        self.reasons: Counter[str] = Counter()
         self.classes: Counter[Any] = Counter()
         self.labels: Counter[str] = Counter()
         self.unseen: Counter[str] = Counter()
@@ -166,7 +170,7 @@ class Tally:
         """Count batches and pass them on."""
         for batch in batches:
             self.rows += batch.num_rows
-            self.unreadable += batch.num_rows - batch.column("error").null_count
+            self.reasons.update(map(kind_of_reason, batch.column("error").drop_null().to_pylist()))
             if "class" in batch.schema.names:
                 found = batch.column("class").drop_null().value_counts()
                 self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})
@@ -180,6 +184,11 @@ class Tally:
                         total, ends = pc.sum(values).as_py(), pc.min_max(values).as_py()
                         self._values.setdefault(name, []).append((total, ends["min"], ends["max"]))
             yield batch
+
+    @property
+    def unreadable(self) -> int:
+        """Rows that have an error."""
+        return self.reasons.total()
 
     def table(self) -> list[dict[str, Any]]:
         """Rows of a table: class or label, rows and share; or target, mean, smallest and largest."""

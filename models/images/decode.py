@@ -215,7 +215,7 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
                 return make(file, getattr(file, "name", ""))
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format, or damaged
                 if str(error) in ("unknown pixel mode", "unknown data organization"):
-                    unsupported = "samples of this TIFF are of a type that is not supported: save it with 8 or 16 bits"
+                    unsupported = "a TIFF with samples of a type that is not read; save it with 8 or 16 bits"
     if unsupported or (unsupported := foreign_format(start)):
         raise UnreadableImage(unsupported)
     raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
@@ -248,9 +248,9 @@ def _check_header(image: Image.Image, max_megapixels: float) -> None:
         raise UnreadableImage(f"colour mode {image.mode} is not supported")
     if isinstance(image, TiffImageFile):
         if image.tag_v2.get(_SUBFILE, 0) & 1:
-            raise UnreadableImage("only a preview of a raw photo can be read: export it as JPEG, PNG or TIFF")
+            raise UnreadableImage("a raw photo, of which only a preview can be read; export it as JPEG, PNG or TIFF")
         if image.tag_v2.get(_PLANES) == 2 and max(image.tag_v2.get(_BITS, (1,))) > 8 and image.mode != "I;16":
-            raise UnreadableImage("a TIFF with a plane per colour of 16 bits: save it with interleaved colours")
+            raise UnreadableImage("a TIFF with a plane of 16 bits per colour; save it with interleaved colours")
 
 
 def _pixels(image: Image.Image) -> int:
@@ -299,8 +299,8 @@ def _range(deep: DeepPixels, image: Image.Image, ranges: Ranges) -> tuple[float,
     ends = range_for(samples, ranges)
     if ends is None:
         raise UnreadableImage(
-            f"{samples.kind} values of more than 8 bits, {samples.low:g} to {samples.high:g}: which of them are black "
-            "and white is unknown, because the model was trained without such images; convert them to 8 bits"
+            f"{samples.kind} values of more than 8 bits, unlike those of the training: which of {samples.low:g} to "
+            f"{samples.high:g} are black and white is unknown; convert the image to 8 bits"
         )
     return ends
 

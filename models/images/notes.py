@@ -1,12 +1,13 @@
 """What a person should know about the files of a data set before trusting what is trained on them."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
 from unfreeze.models.images.index import COPY, Index
 from unfreeze.models.images.path_tables import shortened
+from unfreeze.models.reasons import count_reasons, kind_of_reason
 
 NEARLY_ONE_COLOUR = 4.0
 """An image whose standard deviation is below this, in levels of 256, shows next to nothing."""
@@ -26,20 +27,12 @@ def plain_rows(index: Index) -> np.ndarray:
 
 
 def _unusable(index: Index) -> str:
-    reasons = Counter(_kind(reason) for reason in index.rejected["reason"].to_pylist())
+    reasons = index.rejected["reason"].to_pylist()
     if not reasons:
         return ""
-    total = len(index) + reasons.total()
-    kinds = shortened((f"{count:,} {kind}" for kind, count in reasons.most_common()), most=5)
-    return f"{reasons.total():,} of {total:,} files cannot be used: {kinds}"
-
-
-def _kind(reason: str) -> str:
-    """The reason without what differs from file to file; what to do about a format is part of it."""
-    kind, _, detail = reason.partition(": ")
-    if "pip install" in detail or "export" in detail or "save it" in detail:
-        return reason
-    return "copies of images in another split" if kind.startswith(COPY) else kind
+    copies = "a copy of an image in another split"
+    kinds = [copies if reason.startswith(COPY) else kind_of_reason(reason) for reason in reasons]
+    return f"{len(kinds):,} of {len(index) + len(kinds):,} files cannot be used: {count_reasons(kinds)}"
 
 
 def _ranges(index: Index) -> list[str]:

@@ -17,6 +17,7 @@ from unfreeze.models.modality import modality
 from unfreeze.models.model_folder import WITH_TTA, read_description
 from unfreeze.models.part_files import PartFiles
 from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, unseen_note, write_predictions
+from unfreeze.models.reasons import count_reasons
 from unfreeze.models.sealed_files import flush_to_disk
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.workspace import Derived, key_of
@@ -180,9 +181,9 @@ def publish_predictions(
     Returns
     -------
     dict
-        ``out``, ``rows``, ``unreadable``, ``unseen`` (column -> rows with a category that no training row has),
-        ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second`` and ``table`` (rows and share of
-        every class, or the range of every target).
+        ``out``, ``rows``, ``unreadable`` and ``why`` (counts by reason), ``unseen`` (column -> rows with a category
+        that no training row has), ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second`` and
+        ``table`` (rows and share of every class, or the range of every target).
     """
     prediction = Prediction(params, model, source)
     if prediction.is_there():
@@ -196,7 +197,9 @@ def publish_predictions(
     rate = round(predicted["rows"] / predicted["seconds"], 1) if predicted["rows"] else None
     speed = f", {rate:,.0f} a second" if rate else ""
     by = f"{model['name']} version {prediction.version}"
-    log_info(f"{tally.rows:,} rows by {by}, {tally.unreadable:,} unreadable{speed}: {prediction.out}")
+    why = count_reasons(tally.reasons.elements())
+    unreadable = f"{tally.unreadable:,} unreadable" + (f": {why}" if why else "")
+    log_info(f"{tally.rows:,} rows by {by}, {unreadable}{speed}; {prediction.out}")
     for column, count in tally.unseen.items():
         log_info(f"warning: {unseen_note(column, count, tally.rows)}")
     show_table(tally.table(), "predictions", f"{by} on {params.source}")
@@ -204,6 +207,7 @@ def publish_predictions(
         "out": str(prediction.out),
         "rows": tally.rows,
         "unreadable": tally.unreadable,
+        "why": why,
         "unseen": dict(tally.unseen),
         "model": model["name"],
         "version": prediction.version,

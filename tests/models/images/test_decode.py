@@ -424,3 +424,21 @@ def test_a_gray_image_whose_values_span_more_than_a_float_holds_is_scaled(tmp_pa
     Image.fromarray(values.repeat(4, 0).repeat(4, 1)).save(tmp_path / "wide.tif")
     found = read_alone(tmp_path / "wide.tif")[..., 0]
     assert found[::4, ::4].tolist() == [[0, 128], [170, 255]]
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_a_photo_in_heic_says_which_package_it_needs(tmp_path, monkeypatch, brand):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    assert reason(tmp_path / "a.heic") == "HEIC, which needs the package pillow-heif; pip install 'unfreeze[heic]'"
+
+
+def test_an_image_whose_range_the_training_does_not_say_is_read_only_if_its_values_do(tmp_path):
+    ramp = np.tile(np.arange(64, dtype=np.uint16), (8, 1))
+    for factor in (60, 600, 1000):
+        Image.fromarray(ramp * factor).save(tmp_path / f"{factor}.png")
+    assert np.asarray(read_image(tmp_path / "1000.png", 100)).max() == 245
+    assert np.asarray(read_image(tmp_path / "600.png", 100)).max() == 147
+    with pytest.raises(UnreadableImage, match="which of 0 to 3780 are black and white is unknown"):
+        read_image(tmp_path / "60.png", 100)
+    assert np.asarray(read_image(tmp_path / "60.png", 100, ranges={"integer": (0, 3780)})).max() == 255
