@@ -101,7 +101,8 @@ def verdict(training: Training) -> list[str]:
     for section in dict.fromkeys(each.section for each in shown):
         of_section = [each for each in shown if each.section == section][:2]
         values = " and ".join(f"{named(each.name)} {each.shown}" for each in of_section)
-        lines.append(f"{values} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
+        of_model = f" of {training.kept}" if training.kept else ""
+        lines.append(f"{values}{of_model} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
     if training.kept:
         lines.append(f"The model that is kept, by the validation losses of those compared: {training.kept}.")
     lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
@@ -238,7 +239,7 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
     off = f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average"
     temperature = training.metrics.get(f"{section}/temperature")
     if temperature is None:
-        return [Suspicion(f"{off}; too few rows are wrong to estimate a temperature that would mend it.")]
+        return [Suspicion(f"{off}; these rows tell no temperature that would mend it.")]
     way = "too sure of themselves" if temperature > 1 else "not sure enough"
     return [Suspicion(f"{off} and {way}; dividing logits by a temperature of {temperature:.2f} would mend it.")]
 

@@ -104,13 +104,11 @@ def evaluate(
         )
     if section != "baseline":
         found.add(target.report(kept[rows], actual[rows], section, candidate.title))
-        if modes:
+        if candidate.with_tta:
             found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows], blocks)
         if data.params.tracking.top_losses:
-            title, mistaken = (
-                f"Highest losses: {candidate.title}, {len(actual):,} {section} rows",
-                target.mistaken(kept, actual),
-            )
+            title = f"Highest losses: {candidate.title}, {len(actual):,} {section} rows"
+            mistaken = target.mistaken(kept, actual)
             found.later |= {
                 "highest losses": lambda more: show_top_losses(data, position, split, predictions, title, more),
                 "mistakes": lambda more: show_mistakes(data, learner, candidate, split, predictions, mistaken, more),

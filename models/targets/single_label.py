@@ -153,7 +153,7 @@ class SingleLabel(Target):
         mending = temperature(predictions, actual)
         if mending is None:
             wrong = int((predictions.argmax(1) != actual).sum())
-            found.lines.append(f"no temperature can be estimated from {of_rows}, of which {wrong:,} are wrong")
+            found.lines.append(f"{of_rows}, {wrong:,} of them wrong, tell no temperature to divide the logits by")
         else:
             found.metrics[f"{section}/temperature"] = mending
         precision, recall, f1, support = precision_recall_fscore_support(

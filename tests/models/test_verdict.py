@@ -34,7 +34,7 @@ def test_a_gain_is_claimed_only_as_far_as_its_interval_allows():
 
 def test_the_verdict_names_metric_interval_rows_the_kept_model_and_every_gain():
     lines = verdict(Training(METRICS, SPLITS, gains=[gain(0.02, 0.1)], kept="mean of head and all weights"))
-    assert lines[0].startswith("accuracy 0.900 (0.850 to 0.940) on 250 validation rows")
+    assert lines[0].startswith("accuracy 0.900 (0.850 to 0.940) of mean of head and all weights on 250 validation rows")
     assert "mean of head and all weights" in lines[1]
     assert lines[2].startswith("Fine-tuning helped")
 
