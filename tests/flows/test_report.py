@@ -146,7 +146,7 @@ def test_a_table_is_reported_by_what_its_target_finds(tmp_path: Path) -> None:
     for text in (
         "Residuals of sales",
         "Permutation importance",
-        "Rows with the highest error",
+        "rows with the highest error",
         "What each column is for",
     ):
         assert text in page
