@@ -16,12 +16,13 @@ from rich.table import Table
 
 from benchmarks._reading import Case, Outcome
 from benchmarks._reading_columns import CASES as COLUMNS
+from benchmarks._reading_files import CASES as FILES
 from benchmarks._reading_layouts import CASES as LAYOUTS
 from benchmarks._reading_leaks import CASES as LEAKS
 from benchmarks._reading_pixels import CASES as PIXELS
 from unfreeze.models.errors import UserError
 
-CASES: list[Case] = [*COLUMNS, *LEAKS, *LAYOUTS, *PIXELS]
+CASES: list[Case] = [*COLUMNS, *FILES, *LEAKS, *LAYOUTS, *PIXELS]
 """All cases, kind by kind."""
 
 

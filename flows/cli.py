@@ -77,7 +77,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     table.set_defaults(run=_train_table)
 
     datepart = commands.add_parser("add-datepart", help="replace a column of dates in a file by its parts")
-    datepart.add_argument("source", metavar="FILE", help="CSV, Parquet or feather file")
+    datepart.add_argument("source", metavar="FILE", help="file of a table, as for train-table")
     datepart.add_argument("--column", required=True, help="column of dates")
     datepart.add_argument("--out", required=True, help="file to write: .feather, .parquet or .csv")
     datepart.add_argument("--time", action="store_true", help="hour, minute and second as well")

@@ -15,7 +15,8 @@ from unfreeze.models.specs.tables import TrainTables
 SOURCES: dict[type[Spec], str] = {
     TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
     "(default: digits)",
-    TrainTables: "a CSV, Parquet or feather file, or `flights` (default: flights)",
+    TrainTables: "a file of CSV or other separated text, a spreadsheet, a Parquet or feather file, a folder of Parquet "
+    "files, or `flights` (default: flights)",
     Explain: "images, folders of images or `digits`; or a table's file, with the column of its target",
     Predict: "a folder of images, an image, a file of image paths, a table's file, or `digits` (default: digits)",
 }

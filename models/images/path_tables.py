@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
-from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.folder_files import files_below, may_be_image
 from unfreeze.models.paths import given_path
 from unfreeze.models.split_words import Part
+from unfreeze.models.tables.text_layout import layout_of
 
 TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
@@ -183,10 +183,13 @@ def _by_rule(rule: _Rule, path: tuple[str, ...]) -> tuple[str, ...]:
 
 def _csv_cells(table: Path) -> dict[str, list[str]]:
     """Cells as they are written: a label 007 or NA must not turn into a number or a missing value."""
-    header = csv_header(table)
-    width = len(header.names)
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file, delimiter=header.separator) if row][1:]
+    layout = layout_of(table)
+    width = len(layout.names)
+    with open(table, encoding=layout.encoding, newline="") as file:
+        for _ in range(layout.lines):
+            file.readline()
+        reader = csv.reader(file, delimiter=layout.separator, quotechar=layout.quote, escapechar=layout.escape)
+        rows = [row for row in reader if row]
     # An empty field at the end is a separator too many, but a label behind it would be lost.
     if wide := [number for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row[width:])]:
         first = rows[wide[0] - 1]
@@ -197,7 +200,7 @@ def _csv_cells(table: Path) -> dict[str, list[str]]:
         )
     filled = [[*row[:width], *[""] * (width - len(row))] for row in rows]
     return dict(
-        zip(_distinct(header.names), map(list, zip(*filled, strict=True)) if rows else [[]] * width, strict=True)
+        zip(_distinct(layout.names), map(list, zip(*filled, strict=True)) if rows else [[]] * width, strict=True)
     )
 
 

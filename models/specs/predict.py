@@ -23,7 +23,8 @@ class Predict(Spec):
         default="digits",
         min_length=1,
         description="For a classifier: a folder of images (with all folders in it), one image, a CSV, feather or "
-        "Parquet file of image paths, or `digits`. For a table's model: a CSV, feather or Parquet file of its rows.",
+        "Parquet file of image paths, or `digits`. For a table's model: a file of its rows, "
+        "or a folder of Parquet files.",
     )
     out: str = Field(
         default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."

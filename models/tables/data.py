@@ -17,10 +17,11 @@ from unfreeze.models.tables.batches import TableBatches, read_encoded
 from unfreeze.models.tables.calendar import Calendar
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.evaluation import evaluate
+from unfreeze.models.tables.files import table_name
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
-from unfreeze.models.tables.reading import open_table, to_frame
+from unfreeze.models.tables.reading import names_in_file, open_table, to_frame
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
@@ -37,10 +38,37 @@ SAMPLED = 2000  # rows whose distributions are kept
 BLOCKS = 20  # runs of rows that belong together where the rows are in the order of time without a date
 
 
+MOST_LINES = 40
+"""Of one kind that are printed; the report has all."""
+
+
+def role_lines(roles: Sequence[Role]) -> list[str]:
+    """A line for every column or, where these are many, for the first of each role and one for the rest."""
+    if len(roles) <= MOST_LINES:
+        return list(map(str, roles))
+    lines: list[str] = []
+    for role in dict.fromkeys(each.role for each in roles):
+        same = [each for each in roles if each.role == role]
+        lines += map(str, same[:5])
+        if rest := [each.column for each in same[5:]]:
+            lines.append(f"{', '.join(rest[:3])}, ... ({len(rest):,} more columns): {role}; the report has all of them")
+    return lines
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first lines, and how many there are besides."""
+    more = len(lines) - MOST_LINES
+    return (
+        [*lines]
+        if more <= 0
+        else [*lines[:MOST_LINES], f"... and {more:,} more like these; the report has all of them"]
+    )
+
+
 def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
     """The tables to look rows up in, from feather files in the order of the spec."""
     joins = zip(map(parse_join, data.join), files, strict=True)
-    return [Joined(Path(path).stem, open_table(file).to_pandas(), on) for (path, on), file in joins]
+    return [Joined(table_name(path), open_table(file).to_pandas(), on) for (path, on), file in joins]
 
 
 class TableData(TrainingData):
@@ -112,12 +140,13 @@ class TableData(TrainingData):
             if rows:
                 found.frame(f"data/{key}.feather", pd.DataFrame(rows).astype("string"))
                 found.table(key, title, rows)
-        found.lines += [str(Role(**role)) for role in notes["roles"]]
-        found.lines += [f"rejected: {', '.join(map(str, entry.values()))}" for entry in notes["rejected"]]
+        found.lines += notes["files"]
+        found.lines += role_lines([Role(**role) for role in notes["roles"]])
+        found.lines += shortened([f"rejected: {', '.join(map(str, entry.values()))}" for entry in notes["rejected"]])
         if notes["warnings"]:
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
-            found.notices += [f"warning: {warning}" for warning in notes["warnings"]]
+            found.notices += shortened([f"warning: {warning}" for warning in notes["warnings"]])
         trained = self.sample(self.rows["train"])
         for split, key in SHIFTS.items():
             if len(self.rows[split]):
@@ -218,8 +247,10 @@ class TableData(TrainingData):
 
     def example(self) -> pd.DataFrame:
         """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""
-        raw = open_table(self._file("main")).select(self.raw.needed).slice(0, 100).to_pandas()
-        return raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
+        main = open_table(self._file("main"))
+        raw = main.select(self.raw.needed).slice(0, 100).to_pandas()
+        rows = raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
+        return rows.rename(columns=names_in_file(main))
 
     def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
         """Source, the model that is kept, and its metrics."""

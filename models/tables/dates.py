@@ -1,18 +1,17 @@
 """The parts of a date that the course trains on."""
 
 import re
+import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.csv_header import csv_header
 from unfreeze.models.errors import UserError
-from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.tables.date_texts import parse_dates
-from unfreeze.models.tables.reading import unknown_column
+from unfreeze.models.tables.reading import open_table, to_frame, unknown_column, write_feather
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
 DAY = 86_400  # seconds
@@ -127,39 +126,28 @@ def add_datepart(
     return pd.concat([rest.drop(columns=rest.columns.intersection(parts.columns)), parts], axis=1)
 
 
-def _read_csv(source: Path) -> pd.DataFrame:
-    # In one piece: pieces may disagree about the type of a column.
-    return pd.read_csv(source, sep=csv_header(source).separator, low_memory=False)
-
-
-_FORMATS: dict[str, tuple[Any, Any]] = {
-    ".csv": (_read_csv, partial(pd.DataFrame.to_csv, index=False)),
-    ".parquet": (pd.read_parquet, partial(pd.DataFrame.to_parquet, index=False)),
-    ".feather": (pd.read_feather, pd.DataFrame.to_feather),
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": partial(pd.DataFrame.to_csv, index=False),
+    ".parquet": partial(pd.DataFrame.to_parquet, index=False),
+    ".feather": pd.DataFrame.to_feather,
 }
 
 
 def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False) -> int:
     """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
 
-    Both files are .csv, .parquet or .feather; an existing `out` is replaced once all is written.
+    The source is read as for a training (see `write_feather`); an existing `out`, which is .csv, .parquet or .feather,
+    is replaced once all is written.
 
     Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
     dates.
     """
-    if (kind := irregular_kind(source)) is not None:
-        raise UserError(f"{source} is {kind}; give the path of a file")
-    for path in (source, out):
-        if path.suffix.lower() not in _FORMATS:
-            raise UserError(f"{path} ends in none of {', '.join(_FORMATS)}; give a file of one of these formats")
-    read, write = _FORMATS[source.suffix.lower()][0], _FORMATS[out.suffix.lower()][1]
-    try:
-        frame = read(source)
-    except FileNotFoundError as error:
-        raise UserError(f"{source} does not exist; check the path") from error
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{source} cannot be read as {source.suffix.lower()[1:]} ({reason}); check the file") from error
+    if (write := _WRITERS.get(out.suffix.lower())) is None:
+        raise UserError(f"{out} ends in none of {', '.join(_WRITERS)}; give a file of one of these formats")
+    with tempfile.TemporaryDirectory() as folder:
+        read = Path(folder) / "read.arrow"
+        write_feather(source, read)
+        frame = to_frame(open_table(read))
     try:
         frame = add_datepart(frame, column, time, cyclic)
     except UserError as error:

@@ -23,17 +23,19 @@ from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.data import BLOCKS, TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
-from unfreeze.models.tables.files import SUFFIXES
+from unfreeze.models.tables.files import READABLE, files_of, is_table, table_name
 from unfreeze.models.tables.flights import flights_frame
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.prepare import prepare
 from unfreeze.models.tables.reading import (
     column_types,
+    file_notes,
     open_table,
     to_frame,
     write_feather,
     write_frame,
 )
+from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.tables.sources import hash_sources, is_flights, source_paths
 from unfreeze.models.targets import check_metrics
@@ -76,7 +78,7 @@ class Tables(Modality):
             path: _read(path, content, workspace, (), targets.get(path, ())) for path, content in contents.items()
         }
         main, joins = tables[data.source], [tables[path] for path in source_paths(data)[1:]]
-        joined = [(tables[path].stem, Path(path).stem, on) for path, on in map(parse_join, data.join)]
+        joined = [(tables[path].stem, table_name(path), on) for path, on in map(parse_join, data.join)]
         # Moved files are the same files.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
         suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz"}
@@ -96,7 +98,7 @@ class Tables(Modality):
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
         """The main table and those joined to it."""
-        return [given_path(path) for path in source_paths(params.data)]
+        return [file for path in source_paths(params.data) for file in files_of(given_path(path))]
 
     # --- the trained model
 
@@ -114,7 +116,10 @@ class Tables(Modality):
             _check_file(params.source, model)
         texts = TablePredictor(folder, "cpu").text_columns()
         path = _read(params.source, hash_sources([params.source])[params.source], workspace, texts)
-        return {"path": str(path), "rows": open_table(path).num_rows, "content": path.stem}
+        table = open_table(path)
+        for note in file_notes(table)[0]:
+            workspace.log(f"{params.source}: {note}")
+        return {"path": str(path), "rows": table.num_rows, "content": path.stem}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
         """Permutation importance and SHAP, on the rows of one file."""
@@ -174,12 +179,12 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
 
 def _check_file(source: str, model: str) -> None:
     """Check a file to predict."""
-    file, wanted = given_path(source), f"{model} predicts the rows of a file ({', '.join(SUFFIXES)})"
+    file, wanted = given_path(source), f"{model} predicts the rows of a table: {READABLE}"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
     if (kind := irregular_kind(file)) is None:
-        kind = "a folder" if file.is_dir() else "a file of another kind"
-        if file.is_file() and file.suffix.lower() in SUFFIXES:
+        kind = "a folder without Parquet files" if file.is_dir() else "a file of another kind"
+        if is_table(file):
             return
     raise UserError(f"source: {source!r} is {kind}; {wanted}")
 
@@ -223,7 +228,14 @@ def _write(
         wanted["columns"].write_text(json.dumps({"found": found, "raw": asdict(prepared.raw)}))
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}
-        notes |= {"roles": [role._asdict() for role in prepared.roles], "readings": prepared.readings}
+        read = {data.source: table} | {
+            path: open_table(file) for path, file in zip(source_paths(data)[1:], joins, strict=True)
+        }
+        notes["files"] = [f"{path}: {note}" for path, each in read.items() for note in file_notes(each)[0]]
+        left_out = [
+            Role(name, "left out", reason, "") for each in read.values() for name, reason in file_notes(each)[1].items()
+        ]
+        notes |= {"roles": [role._asdict() for role in [*prepared.roles, *left_out]], "readings": prepared.readings}
         wanted["notes"].write_text(json.dumps(notes, default=str))
     if "calendar" in wanted and prepared.calendar is not None:
         prepared.calendar.save(wanted["calendar"])

@@ -1,6 +1,7 @@
 """Tables from files: one memory-mappable feather file of plain types, and what its columns are."""
 
 import difflib
+import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError, one_line
-from unfreeze.models.tables.columnar_files import write_columnar
-from unfreeze.models.tables.files import column_names, is_text
-from unfreeze.models.tables.text_files import TextFile
+from unfreeze.models.tables.files import open_file
+from unfreeze.models.tables.table_file import TableFile
 from unfreeze.models.tables.text_types import TextType
 
 DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
@@ -48,24 +48,23 @@ def write_feather(
 ) -> None:
     """Write a table as an uncompressed feather file, which can be memory-mapped.
 
-    A CSV file is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all
-    rows of a column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
+    Text is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all rows of a
+    column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
     `column_types` names the row that made it so. Dates stay text, and so do codes: digits of one length of which some
     begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing, but for columns that are
     `verbatim`: to be predicted, None may be a class.
 
-    From Parquet and feather the types are kept, except: dictionaries become their values, decimals floating-point
-    numbers, dates timestamps, and times of day text.
+    From Parquet and feather the types are kept as far as they are plain, see `plain_type`. `file_notes` tells what was
+    guessed and left out.
 
     Parameters
     ----------
     source
-        A CSV file in UTF-8 with a header (see `csv_header` for what may separate columns), a Parquet file or a feather
-        file.
+        See `open_file` for what is read.
     target
         The file to write, in place.
     progress
-        Called with work done and work in all: bytes of a CSV file (twice its size), rows of other files.
+        Called with work done and work in all: bytes of text (twice the file's size), rows of other files.
     text
         Columns of a CSV file that are always text: 007 must not become a number where it is a name.
     verbatim
@@ -75,12 +74,11 @@ def write_feather(
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
     """
-    column_names(source)  # checks the file
-    report = progress or (lambda done, total: None)
-    if is_text(source):
-        _convert_text(TextFile(source), target, report, text, verbatim)
+    file, report = open_file(source), progress or (lambda done, total: None)
+    if (schema := file.schema()) is None:
+        _convert_text(file, target, report, text, verbatim)
     else:
-        write_columnar(source, target, report)
+        _convert_columnar(file, schema, target, report)
 
 
 def open_table(path: Path) -> pa.Table:
@@ -124,6 +122,17 @@ def write_frame(frame: pd.DataFrame, target: Path) -> None:
     # A text in several pieces would cut all columns where it is cut.
     table = pa.Table.from_pandas(frame).combine_chunks()
     pa.feather.write_feather(table, str(target), compression="uncompressed", chunksize=max(len(frame), 1))
+
+
+def file_notes(table: pa.Table) -> tuple[list[str], dict[str, str]]:
+    """What was guessed when the file of an open table was read, and its columns that were left out with the reason."""
+    about = json.loads((table.schema.metadata or {}).get(b"file", b"{}"))
+    return about.get("notes", []), about.get("left_out", {})
+
+
+def names_in_file(table: pa.Table) -> dict[str, str]:
+    """Name of a column of an open table -> how pandas reads it from the file: with spaces, or ``Unnamed: 3``."""
+    return {field.name: (field.metadata or {}).get(b"given", field.name.encode()).decode() for field in table.schema}
 
 
 def in_chunks(rows: _Rows) -> Iterator[_Rows]:
@@ -171,9 +180,9 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _convert_text(
-    file: TextFile, target: Path, report: Progress, text: Collection[str], verbatim: Collection[str]
+    file: TableFile, target: Path, report: Progress, text: Collection[str], verbatim: Collection[str]
 ) -> None:
-    types = {name: TextType(name in text, name in verbatim) for name in file.names}
+    types = {name: TextType(name in text, name in verbatim, file.first_row) for name in file.names}
     rows = 0
     for batch, done in file.batches():
         for found, values in zip(types.values(), batch.columns, strict=True):
@@ -188,8 +197,28 @@ def _convert_text(
             for name, found in types.items()
         ]
     )
+    schema = _described(schema, file)
     with pa.ipc.new_file(str(target), schema) as writer:
         for batch, done in file.batches():
             columns = [found.cast(values) for found, values in zip(types.values(), batch.columns, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
             report(file.size + done, 2 * file.size)
+
+
+def _convert_columnar(file: TableFile, schema: pa.Schema, target: Path, report: Progress) -> None:
+    if file.size == 0:
+        raise UserError(f"{file.path} has columns but no rows")
+    schema = _described(schema, file)
+    with pa.ipc.new_file(str(target), schema) as writer:
+        for batch, done in file.batches():
+            writer.write_batch(pa.record_batch(batch.columns, schema=schema))
+            report(done, file.size)
+
+
+def _described(schema: pa.Schema, file: TableFile) -> pa.Schema:
+    """The schema with what was found out about the file (see `file_notes`), and the names of columns there."""
+    fields = [
+        field.with_metadata({**(field.metadata or {}), b"given": given.encode()})
+        for field, given in zip(schema, file.given, strict=True)
+    ]
+    return pa.schema(fields, metadata={"file": json.dumps({"notes": file.notes, "left_out": file.left_out})})

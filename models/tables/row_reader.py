@@ -15,6 +15,7 @@ from unfreeze.models.tables.columns import has_fractions, without_categories
 from unfreeze.models.tables.date_texts import ISO, read_dates
 from unfreeze.models.tables.encoding import TableEncoder
 from unfreeze.models.tables.number_texts import read_numbers
+from unfreeze.models.tables.table_file import plain_name
 
 _SHOWN = 40
 """Characters of a value that an error shows."""
@@ -136,7 +137,7 @@ def plainly_named(frame: pd.DataFrame) -> pd.DataFrame:
 
     def plain(name: object) -> str:
         unnamed = _NO_NAME.fullmatch(str(name))
-        return f"column {int(unnamed[1]) + 1}" if unnamed else str(name).strip()
+        return f"column {int(unnamed[1]) + 1}" if unnamed else plain_name(name)
 
     return frame.rename(columns={name: plain(name) for name in frame if str(name) != plain(name)})
 

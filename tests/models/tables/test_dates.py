@@ -218,8 +218,8 @@ def test_files_of_every_format_become_files_of_every_format(tmp_path: Path, suff
 @pytest.mark.parametrize(
     ("source", "column", "out", "message"),
     [
-        ("none.csv", "Date", "out.csv", "none.csv does not exist"),
-        ("sales.txt", "Date", "out.csv", "sales.txt ends in none of .csv, .parquet, .feather"),
+        ("none.csv", "Date", "out.csv", "none.csv: there is no such file"),
+        ("sales.json", "Date", "out.csv", "sales.json: unknown suffix"),
         ("sales.csv", "Date", "out.xlsx", "out.xlsx ends in none of"),
         ("sales.csv", "date", "out.csv", "sales.csv: date column: the table has no column 'date'; did you mean Date?"),
         (
@@ -229,12 +229,12 @@ def test_files_of_every_format_become_files_of_every_format(tmp_path: Path, suff
             "sales.csv: column 'Store': 2 values are not dates: row 1 ('1'), row 2 ('2')",
         ),
         ("sales.csv", "Date", "none/out.csv", "out.csv cannot be written"),
-        ("empty.csv", "Date", "out.csv", "empty.csv cannot be read as csv"),
-        ("sales.parquet", "Date", "out.csv", "sales.parquet cannot be read as parquet"),
+        ("empty.csv", "Date", "out.csv", "empty.csv is empty"),
+        ("sales.parquet", "Date", "out.csv", "sales.parquet is not a readable Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, source: str, column: str, out: str, message: str) -> None:
-    for name in ("sales.csv", "sales.txt", "sales.parquet"):
+    for name in ("sales.csv", "sales.json", "sales.parquet"):
         (tmp_path / name).write_text("Date,Store\n2015-07-31,1\n2015-08-01,2\n")
     (tmp_path / "empty.csv").touch()
     with pytest.raises(UserError, match=re.escape(message)) as caught:

@@ -45,7 +45,7 @@ def test_a_column_that_is_used_and_left_out_is_told_with_both_settings(sales: Pa
 
 
 def test_a_folder_is_no_table(sales: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.source or data\.join: .* is a folder, not a file"):
+    with pytest.raises(UserError, match=r"data\.source or data\.join: .* is a folder without Parquet files"):
         check_sources(TableDataSpec(source=str(sales.parent), target=["price"]))
 
 
