@@ -318,6 +318,8 @@ CASES = [
       for word in GAPS for share in (0.5, 0.04)),
     *(Case("gaps", f"{word} beside {name}", partial(gap_of_numbers, word, numbers), SAID)
       for word in GAPS for name, numbers in COUNTED.items()),
+    *(Case("gaps", f"{word} as often as 0 and 1", partial(target_of, ["0", "1", word], False, []), ASKED)
+      for word in GAPS),
     *(Case("gaps", f"{word} in a feature", partial(gap_of_a_feature, word)) for word in GAPS),
     *(Case("dates", f"{name}, {column}", partial(date, name, column))
       for name in DATES for column in ("when", "created_at")),

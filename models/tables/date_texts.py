@@ -245,10 +245,18 @@ def _find(texts: pd.Series, name: str, elsewhere: Sequence[str] = ()) -> DateFor
         return _of_digits(bare, name)
     if others.empty:
         return DateFormat(ISO)
-    sample = others.iloc[:SAMPLE]
-    named = tuple(_with_window(form) for form in DATE_FORMATS)
-    likely = [form for form in (*PERIODS, *named) if _by_format(sample, form).notna().any()]
-    return _most_readable(others, likely, name, elsewhere)
+    periods = [form for form, pattern in PERIODS.items() if others.iloc[:SAMPLE].str.fullmatch(pattern).any()]
+    heads = _split(others.iloc[:SAMPLE])[0].unique()
+    likely = [_with_window(form) for form in DATE_FORMATS if any(_is_date(head, form) for head in heads)]
+    return _most_readable(others, [*periods, *likely], name, elsewhere)
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_window(form: str) -> str:

@@ -20,6 +20,7 @@ from unfreeze.models.tables.date_texts import (
     find_date_format,
     read_dates,
 )
+from unfreeze.models.tables.encoding import is_quantity
 from unfreeze.models.tables.number_texts import (
     MISSING_WORDS,
     MOST_UNREADABLE,
@@ -154,10 +155,19 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
         return NumberFormat(form, reason)
     if is_code(name) or _is_padded(texts, name in data.target) or bool(texts.str.fullmatch(_YEAR_MONTH).all()):
         return NumberFormat(None)
-    if name in data.target and data.task == "classification" and form != ".":
+    words = texts[texts.str.strip().str.lower().isin(MISSING_WORDS)]
+    are_rare = len(words) <= MOST_UNREADABLE * len(texts)
+    if name in data.target and data.task == "classification" and (form != "." or not are_rare):
         return NumberFormat(None)  # its classes are as they are written
-    numbers = read_numbers(texts, form)[0]
-    return NumberFormat(form, reason) if pd.Series(numbers).nunique() > 1 else NumberFormat(None)
+    numbers = pd.Series(read_numbers(texts, form)[0])
+    if name in data.target and data.task == "auto" and not are_rare and not is_quantity(numbers):
+        beside = ", ".join(f"{number:g}" for number in numbers.dropna().drop_duplicates().head(3))
+        raise UserError(
+            f"target {name!r}: {words.iloc[0]!r} in {len(words) / len(texts):.0%} of the rows, beside {beside}, may be "
+            "a class or stand for no value; set data.task to classification if it is a class, or data.numbers to "
+            f"{{{name}: '.'}} to leave these rows out"
+        )
+    return NumberFormat(form, reason) if numbers.nunique() > 1 else NumberFormat(None)
 
 
 def _is_padded(texts: pd.Series, any_length: bool) -> bool:

@@ -114,6 +114,13 @@ STYLES: dict[str, Callable[[random.Random, int], str]] = {
     "large": lambda chance, row: str(2**62 + chance.randrange(9)),
     "comma": lambda chance, row: f"{chance.uniform(0, 2000):,.2f}".translate(str.maketrans(",.", ".,")),
     "money": lambda chance, row: f"${chance.uniform(0, 2000):,.2f}",
+    "weight": lambda chance, row: f"{chance.randrange(2000):,} {chance.choice(['kg', 'kg', 'lb'])}",
+    "scaled": lambda chance, row: f"{chance.uniform(0, 99):.1f}{chance.choice('kM')}+",
+    "dots": lambda chance, row: f"{chance.randrange(9000):,}".replace(",", "."),
+    "feet": lambda chance, row: f"{chance.randrange(4, 7)}'{chance.randrange(12)}\"",
+    "spent": lambda chance, row: f"{chance.randrange(9)}h {chance.randrange(60)}m",
+    "roman": lambda chance, row: chance.choice(["I", "II", "IV", "M"]),
+    "none": lambda chance, row: chance.choice(["None", "0", "1"]),
     "percent": lambda chance, row: f"{chance.randrange(100)} %",
     "bool": lambda chance, row: chance.choice(["True", "False"]),
     "few": lambda chance, row: chance.choice(["a", "b", "c"]),
@@ -125,9 +132,14 @@ STYLES: dict[str, Callable[[random.Random, int], str]] = {
     "empty": lambda chance, row: "",
     "gaps": lambda chance, row: chance.choice(["", "1.5", "2"]),
     **{
-        form: _dates(form) for form in ("%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%Y%m%d", "%Y-%m-%dT%H:%M:%S%z", "%b %d %Y")
+        form: _dates(form)
+        for form in (
+            *("%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%Y%m%d", "%Y-%m-%dT%H:%M:%S%z", "%b %d %Y"),
+            *("%d/%m/%y", "%b-%y", "%Y%m", "%Y.%m", "%G-W%V", "%s", "%H:%M", "%d%b%Y:%H:%M:%S", "%I:%M %p %m/%d/%y"),
+        )
     },
 }
+FORMATS = ["ISO 8601", "%d/%m/%y", "%d/%m/%y to 2031", "unix ms", "quarter", "%Q"]
 _COLUMNS = st.lists(
     st.tuples(
         st.one_of(st.sampled_from(NAMES), st.sampled_from(NAMES), words),
@@ -168,14 +180,18 @@ def _settings(columns: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
             "where": st.lists(_CONDITIONS, max_size=2),
             "categorical": some,
             "continuous": some,
-            "numbers": st.dictionaries(st.sampled_from([*names, "gone"]), st.sampled_from([".", ","]), max_size=1),
+            "numbers": st.dictionaries(
+                st.sampled_from([*names, "gone"]), st.sampled_from([".", ", €", "feet", "m:ss", "x"]), max_size=1
+            ),
+            "date_formats": st.dictionaries(st.sampled_from([*names, "gone"]), st.sampled_from(FORMATS), max_size=1),
+            "date_from": st.dictionaries(words, some, max_size=1),
             "max_category_values": st.sampled_from([2, 50]),
             "max_categories": st.sampled_from([2, 10_000]),
             "min_count": st.sampled_from([1, 3]),
             "group": some,
             "events": some,
             "rolling": some,
-            "split": st.sampled_from(["last_days", "random", "group", "column"]),
+            "split": st.sampled_from(["last_days", "last_rows", "random", "group", "column"]),
             "split_column": st.sampled_from([*names, "gone"]),
             "valid_days": st.sampled_from([1, 10, 3650]),
             "test_days": st.sampled_from([0, 5, 3650]),

@@ -262,3 +262,14 @@ def test_ids_that_are_left_out_move_no_row_and_stay_beside_the_predictions() -> 
     assert found.valid.tolist() == stated.valid.tolist()
     assert "id" in found.frame
     assert found.encoder.columns() == ["area"]
+
+
+@pytest.mark.parametrize("word", ["NA", "?", "None"])
+def test_a_word_as_frequent_as_the_numbers_of_a_target_is_asked_about(word: str) -> None:
+    target = [["0", "1", word][row % 3] for row in range(ROWS)]
+    frame = pd.DataFrame({"x": AMOUNT, "target": target})
+    with pytest.raises(UserError, match=r"target 'target': .* in 33% of the rows, beside 0, 1, may be a class or"):
+        infer_roles(frame, TableDataSpec(target=["target"]))
+    assert infer_roles(frame, TableDataSpec(target=["target"], task="classification"))[0]["target"].tolist() == target
+    read = infer_roles(frame, TableDataSpec(target=["target"], numbers={"target": "."}))[0]["target"]
+    assert read.isna().sum() == target.count(word)
