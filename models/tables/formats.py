@@ -149,8 +149,8 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
     form, reason = find_number_format(texts, mark)
     if form is None and name in data.continuous:
         decimal = demanded_mark(texts) or "."
-        numbers, wrong = read_numbers(texts, decimal)
-        return NumberFormat(decimal if np.isfinite(numbers).sum() > wrong.sum() else None, reason)
+        read, wrong = read_numbers(texts, decimal)
+        return NumberFormat(decimal if np.isfinite(read).sum() > wrong.sum() else None, reason)
     if form is None or name in data.continuous:
         return NumberFormat(form, reason)
     if is_code(name) or _is_padded(texts, name in data.target) or bool(texts.str.fullmatch(_YEAR_MONTH).all()):
