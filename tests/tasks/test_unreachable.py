@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -135,11 +136,14 @@ def test_an_environment_without_a_proxy_or_with_one_for_nothing_stays_as_it_is(
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Less of it, for servers that are known not to answer."""
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """Less of it, for servers that are known not to answer; and signals as before, which `up` ignores as it ends."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for module in (servers, server):
         monkeypatch.setattr(module, "SECONDS_TO_ANSWER", 0.1)
-    return 0.1
+    yield 0.1
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _line(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
