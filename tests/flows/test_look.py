@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.conftest import draw_stripes
 from tests.deployments.browser import needs_chromium, views_without_a_network
 from unfreeze.flows.cli import main
+from unfreeze.models.images.groups import grouped
+from unfreeze.models.images.sources import resolve_source
+from unfreeze.models.specs import DataSpec
 
 SETTINGS = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
 
@@ -51,6 +55,23 @@ def test_copies_wrong_labels_and_unusable_files_are_found(looked: dict, messy: P
     assert moved == {path.name for path in (messy / "across").glob("down-*")}
     counts = {row["class"]: row["train"] + row["valid"] for row in tables["classes"]}
     assert counts == {"across": 34, "down": 28}
+
+
+def test_near_copies_across_the_split_are_a_table_of_groups_to_train_on(
+    messy: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, file in enumerate(sorted((messy / "down").glob("0-*.png"))[:8]):
+        Image.open(file).convert("RGB").resize((60, 60)).save(messy / "down" / f"again-{number}.jpg", quality=90)
+    monkeypatch.chdir(messy.parent)
+    assert main(["look", "stripes", *SETTINGS, "--data.valid_fraction", "0.5", "--json"]) == 0
+    looked = json.loads(capsys.readouterr().out.splitlines()[-1])
+    table = pd.read_csv(looked["groups"])
+    group = dict(zip(table["path"], table["group"], strict=True))
+    pairs = looked["tables"]["near-duplicates"][1]
+    assert any(row["split"] != row["its split"] for row in pairs)
+    assert all(group[row["path"]] == group[row["like"]] for row in pairs)
+    data = DataSpec(source=looked["groups"], group_column="group")
+    assert len(grouped(resolve_source(data, Path()), data).files) == len(table)
 
 
 def test_the_page_holds_everything_and_the_list_can_be_excluded(looked: dict, messy: Path) -> None:
