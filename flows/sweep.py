@@ -13,7 +13,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality_of
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Choose, Evaluate, run_recipe
-from unfreeze.models.search import SweepSpec, TableSweep
+from unfreeze.models.search import SweepSpec, TableSweep, with_effect
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
@@ -56,6 +56,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
     """Run trials, in this process and in those beside it, and say what was found."""
     try:
         training = modality_of(training).complete(training)
+        params = with_effect(params, training)
         check_trials(params, training)
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(under_way) as workers:

@@ -165,9 +165,16 @@ class Train(Step):
 
 
 class Choose(Step):
-    """Which of the models that the training can end with is kept: see `unfreeze.models.choice`."""
+    """Which of the models that the training can end with is kept: see `unfreeze.models.choice`.
+
+    Attributes
+    ----------
+    kept
+        Once it is over: the model, with its predictions of the validation rows.
+    """
 
     verb = "choose"
+    kept: Compared
 
     @property
     def name(self) -> str:
@@ -203,7 +210,7 @@ class Choose(Step):
         choice = choose_model(compared, data.target.loss_of, actual, data.blocks("valid"))
         if choice is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
-        course.chosen = choice.kept.candidate
+        self.kept, course.chosen = choice.kept, choice.kept.candidate
         rows = [
             {
                 "model": each.candidate.name,

@@ -7,7 +7,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -165,13 +165,30 @@ class TableSweep(SweepSpec):
             Dimension(name="model.width", choices=[64, 128, 256, 512]),
             Dimension(name="model.dropout", low=0, high=0.4),
             Dimension(name="optimizer.batch_size", choices=[64, 128, 256, 512]),
+            Dimension(name="boosting.lr", low=0.02, high=0.2, log=True),
+            Dimension(name="boosting.leaves", low=4, high=128, log=True),
+            Dimension(name="boosting.leaf_rows", low=2, high=50, log=True),
+            Dimension(name="boosting.columns", low=0.3, high=1),
         ],
-        description="What varies: by default lr, width, dropout and batch size.",
+        description="What varies: by default lr, width, dropout and batch size of the network; and lr, leaves, rows of "
+        "a leaf and columns of the trees if they are fitted.",
     )
 
 
+SearchType = TypeVar("SearchType", bound=SweepSpec)
+
 SWEEPS: dict[str, type[SweepSpec]] = {"images": SweepSpec, "tables": TableSweep}
 """Modality -> the spec of its sweeps."""
+
+
+def with_effect(search: SearchType, training: BaseModel) -> SearchType:
+    """The search without settings of trees where the training fits none."""
+    if getattr(training, "trees", True):
+        return search
+    space = [dimension for dimension in search.space if not dimension.name.startswith("boosting.")]
+    if not space:
+        raise UserError("space: only settings of trees vary, and trees is false, so nothing would change")
+    return search.model_copy(update={"space": space})
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:

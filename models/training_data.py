@@ -216,6 +216,11 @@ class TrainingData(ABC):
         """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""
         return 0.0
 
+    @property
+    def judged_as_kept(self) -> bool:
+        """Whether a trial of a sweep is judged by the model that its training would keep, not by its network alone."""
+        return False
+
     @abstractmethod
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """A candidate's predictions for a split, see `Target.predictions`."""

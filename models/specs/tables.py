@@ -185,6 +185,15 @@ class TableTrackingSpec(TrackingSpec):
     top_losses: int = Field(default=16, ge=0, le=100, description="Rows with the highest error to show.")
 
 
+class TreesSpec(Spec):
+    """Gradient-boosted trees; what is empty follows from the number of rows."""
+
+    lr: float | None = Field(default=None, gt=0, le=1, description="Share of a tree's answer that is added.")
+    leaves: int | None = Field(default=None, ge=2, le=4096, description="Leaves of a tree at most.")
+    leaf_rows: int = Field(default=10, ge=1, le=100_000, description="Rows of a leaf at least.")
+    columns: float = Field(default=0.7, gt=0, le=1, description="Share of the columns that each tree sees.")
+
+
 class TrainTables(Training):
     """Everything that defines a training on a table."""
 
@@ -203,6 +212,7 @@ class TrainTables(Training):
         description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
         "`package.module:function`. Empty: those that fit the task.",
     )
+    boosting: TreesSpec = Field(default=TreesSpec(), description="How the trees are fitted.")
     trees: bool = Field(
         default=True,
         description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "

@@ -200,11 +200,18 @@ class TableData(TrainingData):
     @cached_property
     def trees(self) -> Trees:
         """Gradient-boosted trees, fitted on the training rows."""
-        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed)
+        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, settings=self.params.boosting)
 
     def other_models_seconds(self) -> float:
         """Of the trees, by a part of them."""
-        return seconds_to_fit(self.encoder, *self.encoded("train"), self.params.seed) if self.params.trees else 0.0
+        if not self.params.trees:
+            return 0.0
+        return seconds_to_fit(self.encoder, *self.encoded("train"), self.params.seed, self.params.boosting)
+
+    @property
+    def judged_as_kept(self) -> bool:
+        """Whether the trees may be kept."""
+        return bool(self.params.trees and self.params.keep == "best")
 
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.specs.tables import TreesSpec
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading import CHUNK_ROWS
 from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
@@ -34,6 +35,7 @@ UNJUDGED_ROUNDS = 100
 """Trees where no row can be left out."""
 MOST_CATEGORIES = 255
 """Of a column of more categories trees get the mean of the target by category: subsets would be chosen by chance."""
+DEFAULTS = TreesSpec()
 _FILE, _MEANS = "trees-{}.txt", "trees-means.json"
 Means = Mapping[str, Sequence[Sequence[float]]]
 """Column of many categories -> for every target the mean by code."""
@@ -64,6 +66,7 @@ class Trees:
         seed: int,
         rounds: int = ROUNDS,
         boosters: int | None = None,
+        settings: TreesSpec = DEFAULTS,
     ) -> "Trees":
         """Fit on training rows, or `rows_to_fit` of them.
 
@@ -77,6 +80,8 @@ class Trees:
             Trees of a booster (per class) at most.
         boosters
             For each target; None more where they are cheap, and where the rows left out say little.
+        settings
+            How each is fitted.
         """
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
@@ -86,7 +91,7 @@ class Trees:
         parts, count = _parts(targets, seed), boosters or _boosters_of_target(len(targets), len(encoder.classes))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
         fitted_boosters = [
-            _fit(encoder, features, column, parts == number, seed + number, rounds)
+            _fit(encoder, features, column, parts == number, seed + number, rounds, settings)
             for column in columns
             for number in range(count)
         ]
@@ -202,11 +207,13 @@ def rows_to_fit(targets: np.ndarray, seed: int, most: int | None = None) -> np.n
     return np.union1d(drawn, firsts)
 
 
-def seconds_to_fit(encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int) -> float:
+def seconds_to_fit(
+    encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int, settings: TreesSpec = DEFAULTS
+) -> float:
     """About how long `Trees.fit` takes, by one booster on at most `MOST_TIMED` of the rows."""
     timed = rows_to_fit(targets, seed, MOST_TIMED)
     began = time.perf_counter()
-    Trees.fit(encoder, train.rows(timed), targets[timed], seed, boosters=1)
+    Trees.fit(encoder, train.rows(timed), targets[timed], seed, boosters=1, settings=settings)
     seconds, fitted = time.perf_counter() - began, min(len(targets), MOST_FITTED)
     return seconds * fitted / len(timed) * _boosters_of_target(fitted, len(encoder.classes))
 
@@ -268,7 +275,13 @@ def _target_means(
 
 
 def _fit(
-    encoder: TableEncoder, features: np.ndarray, targets: np.ndarray, left_out: np.ndarray, seed: int, rounds: int
+    encoder: TableEncoder,
+    features: np.ndarray,
+    targets: np.ndarray,
+    left_out: np.ndarray,
+    seed: int,
+    rounds: int,
+    chosen: TreesSpec,
 ) -> lightgbm.Booster:
     """One booster, which has as many trees as were best on the rows left out."""
     classes = len(encoder.classes)
@@ -276,10 +289,10 @@ def _fit(
         "objective": "regression" if not classes else "binary" if classes == 2 else "multiclass",
         "num_class": classes if classes > 2 else 1,
         # On 16 sets of up to 6,000 rows as good as half of it, in 60 % of the time; on Rossmann's 800,000 2 % worse.
-        "learning_rate": 0.1 if len(targets) <= 10_000 else 0.05,
-        "num_leaves": 15 if len(targets) <= 10_000 else 31 if len(targets) <= 100_000 else 63,
-        "min_data_in_leaf": 10,
-        "feature_fraction": 0.7,
+        "learning_rate": chosen.lr or (0.1 if len(targets) <= 10_000 else 0.05),
+        "num_leaves": chosen.leaves or (15 if len(targets) <= 10_000 else 31 if len(targets) <= 100_000 else 63),
+        "min_data_in_leaf": chosen.leaf_rows,
+        "feature_fraction": chosen.columns,
         "seed": seed,
         "num_threads": torch.get_num_threads(),
         # The faster of two ways is otherwise found by trying, and they round differently.

@@ -22,14 +22,14 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullL
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
-from scipy.stats import ttest_ind, wilcoxon
+from scipy.stats import sem, t, ttest_ind, wilcoxon
 
 from unfreeze.models.findings import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import as_warning
+from unfreeze.tasks.prefect_run.notices import as_warning, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table
 from unfreeze.tasks.report.parts import keep_part
-from unfreeze.tasks.sweeps.study import best_trial
+from unfreeze.tasks.sweeps.study import KEPT, LOSSES, best_trial
 
 _PLOTS = {
     "history": ("optimization_history", "Trials of the sweep, in order"),
@@ -42,6 +42,8 @@ _PLOTS = {
 """Name of a plot -> Optuna's name for it, and its title."""
 _MAX_IN_CONTOUR = 4
 """Settings in the contour plot, which has a panel for every pair."""
+_MIN_ROWS = 10
+"""Validation rows, or blocks of them, that an interval needs."""
 _MIN_PAIRS = 5
 """Repeats that the Wilcoxon test needs."""
 SIGNIFICANCE = 0.05
@@ -88,14 +90,16 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
     compared = [("best of the search", best)]
     compared += [(trial.user_attrs["rule"], trial) for trial in complete if "rule" in trial.user_attrs]
     repeated = any(len(_repeats(trial)) > 1 for _, trial in compared)
+    names = list(dict.fromkeys(name for _, trial in compared for name in trial.params))
     return [
         {
             "what": what,
             "trial": trial.number,
             **{name: _rounded(value) for name, value in zip(objectives, trial.values, strict=True)},
             "difference": _rounded(best.values[0] - trial.values[0]),
-            **(_noise(best, trial) if repeated else {}),
-            **{name: float(f"{each:.5g}") if isinstance(each, float) else each for name, each in trial.params.items()},
+            **({"kept": trial.user_attrs[KEPT]} if KEPT in trial.user_attrs else {}),
+            **(_noise(best, trial) if repeated else _improvement(best, trial, len(complete))),
+            **{name: _shown(trial.params.get(name)) for name in names},
         }
         for what, trial in compared
     ]
@@ -110,7 +114,7 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
         found.figure(f"sweep/{name}.png", _PLOTS[name][1], partial(_same, figure))
         log_figure(run_id, partial(_same, figure), f"sweep/{name}.png", _PLOTS[name][1])
     names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
-    trials = study.trials_dataframe().rename(columns=names)
+    trials = study.trials_dataframe().drop(columns=f"user_attrs_{LOSSES}", errors="ignore").rename(columns=names)
     tracking.log_frame(run_id, _as_feather(trials), "sweep/trials.feather")
     rows = compare_with_rules(study, objectives)
     if rows:
@@ -119,7 +123,9 @@ def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None
         tracking.log_text(run_id, table.to_string(index=False), "sweep/search_vs_rule_of_thumb.txt")
         show_table(rows, "search-vs-rule-of-thumb", "Search against the rule of thumb")
         found.table("search-vs-rule-of-thumb", "Search against the rule of thumb", rows)
-        found.lines = _verdict(rows, objectives[0])
+        found.lines = verdict(rows, objectives[0])
+        for line in found.lines:
+            log_notice(line)
     keep_part(run_id, "search", found)
 
 
@@ -127,17 +133,51 @@ def _same(figure: Figure) -> Figure:
     return figure
 
 
-def _verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
+def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
     """What the search gained, in words, from `compare_with_rules`."""
     best, *rules = rows
-    lines = [f"The best of the search, chosen by this {objective}, is trial {best['trial']} with {best[objective]}."]
+    kept = f", whose training keeps {best['kept']}" if best.get("kept") else ""
+    lines = [
+        f"The best of the search, chosen by this {objective}, is trial {best['trial']} with {best[objective]}{kept}."
+    ]
     for rule in rules:
         within = rule.get("within noise")
         sure = "; one seed each, so it may be chance"
+        if rule["trial"] == best["trial"]:
+            lines.append(f"No trial was better than trial {rule['trial']}: {rule['what']}.")
+            continue
+        if rule["difference"] == 0 and rule.get("kept"):
+            lines.append(f"{rule['what']} (trial {rule['trial']}) is as good: it keeps {rule['kept']} as well.")
+            continue
+        if rule.get("improvement low") is not None:
+            low, high = rule["improvement low"], rule["improvement high"]
+            result = "better" if low > 0 else "not shown to be better"
+            sure = (
+                f"; the best is {result} on the validation rows, improvement {low:+.4g} to {high:+.4g} (95 % interval "
+                "that allows for the number of trials)"
+            )
         if within is not None:
             sure = f", {'within' if within else 'more than'} the noise of the seeds (95 %)"
         lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}: {rule['difference']:+.4g}{sure}.")
     return lines
+
+
+def _improvement(best: FrozenTrial, trial: FrozenTrial, trials: int) -> dict[str, object]:
+    """Interval of what the best trial's kept model has less of another's loss on the same validation rows.
+
+    The best was chosen by these rows, so the interval is at 95 % for all trials together (Bonferroni).
+    """
+    losses = [each.user_attrs.get(LOSSES, []) for each in (trial, best)]
+    if len(losses[0]) != len(losses[1]) or len(losses[0]) < _MIN_ROWS:
+        return {}
+    differences = np.subtract(*losses)
+    reach = float(t.ppf(1 - 0.025 / max(trials - 1, 1), len(differences) - 1) * sem(differences))
+    mean = float(differences.mean())
+    return {"improvement low": _rounded(mean - reach), "improvement high": _rounded(mean + reach)}
+
+
+def _shown(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _first_objective(study: optuna.Study) -> optuna.Study:

@@ -24,6 +24,8 @@ from unfreeze.tasks.sweeps.storage import reachable
 
 WORKER = "UNFREEZE_WORKER"
 """Environment variable with the number of a worker that was started beside the first, which reports."""
+KEPT, LOSSES = "kept", "losses"
+"""Attributes of a trial: the model that its training would keep, and that model's losses of some validation rows."""
 MAX_RETRIES = 2
 """Of a trial whose process died or was stopped."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -78,8 +80,14 @@ def settings_of(study: Study) -> dict[str, Any]:
 
 
 def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, Value]:
-    """The trial's values by dimension."""
-    return {dimension.name: _suggest(trial, dimension, training) for dimension in search.space}
+    """The trial's values by dimension; of a rule of thumb those that it states, as the recipe has the others."""
+    queued = trial.study.get_trials(deepcopy=False)[trial.number].system_attrs
+    stated = queued.get("fixed_params", {}) if "rule" in trial.user_attrs else None
+    return {
+        dimension.name: _suggest(trial, dimension, training)
+        for dimension in search.space
+        if stated is None or dimension.name in stated
+    }
 
 
 def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:

@@ -3,32 +3,38 @@
 import gc
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 from optuna import TrialPruned
 from optuna.trial import Trial
 from prefect import Task
 
 from unfreeze.models.modality import bind, modality_of
-from unfreeze.models.recipe import Train, run_recipe
+from unfreeze.models.recipe import Choose, Train, run_recipe
+from unfreeze.models.sampling import sample_rows
 from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
 from unfreeze.models.shared_stages import SharedStages
 from unfreeze.models.specs import Training
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
-from unfreeze.models.training_data import Prepared
+from unfreeze.models.training_data import Prepared, TrainingData
 from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
-from unfreeze.tasks.sweeps.study import is_among_best, suggest
+from unfreeze.tasks.sweeps.study import KEPT, LOSSES, is_among_best, suggest
 
 RUN, HAS_WEIGHTS = "mlflow_run", "has_weights"
 """Attributes of a trial: the key of its MLflow run, see `unfreeze.tasks.tracking.children`; it kept its weights."""
+
+
+MOST_LOSSES = 1000
 
 
 class TrialRunner:
@@ -126,7 +132,13 @@ class TrialRunner:
         shared = SharedStages(self.shared, settings)
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
+        prunes = self.search.repeats == 1 and not data.judged_as_kept
         for step in run_recipe(data, workspace, done_by=shared.takes):
+            if isinstance(step, Choose) and data.judged_as_kept:
+                began = time.monotonic()
+                metrics = self._judge(trial, step, data)
+                seconds += time.monotonic() - began
+                log.log(_named(f"{section}kept", metrics), step.course.learner.progress.step + 1)
             if not isinstance(step, Train):
                 break  # evaluations, which come last
             for event in step.run():
@@ -137,7 +149,7 @@ class TrialRunner:
                     epochs += 1
                     log.log(_named(f"{section}valid", event.metrics), event.step)
                     value = event.metrics.get(self.search.objectives[0])
-                    if self.search.repeats == 1 and self._hopeless(trial, value, epochs):
+                    if prunes and self._hopeless(trial, value, epochs):
                         _count_prefix(trial, step.course.built)
                         return None
             metrics, seconds = step.result["metrics"], seconds + step.result["seconds"]
@@ -147,6 +159,16 @@ class TrialRunner:
                 save_checkpoint(step.course.learner, checkpoint)
         _count_prefix(trial, step.course.built)
         return {**metrics, "seconds": seconds}
+
+    def _judge(self, trial: Trial, step: Choose, data: TrainingData) -> dict[str, float]:
+        """Loss and metrics of the model that the training would keep; its name and losses are kept with the trial."""
+        step.run()
+        kept, actual = step.kept, data.actual("valid")
+        trial.set_user_attr(KEPT, kept.candidate.name)
+        if self.search.repeats == 1:
+            trial.set_user_attr(LOSSES, _losses(data, kept.predictions, actual))
+        metrics = {name: metric(kept.predictions, actual) for name, metric in step.course.learner.metrics.items()}
+        return {**metrics, "loss": kept.loss}
 
     def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:
         """The trial's data; listed and hashed once per worker: a sweep is about one state of the data."""
@@ -162,6 +184,16 @@ class TrialRunner:
         trial.report(value, step)
         # A rule of thumb always runs to its end: it is what the others are compared with.
         return "rule" not in trial.user_attrs and trial.should_prune()
+
+
+def _losses(data: TrainingData, predictions: np.ndarray, actual: np.ndarray) -> list[float]:
+    """Losses of at most `MOST_LOSSES` validation rows, or means of their blocks, the same ones in every trial."""
+    rows = sample_rows(np.arange(len(actual)), MOST_LOSSES)
+    losses = pd.Series([data.target.loss_of(predictions[[row]], actual[[row]]) for row in rows])
+    blocks = data.blocks("valid")
+    if blocks is not None:
+        losses = losses.groupby(blocks[rows]).mean()
+    return [float(f"{loss:.6g}") for loss in losses]
 
 
 def _count_prefix(trial: Trial, builds: int) -> None:

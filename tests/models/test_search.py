@@ -24,6 +24,7 @@ from unfreeze.models.search import (
     shared_stages,
     trial_spec,
     whole_numbers,
+    with_effect,
 )
 from unfreeze.models.specs import Stage, TrainImages
 from unfreeze.models.specs.tables import TrainTables
@@ -314,14 +315,15 @@ def test_the_default_space_suits_the_default_training() -> None:
     check_space(SweepSpec(), TRAINING)
 
 
-def test_the_default_space_of_a_table_is_its_rate_width_dropout_and_batch() -> None:
+def test_the_default_space_of_a_table_has_settings_of_its_network_and_its_trees() -> None:
     search, training = TableSweep(), TrainTables()
     check_space(search, training)
     values = {"recipe.0.lr": 0.005, "model.width": 64, "model.dropout": 0.3, "optimizer.batch_size": 512}
     trial = trial_spec(training, values)
     assert (trial.recipe[0].lr, trial.model.width, trial.model.dropout) == (0.005, 64, 0.3)
     assert trial.optimizer.batch_size == 512
-    assert rules_of_thumb(search, training) == {"as the recipe has it": {"recipe.0.lr": 0.007, "model.width": 128}}
+    as_it_is = {"recipe.0.lr": 0.007, "model.width": 128, "boosting.leaf_rows": 10, "boosting.columns": 0.7}
+    assert rules_of_thumb(search, training) == {"as the recipe has it": as_it_is}
 
 
 @pytest.mark.parametrize(
@@ -558,3 +560,11 @@ def test_a_form_refuses_a_storage_with_a_password_before_it_is_stored() -> None:
     pattern = SweepSpec.model_json_schema()["properties"]["storage"]["pattern"]
     assert re.match(pattern, "postgresql://me@db/studies")
     assert not re.match(pattern, "postgresql://me:s3cret@db/studies")
+
+
+def test_a_search_of_a_training_without_trees_varies_no_setting_of_trees() -> None:
+    names = [dimension.name for dimension in with_effect(TableSweep(), TrainTables(trees=False)).space]
+    assert names == ["recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size"]
+    assert with_effect(TableSweep(), TrainTables()) == TableSweep()
+    with pytest.raises(UserError, match="nothing would change"):
+        with_effect(TableSweep(space=[range_of("boosting.lr", 0.1, 0.2)]), TrainTables(trees=False))

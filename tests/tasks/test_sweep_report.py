@@ -19,7 +19,7 @@ from optuna.trial import Trial
 from scipy.stats import wilcoxon
 
 from unfreeze.tasks import tracking
-from unfreeze.tasks.sweeps.report import compare_with_rules, draw_study, keep_report
+from unfreeze.tasks.sweeps.report import compare_with_rules, draw_study, keep_report, verdict
 from unfreeze.tasks.sweeps.study import best_trial
 
 ALL = ["history", "parallel_coordinate", "slice", "contour", "importance"]
@@ -213,6 +213,34 @@ def test_a_difference_that_seeds_alone_would_make_is_within_noise() -> None:
     rows = compare_with_rules(search(objective, trials=2), ["loss"])
     assert [row["within noise"] for row in rows] == [True, True, True]
     assert [row["difference"] for row in rows] == [0, 0, -0.001]
+
+
+def judged(gain: float) -> list[str]:
+    """Verdict on a trial that has `gain` less loss than the training as it is, on 200 rows of a loss of about 1."""
+    rows = np.random.default_rng(0).normal(1, 0.3, 200)
+    study = optuna.create_study()
+    for number, losses in enumerate([rows, rows - gain + np.random.default_rng(1).normal(0, 0.1, 200)]):
+        trial = optuna.trial.create_trial(
+            value=0.5 if gain == 0 else float(losses.mean()),
+            user_attrs={
+                "losses": list(losses),
+                "kept": "trees",
+                **({} if number else {"rule": "as the recipe has it"}),
+            },
+        )
+        study.add_trial(trial)
+    return verdict(compare_with_rules(study, ["loss"]), "loss")
+
+
+def test_the_best_is_better_only_where_its_interval_shows_it() -> None:
+    assert "the best is better on the validation rows, improvement +0." in judged(0.1)[1]
+    assert "the best is not shown to be better on the validation rows, improvement -0." in judged(0.01)[1]
+
+
+def test_a_search_in_which_the_training_as_it_is_comes_first_says_that_nothing_was_better() -> None:
+    best, as_it_is = judged(-0.1)
+    assert best.endswith("whose training keeps trees.")
+    assert as_it_is == "No trial was better than trial 0: as the recipe has it."
 
 
 def test_rows_can_be_shown_as_json() -> None:

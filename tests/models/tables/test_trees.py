@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.specs.tables import TableDataSpec, TreesSpec
 from unfreeze.models.tables import trees
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.trees import Trees, rows_to_fit
@@ -52,6 +52,15 @@ def test_trees_learn_numbers_in_the_scale_of_the_networks_targets(log_target):
     predictions = fit(encoder, train, targets, rounds=500).predict(valid)
     assert predictions.shape == (500, 1)
     assert rmse(predictions, actual) < 0.2 * actual.std()
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.3}, {"leaves": 3}, {"leaf_rows": 90}, {"columns": 0.3}])
+def test_each_setting_makes_other_trees(settings):
+    encoder, train, targets, valid, _ = prepare(table())
+    plain, other = (
+        Trees.fit(encoder, train, targets, 0, 10, 1, TreesSpec(**each)).predict(valid) for each in ({}, settings)
+    )
+    assert not np.allclose(plain, other)
 
 
 def test_the_seed_decides_which_trees_are_fitted():
