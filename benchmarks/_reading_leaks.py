@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from unfreeze.models.tables.reading import open_table, to_frame, write_feather
 
 SIZES = (60, 150, 400, 2000)
 Random = np.random.Generator
-Column = Callable[[Random, pd.DataFrame], object]
+Column = Callable[[Random, pd.DataFrame], Any]
 
 
 def _table(random: Random, rows: int) -> pd.DataFrame:
@@ -30,11 +31,11 @@ def _days(random: Random, rows: int) -> pd.Series:
 
 
 def _texts(days: pd.Series) -> pd.Series:
-    return days.dt.strftime("%Y-%m-%d")
+    return pd.Series(days.dt.strftime("%Y-%m-%d"))
 
 
 def _flipped(random: Random, left: pd.Series, share: float) -> pd.Series:
-    return left ^ (random.random(len(left)) > share)
+    return pd.Series(left ^ (random.random(len(left)) > share))
 
 
 TELL_THE_CLASS: dict[str, Column] = {

@@ -149,8 +149,9 @@ def _combination(sample: pd.DataFrame, features: Sequence[str], target: str) -> 
 def _numbers(column: pd.Series) -> pd.Series:
     """Numbers as they are, dates as days."""
     if is_datetime64_any_dtype(column):
-        return (column - column.min()) / pd.Timedelta(days=1)
-    return column.astype(float)
+        return pd.Series((column - column.min()) / pd.Timedelta(days=1))
+    numbers: pd.Series = column.astype(float)
+    return numbers
 
 
 def _linear(rows: pd.DataFrame, target: str, most_unexplained: float) -> dict[str, float]:

@@ -205,7 +205,9 @@ def test_the_time_that_trees_take_is_told_by_a_part_of_the_rows(monkeypatch):
     monkeypatch.setattr(trees, "MOST_TIMED", 100)
     monkeypatch.setattr(Trees, "fit", lambda encoder, train, *more, **settings: seen.append((len(train), settings)))
     assert trees.seconds_to_fit(encoder, train, targets, 0) > 0
-    assert [(100 <= rows <= 103, settings) for rows, settings in seen] == [(True, {"boosters": 1})]
+    assert [(100 <= rows <= 103, settings) for rows, settings in seen] == [
+        (True, {"boosters": 1, "settings": TreesSpec()})
+    ]
 
 
 def test_few_rows_are_all_fitted():
