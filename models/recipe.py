@@ -206,7 +206,7 @@ class Choose(Step):
                 trained = compared[0].predictions
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
-        found.add(data.cross_validation(course.activations))
+        found.add(data.cross_validation(course.activations, course.workspace))
         choice = choose_model(compared, data.target.loss_of, actual, data.blocks("valid"))
         if choice is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)

@@ -225,7 +225,7 @@ class TrainingData(ABC):
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """A candidate's predictions for a split, see `Target.predictions`."""
 
-    def cross_validation(self, activations_of: ActivationsOf) -> Findings:
+    def cross_validation(self, activations_of: ActivationsOf, workspace: Workspace) -> Findings:
         """Where there are few validation rows, what training and validation rows together say by k-fold; or nothing."""
         return Findings()
 

@@ -41,10 +41,10 @@ def image_candidates(
         views = _activations(data, computed, activations_of)
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         # Without the augmented views as well: there is data whose labels they change.
-        targets = data.targets("train")
-        strength = choose_strength(views[0], targets)
+        targets, classes = data.targets("train"), len(data.index.classes)
+        strength = choose_strength(views[0], targets, classes)
         for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
-            head = fit_linear_head(fitted_on, targets, len(data.index.classes), strength)
+            head = fit_linear_head(fitted_on, targets, classes, strength)
             yield Candidate(
                 name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"}, untuned=True
             )

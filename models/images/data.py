@@ -305,14 +305,15 @@ class ImageData(TrainingData):
         """Groups of the rows of `plain_activations`, int64, if there are any."""
         return self.index.groups(np.concatenate([self.rows["train"], self.rows["valid"]]))
 
-    def cross_validation(self, activations_of: ActivationsOf) -> Findings:
+    def cross_validation(self, activations_of: ActivationsOf, workspace: Workspace) -> Findings:
         """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
         plain = [place for place, stage in enumerate(self.params.recipe) if stage.precompute]
         if len(self.rows["valid"]) >= FEW_ROWS or not plain:
             return Findings()
         metrics = self.target.metrics(self.metric_names())
         activations, targets = self.plain_activations(activations_of(plain[0]))
-        return cross_validate(activations, targets, self.target, metrics, self.plain_groups())
+        with workspace.progress("Cross-validating logistic regression") as advance:
+            return cross_validate(activations, targets, self.target, metrics, self.plain_groups(), advance)
 
     # --- the model
 

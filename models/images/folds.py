@@ -11,6 +11,7 @@ from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.intervals import intervals
 from unfreeze.models.targets import Target
 from unfreeze.models.training.metrics import Metric
+from unfreeze.models.workspace import Advance
 
 FEW_ROWS = 150
 """With fewer validation rows than this, training and validation rows together are cross-validated as well."""
@@ -18,15 +19,20 @@ FOLDS, REPEATS = 5, 2
 
 
 def out_of_fold(
-    activations: np.ndarray, targets: np.ndarray, target: Target, groups: np.ndarray | None = None
+    activations: np.ndarray,
+    targets: np.ndarray,
+    target: Target,
+    groups: np.ndarray | None = None,
+    advance: Advance = lambda done, total: None,
 ) -> np.ndarray:
     """Predictions (N, C) of every row by logistic regressions that saw neither it nor its group, averaged."""
     total = np.zeros((len(targets), target.outputs))
-    for repeat in range(REPEATS):
-        for train, judged in _folds(targets, groups, repeat):
-            head = fit_linear_head([activations[train]], targets[train], target.outputs)
-            logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
-            total[judged] += target.predictions(logits)
+    folds = [fold for repeat in range(REPEATS) for fold in _folds(targets, groups, repeat)]
+    for number, (train, judged) in enumerate(folds, start=1):
+        head = fit_linear_head([activations[train]], targets[train], target.outputs)
+        logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
+        total[judged] += target.predictions(logits)
+        advance(number, len(folds))
     return total / REPEATS
 
 
@@ -49,6 +55,7 @@ def cross_validate(
     target: Target,
     metrics: Mapping[str, Metric],
     groups: np.ndarray | None = None,
+    advance: Advance = lambda done, total: None,
 ) -> Findings:
     """Logistic regression on precomputed activations by repeated stratified k-fold.
 
@@ -65,6 +72,8 @@ def cross_validate(
         What is predicted, and functions of predictions and targets.
     groups
         Of every row (N,), where rows belong together: a fold judges whole groups.
+    advance
+        Called with how many folds are done, of how many.
 
     Returns
     -------
@@ -72,7 +81,7 @@ def cross_validate(
         ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %), and a line about them.
     """
     found = Findings()
-    predictions = out_of_fold(activations, targets, target, groups)
+    predictions = out_of_fold(activations, targets, target, groups, advance)
     actual = target.actual(torch.from_numpy(targets))
     shown = []
     for name, (low, high) in intervals(metrics, predictions, actual, blocks=groups).items():

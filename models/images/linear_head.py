@@ -3,22 +3,18 @@
 It needs no learning rate and has one minimum; on a few hundred images it is often the best head there is.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold
 from torch import nn
 
-from unfreeze.models.images.label_regression import FOLDS, STRENGTHS, label_strengths, regress_labels
+from unfreeze.models.images.logistic_regression import choose_strengths, regress
 
 MOST_ROWS = 10_000
 """Rows that are fitted on, at most: the first of a random order."""
-ITERATIONS = 200
+LEAST_DEVIATION = 0.1
+"""Share of the mean standard deviation of all activations that is added to that of each before dividing by it."""
 
 
 def build_linear_head(features: int, classes: int, width: int = 0, dropout: float = 0.0) -> nn.Sequential:
@@ -29,17 +25,17 @@ def build_linear_head(features: int, classes: int, width: int = 0, dropout: floa
     return head
 
 
-def choose_strength(plain: np.ndarray, targets: np.ndarray) -> float | np.ndarray:
-    """The penalty for `fit_linear_head`, by cross-validation on the plain view of the training rows.
+def choose_strength(plain: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+    """The penalty for `fit_linear_head` (C,), by cross-validation on the plain view of the training rows.
 
-    Rows that judge the result take no part. Of several labels each has a penalty of its own, (C,).
+    Rows that judge the result take no part. Of several labels each has a penalty of its own.
     """
-    standard, known, _, _ = _standardised([plain], targets)
-    return label_strengths(standard[0], known) if targets.ndim == 2 else _strength(standard[0], known)
+    inputs, known, _, _ = _standardised([plain], targets, classes)
+    return choose_strengths(inputs, known, exclusive=targets.ndim == 1)
 
 
 def fit_linear_head(
-    views: Sequence[np.ndarray], targets: np.ndarray, classes: int, strength: float | np.ndarray | None = None
+    views: Sequence[np.ndarray], targets: np.ndarray, classes: int, strength: np.ndarray | None = None
 ) -> dict[str, torch.Tensor]:
     """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
 
@@ -52,7 +48,7 @@ def fit_linear_head(
     classes
         Number C of classes or labels; one without rows gets no probability.
     strength
-        The penalty. None: see `choose_strength`.
+        The penalty (C,) for a single view; every view is a part of it. None: see `choose_strength`.
 
     Returns
     -------
@@ -60,57 +56,27 @@ def fit_linear_head(
         ``0.weight`` (C, D) and ``0.bias`` (C,), float32: the standardisation of activations is folded in.
     """
     if strength is None:
-        strength = choose_strength(views[0], targets)
-    standard, known, mean, scale = _standardised(views, targets)
-    if targets.ndim == 1 and len(np.unique(known)) == 1:  # such as in a fold that judges all groups of the others
-        return _head(np.zeros((classes, len(mean))), np.where(np.arange(classes) == known[0], 0.0, -20.0))
-    if isinstance(strength, np.ndarray):
-        weights, biases = regress_labels(standard, known, strength)
-        return _head(weights / scale, biases - (weights / scale) @ mean)
-    fitted = _fitted(strength / len(views), np.concatenate(standard), np.tile(known, len(views)))
-    weights, biases = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:  # scikit-learn keeps one vector then
-        weights, biases = np.concatenate([-weights, weights]) / 2, np.concatenate([-biases, biases]) / 2
-    whole = np.zeros((classes, len(mean)))
-    offsets = np.full(classes, float(biases.min()) - 20.0)
-    whole[fitted.classes_], offsets[fitted.classes_] = weights / scale, biases - (weights / scale) @ mean
-    return _head(whole, offsets)
+        strength = choose_strength(views[0], targets, classes)
+    inputs, known, mean, scale = _standardised(views, targets, classes)
+    weights, biases = regress(inputs, known, strength / len(views), exclusive=targets.ndim == 1)
+    weights /= scale
+    return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases - weights @ mean).float()}
 
 
 def _standardised(
-    views: Sequence[np.ndarray], targets: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """The rows that are fitted on, in random order: every view, their targets, and mean and scale of the plain view."""
+    views: Sequence[np.ndarray], targets: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What is fitted on: all views of the rows in random order, targets of 0 and 1 for each, mean and scale.
+
+    The scale is that of all views, because a unit that is silent on plain images may answer augmented ones. A part of
+    the mean deviation is added to each unit's, like the s0 of Tibshirani et al., "Diagnosis of multiple cancer types by
+    shrunken centroids", 2002: a unit that answers hardly any training image would outweigh all others on other images.
+    """
     rows = np.random.default_rng(0).permutation(len(targets))[:MOST_ROWS]
-    plain, known = views[0][rows], targets[rows]
-    mean, scale = plain.mean(axis=0, dtype=np.float64), plain.std(axis=0, dtype=np.float64) + 1e-6
-    standard = [(view[rows] - mean) / scale for view in views]
-    return standard, known.astype(np.float64) if targets.ndim == 2 else known, mean, scale
-
-
-def _head(weights: np.ndarray, biases: np.ndarray) -> dict[str, torch.Tensor]:
-    return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases).float()}
-
-
-def _fitted(strength: float, activations: np.ndarray, targets: np.ndarray) -> LogisticRegression:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # further steps no longer change what is predicted
-        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(activations, targets)
-
-
-def _strength(activations: np.ndarray, targets: np.ndarray) -> float:
-    """The penalty with the lowest log loss over folds of the rows, which are in random order already."""
-    if len(targets) < 2 * FOLDS:
-        return STRENGTHS[2]
-    losses = np.zeros(len(STRENGTHS))
-    labels = np.unique(targets)
-    for train, judged in KFold(FOLDS).split(activations):
-        if len(np.unique(targets[train])) < 2:
-            continue
-        for number, strength in enumerate(STRENGTHS):
-            fitted = _fitted(strength, activations[train], targets[train])
-            probabilities = np.full((len(judged), len(labels)), 1e-7)
-            probabilities[:, np.searchsorted(labels, fitted.classes_)] = fitted.predict_proba(activations[judged])
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-            losses[number] += log_loss(targets[judged], probabilities, labels=labels)
-    return STRENGTHS[int(losses.argmin())]
+    inputs = np.concatenate([view[rows] for view in views]).astype(np.float64)
+    known = targets[rows].astype(np.float64) if targets.ndim == 2 else np.eye(classes)[targets[rows]]
+    mean, deviations = inputs.mean(axis=0), inputs.std(axis=0)
+    scale = deviations + max(LEAST_DEVIATION * float(deviations.mean()), 1e-6)
+    inputs -= mean
+    inputs /= scale
+    return inputs, np.tile(known, (len(views), 1)), mean, scale

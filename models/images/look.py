@@ -63,7 +63,8 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
         found.lines.append(describe_distance(distance))
     order = np.concatenate([data.rows[split] for split in ("train", "valid")])
     activations, targets = data.plain_activations(files)
-    predictions = out_of_fold(activations, targets, data.target, data.plain_groups())
+    with workspace.progress("Fitting logistic regressions") as advance:
+        predictions = out_of_fold(activations, targets, data.target, data.plain_groups(), advance)
     actual = data.target.actual(torch.from_numpy(targets))
     values = {name: metric(predictions, actual) for name, metric in data.target.metrics(data.metric_names()).items()}
     found.metrics |= {f"folds/{name}": value for name, value in values.items()}

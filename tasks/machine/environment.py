@@ -138,6 +138,9 @@ def set_defaults() -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         # Its bars for every small download would drown the lines of the steps.
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Threads of torch and LightGBM spin for microseconds before they sleep, not for milliseconds: beside other work
+        # that spinning takes most of the processor time.
+        "GOMP_SPINCOUNT": "10000",
     }
     for name, value in {**defaults, **servers}.items():
         if name not in os.environ:

@@ -49,6 +49,20 @@ def test_augmented_views_count_as_more_rows_of_the_same_images():
     torch.testing.assert_close(once["0.weight"], thrice["0.weight"], rtol=0.02, atol=1e-3)
 
 
+@pytest.mark.parametrize("answering", [[1, 2], [0]], ids=["only augmented images", "one plain image"])
+def test_a_unit_that_answers_hardly_any_image_does_not_outweigh_the_others(answering):
+    rng, targets = np.random.default_rng(0), blobs(60, 3)[1]
+    views = [np.c_[blobs(60, 3, noise=4.0)[0], np.zeros(60)].astype(np.float32) for _ in range(3)]
+    for view in answering:
+        views[view][: 60 if view else 1, -1] = rng.random(60 if view else 1) * (0.1 if view else 1e-3)
+    state = fit_linear_head(views, targets, 3)
+    fresh, expected = blobs(300, 3, seed=1, noise=4.0)
+    answered = np.c_[fresh, rng.random(300)].astype(np.float32)
+    silent = np.c_[fresh, np.zeros(300)].astype(np.float32)
+    losses = [functional.cross_entropy(logits(state, each), torch.from_numpy(expected)) for each in (answered, silent)]
+    assert float(losses[0]) < float(losses[1]) + 0.05
+
+
 @pytest.mark.parametrize("rows", [2, 3, 5])
 def test_a_handful_of_rows_is_enough(rows):
     activations, _ = blobs(rows, 2)

@@ -1,0 +1,140 @@
+"""L2-penalised logistic regression on activations, of classes that exclude each other or of labels each by itself.
+
+The same as scikit-learn's ``LogisticRegression(C=strength)``, whose intercepts are not penalised either, at a small
+part of its time: activations are wide and rows are few, and a penalised solution is a sum of rows. So the rows are
+rotated once into the space that they span (N x 2,560 activations become N x N numbers) for every fold and strength,
+L-BFGS runs where the penalised squared error is round (the bounds of Böhning, "Multinomial logistic regression
+algorithm", 1992, as a preconditioner), and each strength begins with the solution of the stronger penalty before it.
+"""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+from threadpoolctl import threadpool_limits
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the L2 penalty to choose from, for standardised activations."""
+FOLDS = 3
+MANY_NUMBERS = 10_000_000
+"""With fewer inputs than this, one thread is faster than several, which mostly wait for each other."""
+_NEVER = -20.0
+
+
+class _Rotated(NamedTuple):
+    """Inputs (N, D) are ``scores @ basis.T``; `energies` are the squared lengths of the columns of `scores`."""
+
+    scores: np.ndarray
+    basis: np.ndarray
+    energies: np.ndarray
+
+
+def choose_strengths(inputs: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
+    """The penalty with the lowest loss over folds of the rows, (C,): of labels each its own, of classes one for all.
+
+    Parameters
+    ----------
+    inputs
+        Standardised activations (N, D) float64, in random order.
+    targets
+        (N, C) of 0 and 1.
+    exclusive
+        Whether every row has exactly one class.
+    """
+    losses = np.zeros((len(STRENGTHS), targets.shape[1]))
+    if len(inputs) < 2 * FOLDS:
+        return np.full(targets.shape[1], STRENGTHS[2])
+    with _threads(inputs):
+        rotated = _rotate(inputs)
+        for judged in np.array_split(np.arange(len(inputs)), FOLDS):
+            train, fitted = np.delete(np.arange(len(inputs)), judged), None
+            for number, strength in enumerate(STRENGTHS):
+                strengths = np.full(targets.shape[1], strength)
+                part = rotated._replace(scores=rotated.scores[train])
+                fitted = _fit(part, targets[train], strengths, exclusive, fitted)
+                logits = rotated.scores[judged] @ fitted[1:] + fitted[0]
+                losses[number] += _losses(logits, targets[judged], exclusive).sum(axis=0)
+    if exclusive:
+        losses[:] = losses.sum(axis=1, keepdims=True)
+    return np.asarray(np.array(STRENGTHS)[losses.argmin(axis=0)])
+
+
+def regress(
+    inputs: np.ndarray, targets: np.ndarray, strengths: np.ndarray, exclusive: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, D) and biases (C,) float64 with the lowest sum of losses plus |w|^2 / (2 strength).
+
+    A class or label that no row has, or a label that every row has, gets weights of 0.
+
+    Parameters
+    ----------
+    inputs, targets, exclusive
+        As for `choose_strengths`, in any order.
+    strengths
+        The penalty of each class or label, (C,).
+    """
+    weights, biases = np.zeros((targets.shape[1], inputs.shape[1])), np.where(targets.any(axis=0), -_NEVER, _NEVER)
+    fitted = targets.any(axis=0) if exclusive else targets.any(axis=0) & ~targets.all(axis=0)
+    with _threads(inputs):
+        rotated = _rotate(inputs)
+        found = _fit(rotated, targets[:, fitted], strengths[fitted], exclusive)
+        weights[fitted], biases[fitted] = (rotated.basis @ found[1:]).T, found[0]
+    if exclusive:
+        biases[~fitted] += found[0].min()
+    return weights, biases
+
+
+def _threads(inputs: np.ndarray) -> AbstractContextManager[object]:
+    limits: AbstractContextManager[object] = threadpool_limits(1 if inputs.size < MANY_NUMBERS else None, "blas")
+    return limits
+
+
+def _rotate(inputs: np.ndarray) -> _Rotated:
+    """Inputs in the space that their rows span; as they are where there are more rows than columns."""
+    if len(inputs) > inputs.shape[1]:
+        return _Rotated(inputs, np.eye(inputs.shape[1]), np.einsum("nd,nd->d", inputs, inputs))
+    energies, vectors = np.linalg.eigh(inputs @ inputs.T)
+    kept = energies > 1e-10 * max(float(energies[-1]), 1e-10)
+    energies, vectors = energies[kept], vectors[:, kept]
+    lengths = np.sqrt(energies)
+    return _Rotated(vectors * lengths, inputs.T @ vectors / lengths, energies)
+
+
+def _losses(logits: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Cross entropy (N, C); of exclusive classes all of a row's is at its own."""
+    if exclusive:
+        return np.asarray(-targets * log_softmax(logits, axis=1))
+    return np.asarray(np.logaddexp(0.0, logits) - targets * logits)
+
+
+def _fit(
+    rotated: _Rotated,
+    targets: np.ndarray,
+    strengths: np.ndarray,
+    exclusive: bool,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
+    """Biases and weights (1 + R, C) for rotated inputs."""
+    scores, _, energies = rotated
+    rows, width = targets.shape
+    # The curvature of a row's loss is at most 1/2 (softmax) or 1/4 (sigmoid); half of that is usual.
+    unit = np.empty((1 + len(energies), width))
+    unit[0], unit[1:] = 2 / np.sqrt(rows), 1 / np.sqrt(energies[:, None] / 8 + 1 / strengths)
+    penalties = np.vstack([np.zeros(width), np.broadcast_to(1 / strengths, unit[1:].shape)])
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(unit.shape) * unit
+        logits = scores @ weights[1:] + weights[0]
+        errors = (np.exp(log_softmax(logits, axis=1)) if exclusive else expit(logits)) - targets
+        gradient = penalties * weights
+        gradient[0] += errors.sum(axis=0)
+        gradient[1:] += scores.T @ errors
+        loss = _losses(logits, targets, exclusive).sum() + 0.5 * (penalties * weights**2).sum()
+        return float(loss), (gradient * unit).ravel()
+
+    initial = np.zeros(unit.shape) if start is None else start / unit
+    options = {"maxiter": 1000, "gtol": 1e-6 * rows, "ftol": 0.0}
+    found = minimize(objective, initial.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x).reshape(unit.shape) * unit
