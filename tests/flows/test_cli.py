@@ -101,7 +101,9 @@ def test_a_slip_in_a_source_or_a_column_is_told_before_anything_is_started(
 
 
 def test_a_sweep_of_a_table_varies_by_default_what_a_table_has(capsys: pytest.CaptureFixture[str]) -> None:
-    none = [f"--space={name}=none" for name in ("recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size")]
+    boosting = [f"boosting.{name}" for name in ("lr", "leaves", "leaf_rows", "columns")]
+    names = ["recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size", *boosting]
+    none = [f"--space={name}=none" for name in names]
     assert main(["sweep", "--table", "sales.csv", *none]) == 2
     assert "nothing is left to vary" in capsys.readouterr().err
 
