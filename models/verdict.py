@@ -18,6 +18,8 @@ OVERFITTED = 2.0
 MOST_WRONG_LABELS = 0.03
 """Share of validation rows that may seem labelled wrong."""
 FEWEST_WRONG_LABELS = 5
+MOST_WRONG = 0.2
+"""Share of wrong answers from which a model's doubts say little about labels."""
 MOST_NAMED = 5
 SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
 SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
@@ -197,9 +199,17 @@ def _of_rows(training: Training) -> list[Suspicion]:
             found.append(Suspicion(text, serious=True))
     found += _of_test_rows(headlines(metrics))
     if training.label_errors >= max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
-        share = training.label_errors / max(rows, 1)
-        found.append(Suspicion(f"{share:.1%} of the validation rows seem labelled wrong; see below."))
+        found.append(Suspicion(_wrong_labels(training.label_errors, rows, accuracies)))
     return found
+
+
+def _wrong_labels(count: int, rows: int, accuracies: Sequence[Headline]) -> str:
+    """Who is more likely wrong about rows that the model gives another class: it, or their labels."""
+    doubted = f"{count} of {rows} validation rows look to the model like another class than their label's"
+    wrong = max((1 - each.value for each in accuracies if each.section == "valid"), default=0.0)
+    if wrong > MOST_WRONG:
+        return f"{doubted}; it is wrong in {wrong:.1%} of them all, so most are its mistakes rather than the labels'."
+    return f"{doubted}: their labels may be wrong; see below."
 
 
 def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
