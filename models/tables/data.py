@@ -25,6 +25,7 @@ from unfreeze.models.tables.reading import names_in_file, open_table, to_frame
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
+from unfreeze.models.tables.time_order import row_blocks, time_blocks
 from unfreeze.models.tables.trees import Trees, seconds_to_fit
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
@@ -35,7 +36,6 @@ from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Ca
 from unfreeze.models.verdict import SECTION_NAMES
 
 SAMPLED = 2000  # rows whose distributions are kept
-BLOCKS = 20  # runs of rows that belong together where the rows are in the order of time without a date
 
 
 MOST_LINES = 40
@@ -181,16 +181,16 @@ class TableData(TrainingData):
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
     def blocks(self, split: str) -> np.ndarray | None:
-        """Weeks of the first column of dates; without dates series, or runs of rows that are in the order of time; None
-        where there is only one of them.
+        """Weeks or days of the first column of dates; without dates series, or runs of rows that are in the order of
+        time; None where there is only one of them.
         """
         dates, groups = self.dates(split), self.params.data.group
         if dates is not None:
-            blocks = dates.to_numpy("datetime64[D]").astype(np.int64) // 7
+            blocks = time_blocks(dates)
         elif groups:
             blocks = self.frame[groups].iloc[self.rows[split]].groupby(groups, dropna=False).ngroup().to_numpy()
         elif self.params.data.split == "last_rows":
-            blocks = np.arange(len(self.rows[split])) // max(len(self.rows[split]) // BLOCKS, 1)
+            blocks = row_blocks(len(self.rows[split]))
         else:
             return None
         return blocks if len(blocks) and (blocks != blocks[0]).any() else None

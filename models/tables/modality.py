@@ -21,7 +21,7 @@ from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.tables.batches import write_encoded
-from unfreeze.models.tables.data import BLOCKS, TableData, open_joins
+from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
 from unfreeze.models.tables.files import READABLE, files_of, is_table, table_name
 from unfreeze.models.tables.flights import flights_frame
@@ -38,6 +38,7 @@ from unfreeze.models.tables.reading import (
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.tables.sources import hash_sources, is_flights, source_paths
+from unfreeze.models.tables.time_order import row_blocks, time_blocks
 from unfreeze.models.targets import check_metrics
 from unfreeze.models.training_data import SPLITS, Prepared
 from unfreeze.models.workspace import Derived, Workspace, key_of
@@ -166,14 +167,14 @@ class Tables(Modality):
 
 
 def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
-    """Rows that belong together: those of a series, and those of a week; what has fewer than two blocks is no way."""
+    """Rows that belong together: those of a series, and those of a time; what has fewer than two blocks is no way."""
     ways = []
     if data.group:
         ways.append(frame.groupby(data.group, dropna=False).ngroup().to_numpy())
     if data.date and data.date[0] in frame:
-        ways.append(frame[data.date[0]].dt.to_period("W").astype(str).to_numpy())
+        ways.append(time_blocks(frame[data.date[0]]))
     if data.split == "last_rows":
-        ways.append(np.arange(len(frame)) // max(len(frame) // BLOCKS, 1))
+        ways.append(row_blocks(len(frame)))
     return [way for way in ways if len(np.unique(way)) > 1]
 
 

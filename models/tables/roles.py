@@ -194,7 +194,8 @@ def _date_role(name: str, formats: Formats, shown: Sequence[Mapping[str, Any]] =
 
 
 def _examples(shown: Sequence[Mapping[str, Any]]) -> str:
-    examples = [f"{each['value']!r} is {each['read as']}" for each in shown if each["read as"] != "missing"]
+    read = sorted((each for each in shown if each["read as"] != "missing"), key=lambda each: -len(each["value"]))
+    examples = [f"{each['value']!r} is {each['read as']}" for each in read]
     return f" ({', '.join(examples[:_EXAMPLES])})" if examples else ""
 
 

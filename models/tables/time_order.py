@@ -23,6 +23,8 @@ _FEWEST_MOVES = 20
 """Changes from row to row; fewer are those between blocks of a sorted table."""
 _ALIKE, _ALIKE_TARGET = 0.6, 0.3
 """Correlation of neighbours, of the columns in the middle and of every target, from which on they are a series."""
+_FEWEST_WEEKS = 8
+_RUNS = 20
 MOST_UNSEEN = 0.05
 """Share of the validation rows that may have a value of a date's part which no training row has."""
 
@@ -122,6 +124,21 @@ def is_series(dates: pd.Series) -> bool:
         return True
     gaps = np.diff(np.sort(times))
     return bool((gaps > 0).mean() > 1 - _MOST_BACKWARD and gaps.std() <= _MOST_UNEVEN * gaps.mean())
+
+
+def time_blocks(dates: pd.Series) -> np.ndarray:
+    """Numbers (n,) int64 of the weeks of dates (n,), or of their days where they are of fewer than eight weeks.
+
+    Rows of a block are resampled as a whole, as neighbours in time are alike; of a few blocks no interval can be told.
+    """
+    days = dates.to_numpy("datetime64[D]").astype(np.int64)
+    weeks = days // 7
+    return weeks if len(np.unique(weeks)) >= _FEWEST_WEEKS else days
+
+
+def row_blocks(rows: int) -> np.ndarray:
+    """Numbers (n,) int64 of runs of rows that are in the order of time."""
+    return np.arange(rows) // max(rows // _RUNS, 1)
 
 
 def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray, valid: np.ndarray) -> dict[str, Role]:

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from unfreeze.models.specs.tables import TableDataSpec
 from unfreeze.models.tables.prepare import Prepared, prepare
 from unfreeze.models.tables.splits import validation_days
-from unfreeze.models.tables.time_order import choose_split, is_series
+from unfreeze.models.tables.time_order import choose_split, is_series, row_blocks, time_blocks
 
 RANDOM = np.random.default_rng(0)
 DAILY = pd.date_range("2020-01-01", periods=400)
@@ -128,3 +128,10 @@ def test_rows_that_are_a_series_without_a_date_are_split_by_their_order() -> Non
 def test_other_rows_without_a_date_are_split_at_random(name: str, frame: pd.DataFrame) -> None:
     frame = frame.reset_index(drop=True)
     assert choose_split(frame, TableDataSpec(target=["load"]), TableDataSpec(target=["load"]))[0].split == "random"
+
+
+def test_rows_are_resampled_by_weeks_or_by_days_where_there_are_few_weeks() -> None:
+    hours = pd.Series(pd.date_range("2024-01-04", periods=24 * 20, freq="h"))
+    assert len(np.unique(time_blocks(hours))) == 20
+    assert len(np.unique(time_blocks(pd.Series(pd.date_range("2024-01-04", periods=70))))) == 10
+    assert np.bincount(row_blocks(100)).tolist() == [5] * 20
