@@ -48,9 +48,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # A process per core: threads of their own would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 (_HOME / "home").mkdir()
+# A shell script that starts the tests with & has them ignore Ctrl-C, and nohup the end of a terminal, which some of
+# them are about.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell script that starts the tests with & has them ignore Ctrl-C, which some of them are about.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A first example that imports something, or a busy machine, says nothing about what is tested.
 settings.register_profile("whole", deadline=None)
