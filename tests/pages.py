@@ -6,11 +6,11 @@ from prefect.client.schemas.objects import Artifact
 
 
 def shown_artifacts(key: str | None = None, flow_run: str | None = None) -> list[Artifact]:
-    """Artifacts by key and flow run: the server filters, because it answers with the first 200."""
+    """Artifacts by key and flow run, the newest first: the server filters, because it answers with the first 200."""
     wanted = ArtifactFilter(
         key=ArtifactFilterKey(any_=[key]) if key else None,
         flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]) if flow_run else None,
     )
     with get_client(sync_client=True) as client:
         found: list[Artifact] = client.read_artifacts(artifact_filter=wanted)
-    return found
+    return sorted(found, key=lambda artifact: artifact.created, reverse=True)

@@ -39,7 +39,7 @@ def swept(stripes: Path, prefect_api: None) -> dict[str, Any]:
     from unfreeze.flows.sweep import sweep
 
     result: dict[str, Any] = sweep(SweepSpec(trials=5, study="swept"), short_training(stripes))
-    return result
+    return {**result, "children": children(result["run_id"])}  # another test adds to the study
 
 
 def test_the_result_names_the_study_the_best_trial_and_what_became_of_the_others(swept: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ def test_what_trials_share_is_computed_once(swept: dict[str, Any]) -> None:
 
 
 def test_each_trial_is_a_child_run_with_its_true_state_and_curves(swept: dict[str, Any]) -> None:
-    runs = children(swept["run_id"])
+    runs = swept["children"]
     assert len(runs) == 5
     ended = [run.info.status for run in runs]
     assert ended.count("FINISHED") == swept["trials"]["complete"]

@@ -6,18 +6,22 @@ from unfreeze.models.targets import MultiLabel, SingleLabel
 from unfreeze.models.training.metrics import accuracy
 
 METRICS = {"accuracy": accuracy}
-RNG = np.random.default_rng(0)
-TARGETS = RNG.permutation(np.arange(60) % 3)
+TARGETS = np.random.default_rng(0).permutation(np.arange(60) % 3)
+
+
+def noise(*shape: int, scale: float = 1.0, seed: int = 1) -> np.ndarray:
+    """The same numbers in whatever order tests run."""
+    return np.random.default_rng(seed).normal(0, scale, shape)
 
 
 def test_no_row_is_predicted_by_a_regression_that_saw_it():
-    memorable = RNG.normal(size=(60, 200)).astype(np.float32)  # noise in which every row could be learnt by heart
+    memorable = noise(60, 200).astype(np.float32)  # noise in which every row could be learnt by heart
     found = cross_validate(memorable, TARGETS, SingleLabel(["a", "b", "c"]), METRICS)
     assert found.metrics["folds/accuracy"] < 0.6
 
 
 def test_the_interval_is_around_the_value_of_all_rows():
-    told = RNG.normal(size=(60, 8)).astype(np.float32)
+    told = noise(60, 8).astype(np.float32)
     told[np.arange(60), TARGETS] += 2
     found = cross_validate(told, TARGETS, SingleLabel(["a", "b", "c"]), METRICS)
     low, value, high = (found.metrics[f"folds/accuracy{end}"] for end in ("_low", "", "_high"))
@@ -27,7 +31,7 @@ def test_the_interval_is_around_the_value_of_all_rows():
 
 def test_classes_of_fewer_rows_than_folds_are_no_obstacle():
     targets = np.array([0] * 20 + [1] * 20 + [2] * 2)
-    activations = np.eye(3, dtype=np.float32)[targets] + RNG.normal(0, 0.1, (42, 3)).astype(np.float32)
+    activations = np.eye(3, dtype=np.float32)[targets] + noise(42, 3, scale=0.1).astype(np.float32)
     found = cross_validate(activations, targets, SingleLabel(["a", "b", "c"]), METRICS)
     assert found.metrics["folds/accuracy"] == pytest.approx(1, abs=0.1)
 
@@ -35,8 +39,8 @@ def test_classes_of_fewer_rows_than_folds_are_no_obstacle():
 @pytest.mark.parametrize("several", [False, True])
 def test_no_row_is_predicted_by_a_regression_that_saw_its_group(several):
     groups = np.arange(60) // 4
-    alike = RNG.normal(size=(15, 200))[groups] + RNG.normal(0, 0.01, (60, 200))  # every group could be learnt by heart
-    targets = RNG.permutation(np.arange(15) % 3)[groups]
+    alike = noise(15, 200)[groups] + noise(60, 200, scale=0.01, seed=2)  # every group could be learnt by heart
+    targets = np.random.default_rng(1).permutation(np.arange(15) % 3)[groups]
     target = MultiLabel(["a", "b", "c"]) if several else SingleLabel(["a", "b", "c"])
     known = np.eye(3, dtype=np.float32)[targets] if several else targets
 
@@ -49,13 +53,13 @@ def test_no_row_is_predicted_by_a_regression_that_saw_its_group(several):
 
 def test_a_fold_may_leave_a_single_class_to_train_on():
     targets, groups = np.array([0] * 12 + [1] * 6), np.array([0, 1] * 6 + [2] * 6)
-    activations = RNG.normal(size=(18, 4)).astype(np.float32)
+    activations = noise(18, 4).astype(np.float32)
     predictions = out_of_fold(activations, targets, SingleLabel(["a", "b"]), groups)
     assert predictions[12:].argmax(1).tolist() == [0] * 6
 
 
 def test_the_interval_of_a_few_groups_is_wider_than_that_of_as_many_rows():
-    told = RNG.normal(size=(60, 8)).astype(np.float32)
+    told = noise(60, 8).astype(np.float32)
     told[np.arange(60), TARGETS] += 2 * (np.arange(60) < 36)  # two of five groups say nothing
 
     def width(groups: np.ndarray | None) -> float:
