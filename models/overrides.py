@@ -170,7 +170,7 @@ def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: An
         if isinstance(settings, dict):
             settings = settings.get(str(part))
         elif isinstance(settings, list) and isinstance(part, int):
-            settings = settings[part]
+            settings = settings[part] if part < len(settings) else None  # an entry that is missing
             if isinstance(settings, dict) and settings.get("name"):
                 entry_name = f" ({settings['name']})"
         else:

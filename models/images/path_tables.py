@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -22,6 +23,8 @@ from unfreeze.models.tables.text_layout import layout_of
 
 TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
+_MOST_FILES, _MOST_FILES_A_ROW = 20_000, 10
+"""Files of a folder in which those of a table are looked for by rules."""
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What annotation tools put before the name of a file that is uploaded to them."""
 
@@ -85,7 +88,10 @@ class PathTable:
             paths = [_path_parts(value) for value, (of, _) in zip(values, self._places, strict=True) if of == table]
             if not all(paths) or not os.path.isdir(place):
                 return None
-            there = {Path(file).relative_to(place).parts for file in files_below(place) if may_be_image(file)}
+            files = [*islice(files_below(place), _MOST_FILES + _MOST_FILES_A_ROW * len(paths))]
+            if len(files) == _MOST_FILES + _MOST_FILES_A_ROW * len(paths):  # a disk rather than a folder of images
+                return None
+            there = {Path(file).relative_to(place).parts for file in files if may_be_image(file)}
             rules = {rule for file in there if paths and (rule := _rule(paths[0], file)) is not None}
             fits = [each for rule in rules if there.issuperset(each := [_by_rule(rule, path) for path in paths])]
             if len(fits) != 1:

@@ -102,8 +102,9 @@ def _wrong_by_value(column: pd.Series, labels: np.ndarray) -> int:
 
 def _wrong_by_thresholds(column: pd.Series, labels: np.ndarray) -> int:
     """Rows that a decision tree of few leaves is wrong about: one leaf for each class, or for 50 rows."""
-    rows, leaves = len(labels), max(3, int(labels.max()) + 1, len(labels) // 50)
-    if leaves > _MOST_LEAVES:
+    rows, classes = len(labels), int(labels.max()) + 1
+    leaves = max(3, classes, rows // 50)
+    if leaves > _MOST_LEAVES or classes > rows / 2:  # hardly any class has two rows
         return rows
     tree = DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=max(1, rows // 100), random_state=0)
     # Ranks, because trees take float32, which cannot tell large numbers apart.

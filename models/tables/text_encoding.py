@@ -20,6 +20,8 @@ _GUESSED = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "euc_kr", "big5", "koi8_r"),
     *("iso8859_15", "mac_roman", "cp850"),
 )
+_FEWEST_ZEROS = 0.02
+"""Share of the bytes of UTF-16 that are zero, whatever its script; other text has none."""
 _LINES = 2_000
 """Lines beyond ASCII that a guess is made by."""
 
@@ -62,13 +64,15 @@ def _by_first_bytes(part: bytes) -> Encoding | None:
     for mark, name in _MARKS.items():
         if part.startswith(mark):
             return Encoding(name)
-    if b"\0" in part[: 1 << 16]:  # no text in other encodings has these
-        even, odd = part[: 1 << 16 : 2].count(b"\0"), part[1 : 1 << 16 : 2].count(b"\0")
-        if even == odd:
-            return None
-        name = "utf-16-le" if odd > even else "utf-16-be"
-        return Encoding(name, f"read as {name.upper()}, a guess by its bytes: no byte order mark says so")
-    return None
+    first = part[: 1 << 16]
+    even, odd = first[::2].count(b"\0"), first[1::2].count(b"\0")
+    if max(even, odd) <= _FEWEST_ZEROS * len(first):  # of separators alone text has more
+        return None
+    name = "utf-16-le" if odd > even else "utf-16-be"
+    text = first[: len(first) // 2 * 2].decode(name, errors="replace")
+    if "\0" in text or not re.search(r"[\r\n]", text):
+        return None
+    return Encoding(name, f"read as {name.upper()}, a guess by its bytes: no byte order mark says so")
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -58,6 +58,10 @@ class TextFile(TableFile):
                 for batch in reader:
                     self._check_empty(batch, len(self.places))
                     yield batch.select(range(len(self.places))), min(opened.file.tell(), self.size)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self.path}: not all of it is text in {layout.encoding}, it may be cut off; save it as UTF-8"
+            ) from error
         except pa.ArrowInvalid as error:
             if threads and "Row #" not in str(error):  # several threads do not know the row, one does
                 deque(self.batches(threads=False), maxlen=0)

@@ -190,7 +190,7 @@ KINDS = [
         run_stored,
         share=5,
         places=lambda case: ["run 0123"],
-        found=[(0, {"modality": None}), (0, {"data.size": "large"})],
+        found=[(0, {"modality": None}), (0, {"data.size": "large"}), (0, {"data.pixel_range": ["x"]})],
     ),
     Kind("sweep dimensions", _RANGES, run_dimension, share=5, places=lambda case: ["--space"]),
 ]

@@ -188,7 +188,10 @@ LISTS = Kind(
     run_list,
     share=8,
     places=lambda case: ["data.", "label_", "source", "list: "],
-    found=[((".arrow", _leading_out(_GOOD_FILES[".arrow"])), {}, b"")],
+    found=[
+        ((".arrow", _leading_out(_GOOD_FILES[".arrow"])), {}, b""),
+        ((".csv", b"path,label\n0.png,cat\n1.png,dog\n"), {"image_folder": "/"}, b""),
+    ],
 )
 FOLDERS = Kind("folders of images", _FOLDERS, run_folder, share=3, places=lambda case: ["data.", "label_", "source"])
 KINDS = [LISTS, FOLDERS]

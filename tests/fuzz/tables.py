@@ -236,6 +236,7 @@ FILES = Kind(
     st.tuples(_FILES, st.lists(st.sampled_from(["a", "code"]), max_size=1)).map(lambda case: (*case[0], case[1])),
     run_file,
     share=12,
+    found=[(".csv", b'a,b\n1\x00"x\ny"\n2,\xc3\xa9\n', [])],
 )
 COLUMNS = Kind(
     "tables",
@@ -243,6 +244,9 @@ COLUMNS = Kind(
     run_columns,
     share=0.7,
     places=lambda case: [""],
-    found=[(([("a", "number", 0, {}), ("id", "huge", 0, {})], {"target": ["id"], "task": "regression"}), 40, [])],
+    found=[
+        (([("a", "number", 0, {}), ("id", "huge", 0, {})], {"target": ["id"], "task": "regression"}), 40, []),
+        (([("a", "%s", 7, {}), ("b", "%m/%d/%Y", 75, {})], {"target": ["b"]}), 40, []),
+    ],
 )
 KINDS = [FILES, COLUMNS]
