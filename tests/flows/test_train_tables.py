@@ -240,7 +240,18 @@ def test_a_sweep_of_a_table_needs_nothing_but_its_target(
     assert main(["sweep", "--table", "sales.csv", "--data.target", "sales", *quick, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["trials"]["complete"] == 2
-    assert set(found["best"]["params"]) == {"recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size"}
+    # The first trial, which is the training as it is, has no value of what follows from the data.
+    varied = set(found["best"]["params"])
+    assert (
+        {"recipe.0.lr", "model.width"}
+        <= varied
+        <= {
+            "recipe.0.lr",
+            "model.width",
+            "model.dropout",
+            "optimizer.batch_size",
+        }
+    )
 
 
 @pytest.mark.slow
