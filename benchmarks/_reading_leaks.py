@@ -1,4 +1,4 @@
-"""Columns that tell the target, ids, and copies across the split, in tables of 60 to 2,000 rows; and what is none."""
+"""Columns that tell the target, ids, copies across the split, and columns that only look like these."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -81,7 +81,7 @@ def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> F
     Raises
     ------
     UserError
-        For a format that is none, a column that is not there, and named dates whose format nothing tells.
+        For an invalid format, a missing column, and named dates whose format nothing tells.
     """
     for field, check in (("numbers", check_number_format), ("date_formats", check_date_format)):
         for name, form in getattr(data, field).items():
