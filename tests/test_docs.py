@@ -13,6 +13,7 @@ from unfreeze.flows.cli import main, parse
 from unfreeze.flows.source_argument import params_from
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.training import trials
 
 TYPED = [
     pytest.param(line, id=f"{page.stem}: {line[:60]}")
@@ -55,6 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFREEZE_HOME", str(home))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+        patch.setattr(trials, "MOST_STEPS", 10)  # which lr is best is not what the pages are read for
         patch.chdir(place)
         yield place
 
