@@ -231,10 +231,13 @@ def copies(encoder: TableEncoder, encoded: Encoded, targets: np.ndarray, split: 
         if equal <= max(_MOST_COPIES, _COPIES_BY_CHANCE * expected) * len(rows):
             continue
         same = int(_among(whole, split.train, rows).sum())
+        if same * 2 >= equal:
+            means = "The result is too good: remove copies, or keep them on one side"
+        else:
+            means = "Nothing tells the others apart: if they are of one case, keep them on one side"
         found.append(
             f"{equal:,} of {len(rows):,} {name} rows are copies of training rows in all but ids, {same:,} of them with "
-            "the same target. The result is too good: remove copies, or keep them on one side (split: group, without "
-            "split_column)."
+            f"the same target. {means} (split: group, without split_column)."
         )
     return found
 

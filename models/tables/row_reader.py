@@ -133,7 +133,12 @@ class RowReader:
 
 
 def plainly_named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with columns named as files are read here; pandas keeps spaces and calls nameless ones Unnamed."""
+    """The rows with columns named as files are read here.
+
+    pandas keeps spaces, calls nameless columns Unnamed, and makes an index of one that was saved as such.
+    """
+    saved = [name for name in frame.index.names if name is not None and name not in frame]
+    frame = (frame.reset_index(saved) if saved else frame).reset_index(drop=True)
 
     def plain(name: object) -> str:
         unnamed = _NO_NAME.fullmatch(str(name))

@@ -158,7 +158,7 @@ class TablePredictor:
         UserError
             For missing columns, values that cannot be read, and rows whose features of events cannot be computed.
         """
-        frame, unusable = self.types.apply(plainly_named(model_input.reset_index(drop=True)))
+        frame, unusable = self.types.apply(plainly_named(model_input))
         if not unusable:
             frame, unusable = self.assemble(frame)
         if unusable:

@@ -11,6 +11,7 @@ from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.tables.network import network_of
 from unfreeze.models.tables.prepare import Joined, prepare
 from unfreeze.models.tables.reading import open_table, write_feather
+from unfreeze.models.tables.row_reader import plainly_named
 from unfreeze.models.tables.serving import TablePredictor, save_table_model
 
 SHOPS = pd.DataFrame({"shop": ["01", "2", "b"], "area": [80.5, 200.0, 120.0]})
@@ -160,3 +161,9 @@ def test_a_missing_date_is_no_error(tmp_path: Path) -> None:
         results, unreadable = together(stream_of(predictor, rows, tmp_path, suffix), 10)
         assert unreadable == {}
         assert np.isfinite(results).all()
+
+
+def test_a_column_that_pandas_made_its_index_is_a_column() -> None:
+    frame = pd.DataFrame({"shop": [7, 8], "x": [1.0, 2.0]}).set_index("shop")
+    assert plainly_named(frame).columns.tolist() == ["shop", "x"]
+    assert plainly_named(frame.set_axis([3, 5])).index.tolist() == [0, 1]
