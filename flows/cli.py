@@ -82,6 +82,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     datepart.add_argument("--out", required=True, help="file to write: .feather, .parquet or .csv")
     datepart.add_argument("--time", action="store_true", help="hour, minute and second as well")
     datepart.add_argument("--cyclic", action="store_true", help="sine and cosine of periodic parts as well")
+    datepart.add_argument("--format", help="how the dates are written, such as %%d/%%m/%%Y; found if it is not given")
     datepart.set_defaults(run=_add_datepart)
 
     resume = commands.add_parser("resume", help="resume a training that was stopped")
@@ -207,7 +208,8 @@ def _train_table(options: argparse.Namespace) -> int:
 def _add_datepart(options: argparse.Namespace) -> int:
     from unfreeze.models.tables.dates import add_datepart_to_file
 
-    rows = add_datepart_to_file(Path(options.source), options.column, Path(options.out), options.time, options.cyclic)
+    out = Path(options.out)
+    rows = add_datepart_to_file(Path(options.source), options.column, out, options.time, options.cyclic, options.format)
     print(f"{rows:,} rows: {options.out}", file=sys.stderr)
     return 0
 

@@ -303,8 +303,8 @@ def _most_readable(texts: pd.Series, likely: Sequence[str], name: str, elsewhere
         return DateFormat(ordered[0], f"as {ordered[0]} the rows are in the order of time")
     other = next(each for each in best if not best[each].equals(reading))
     raise UserError(
-        f"column {name!r}: nothing tells whether {texts.iloc[0]!r} has the month or the day first; set "
-        f"data.date_formats to {{{name}: {form!r}}} or {{{name}: {other!r}}}, or write the dates as YYYY-MM-DD"
+        f"column {name!r}: nothing tells whether {texts.iloc[0]!r} has the month or the day first; set its format "
+        f"(data.date_formats, or --format of add-datepart) to {form!r} or {other!r}, or write the dates as YYYY-MM-DD"
     )
 
 

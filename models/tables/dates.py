@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.date_texts import parse_dates
+from unfreeze.models.tables.date_texts import check_date_format, parse_dates
 from unfreeze.models.tables.reading import open_table, to_frame, unknown_column, write_feather
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
@@ -102,6 +102,7 @@ def add_datepart(
     cyclic: bool = False,
     drop: bool = True,
     prefix: str | None = None,
+    form: str | None = None,
 ) -> pd.DataFrame:
     """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) as columns at its end.
 
@@ -113,12 +114,14 @@ def add_datepart(
         Whether to drop the date itself; if not, it is kept as read.
     prefix : str or None
         Put before the name of each part. None: the name of the column without Date or date at its end.
+    form : str or None
+        How the dates are written, see `find_date_format`, which finds it if it is None.
 
     Raises UserError if there is no such column, or it holds something else than dates.
     """
     if column not in frame.columns:
         raise unknown_column(column, frame.columns, "date column")
-    dates = parse_dates(frame[column], column)
+    dates = parse_dates(frame[column], column, form)
     prefix = _prefix_of(column) if prefix is None else prefix
     rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
     # Not by assigning columns, which copies each.
@@ -133,7 +136,9 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False) -> int:
+def add_datepart_to_file(
+    source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False, form: str | None = None
+) -> int:
     """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
 
     The source is read as for a training (see `write_feather`); an existing `out`, which is .csv, .parquet or .feather,
@@ -142,14 +147,16 @@ def add_datepart_to_file(source: Path, column: str, out: Path, time: bool = Fals
     Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
     dates.
     """
+    if form is not None:
+        check_date_format(form, "format")
     if (write := _WRITERS.get(out.suffix.lower())) is None:
         raise UserError(f"{out} ends in none of {', '.join(_WRITERS)}; give a file of one of these formats")
     with tempfile.TemporaryDirectory() as folder:
         read = Path(folder) / "read.arrow"
-        write_feather(source, read)
+        write_feather(source, read, text=[column])
         frame = to_frame(open_table(read))
     try:
-        frame = add_datepart(frame, column, time, cyclic)
+        frame = add_datepart(frame, column, time, cyclic, form=form)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     partial_file = out.with_name(f".{out.name}.part")
