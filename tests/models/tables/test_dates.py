@@ -245,9 +245,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, source: str, column
 
 def test_dates_that_may_be_read_in_two_ways_are_read_by_the_format_that_is_given(tmp_path: Path) -> None:
     (tmp_path / "sales.csv").write_text("Date,Sales\n05/09/24,1\n06/10/24,2\n")
-    with pytest.raises(UserError, match="nothing tells whether '05/09/24' has the month or the day first"):
+    with pytest.raises(UserError, match=r"nothing tells whether '05/09/24' has the month or the day first"):
         add_datepart_to_file(tmp_path / "sales.csv", "Date", tmp_path / "out.csv")
     add_datepart_to_file(tmp_path / "sales.csv", "Date", tmp_path / "out.csv", form="%d/%m/%y")
     assert pd.read_csv(tmp_path / "out.csv")[["Month", "Day"]].to_numpy().tolist() == [[9, 5], [10, 6]]
-    with pytest.raises(UserError, match="^format: 'day first' is no format of dates"):
+    with pytest.raises(UserError, match=r"^format: 'day first' is no format of dates"):
         add_datepart_to_file(tmp_path / "sales.csv", "Date", tmp_path / "out.csv", form="day first")
