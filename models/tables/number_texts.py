@@ -271,8 +271,9 @@ def find_number_format(texts: pd.Series, mark: DecimalMark | None = None) -> Num
         return NumberFormat(None)
     counts = rows.value_counts()
     distinct, weights = pd.Series(counts.index, dtype="str"), counts.to_numpy()
-    chosen = _decimal_mark(distinct, weights, mark)
-    parts = _parts(distinct, chosen)
+    ways = {each: _parts(distinct, each) for each in _PATTERNS}
+    chosen = _decimal_mark(distinct, weights, ways, mark)
+    parts = ways[chosen]
     read = ~np.isnan(parts.numbers)
     if weights[read].sum() >= (1 - MOST_UNREADABLE) * weights.sum():
         return _with_unit(chosen, parts, np.where(read, weights, 0))
@@ -306,23 +307,25 @@ def _with_unit(mark: str, parts: _Parts, weights: np.ndarray) -> NumberFormat:
 def demanded_mark(texts: pd.Series) -> DecimalMark | None:
     """The decimal mark with which more of the texts (N,) are numbers; None if it makes no difference."""
     rows = _plain(texts.drop_duplicates())
-    return _demanded(rows, np.ones(len(rows)))
+    return _demanded({mark: _parts(rows, mark) for mark in _PATTERNS}, np.ones(len(rows)))
 
 
-def _demanded(distinct: pd.Series, weights: np.ndarray) -> DecimalMark | None:
-    missed = {mark: weights[np.isnan(_parts(distinct, mark).numbers)].sum() for mark in _PATTERNS}
+def _demanded(ways: Mapping[str, _Parts], weights: np.ndarray) -> DecimalMark | None:
+    missed = {mark: weights[np.isnan(parts.numbers)].sum() for mark, parts in ways.items()}
     if missed["."] == missed[","]:
         return None
     return "," if missed[","] < missed["."] else "."
 
 
-def _decimal_mark(distinct: pd.Series, weights: np.ndarray, elsewhere: DecimalMark | None) -> DecimalMark:
+def _decimal_mark(
+    distinct: pd.Series, weights: np.ndarray, ways: Mapping[str, _Parts], elsewhere: DecimalMark | None
+) -> DecimalMark:
     """The mark that the texts demand.
 
     Where both read all of them, 6.611 beside 850 is six thousand: of decimal fractions some would end in 0 and be
     shorter, and whole numbers would not all be below a thousand.
     """
-    if (demanded := _demanded(distinct, weights)) is not None:
+    if (demanded := _demanded(ways, weights)) is not None:
         return demanded
     bare = distinct[~distinct.str.contains(r"[.,]", regex=True)]
     dotted = distinct[distinct.str.contains(".", regex=False)]

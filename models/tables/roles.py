@@ -65,13 +65,13 @@ class Found(NamedTuple):
 
 
 def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame, Found]:
-    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of numbers converted,
-    and with dates that are put together from columns.
+    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of both converted, and
+    with dates that are found to be put together from columns.
 
     Parameters
     ----------
     frame
-        The joined table with all its rows.
+        The joined table with all its rows, and with the dates of `data.date_from`.
     data
         Columns that it names keep the role that they have there: only targets, dates and `continuous` are converted.
     """
@@ -89,10 +89,12 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
         if (role := roles[name] if name in formats.dates else _look(frame[name], formats.reasons)) is not None:
             roles[name] = role
             found[_SETTINGS[role.role]].append(name)
-    date_from = dict(data.date_from) or ({} if data.date or found["date"] else find_date_columns(frame, named))
-    frame = with_dates(frame, date_from)
+    date_from = data.date_from
+    if not (date_from or data.date or found["date"]):
+        date_from = find_date_columns(frame, named)
+        frame = with_dates(frame, date_from)
+        found["date"] += date_from
     for date, columns in date_from.items():
-        found["date"] += [] if date in data.date else [date]
         roles[date] = Role(date, "date", f"put together from {', '.join(columns)}", "--data.split random")
         found["drop"] += (parts := [name for name in columns if name not in named])
         roles |= {name: Role(name, "left out", f"{date} has it", f"--data.continuous {name}") for name in parts}
@@ -103,8 +105,10 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
     settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
     settings |= {"numbers": formats.numbers, "date_formats": formats.dates, "date_from": date_from}
     lenient = [name for name, texts in unreadable.items() if len(texts)]
-    read = [name for name in found["date"] if name in formats.dates]
-    lenient += [name for name in read if read_dates(raw[name], name, formats.dates[name])[1].any()]
+    for name in (name for name in found["date"] if name in formats.dates):
+        times, wrong = read_dates(raw[name], name, formats.dates[name])
+        frame = frame.assign(**{name: times})
+        lenient += [name] if wrong.any() else []
     every = [row for rows in shown.values() for row in rows]
     return frame, Found([str(name) for name in frame], data.model_copy(update=settings), roles, lenient, every)
 
