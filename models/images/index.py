@@ -26,13 +26,12 @@ from unfreeze.models.split_words import Part
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target
 
 _TEXT, _INT = pa.string(), pa.int32()
-_ADDED = {"group": _TEXT, "deep": pa.bool_(), "spread": pa.float32(), "frames": _INT}
-"""Columns that the indexes of release 0.1 lack."""
 
 
 def _rows_schema(target: pa.DataType) -> pa.Schema:
     texts = {"path": _TEXT, "label": _TEXT, "target": target, "split": _TEXT, "content": _TEXT}
-    return pa.schema({**texts, "width": _INT, "height": _INT, "bytes": pa.int64(), **_ADDED})
+    facts = {"width": _INT, "height": _INT, "bytes": pa.int64(), "group": _TEXT, "deep": pa.bool_()}
+    return pa.schema({**texts, **facts, "spread": pa.float32(), "frames": _INT})
 
 
 _REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("split", _TEXT), ("reason", _TEXT)])
@@ -143,14 +142,12 @@ class Index:
             rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
             metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
             wanted = _rows_schema(rows.schema.field("target").type)
-            for name in _ADDED.keys() - set(rows.column_names):
-                rows = rows.append_column(name, pa.nulls(len(rows), _ADDED[name]))
             rows = rows.select(wanted.names).cast(wanted)
             rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
             classes = tuple(json.loads(metadata["classes"]))
             digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
-            ranges = {kind: (low, high) for kind, (low, high) in json.loads(metadata.get("ranges", "{}")).items()}
-            understood = metadata.get("understood", "")
+            ranges = {kind: (low, high) for kind, (low, high) in json.loads(metadata["ranges"]).items()}
+            understood = metadata["understood"]
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
         return cls(rows, rejected, classes, digest, multiple, ranges, understood)

@@ -22,8 +22,7 @@ def notes_of(index: Index) -> list[str]:
 
 def plain_rows(index: Index) -> np.ndarray:
     """Positions of the images that are nearly one colour, int64."""
-    spread = index.rows["spread"].to_numpy()  # NaN where an index of release 0.1 has none
-    return np.flatnonzero(spread < NEARLY_ONE_COLOUR)
+    return np.flatnonzero(index.rows["spread"].to_numpy() < NEARLY_ONE_COLOUR)
 
 
 def _unusable(index: Index) -> str:
@@ -36,7 +35,7 @@ def _unusable(index: Index) -> str:
 
 
 def _ranges(index: Index) -> list[str]:
-    count = sum(filter(None, index.rows["deep"].to_pylist()))
+    count = int(index.rows["deep"].to_numpy().sum())
     return [
         f"{count:,} images have more than 8 bits a sample: {kind} values of {low:g} to {high:g} become black to white, "
         "in predictions as well (--data.pixel_range sets others)"
@@ -49,8 +48,11 @@ def _plain(index: Index) -> str:
 
 
 def _stacked(index: Index) -> str:
-    frames = np.asarray(index.rows["frames"].fill_null(1))
-    return _named(index, np.flatnonzero(frames > 1), "files hold several images, of which only the first is used")
+    return _named(
+        index,
+        np.flatnonzero(index.rows["frames"].to_numpy() > 1),
+        "files hold several images, of which only the first is used",
+    )
 
 
 def _named(index: Index, rows: np.ndarray, what: str) -> str:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.date_texts import check_date_format, parse_dates
+from unfreeze.models.tables.plain_types import PER_SECOND
 from unfreeze.models.tables.reading import open_table, to_frame, unknown_column, write_feather
 
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of the units that pandas keeps times in
 DAY = 86_400  # seconds
 _DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
 

@@ -3,14 +3,15 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Ticks of the units that Arrow and pandas keep times in."""
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType | None:
     """What values of a type become: None for lists, structs, bytes and whatever else has no plain value.
 
     Dictionaries become their values, decimals floating-point numbers, durations seconds, dates times, times of day
-    text, and times with a zone the wall clock of it, see `unfreeze.models.tables.dates`.
+    text, and times with a zone the wall clock of it, see `unfreeze.models.tables.date_texts.parse_dates`.
     """
     types = pa.types
     if types.is_dictionary(kind):
@@ -37,5 +38,5 @@ def to_plain(values: pa.Array, wanted: pa.DataType) -> pa.Array:
     elif pa.types.is_time(kind):
         return pc.replace_substring_regex(values.cast(pa.string()), r"\.0+$", "")
     elif pa.types.is_duration(kind):
-        return pc.divide(values.cast(pa.int64()).cast(pa.float64()), float(_PER_SECOND[kind.unit]))
+        return pc.divide(values.cast(pa.int64()).cast(pa.float64()), float(PER_SECOND[kind.unit]))
     return values.cast(wanted, safe=not pa.types.is_floating(wanted))

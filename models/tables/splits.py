@@ -10,11 +10,10 @@ from pandas.api.types import is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.split_words import Part, part_of
+from unfreeze.models.split_words import PARTS, Part, part_of
 from unfreeze.models.tables.column_names import is_entity
 from unfreeze.models.tables.reading import in_chunks, unknown_column
 
-_PARTS: tuple[Part, ...] = ("train", "valid", "test")
 _TRAIN, _VALID, _TEST, _UNUSED = range(4)
 _SAYS: dict[str, Part] = {"1": "valid", "true": "valid", "0": "train", "false": "train"}
 """What a column of a split may say besides the words of `part_of`."""
@@ -211,4 +210,4 @@ def _as_stated(column: pd.Series) -> np.ndarray:
             f"split_column {column.name}: {values[stated.index(None)]!r} is neither train, 0, false nor valid, 1, true "
             "nor test"
         )
-    return np.array([_PARTS.index(part) for part in stated if part], np.int8)[codes]
+    return np.array([PARTS.index(part) for part in stated if part], np.int8)[codes]
