@@ -35,7 +35,7 @@ def printable(message: str) -> str:
     return f"{shown} ..." if len(message) > LONGEST else shown
 
 
-def one_line(error: BaseException | str) -> str:
+def one_line(error: object) -> str:
     """What a library says, for a message of ours: without line breaks, and not endless."""
     return " ".join(str(error).split())[:200]
 

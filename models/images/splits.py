@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unfreeze.models.label_sets import matrix_of
-from unfreeze.models.split_words import Part
+from unfreeze.models.split_words import PARTS, Part
 from unfreeze.models.stratification import stratify
-
-_SIDES: tuple[Part, ...] = ("train", "valid", "test")
 
 
 def draw_sides(
@@ -81,7 +79,7 @@ def deal_sides(
     dealt = sorted(members.values(), key=len, reverse=True)
     names = sorted({label for each in labels.values() for label in each})
     marks = np.array([matrix_of([labels[content] for content in each], names).sum(0) for each in dealt])
-    sides = _SIDES if test_fraction else _SIDES[:2]
+    sides = PARTS if test_fraction else PARTS[:2]
     # As above: a share of what the test leaves validates.
     valid = valid_fraction * (1 - test_fraction)
     shares = [1 - valid - test_fraction, valid, test_fraction][: len(sides)]

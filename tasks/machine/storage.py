@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from unfreeze.models.errors import one_line
 from unfreeze.tasks.machine.environment import home
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -43,7 +44,7 @@ def told_by(error: BaseException) -> str | None:
     if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
         return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
     if any(each.errno in _IMPOSSIBLE for each in errors):
-        return f"{_short(place)}: {_reason(errors)}; give another path"
+        return f"{one_line(place)}: {_reason(errors)}; give another path"
     if _SQLITE_IO in said:  # also where there is no room for the file that its processes share
         return (
             state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"
@@ -97,7 +98,7 @@ def _problem_of(database: Path) -> str | None:
         return f"is in use by another process ({error})" if "locked" in str(error) else f"cannot be used ({error})"
     except sqlite3.DatabaseError as error:
         return f"is damaged ({error})"
-    return None if found == "ok" else f"is damaged ({_short(found)})"
+    return None if found == "ok" else f"is damaged ({one_line(found)})"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -117,7 +118,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _reason(errors: list[OSError]) -> str:
     return next((str(each.strerror).lower() for each in errors if each.strerror), "read-only")
-
-
-def _short(what: object) -> str:
-    return " ".join(str(what).split())[:200]
