@@ -42,9 +42,10 @@ def image_candidates(
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         # Without the augmented views as well: there is data whose labels they change.
         targets, classes = data.targets("train"), len(data.index.classes)
-        strength = choose_strength(views[0], targets, classes)
+        weights = data.target.class_weights
+        strength = choose_strength(views[0], targets, classes, weights)
         for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
-            head = fit_linear_head(fitted_on, targets, classes, strength)
+            head = fit_linear_head(fitted_on, targets, classes, strength, weights)
             yield Candidate(
                 name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"}, untuned=True
             )

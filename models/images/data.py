@@ -89,8 +89,7 @@ class ImageData(TrainingData):
         self.distance = read_distance(prepared.files.get("distance"))
         params = planned(params, len(self.rows["train"]), *self.batch_sizes)
         self.params = params = with_ratios(params, self.distance)
-        self.target = self.index.target()
-        self.target.check(params.optimizer)
+        self.target = self.index.target().weighed(params.optimizer, partial(self.targets, "train"))
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         self.preprocessing = preprocessing_of(params.model)
@@ -204,6 +203,7 @@ class ImageData(TrainingData):
                 note += f"; the first {MOST_ROWS_SHOWN} are shown, all are in data/rejected.feather of the MLflow run"
             found.table("rejected", note, rejected[:MOST_ROWS_SHOWN])
         found.notices += notes_of(self.index)
+        found.add(self.target.imbalance(self.targets("train")))
         if contradicting := [row for row in rejected if row["reason"].startswith(CONTRADICTION)]:
             row = contradicting[0]
             found.notices.append(

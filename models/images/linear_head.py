@@ -25,17 +25,23 @@ def build_linear_head(features: int, classes: int, width: int = 0, dropout: floa
     return head
 
 
-def choose_strength(plain: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+def choose_strength(
+    plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
+) -> np.ndarray:
     """The penalty for `fit_linear_head` (C,), by cross-validation on the plain view of the training rows.
 
     Rows that judge the result take no part. Of several labels each has a penalty of its own.
     """
     inputs, known, _, _ = _standardised([plain], targets, classes)
-    return choose_strengths(inputs, known, exclusive=targets.ndim == 1)
+    return choose_strengths(inputs, known, targets.ndim == 1, _of_rows(known, class_weights))
 
 
 def fit_linear_head(
-    views: Sequence[np.ndarray], targets: np.ndarray, classes: int, strength: np.ndarray | None = None
+    views: Sequence[np.ndarray],
+    targets: np.ndarray,
+    classes: int,
+    strength: np.ndarray | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> dict[str, torch.Tensor]:
     """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
 
@@ -49,6 +55,8 @@ def fit_linear_head(
         Number C of classes or labels; one without rows gets no probability.
     strength
         The penalty (C,) for a single view; every view is a part of it. None: see `choose_strength`.
+    class_weights
+        What a row of each class counts, (C,); None: all the same.
 
     Returns
     -------
@@ -56,11 +64,16 @@ def fit_linear_head(
         ``0.weight`` (C, D) and ``0.bias`` (C,), float32: the standardisation of activations is folded in.
     """
     if strength is None:
-        strength = choose_strength(views[0], targets, classes)
+        strength = choose_strength(views[0], targets, classes, class_weights)
     inputs, known, mean, scale = _standardised(views, targets, classes)
-    weights, biases = regress(inputs, known, strength / len(views), exclusive=targets.ndim == 1)
+    counts = _of_rows(known, class_weights)
+    weights, biases = regress(inputs, known, strength / len(views), targets.ndim == 1, counts)
     weights /= scale
     return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases - weights @ mean).float()}
+
+
+def _of_rows(known: np.ndarray, class_weights: np.ndarray | None) -> np.ndarray | None:
+    return None if class_weights is None else known @ class_weights
 
 
 def _standardised(

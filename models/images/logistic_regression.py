@@ -31,7 +31,9 @@ class _Rotated(NamedTuple):
     energies: np.ndarray
 
 
-def choose_strengths(inputs: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
+def choose_strengths(
+    inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None = None
+) -> np.ndarray:
     """The penalty with the lowest loss over folds of the rows, (C,): of labels each its own, of classes one for all.
 
     Parameters
@@ -42,7 +44,10 @@ def choose_strengths(inputs: np.ndarray, targets: np.ndarray, exclusive: bool) -
         (N, C) of 0 and 1.
     exclusive
         Whether every row has exactly one class.
+    weights
+        What each row's loss counts, (N,); None: all the same.
     """
+    counts = np.ones(len(inputs)) if weights is None else weights
     losses = np.zeros((len(STRENGTHS), targets.shape[1]))
     if len(inputs) < 2 * FOLDS:
         return np.full(targets.shape[1], STRENGTHS[2])
@@ -53,16 +58,20 @@ def choose_strengths(inputs: np.ndarray, targets: np.ndarray, exclusive: bool) -
             for number, strength in enumerate(STRENGTHS):
                 strengths = np.full(targets.shape[1], strength)
                 part = rotated._replace(scores=rotated.scores[train])
-                fitted = _fit(part, targets[train], strengths, exclusive, fitted)
+                fitted = _fit(part, targets[train], strengths, exclusive, counts[train], fitted)
                 logits = rotated.scores[judged] @ fitted[1:] + fitted[0]
-                losses[number] += _losses(logits, targets[judged], exclusive).sum(axis=0)
+                losses[number] += counts[judged] @ _losses(logits, targets[judged], exclusive)
     if exclusive:
         losses[:] = losses.sum(axis=1, keepdims=True)
     return np.asarray(np.array(STRENGTHS)[losses.argmin(axis=0)])
 
 
 def regress(
-    inputs: np.ndarray, targets: np.ndarray, strengths: np.ndarray, exclusive: bool
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    strengths: np.ndarray,
+    exclusive: bool,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (C, D) and biases (C,) float64 with the lowest sum of losses plus |w|^2 / (2 strength).
 
@@ -70,20 +79,21 @@ def regress(
 
     Parameters
     ----------
-    inputs, targets, exclusive
+    inputs, targets, exclusive, weights
         As for `choose_strengths`, in any order.
     strengths
         The penalty of each class or label, (C,).
     """
-    weights, biases = np.zeros((targets.shape[1], inputs.shape[1])), np.where(targets.any(axis=0), -_NEVER, _NEVER)
+    found, biases = np.zeros((targets.shape[1], inputs.shape[1])), np.where(targets.any(axis=0), -_NEVER, _NEVER)
+    counts = np.ones(len(inputs)) if weights is None else weights
     fitted = targets.any(axis=0) if exclusive else targets.any(axis=0) & ~targets.all(axis=0)
     with _threads(inputs):
         rotated = _rotate(inputs)
-        found = _fit(rotated, targets[:, fitted], strengths[fitted], exclusive)
-        weights[fitted], biases[fitted] = (rotated.basis @ found[1:]).T, found[0]
+        solved = _fit(rotated, targets[:, fitted], strengths[fitted], exclusive, counts)
+        found[fitted], biases[fitted] = (rotated.basis @ solved[1:]).T, solved[0]
     if exclusive:
-        biases[~fitted] += found[0].min()
-    return weights, biases
+        biases[~fitted] += solved[0].min()
+    return found, biases
 
 
 def _threads(inputs: np.ndarray) -> AbstractContextManager[object]:
@@ -114,6 +124,7 @@ def _fit(
     targets: np.ndarray,
     strengths: np.ndarray,
     exclusive: bool,
+    counts: np.ndarray,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
     """Biases and weights (1 + R, C) for rotated inputs."""
@@ -127,11 +138,11 @@ def _fit(
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(unit.shape) * unit
         logits = scores @ weights[1:] + weights[0]
-        errors = (np.exp(log_softmax(logits, axis=1)) if exclusive else expit(logits)) - targets
+        errors = counts[:, None] * ((np.exp(log_softmax(logits, axis=1)) if exclusive else expit(logits)) - targets)
         gradient = penalties * weights
         gradient[0] += errors.sum(axis=0)
         gradient[1:] += scores.T @ errors
-        loss = _losses(logits, targets, exclusive).sum() + 0.5 * (penalties * weights**2).sum()
+        loss = (counts @ _losses(logits, targets, exclusive)).sum() + 0.5 * (penalties * weights**2).sum()
         return float(loss), (gradient * unit).ravel()
 
     initial = np.zeros(unit.shape) if start is None else start / unit

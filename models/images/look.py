@@ -84,12 +84,7 @@ def _count(data: ImageData, found: Findings) -> None:
     sums = [sum(each.count(name) for each in occurrences.values()) for name in names]
     found.table("classes", f"{len(names):,} classes", counts)
     found.lines.append(f"{len(rows):,} images of {len(names):,} classes, {min(sums):,} to {max(sums):,} each")
-    if max(sums) > 10 * max(min(sums), 1):
-        found.notices.append(
-            f"classes are of very different sizes: {names[int(np.argmin(sums))]} has {min(sums):,} images, "
-            f"{names[int(np.argmax(sums))]} {max(sums):,}; look at balanced_accuracy, or set "
-            "--optimizer.class_weights balanced"
-        )
+    found.add(data.target.imbalance(data.targets("train")))
 
 
 def _measure_sizes(data: ImageData, found: Findings) -> None:

@@ -244,7 +244,8 @@ class OptimizerSpec(Spec):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="`balanced` weighs classes by the inverse of their training frequency; not for several labels.",
+        description="`balanced`: every class counts the same, however many training rows it has, in every model that "
+        "is fitted and in every loss that stops, chooses or is reported; not for several labels.",
     )
 
 

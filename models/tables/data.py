@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +86,11 @@ class TableData(TrainingData):
         self.raw = RawColumns(**columns["raw"])
         params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
         self.encoder = TableEncoder.from_json(self.kept_file.read_text())
-        self.target = self.encoder.target
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
         with np.load(self._file("split")) as split:
             self.rows = {name: split[name] for name in SPLITS}
+        self.target = self.encoder.target.weighed(params.optimizer, partial(self.targets, "train"))
         self.params = planned(params, len(self.rows["train"]), *self.batch_sizes)
 
     def _file(self, name: str) -> Path:
@@ -147,6 +147,7 @@ class TableData(TrainingData):
             found.text("data/warnings.txt", "\n".join(notes["warnings"]))
             found.table("warnings", "Warnings", [{"warning": warning} for warning in notes["warnings"]])
             found.notices += shortened([f"warning: {warning}" for warning in notes["warnings"]])
+        found.add(self.target.imbalance(self.targets("train")))
         trained = self.sample(self.rows["train"])
         for split, key in SHIFTS.items():
             if len(self.rows[split]):
@@ -200,7 +201,8 @@ class TableData(TrainingData):
     @cached_property
     def trees(self) -> Trees:
         """Gradient-boosted trees, fitted on the training rows."""
-        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, settings=self.params.boosting)
+        rows, weights = self.encoded("train"), self.target.class_weights
+        return Trees.fit(self.encoder, *rows, self.params.seed, settings=self.params.boosting, class_weights=weights)
 
     def other_models_seconds(self) -> float:
         """Of the trees, by a part of them."""

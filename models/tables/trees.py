@@ -67,6 +67,7 @@ class Trees:
         rounds: int = ROUNDS,
         boosters: int | None = None,
         settings: TreesSpec = DEFAULTS,
+        class_weights: np.ndarray | None = None,
     ) -> "Trees":
         """Fit on training rows, or `rows_to_fit` of them.
 
@@ -82,6 +83,8 @@ class Trees:
             For each target; None more where they are cheap, and where the rows left out say little.
         settings
             How each is fitted.
+        class_weights
+            What a row of each class counts, (C,); None: all the same.
         """
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
@@ -91,7 +94,7 @@ class Trees:
         parts, count = _parts(targets, seed), boosters or _boosters_of_target(len(targets), len(encoder.classes))
         columns = [targets] if encoder.classes else list(np.ascontiguousarray(targets.T))
         fitted_boosters = [
-            _fit(encoder, features, column, parts == number, seed + number, rounds, settings)
+            _fit(encoder, features, column, parts == number, seed + number, rounds, settings, class_weights)
             for column in columns
             for number in range(count)
         ]
@@ -282,6 +285,7 @@ def _fit(
     seed: int,
     rounds: int,
     chosen: TreesSpec,
+    class_weights: np.ndarray | None,
 ) -> lightgbm.Booster:
     """One booster, which has as many trees as were best on the rows left out."""
     classes = len(encoder.classes)
@@ -305,7 +309,10 @@ def _fit(
         for place, (name, categories) in enumerate(encoder.categorical.items())
         if encoder.kinds.get(name) == "text" and len(categories) < MOST_CATEGORIES
     ]
-    data = lightgbm.Dataset(features, targets, categorical_feature=unordered, params=settings, free_raw_data=False)
+    counts = None if class_weights is None else class_weights[targets]
+    data = lightgbm.Dataset(
+        features, targets, weight=counts, categorical_feature=unordered, params=settings, free_raw_data=False
+    )
     judged = np.flatnonzero(left_out)
     if not len(judged):
         return lightgbm.train(settings, data, min(rounds, UNJUDGED_ROUNDS))

@@ -1,7 +1,7 @@
 """What every target knows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -39,6 +39,8 @@ class Target(ABC):
 
     classes: Sequence[Category] = ()
     """Names of the classes in the order of the outputs; empty for numbers."""
+    class_weights: np.ndarray | None = None
+    """What a row of each class counts in all losses, (C,) float64, see `weighed`; None: all the same."""
     columns: Sequence[str] = ()
     """Names of the numbers in the order of the outputs; empty for classes."""
 
@@ -63,6 +65,15 @@ class Target(ABC):
                 f"{', '.join(fitting)}"
             )
 
+    def weighed(self, settings: OptimizerSpec, targets: Callable[[], np.ndarray]) -> Self:
+        """The target with the class weights that the settings ask for, from the `targets` of the training rows."""
+        self.check(settings)
+        return self
+
+    def imbalance(self, targets: np.ndarray) -> Findings:
+        """What a person should know where classes have very different numbers of training rows."""
+        return Findings()
+
     def loss(self, settings: OptimizerSpec, targets: np.ndarray, device: torch.device) -> Loss:
         """Training loss; `targets` are those of the training rows, (N,) or (N, T)."""
         self.check(settings)
@@ -83,7 +94,7 @@ class Target(ABC):
 
     @abstractmethod
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Validation loss over all rows, a scalar float64: no smoothing, no class weights."""
+        """Validation loss over all rows, a scalar float64: with class weights, but without smoothing."""
 
     @abstractmethod
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:

@@ -11,10 +11,12 @@ import torch
 from torch.nn import functional
 
 from unfreeze.models.comparison import Comparison, compare_values
+from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.names import safe_name
 from unfreeze.models.plots import plot_residuals
 from unfreeze.models.sampling import sample_rows
+from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets.base import Target, require_answers
 from unfreeze.models.training.metrics import VALUE_METRICS
 
@@ -41,6 +43,15 @@ class Numbers(Target):
     def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
         self.columns, self.log = list(columns), log
         self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
+
+    def check(self, settings: OptimizerSpec) -> None:
+        """Also reject weights of classes, which numbers have not."""
+        super().check(settings)
+        if settings.class_weights != "none":
+            raise UserError(
+                f"optimizer.class_weights: {settings.class_weights} is for classes, and the target is numbers; set it "
+                "to none, or data.task to classification"
+            )
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""

@@ -1,8 +1,8 @@
 """One class per row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,15 @@ from unfreeze.models.comparison import Comparison, compare_classes
 from unfreeze.models.findings import Chart, Counts, Findings
 from unfreeze.models.label_errors import find_label_errors
 from unfreeze.models.plots import plot_confusion
+from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.training.losses import balanced_weights
 from unfreeze.models.training.metrics import CLASS_METRICS
 
 SMALLEST_PROBABILITY = 1e-7
 """One row that a model is wrong about with certainty must not decide between models."""
+UNEQUAL = 5
+"""Where the largest class has so many times the training rows of the smallest, a person is told."""
 MOST_CLASSES_COUNTED = 20
 """Classes whose confusion is a table of numbers; that of more is an image."""
 
@@ -37,23 +41,59 @@ class SingleLabel(Target):
     ----------
     classes
         Names of the C classes in the order of the logits.
+    class_weights
+        What a row of each class counts, (C,); None: all the same.
     """
 
     name, task, default_loss = "single_label", "classification", "cross_entropy"
     known_metrics, default_metrics = CLASS_METRICS, ("accuracy", "auc", "log_loss")
     headline = ("accuracy",)
 
-    def __init__(self, classes: Sequence[Category] = ()) -> None:
-        self.classes = list(classes)
+    def __init__(self, classes: Sequence[Category] = (), class_weights: np.ndarray | None = None) -> None:
+        self.classes, self.class_weights = list(classes), class_weights
+
+    def weighed(self, settings: OptimizerSpec, targets: Callable[[], np.ndarray]) -> Self:
+        """With `balanced_weights`, if they are asked for.
+
+        All models are fitted with them, and probabilities then are those of classes that are equally frequent. So what
+        stops, chooses and calibrates has to count rows in the same way.
+        """
+        super().weighed(settings, targets)
+        if settings.class_weights == "none":
+            return self
+        return type(self)(self.classes, balanced_weights(targets(), len(self.classes)).double().numpy())
+
+    def imbalance(self, targets: np.ndarray) -> Findings:
+        """What the weights are; without any, a notice if one class has `UNEQUAL` times the rows of another."""
+        counts = np.bincount(targets, minlength=len(self.classes))
+        least, most = int(np.where(counts, counts, len(targets) + 1).argmin()), int(counts.argmax())
+        small, large = self.classes[least], self.classes[most]
+        if self.class_weights is not None:
+            ratio = self.class_weights[least] / self.class_weights[most]
+            said = f"class weights: a row of {small} counts {ratio:.3g} times as much as one of {large}"
+            return Findings(lines=[f"{said}, in training and in every loss; probabilities are those of equal classes"])
+        if counts[most] < UNEQUAL * counts[least]:
+            return Findings()
+        said = (
+            f"classes are of very different sizes: {counts[least]:,} training rows of {small}, {counts[most]:,} "
+            f"({counts[most] / len(targets):.0%}) of {large}; accuracy hides how small ones fare, balanced_accuracy "
+            "(--metrics) shows it, and --optimizer.class_weights balanced makes every class count the same"
+        )
+        return Findings(notices=[said])
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross entropy of logits (N, C) and classes (N,)."""
-        return functional.cross_entropy(outputs.double(), targets)
+        weights = None if self.class_weights is None else torch.from_numpy(self.class_weights)
+        return functional.cross_entropy(outputs.double(), targets, weights)
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
         """Log loss of probabilities (N, C) and class numbers (N,); a probability counts as at least 1e-7."""
-        chosen = predictions[np.arange(len(actual)), actual]
-        return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1)).mean())
+        losses = -np.log(np.clip(predictions[np.arange(len(actual)), actual], SMALLEST_PROBABILITY, 1))
+        return float(np.average(losses, weights=self._counts(actual)))
+
+    def _counts(self, actual: np.ndarray) -> np.ndarray | None:
+        """What rows count, (N,)."""
+        return None if self.class_weights is None else self.class_weights[actual]
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, C)."""
@@ -150,7 +190,7 @@ class SingleLabel(Target):
         of_rows = f"{model}, {len(actual):,} {section} rows"
         found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
         found.metrics[f"{section}/ece_by_chance"] = calibration_error_by_chance(predictions)
-        mending = temperature(predictions, actual)
+        mending = temperature(predictions, actual, self._counts(actual))
         if mending is None:
             wrong = int((predictions.argmax(1) != actual).sum())
             found.lines.append(f"{of_rows}, {wrong:,} of them wrong, tell no temperature to divide the logits by")

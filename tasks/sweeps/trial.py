@@ -190,6 +190,8 @@ def _losses(data: TrainingData, predictions: np.ndarray, actual: np.ndarray) -> 
     """Losses of at most `MOST_LOSSES` validation rows, or means of their blocks, the same ones in every trial."""
     rows = sample_rows(np.arange(len(actual)), MOST_LOSSES)
     losses = pd.Series([data.target.loss_of(predictions[[row]], actual[[row]]) for row in rows])
+    if (weights := data.target.class_weights) is not None:
+        losses *= weights[actual[rows]] / weights[actual[rows]].mean()
     blocks = data.blocks("valid")
     if blocks is not None:
         losses = losses.groupby(blocks[rows]).mean()

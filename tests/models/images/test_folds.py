@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.images.folds import cross_validate, out_of_fold
+from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets import MultiLabel, SingleLabel
 from unfreeze.models.training.metrics import accuracy
 
@@ -27,6 +28,18 @@ def test_the_interval_is_around_the_value_of_all_rows():
     low, value, high = (found.metrics[f"folds/accuracy{end}"] for end in ("_low", "", "_high"))
     assert 0.7 < low < value < high <= 1
     assert f"{value:.4f} ({low:.4f} to {high:.4f})" in found.lines[0]
+
+
+def test_class_weights_reach_every_fold():
+    targets = (np.arange(120) % 12 == 0).astype(np.int64)
+    activations = (noise(120, 4) + targets[:, None]).astype(np.float32)
+    plain = SingleLabel(["many", "few"])
+    weighed = plain.weighed(OptimizerSpec(class_weights="balanced"), lambda: targets)
+    found = [out_of_fold(activations, targets, each)[:, 1] for each in (plain, weighed)]
+    assert found[0].mean() == pytest.approx(1 / 12, abs=0.03)
+    assert weighed.loss_of(np.c_[1 - found[1], found[1]], targets) < weighed.loss_of(
+        np.c_[1 - found[0], found[0]], targets
+    )
 
 
 def test_classes_of_fewer_rows_than_folds_are_no_obstacle():

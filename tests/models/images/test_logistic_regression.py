@@ -35,6 +35,24 @@ def test_classes_are_fitted_as_by_scikit_learn(columns, strength, classes):
 
 
 @pytest.mark.parametrize("columns", [10, 200])
+def test_rows_count_as_scikit_learn_lets_them_count(columns):
+    inputs, targets = standardised(60, columns), (np.arange(60) % 6 == 0).astype(int)
+    inputs[:, 0] += targets
+    counts = np.where(targets, 3.0, 0.6)
+    weights, biases = regress(inputs, np.eye(2)[targets], np.full(2, 0.01), True, counts)
+    fitted = LogisticRegression(C=0.02, max_iter=20_000, tol=1e-9).fit(inputs, targets, counts)
+    others = standardised(20, columns)
+    np.testing.assert_allclose(softmax(others @ weights.T + biases, 1), fitted.predict_proba(others), atol=1e-3)
+
+
+def test_rows_that_count_nothing_have_no_say_in_the_penalty():
+    clear, inputs, counts = np.eye(3)[np.arange(90) % 3], standardised(90, 200), np.arange(90) % 2
+    inputs[:, :3] += 20 * clear * counts[:, None]
+    assert choose_strengths(inputs, clear, True, counts).min() == STRENGTHS[-1]
+    assert choose_strengths(inputs, clear, True, 1 - counts).max() <= STRENGTHS[1]
+
+
+@pytest.mark.parametrize("columns", [10, 200])
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_each_label_is_fitted_as_by_scikit_learn(columns, strength):
     inputs, labels = standardised(60, columns), blobs(60)[1]

@@ -7,7 +7,7 @@ from unfreeze.models.specs.tables import TableDataSpec, TreesSpec
 from unfreeze.models.tables import trees
 from unfreeze.models.tables.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.trees import Trees, rows_to_fit
-from unfreeze.models.training.metrics import accuracy, log_loss, rmse
+from unfreeze.models.training.metrics import CLASS_METRICS, accuracy, log_loss, rmse
 
 ROWS = 2_000
 TRAIN, VALID = np.arange(1_500), np.arange(1_500, ROWS)
@@ -101,6 +101,18 @@ def test_a_class_of_one_row_neither_stops_the_trees_nor_makes_them_worse():
     assert probabilities.shape == (500, 3)
     assert probabilities.sum(axis=1) == pytest.approx(1)
     assert log_loss(probabilities, actual) < 1.2 * without
+
+
+def test_class_weights_make_the_trees_expect_every_class_alike():
+    frame = table()
+    blurred = frame["sales"] + np.random.default_rng(1).normal(0, 200, ROWS)
+    frame["large"] = np.where(blurred > blurred.quantile(0.95), "yes", "no")
+    encoder, train, targets, valid, actual = prepare(frame, **LARGE)
+    weighed = Trees.fit(encoder, train, targets, 0, 30, 1, class_weights=np.array([1.0, 19.0])).predict(valid)
+    plain = Trees.fit(encoder, train, targets, 0, 30, 1).predict(valid)
+    told = [CLASS_METRICS["balanced_accuracy"](each, actual) for each in (plain, weighed)]
+    assert weighed[:, 1].mean() > 1.5 * plain[:, 1].mean()
+    assert told[1] > told[0]
 
 
 def test_every_class_keeps_its_share_of_the_rows_left_out():

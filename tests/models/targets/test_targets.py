@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
+from unfreeze.models.calibration import temperature
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.specs import OptimizerSpec
@@ -50,6 +52,47 @@ def test_the_loss_follows_from_the_target_unless_another_one_is_named():
     )
     with pytest.raises(UserError, match=r"optimizer\.loss: 'cros_entropy' .* did you mean cross_entropy"):
         SingleLabel(["a", "b"]).loss(OptimizerSpec(loss="cros_entropy"), targets, device)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(-4, 4)), min_size=3, max_size=30))
+def test_with_balanced_weights_a_loss_is_the_mean_over_the_classes(rows):
+    actual = np.array([0, 1, 2, *(each for each, _ in rows)])
+    logits = torch.tensor([[0.0, value, -value] for value in (0.0, 1.0, 2.0, *(value for _, value in rows))])
+    plain = SingleLabel(["a", "b", "c"])
+    target = plain.weighed(OptimizerSpec(class_weights="balanced"), lambda: actual)
+    predictions = target.predictions(logits)
+    of_classes = [plain.loss_of(predictions[actual == each], actual[actual == each]) for each in range(3)]
+    assert target.loss_of(predictions, actual) == pytest.approx(np.mean(of_classes), rel=1e-5)
+    assert float(target.score(logits, torch.from_numpy(actual))) == pytest.approx(np.mean(of_classes), rel=1e-5)
+
+
+def test_without_class_weights_every_row_counts_the_same():
+    assert SingleLabel(["a", "b"]).weighed(OptimizerSpec(), lambda: pytest.fail("not needed")).class_weights is None
+
+
+def test_classes_of_very_different_sizes_are_named_with_the_flag_and_then_with_their_weights():
+    target, targets = SingleLabel(["cat", "dog", "never seen"]), np.array([0] * 40 + [1] * 8)
+    (notice,) = target.imbalance(targets).notices
+    assert "8 training rows of dog, 40 (83%) of cat" in notice
+    assert "--optimizer.class_weights balanced" in notice
+    weighed = target.weighed(OptimizerSpec(class_weights="balanced"), lambda: targets).imbalance(targets)
+    assert weighed.lines[0].startswith("class weights: a row of dog counts 5 times as much as one of cat")
+    assert not weighed.notices
+    assert target.imbalance(targets[1:]) == Findings()
+
+
+def test_the_temperature_of_weighed_classes_is_that_of_rows_that_count_so():
+    probabilities = np.array([[0.9, 0.1]] * 120 + [[0.3, 0.7]] * 120)
+    actual = np.array([0] * 110 + [1] * 10 + [0, 1] * 60)
+    target = SingleLabel(["a", "b"], np.array([1.0, 3.0]))
+    repeated = np.repeat(np.arange(240), np.where(actual, 3, 1))
+    found = target.report(probabilities, actual, "valid", "full").metrics["valid/temperature"]
+    assert found == pytest.approx(temperature(probabilities[repeated], actual[repeated]), rel=1e-3)
+
+
+def test_numbers_have_no_classes_to_weigh():
+    with pytest.raises(UserError, match=r"optimizer\.class_weights: balanced is for classes"):
+        Numbers(["sales"]).check(OptimizerSpec(class_weights="balanced"))
 
 
 def test_two_models_are_compared_on_the_same_rows():
