@@ -6,11 +6,12 @@ from prefect import flow
 
 from unfreeze.models.course import Course, Record
 from unfreeze.models.errors import UserError
-from unfreeze.models.recipe import FindLr
+from unfreeze.models.recipe import FindLr, Train
 from unfreeze.models.specs import TrainImages
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps import find_lr as finder
 from unfreeze.tasks.steps.prepare import check_training, prepare
+from unfreeze.tasks.steps.train_stage import train_stage
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking.training_run import open_run
 
@@ -23,15 +24,22 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
 
     Args:
         params: Everything that defines the training; every field has a default.
-        stage: Name of the stage. Empty: the recipe's first.
+        stage: Name of the stage. Empty: the recipe's first that has an lr.
     """
-    names = [each.name for each in params.recipe]
-    if stage is not None and stage not in names:
-        raise UserError(f"stage: {stage!r} is not one of the recipe's: {', '.join(names)}")
-    position = names.index(stage) if stage else 0
+    names = [each.name for each in params.recipe if not each.regression]
+    if not names or (stage is not None and stage not in names):
+        raise UserError(f"stage: {stage or 'none'} is not one of the recipe's that have an lr: {', '.join(names)}")
+    position = [each.name for each in params.recipe].index(stage or names[0])
     check_training(params)
     with open_run(params, kind="find-lr") as run:
         course = Course(prepare(params), FlowWorkspace(), Record())
+        for before in range(position):
+            if params.recipe[before].regression:
+                train_stage(run, Train(course, before))
         suggestions = finder.find_lr(run, FindLr(course, position))
-        found = {"stage": names[position], "method": params.finder.method, "suggestions": suggestions}
-        return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{names[position]}.png")}
+        found = {"stage": params.recipe[position].name, "method": params.finder.method, "suggestions": suggestions}
+        return {
+            **run.identity(),
+            **found,
+            "curve": run.artifact_uri(f"learning_rate/{params.recipe[position].name}.png"),
+        }

@@ -36,7 +36,7 @@ def training(result: dict[str, Any]) -> None:
     names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
     stages = [
         (
-            *(stage["name"], f"{stage['lr']:.2g}", stage["epochs"], f"{stage['seconds']:.1f}"),
+            *(stage["name"], f"{stage['lr']:.2g}" if stage["lr"] else "", stage["epochs"], f"{stage['seconds']:.1f}"),
             "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}",
             *("" if (value := stage["metrics"].get(name)) is None else f"{value:.4f}" for name in names),
         )

@@ -55,11 +55,15 @@ def plan(params: Training, rows: int) -> list[str]:
     """A line per stage of a planned training, with its cycles in epochs and steps."""
     batch_size = params.optimizer.batch_size or 1
     steps = steps_per_epoch(rows, batch_size)
-    return [
-        f"plan: {stage.name}: {stage.epochs:,} epochs of {steps:,} steps of {batch_size:,} rows, {stage.cycles} cycles"
-        + (f"; {_as_it_goes(stage)}" if len(set(possible_epochs(stage))) > 1 else "")
-        for stage in params.recipe
-    ]
+    return [f"plan: {stage.name}: {_shown(stage, steps, batch_size)}" for stage in params.recipe]
+
+
+def _shown(stage: Stage, steps: int, batch_size: int) -> str:
+    if stage.regression:
+        return "logistic regression on the activations"
+    varies = f"; {_as_it_goes(stage)}" if len(set(possible_epochs(stage))) > 1 else ""
+    rows = f"{stage.epochs:,} epochs of {steps:,} steps of {batch_size:,} rows"
+    return f"{rows}, {stage.cycles} cycle{'s' * (stage.cycles > 1)}{varies}"
 
 
 def _as_it_goes(stage: Stage) -> str:
@@ -73,7 +77,7 @@ def _as_it_goes(stage: Stage) -> str:
 
 def possible_epochs(stage: Stage) -> tuple[int, int]:
     """Fewest and most epochs that a stage may take; see `unfreeze.models.training.loop.close_cycle`."""
-    if stage.patience is None:
+    if stage.patience is None or stage.regression:
         return 0 if stage.fewest_errors is not None else stage.epochs, stage.epochs
     fewest = cycle_ends(min(stage.patience, stage.cycles), stage.cycle_len, stage.cycle_mult)[-1]
     cycles, most = stage.cycles, stage.epochs

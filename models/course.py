@@ -43,7 +43,7 @@ class Record:
         if stage.lrs is not None:
             return float(stage.lrs[-1])
         if stage.lr is not None:
-            return float(stage.lr)
+            return float(stage.lr * stage.lr_factor)
         latest = max(earlier for earlier in self.suggestions if earlier <= position)
         return float(self.suggestions[latest][params.finder.method] * stage.lr_factor)
 

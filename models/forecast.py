@@ -121,8 +121,10 @@ def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) ->
     rows, splits = len(data.rows["train"]), ("train", "valid", "test")
     train, valid = (data.batches(position, split, {}) for split in splits[:2])
     learner.prepare(stage, position, stage.lr or 1e-5)
-    lrs = {group.name: lr for group, lr in zip(learner.groups, learner.base_lrs, strict=True)}
-    if stage.lr is None and stage.lrs is None:
+    is_found = stage.lr is None and stage.lrs is None and not stage.regression
+    trained = zip(learner.groups, learner.base_lrs, strict=True) if not stage.regression else ()
+    lrs = {group.name: lr for group, lr in trained}
+    if is_found:
         lrs = {name: lr / learner.base_lrs[-1] for name, lr in lrs.items()}
     per_row = _pass_seconds(learner, learner.network, valid)
     steps, before, validation = steps_per_epoch(rows, train.batch_size), 0.0, per_row * len(valid)
@@ -130,7 +132,7 @@ def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) ->
         body = _pass_seconds(learner, data.frozen_body(learner, position), valid)
         views = 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
         judged = sum(len(data.rows[split]) for split in splits[1:])
-        before += body * (rows * (stage.views or 1) + judged * views)
+        before += body * (rows * (stage.precompute + (stage.views or 0)) + judged * views)
         train, validation = _precomputed(learner, train), 0.0
     seconds = _step_seconds(learner, train)
     if stage.find_lr:
@@ -138,7 +140,6 @@ def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) ->
         if train.precomputed and data.params.finder.trials:
             before += seconds * steps_of_trials(stage, rows, train.batch_size)
     per_epoch = steps * seconds + validation
-    is_found = stage.lr is None and stage.lrs is None
     found = StageForecast(
         stage.name, stage.cycles, stage.epochs, steps * stage.epochs, lrs, is_found, seconds, per_epoch, before
     )

@@ -87,9 +87,9 @@ def build_spec(
     UserError
         One line per problem.
     """
-    settings = _merged(plain_defaults(spec_class), plain(config or {}))
+    settings = _with_named_recipe(_merged(plain_defaults(spec_class), plain(config or {})), spec_class)
     for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
-        settings = set_field(settings, dotted, value)
+        settings = _with_named_recipe(set_field(settings, dotted, value), spec_class)
     settings = _with_none(settings, spec_class)
     try:
         return spec_class.model_validate(settings)
@@ -97,6 +97,13 @@ def build_spec(
         fields = {field.name: field for field in fields_of(spec_class)}
         lines = [_problem(detail, fields, settings) for detail in error.errors(include_url=False)]
     raise UserError("\n".join(dict.fromkeys(lines)))
+
+
+def _with_named_recipe(settings: dict[str, Any], spec_class: type[BaseModel]) -> dict[str, Any]:
+    """The settings with the stages of a recipe that is given by name, so that single stages can be changed."""
+    recipes, name = getattr(spec_class, "recipes", {}), settings.get("recipe")
+    known = isinstance(name, str) and name in recipes
+    return {**settings, "recipe": plain(recipes[name])} if known else settings
 
 
 # --- plain data -------------------------------------------------------------------------------------------------------

@@ -124,9 +124,9 @@ class Train(Step):
     result: dict[str, Any]
 
     @property
-    def lr(self) -> float:
-        """Of the head."""
-        return self.course.record.lr(self.course.params, self.position)
+    def lr(self) -> float | None:
+        """Of the head; None of one that is fitted by regression."""
+        return None if self.stage.regression else self.course.record.lr(self.course.params, self.position)
 
     def run(self) -> Iterator[loop.Step]:
         """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
@@ -141,12 +141,15 @@ class Train(Step):
         activations = course.activations(self.position)
         train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
         course.begin()
-        learner.prepare(stage, self.position, self.lr)
+        learner.prepare(stage, self.position, self.lr or 0.0)
+        if stage.regression:
+            learner.network.head.load_state_dict(course.data.regressed_head(activations))
+            learner.progress.stopped = "fitted by logistic regression"
         checkpoint, course.record.checkpoint = course.record.checkpoint, None
         if checkpoint is not None and checkpoint.stage == self.position:
             restore(learner, checkpoint)
         last: loop.Step | None = None
-        for step in loop.fit(learner, stage, train, valid):
+        for step in () if stage.regression else loop.fit(learner, stage, train, valid):
             last = step if step.kind == "epoch" else last
             yield step
         course.end()

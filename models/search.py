@@ -35,7 +35,7 @@ class Dimension(Spec):
     name: str = Field(
         min_length=1,
         description="`body_ratio` (late body against head), `early_ratio` (early body against late), `head_factor` "
-        "(times the finder's suggestion), or any setting by its dotted name, such as `recipe.2.cycle_mult`.",
+        "(times the lr), or any setting by its dotted name, such as `recipe.2.cycle_mult`.",
     )
     low: float | None = Field(default=None, description="Lowest value of a range.")
     high: float | None = Field(default=None, description="Highest value of a range.")
@@ -311,6 +311,5 @@ def _check_meaning(dimension: Dimension, training: BaseModel) -> None:
     if not positions:
         raise UserError(f"{dimension.name}: no stage of the recipe trains the body; set train to all or late in one")
     for stage in (_recipe(training)[at] for at in positions):
-        if stage.lrs is not None or (dimension.name == "head_factor" and stage.lr is not None):
-            rate = "lr" if stage.lrs is None else "lrs"
-            raise UserError(f"{dimension.name}: stage {stage.name!r} sets {rate}, which leaves nothing to search")
+        if stage.lrs is not None:
+            raise UserError(f"{dimension.name}: stage {stage.name!r} sets lrs, which leaves nothing to search")

@@ -140,6 +140,10 @@ class TrainingData(ABC):
         """Write what stage `position` reads precomputed, if anything; see `Activations`."""
         return {}
 
+    def regressed_head(self, activations: Activations) -> State:
+        """Weights of the head by a regression on precomputed activations, see `Stage.regression`."""
+        raise NotImplementedError
+
     def frozen_body(self, learner: Learner, position: int) -> nn.Module:
         """What `precompute` computes stage `position`'s activations with."""
         return learner.network.body
@@ -208,9 +212,10 @@ class TrainingData(ABC):
         snapshots
             Weights at the ends of earlier cycles.
         """
-        states = [*snapshots, learner.state()]
-        name = self.params.recipe[position].name
-        yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position)
+        states, stages = [*snapshots, learner.state()], self.params.recipe[: position + 1]
+        name = "logistic regression" if stages[-1].regression else stages[-1].name
+        untuned = all(stage.patience is None for stage in stages)
+        yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position, untuned=untuned)
 
     def other_models_seconds(self) -> float:
         """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""

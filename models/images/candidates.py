@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfreeze.models.images.linear_head import choose_strength, fit_linear_head
+from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
@@ -24,7 +24,7 @@ def image_candidates(
 
     The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its weights
     and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of
-    one half); and logistic regression on the precomputed activations, of all views and of the plain ones.
+    one half); and, unless that is the head already, logistic regression on the precomputed activations of all views.
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
@@ -33,24 +33,19 @@ def image_candidates(
     if not frozen:
         return
     initial = _initial(data, final)
+    regressed = recipe[frozen[-1]].regression
     if learner.head_alone is not None and position > frozen[-1]:
         alone = {**initial, **_named_head(learner.head_alone, final)}
-        yield Candidate("head", [alone], frozen[-1], lacks="fine-tuning the body")
+        name = "logistic regression" if regressed else "head"
+        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", untuned=regressed)
         yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
-    if computed := [number for number in frozen if recipe[number].precomputes]:
-        views = _activations(data, computed, activations_of)
+    computed = [number for number in frozen if recipe[number].precomputes]
+    if computed and not regressed:
+        views, weights = _activations(data, computed, activations_of), data.target.class_weights
+        head = fit_linear_head(views, data.targets("train"), len(data.index.classes), weights=weights)
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
-        # Without the augmented views as well: there is data whose labels they change.
-        targets, classes = data.targets("train"), len(data.index.classes)
-        weights = data.target.class_weights
-        strength = choose_strength(views[0], targets, classes, weights)
-        for name, fitted_on in {"logistic regression": views, "logistic regression, plain images": views[:1]}.items():
-            head = fit_linear_head(fitted_on, targets, classes, strength, weights)
-            yield Candidate(
-                name, [{**body, **_named_head(head, final)}], computed[-1], {"head": "linear"}, untuned=True
-            )
-            if len(views) == 1:
-                break
+        state = {**body, **_named_head(head, final)}
+        yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, untuned=True)
 
 
 def _initial(data: "ImageData", final: State) -> State:

@@ -43,6 +43,8 @@ def build_head(features: int, classes: int, width: int = 512, dropout: float = 0
 
 HEADS = {"fastai": build_head, "linear": build_linear_head}
 """Name in `model.head` -> what makes a head of (features, classes, width, dropout)."""
+DEFAULT_HEAD = "fastai"
+"""Where neither the spec nor its recipe says which."""
 
 
 def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
@@ -62,7 +64,9 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = load_body(model, size)
-        head = choose(HEADS, model.head, "model.head")(body.features, classes, model.head_width, model.dropout)
+        head = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")(
+            body.features, classes, model.head_width, model.dropout
+        )
     return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
 

@@ -19,19 +19,18 @@ from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
 from unfreeze.models.images.candidates import image_candidates
-from unfreeze.models.images.classifier import HEADS, build_classifier, summarise
-from unfreeze.models.images.distance import describe_distance, read_distance, with_ratios
+from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS, build_classifier, summarise
 from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, COPY, Index
+from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
-from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
@@ -44,6 +43,8 @@ from unfreeze.models.workspace import Workspace
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
 """Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
+LABEL_SMOOTHING = 0.05
+"""Where every image has one class: on six development sets as good as a temperature, which few rows cannot tell."""
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
 """Images in the preview of augmentation, each with three random views beside it."""
@@ -64,7 +65,7 @@ def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid
     """
     if not stage.precomputes:
         return []
-    train = [("train", 0)] if stage.precompute else [("train", view) for view in range(1, (stage.views or 0) + 1)]
+    train = [("train", view) for view in range(0 if stage.precompute else 1, (stage.views or 0) + 1)]
     return [*train, *((split, view) for split in splits for view in range(n_aug + 1))]
 
 
@@ -86,9 +87,17 @@ class ImageData(TrainingData):
         self.prepared = prepared
         self.index = Index.load(Path(prepared.files["index"]))
         self.rows = {split: self.index.rows_of(split) for split in SPLITS}
-        self.distance = read_distance(prepared.files.get("distance"))
-        params = planned(params, len(self.rows["train"]), *self.batch_sizes)
-        self.params = params = with_ratios(params, self.distance)
+        kind = params.model.head or ("linear" if any(stage.regression for stage in params.recipe) else DEFAULT_HEAD)
+        smoothing = params.optimizer.label_smoothing
+        if smoothing is None:
+            smoothing = 0.0 if self.index.multiple else LABEL_SMOOTHING
+        model, optimizer = params.model, params.optimizer
+        changes = {
+            "model": model.model_copy(update={"head": kind}),
+            "optimizer": optimizer.model_copy(update={"label_smoothing": smoothing}),
+        }
+        params = params.model_copy(update=changes)
+        self.params = params = planned(params, len(self.rows["train"]), *self.batch_sizes)
         self.target = self.index.target().weighed(params.optimizer, partial(self.targets, "train"))
         self.device = ready_device(params.device)
         self.precision = pick_precision(params.precision, self.device)
@@ -108,7 +117,7 @@ class ImageData(TrainingData):
         prior = super().lr_prior(stage)
         if prior is None or stage.train == "head" or self.params.model.weights == "none":
             return prior
-        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * (stage.ratio or ALIKE_RATIO)))
+        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
 
     def metric_names(self) -> list[str]:
         """The target's headline first, whatever else is wanted."""
@@ -176,6 +185,14 @@ class ImageData(TrainingData):
         views = wanted_activations(self.params.recipe[position], self.params.tta.n_aug, self._judged_splits())
         return precompute(self, learner, position, views, workspace) if views else {}
 
+    def regressed_head(self, activations: Activations) -> State:
+        """A linear head fitted to all precomputed views of the training rows."""
+        views = [ShardedRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
+        rows = np.arange(len(self.rows["train"]))
+        return fit_linear_head(
+            [view.gather(rows).numpy() for view in views], self.targets("train"), self.target.outputs
+        )
+
     def frozen_body(self, learner: Learner, position: int) -> Body:
         """The body with its batch norms folded into its convolutions."""
         folded = copy.deepcopy(cast(Body, learner.network.body)).cpu().eval()
@@ -226,9 +243,6 @@ class ImageData(TrainingData):
             f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of {self._kinds}"
         )
         found.lines += plan(params, sizes["train"])
-        if self.distance is not None:
-            found.lines.append(describe_distance(self.distance))
-            found.metrics["data/distance"] = self.distance
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, lambda: plot_images(*self._augmented(), title))
         trained = self._sample("train")

@@ -3,7 +3,6 @@
 import io
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,8 @@ import torch
 from PIL import Image
 
 from unfreeze.models.findings import Card, Findings
-from unfreeze.models.images.backbones import Body
 from unfreeze.models.images.cache import usable_size
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.distance import describe_distance, distance_to_pretraining
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.groups import units_of
 from unfreeze.models.images.neighbours import Pairs, near_duplicates, thumbnails
@@ -55,12 +52,7 @@ def look(data: ImageData, workspace: Workspace) -> Findings:
     plain = data.index.rows.take(plain_rows(data.index)).select(["path", "label", "spread"])
     found.table("plain", f"Images that are nearly one colour: {len(plain):,}", plain.to_pylist())
     _find_copies(data, found)
-    learner = data.learner()
-    files = data.precompute(learner, 0, workspace)
-    distance = distance_to_pretraining(cast(Body, learner.network.body), data.images(0, "train"))
-    if distance is not None:
-        found.metrics["data/distance"] = distance
-        found.lines.append(describe_distance(distance))
+    files = data.precompute(data.learner(), 0, workspace)
     order = np.concatenate([data.rows[split] for split in ("train", "valid")])
     activations, targets = data.plain_activations(files)
     with workspace.progress("Fitting logistic regressions") as advance:

@@ -14,14 +14,12 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import ImageSample, image_drift, image_statistics
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.images.backbones import check_backbone, load_body, preprocessing_of
-from unfreeze.models.images.batches import ImageBatches
-from unfreeze.models.images.cache import ImageCache, build_image_caches, image_store
-from unfreeze.models.images.classifier import HEADS
+from unfreeze.models.images.backbones import check_backbone, preprocessing_of
+from unfreeze.models.images.cache import build_image_caches, image_store
+from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS
 from unfreeze.models.images.content import hash_file, hash_files
 from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
-from unfreeze.models.images.distance import DISTANCE_VERSION, LOOKED_AT, distance_to_pretraining, write_distance
 from unfreeze.models.images.excluded import without_excluded
 from unfreeze.models.images.explain import explain_images
 from unfreeze.models.images.groups import group_label, grouped
@@ -36,8 +34,6 @@ from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
-from unfreeze.models.training.allocator import ready_device
-from unfreeze.models.training.network import digest
 from unfreeze.models.training_data import SPLITS, Prepared
 from unfreeze.models.workspace import Derived, Workspace, key_of
 
@@ -66,7 +62,7 @@ class Images(Modality):
     def check(self, params: TrainImages) -> None:
         """Reject backbones, heads and metrics that do not exist."""
         check_backbone(params.model.backbone)
-        choose(HEADS, params.model.head, "model.head")
+        choose(HEADS, params.model.head or DEFAULT_HEAD, "model.head")
         if params.augment.mix != "none":
             choose(MIXES, params.augment.mix, "augment.mix")
         known = [each for each in _TARGETS if params.data.labels in ("auto", each)]
@@ -81,13 +77,12 @@ class Images(Modality):
         index_path = self.index(params, workspace, earlier)
         index = Index.load(index_path)
         caches = self._resize(params, index, workspace)
-        distance = self._distance(params, index, caches, workspace)
         splits = index.rows["split"].to_pylist()
         return Prepared(
             self.name,
             index.digest,
             index.fingerprint(),
-            {"index": str(index_path), **caches, **distance},
+            {"index": str(index_path), **caches},
             {split: splits.count(split) for split in SPLITS},
         )
 
@@ -148,29 +143,6 @@ class Images(Modality):
                 build_image_caches(index, targets, fit, interpolation, limit, THREADS, workspace, advance)
 
         return {size: str(path) for size, path in workspace.derive("resize images", files, build).items()}
-
-    def _distance(
-        self, params: TrainImages, index: Index, caches: dict[str, str], workspace: Workspace
-    ) -> dict[str, str]:
-        """The distance of the training images from those of the pretraining, where a stage's ratio follows from it."""
-        open_stages = [place for place, stage in enumerate(params.recipe) if stage.train != "head" and not stage.ratio]
-        if not open_stages or params.model.weights == "none":
-            return {}
-        preprocessing, device = preprocessing_of(params.model), ready_device(params.device)
-        size = image_sizes(params, index, preprocessing)[open_stages[0]]
-        body, cache, rows = load_body(params.model, size), caches[str(size)], index.rows_of("train")
-
-        def build(wanted: dict[str, Path]) -> None:
-            targets = index.targets()[rows]
-            images = ImageBatches(
-                ImageCache(Path(cache)), rows, targets, 0, params.augment, preprocessing, device, LOOKED_AT
-            )
-            write_distance(wanted["distance"], distance_to_pretraining(body.to(device), images))
-
-        key = key_of(digest(body), Path(cache).stem, rows.tolist(), DISTANCE_VERSION)
-        files = {"distance": Derived("distances", key, ".json")}
-        measured = workspace.derive("measure how unlike the images are", files, build)
-        return {"distance": str(measured["distance"])}
 
     def bind(self, params: TrainImages, prepared: Prepared) -> ImageData:
         """The spec bound to its images."""

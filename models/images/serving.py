@@ -22,7 +22,7 @@ from unfreeze.models.images.augmentation import apply_views, average_views, numb
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
 from unfreeze.models.images.bit_depth import Ranges
-from unfreeze.models.images.classifier import HEADS, normalise, normalise_bytes
+from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS, normalise, normalise_bytes
 from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
@@ -148,7 +148,9 @@ class ImagePredictor:
             def make() -> Network:
                 body = load_body(model, self.size)
                 self.features_width = body.features
-                head = HEADS[model.head](body.features, len(self.classes), model.head_width, model.dropout)
+                head = HEADS[model.head or DEFAULT_HEAD](
+                    body.features, len(self.classes), model.head_width, model.dropout
+                )
                 return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
             self.networks = []

@@ -2,9 +2,10 @@
 
 import math
 import re
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unfreeze.models.specs.training import Spec, Stage, Training
 
@@ -162,7 +163,10 @@ class ModelSpec(Spec):
         description="`imagenet`, `none` (random), the path of a local .pth or .safetensors file, or the folder of a "
         "model that unfreeze trained.",
     )
-    head: str = Field(default="fastai", description="`fastai` (two layers), `linear` (one).")
+    head: str | None = Field(
+        default=None,
+        description="`fastai` (two layers), `linear` (one). Empty: `linear` where the recipe fits it by regression.",
+    )
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(
         default=0.5,
@@ -218,34 +222,61 @@ class TtaSpec(Spec):
     )
 
 
+RECIPES = {
+    "default": [
+        Stage(name="head", train="head", precompute=True, regression=True, views=1),
+        Stage(
+            name="full",
+            train="all",
+            lr=0.002,
+            schedule="one_cycle",
+            cycle_len=5,
+            cycle_steps=150,
+            fewest_errors=3,
+            freeze_batchnorm=True,
+        ),
+    ],
+    "course": [
+        Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=100, patience=1),
+        Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=100, patience=2),
+        Stage(
+            name="full",
+            train="all",
+            find_lr=True,
+            cycles=3,
+            cycle_steps=15,
+            cycle_mult=2,
+            patience=2,
+            fewest_errors=5,
+            freeze_batchnorm=True,
+        ),
+    ],
+}
+"""Name -> stages.
+
+The default is LP-FT: all layers are trained from a head that is fitted to the frozen body already, so that they learn
+little that the pretraining knows (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+out-of-distribution", 2022). In one cycle, because restarts cost a short training the epochs in which its loss is low.
+"""
+
+
 class TrainImages(Training):
     """Everything that defines a training of an image classifier."""
+
+    recipes: ClassVar[Mapping[str, list[Stage]]] = RECIPES
 
     modality: Literal["images"] = Field(default="images", description="Kind of data.")
     data: DataSpec = Field(default=DataSpec(), description="Which images, how they are split, how large they are.")
     model: ModelSpec = Field(default=ModelSpec(), description="The pretrained body and the new head.")
     augment: AugmentSpec = Field(default=AugmentSpec(), description="Random views of training images.")
     recipe: list[Stage] = Field(
-        default=[
-            Stage(name="head", train="head", precompute=True, find_lr=True, cycles=2, cycle_steps=100, patience=1),
-            Stage(name="head-augmented", train="head", views=3, cycles=3, cycle_steps=100, patience=2),
-            Stage(
-                name="full",
-                train="all",
-                find_lr=True,
-                cycles=3,
-                cycle_steps=15,
-                cycle_mult=2,
-                patience=2,
-                fewest_errors=5,
-                freeze_batchnorm=True,
-            ),
-        ],
+        default=RECIPES["default"],
         min_length=1,
         max_length=20,
-        description="The stages in order. The default is the course's eight steps: find an lr and train the head from "
-        "precomputed activations, train it on augmented images, unfreeze, set differential lrs, find the lr again, "
-        "train all layers with growing cycles until over-fitting.",
+        description="The stages in order, or a recipe by name. `default` fits the head by logistic regression on "
+        "precomputed activations and then trains all layers from there in one cycle; `course` takes the eight steps of "
+        "2017: find an lr and train the head from precomputed activations, train it on augmented images, unfreeze, set "
+        "differential lrs, find the lr again, train all layers with growing cycles until over-fitting.",
     )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     metrics: list[str] = Field(
@@ -254,3 +285,16 @@ class TrainImages(Training):
         "`log_loss`, with several labels per image also `map`, `f1_micro`, `f1_rows` and `f2_rows`, or a function of "
         "your own as `package.module:function`.",
     )
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _named_recipe(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in RECIPES:
+            raise ValueError(f"no recipe is named {value!r}; choose from {', '.join(RECIPES)}, or write its stages")
+        return RECIPES[value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _regression_fits_a_linear_head(self) -> Self:
+        if any(stage.regression for stage in self.recipe) and self.model.head not in (None, "linear"):
+            raise ValueError(f"model.head {self.model.head!r} cannot be fitted by regression; set it to linear")
+        return self

@@ -224,7 +224,7 @@ class TrainTables(Training):
     @model_validator(mode="after")
     def _stages_fit_a_table(self) -> Self:
         for position, stage in enumerate(self.recipe):
-            wrong = [name for name in ("precompute", "views", "size") if getattr(stage, name)]
+            wrong = [name for name in ("precompute", "regression", "views", "size") if getattr(stage, name)]
             if wrong:
                 raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for images")
         return self

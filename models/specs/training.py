@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from unfreeze.models.names import check_experiment_name, check_registry_name
 
-ALIKE_RATIO, UNLIKE_RATIO = 10.0, 3.0
-"""The course's ratios between layer groups, for data like those of the pretraining and unlike them."""
 MOST_EPOCHS = 10_000
 """Of one stage; more is a slip of the cycle settings, which multiply."""
 
@@ -72,6 +70,12 @@ class Stage(Spec):
         default=False,
         description="Train the head from the frozen body's precomputed activations of the plain images.",
     )
+    regression: bool = Field(
+        default=False,
+        description="Fit the head, a `linear` one, by logistic regression on the precomputed activations of the plain "
+        "images and of `views`, instead of by gradient steps: it needs no lr, and its penalty is chosen by "
+        "cross-validation on the training rows.",
+    )
     views: int | None = Field(
         default=None,
         ge=1,
@@ -95,14 +99,14 @@ class Stage(Spec):
         description="Learning rate of the head. Empty: the latest suggestion of the finder.",
     )
     lr_factor: float = Field(
-        default=1.0, gt=0, le=100, description="Multiplies the lr that the finder suggests; unused with `lr`."
+        default=1.0, gt=0, le=100, description="Multiplies the lr, whether it is given or suggested by the finder."
     )
-    ratio: float | None = Field(
-        default=None,
+    ratio: float = Field(
+        default=3.0,
         ge=1,
         le=1000,
-        description="Each earlier layer group learns this many times slower than the next; 1 for equal lrs. Empty: 10 "
-        "for images like those of the pretraining and 3 for others, as a measurement of the activations tells.",
+        description="Each earlier layer group learns this many times slower than the next; 1 for equal lrs. The course "
+        "advises 10 for images like those of the pretraining; measured, 3 is better for both kinds.",
     )
     early_ratio: float | None = Field(
         default=None,
@@ -188,7 +192,9 @@ class Stage(Spec):
                 f"stage {self.name!r}: {self.cycles} cycles of {self.cycle_len} epochs, each {self.cycle_mult} times "
                 f"longer than the last, are {self.epochs:,} epochs; at most {MOST_EPOCHS:,}"
             )
-        if self.precompute and self.views:
+        if self.regression and not self.precompute:
+            raise ValueError(f"stage {self.name!r} fits a regression, which needs precompute")
+        if self.precompute and self.views and not self.regression:
             raise ValueError(f"stage {self.name!r} sets both precompute (plain images) and views (augmented): pick one")
         return self
 
@@ -199,8 +205,8 @@ class Stage(Spec):
 
     @property
     def epochs(self) -> int:
-        """Epochs of all cycles together."""
-        return sum(self.cycle_len * self.cycle_mult**cycle for cycle in range(self.cycles))
+        """Epochs of all cycles together; none of a regression."""
+        return 0 if self.regression else sum(self.cycle_len * self.cycle_mult**cycle for cycle in range(self.cycles))
 
 
 class OptimizerSpec(Spec):
@@ -241,7 +247,12 @@ class OptimizerSpec(Spec):
         description="Validate and keep an exponential moving average of the weights with this decay per step (0.99); "
         "it is shorter at a stage's beginning. Empty: the weights themselves.",
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    label_smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of the target spread over all classes. Empty: 0.05 for images of one class each, else none.",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
         description="`balanced`: every class counts the same, however many training rows it has, in every model that "
@@ -336,7 +347,7 @@ def check_recipe(recipe: list[Stage]) -> None:
     suggested = False
     for position, stage in enumerate(recipe):
         suggested = suggested or stage.find_lr
-        if stage.lr is None and stage.lrs is None and not suggested:
+        if stage.lr is None and stage.lrs is None and not suggested and not stage.regression:
             raise ValueError(
                 f"recipe.{position} ({stage.name}): no learning rate; set lr or lrs, or find_lr here or earlier"
             )

@@ -10,7 +10,6 @@ from torch import nn
 
 from unfreeze.models.errors import choose
 from unfreeze.models.specs import OptimizerSpec, Stage
-from unfreeze.models.specs.training import ALIKE_RATIO
 from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.training.averaging import WeightAverage
 from unfreeze.models.training.batches import Batches, Inputs, in_order, put_together, split_inputs, split_rows
@@ -116,11 +115,7 @@ class Learner:
             lrs = group_lrs(lr, 1 / stage.layer_decay, len(groups))
         else:
             groups = layer_groups(self.network, count=len(stage.lrs) if stage.lrs else 3)
-            lrs = (
-                list(stage.lrs)
-                if stage.lrs
-                else group_lrs(lr, stage.ratio or ALIKE_RATIO, len(groups), stage.early_ratio)
-            )
+            lrs = list(stage.lrs) if stage.lrs else group_lrs(lr, stage.ratio, len(groups), stage.early_ratio)
         self.groups = trained_groups(groups, stage.train)
         self.base_lrs = lrs[-len(self.groups) :]
         freeze_all_but(self.network, self.groups)

@@ -31,7 +31,7 @@ def cross_entropy(settings: OptimizerSpec, targets: np.ndarray, classes: int, de
     weight = _class_weights(settings, targets, classes, device)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        smoothing = settings.label_smoothing
+        smoothing = settings.label_smoothing or 0.0
         return functional.cross_entropy(logits.float(), targets, weight=weight, label_smoothing=smoothing)
 
     return loss
@@ -64,7 +64,7 @@ def binary_cross_entropy(settings: OptimizerSpec, targets: np.ndarray, outputs: 
 
     Label smoothing moves the labels towards one half, as far as it does with two classes.
     """
-    smoothing = settings.label_smoothing
+    smoothing = settings.label_smoothing or 0.0
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         wanted = targets.float() * (1 - smoothing) + smoothing / 2

@@ -109,7 +109,9 @@ def _shown(stage: Stage, expected: StageForecast, whole: Forecast) -> dict[str, 
 
 
 def _drawn(stage: Stage, per_epoch: int) -> str:
-    """The stage's lr over its steps, as a row of blocks."""
+    """The stage's lr over its steps, as a row of blocks; a regression has none."""
+    if stage.regression:
+        return "fitted by logistic regression"
     factor = SCHEDULES[stage.schedule](stage.cycle_len * per_epoch, stage.cycle_mult)
     steps = stage.epochs * per_epoch
     values = [factor(int(number * steps / DRAWN)) for number in range(DRAWN)]

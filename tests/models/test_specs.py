@@ -20,8 +20,8 @@ from unfreeze.models.specs import (
 SPECS = [AugmentSpec, DataSpec, FinderSpec, ModelSpec, OptimizerSpec, Stage, TrackingSpec, TrainImages, TtaSpec]
 
 
-def test_the_default_recipe_is_the_eight_steps():
-    head, augmented, full = TrainImages().recipe
+def test_the_recipe_of_the_course_is_the_eight_steps():
+    head, augmented, full = TrainImages(recipe="course").recipe
     assert (head.train, head.precompute, head.find_lr) == ("head", True, True)  # steps 1 to 3
     assert head.epochs in (1, 2)
     assert TrainImages().augment.preset != "none"
@@ -29,10 +29,34 @@ def test_the_default_recipe_is_the_eight_steps():
     assert augmented.epochs in (2, 3)
     assert augmented.views is not None
     assert full.train == "all"  # step 5
-    assert full.ratio is None  # step 6: 3 or 10, by how unlike the data are
+    assert full.ratio > 1  # step 6
     assert full.find_lr  # step 7
     assert full.cycle_mult == 2  # step 8
     assert full.patience is not None
+
+
+def test_the_default_recipe_trains_all_layers_from_a_head_that_is_fitted():
+    head, full = TrainImages().recipe
+    assert (head.train, head.regression, head.epochs) == ("head", True, 0)
+    assert (full.train, full.cycles, full.patience) == ("all", 1, None)
+
+
+def test_a_recipe_that_is_unknown_is_refused_with_those_there_are():
+    with pytest.raises(ValidationError, match="no recipe is named 'cours'; choose from default, course"):
+        TrainImages(recipe="cours")
+
+
+def test_a_stage_of_a_named_recipe_can_be_changed():
+    spec = build_spec(TrainImages, {"recipe": "course"}, {"recipe.full.cycles": 5})
+    assert [stage.name for stage in spec.recipe] == ["head", "head-augmented", "full"]
+    assert spec.recipe[-1].cycles == 5
+
+
+def test_a_regression_needs_a_linear_head_and_precomputed_activations():
+    with pytest.raises(ValidationError, match="set it to linear"):
+        TrainImages(model={"head": "fastai"})
+    with pytest.raises(ValidationError, match="needs precompute"):
+        Stage(name="head", regression=True)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -163,4 +187,4 @@ def test_cycles_that_grow_without_end_are_refused():
 )
 def test_a_snapshot_ensemble_of_cycles_that_there_are_not_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build_spec(TrainImages, {}, changes)
+        build_spec(TrainImages, {"recipe": "course"}, changes)
