@@ -17,6 +17,8 @@ from unfreeze.models.estimator import load_model
 from unfreeze.models.findings import Findings
 from unfreeze.models.images import evaluation
 from unfreeze.models.images.data import ImageData
+from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
 from unfreeze.models.specs import Stage
@@ -77,6 +79,30 @@ def test_every_candidate_is_compared(tiny_recipe, tmp_path):
         "choice/mean_of_head_and_all_weights",
         "choice/logistic_regression",
     }
+
+
+REGRESSION = Stage(name="head", precompute=True, regression=True, views=1)
+
+
+def test_a_head_fitted_by_regression_is_where_all_layers_begin(tiny_recipe, tmp_path):
+    model = tiny_recipe.params.model.model_copy(update={"head": None})
+    still = STAGES[1].model_copy(update={"lr": 1e-9, "ratio": 1, "freeze_batchnorm": True})
+    data = data_with(tiny_recipe, [REGRESSION, still], model=model)
+    course, losses = choice_of(trained(data, tmp_path))
+    assert set(losses) == {"choice/full", "choice/logistic_regression", "choice/mean_of_head_and_all_weights"}
+    assert losses["choice/full"] == pytest.approx(losses["choice/logistic_regression"], rel=1e-3)
+    rows = [course.activations(0)["train", view] for view in (0, 1)]
+    views = [ShardedRows(file).gather(np.arange(len(data.rows["train"]))).numpy() for file in rows]
+    fitted = fit_linear_head(views, data.targets("train"), len(data.index.classes))
+    assert_same(fitted, course.learner.head_alone)
+    assert course.record.results[0]["stopped"] == "fitted by logistic regression"
+
+
+def test_a_head_fitted_by_regression_is_kept_alone(tiny_recipe, tmp_path):
+    data = data_with(tiny_recipe, [REGRESSION], model=tiny_recipe.params.model.model_copy(update={"head": None}))
+    course, losses = choice_of(trained(data, tmp_path))
+    assert set(losses) == {"choice/logistic_regression"}
+    assert course.kept.untuned
 
 
 def test_the_network_as_trained_is_kept_where_it_is_asked_for(tiny_recipe, tmp_path):
