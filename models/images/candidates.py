@@ -42,7 +42,7 @@ def image_candidates(
     computed = [number for number in frozen if recipe[number].precomputes]
     if computed and not regressed:
         views, weights = _activations(data, computed, activations_of), data.target.class_weights
-        head = fit_linear_head(views, data.targets("train"), len(data.index.classes), weights=weights)
+        head = fit_linear_head(views, data.targets("train"), len(data.index.classes), class_weights=weights)
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         state = {**body, **_named_head(head, final)}
         yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, untuned=True)
