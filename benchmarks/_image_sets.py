@@ -1,98 +1,304 @@
-"""Small image sets for benchmarks: cut from the photos, or generated."""
+"""Small sets of images for benchmarks, as folders `train` and `test` with a folder a class.
 
-import random
+Defaults are chosen by looking at `DEV` alone; `HELD_OUT` is run once they are settled. Nothing is downloaded here: a
+set whose source is missing says what to install.
+"""
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import re
 import shutil
-from collections.abc import Callable
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from benchmarks._prepared import PHOTOS
+from benchmarks import _generated_images as generated
+from benchmarks._prepared import SHARED
 
-
-def image_sets(folder: Path) -> dict[str, tuple[str, dict[str, object]]]:
-    """Name -> source and settings of every set that can be made here; `folder` is filled."""
-    sets: dict[str, tuple[str, dict[str, object]]] = {}
-    if PHOTOS.exists():
-        for count, size in ((400, 224), (400, 96), (40, 224)):
-            source = cut(PHOTOS, folder / f"photos-{count}", count)
-            sets[f"{count} photos, {size} px"] = (str(source), {"data.size": size})
-    sets["digits, 28 px"] = ("digits", {"data.size": 28, "augment.preset": "basic"})
-    sets["generated textures, 64 px"] = (str(textures(folder / "textures")), {"data.size": 64})
-    sets["generated glyphs, 48 px"] = (
-        str(glyphs(folder / "glyphs")),
-        {"data.size": 48, "augment.preset": "basic"},
-    )
-    sets["generated chirps, 64 px"] = (
-        str(chirps(folder / "chirps")),
-        {"data.size": 64, "augment.preset": "none"},
-    )
-    return sets
+Pictures = Mapping[str, Sequence[Image.Image | Path]]
+"""Class -> its images, opened or as files."""
 
 
-def cut(source: Path, folder: Path, count: int) -> Path:
-    """A random part of a folder of classes."""
-    files = random.Random(count).sample(sorted(source.rglob("*.jpg")), count)
-    for file in files:
-        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder / file.parent.name / file.name)
-    return folder
+MIRRORED = re.compile("mirror|flip")
 
 
-def glyphs(folder: Path, letters: str = "ABDEGKMRSX", images: int = 60, side: int = 48) -> Path:
-    """Letters in the four cuts of a font, turned, scaled, shifted, in other colours and under noise."""
-    rng, fonts = np.random.default_rng(1), sorted(Path(matplotlib.get_data_path()).glob("fonts/ttf/DejaVu*.ttf"))
-    for letter in letters:
-        (folder / letter).mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            ground, ink = (tuple(map(int, rng.integers(0, 256, 3))) for _ in range(2))
-            drawn = Image.new("RGB", (side, side), ground)
-            font = ImageFont.truetype(str(fonts[rng.integers(len(fonts))]), int(rng.integers(side // 3, side)))
-            place = tuple(side / 2 + rng.uniform(-side / 8, side / 8, 2))
-            ImageDraw.Draw(drawn).text(place, letter, fill=ink, font=font, anchor="mm")
-            turned = np.asarray(drawn.rotate(rng.uniform(-25, 25), fillcolor=ground), dtype=float)
-            pixels = turned + rng.normal(0, 40, turned.shape)
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / letter / f"{number}.png")
-    return folder
+class MissingError(Exception):
+    """The source of a set is not on this machine; the message says what to install."""
 
 
-def chirps(folder: Path, images: int = 60, side: int = 64) -> Path:
-    """Spectrograms of noisy sounds whose pitch rises, falls, stays, jumps or trembles."""
-    rng, seconds = np.random.default_rng(2), np.linspace(0, 1, 4096)
-    courses: dict[str, Callable[[], np.ndarray]] = {
-        "rises": lambda: rng.uniform(100, 500) + rng.uniform(300, 900) * seconds,
-        "falls": lambda: rng.uniform(900, 1400) - rng.uniform(300, 800) * seconds,
-        "stays": lambda: np.full_like(seconds, rng.uniform(150, 1400)),
-        "jumps": lambda: np.where(seconds < rng.uniform(0.3, 0.7), rng.uniform(150, 600), rng.uniform(800, 1400)),
-        "trembles": lambda: (
-            rng.uniform(400, 1200) + rng.uniform(60, 200) * np.sin(2 * np.pi * rng.uniform(3, 9) * seconds)
-        ),
+class ImageSet(NamedTuple):
+    """A set whose rows are drawn by class, in proportion; nothing of `test` is in `train`."""
+
+    pictures: Callable[[], Pictures]
+    train: int
+    test: int
+    side: int
+    """Side of the square image that every model is given."""
+    preset: str = "side_on"
+    """Which random views make sense, for every model."""
+    changed: Callable[[Image.Image, bool], Image.Image] | None = None
+    """What is done to every image, told whether it tests."""
+
+    def write(self, folder: Path) -> Path:
+        """Write `train/CLASS` and `test/CLASS` into a new folder, unless it is there, and return it.
+
+        Raises
+        ------
+        MissingError
+            The source of the set is not on this machine.
+        """
+        if folder.exists():
+            return folder
+        pictures = self.pictures()
+        rows = [(label, image) for label in sorted(pictures) for image in pictures[label]]
+        labels = [label for label, _ in rows]
+        parts = train_test_split(
+            range(len(rows)), train_size=self.train, test_size=self.test, stratify=labels, random_state=0
+        )
+        for split, part in zip(("train", "test"), parts, strict=True):
+            for row in part:
+                label, image = rows[row]
+                (folder / split / label).mkdir(parents=True, exist_ok=True)
+                if isinstance(image, Path) and image.suffix == ".jpg" and not self.changed:
+                    shutil.copy(image, folder / split / label / f"{row:05}.jpg")
+                    continue
+                drawn = on_white(Image.open(image) if isinstance(image, Path) else image)
+                if self.changed:
+                    drawn = self.changed(drawn, split == "test")
+                drawn.thumbnail((3 * self.side, 3 * self.side))
+                drawn.save(folder / split / label / f"{row:05}.png")
+        return folder
+
+    def settings(self) -> dict[str, object]:
+        """What a user of the product would state."""
+        return {"data.size": self.side, "augment.preset": self.preset}
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """In colours, with white where it is transparent."""
+    if image.mode in ("RGBA", "LA", "PA", "P"):
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def files_of(source: Path, install: str, pattern: str = "*.jpg") -> Callable[[], Pictures]:
+    """The files of a folder of classes."""
+
+    def pictures() -> Pictures:
+        if not source.is_dir():
+            raise MissingError(install)
+        folders = [each for each in sorted(source.iterdir()) if each.is_dir()]
+        return {each.name: sorted(each.rglob(pattern)) for each in folders}
+
+    return pictures
+
+
+def photos(name: str) -> Callable[[], Pictures]:
+    """A folder of photos that lies beside the repository."""
+    return files_of(SHARED / "data" / name, f"{name} lies with the development data, which this machine has not")
+
+
+def digits() -> Pictures:
+    """scikit-learn's digits of 8 pixels."""
+    found = load_digits()
+    return {
+        str(label): [generated.to_image(255 / 16 * image) for image in found.images[found.target == label]]
+        for label in range(10)
     }
-    for label, course in courses.items():
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            phase = 2 * np.pi * np.cumsum(course()) / len(seconds)
-            sound = np.sin(phase) + rng.uniform(0.5, 3) * rng.normal(size=len(seconds))
-            windows = np.lib.stride_tricks.sliding_window_view(sound, 128)[:: (len(sound) - 128) // (side - 1)][:side]
-            power = np.log(np.abs(np.fft.rfft(windows * np.hanning(128)))[:, :side].T + 1e-3)
-            scaled = 255 * (power - power.min()) / np.ptp(power)
-            Image.fromarray(scaled[::-1].astype(np.uint8)).convert("RGB").save(folder / label / f"{number}.png")
+
+
+def tiny(image: Image.Image, tests: bool) -> Image.Image:
+    """Of 24 pixels."""
+    return image.resize((24, 24), Image.Resampling.BILINEAR)
+
+
+def gray_and_dim(image: Image.Image, tests: bool) -> Image.Image:
+    """Gray, and where it tests darker and with less contrast, as of another camera."""
+    pixels = np.asarray(image.convert("L"), dtype=float)
+    return generated.to_image(0.6 * pixels + 10 if tests else pixels)
+
+
+def package(name: str, install: str) -> Path:
+    """Folder of an installed Python package."""
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise MissingError(f"{install} (on the PYTHONPATH)")
+    return Path(found.submodule_search_locations[0])
+
+
+def node_package(name: str) -> Path:
+    """Folder of a package that npm has installed globally."""
+    npm = shutil.which("npm")
+    root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=True).stdout if npm else ""
+    folder = Path(root.strip()) / name
+    if not npm or not folder.is_dir():
+        raise MissingError(f"npm install -g {name}")
     return folder
 
 
-def textures(folder: Path, classes: int = 6, images: int = 60, side: int = 64) -> Path:
-    """Gratings whose direction and width are the class, with other colours, phases and much noise in each image."""
-    rng = np.random.default_rng(0)
-    across, down = np.meshgrid(np.arange(side), np.arange(side))
-    for label in range(classes):
-        angle, width = np.pi * (label % 3) / 3, 5 + 4 * (label // 3)
-        (folder / f"texture-{label}").mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            turned = angle + rng.normal(0, 0.12)
-            place = across * np.cos(turned) + down * np.sin(turned)
-            wave = np.sin(2 * np.pi * place / (width * rng.uniform(0.9, 1.1)) + rng.uniform(0, 2 * np.pi))
-            pixels = 128 + 45 * wave[..., None] * rng.uniform(0.3, 1, 3) + rng.normal(0, 45, (side, side, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"texture-{label}" / f"{number}.png")
-    return folder
+def debian_folder(folder: str, name: str) -> Path:
+    """A folder or file of a Debian package."""
+    if not Path(folder).exists():
+        raise MissingError(f"apt-get install {name}")
+    return Path(folder)
+
+
+def mnist() -> Pictures:
+    """Written digits of 28 pixels."""
+    files = [node_package("mnist") / f"src/digits/{label}.json" for label in range(10)]
+    flat = {file.stem: np.array(json.loads(file.read_text())["data"][: 200 * 784]) for file in files}
+    return {
+        label: [generated.to_image(255 * each) for each in pixels.reshape(-1, 28, 28)] for label, pixels in flat.items()
+    }
+
+
+def fashion() -> Pictures:
+    """Pictures of clothes of 28 pixels."""
+    folder = debian_folder("/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist")
+    labels = np.frombuffer(gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8)[8:]
+    pixels = np.frombuffer(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8)[16:]
+    images = pixels.reshape(-1, 28, 28)
+    return {
+        f"clothes-{label}": [generated.to_image(each) for each in images[labels == label][:200]] for label in range(10)
+    }
+
+
+def emoji() -> Pictures:
+    """Emoji by group."""
+    folder = node_package("emoji-datasource-google")
+    found: dict[str, list[Image.Image | Path]] = {}
+    for each in json.loads((folder / "emoji.json").read_text()):
+        file = folder / "img/google/64" / each["image"]
+        if file.exists() and each["category"] != "Component":
+            found.setdefault(each["category"].replace(" & ", "-"), []).append(file)
+    return found
+
+
+def stamps() -> Pictures:
+    """Photos and drawings for children by subject, without their mirrored copies."""
+    folder = debian_folder("/usr/share/tuxpaint/stamps", "tuxpaint-stamps-default")
+    subjects = ("animals", "clothes", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
+    return {
+        subject: [each for each in sorted((folder / subject).rglob("*.png")) if not MIRRORED.search(each.stem)]
+        for subject in subjects
+    }
+
+
+def icons() -> Pictures:
+    """Icons of a desktop by what they stand for."""
+    folder = debian_folder("/usr/share/icons/oxygen/base/64x64", "oxygen-icon-theme")
+    kinds = ("actions", "apps", "categories", "devices", "mimetypes", "places", "status")
+    return {kind: [each for each in sorted((folder / kind).glob("*.png")) if not each.is_symlink()] for kind in kinds}
+
+
+def walls() -> Pictures:
+    """Surfaces of a game by where they are used."""
+    file = debian_folder("/usr/share/games/openarena/baseoa/pak4-textures.pk3", "openarena-081-textures")
+    kinds = "base_wall", "base_floor", "base_light", "gothic_block", "gothic_floor", "gothic_trim", "liquids", "skies"
+    found: dict[str, list[Image.Image | Path]] = {kind: [] for kind in kinds}
+    with ZipFile(file) as archive:
+        for name in sorted(archive.namelist()):
+            kind = Path(name).parent.name
+            if kind in found and name.endswith((".jpg", ".tga")):
+                opened = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+                opened.thumbnail((256, 256))
+                found[kind].append(opened)
+    return found
+
+
+def deep_sky() -> Pictures:
+    """Photos of galaxies, star clusters and nebulae."""
+    folder = debian_folder("/usr/share/stellarium/nebulae/default", "stellarium-data")
+    catalogue = package("pyongc", "uv pip install --target FOLDER --no-deps pyongc") / "ongc.db"
+    kinds = {
+        "G": "galaxy", "GCl": "globular cluster", "OCl": "open cluster", "PN": "planetary nebula",
+        "HII": "nebula", "Neb": "nebula", "EmN": "nebula", "RfN": "nebula", "Cl+N": "nebula", "SNR": "nebula",
+    }  # fmt: skip
+    with contextlib.closing(sqlite3.connect(catalogue)) as opened:
+        types = dict(opened.execute("select name, type from objects"))
+        types |= {f"M{number}": kind for number, kind in opened.execute("select messier, type from objects") if number}
+    found: dict[str, list[Image.Image | Path]] = {}
+    for file in sorted(folder.glob("*.png")):
+        named = re.match(r"(m|n|ic)(\d+)", file.stem)
+        if named:
+            prefix, number = {"m": "M", "n": "NGC", "ic": "IC"}[named[1]], int(named[2])
+            kind = types.get(f"M{number:03}" if prefix == "M" else f"{prefix}{number:04}")
+            if kind in kinds:
+                found.setdefault(kinds[kind], []).append(file)
+    return found
+
+
+def faces() -> Pictures:
+    """Faces, and other parts of photos, of 25 pixels, gray."""
+    file = (
+        package("skimage", "uv pip install --target FOLDER --no-deps scikit-image lazy-loader") / "data/lfw_subset.npy"
+    )
+    images = [generated.to_image(255 * each) for each in np.load(file)]
+    return {"face": images[:100], "other": images[100:]}
+
+
+def heads() -> Pictures:
+    """Slices of a head with drawn lesions."""
+    folder = package("nilearn", "uv pip install --target FOLDER --no-deps nilearn nibabel") / "datasets/data"
+    nibabel = importlib.import_module("nibabel")
+    volume = nibabel.load(folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz").get_fdata()
+    return generated.lesions(volume / np.quantile(volume, 0.999))
+
+
+def other_scanner(image: Image.Image, tests: bool) -> Image.Image:
+    """Where it tests, with another contrast and blurred."""
+    if not tests:
+        return image
+    pixels = 255 * (np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), dtype=float) / 255) ** 0.7
+    return generated.to_image(0.85 * pixels + 12)
+
+
+DEV = {
+    "signs": ImageSet(photos("signs"), 600, 400, 128),
+    "trash": ImageSet(photos("trash"), 600, 300, 160),
+    "cats-dogs-40": ImageSet(photos("cats_dogs"), 40, 350, 224),
+    "cats-dogs-400": ImageSet(photos("cats_dogs"), 400, 350, 96),
+    "cats-dogs-750": ImageSet(photos("cats_dogs"), 750, 350, 224),
+    "textures": ImageSet(generated.textures, 360, 300, 64, "basic"),
+    "glyphs": ImageSet(generated.glyphs, 600, 400, 48, "basic"),
+    "chirps": ImageSet(generated.chirps, 300, 300, 64, "none"),
+    "digits": ImageSet(digits, 600, 600, 32, "basic"),
+    "trash-tiny": ImageSet(photos("trash"), 600, 300, 64, changed=tiny),
+    "signs-dim": ImageSet(photos("signs"), 400, 400, 96, changed=gray_and_dim),
+}
+HELD_OUT = {
+    "mnist": ImageSet(mnist, 500, 500, 32, "basic"),
+    "fashion": ImageSet(fashion, 500, 500, 32),
+    "emoji": ImageSet(emoji, 600, 400, 64),
+    "stamps": ImageSet(stamps, 300, 200, 128),
+    "icons": ImageSet(icons, 340, 230, 64),
+    "walls": ImageSet(walls, 220, 150, 96),
+    "deep-sky": ImageSet(deep_sky, 260, 170, 128, "top_down"),
+    "faces": ImageSet(faces, 100, 100, 64),
+    "tiles": ImageSet(generated.tiles, 480, 360, 96, "top_down"),
+    "pages": ImageSet(generated.pages, 360, 300, 128, "basic"),
+    "cells": ImageSet(generated.cells, 350, 300, 96, "top_down"),
+    "heads": ImageSet(heads, 280, 240, 96, changed=other_scanner),
+}
+
+
+def written(sets: Mapping[str, ImageSet], folder: Path) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Name, folder and settings of each set that can be made here; the others are named with the reason."""
+    for name, images in sets.items():
+        try:
+            yield name, str(images.write(folder / name)), images.settings()
+        except MissingError as error:
+            print(f"{name} is skipped: {error}", flush=True)

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.modality import modality
-from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.training_data import Activations
 from unfreeze.models.workspace import Build, Derived, Workspace
@@ -62,8 +62,16 @@ class Prepared:
         metrics, _ = self.run(data)
         return metrics["valid/accuracy_plain"], metrics["valid/accuracy_tta"]
 
-    def run(self, data: ImageData) -> tuple[dict[str, float], str]:
-        """Run the recipe; metrics of all evaluations, and the name of the model that was kept."""
+    def run(self, data: ImageData, after: Callable[[Step], None] = lambda _: None) -> tuple[dict[str, float], str]:
+        """Run the recipe; metrics of all evaluations, and the name of the model that was kept.
+
+        Parameters
+        ----------
+        data
+            From `bind`.
+        after
+            Called with each step that is over.
+        """
         metrics: dict[str, float] = {}
         for step in run_recipe(data, self.workspace):
             if isinstance(step, Train):
@@ -73,6 +81,7 @@ class Prepared:
                 metrics |= step.run().metrics
             else:
                 step.run()
+            after(step)
         return metrics, step.course.kept.name
 
 

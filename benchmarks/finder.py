@@ -5,7 +5,7 @@ for its first two cycles at nine lrs half a decade apart. The regret of a sugges
 loss is at it (interpolated over log lr) than at the best lr of the grid, as a share of what training can gain: the loss
 of the best constant prediction less the lowest loss. It is cut off at 1. The spread is the standard deviation of
 log10(suggestion) over seeds and over 40, 100 and 200 steps, in decades. The finder's prior was settled on the first
-four image sets and the first two tables; the others were run once, afterwards.
+sets of cats and dogs, the digits and the first two tables; the others were run later.
 
 With arguments, the number of seeds (5), and of which sets: ``python -m benchmarks.finder 5 digits glyphs`` takes those
 whose names have one of these words. Every set and seed is a process of its own, as many at once as there are cores.
@@ -30,7 +30,7 @@ from sklearn import datasets
 from sklearn.preprocessing import scale
 from torch import nn
 
-from benchmarks._image_sets import image_sets
+from benchmarks._image_sets import DEV, written
 from benchmarks._prepared import prepared
 from unfreeze.models.budget import batch_size_for, steps_per_epoch
 from unfreeze.models.images.classifier import build_head
@@ -82,9 +82,8 @@ class Rows:
 def image_data(words: list[str]) -> Iterator[Set]:
     """Activations of the plain images."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, (source, settings) in image_sets(Path(folder)).items():
-            if not is_wanted(name, words):
-                continue
+        wanted = {name: images for name, images in DEV.items() if is_wanted(name, words)}
+        for name, source, settings in written(wanted, Path(folder)):
             params = build_spec(TrainImages, {"data": {"source": source}, "tta": {"n_aug": 0}}, settings)
             with prepared(params) as photos:
                 data, files = photos.bind(), photos.precompute()[0]

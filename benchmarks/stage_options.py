@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._image_sets import image_sets
+from benchmarks._image_sets import DEV, written
 from benchmarks._prepared import Prepared, prepared
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.recipe import Train, run_recipe
@@ -66,11 +66,9 @@ def main() -> None:
     seeds = range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
     table = Table("set", "option", "validation loss", "ratio", "test loss", "ratio")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (source, settings) in image_sets(Path(folder)).items():
-            if wanted not in name:
-                continue
+        for name, source, settings in written({name: DEV[name] for name in DEV if wanted in name}, Path(folder)):
             settings = {**settings, f"{STAGE}fewest_errors": None}
-            given = {"data": {"source": source, "test_fraction": 0.25}}
+            given = {"data": {"source": source}}
             found: dict[str, list[tuple[float, float]]] = {}
             with prepared(build_spec(TrainImages, given, settings)) as photos:
                 for option, changes in OPTIONS.items():
