@@ -190,8 +190,8 @@ def test_the_flags_of_the_real_spec_work() -> None:
     parser = FlagParser()
     add_flags(parser, TrainImages)
     assert spec_from(parser.parse_args([]), TrainImages) == TrainImages()
-    spec = spec_from(parser.parse_args(["--recipe.2.cycle_mult", "3", "--augment.preset", "none"]), TrainImages)
-    assert (spec.recipe[2].cycle_mult, spec.augment.preset) == (3, "none")
+    spec = spec_from(parser.parse_args(["--recipe.1.cycle_mult", "3", "--augment.preset", "none"]), TrainImages)
+    assert (spec.recipe[1].cycle_mult, spec.augment.preset) == (3, "none")
 
 
 @given(

@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
 ]
 
-TRAINING = TrainImages()
+TRAINING = TrainImages(recipe="course")
 SEARCH = SweepSpec()
 RULES = list(RULES_OF_THUMB)
 HOST = socket.gethostname()
