@@ -78,7 +78,6 @@ def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> Lr
     held_out = _held_out(len(train))
     losses = np.empty((FOLDS, len(lrs)))
     try:
-        untrained = _loss(learner, train)
         for fold in range(FOLDS):
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(fold))
             kept, held = (_Part(train, rows.sort().values) for rows in (order[held_out:], order[:held_out]))
@@ -92,7 +91,7 @@ def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> Lr
         _put_back(learner, before, progress)
         set_random_states(learner, states)
         train.epoch = epoch
-    return LrTrials(lrs, losses, untrained)
+    return LrTrials(lrs, losses)
 
 
 def _put_back(learner: Learner, before: Checkpoint, progress: Progress) -> None:
