@@ -2,13 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.stats import chi2
 
 BINS = 15
-TEMPERATURES = (0.05, 20.0)
-"""Between which the interval of one that is estimated lies."""
-SMALLEST = 1e-12
 DRAWS = 200
 """Of labels, for what is to be expected by chance."""
 MOST_ROWS = 20_000
@@ -60,23 +55,3 @@ def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) 
         chosen = bins == number
         sums[:, number] = confidence[chosen].sum() - right[:, chosen].sum(1)
     return float(np.quantile(np.abs(sums).sum(1) / len(confidence), level))
-
-
-def temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.ndarray | None = None) -> float | None:
-    """The temperature of the lowest log loss, above 1 where probabilities are too sure; None if it cannot be estimated.
-
-    Dividing logits by a temperature keeps their order (Guo et al. 2017). Where no row is wrong the loss falls for ever
-    with the temperature, and where few are it is nearly flat: the 95 % interval, by the likelihood ratio, has to end
-    between 0.05 and 20. Rows may count differently (`counts`, (N,)).
-    """
-    logits = np.log(np.maximum(probabilities, SMALLEST))
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        scaled -= scaled.max(1, keepdims=True)
-        chosen = scaled[np.arange(len(actual)), actual]
-        return float(np.average(np.log(np.exp(scaled).sum(1)) - chosen, weights=counts))
-
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-    highest = found.fun + chi2.ppf(0.95, 1) / (2 * len(actual))
-    return float(np.exp(found.x)) if min(map(loss, np.log(TEMPERATURES))) > highest else None

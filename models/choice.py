@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unfreeze.models.errors import choose
 from unfreeze.models.intervals import standard_error
+from unfreeze.models.search import LOWER_IS_BETTER
+from unfreeze.models.targets import Target
 from unfreeze.models.training.metrics import Metric
 from unfreeze.models.training_data import Candidate
 
@@ -36,22 +39,55 @@ class Choice(NamedTuple):
     verdict: str
 
 
-def choose_model(
-    compared: Sequence[Compared], loss: Metric, actual: np.ndarray, blocks: np.ndarray | None = None
-) -> Choice | None:
-    """The model with the lowest validation loss, unless it is no better than one that never saw the validation rows.
+class Judge(NamedTuple):
+    """What models are chosen by.
 
-    A network is stopped where its validation loss is lowest, which flatters it on few rows. So where the lowest loss is
-    that of such a model, it is kept only if it is below the best of those `Candidate.untuned` by more than one standard
-    error of their difference: the one-standard-error rule of Breiman et al., "Classification and Regression Trees",
-    1984, section 3.4.3.
+    Attributes
+    ----------
+    name
+        The metric's.
+    metric
+        Of predictions and actual targets.
+    cost
+        What is to be low: `metric` or its negative; of the loss `Target.cautious_loss`.
+    """
+
+    name: str
+    metric: Metric
+    cost: Metric
+
+
+def judge_of(target: Target, select: str) -> Judge:
+    """The judge that ``select`` names.
+
+    Raises
+    ------
+    UserError
+        For a metric that does not fit the target; names those that do.
+    """
+    if select == "loss":
+        return Judge("loss", target.loss_of, target.cautious_loss)
+    metric = choose({"loss": target.loss_of, **target.selectable()}, select, "select")
+    sign = 1 if select in LOWER_IS_BETTER else -1
+    return Judge(select, metric, lambda predictions, actual: sign * metric(predictions, actual))
+
+
+def choose_model(
+    compared: Sequence[Compared], judge: Judge, actual: np.ndarray, blocks: np.ndarray | None = None
+) -> Choice | None:
+    """The best model on the validation rows, unless it is no better than one that never saw them.
+
+    A network is stopped where its validation loss is lowest, which flatters it on few rows. So where it is the best, it
+    is kept only if it is better than the best of those `Candidate.untuned` by more than one standard error of their
+    difference: the one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984, section
+    3.4.3.
 
     Parameters
     ----------
     compared
         All models, the network as it was trained first.
-    loss
-        Of predictions and actual targets.
+    judge
+        What they are chosen by; between equal ones their cautious loss decides.
     actual
         Targets of the validation rows.
     blocks
@@ -62,18 +98,25 @@ def choose_model(
     Choice or None
         None if no loss is finite.
     """
-    finite = [each for each in compared if math.isfinite(each.loss)]
+    costs = {id(each): judge.cost(each.predictions, actual) for each in compared if math.isfinite(each.loss)}
+    finite = sorted((each for each in compared if id(each) in costs), key=lambda each: (costs[id(each)], each.loss))
     if not finite:
         return None
-    best, trained = min(finite, key=lambda each: each.loss), compared[0]
-    untuned = min((each for each in finite if each.candidate.untuned), key=lambda each: each.loss, default=best)
+    best, trained = finite[0], compared[0]
+    shown = {id(each): f"{judge.metric(each.predictions, actual):.4g}" for each in finite}
+    untuned = next((each for each in finite if each.candidate.untuned), best)
     if not best.candidate.untuned and untuned is not best:
-        error = standard_error(loss, best.predictions, untuned.predictions, actual, blocks)
-        if untuned.loss - best.loss < error:
+        error = standard_error(judge.cost, best.predictions, untuned.predictions, actual, blocks)
+        difference = costs[id(untuned)] - costs[id(best)]
+        if difference <= error:
             return Choice(
                 untuned,
-                f"{untuned.candidate.name} is kept: the validation loss of {best.candidate.name}, which was stopped by "
-                f"these rows, is lower by {untuned.loss - best.loss:.2g}, within the standard error of {error:.2g}",
+                f"{untuned.candidate.name} is kept: the validation {judge.name} of {best.candidate.name}, which was "
+                f"stopped by these rows, is better by {difference:.2g}, within the standard error of {error:.2g}",
             )
-    against = "" if best is trained else f", against {trained.loss:.4g} of {trained.candidate.name}"
-    return Choice(best, f"{best.candidate.name} is kept: its validation loss of {best.loss:.4g} is the lowest{against}")
+    verdict = f"{best.candidate.name} is kept: its validation {judge.name} of {shown[id(best)]} is the best"
+    if judge.name == "loss" and best.loss > min(each.loss for each in finite):
+        verdict += ", one more row counted that is wrong"
+    if best is not trained and id(trained) in shown:
+        verdict += f", against {shown[id(trained)]} of {trained.candidate.name}"
+    return Choice(best, verdict)

@@ -103,13 +103,16 @@ class Estimator:
         """The learning-rate finder on a stage of the recipe, with initial weights."""
         return FindLr(Course(self._data(), self._workspace, Record()), stage).run()
 
-    def predict(self, rows: Any) -> pd.DataFrame:
-        """Predictions for rows: paths or encoded bytes of images, or a frame with a table's raw columns."""
+    def predict(self, rows: Any, coverage: float | None = None) -> pd.DataFrame:
+        """Predictions for rows: paths or encoded bytes of images, or a frame with a table's raw columns.
+
+        With a coverage, such as 0.9, also what holds the truth in that share of rows: see `unfreeze.models.conformal`.
+        """
         if self._predictor is None:
             with tempfile.TemporaryDirectory() as folder:
                 self._predictor = load_model(self.save(folder))
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({"image": [_encoded(each) for each in rows]})
-        return self._predictor.predict(frame)
+        return self._predictor.predict(frame, {"coverage": coverage})
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder, which `load_model` reads."""

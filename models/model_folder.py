@@ -23,6 +23,10 @@ FORMAT_VERSION = 5
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 WITH_TTA = "with_tta"
 """Key of a description: whether the model predicts with test-time augmentation."""
+TEMPERATURE = "temperature"
+"""Key of a description: what logits are divided by; 1 in models of before."""
+SCORES = "scores"
+"""Key of a description: the number of validation rows, and how far from the truth they were; see `conformal.Scores`."""
 
 
 def save_model_folder(folder: Path, states: Sequence[State], description: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from pyarrow.fs import LocalFileSystem
 
-from unfreeze.models.label_sets import split
+from unfreeze.models.label_sets import SEPARATOR, split
 from unfreeze.models.reasons import kind_of_reason
 from unfreeze.models.targets import Target
 
@@ -75,13 +75,20 @@ class Layout:
         What is predicted.
     top_k
         Classes or labels in a row, at most.
+    margins
+        Also ``set``, the classes with ``|`` between them, and ``abstains``; or ``TARGET_low`` and ``TARGET_high``: see
+        `Target.covering`.
     """
 
-    def __init__(self, key: pa.Field, model: str, version: str, target: Target, top_k: int) -> None:
-        self._model, self._target, self._top_k = [model, version], target, top_k
+    def __init__(
+        self, key: pa.Field, model: str, version: str, target: Target, top_k: int, margins: np.ndarray | None = None
+    ) -> None:
+        self._model, self._target, self._top_k, self._margins = [model, version], target, top_k, margins
         ends = [pa.field(name, pa.string()) for name in ("model", "version", "error")]
         taken = {key.name, *(field.name for field in ends)}
         fields = target.fields(top_k)
+        nothing = self._covering(np.empty((0, target.outputs)))
+        fields += [pa.field(name, array.type) for name, array in nothing.items()]
         values = [field.with_name(f"predicted_{field.name}") if field.name in taken else field for field in fields]
         self.schema = pa.schema([key, *values, *ends])
 
@@ -100,7 +107,7 @@ class Layout:
             Row -> why it was not predicted.
         """
         count, results = len(keys), results.reshape(len(rows), self._target.outputs)
-        columns = self._target.values(results, self._top_k)
+        columns = [*self._target.values(results, self._top_k), *self._covering(results).values()]
         places = np.full(count, -1)
         places[rows] = np.arange(len(rows))
         spread = pa.array(places, mask=places < 0)  # where each row's result is, null if it has none
@@ -108,6 +115,18 @@ class Layout:
         ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
         reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
         return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
+
+    def _covering(self, results: np.ndarray) -> dict[str, pa.Array]:
+        """Columns of `Target.covering`, a list of classes as one text."""
+        if self._margins is None:
+            return {}
+        frame = self._target.covering(results, self._margins)
+        return {
+            str(name): pa.array([SEPARATOR.join(map(str, each)) for each in column], pa.string())
+            if column.dtype == object
+            else pa.array(column)
+            for name, column in frame.items()
+        }
 
 
 def write_predictions(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, suffix: str) -> None:
@@ -154,12 +173,14 @@ class Tally:
         Kind of error -> rows.
     classes, labels : Counter
         Class -> rows that it is the most probable one of; label -> rows that have it.
+    abstaining : int
+        Rows whose set has not exactly one class.
     unseen : Counter
         Column -> rows with a category that no training row has; filled in by whoever knows.
     """
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows = self.abstaining = 0
         self.reasons: Counter[str] = Counter()
         self.classes: Counter[Any] = Counter()
         self.labels: Counter[str] = Counter()
@@ -171,6 +192,8 @@ class Tally:
         for batch in batches:
             self.rows += batch.num_rows
             self.reasons.update(map(kind_of_reason, batch.column("error").drop_null().to_pylist()))
+            if "abstains" in batch.schema.names:
+                self.abstaining += pc.sum(batch.column("abstains")).as_py() or 0
             if "class" in batch.schema.names:
                 found = batch.column("class").drop_null().value_counts()
                 self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})

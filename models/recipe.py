@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unfreeze.models.budget import steps_per_epoch
-from unfreeze.models.choice import Compared, choose_model
+from unfreeze.models.choice import Compared, choose_model, judge_of
 from unfreeze.models.course import Course, Record
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains
 from unfreeze.models.specs import Stage
+from unfreeze.models.temperature import calibrate
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import (
     restore,
@@ -185,7 +186,7 @@ class Choose(Step):
         return "choose the model to keep"
 
     def run(self, snapshots: Sequence[State] = (), report: Callable[[Compared], None] = lambda _: None) -> Findings:
-        """Compare all candidates on the validation rows.
+        """Compare all candidates on the validation rows, each after its own temperature.
 
         Parameters
         ----------
@@ -199,10 +200,12 @@ class Choose(Step):
         data, learner = course.data, course.learner
         actual = data.actual("valid")
         compared: list[Compared] = []
+        judge = judge_of(data.target, course.params.select)
         most = None if course.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
+            predictions = calibrate(data.target, predictions, actual, data.blocks("valid")).predictions
             compared.append(Compared(candidate, data.target.loss_of(predictions, actual), predictions))
             report(compared[-1])
             if candidate.lacks:
@@ -210,7 +213,7 @@ class Choose(Step):
                 found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
         course.begin()
         found.add(data.cross_validation(course.activations, course.workspace))
-        choice = choose_model(compared, data.target.loss_of, actual, data.blocks("valid"))
+        choice = choose_model(compared, judge, actual, data.blocks("valid"))
         if choice is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
         self.kept, course.chosen = choice.kept, choice.kept.candidate
@@ -218,11 +221,13 @@ class Choose(Step):
             {
                 "model": each.candidate.name,
                 "validation loss": f"{each.loss:.4g}",
+                **({} if judge.name == "loss" else {judge.name: f"{judge.metric(each.predictions, actual):.4g}"}),
                 "kept": "yes" if each is choice.kept else "",
             }
             for each in compared
         ]
-        found.table("choice", f"Models by their loss on {len(actual):,} validation rows: {choice.verdict}", rows)
+        title = f"Models by their {judge.name} on {len(actual):,} validation rows: {choice.verdict}"
+        found.table("choice", title, rows)
         found.metrics |= {f"choice/{_slug(each.candidate.name)}": each.loss for each in compared}
         found.lines.append(choice.verdict)
         return found

@@ -11,9 +11,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from unfreeze.models.conformal import Scores
 from unfreeze.models.findings import Findings
+from unfreeze.models.model_folder import SCORES, TEMPERATURE
 from unfreeze.models.specs import Stage
-from unfreeze.models.targets import Target
+from unfreeze.models.targets import Target, check_select
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import LR_PRIORS, Learner
 from unfreeze.models.training.metrics import Metric
@@ -72,6 +74,10 @@ class Candidate:
         Whether the validation rows had no part in it: nothing was stopped or chosen by them.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
+    temperature
+        What its logits are divided by, see `unfreeze.models.temperature`.
+    scores
+        How far it was from the truth of validation rows, see `unfreeze.models.conformal`.
     with_tta
         Whether it predicts with test-time augmentation; None where that is not decided, or there is none.
     """
@@ -83,6 +89,13 @@ class Candidate:
     lacks: str = ""
     untuned: bool = False
     with_tta: bool | None = None
+    temperature: float = 1.0
+    scores: Scores | None = None
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What a model folder keeps of the validation rows."""
+        return {TEMPERATURE: self.temperature, SCORES: self.scores}
 
     @property
     def title(self) -> str:
@@ -154,8 +167,15 @@ class TrainingData(ABC):
         return cast(int, self.params.optimizer.batch_size)
 
     def learner(self) -> Learner:
-        """A learner with the initial network."""
+        """A learner with the initial network.
+
+        Raises
+        ------
+        UserError
+            For metrics, a loss or `select` that do not fit the target.
+        """
         params = self.params
+        check_select([self.target], params.select)
         metrics = self.target.metrics(self.metric_names())
         loss = self.target.loss(params.optimizer, self.targets("train"), self.device)
         return Learner(

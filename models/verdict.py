@@ -106,7 +106,7 @@ def verdict(training: Training) -> list[str]:
         of_model = f" of {training.kept}" if training.kept else ""
         lines.append(f"{values}{of_model} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
     if training.kept:
-        lines.append(f"The model that is kept, by the validation losses of those compared: {training.kept}.")
+        lines.append(f"The model that is kept, of those compared on the validation rows: {training.kept}.")
     lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
     lines += [
         f"Stage {stage['name']} was {stage['stopped']}."
@@ -247,11 +247,9 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
     if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
         return []
     off = f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average"
-    temperature = training.metrics.get(f"{section}/temperature")
-    if temperature is None:
-        return [Suspicion(f"{off}; these rows tell no temperature that would mend it.")]
-    way = "too sure of themselves" if temperature > 1 else "not sure enough"
-    return [Suspicion(f"{off} and {way}; dividing logits by a temperature of {temperature:.2f} would mend it.")]
+    temperature = training.metrics.get("valid/temperature", 1.0)
+    after = "no temperature mends it" if temperature == 1 else f"after a temperature of {temperature:.2f}"
+    return [Suspicion(f"{off}, {after}: more validation rows, or rows like those to predict, may help.")]
 
 
 def _of_drift(training: Training) -> list[Suspicion]:

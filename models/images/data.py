@@ -344,6 +344,7 @@ class ImageData(TrainingData):
             self.sizes[candidate.position],
             bool(candidate.with_tta),
             self.index.ranges,
+            candidate.calibration,
         )
 
     def example(self) -> pd.DataFrame:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unfreeze.models.conformal import scores_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
 from unfreeze.models.intervals import gains, intervals, standard_error
 from unfreeze.models.specs import TtaSpec
+from unfreeze.models.temperature import calibrate
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training_data import Activations, Candidate
@@ -55,8 +57,8 @@ def evaluate(
 
     Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
     are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows. The head alone
-    (``baseline``) is evaluated without TTA. The validation rows decide whether the model predicts with TTA, and tune
-    the target of `data`.
+    (``baseline``) is evaluated without TTA. The validation rows decide whether the model predicts with TTA and by which
+    temperature, and tune the target of `data`; their own probabilities are scaled by a temperature of other rows.
     """
     split, position = "test" if section == "test" else "valid", candidate.position
     actual, found = data.actual(split), Findings()
@@ -64,12 +66,12 @@ def evaluate(
     tta = TtaSpec(n_aug=0) if section == "baseline" else data.params.tta
     members = data.of_members(learner, candidate, lambda: predict_views(learner, views, tta))
     plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
-    if section == "valid" and tta.n_aug:
-        candidate = _with_or_without_tta(candidate, plain, averaged, data, actual, found)
-    kept = averaged if candidate.with_tta else plain
-    target = data.target if section == "test" else data.target.settled(kept, actual)
     if section == "valid":
-        data.target = target
+        candidate, plain, averaged = _settled(candidate, plain, averaged, data, actual, found)
+    else:
+        plain, averaged = (data.target.tempered(each, candidate.temperature) for each in (plain, averaged))
+    kept = averaged if candidate.with_tta else plain
+    target = data.target.settled(kept, actual) if section == "baseline" else data.target
     rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
     metrics, groups = target.metrics(data.metric_names()), data.blocks(split)
     blocks = groups[rows] if groups is not None else None
@@ -79,6 +81,8 @@ def evaluate(
         values[f"loss{suffix}"] = target.loss_of(probabilities, actual)
         values |= {f"{name}{suffix}": metric(probabilities[rows], actual[rows]) for name, metric in metrics.items()}
     values["majority"] = target.majority(actual[rows])
+    if section == "valid":
+        values["temperature"] = candidate.temperature
     if modes:
         values["error_reduction_tta"] = error_reduction(values["accuracy_plain"], values["accuracy_tta"])
     if section != "baseline":
@@ -117,6 +121,27 @@ def evaluate(
             data, split, predictions["path"], kept, actual, more
         )
     return found, candidate
+
+
+def _settled(
+    candidate: Candidate,
+    plain: np.ndarray,
+    averaged: np.ndarray,
+    data: "ImageData",
+    actual: np.ndarray,
+    found: Findings,
+) -> tuple[Candidate, np.ndarray, np.ndarray]:
+    """The candidate as it will predict, and both ways by temperatures of other validation rows."""
+    target, groups = data.target, data.blocks("valid")
+    ways = [calibrate(target, each, actual, groups) for each in (plain, averaged)]
+    if data.params.tta.n_aug:
+        candidate = _with_or_without_tta(candidate, ways[0].predictions, ways[1].predictions, data, actual, found)
+    way = ways[bool(candidate.with_tta)]
+    found.lines.append(f"{candidate.title}: {way}")
+    final = target.tempered(averaged if candidate.with_tta else plain, way.temperature)
+    candidate = replace(candidate, temperature=way.temperature, scores=scores_of(target, final, actual))
+    data.target = target.settled(final, actual)
+    return candidate, ways[0].predictions, ways[1].predictions
 
 
 def _with_or_without_tta(

@@ -66,7 +66,7 @@ class Images(Modality):
         if params.augment.mix != "none":
             choose(MIXES, params.augment.mix, "augment.mix")
         known = [each for each in _TARGETS if params.data.labels in ("auto", each)]
-        check_metrics([_TARGETS[each].task for each in known], params.metrics)
+        check_metrics([_TARGETS[each].task for each in known], params.metrics, params.select)
         if len(known) == 1:
             _TARGETS[known[0]]().check(params.optimizer)
 

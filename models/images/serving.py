@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from unfreeze.models.conformal import answers, kept_scores
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.backbones import Body, Preprocessing, load_body
@@ -27,7 +28,14 @@ from unfreeze.models.images.content import hash_image
 from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.streaming import Chunk, ImageSource, stream
-from unfreeze.models.model_folder import WITH_TTA, load_networks, loading, read_description, save_model_folder
+from unfreeze.models.model_folder import (
+    TEMPERATURE,
+    WITH_TTA,
+    load_networks,
+    loading,
+    read_description,
+    save_model_folder,
+)
 from unfreeze.models.predictions import Chunk as PredictedChunk
 from unfreeze.models.specs import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.targets import Target, target_from
@@ -45,6 +53,7 @@ def save_classifier(
     size: int,
     with_tta: bool = False,
     ranges: Ranges = MappingProxyType({}),
+    calibration: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
 
@@ -66,6 +75,8 @@ def save_classifier(
         Whether it predicts with test-time augmentation.
     ranges
         What is black and white in images of more than 8 bits a sample.
+    calibration
+        See `unfreeze.models.training_data.Candidate.calibration`.
     """
     description = {
         "modality": "images",
@@ -80,6 +91,7 @@ def save_classifier(
         "augment": params.augment.model_dump(),
         "tta": params.tta.model_dump(),
         WITH_TTA: with_tta,
+        **calibration,
     }
     save_model_folder(folder, states, description)
 
@@ -141,6 +153,7 @@ class ImagePredictor:
             self.preprocessing = Preprocessing(**about["preprocessing"])
             self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
             self.with_tta = bool(about.get(WITH_TTA, False))
+            self.temperature, self.scores = float(about.get(TEMPERATURE, 1.0)), kept_scores(about)
             self.device = ready_device(device)
             self.precision = pick_precision(about["precision"], self.device)
             model = ModelSpec(**about["model"])
@@ -216,12 +229,12 @@ class ImagePredictor:
             pixels = self._pixels(squares)
             plain = self._classify(normalise_bytes(pixels, self.preprocessing))
             if not numbers:
-                return plain
+                return self.target.tempered(plain, self.temperature)
             shares = pixels.float().div_(255)
             contents = [hash_image(images[position]) for position in positions]
             views = [numbered_view(number, contents, self.augment) for number in numbers]
             others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
-            return average_views(plain, others, self.tta.beta)
+            return self.target.tempered(average_views(plain, others, self.tta.beta), self.temperature)
 
         return self._stream(images, compute, chunk, start)
 
@@ -268,7 +281,7 @@ class ImagePredictor:
                 first += len(names)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The target's answers for a frame with a column ``image`` of encoded bytes: see `Target.frame`.
+        """The target's answers for a frame with a column ``image`` of encoded bytes: see `conformal.answers`.
 
         Paths are not taken: whoever may ask a server could make it open files of its own. `probabilities` takes them.
 
@@ -281,7 +294,7 @@ class ImagePredictor:
         contents = [image for image in images if isinstance(image, bytes)]
         if not len(contents) == len(images) == len(model_input):
             raise UserError("predict: give the encoded bytes of every image in a column `image`, not its path")
-        return self.target.frame(self.probabilities(contents))
+        return answers(self.target, self.probabilities(contents), self.scores, params)
 
     def square(self, source: ImageSource) -> np.ndarray:
         """The image as the network takes it, uint8 (S, S, 3)."""

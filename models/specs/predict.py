@@ -38,6 +38,13 @@ class Predict(Spec):
     top_k: int = Field(
         default=3, ge=1, le=100, description="Most probable classes to write; all of them where there are fewer."
     )
+    coverage: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Also write what holds the truth in this share of rows (0.9): of classes a `set`, and `abstains` "
+        "where that is not exactly one class; of numbers an interval, `NAME_low` and `NAME_high`. Empty: neither.",
+    )
     path_column: str = Field(
         default="path",
         min_length=1,

@@ -314,6 +314,12 @@ class Training(Spec):
         "simpler ones (images: the head alone, the mean of its weights and the final ones, logistic regression on the "
         "activations; tables: trees, trees and network), or the network as `trained`.",
     )
+    select: str = Field(
+        default="loss",
+        description="What decides which model is kept: the validation `loss` (of classes the log loss), or a metric: "
+        "`accuracy`, `balanced_accuracy`, `f1`, `auc`, ...; of several labels `map` or `auc`; of numbers `rmse`, "
+        "`mae`, `rmspe` or `r2`.",
+    )
     metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
     tracking: TrackingSpec = Field(default=TrackingSpec(), description="Where the run is kept.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of weights, order, dropout and augmentation.")

@@ -236,13 +236,14 @@ class TableData(TrainingData):
         outputs = learner.of_members(
             candidate.states, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
         )
-        return predictions_of(self.encoder, outputs, candidate.parts.get("trees"), rows)
+        predictions = predictions_of(self.encoder, outputs, candidate.parts.get("trees"), rows)
+        return self.target.tempered(predictions, candidate.temperature)
 
     def evaluate(
         self, learner: Learner, candidate: Candidate, activations: Activations, section: str
     ) -> tuple[Findings, Candidate]:
         """See `unfreeze.models.tables.evaluation.evaluate`."""
-        return evaluate(self, learner, candidate, section), candidate
+        return evaluate(self, learner, candidate, section)
 
     # --- the model
 
@@ -252,7 +253,8 @@ class TableData(TrainingData):
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
         trees = candidate.parts.get("trees")
-        save_table_model(folder, candidate.states, self.params, self.encoder, joins, self.raw, calendar, trees)
+        model = (candidate.states, self.params, self.encoder, joins, self.raw, calendar, trees)
+        save_table_model(folder, *model, candidate.calibration)
 
     def example(self) -> pd.DataFrame:
         """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""

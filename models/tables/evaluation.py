@@ -1,11 +1,13 @@
 """What is shown of a trained table: its models side by side, where the kept one errs, and what it looks at."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from unfreeze.models.conformal import scores_of
 from unfreeze.models.findings import Findings
 from unfreeze.models.intervals import gains, intervals
 from unfreeze.models.names import safe_name
@@ -13,6 +15,7 @@ from unfreeze.models.plots import plot_embedding, plot_importance
 from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.encoding import Encoded
 from unfreeze.models.tables.trees import rows_to_fit
+from unfreeze.models.temperature import calibrate
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training_data import Candidate
 
@@ -33,18 +36,27 @@ COMPARED = ("tree", "mean")
 """Models that the kept one is compared with, with an interval."""
 
 
-def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> Findings:
+def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> tuple[Findings, Candidate]:
     """Evaluate the model that is kept, and those beside it, on all rows of a split.
 
     ``SECTION/METRIC`` of the model that is kept, ``network/METRIC``, ``ensemble/METRIC`` of the average of network and
     trees, ``baseline/tree_METRIC`` and ``baseline/mean_METRIC``; on the test rows ``test/network/METRIC`` and so on.
+    The validation rows set the temperature of the candidate; their own probabilities are scaled by one of other rows.
     """
     rows, _ = data.encoded(section)
     actual, found = data.actual(section), Findings()
     predictions = _predictions(data, learner, candidate, rows, found)
+    blocks = data.blocks(section)
+    if section == "valid":
+        calibrated = calibrate(data.target, predictions["kept"], actual, blocks)
+        final = data.target.tempered(predictions["kept"], calibrated.temperature)
+        predictions["kept"], scores = calibrated.predictions, scores_of(data.target, final, actual)
+        candidate = replace(candidate, temperature=calibrated.temperature, scores=scores)
+        if data.target.classes:
+            found.metrics["valid/temperature"] = calibrated.temperature
+            found.lines.append(f"{candidate.title}: {calibrated}")
     kept = predictions["kept"]
     found.metrics[f"{section}/loss"] = data.target.loss_of(kept, actual)
-    blocks = data.blocks(section)
     sure = intervals(learner.metrics if section == "test" else data.judges(), kept, actual, blocks=blocks)
     for name, (low, high) in sure.items():
         found.metrics |= {f"{section}/{name}_low": low, f"{section}/{name}_high": high}
@@ -72,7 +84,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         found.table("top-losses", f"{section.capitalize()} rows with the highest error: {candidate.title}", shown_rows)
     found.later["embeddings"] = lambda more: _draw_embeddings(data, learner, more)
     found.later["importance of columns"] = lambda more: _draw_importance(data, learner, candidate, section, more)
-    return found
+    return found, candidate
 
 
 def _predictions(

@@ -66,7 +66,7 @@ class Tables(Modality):
     def check(self, params: TrainTables) -> None:
         """Reject metrics that do not exist."""
         task = params.data.task
-        check_metrics(["classification", "regression"] if task == "auto" else [task], params.metrics)
+        check_metrics(["classification", "regression"] if task == "auto" else [task], params.metrics, params.select)
 
     # --- preparation
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 import torch
 from pandas.api import types
 
+from unfreeze.models.conformal import answers, kept_scores
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_folder import load_networks, loading, read_description, save_model_folder
+from unfreeze.models.model_folder import TEMPERATURE, load_networks, loading, read_description, save_model_folder
 from unfreeze.models.predictions import Chunk, unseen_note
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.calendar import Calendar
@@ -44,6 +46,7 @@ def save_table_model(
     raw: RawColumns,
     calendar: Calendar | None = None,
     trees: Trees | None = None,
+    calibration: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write weights, trees, encoder, spec, the joined tables and the calendar into `folder`.
 
@@ -61,7 +64,7 @@ def save_table_model(
     if trees is not None:
         trees.save(folder)
     about = {"modality": "tables", "params": params.model_dump(mode="json"), "raw": asdict(raw)}
-    description = {**about, "joins": described, "trees": trees is not None}
+    description = {**about, "joins": described, "trees": trees is not None, **calibration}
     save_model_folder(folder, states, description)
 
 
@@ -141,6 +144,7 @@ class TablePredictor:
             self.calendar = Calendar.load(kept, self.params.data) if kept.exists() else None
             self.device = pick_device(device)
             self.precision = pick_precision(self.params.precision, self.device)
+            self.temperature, self.scores = float(about.get(TEMPERATURE, 1.0)), kept_scores(about)
             self.trees = Trees.load(folder, self.encoder) if about["trees"] else None
             networks = load_networks(folder, lambda: network_of(self.params, self.encoder))
             self.networks = [network.to(self.device) for network in networks]
@@ -148,7 +152,7 @@ class TablePredictor:
                 raise UserError("its description has neither networks nor trees; train and register it again")
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions (see `Target.frame`) for rows with the raw columns of the main table, in their order.
+        """Predictions (see `conformal.answers`) for rows with the raw columns of the main table, in their order.
 
         Rows may be as pandas reads the file of the training: with more columns than needed, with gaps, with categories,
         and with numbers where the training had text, or the reverse.
@@ -167,7 +171,7 @@ class TablePredictor:
         results, unseen = self._answers(frame)
         for name, rows in unseen.items():
             warnings.warn(unseen_note(name, len(rows), len(frame)), stacklevel=2)
-        return self.target.frame(results)
+        return answers(self.target, results, self.scores, params)
 
     def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
@@ -185,7 +189,8 @@ class TablePredictor:
         frame = with_date_parts(frame, self.params.data)
         encoded = self.encoder.transform(frame)
         outputs = [predict_encoded(network, encoded, self.device, self.precision) for network in self.networks]
-        return predictions_of(self.encoder, outputs, self.trees, encoded), self.encoder.unseen(frame, encoded)
+        results = predictions_of(self.encoder, outputs, self.trees, encoded)
+        return self.target.tempered(results, self.temperature), self.encoder.unseen(frame, encoded)
 
     def chunks(
         self, source: Mapping[str, Any], size: int, first: int, tta: bool | None

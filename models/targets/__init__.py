@@ -7,6 +7,7 @@ and how two models are compared on it. Nothing else in the project asks "one cla
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unfreeze.models.errors import choose
 from unfreeze.models.targets.base import Category, Target, mean_in_order
 from unfreeze.models.targets.multi_label import MultiLabel
 from unfreeze.models.targets.numbers import Numbers
@@ -24,6 +25,7 @@ __all__ = [
     "SingleLabel",
     "Target",
     "check_metrics",
+    "check_select",
     "mean_in_order",
     "target_from",
 ]
@@ -34,14 +36,20 @@ def target_from(settings: Mapping[str, Any]) -> Target:
     return TARGETS[settings["name"]](**{name: value for name, value in settings.items() if name != "name"})
 
 
-def check_metrics(tasks: Sequence[str], names: Sequence[str]) -> None:
+def check_select(targets: Sequence[Target | type[Target]], select: str) -> None:
+    """Reject a metric to choose models by that fits none of the targets; a `UserError` names those that do."""
+    choose({"loss": None, **{name: None for each in targets for name in each.selectable()}}, select, "select")
+
+
+def check_metrics(tasks: Sequence[str], names: Sequence[str], select: str = "loss") -> None:
     """Reject, before anything is read, names that none of the targets of these tasks knows.
 
     Raises
     ------
     UserError
-        See `pick_metrics`.
+        See `pick_metrics` and `check_select`.
     """
+    check_select([each for each in TARGETS.values() if each.task in tasks], select)
     known = {
         name: metric for each in TARGETS.values() if each.task in tasks for name, metric in each.known_metrics.items()
     }

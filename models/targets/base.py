@@ -100,9 +100,34 @@ class Target(ABC):
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
         """As `score`, of what `predictions` and `actual` return."""
 
+    def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """`loss_of`; of classes and labels with one more row that is wrong, see `unfreeze.models.temperature`."""
+        return self.loss_of(predictions, actual)
+
+    @classmethod
+    def selectable(cls) -> Mapping[str, Metric]:
+        """Metrics that a model can be chosen by."""
+        return cls.known_metrics
+
     @abstractmethod
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Outputs (N, C) as metrics and users want them, float64: probabilities, or values in the target's scale."""
+
+    def tempered(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
+        """Predictions (N, C) with their logits divided by a temperature; numbers have none and are as they were."""
+        return predictions
+
+    def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """What their logits are best divided by, see `unfreeze.models.temperature.best_temperature`."""
+        return 1.0
+
+    def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray | None:
+        """How far the truth was from predictions (N, C), (N, T) float64, see `unfreeze.models.conformal`; or None."""
+        return None
+
+    def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
+        """What lies within these distances (T,) of predictions (N, C), one row per row."""
+        raise NotImplementedError
 
     def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
         """What several models say together: the mean of their predictions (N, C), float64."""

@@ -23,6 +23,7 @@ from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.stratification import stratify
 from unfreeze.models.targets.base import Category, Target, require_answers
 from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
+from unfreeze.models.temperature import best_temperature, scaled, with_one_more
 from unfreeze.models.thresholds import DEFAULT, tuned_thresholds
 from unfreeze.models.training.label_metrics import (
     LABEL_METRICS,
@@ -40,6 +41,11 @@ def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:
         holds = metric.holds
         return ShareOfRows(lambda given, actual: holds(given, given >= thresholds, actual.astype(bool)))
     return lambda given, actual: metric(given, given >= thresholds, actual.astype(bool))
+
+
+def _yes_or_no(predictions: np.ndarray) -> np.ndarray:
+    """Each label of each row (N, L) as a row of two classes, (N L, 2)."""
+    return np.stack([1 - predictions.ravel(), predictions.ravel()], axis=1)
 
 
 class MultiLabel(Target):
@@ -94,10 +100,28 @@ class MultiLabel(Target):
         """As `score`, of probabilities and labels (N, L); a probability counts as at least 1e-7."""
         return float(binary_losses(predictions, actual.astype(bool)).mean())
 
+    def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As if one more label of a row was wrong."""
+        wrong = self.loss_of(predictions, ~actual.astype(bool))
+        return with_one_more(self.loss_of(predictions, actual), wrong, actual.size)
+
+    @classmethod
+    def selectable(cls) -> Mapping[str, Metric]:
+        """Those without thresholds, which are tuned once a model is chosen."""
+        return {name: cls.known_metrics[name] for name in ("map", "auc", "log_loss")}
+
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, L), each by itself."""
         probabilities: np.ndarray = outputs.double().sigmoid().numpy()
         return probabilities
+
+    def tempered(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
+        """Every label's logit divided by the same temperature."""
+        return scaled(_yes_or_no(predictions), temperature)[:, 1].reshape(predictions.shape)
+
+    def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """One for all labels."""
+        return best_temperature(_yes_or_no(predictions), actual.astype(np.int64).ravel())
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Labels (N, L) bool."""

@@ -60,9 +60,11 @@ class Numbers(Target):
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
         """As `score`, of values (N, T) in their own scale."""
-        if self.log:
-            predictions, actual = (np.log1p(np.maximum(each, 0)) for each in (predictions, actual))
-        return float(np.square((predictions - actual) / self._deviations).mean())
+        return float(np.square((self._inner(predictions) - self._inner(actual)) / self._deviations).mean())
+
+    def _inner(self, values: np.ndarray) -> np.ndarray:
+        """Values in the scale of training."""
+        return np.log1p(np.maximum(values, 0)) if self.log else values
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""
@@ -71,9 +73,22 @@ class Numbers(Target):
 
     def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
         """The mean in the scale of training."""
-        if not self.log:
-            return super().average(members)
-        return np.asarray(np.expm1(super().average([np.log1p(np.maximum(each, 0)) for each in members])))
+        mean = super().average([self._inner(each) for each in members])
+        return np.asarray(np.expm1(mean)) if self.log else mean
+
+    def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """Absolute differences (N, T), of logarithms where the network is trained on those."""
+        return np.asarray(np.abs(self._inner(predictions) - self._inner(actual)))
+
+    def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
+        """``NAME_low`` and ``NAME_high`` of every number."""
+        inner = self._inner(predictions)
+        ends = {"low": inner - margins, "high": inner + margins}
+        own = {end: np.expm1(each) if self.log else each for end, each in ends.items()}
+        columns = [
+            (f"{name}_{end}", each[:, place]) for place, name in enumerate(self.columns) for end, each in own.items()
+        ]
+        return pd.DataFrame(dict(columns))
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Values (N, T) in their own scale."""

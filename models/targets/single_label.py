@@ -15,7 +15,6 @@ from unfreeze.models.calibration import (
     calibration_error_by_chance,
     expected_calibration_error,
     reliability,
-    temperature,
 )
 from unfreeze.models.comparison import Comparison, compare_classes
 from unfreeze.models.findings import Chart, Counts, Findings
@@ -23,6 +22,7 @@ from unfreeze.models.label_errors import find_label_errors
 from unfreeze.models.plots import plot_confusion
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.temperature import best_temperature, scaled, second, with_one_more
 from unfreeze.models.training.losses import balanced_weights
 from unfreeze.models.training.metrics import CLASS_METRICS
 
@@ -95,10 +95,35 @@ class SingleLabel(Target):
         """What rows count, (N,)."""
         return None if self.class_weights is None else self.class_weights[actual]
 
+    def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """As if in one more row the class was right that is most probable besides."""
+        return with_one_more(
+            self.loss_of(predictions, actual), self.loss_of(predictions, second(predictions, actual)), len(actual)
+        )
+
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
         """Probabilities (N, C)."""
         probabilities: np.ndarray = outputs.double().softmax(dim=1).numpy()
         return probabilities
+
+    def tempered(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
+        """See `unfreeze.models.temperature.scaled`."""
+        return scaled(predictions, temperature)
+
+    def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
+        """That of all classes."""
+        return best_temperature(predictions, actual, self._counts(actual))
+
+    def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
+        """One less the probability of the class, (N, 1): the smallest sets on average (Sadinle et al. 2019)."""
+        return self.errors(predictions, actual)[:, None]
+
+    def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
+        """``set``, a list of classes per row, the most probable first; and ``abstains`` where they are not just one."""
+        order = np.argsort(-predictions, axis=1, kind="stable")
+        counts = (1 - predictions <= margins[0]).sum(1)
+        sets = [[self.classes[number] for number in row[:count]] for row, count in zip(order, counts, strict=True)]
+        return pd.DataFrame({"set": pd.Series(sets, dtype=object), "abstains": counts != 1})
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
         """Class numbers (N,)."""
@@ -185,17 +210,11 @@ class SingleLabel(Target):
     def report(
         self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
     ) -> Findings:
-        """Calibration error, temperature that would mend it, precision, recall and F1 per class, confusion matrix."""
+        """Calibration error, precision, recall and F1 per class, confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
         of_rows = f"{model}, {len(actual):,} {section} rows"
         found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
         found.metrics[f"{section}/ece_by_chance"] = calibration_error_by_chance(predictions)
-        mending = temperature(predictions, actual, self._counts(actual))
-        if mending is None:
-            wrong = int((predictions.argmax(1) != actual).sum())
-            found.lines.append(f"{of_rows}, {wrong:,} of them wrong, tell no temperature to divide the logits by")
-        else:
-            found.metrics[f"{section}/temperature"] = mending
         precision, recall, f1, support = precision_recall_fscore_support(
             actual, predictions.argmax(1), labels=range(len(classes)), zero_division=0
         )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from prefect import task
 
+from unfreeze.models.conformal import kept_scores, margins
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality
 from unfreeze.models.model_folder import WITH_TTA, read_description
@@ -48,18 +49,24 @@ class Prediction:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
         self.chunk = params.chunk or modality(model["modality"]).chunk
         # Everything that the rows, and the parts that they come in, depend on.
-        options = [self.chunk, params.tta, params.top_k]
+        options = [self.chunk, params.tta, params.top_k, params.coverage]
         version = [model["name"], model["version"], model["run_id"]]
         self.key = key_of(PREDICTION_VERSION, version, options, source["content"])
         folder = self.out.with_name(f"{self.out.name}.{self.key[:8]}.partial")
         self.parts = PartFiles(folder, source["rows"], self.chunk)
+        about = read_description(Path(model["folder"]))
+        self.as_evaluated = params.tta in (None, bool(about.get(WITH_TTA)))
+        self.margins = None if params.coverage is None else margins(kept_scores(about), params.coverage)
+        if params.coverage is not None and not self.as_evaluated:
+            raise UserError("coverage: it is known of the way in which the model was evaluated only; omit --tta")
 
     @property
     def version(self) -> str:
         """The model's version; where it is not used as it was evaluated, that is said beside it."""
-        tta, evaluated = self.params.tta, bool(read_description(Path(self.model["folder"])).get(WITH_TTA))
         number = self.model["version"]
-        return number if tta in (None, evaluated) else f"{number} with{'' if tta else 'out'} TTA, unlike its evaluation"
+        if self.as_evaluated:
+            return number
+        return f"{number} with{'' if self.params.tta else 'out'} TTA, unlike its evaluation"
 
     def is_there(self) -> bool:
         """Whether the output holds this very prediction.
@@ -86,7 +93,8 @@ class Prediction:
         """Predictions from row `first` on, a batch per chunk."""
         kind = modality(self.model["modality"])
         predictor = kind.load(Path(self.model["folder"]), self.params.device)
-        layout = Layout(kind.key, self.model["name"], self.version, predictor.target, self.params.top_k)
+        model = (self.model["name"], self.version, predictor.target)
+        layout = Layout(kind.key, *model, self.params.top_k, self.margins)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
                 batch = layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
@@ -200,6 +208,8 @@ def publish_predictions(
     why = count_reasons(tally.reasons.elements())
     unreadable = f"{tally.unreadable:,} unreadable" + (f": {why}" if why else "")
     log_info(f"{tally.rows:,} rows by {by}, {unreadable}{speed}; {prediction.out}")
+    if tally.abstaining:
+        log_info(f"{tally.abstaining:,} rows abstain: at a coverage of {params.coverage} their set is not one class")
     for column, count in tally.unseen.items():
         log_info(f"warning: {unseen_note(column, count, tally.rows)}")
     show_table(tally.table(), "predictions", f"{by} on {params.source}")

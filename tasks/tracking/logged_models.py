@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import unfreeze.models
 from unfreeze.tasks.tracking.server import client
@@ -29,12 +29,14 @@ def signature_of(example: pd.DataFrame, target: "Target") -> ModelSignature:
     """What a model takes and answers: every column of the example is required, and no other.
 
     Only bytes have a type, by which a server decodes them. For the others MLflow would refuse what a model can read:
-    gaps in whole numbers, whole numbers among fractions, pandas' categories, and truths where a file had text.
+    gaps in whole numbers, whole numbers among fractions, pandas' categories, and truths where a file had text. The
+    parameter ``coverage`` is that of `unfreeze.models.conformal.answers`.
     """
     types = {name: DataType.binary if isinstance(example[name].iloc[0], bytes) else AnyType() for name in example}
     inputs = Schema([ColSpec(each, str(name)) for name, each in types.items()])
     answer = target.frame(np.ones((1, target.outputs)))  # with every label, where there may be several
-    return ModelSignature(inputs, Schema([ColSpec(_type_of(answer[name].iloc[0]), str(name)) for name in answer]))
+    outputs = Schema([ColSpec(_type_of(answer[name].iloc[0]), str(name)) for name in answer])
+    return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("coverage", DataType.double, None)]))
 
 
 def _type_of(value: object) -> DataType | Array:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -275,6 +276,20 @@ def test_a_table_is_predicted_row_by_row_and_unreadable_rows_are_reported(sales_
     np.testing.assert_allclose(frame["sales"].drop(7), expected.drop(7), rtol=1e-5)
     assert np.isnan(frame["sales"][7])
     assert result["table"][0]["target"] == "sales"
+
+
+def test_a_coverage_writes_intervals_that_the_registered_model_gives_as_well(sales_model: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(sales_model / "sales.csv", dtype={"day": object}).drop(columns="sales")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    params = Predict(model="turnover", source=str(tmp_path / "rows.csv"), out=str(tmp_path / "out.csv"), coverage=0.8)
+    predicted(params)
+    frame = pd.read_csv(tmp_path / "out.csv")
+    assert (frame["sales_low"] < frame["sales"]).all()
+    assert (frame["sales"] < frame["sales_high"]).all()
+    served = mlflow.pyfunc.load_model("models:/turnover-table@champion").predict(rows, params={"coverage": 0.8})
+    np.testing.assert_allclose(served["sales_high"], frame["sales_high"], rtol=1e-5)
+    with pytest.raises(UserError, match=r"coverage: 0\.999 needs 999 validation rows"):
+        predicted(params.model_copy(update={"coverage": 0.999}))
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.parquet", "out.feather"])

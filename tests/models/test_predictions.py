@@ -84,6 +84,20 @@ def test_a_file_of_another_kind_has_no_metadata(tmp_path: Path) -> None:
         assert metadata_of(tmp_path / name) == {}
 
 
+def test_what_covers_the_truth_stands_before_the_model_and_rows_that_abstain_are_counted() -> None:
+    layout = Layout(PATH, "pets", "3", SingleLabel(CLASSES), 1, np.array([0.75]))
+    batch = layout.batch(pa.array(["a", "b", "c"]), np.array([0, 2]), PROBABILITIES, {1: "zero bytes"})
+    assert batch.schema.names == ["path", "class", "probability", "set", "abstains", "model", "version", "error"]
+    assert batch.column("set").to_pylist() == ["dog|fox", None, "cat"]
+    assert batch.column("abstains").to_pylist() == [True, None, False]
+    tally = Tally()
+    assert list(tally.passing([batch])) == [batch]
+    assert tally.abstaining == 1
+    prices = Layout(PATH, "prices", "1", Numbers(["price"]), 1, np.array([2.0]))
+    row = prices.batch(pa.array(["a"]), np.array([0]), np.array([[5.0]]), {}).to_pydict()
+    assert [row[f"price{end}"] for end in ("", "_low", "_high")] == [[5.0], [3.0], [7.0]]
+
+
 def test_rows_are_counted_by_their_most_probable_class() -> None:
     _, batch = images()
     tally = Tally()

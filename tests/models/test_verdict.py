@@ -67,7 +67,8 @@ def test_what_is_suspicious_is_said_with_its_number():
     assert "off by 9.0%" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 2.0})
     by_chance = {"valid/ece": 0.09, "valid/ece_by_chance": 0.1, "valid/temperature": 2.0}
     assert texts(metrics=by_chance) == ""
-    assert "not sure enough" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 0.5})
+    assert "after a temperature of 0.50" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 0.5})
+    assert "no temperature mends it" in texts(metrics={"valid/ece": 0.09, "valid/temperature": 1.0})
     assert "20 of 250 validation rows look to the model like another class" in texts(label_errors=20)
     weak = {"valid/accuracy": 0.65, "valid/accuracy_low": 0.6, "valid/accuracy_high": 0.7}
     assert "wrong in 35.0% of them all, so most are its mistakes" in texts(label_errors=20, metrics=weak)

@@ -1,5 +1,6 @@
 """The model that a table's training ends with: the network, the trees, or both together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,16 @@ def test_a_model_of_trees_alone_is_stored_without_a_network(source, tmp_path):
     valid = data.rows["valid"]
     said = data.predictions(data.learner(), trees, {}, "valid")[:, 0]
     np.testing.assert_array_equal(predicted.iloc[valid], said)
+
+
+def test_a_saved_model_divides_its_logits_by_its_temperature(source, tmp_path):
+    data = estimator(source, **DEAR)._data()
+    trees = next(each for each in data.candidates(data.learner(), 0, lambda _: {}, []) if each.name == "trees")
+    data.save(tmp_path, replace(trees, temperature=2.0))
+    answers = load_model(tmp_path, "cpu").predict(pd.read_csv(source)[["kind", "size"]])
+    said = data.predictions(data.learner(), trees, {}, "valid")
+    found = np.array(answers["probabilities"].tolist())[data.rows["valid"]]
+    np.testing.assert_allclose(found, np.sqrt(said) / np.sqrt(said).sum(1, keepdims=True), atol=1e-12)
 
 
 def test_without_trees_there_is_only_the_network(source):

@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from unfreeze.models.calibration import temperature
 from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.specs import OptimizerSpec
@@ -82,12 +81,13 @@ def test_classes_of_very_different_sizes_are_named_with_the_flag_and_then_with_t
 
 
 def test_the_temperature_of_weighed_classes_is_that_of_rows_that_count_so():
-    probabilities = np.array([[0.9, 0.1]] * 120 + [[0.3, 0.7]] * 120)
-    actual = np.array([0] * 110 + [1] * 10 + [0, 1] * 60)
+    probabilities = np.array([[0.9, 0.1]] * 1200 + [[0.3, 0.7]] * 1200)
+    actual = np.array([0] * 1100 + [1] * 100 + [0, 1] * 600)
     target = SingleLabel(["a", "b"], np.array([1.0, 3.0]))
-    repeated = np.repeat(np.arange(240), np.where(actual, 3, 1))
-    found = target.report(probabilities, actual, "valid", "full").metrics["valid/temperature"]
-    assert found == pytest.approx(temperature(probabilities[repeated], actual[repeated]), rel=1e-3)
+    repeated = np.repeat(np.arange(2400), np.where(actual, 3, 1))
+    expected = SingleLabel(["a", "b"]).temperature(probabilities[repeated], actual[repeated])
+    assert target.temperature(probabilities, actual) == pytest.approx(expected, rel=5e-3)
+    assert SingleLabel(["a", "b"]).temperature(probabilities, actual) != pytest.approx(expected, rel=0.02)
 
 
 def test_numbers_have_no_classes_to_weigh():
