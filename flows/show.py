@@ -87,6 +87,7 @@ def summary(result: dict[str, Any]) -> None:
 
 def plan(result: dict[str, Any]) -> None:
     """What a training will do, and what it will take."""
+    _lines(*result["decided"])
     rows = [
         (
             *(stage[name] for name in ("name", "trains", "cycles")),

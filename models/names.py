@@ -4,6 +4,8 @@ import hashlib
 import posixpath
 import re
 
+BACKBONE = "model.backbone"
+"""Tag of a run whose backbone was decided by its data."""
 LONGEST = 256
 """Characters of a name: the width of MLflow's columns, which databases other than SQLite enforce."""
 LONGEST_FOLDER = 100

@@ -212,6 +212,10 @@ class TrainingData(ABC):
     def reference(self) -> pd.DataFrame:
         """A sample of the training rows, or their distributions: what later data are compared with."""
 
+    def decided(self) -> list[str]:
+        """Lines on settings that were left open and that the data decided."""
+        return []
+
     def tags(self) -> dict[str, str]:
         """More that a run keeps of its data."""
         return {}

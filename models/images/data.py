@@ -15,6 +15,7 @@ from unfreeze.models.drift import SHIFTS, ImageSample, image_drift, image_statis
 from unfreeze.models.findings import Findings
 from unfreeze.models.images.activations import View, precompute
 from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
+from unfreeze.models.images.backbone_choice import described, read_ranking, with_backbone
 from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.cache import ImageCache, usable_size
@@ -28,6 +29,7 @@ from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
+from unfreeze.models.names import BACKBONE
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import Stage, TrainImages, TtaSpec
@@ -37,7 +39,14 @@ from unfreeze.models.training.learner import Learner, Result
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training.suggestions import LrPrior
-from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
+from unfreeze.models.training_data import (
+    SPLITS,
+    Activations,
+    ActivationsOf,
+    Candidate,
+    Prepared,
+    TrainingData,
+)
 from unfreeze.models.verdict import SECTION_NAMES
 from unfreeze.models.workspace import Workspace
 
@@ -84,7 +93,8 @@ class ImageData(TrainingData):
     batch_sizes = (8, 64)
 
     def __init__(self, params: TrainImages, prepared: Prepared) -> None:
-        self.prepared = prepared
+        self.prepared, self.ranking = prepared, read_ranking(prepared.files.get("backbones"))
+        params = with_backbone(params, self.ranking)
         self.index = Index.load(Path(prepared.files["index"]))
         self.rows = {split: self.index.rows_of(split) for split in SPLITS}
         kind = params.model.head or ("linear" if any(stage.regression for stage in params.recipe) else DEFAULT_HEAD)
@@ -242,6 +252,9 @@ class ImageData(TrainingData):
         found.lines.append(
             f"{sizes['train']:,} training and {sizes['valid']:,} validation{test} images of {self._kinds}"
         )
+        if self.ranking:
+            found.lines += self.decided()
+            found.table("backbones", "Backbones, the lowest log loss first", described(self.ranking)[1])
         found.lines += plan(params, sizes["train"])
         title = f"Augmentation: {params.augment.preset}"
         found.figure("data/augmentation.png", title, lambda: plot_images(*self._augmented(), title))
@@ -252,6 +265,14 @@ class ImageData(TrainingData):
         summary = pd.DataFrame(summarise(self.network()))
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
         return found
+
+    def decided(self) -> list[str]:
+        """The ranking of backbones, if the choice was left open."""
+        return described(self.ranking)[0] if self.ranking else []
+
+    def tags(self) -> dict[str, str]:
+        """The backbone that was found."""
+        return {BACKBONE: self.params.model.backbone} if self.ranking else {}
 
     @property
     def _kinds(self) -> str:

@@ -63,6 +63,14 @@ def check_backbone(name: str) -> None:
     )
 
 
+def has_weights(backbone: str) -> bool:
+    """Whether the published weights of a backbone are on this machine; nothing is downloaded."""
+    if not backbone.startswith(_TIMM):
+        return pretrained.hub_file(str(_entry(ModelSpec(backbone=backbone)).url)).is_file()
+    packaged = _packaged_weights(ModelSpec(backbone=backbone))
+    return packaged is not None or pretrained.timm_file(_config(backbone)) is not None
+
+
 def takes_one_size(backbone: str) -> bool:
     """Whether the network is built for one size of images and takes no other."""
     if backbone.startswith(_TIMM):
@@ -72,10 +80,10 @@ def takes_one_size(backbone: str) -> bool:
 
 def published_preprocessing(model: ModelSpec) -> Preprocessing:
     """How images must be prepared according to the publisher of the weights."""
-    if _packaged_weights(model) is not None:
-        return Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", 224)
     if model.backbone.startswith(_TIMM):
         config: Any = _config(model.backbone)
+        if _packaged_weights(model) is not None:
+            return Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", config.input_size[-1])
         return Preprocessing(tuple(config.mean), tuple(config.std), config.interpolation, config.input_size[-1])
     transforms = _entry(model).transforms()
     mean, std = tuple(transforms.mean), tuple(transforms.std)
@@ -118,8 +126,8 @@ def _config(backbone: str) -> PretrainedCfg:
 
 
 def _packaged_weights(model: ModelSpec) -> Path | None:
-    wanted = model.weights == "imagenet" and model.backbone == f"{_TIMM}{pretrained.PACKAGED_BACKBONE}"
-    return pretrained.packaged_weights() if wanted else None
+    is_timm = model.weights == "imagenet" and model.backbone.startswith(_TIMM)
+    return pretrained.packaged_weights(model.backbone.removeprefix(_TIMM)) if is_timm else None
 
 
 def _timm_network(

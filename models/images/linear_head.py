@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unfreeze.models.images.logistic_regression import choose_strengths, regress
+from unfreeze.models.images.logistic_regression import choose_strengths, out_of_fold, regress
 
 MOST_ROWS = 10_000
 """Rows that are fitted on, at most: the first of a random order."""
@@ -70,6 +70,14 @@ def fit_linear_head(
     weights, biases = regress(inputs, known, strength / len(views), targets.ndim == 1, counts)
     weights /= scale
     return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases - weights @ mean).float()}
+
+
+def losses_out_of_fold(
+    plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Losses (N,) of rows by regressions not fitted on them, in an order that only N decides; see `choose_strength`."""
+    inputs, known, _, _ = _standardised([plain], targets, classes)
+    return out_of_fold(inputs, known, targets.ndim == 1, _of_rows(known, class_weights))
 
 
 def _of_rows(known: np.ndarray, class_weights: np.ndarray | None) -> np.ndarray | None:

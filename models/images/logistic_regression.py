@@ -47,10 +47,34 @@ def choose_strengths(
     weights
         What each row's loss counts, (N,); None: all the same.
     """
-    counts = np.ones(len(inputs)) if weights is None else weights
-    losses = np.zeros((len(STRENGTHS), targets.shape[1]))
     if len(inputs) < 2 * FOLDS:
         return np.full(targets.shape[1], STRENGTHS[2])
+    return np.asarray(np.array(STRENGTHS)[_best(_out_of_fold(inputs, targets, exclusive, weights), exclusive)])
+
+
+def out_of_fold(
+    inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Losses of the rows (N,) by regressions that were not fitted on them, with the penalty that makes them lowest.
+
+    Of labels the mean of all. Parameters as for `choose_strengths`.
+    """
+    losses = _out_of_fold(inputs, targets, exclusive, weights)
+    chosen = losses[_best(losses, exclusive), :, np.arange(targets.shape[1])]
+    return np.asarray(chosen.sum(axis=0) / (1 if exclusive else len(chosen)))
+
+
+def _best(losses: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Number of the strength with the lowest loss (C,), of losses (S, N, C)."""
+    totals = losses.sum(axis=1)
+    if exclusive:
+        totals[:] = totals.sum(axis=1, keepdims=True)
+    return np.asarray(totals.argmin(axis=0))
+
+
+def _out_of_fold(inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None) -> np.ndarray:
+    """Losses (S, N, C) of every row by a regression of every strength that was not fitted on it, times its count."""
+    losses, counts = np.zeros((len(STRENGTHS), *targets.shape)), np.ones(len(inputs)) if weights is None else weights
     with _threads(inputs):
         rotated = _rotate(inputs)
         for judged in np.array_split(np.arange(len(inputs)), FOLDS):
@@ -60,10 +84,8 @@ def choose_strengths(
                 part = rotated._replace(scores=rotated.scores[train])
                 fitted = _fit(part, targets[train], strengths, exclusive, counts[train], fitted)
                 logits = rotated.scores[judged] @ fitted[1:] + fitted[0]
-                losses[number] += counts[judged] @ _losses(logits, targets[judged], exclusive)
-    if exclusive:
-        losses[:] = losses.sum(axis=1, keepdims=True)
-    return np.asarray(np.array(STRENGTHS)[losses.argmin(axis=0)])
+                losses[number, judged] = counts[judged, None] * _losses(logits, targets[judged], exclusive)
+    return losses
 
 
 def regress(

