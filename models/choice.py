@@ -75,10 +75,11 @@ def judge_of(target: Target, select: str) -> Judge:
 def choose_model(
     compared: Sequence[Compared], judge: Judge, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> Choice | None:
-    """The best model on the validation rows, unless it is no better than one that never saw them.
+    """The best model on the validation rows, unless a more cautious one is as good.
 
-    A network is stopped where its validation loss is lowest, which flatters it on few rows. So where it is the best, it
-    is kept only if it is better than the best of those `Candidate.untuned` by more than one standard error of their
+    A network may have been stopped where its validation loss is lowest, which flatters it on few rows; and weights that
+    are nearer to the pretrained ones do better on other rows than on these. So where the network is the best, it is
+    kept only if it is better than the best of those `Candidate.cautious` by more than one standard error of their
     difference: the one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984, section
     3.4.3.
 
@@ -104,15 +105,15 @@ def choose_model(
         return None
     best, trained = finite[0], compared[0]
     shown = {id(each): f"{judge.metric(each.predictions, actual):.4g}" for each in finite}
-    untuned = next((each for each in finite if each.candidate.untuned), best)
-    if not best.candidate.untuned and untuned is not best:
-        error = standard_error(judge.cost, best.predictions, untuned.predictions, actual, blocks)
-        difference = costs[id(untuned)] - costs[id(best)]
+    cautious = next((each for each in finite if each.candidate.cautious), best)
+    if not best.candidate.cautious and cautious is not best:
+        error = standard_error(judge.cost, best.predictions, cautious.predictions, actual, blocks)
+        difference = costs[id(cautious)] - costs[id(best)]
         if difference <= error:
             return Choice(
-                untuned,
-                f"{untuned.candidate.name} is kept: the validation {judge.name} of {best.candidate.name}, which was "
-                f"stopped by these rows, is better by {difference:.2g}, within the standard error of {error:.2g}",
+                cautious,
+                f"{cautious.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
+                f"{difference:.2g}, within the standard error of {error:.2g}",
             )
     verdict = f"{best.candidate.name} is kept: its validation {judge.name} of {shown[id(best)]} is the best"
     if judge.name == "loss" and best.loss > min(each.loss for each in finite):

@@ -70,8 +70,9 @@ class Candidate:
         The stage whose inputs it takes.
     parts
         What else it is made of, by a name that its modality knows.
-    untuned
-        Whether the validation rows had no part in it: nothing was stopped or chosen by them.
+    cautious
+        Whether it is kept where the best model is better by no more than a standard error: the validation rows stopped
+        nothing of it, and its weights are nearer to the pretrained ones.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
     temperature
@@ -87,7 +88,7 @@ class Candidate:
     position: int
     parts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
-    untuned: bool = False
+    cautious: bool = False
     with_tta: bool | None = None
     temperature: float = 1.0
     scores: Scores | None = None
@@ -238,8 +239,8 @@ class TrainingData(ABC):
         """
         states, stages = [*snapshots, learner.state()], self.params.recipe[: position + 1]
         name = "logistic regression" if stages[-1].regression else stages[-1].name
-        untuned = all(stage.patience is None for stage in stages)
-        yield Candidate(f"{name}, {len(states)} snapshots" if snapshots else name, states, position, untuned=untuned)
+        kind = f"{name}, {len(states)} snapshots" if snapshots else name
+        yield Candidate(kind, states, position, cautious=stages[-1].regression)
 
     def other_models_seconds(self) -> float:
         """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""

@@ -37,15 +37,15 @@ def image_candidates(
     if learner.head_alone is not None and position > frozen[-1]:
         alone = {**initial, **_named_head(learner.head_alone, final)}
         name = "logistic regression" if regressed else "head"
-        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", untuned=regressed)
-        yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
+        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", cautious=regressed)
+        yield Candidate("mean of head and all weights", [_mean(alone, final)], position, cautious=regressed)
     computed = [number for number in frozen if recipe[number].precomputes]
     if computed and not regressed:
         views, weights = _activations(data, computed, activations_of), data.target.class_weights
         head = fit_linear_head(views, data.targets("train"), len(data.index.classes), class_weights=weights)
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         state = {**body, **_named_head(head, final)}
-        yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, untuned=True)
+        yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, cautious=True)
 
 
 def _initial(data: "ImageData", final: State) -> State:
