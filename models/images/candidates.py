@@ -22,9 +22,10 @@ def image_candidates(
 ) -> Iterator[Candidate]:
     """What the trained network must beat.
 
-    The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; the mean of its weights
-    and the final ones (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of
-    one half); and, unless that is the head already, logistic regression on the precomputed activations of all views.
+    The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; and logistic regression on
+    the precomputed activations of all views, unless that is the head already. Then the mean of its predictions and the
+    network's is a candidate, else the mean of both weights (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot
+    models", 2022, with their default of one half).
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
@@ -38,7 +39,10 @@ def image_candidates(
         alone = {**initial, **_named_head(learner.head_alone, final)}
         name = "logistic regression" if regressed else "head"
         yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", cautious=regressed)
-        yield Candidate("mean of head and all weights", [_mean(alone, final)], position, cautious=regressed)
+        if regressed:
+            yield Candidate(f"{recipe[position].name} and {name}", [final, alone], position, cautious=True)
+        else:
+            yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     computed = [number for number in frozen if recipe[number].precomputes]
     if computed and not regressed:
         views, weights = _activations(data, computed, activations_of), data.target.class_weights

@@ -90,7 +90,7 @@ def test_a_head_fitted_by_regression_is_where_all_layers_begin(tiny_recipe, tmp_
     still = STAGES[1].model_copy(update={"lr": 1e-9, "ratio": 1, "freeze_batchnorm": True})
     data = data_with(tiny_recipe, [REGRESSION, still], model=model)
     course, losses = choice_of(trained(data, tmp_path))
-    assert set(losses) == {"choice/full", "choice/logistic_regression", "choice/mean_of_head_and_all_weights"}
+    assert set(losses) == {"choice/full", "choice/logistic_regression", "choice/full_and_logistic_regression"}
     assert losses["choice/full"] == pytest.approx(losses["choice/logistic_regression"], rel=1e-3)
     rows = [course.activations(0)["train", view] for view in (0, 1)]
     views = [ShardedRows(file).gather(np.arange(len(data.rows["train"]))).numpy() for file in rows]
