@@ -6,6 +6,8 @@ as a user of the command line has it.
 
 import contextlib
 import io
+import os
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from unfreeze.models.recipe import Evaluate, Train, run_recipe
 from unfreeze.models.specs.tables import TrainTables
 from unfreeze.models.workspace import Workspace
 
+AUTOGLUON = os.environ.get("AUTOGLUON_PYTHON", "")
+"""Interpreter of an environment that has AutoGluon."""
 ROUNDS, PATIENCE, RATE = 3000, 50, 0.05
 """Trees at most, how many may fail to help, and their learning rate where the library's own is not made for that."""
 
@@ -39,6 +43,8 @@ class Task:
         Class numbers (N,) int64 or values (N,) float64, logarithms if `log`.
     classes
         How many; 0 for numbers.
+    date
+        Column of `raw` that the rows are split by, if any: the newest ones validate, and those after them test.
     """
 
     frame: pd.DataFrame
@@ -49,6 +55,12 @@ class Task:
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
+    date: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """All rows but those that test, ascending."""
+        return np.sort(np.concatenate([self.train, self.valid]))
 
     def rows(self, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """Features and targets of some rows."""
@@ -64,17 +76,17 @@ def ours(task: Task, seed: int, **changes: object) -> np.ndarray:
     """`unfreeze train-table` with its defaults, and the model that it keeps."""
     split = pd.Series("", index=task.raw.index)
     split.iloc[task.train], split.iloc[task.valid] = "train", "valid"
+    in_time = {"data.date": [task.date]}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "table.parquet"
-        known = task.raw.assign(split=split).iloc[np.sort(np.concatenate([task.train, task.valid]))]
-        known.to_parquet(source, index=False)
+        known = task.raw if task.date else task.raw.assign(split=split)
+        known.iloc[task.known].to_parquet(source, index=False)
         settings = {
             "data.source": str(source),
             "data.target": ["target"],
             "data.task": "classification" if task.classes else "regression",
             "data.log_target": task.log,
-            "data.split": "column",
-            "data.split_column": "split",
+            **(in_time if task.date else {"data.split": "column", "data.split_column": "split"}),
             "seed": seed,
             "device": "cpu",
             **changes,
@@ -83,7 +95,7 @@ def ours(task: Task, seed: int, **changes: object) -> np.ndarray:
         data = kind.bind(params, kind.prepare(params, workspace))
         for step in run_recipe(data, workspace):
             if isinstance(step, Evaluate):
-                break
+                continue
             for _ in step.run() if isinstance(step, Train) else [step.run()]:
                 pass
         data.save(Path(folder) / "model", step.course.kept)
@@ -221,9 +233,27 @@ def fastai(task: Task, seed: int) -> np.ndarray:
     return np.asarray(outputs.double().numpy() * deviation + mean)
 
 
+def autogluon(task: Task, seed: int) -> np.ndarray:
+    """AutoGluon's ``medium_quality`` without networks, in two minutes; it is run by `AUTOGLUON`."""
+    with tempfile.TemporaryDirectory() as folder:
+        known = task.raw.iloc[task.known]
+        if not task.classes:
+            known = known.assign(target=task.targets[task.known])
+        known.to_parquet(Path(folder) / "train.parquet", index=False)
+        task.raw.iloc[task.test].drop(columns="target").to_parquet(Path(folder) / "test.parquet", index=False)
+        script = Path(__file__).with_name("_autogluon.py")
+        metric = "log_loss" if task.classes else "rmse"
+        subprocess.run([AUTOGLUON, str(script), folder, metric, "120"], check=True, capture_output=True)
+        answers = pd.read_parquet(Path(folder) / "answers.parquet")
+    if not task.classes:
+        return answers["target"].to_numpy(dtype=np.float64)
+    return answers.reindex(columns=np.unique(task.raw["target"].to_numpy(dtype=object)), fill_value=0).to_numpy()
+
+
 MODELS: dict[str, Callable[[Task, int], np.ndarray]] = {
     "ours": ours,
     "LightGBM": lightgbm,
+    "AutoGluon": autogluon,
     "CatBoost": catboost,
     "XGBoost": xgboost,
     "HistGB": hist_gradient_boosting,

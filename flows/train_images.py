@@ -21,14 +21,14 @@ from prefect.client.schemas.objects import State
 
 from unfreeze.flows.outcome import keep_result
 from unfreeze.models.modality import modality_of
-from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Train, Unfreeze, run_recipe
+from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Refit, Train, Unfreeze, run_recipe
 from unfreeze.models.specs import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.checkpoint_writer import drop_resumption
 from unfreeze.tasks.steps.describe import describe
-from unfreeze.tasks.steps.evaluate import choose, evaluate, register
+from unfreeze.tasks.steps.evaluate import choose, evaluate, refit, register
 from unfreeze.tasks.steps.find_lr import find_lr
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.train_stage import precompute, train_stage, unfreeze
@@ -81,6 +81,8 @@ def follow_recipe(run: Run) -> dict[str, Any]:
                 choose(run, step)
             case Evaluate():
                 evaluated.append(evaluate(run, step))
+            case Refit():
+                refit(run, step)
     model = register(run, data, step.course.kept)
     for show in evaluated:
         show()

@@ -21,6 +21,8 @@ NetworkType = TypeVar("NetworkType", bound=nn.Module)
 FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+JUDGED = "judged"
+"""Folder within that of a refitted model: the model as the validation rows judged it, which never learnt from them."""
 WITH_TTA = "with_tta"
 """Key of a description: whether the model predicts with test-time augmentation."""
 TEMPERATURE = "temperature"
@@ -50,6 +52,11 @@ def save_model_folder(folder: Path, states: Sequence[State], description: dict[s
     kept = {"format": FORMAT_VERSION, "networks": len(states), **description}
     (folder / DESCRIPTION).write_text(json.dumps(kept, indent=1))
     write_checksums(folder)
+
+
+def judged_folder(folder: Path) -> Path:
+    """Where the model is that validation rows can judge: a model folder's own, or that within a refitted one."""
+    return folder / JUDGED if (folder / JUDGED / DESCRIPTION).is_file() else folder
 
 
 def weights_file(number: int) -> str:

@@ -25,7 +25,9 @@ from unfreeze.models.training.checkpoints import (
     restore,
 )
 from unfreeze.models.training.finder import find_lr
+from unfreeze.models.training.learner import Progress
 from unfreeze.models.training.network import State
+from unfreeze.models.training.schedules import cycle_at, cycle_ends
 from unfreeze.models.training.suggestions import LrCurve
 from unfreeze.models.training.trials import try_lrs
 from unfreeze.models.training_data import Candidate, TrainingData
@@ -117,8 +119,8 @@ class Train(Step):
     Attributes
     ----------
     result
-        Once it is over: ``name``, ``lr``, ``epochs``, ``steps``, ``train_loss``, validation ``metrics``, ``seconds``,
-        and why it ``stopped``.
+        Once it is over: ``name``, ``lr``, ``epochs``, ``kept_epochs`` (until the weights that it ended with),
+        ``steps``, ``train_loss``, validation ``metrics``, ``seconds``, and why it ``stopped``.
     """
 
     verb = "train"
@@ -135,7 +137,14 @@ class Train(Step):
         course, stage, learner = self.course, self.stage, self.course.learner
         if why := course.skips(self.position):
             before = course.record.results[self.position - 1]
-            none = {"lr": self.lr, "epochs": 0, "steps": learner.progress.step, "train_loss": None, "seconds": 0.0}
+            none = {
+                "lr": self.lr,
+                "epochs": 0,
+                "kept_epochs": 0,
+                "steps": learner.progress.step,
+                "train_loss": None,
+                "seconds": 0.0,
+            }
             self.result = {**before, **none, "name": stage.name, "stopped": why}
             course.record.results[self.position] = self.result
             return
@@ -159,6 +168,7 @@ class Train(Step):
             "name": stage.name,
             "lr": self.lr,
             "epochs": learner.progress.epoch,
+            "kept_epochs": _kept_epochs(stage, learner.progress),
             "steps": learner.progress.step,
             "train_loss": float(last.loss) if last else None,
             "metrics": learner.validate(valid) if restored or last is None else last.metrics,
@@ -166,6 +176,15 @@ class Train(Step):
             "stopped": learner.progress.stopped,
         }
         course.record.results[self.position] = self.result
+
+
+def _kept_epochs(stage: Stage, progress: Progress) -> int:
+    """Epochs of a stage that is over until the weights that it ended with: with patience those of its best cycle."""
+    if stage.patience is None:
+        return progress.epoch
+    cycle, _ = cycle_at(progress.epoch - 1, stage.cycle_len, stage.cycle_mult)
+    best = max(cycle - progress.cycles_since_best, 1)
+    return cycle_ends(best, stage.cycle_len, stage.cycle_mult)[-1]
 
 
 class Choose(Step):
@@ -266,6 +285,25 @@ class Evaluate(Step):
         return found
 
 
+class Refit(Step):
+    """The model that is kept, fitted anew on training and validation rows: see `TrainingData.refitted`."""
+
+    verb = "refit"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "refit the model on all rows"
+
+    def run(self) -> Findings:
+        """What is said of it; the model that is kept is another one afterwards."""
+        course = self.course
+        course.begin()
+        results = [course.record.results[position] for position in range(len(course.params.recipe))]
+        course.chosen, found = course.data.refitted(course.kept, results)
+        return found
+
+
 def _require_finite(metrics: Mapping[str, float], prefix: str) -> None:
     for name, value in metrics.items():
         if name.startswith(prefix) and not math.isfinite(value):
@@ -320,6 +358,10 @@ def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator
             if "baseline" not in record.evaluated:
                 yield Evaluate(course, position, "baseline")
     yield Choose(course, len(stages) - 1)
-    for section in ("valid", "test"):
-        if len(data.rows[section]) and section not in record.evaluated:
-            yield Evaluate(course, len(stages) - 1, section)
+    last = len(stages) - 1
+    if len(data.rows["valid"]) and "valid" not in record.evaluated:
+        yield Evaluate(course, last, "valid")
+    if data.refits(course.kept) and all("kept_epochs" in record.results[each] for each in range(len(stages))):
+        yield Refit(course, last)
+    if len(data.rows["test"]) and "test" not in record.evaluated:
+        yield Evaluate(course, last, "test")

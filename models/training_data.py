@@ -81,6 +81,8 @@ class Candidate:
         How far it was from the truth of validation rows, see `unfreeze.models.conformal`.
     with_tta
         Whether it predicts with test-time augmentation; None where that is not decided, or there is none.
+    judged
+        Where it was fitted anew on all rows but the test's: the model before that, which the validation rows judged.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Candidate:
     with_tta: bool | None = None
     temperature: float = 1.0
     scores: Scores | None = None
+    judged: "Candidate | None" = None
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -275,6 +278,20 @@ class TrainingData(ABC):
         tuple of Findings and Candidate
             The candidate has what the validation rows decided; the same holds for `target`.
         """
+
+    def refits(self, candidate: Candidate) -> bool:
+        """Whether the model that is kept is fitted anew on training and validation rows, see `refitted`."""
+        return False
+
+    def refitted(self, candidate: Candidate, results: Sequence[Mapping[str, Any]]) -> tuple[Candidate, Findings]:
+        """The model that is kept, fitted anew on training and validation rows, after the latter have judged it.
+
+        Parameters
+        ----------
+        results
+            Of every stage, see `unfreeze.models.recipe.Train`; empty where a stage was not trained here.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def save(self, folder: Path, candidate: Candidate) -> None:

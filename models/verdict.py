@@ -48,6 +48,8 @@ class Training:
         What parts of it brought.
     kept
         Name of the model that the training ended with; empty if it is unknown.
+    refitted
+        On which rows it was fitted anew once it was chosen; empty if it was not.
     notices
         What was noticed about the data.
     label_errors
@@ -63,6 +65,7 @@ class Training:
     stages: Sequence[Mapping[str, Any]] = ()
     gains: Sequence[Gain] = ()
     kept: str = ""
+    refitted: str = ""
     notices: Sequence[str] = ()
     label_errors: int = 0
     drift: Sequence[Mapping[str, Any]] = ()
@@ -107,6 +110,8 @@ def verdict(training: Training) -> list[str]:
         lines.append(f"{values}{of_model} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
     if training.kept:
         lines.append(f"The model that is kept, of those compared on the validation rows: {training.kept}.")
+    if training.refitted:
+        lines.append(f"{training.refitted[:1].upper()}{training.refitted[1:]}.")
     lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
     lines += [
         f"Stage {stage['name']} was {stage['stopped']}."

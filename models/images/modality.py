@@ -39,6 +39,7 @@ from unfreeze.models.images.mixing import MIXES
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.sources import list_unlabelled, resolve_source
 from unfreeze.models.modality import Modality, Trained
+from unfreeze.models.model_folder import judged_folder
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
@@ -233,7 +234,8 @@ class Images(Modality):
             split = "test" if len(tests) else "validation"
             raise UserError(f"no {split} image is left that the champion was not trained on; add images")
         paths = index.rows["path"].take(rows).to_pylist()
-        predictors = [ImagePredictor(version.folder) for version in (champion, challenger)]
+        folders = [each.folder if len(tests) else judged_folder(each.folder) for each in (champion, challenger)]
+        predictors = [ImagePredictor(folder) for folder in folders]
         before, after = (each.target.frame(each.probabilities(paths)) for each in predictors)
         groups = index.groups(rows)
         blocks = [groups] if groups is not None else []

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import SHIFTS, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
+from unfreeze.models.model_folder import JUDGED
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.batches import TableBatches, read_encoded
@@ -22,6 +24,7 @@ from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import names_in_file, open_table, to_frame
+from unfreeze.models.tables.refit import refit
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
@@ -109,12 +112,20 @@ class TableData(TrainingData):
 
     def encoded(self, split: str) -> tuple[Encoded, np.ndarray]:
         """All rows of a split, and their targets."""
+        return self.encoded_rows(self.rows[split])
+
+    def encoded_rows(self, rows: np.ndarray) -> tuple[Encoded, np.ndarray]:
+        """Rows by number (n,) int64, and their targets."""
         encoded, targets = read_encoded(self._file("encoded"))
-        return encoded.rows(self.rows[split]), targets[self.rows[split]]
+        return encoded.rows(rows), targets[rows]
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
         """Rows of a split, the same in every stage."""
-        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
+        return self.batches_of(self.rows[split])
+
+    def batches_of(self, rows: np.ndarray) -> TableBatches:
+        """Rows by number (n,) int64, in batches."""
+        return TableBatches(self._file("encoded"), rows, self.device, self.batch_size)
 
     # --- what is shown
 
@@ -247,8 +258,20 @@ class TableData(TrainingData):
 
     # --- the model
 
+    def refits(self, candidate: Candidate) -> bool:
+        """Unless `Training.refit` says otherwise; a snapshot ensemble stays as it is."""
+        return self.params.refit != "none" and len(candidate.states) <= 1
+
+    def refitted(self, candidate: Candidate, results: Sequence[Mapping[str, Any]]) -> tuple[Candidate, Findings]:
+        """See `unfreeze.models.tables.refit.refit`."""
+        rows = len(self.rows["train"]) + len(self.rows["valid"])
+        line = f"{candidate.name}: refitted on all {rows:,} training and validation rows; metrics of validation rows "
+        return refit(self, candidate, results), Findings(lines=[f"{line}are of the model before"])
+
     def save(self, folder: Path, candidate: Candidate) -> None:
         """Write weights, encoder, spec, joined tables and the calendar."""
+        if candidate.judged is not None:
+            self.save(folder / JUDGED, candidate.judged)
         files, data = self.prepared.files, self.params.data
         joins = open_joins(data, [self._file(f"join-{number}") for number in range(len(data.join))])
         calendar = Calendar.load(self._file("calendar"), data) if "calendar" in files else None
@@ -266,4 +289,5 @@ class TableData(TrainingData):
     def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
         """Source, the model that is kept, and its metrics."""
         shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
-        return f"{self.params.data.source}; {candidate.title}: {shown}"
+        refitted = " (then refitted on training and validation rows)" if candidate.judged else ""
+        return f"{self.params.data.source}; {candidate.title}: {shown}{refitted}"

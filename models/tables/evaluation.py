@@ -93,8 +93,10 @@ def _predictions(
     """Predictions of each model of `MODELS`."""
     predictions = {"kept": data.answers(learner, candidate, rows)}
     train, targets = data.encoded("train")
+    if candidate.judged is not None:
+        found.lines.append("the kept model is refitted on all rows but these; those beside it on training rows alone")
     if data.params.trees:
-        states = candidate.states or [learner.state()]
+        states = (candidate.judged or candidate).states or [learner.state()]
         for model, members, parts in (
             ("network", states, {}),
             ("tree", [], {"trees": data.trees}),

@@ -15,6 +15,7 @@ from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
 from unfreeze.models.modality import Modality, Trained
+from unfreeze.models.model_folder import judged_folder
 from unfreeze.models.paths import given_path
 from unfreeze.models.regular_files import irregular_kind
 from unfreeze.models.specs.explain import Explain
@@ -151,7 +152,8 @@ class Tables(Modality):
             frame = frame[frame[spec.date[0]] > pd.Timestamp(until)].reset_index(drop=True)
         if frame.empty:
             raise UserError("no validation row is later than those that the champion was trained on; add rows")
-        predictors = [TablePredictor(each.folder) for each in (champion, challenger)]
+        folders = [each.folder if split == "test" else judged_folder(each.folder) for each in (champion, challenger)]
+        predictors = [TablePredictor(folder) for folder in folders]
         target = predictors[1].target
         # The champion may have read a column as text that by now holds numbers, or the reverse.
         typed = [each.types.apply(frame)[0] for each in predictors]

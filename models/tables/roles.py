@@ -22,6 +22,8 @@ from unfreeze.models.tables.numbering import why_numbering
 
 ALL_DISTINCT = 0.99
 """Share of distinct values from which on a column identifies its rows."""
+MOST_ALONE = 0.9
+"""Share of rows with a text that no other row has, from which on it tells too little of other rows."""
 _FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
 _WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
 _EXAMPLES = 2  # readings that a line shows
@@ -248,8 +250,9 @@ def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:
     share = sample.nunique() / len(sample)  # of all rows it is at most as large
     if is_id(name) and share > 1 / 2 and (values := int(column.nunique())) * 2 > rows:
         return _left_out(name, f"an id by its name, {values:,} values in {rows:,} rows")
-    if share >= ALL_DISTINCT and (values := int(column.nunique())) >= ALL_DISTINCT * rows:
-        return _left_out(name, f"text with {values:,} values in {rows:,} rows, which identifies the row")
+    if share >= MOST_ALONE and (column.value_counts() == 1).sum() >= MOST_ALONE * rows:
+        values = int(column.nunique())
+        return _left_out(name, f"text with {values:,} values in {rows:,} rows, which hardly any two rows share")
     if share > 1 / 2 and sample.str.count(r"\S+").mean() >= _WORDS_OF_TEXT and column.nunique() * 2 > rows:
         return _left_out(name, "free text, of which hardly any value occurs twice")
     return None

@@ -19,7 +19,7 @@ from unfreeze.tasks.report.commands import Command, next_commands, without_label
 from unfreeze.tasks.report.parts import Part, parts_of
 from unfreeze.tasks.tracking.history import history, splits_of, version_of_run
 from unfreeze.tasks.tracking.origin import starts_of
-from unfreeze.tasks.tracking.training_run import stages_of
+from unfreeze.tasks.tracking.training_run import REFITTED, stages_of
 
 LABEL_ERRORS = "label-errors"
 """Key of the table of likely label errors; a text of the same part lists them for `data.exclude`."""
@@ -85,6 +85,7 @@ def collect(run_id: str) -> Report:
             for gain in part.gains
         ],
         kept=run.data.tags.get("unfreeze.kept", ""),
+        refitted=run.data.tags.get(REFITTED, ""),
         notices=[notice for part in parts.values() for notice in part.notices],
         label_errors=errors["valid"][0] if "valid" in errors else 0,
         drift=_rows(parts, "drift"),

@@ -26,6 +26,7 @@ _FOLDER = Path(__file__).parent
 TITLES = {
     "search": "The search",
     "choice": "The models compared",
+    "refit": "The model fitted anew",
     "valid": "Validation rows",
     "test": "Test rows",
     "comparison": "Against the champion",

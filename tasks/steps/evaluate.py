@@ -11,7 +11,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.findings import Findings
 from unfreeze.models.modality import modality_of
 from unfreeze.models.model_checksums import CHECKSUMS
-from unfreeze.models.recipe import Choose, Evaluate
+from unfreeze.models.recipe import Choose, Evaluate, Refit
 from unfreeze.models.sealed_files import checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.models.training_data import Candidate, TrainingData
@@ -20,7 +20,7 @@ from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
-from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, Run
+from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, REFITTED, Run
 
 
 def choose(run: Run, step: Choose) -> dict[str, float]:
@@ -55,6 +55,17 @@ def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
 
     found = as_task(step.name, evaluated)
     return lambda: as_task(f"show {step.section}", lambda: keep_findings(run.id, found, step.section))
+
+
+def refit(run: Run, step: Refit) -> dict[str, float]:
+    """Fit the model that is kept on training and validation rows."""
+
+    def refitted() -> dict[str, float]:
+        found = step.run()
+        tracking.log_tags(run.id, {REFITTED: found.lines[0]})
+        return keep_findings(run.id, found, "refit", step.course.learner.progress.step)
+
+    return as_task(step.name, refitted)
 
 
 def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:

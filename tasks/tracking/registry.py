@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.model_checksums import CHECKSUMS, damaged_file
+from unfreeze.models.model_folder import DESCRIPTION, JUDGED
 from unfreeze.models.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
@@ -109,7 +110,7 @@ def folder_of(version: Version) -> Path:
     def download(wanted: dict[str, Path]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             local = mlflow.artifacts.download_artifacts(version.uri, dst_path=folder)
-            descriptions = list(Path(local).rglob("model.json"))
+            descriptions = [path for path in Path(local).rglob(DESCRIPTION) if path.parent.name != JUDGED]
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
             damaged = damaged_file(descriptions[0].parent)

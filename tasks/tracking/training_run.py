@@ -34,6 +34,8 @@ MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
 MODEL_DIGEST = "unfreeze.model"
 """Tag of a run: a hash of all files of the model that it ended with; equal hashes have equal weights, bit by bit."""
+REFITTED = "unfreeze.refitted"
+"""Tag of a run whose model was fitted anew on training and validation rows: what is said about it."""
 _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 

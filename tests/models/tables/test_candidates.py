@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unfreeze.models.estimator import Tables, load_model
+from unfreeze.models.model_folder import judged_folder
 from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
 from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.losses import cross_entropy
@@ -73,6 +74,34 @@ def test_each_model_is_what_it_is_called(source):
     assert not np.allclose(said["network"], said["trees"])
     outputs = data.trees.predict(data.encoded("valid")[0])
     np.testing.assert_allclose(said["trees"], np.expm1(outputs))
+
+
+def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_was_judged(source, tmp_path):
+    settings = {"data__test_fraction": 0.2, "seed": 1}
+    refitted, judged = estimator(source, **settings).train(), estimator(source, refit="none", **settings).train()
+    losses = {name: value for name, value in judged.metrics.items() if name.startswith(("valid/", "choice/"))}
+    assert {name: refitted.metrics[name] for name in losses} == losses
+    assert refitted.metrics["test/loss"] != judged.metrics["test/loss"]
+    rows = pd.read_csv(source)[["kind", "size"]]
+    folder = refitted.save(tmp_path / "refitted")
+    said = load_model(folder, "cpu").predict(rows)
+    assert not said.equals(judged.predict(rows))
+    pd.testing.assert_frame_equal(load_model(judged_folder(folder), "cpu").predict(rows), judged.predict(rows))
+    pd.testing.assert_frame_equal(estimator(source, **settings).train().predict(rows), said)  # the same steps again
+
+
+def test_a_network_is_refitted_for_the_epochs_of_its_best_cycle(source):
+    data = estimator(source, trees=False, recipe__all__patience=1, recipe__all__cycles=4)._data()
+    assert isinstance(data, TableData)
+    for step in run_recipe(data, estimator(source)._workspace):
+        for _ in step.run() if isinstance(step, Train) else [step.run()]:
+            pass
+    result, judged = step.course.record.results[0], step.course.kept.judged
+    assert 0 < result["kept_epochs"] < result["epochs"]
+    data.rows["valid"] = data.rows["valid"][:0]  # then the steps are those that led to the weights that were kept
+    again = data.refitted(judged, [result])[0]
+    for name, weights in judged.states[0].items():
+        torch.testing.assert_close(again.states[0][name], weights, rtol=0, atol=0)
 
 
 def test_a_row_of_a_kept_model_is_predicted_the_same_whatever_is_beside_it(source):

@@ -90,7 +90,8 @@ IDS = {
     "column 1": (RANDOM.permutation(ROWS), "row number by its name"),
     "place": (np.arange(ROWS), "counts the rows"),
     "backward": (np.arange(ROWS)[::-1].astype(float), "counts the rows"),
-    "key": ([f"k{number:04x}" for number in range(ROWS)], "identifies the row"),
+    "key": ([f"k{number:04x}" for number in range(ROWS)], "hardly any two rows share"),
+    "title": ([f"t{number if number % 20 else 0}" for number in range(ROWS)], "hardly any two rows share"),
     "note": ([f"this is what person {number % 150} wrote here" for number in range(ROWS)], "free text"),
 }
 
