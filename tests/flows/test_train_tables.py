@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from tests.flows.tiny import tiny_table, write_sales
 from unfreeze.models.errors import UserError
+from unfreeze.models.model_folder import judged_folder
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -113,9 +114,10 @@ print(json.dumps(model.predict(rows)["sales"].tolist()))
 
 
 @pytest.mark.slow
-def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(
-    trained: dict[str, Any], sales: Path, tmp_path: Path
-) -> None:
+def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(sales: Path, tmp_path: Path) -> None:
+    from unfreeze.flows.train_tables import train_tables
+
+    trained = train_tables(tiny_table(sales, refit="none"))
     path = MlflowClient().download_artifacts(trained["run_id"], "valid/predictions.feather", str(tmp_path))
     evaluated = pd.read_feather(path)
     source = MlflowClient().get_model_version("sales-table", trained["model"]["version"]).source
@@ -175,7 +177,7 @@ def test_validation_rows_are_predicted_as_they_were_evaluated_to_the_last_bit(
     raw = pd.read_csv(sales / "sales.csv").drop(columns="sales")
     rows = raw[[key in known for key in zip(raw["shop"], raw["day"], strict=True)]]
     version = registry.version_of("sales-table", trained["model"]["version"])
-    predictor = TablePredictor(registry.folder_of(version), "cpu")
+    predictor = TablePredictor(judged_folder(registry.folder_of(version)), "cpu")
     for part in CUTS[cut](rows):
         expected = [known[key] for key in zip(part["shop"], part["day"], strict=True)]
         assert predictor.predict(part)["sales"].tolist() == expected

@@ -60,3 +60,13 @@ def test_rows_without_a_target_and_constant_columns_are_rejected_and_stated() ->
     assert len(table.frame) == 119
     assert not {"open", "note"} & set(table.frame.columns)
     assert [(entry["what"], entry["rows"]) for entry in table.rejected] == [("rows", 1), ("open", 119), ("note", 119)]
+
+
+@pytest.mark.parametrize("columns", [["when"], ["day", "hour"]])
+def test_the_hour_is_a_feature_whether_it_is_in_the_date_or_beside_it(columns: list[str]) -> None:
+    when = pd.Series(pd.date_range("2024-01-01", periods=24 * 20, freq="h"))
+    parts = {"when": when.dt.strftime("%Y-%m-%d %H:%M"), "day": when.dt.strftime("%Y-%m-%d"), "hour": when.dt.hour}
+    frame = pd.DataFrame({name: parts[name] for name in columns}).assign(rides=when.dt.hour * 10 + when.dt.day / 7)
+    prepared = prepare(frame, [], TableDataSpec(target=["rides"], date=columns[:1]))
+    assert set(prepared.encoder.columns()) & {"whenHour", "hour"}
+    assert prepared.data.time_of_day == (columns == ["when"])
