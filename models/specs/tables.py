@@ -218,6 +218,11 @@ class TrainTables(Training):
         description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "
         "their average: whichever has the lowest validation loss.",
     )
+    refit: bool = Field(
+        default=True,
+        description="Fit the model that is kept anew on training and validation rows, once the latter have judged it: "
+        "the trees, and the network for the epochs until its best cycle.",
+    )
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 

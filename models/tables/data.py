@@ -259,8 +259,8 @@ class TableData(TrainingData):
     # --- the model
 
     def refits(self, candidate: Candidate) -> bool:
-        """Unless `Training.refit` says otherwise; a snapshot ensemble stays as it is."""
-        return self.params.refit != "none" and len(candidate.states) <= 1
+        """Unless `TrainTables.refit` says otherwise; a snapshot ensemble stays as it is."""
+        return bool(self.params.refit) and len(candidate.states) <= 1
 
     def refitted(self, candidate: Candidate, results: Sequence[Mapping[str, Any]]) -> tuple[Candidate, Findings]:
         """See `unfreeze.models.tables.refit.refit`."""

@@ -117,7 +117,7 @@ print(json.dumps(model.predict(rows)["sales"].tolist()))
 def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(sales: Path, tmp_path: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
 
-    trained = train_tables(tiny_table(sales, refit="none"))
+    trained = train_tables(tiny_table(sales, refit=False))
     path = MlflowClient().download_artifacts(trained["run_id"], "valid/predictions.feather", str(tmp_path))
     evaluated = pd.read_feather(path)
     source = MlflowClient().get_model_version("sales-table", trained["model"]["version"]).source

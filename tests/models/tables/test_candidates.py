@@ -78,7 +78,7 @@ def test_each_model_is_what_it_is_called(source):
 
 def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_was_judged(source, tmp_path):
     settings = {"data__test_fraction": 0.2, "seed": 1}
-    refitted, judged = estimator(source, **settings).train(), estimator(source, refit="none", **settings).train()
+    refitted, judged = estimator(source, **settings).train(), estimator(source, refit=False, **settings).train()
     losses = {name: value for name, value in judged.metrics.items() if name.startswith(("valid/", "choice/"))}
     assert {name: refitted.metrics[name] for name in losses} == losses
     assert refitted.metrics["test/loss"] != judged.metrics["test/loss"]
