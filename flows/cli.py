@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.flows import show
+from unfreeze.flows.export import add_export_command
 from unfreeze.flows.flags import SETTING, FlagParser, add_flags, space_from, spec_from
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.run_commands import add_run_commands, require_runs
@@ -28,7 +29,7 @@ from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.servers import require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble
 
-NEED_NO_SERVER = {"add-datepart", "clean", "explain", "look", "plan", "status", "summary"}
+NEED_NO_SERVER = {"add-datepart", "clean", "explain", "export", "look", "plan", "status", "summary"}
 """Commands that never ask MLflow, or only for some arguments, or that say themselves which servers are down."""
 
 
@@ -164,6 +165,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_flags(predict, Predict, without=("model", "source"))
     predict.set_defaults(run=_predict)
 
+    add_export_command(commands)
     add_run_commands(commands)
     add_service_commands(commands)
 

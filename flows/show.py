@@ -189,6 +189,21 @@ def predictions(result: dict[str, Any]) -> None:
     )
 
 
+def exported(result: dict[str, Any]) -> None:
+    """What was written, how it was checked, and what differs from how the model predicts by itself."""
+    check, about = result["check"], result["about"]
+    what = "generated images (give real ones with --check)" if check["generated"] else "images"
+    unreadable = f" ({check['unreadable']:,} more cannot be read)" if check["unreadable"] else ""
+    _lines(
+        f"checked on {check['rows']:,} {what}{unreadable}: {check['same_answers']:,} answers are the same, "
+        f"probabilities differ by {check['largest_difference']:.1g} at most; {check['ms_per_image']:g} ms an image"
+    )
+    if about["evaluated_with_tta"]:
+        _lines("the export predicts from the plain view; the model itself was evaluated with test-time augmentation")
+    files = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in result["files"].items())
+    _lines(f"{result['out']}: {files} and export.json, of {result['model']} {result['version']}".rstrip())
+
+
 def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
     from unfreeze.tasks.prefect_run.report import pages as pages_of

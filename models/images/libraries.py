@@ -20,7 +20,8 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import weights as pretrained
 from unfreeze.models.specs import ModelSpec
 
-_TIMM = "timm/"  # before the name of a timm model in a spec
+TIMM = "timm/"
+"""Before the name of a timm model in a spec."""
 _CLASSIFIER_PARTS = {"avgpool", "flatten", "dropout", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits"}
 # torchvision switches these on together with the weights: they map ImageNet-normalised pixels to mean = std = 0.5.
 # The cut network leaves that step out, so the images are normalised so in the first place.
@@ -43,17 +44,17 @@ class Preprocessing:
 def check_backbone(name: str) -> None:
     """Raise a `UserError` that suggests similar names if neither library has this backbone; builds nothing."""
     known = torchvision.models.list_models(module=torchvision.models)
-    if name.startswith(_TIMM) and timm.is_model(name.removeprefix(_TIMM)):
+    if name.startswith(TIMM) and timm.is_model(name.removeprefix(TIMM)):
         try:
-            get_pretrained_cfg(name.removeprefix(_TIMM))
+            get_pretrained_cfg(name.removeprefix(TIMM))
             return
         except RuntimeError:  # the tag after the dot is unknown
             pass
     elif name in known:
         return
-    known = [*known, *(f"{_TIMM}{model}" for model in timm.list_models())]
-    tag = name.removeprefix(_TIMM).split(".")[0]
-    near = [f"{_TIMM}{tag}"] if f"{_TIMM}{tag}" in known else []
+    known = [*known, *(f"{TIMM}{model}" for model in timm.list_models())]
+    tag = name.removeprefix(TIMM).split(".")[0]
+    near = [f"{TIMM}{tag}"] if f"{TIMM}{tag}" in known else []
     near += [match for match in difflib.get_close_matches(name, known, n=4, cutoff=0.6) if match not in near]
     hint = f"; did you mean {', '.join(near)}?" if near else "."
     raise UserError(
@@ -65,7 +66,7 @@ def check_backbone(name: str) -> None:
 
 def has_weights(backbone: str) -> bool:
     """Whether the published weights of a backbone are on this machine; nothing is downloaded."""
-    if not backbone.startswith(_TIMM):
+    if not backbone.startswith(TIMM):
         return pretrained.hub_file(str(_entry(ModelSpec(backbone=backbone)).url)).is_file()
     packaged = _packaged_weights(ModelSpec(backbone=backbone))
     return packaged is not None or pretrained.timm_file(_config(backbone)) is not None
@@ -73,14 +74,14 @@ def has_weights(backbone: str) -> bool:
 
 def takes_one_size(backbone: str) -> bool:
     """Whether the network is built for one size of images and takes no other."""
-    if backbone.startswith(_TIMM):
+    if backbone.startswith(TIMM):
         return bool(_config(backbone).fixed_input_size)
     return backbone.startswith(("vit_", "maxvit_"))
 
 
 def published_preprocessing(model: ModelSpec) -> Preprocessing:
     """How images must be prepared according to the publisher of the weights."""
-    if model.backbone.startswith(_TIMM):
+    if model.backbone.startswith(TIMM):
         config: Any = _config(model.backbone)
         if _packaged_weights(model) is not None:
             return Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", config.input_size[-1])
@@ -98,9 +99,9 @@ def network_of(model: ModelSpec, size: int) -> nn.Module:
     A `UserError` if its weights are missing, damaged or of another model; whatever the library raises, if it cannot be
     built for images of `size`.
     """
-    if not model.backbone.startswith(_TIMM):
+    if not model.backbone.startswith(TIMM):
         return _torchvision_network(model, size)
-    name, config = model.backbone.removeprefix(_TIMM), _config(model.backbone)
+    name, config = model.backbone.removeprefix(TIMM), _config(model.backbone)
     resized = config.fixed_input_size and size != config.input_size[-1]
     options: dict[str, Any] = {"img_size": size} if resized else {}
     if model.weights == "none":
@@ -122,12 +123,12 @@ def network_of(model: ModelSpec, size: int) -> nn.Module:
 
 
 def _config(backbone: str) -> PretrainedCfg:
-    return get_pretrained_cfg(backbone.removeprefix(_TIMM)) or PretrainedCfg()
+    return get_pretrained_cfg(backbone.removeprefix(TIMM)) or PretrainedCfg()
 
 
 def _packaged_weights(model: ModelSpec) -> Path | None:
-    is_timm = model.weights == "imagenet" and model.backbone.startswith(_TIMM)
-    return pretrained.packaged_weights(model.backbone.removeprefix(_TIMM)) if is_timm else None
+    is_timm = model.weights == "imagenet" and model.backbone.startswith(TIMM)
+    return pretrained.packaged_weights(model.backbone.removeprefix(TIMM)) if is_timm else None
 
 
 def _timm_network(

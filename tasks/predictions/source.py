@@ -8,6 +8,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality, modality_in
+from unfreeze.models.model_folder import DESCRIPTION
 from unfreeze.models.paths import given_path
 from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.prefect_run.notices import log_info
@@ -45,6 +46,21 @@ def find_model(model: str) -> dict[str, str]:
     log_info(f"{version.name} version {version.number} predicts {kind.rows}")
     found = {"name": version.name, "version": version.number, "run_id": version.run_id}
     return {**found, "folder": str(folder), "modality": kind.name}
+
+
+def find_model_or_folder(model: str) -> dict[str, str]:
+    """As `find_model`, of which a folder of a model is not asked: that has no ``version`` and no ``run_id``."""
+    folder = given_path(model)
+    if (folder / DESCRIPTION).is_file():
+        kind = modality_in(folder)
+        return {
+            "name": folder.resolve().name,
+            "version": "",
+            "run_id": "",
+            "folder": str(folder),
+            "modality": kind.name,
+        }
+    return find_model.fn(model)
 
 
 @task(name="list-source", task_run_name="list {params.source}")

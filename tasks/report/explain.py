@@ -5,11 +5,9 @@ from typing import Any
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.explanation import Explanation
-from unfreeze.models.modality import modality, modality_in
-from unfreeze.models.model_folder import DESCRIPTION
-from unfreeze.models.paths import given_path
+from unfreeze.models.modality import modality
 from unfreeze.models.specs.explain import Explain
-from unfreeze.tasks.predictions.source import find_model
+from unfreeze.tasks.predictions.source import find_model_or_folder
 from unfreeze.tasks.report.page import fill, require_place, writing
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
@@ -32,7 +30,7 @@ def explain_model(params: Explain) -> dict[str, Any]:
     require_place(out)
     if out.is_dir():
         raise UserError(f"--out: {out} is a folder; give the name of a file")
-    model = _find(params.model)
+    model = find_model_or_folder(params.model)
     kind = modality(model["modality"])
     found = kind.explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
     with writing(out):
@@ -45,14 +43,6 @@ def explain_model(params: Explain) -> dict[str, Any]:
         "notices": found.notices,
         "tables": {each.key: (each.title, each.rows) for each in found.sections if each.rows},
     }
-
-
-def _find(model: str) -> dict[str, str]:
-    """As `find_model`, of which a folder is not asked."""
-    folder = given_path(model)
-    if (folder / DESCRIPTION).is_file():
-        return {"name": folder.name, "version": "", "folder": str(folder), "modality": modality_in(folder).name}
-    return find_model.fn(model)
 
 
 def _page(model: dict[str, str], sources: list[str], found: Explanation) -> str:

@@ -17,6 +17,7 @@ from unfreeze.flows.source_argument import params_from
 from unfreeze.models.search import check_space
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
+from unfreeze.models.specs.export import Export
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain
 from unfreeze.models.specs.service import Service
@@ -38,6 +39,7 @@ SETTINGS: dict[str, tuple[str, Callable[[argparse.Namespace], object]]] = {
     **dict.fromkeys(("plan", "summary"), ("TrainImages", _training)),
     "sweep": ("SweepSpec", _sweep),
     "explain": ("Explain", lambda options: spec_from(options, Explain, model=options.model, source=options.source)),
+    "export": ("Export", lambda options: spec_from(options, Export, model=options.model)),
     "retrain": ("Retrain", lambda options: spec_from(options, Retrain)),
     "predict": ("Predict", lambda options: spec_from(options, Predict)),
     "up": ("Service", lambda options: spec_from(options, Service)),

@@ -17,6 +17,7 @@ from unfreeze.models.overrides import build_spec, dotted
 from unfreeze.models.search import SweepSpec, TableSweep, parse_dimension
 from unfreeze.models.specs import TrainImages
 from unfreeze.models.specs.explain import Explain
+from unfreeze.models.specs.export import Export
 from unfreeze.models.specs.predict import Predict
 from unfreeze.models.specs.retrain import Retrain, Watch
 from unfreeze.models.specs.service import Service
@@ -30,6 +31,7 @@ SPECS: list[type[BaseModel]] = [
     Retrain,
     Predict,
     Explain,
+    Export,
     Watch,
     Service,
 ]

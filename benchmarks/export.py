@@ -1,0 +1,114 @@
+"""Exports of twelve backbones: which formats hold them, how far probabilities are off, how large and how fast they are.
+
+Prints a row per backbone and format; with arguments, only those of these backbones. Heads are fitted to photos, and so
+are the batch norms of random bodies: an export of a network that says the same of every image would prove nothing.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from benchmarks._prepared import MOBILENET, PHOTOS, median
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.classifier import build_classifier, normalise_bytes
+from unfreeze.models.images.decode import make_square
+from unfreeze.models.images.export import FORMATS, MOST_ROWS, PixelClassifier, export_classifier
+from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.serving import ImagePredictor, save_classifier
+from unfreeze.models.specs import DataSpec, ModelSpec, TrainImages
+from unfreeze.models.targets import SingleLabel
+
+SIZE = 96
+FITTED_ON = 128
+ROUNDS = 9
+BACKBONES = {
+    "timm/tf_efficientnet_lite0": "imagenet",
+    "mobilenet_v2": str(MOBILENET),
+    **dict.fromkeys(
+        ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "densenet121", "shufflenet_v2_x1_0"),
+        "none",
+    ),
+    **dict.fromkeys(
+        ("timm/resnet18", "timm/regnety_004", "timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"), "none"
+    ),
+}
+"""Name -> weights; a random body is as hard to export as a trained one."""
+
+
+def classifier(backbone: str, photos: list[Path], folder: Path) -> Path:
+    """A classifier of cats and dogs whose head is fitted to some photos."""
+    model = ModelSpec(backbone=backbone, weights=BACKBONES.get(backbone, "none"), head="linear")
+    network = build_classifier(model, 2, 0, SIZE)
+    preprocessing = network.body.preprocessing
+    squares = [make_square(Image.open(path).convert("RGB"), SIZE, "crop", "bilinear") for path in photos]
+    inputs = normalise_bytes(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2), preprocessing)
+    norms = [each for each in network.body.modules() if isinstance(each, nn.BatchNorm2d)]
+    with torch.no_grad():
+        if norms and model.weights == "none":
+            for norm in norms:
+                norm.momentum = None  # its statistics are the mean over all batches
+            network.train().body(inputs)
+        features = network.eval().body(inputs).numpy()
+    labels = np.array([path.parent.name for path in photos])
+    classes = sorted(set(labels))
+    network.head.load_state_dict(fit_linear_head([features], np.searchsorted(classes, labels), len(classes)))
+    params = TrainImages(model=model, data=DataSpec(size=SIZE))
+    save_classifier(folder, [network.state_dict()], params, preprocessing, SingleLabel(classes), SIZE)
+    return folder
+
+
+def milliseconds(run: Callable[[np.ndarray], object], batch: int) -> float:
+    """An image, in processor time."""
+    squares, taken = np.random.default_rng(0).integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8), []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        run(squares)
+        taken.append(1000 * (time.process_time() - began) / batch)
+    return median(taken)
+
+
+def main() -> None:
+    """Export every backbone in every format and print the table."""
+    if not PHOTOS.exists():
+        sys.exit(f"{PHOTOS} is not there: nothing to measure")
+    every = sorted(PHOTOS.rglob("*.jpg"))
+    photos = [every[row] for row in np.random.default_rng(0).permutation(len(every))[:MOST_ROWS]]
+    columns = ("backbone", "format", "rows", "same answer", "largest |dp|", "MB", "ms, one image", "ms, of 16")
+    table = Table(*columns, title=f"{SIZE} pixels, processor time on {torch.get_num_threads()} threads")
+    for backbone in sys.argv[1:] or BACKBONES:
+        with tempfile.TemporaryDirectory() as folder:
+            model = classifier(backbone, photos[:FITTED_ON], Path(folder, "model"))
+            graph = PixelClassifier(ImagePredictor(model, "cpu"), 1.0).eval()
+
+            def by_torch(squares: np.ndarray, graph: nn.Module = graph) -> object:
+                with torch.inference_mode():
+                    return graph(torch.from_numpy(squares))
+
+            table.add_row(backbone, "(torch)", *[""] * 4, *(f"{milliseconds(by_torch, each):.2f}" for each in (1, 16)))
+            for to in FORMATS:
+                try:
+                    result = export_classifier(model, to, Path(folder, to), photos)
+                except UserError as refusal:
+                    print(backbone, refusal, flush=True)
+                    table.add_row(backbone, to, "refused")
+                    continue
+                check, run = result["check"], FORMATS[to].load(Path(folder, to), result["about"])
+                figures = (f"{check['same_answers']:,}", f"{check['largest_difference']:.1e}")
+                speed = [f"{milliseconds(run, each):.2f}" for each in (1, 16)]
+                size = f"{sum(result['files'].values()) / 1e6:.1f}"
+                table.add_row(backbone, to, f"{check['rows']:,}", *figures, size, *speed)
+                print(backbone, to, check, flush=True)
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()
