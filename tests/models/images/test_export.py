@@ -80,7 +80,7 @@ def test_onnxruntime_alone_predicts_any_number_of_images(tmp_path, images):
     about = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     assert about["classes"] == CLASSES
     assert about["thresholds"] == [0.3, 0.5, 0.7]
-    assert (about["size"], about["fit"], about["interpolation"]) == (SIDE, "pad", "bicubic")
+    assert (about["size"], about["fit"], about["interpolation"]) == (SIDE, "pad", "bilinear")
     predictor = ImagePredictor(model, "cpu")
     for number in (1, 5):
         squares = np.stack([predictor.square(image) for image in images[:number]])
@@ -95,7 +95,7 @@ def test_timm_loads_a_folder_by_itself(tmp_path, images, labels):
     network = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     config = timm.data.resolve_data_config(model=network)
     assert network.pretrained_cfg["label_names"] == CLASSES
-    assert (config["input_size"], config["crop_pct"], config["crop_mode"]) == ((3, SIDE, SIDE), 1.0, "border")
+    assert (config["input_size"], config["crop_pct"], config["crop_mode"]) == ([3, SIDE, SIDE], 1.0, "border")
     prepare, predictor = timm.data.create_transform(**config, is_training=False), ImagePredictor(model, "cpu")
     square = predictor.square(images[0])
     with torch.inference_mode():
