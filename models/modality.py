@@ -91,6 +91,10 @@ class Modality(ABC):
     def load(self, folder: Path, device: str = "auto") -> Predictor:
         """The model in a folder that `TrainingData.save` wrote."""
 
+    def use_onnxruntime(self, predictor: Any, folder: Path, workspace: Workspace) -> None:
+        """Let the predictor of a model folder, which is on the CPU, run its networks by onnxruntime."""
+        raise UserError("runtime: onnx is for image classifiers; omit --runtime")
+
     @abstractmethod
     def list_source(
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]

@@ -123,6 +123,13 @@ def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSou
     return result
 
 
+def require_onnx(flag: str) -> None:
+    """Raise a `UserError` that names the packages of the extra `export` that a flag needs and are not there."""
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UserError(f"{flag} needs {', '.join(absent)}: pip install 'unfreeze[export]'")
+
+
 def generated_images(size: int) -> list[bytes]:
     """Encoded images of coloured blocks in noise, which differ enough to be told apart by most networks."""
     random = np.random.default_rng(0)
@@ -207,9 +214,7 @@ def _program(predictor: ImagePredictor, about: dict[str, Any]) -> torch.export.E
 
 
 def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
-    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if absent:
-        raise UserError(f"--to onnx needs {', '.join(absent)}: pip install 'unfreeze[export]'")
+    require_onnx("--to onnx")
     exported = torch.onnx.export(_program(predictor, about), dynamo=True, output_names=["probabilities"], verbose=False)
     assert exported is not None
     exported.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})

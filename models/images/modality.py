@@ -197,6 +197,12 @@ class Images(Modality):
         """The classifier in a model folder."""
         return ImagePredictor(folder, device)
 
+    def use_onnxruntime(self, predictor: ImagePredictor, folder: Path, workspace: Workspace) -> None:
+        """See `unfreeze.models.images.onnx_networks`."""
+        from unfreeze.models.images.onnx_networks import use_onnxruntime
+
+        use_onnxruntime(predictor, folder, workspace)
+
     def list_source(
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class ImagePredictor:
         Views of test-time augmentation.
     with_tta : bool
         Whether the model predicts with them: what its evaluation describes.
+    runs : sequence of callables
+        What gives the logits of normalised images: the networks, or what stands for them.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -170,6 +172,7 @@ class ImagePredictor:
             for network in load_networks(folder, make):
                 fold_batch_norms(cast(Body, network.body), self.size)
                 self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
+            self.runs: Sequence[Callable[[torch.Tensor], torch.Tensor]] = self.networks
 
     @property
     def batch_size(self) -> int:
@@ -318,7 +321,7 @@ class ImagePredictor:
 
     def _classify(self, inputs: torch.Tensor) -> np.ndarray:
         with torch.inference_mode(), self.precision.autocast(training=False):
-            logits = [network(inputs).double().cpu() for network in self.networks]
+            logits = [run(inputs).double().cpu() for run in self.runs]
         return self.target.average([self.target.predictions(each) for each in logits])
 
 

@@ -92,7 +92,10 @@ class Prediction:
     def batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
         """Predictions from row `first` on, a batch per chunk."""
         kind = modality(self.model["modality"])
-        predictor = kind.load(Path(self.model["folder"]), self.params.device)
+        folder, on_onnx = Path(self.model["folder"]), self.params.runtime == "onnx"
+        predictor = kind.load(folder, "cpu" if on_onnx else self.params.device)
+        if on_onnx:
+            kind.use_onnxruntime(predictor, folder, FlowWorkspace())
         model = (self.model["name"], self.version, predictor.target)
         layout = Layout(kind.key, *model, self.params.top_k, self.margins)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:

@@ -95,6 +95,15 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed", "out.feather"]  # no parts are left
 
 
+@pytest.mark.slow
+def test_onnxruntime_writes_what_torch_does(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+    frames = []
+    for runtime in ("torch", "onnx"):
+        predicted(lines(mixed, tmp_path / f"{runtime}.feather", runtime=runtime))
+        frames.append(pd.read_feather(tmp_path / f"{runtime}.feather"))
+    pd.testing.assert_frame_equal(*frames, atol=1e-5)
+
+
 def test_the_page_shows_how_many_rows_each_class_has(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     result = predicted(lines(mixed, tmp_path / "out.csv"))
     shown, *_ = shown_artifacts("predictions")
