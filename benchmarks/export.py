@@ -19,6 +19,7 @@ from torch import nn
 
 from benchmarks._prepared import MOBILENET, PHOTOS, median
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.backbones import preprocessing_of
 from unfreeze.models.images.classifier import build_classifier, normalise_bytes
 from unfreeze.models.images.decode import make_square
 from unfreeze.models.images.export import FORMATS, MOST_ROWS, PixelClassifier, export_classifier
@@ -48,7 +49,7 @@ def classifier(backbone: str, photos: list[Path], folder: Path) -> Path:
     """A classifier of cats and dogs whose head is fitted to some photos."""
     model = ModelSpec(backbone=backbone, weights=BACKBONES.get(backbone, "none"), head="linear")
     network = build_classifier(model, 2, 0, SIZE)
-    preprocessing = network.body.preprocessing
+    preprocessing = preprocessing_of(model)
     squares = [make_square(Image.open(path).convert("RGB"), SIZE, "crop", "bilinear") for path in photos]
     inputs = normalise_bytes(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2), preprocessing)
     norms = [each for each in network.body.modules() if isinstance(each, nn.BatchNorm2d)]

@@ -50,6 +50,9 @@ class PixelClassifier(nn.Module):
         What logits are divided by.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, predictor: ImagePredictor, temperature: float) -> None:
         super().__init__()
         self.networks, self.temperature = nn.ModuleList(predictor.networks), temperature
@@ -63,7 +66,7 @@ class PixelClassifier(nn.Module):
         """See the class."""
         images = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).float(), self.scale)
         images = images.contiguous(memory_format=torch.channels_last)
-        members = [network(images).float() for network in self.networks]
+        members: list[torch.Tensor] = [network(images).float() for network in self.networks]
         logits = members[0]
         if len(members) > 1 and self.exclusive:  # the mean of probabilities, as logits again
             logits = torch.stack(members).log_softmax(dim=2).logsumexp(dim=0)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -50,7 +50,8 @@ def write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict
     state = load_file(model / WEIGHTS)
     try:
         network = timm.create_model(architecture, num_classes=len(about["classes"]), **arguments)
-        classifier = network.pretrained_cfg["classifier"]
+        published = cast(dict[str, Any], network.pretrained_cfg)
+        classifier = published["classifier"]
         kept = {name.removeprefix(_BODY): tensor for name, tensor in state.items() if name.startswith(_BODY)}
         kept |= _last_layer(network, classifier, state[f"{_HEAD}weight"], state[f"{_HEAD}bias"], about["temperature"])
         network.load_state_dict(kept)
@@ -71,7 +72,7 @@ def write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict
             "crop_mode": CROP_MODES[about["fit"]],
             "mean": about["mean"],
             "std": about["std"],
-            "first_conv": network.pretrained_cfg["first_conv"],
+            "first_conv": published["first_conv"],
             "classifier": classifier,
         },
     }
@@ -82,7 +83,8 @@ def load_timm(folder: Path, about: dict[str, Any]) -> Callable[[np.ndarray], np.
     """Probabilities (B, C) of squares (B, S, S, 3) uint8 by timm alone, what its logits mean being known."""
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     exclusive = about["target"] == SingleLabel.name
-    mean, std = (torch.tensor(network.pretrained_cfg[each]).view(1, 3, 1, 1) for each in ("mean", "std"))
+    config = cast(dict[str, Any], network.pretrained_cfg)
+    mean, std = (torch.tensor(config[each]).view(1, 3, 1, 1) for each in ("mean", "std"))
 
     def run(squares: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255

@@ -1,5 +1,6 @@
 """Exports of classifiers predict what the classifiers do, in programs that know nothing of this package."""
 
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images import export
 from unfreeze.models.images.classifier import build_classifier, normalise_bytes
 from unfreeze.models.images.export import TOLERANCE, export_classifier, generated_images
 from unfreeze.models.images.serving import ImagePredictor, save_classifier
-from unfreeze.models.specs import DataSpec, ModelSpec, TrainImages
+from unfreeze.models.specs import DataSpec, ModelSpec, Stage, TrainImages
 from unfreeze.models.targets import MultiLabel, SingleLabel
 
 CLASSES = ["cat", "dog", "Ünicorn"]
@@ -40,7 +43,7 @@ def saved(folder: Path, networks: int = 1, labels: bool = False, **model: Any) -
                 torch.nn.init.normal_(parameter, std=3 / float(features.std(0).norm()))
         states.append(network.state_dict())
     target = MultiLabel(CLASSES, [0.3, 0.5, 0.7]) if labels else SingleLabel(CLASSES)
-    params = TrainImages(model=spec, data=DataSpec(size=SIDE, fit="pad"))
+    params = TrainImages(model=spec, data=DataSpec(size=SIDE, fit="pad"), recipe=[Stage(name="all", train="all")])
     save_classifier(folder, states, params, network.body.preprocessing, target, SIDE)
     return folder
 
@@ -93,10 +96,10 @@ def test_timm_loads_a_folder_by_itself(tmp_path, images, labels):
     model = saved(tmp_path / "model", labels=labels)
     export_classifier(model, "timm", tmp_path / "out", images)
     network = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
-    config = timm.data.resolve_data_config(model=network)
+    config = resolve_data_config(model=network)
     assert network.pretrained_cfg["label_names"] == CLASSES
     assert (config["input_size"], config["crop_pct"], config["crop_mode"]) == ([3, SIDE, SIDE], 1.0, "border")
-    prepare, predictor = timm.data.create_transform(**config, is_training=False), ImagePredictor(model, "cpu")
+    prepare, predictor = create_transform(**config, is_training=False), ImagePredictor(model, "cpu")
     square = predictor.square(images[0])
     with torch.inference_mode():
         logits = network(prepare(Image.fromarray(square))[None])[0]
@@ -145,6 +148,6 @@ def test_images_none_of_which_can_be_read_check_nothing(tmp_path):
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'unfreeze\[export\]'"):
         export_classifier(saved(tmp_path / "model"), "onnx", tmp_path / "out")
