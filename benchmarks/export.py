@@ -88,7 +88,7 @@ def main() -> None:
     for backbone in sys.argv[1:] or BACKBONES:
         with tempfile.TemporaryDirectory() as folder:
             model = classifier(backbone, photos[:FITTED_ON], Path(folder, "model"))
-            graph = PixelClassifier(ImagePredictor(model, "cpu"), 1.0).eval()
+            graph = PixelClassifier(ImagePredictor(model, "cpu")).eval()
 
             def by_torch(squares: np.ndarray, graph: nn.Module = graph) -> object:
                 with torch.inference_mode():

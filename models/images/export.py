@@ -25,7 +25,6 @@ from unfreeze.models.images.decode import UnreadableImage
 from unfreeze.models.images.export_timm import load_timm, write_timm
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.images.streaming import ImageSource
-from unfreeze.models.model_folder import read_description
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.targets import MultiLabel
 from unfreeze.models.training.precision import pick_precision
@@ -46,16 +45,14 @@ class PixelClassifier(nn.Module):
     ----------
     predictor
         Whose networks it shares, on the CPU.
-    temperature
-        What logits are divided by.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, predictor: ImagePredictor, temperature: float) -> None:
+    def __init__(self, predictor: ImagePredictor) -> None:
         super().__init__()
-        self.networks, self.temperature = nn.ModuleList(predictor.networks), temperature
+        self.networks, self.temperature = nn.ModuleList(predictor.networks), predictor.temperature
         self.exclusive = not isinstance(predictor.target, MultiLabel)
         preprocessing = predictor.preprocessing
         mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
@@ -113,7 +110,7 @@ def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSou
         raise UserError(f"out: {out} exists already; choose another --out, or remove it")
     predictor = ImagePredictor(model, "cpu")
     predictor.precision = pick_precision("fp32", predictor.device)  # what the exported graph computes in
-    about, form = _about(predictor, model), FORMATS[to]
+    about, form = _about(predictor), FORMATS[to]
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
         (made := Path(unfinished, out.name)).mkdir()
         form.write(made, predictor, model, about)
@@ -188,7 +185,7 @@ def _answers(predictor: ImagePredictor, probabilities: np.ndarray) -> np.ndarray
     return target.answers(probabilities) if isinstance(target, MultiLabel) else probabilities.argmax(1)[:, None]
 
 
-def _about(predictor: ImagePredictor, model: Path) -> dict[str, Any]:
+def _about(predictor: ImagePredictor) -> dict[str, Any]:
     """What whoever runs the export has to know, plain JSON."""
     settings = predictor.target.settings()
     return {
@@ -201,24 +198,24 @@ def _about(predictor: ImagePredictor, model: Path) -> dict[str, Any]:
         "interpolation": predictor.preprocessing.interpolation,
         "mean": predictor.preprocessing.mean,
         "std": predictor.preprocessing.std,
-        "temperature": float(read_description(model).get("temperature", 1.0)),
+        "temperature": predictor.temperature,
         "networks": len(predictor.networks),
         "evaluated_with_tta": predictor.with_tta,
     }
 
 
-def _program(predictor: ImagePredictor, about: dict[str, Any]) -> torch.export.ExportedProgram:
+def _program(predictor: ImagePredictor) -> torch.export.ExportedProgram:
     """The graph, for any number of images."""
     pixels = torch.zeros(2, predictor.size, predictor.size, 3, dtype=torch.uint8)
     shapes = {"pixels": {0: torch.export.Dim("batch")}}
-    graph = PixelClassifier(predictor, about["temperature"]).eval()
+    graph = PixelClassifier(predictor).eval()
     with torch.no_grad():
         return torch.export.export(graph, (pixels,), dynamic_shapes=shapes)
 
 
 def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
     require_onnx("--to onnx")
-    exported = torch.onnx.export(_program(predictor, about), dynamo=True, output_names=["probabilities"], verbose=False)
+    exported = torch.onnx.export(_program(predictor), dynamo=True, output_names=["probabilities"], verbose=False)
     assert exported is not None
     exported.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
     exported.save(folder / "model.onnx", external_data=False)
@@ -232,7 +229,7 @@ def _load_onnx(folder: Path, about: dict[str, Any]) -> Run:
 
 
 def _write_torch(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
-    program, about_file = _program(predictor, about), {"about.json": json.dumps(about)}
+    program, about_file = _program(predictor), {"about.json": json.dumps(about)}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # weights are stored channels last
         torch.export.save(program, folder / "model.pt2", extra_files=about_file)
 

@@ -19,6 +19,7 @@ from unfreeze.models.images import export
 from unfreeze.models.images.classifier import build_classifier, normalise_bytes
 from unfreeze.models.images.export import TOLERANCE, export_classifier, generated_images
 from unfreeze.models.images.serving import ImagePredictor, save_classifier
+from unfreeze.models.model_folder import TEMPERATURE
 from unfreeze.models.specs import DataSpec, ModelSpec, Stage, TrainImages
 from unfreeze.models.targets import MultiLabel, SingleLabel
 
@@ -26,7 +27,7 @@ CLASSES = ["cat", "dog", "Ünicorn"]
 SIDE = 32
 
 
-def saved(folder: Path, networks: int = 1, labels: bool = False, **model: Any) -> Path:
+def saved(folder: Path, networks: int = 1, labels: bool = False, temperature: float = 1.0, **model: Any) -> Path:
     """A classifier of images of 32 pixels with random weights that tell images apart."""
     spec = ModelSpec(**{"backbone": "timm/test_resnet", "weights": "none", "head": "linear", "head_width": 16, **model})
     states = []
@@ -43,8 +44,11 @@ def saved(folder: Path, networks: int = 1, labels: bool = False, **model: Any) -
                 torch.nn.init.normal_(parameter, std=3 / float(features.std(0).norm()))
         states.append(network.state_dict())
     target = MultiLabel(CLASSES, [0.3, 0.5, 0.7]) if labels else SingleLabel(CLASSES)
-    params = TrainImages(model=spec, data=DataSpec(size=SIDE, fit="pad"), recipe=[Stage(name="all", train="all")])
-    save_classifier(folder, states, params, network.body.preprocessing, target, SIDE)
+    params = TrainImages(
+        model=spec, data=DataSpec(size=SIDE, fit="pad"), recipe=[Stage(name="all", train="all", lr=0.01)]
+    )
+    calibration = {TEMPERATURE: temperature}
+    save_classifier(folder, states, params, network.body.preprocessing, target, SIDE, calibration=calibration)
     return folder
 
 
@@ -59,8 +63,8 @@ def images() -> list[bytes]:
 
 
 def test_a_program_of_torch_is_whole_by_itself(tmp_path, images):
-    """Normalisation and the average of two networks are in it."""
-    model = saved(tmp_path / "model", networks=2)
+    """Normalisation, the average of two networks and the temperature are in it."""
+    model = saved(tmp_path / "model", networks=2, temperature=2.0)
     result = export_classifier(model, "torch", tmp_path / "out", images)
     assert result["check"]["rows"] == result["check"]["same_answers"] == 20
     assert result["check"]["unreadable"] == 1
@@ -93,7 +97,7 @@ def test_onnxruntime_alone_predicts_any_number_of_images(tmp_path, images):
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_timm_loads_a_folder_by_itself(tmp_path, images, labels):
-    model = saved(tmp_path / "model", labels=labels)
+    model = saved(tmp_path / "model", labels=labels, temperature=0.5)
     export_classifier(model, "timm", tmp_path / "out", images)
     network = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     config = resolve_data_config(model=network)
