@@ -286,7 +286,7 @@ class Evaluate(Step):
 
 
 class Refit(Step):
-    """The model that is kept, fitted anew on training and validation rows: see `TrainingData.refitted`."""
+    """The model that is kept, fitted on training and validation rows: see `TrainingData.refitted`."""
 
     verb = "refit"
 
@@ -300,8 +300,13 @@ class Refit(Step):
         course = self.course
         course.begin()
         results = [course.record.results[position] for position in range(len(course.params.recipe))]
-        course.chosen, found = course.data.refitted(course.kept, results)
-        return found
+        rows = len(course.data.rows["train"]) + len(course.data.rows["valid"])
+        name = course.kept.name
+        course.chosen, what = course.data.refitted(course.kept, results, course.workspace)
+        line = (
+            f"{name}: {what} refitted on all {rows:,} training and validation rows; metrics of validation rows are of"
+        )
+        return Findings(lines=[f"{line} the model before"])
 
 
 def _require_finite(metrics: Mapping[str, float], prefix: str) -> None:

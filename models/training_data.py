@@ -1,10 +1,11 @@
 """A spec bound to its prepared data: what the recipe trains on, and the models that it can end with."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ class Candidate:
     with_tta
         Whether it predicts with test-time augmentation; None where that is not decided, or there is none.
     judged
-        Where it was fitted anew on all rows but the test's: the model before that, which the validation rows judged.
+        Where it was refitted on all rows but the test's: the model before that, which the validation rows judged.
     """
 
     name: str
@@ -279,17 +280,32 @@ class TrainingData(ABC):
             The candidate has what the validation rows decided; the same holds for `target`.
         """
 
+    def with_all_rows(self) -> Self:
+        """The same with the validation rows among the training rows."""
+        whole = copy.copy(self)
+        whole.rows = {**self.rows, "train": np.union1d(self.rows["train"], self.rows["valid"])}
+        return whole
+
     def refits(self, candidate: Candidate) -> bool:
-        """Whether the model that is kept is fitted anew on training and validation rows, see `refitted`."""
+        """Whether something of the model that is kept is refitted, see `refitted`."""
         return False
 
-    def refitted(self, candidate: Candidate, results: Sequence[Mapping[str, Any]]) -> tuple[Candidate, Findings]:
-        """The model that is kept, fitted anew on training and validation rows, after the latter have judged it.
+    def refitted(
+        self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
+    ) -> tuple[Candidate, str]:
+        """The model that is kept, fitted on training and validation rows once the latter have judged it.
 
         Parameters
         ----------
         results
-            Of every stage, see `unfreeze.models.recipe.Train`; empty where a stage was not trained here.
+            Of every stage, see `unfreeze.models.recipe.Train`.
+        workspace
+            Where precomputed activations are kept.
+
+        Returns
+        -------
+        tuple of Candidate and str
+            `Candidate.judged` is the model as it was; what of it was refitted, in words.
         """
         raise NotImplementedError
 

@@ -49,7 +49,7 @@ class Training:
     kept
         Name of the model that the training ended with; empty if it is unknown.
     refitted
-        On which rows it was fitted anew once it was chosen; empty if it was not.
+        On which rows it was refitted once it was chosen; empty if it was not.
     notices
         What was noticed about the data.
     label_errors

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,10 @@ from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.index import CONTRADICTION, COPY, Index
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.notes import notes_of
+from unfreeze.models.images.refit import parts_to_refit, refit
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
+from unfreeze.models.model_folder import JUDGED
 from unfreeze.models.names import BACKBONE
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows
@@ -352,8 +354,20 @@ class ImageData(TrainingData):
 
     # --- the model
 
+    def refits(self, candidate: Candidate) -> bool:
+        """See `unfreeze.models.images.refit`."""
+        return bool(parts_to_refit(self, candidate))
+
+    def refitted(
+        self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
+    ) -> tuple[Candidate, str]:
+        """See `unfreeze.models.images.refit`."""
+        return refit(self, candidate, results, workspace)
+
     def save(self, folder: Path, candidate: Candidate) -> None:
-        """Write ``model.safetensors`` and ``model.json``."""
+        """Write ``model.safetensors`` and ``model.json``, and beside them the model that was judged, if another."""
+        if candidate.judged is not None:
+            self.save(folder / JUDGED, candidate.judged)
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
         params = self.params.model_copy(update={"model": model})
         save_classifier(

@@ -286,6 +286,12 @@ class TrainImages(Training):
         "2017: find an lr and train the head from precomputed activations, train it on augmented images, unfreeze, set "
         "differential lrs, find the lr again, train all layers with growing cycles until over-fitting.",
     )
+    refit: bool | None = Field(
+        default=None,
+        description="Fit the model that is kept on training and validation images, once the latter have judged it. "
+        "Empty: the logistic regression, in seconds. true: the network as well, by the same steps, which takes as long "
+        "as its training. false: nothing.",
+    )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     metrics: list[str] = Field(
         default=["accuracy"],

@@ -220,7 +220,7 @@ class TrainTables(Training):
     )
     refit: bool = Field(
         default=True,
-        description="Fit the model that is kept anew on training and validation rows, once the latter have judged it: "
+        description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
         "the trees, and the network for the epochs until its best cycle.",
     )
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")

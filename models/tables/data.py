@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import SHIFTS, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
 from unfreeze.models.model_folder import JUDGED
+from unfreeze.models.refit import trained_again
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.batches import TableBatches, read_encoded
@@ -24,7 +26,6 @@ from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import network_of, summarise_table
 from unfreeze.models.tables.prepare import Joined
 from unfreeze.models.tables.reading import names_in_file, open_table, to_frame
-from unfreeze.models.tables.refit import refit
 from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
@@ -37,6 +38,7 @@ from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision
 from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.verdict import SECTION_NAMES
+from unfreeze.models.workspace import Workspace
 
 SAMPLED = 2000  # rows whose distributions are kept
 
@@ -112,20 +114,12 @@ class TableData(TrainingData):
 
     def encoded(self, split: str) -> tuple[Encoded, np.ndarray]:
         """All rows of a split, and their targets."""
-        return self.encoded_rows(self.rows[split])
-
-    def encoded_rows(self, rows: np.ndarray) -> tuple[Encoded, np.ndarray]:
-        """Rows by number (n,) int64, and their targets."""
         encoded, targets = read_encoded(self._file("encoded"))
-        return encoded.rows(rows), targets[rows]
+        return encoded.rows(self.rows[split]), targets[self.rows[split]]
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
         """Rows of a split, the same in every stage."""
-        return self.batches_of(self.rows[split])
-
-    def batches_of(self, rows: np.ndarray) -> TableBatches:
-        """Rows by number (n,) int64, in batches."""
-        return TableBatches(self._file("encoded"), rows, self.device, self.batch_size)
+        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
 
     # --- what is shown
 
@@ -262,11 +256,20 @@ class TableData(TrainingData):
         """Unless `TrainTables.refit` says otherwise; a snapshot ensemble stays as it is."""
         return bool(self.params.refit) and len(candidate.states) <= 1
 
-    def refitted(self, candidate: Candidate, results: Sequence[Mapping[str, Any]]) -> tuple[Candidate, Findings]:
-        """See `unfreeze.models.tables.refit.refit`."""
-        rows = len(self.rows["train"]) + len(self.rows["valid"])
-        line = f"{candidate.name}: refitted on all {rows:,} training and validation rows; metrics of validation rows "
-        return refit(self, candidate, results), Findings(lines=[f"{line}are of the model before"])
+    def with_all_rows(self) -> Self:
+        """See `TrainingData.with_all_rows`; trees are fitted on them."""
+        whole = super().with_all_rows()
+        whole.__dict__.pop("trees", None)
+        return whole
+
+    def refitted(
+        self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
+    ) -> tuple[Candidate, str]:
+        """Trees and network; the encoder stays, so that a category of validation rows alone is still unseen."""
+        whole = self.with_all_rows()
+        states = [*trained_again(whole, results, workspace)][-1:] if candidate.states else []
+        parts = {**candidate.parts, **({"trees": whole.trees} if "trees" in candidate.parts else {})}
+        return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 
     def save(self, folder: Path, candidate: Candidate) -> None:
         """Write weights, encoder, spec, joined tables and the calendar."""

@@ -26,7 +26,7 @@ _FOLDER = Path(__file__).parent
 TITLES = {
     "search": "The search",
     "choice": "The models compared",
-    "refit": "The model fitted anew",
+    "refit": "The model refitted",
     "valid": "Validation rows",
     "test": "Test rows",
     "comparison": "Against the champion",

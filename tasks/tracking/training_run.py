@@ -35,7 +35,7 @@ MAX_SOURCE_NAME = 200
 MODEL_DIGEST = "unfreeze.model"
 """Tag of a run: a hash of all files of the model that it ended with; equal hashes have equal weights, bit by bit."""
 REFITTED = "unfreeze.refitted"
-"""Tag of a run whose model was fitted anew on training and validation rows: what is said about it."""
+"""Tag of a run whose model was refitted on training and validation rows: what is said about it."""
 _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 

@@ -19,11 +19,13 @@ from unfreeze.models.findings import Findings
 from unfreeze.models.images import evaluation
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.refit import parts_to_refit
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import ImagePredictor
 from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
 from unfreeze.models.specs import Stage
 from unfreeze.models.training.checkpoints import load_checkpoint, save_checkpoint
+from unfreeze.models.training_data import Candidate
 from unfreeze.models.workspace import Workspace
 
 STAGES = [
@@ -229,3 +231,38 @@ def test_every_number_of_a_report_is_of_the_model_as_it_predicts(tiny_recipe, tm
             assert f"{section} " in title, title
             assert kept.title in title or "label errors" in title, title
     assert kept.title in data.summary(kept, valid.found.metrics)
+
+
+def refitted(tiny_recipe: ImageData, folder: Path, **changes: Any) -> tuple[Candidate, ImageData]:
+    """What a training by the default's kind of recipe ends with."""
+    still = STAGES[1].model_copy(update={"lr": 1e-9, "freeze_batchnorm": True})
+    model = tiny_recipe.params.model.model_copy(update={"head": None})
+    data = data_with(tiny_recipe, [REGRESSION, still], model=model, **changes)
+    return trained(data, folder)[-1].step.course.kept, data
+
+
+def test_the_regression_is_refitted_on_validation_images_once_they_have_judged_it(tiny_recipe, tmp_path):
+    kept, data = refitted(tiny_recipe, tmp_path)
+    assert kept.judged is not None
+    data.save(tmp_path / "model", kept)
+    paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
+    actual = data.actual("valid")
+    now, judged = (
+        data.target.loss_of(ImagePredictor(folder, "cpu").probabilities(paths), actual)
+        for folder in (tmp_path / "model", tmp_path / "model" / "judged")
+    )
+    assert now < judged  # it has seen them
+
+
+def test_the_network_is_refitted_where_that_is_asked_for(tiny_recipe, tmp_path):
+    kept, data = refitted(tiny_recipe, tmp_path, refit=True, keep="trained")
+    assert kept.name == "full"
+    assert parts_to_refit(data, kept) == [(0, 1)]
+    assert kept.judged is not None
+    assert not torch.equal(kept.states[0]["head.0.weight"], kept.judged.states[0]["head.0.weight"])
+
+
+@pytest.mark.parametrize("refit", [None, False])
+def test_the_network_alone_is_not_refitted_unless_asked_for(tiny_recipe, tmp_path, refit):
+    kept, _ = refitted(tiny_recipe, tmp_path, refit=refit, keep="trained")
+    assert kept.judged is None

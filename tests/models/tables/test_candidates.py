@@ -99,7 +99,7 @@ def test_a_network_is_refitted_for_the_epochs_of_its_best_cycle(source):
     result, judged = step.course.record.results[0], step.course.kept.judged
     assert 0 < result["kept_epochs"] < result["epochs"]
     data.rows["valid"] = data.rows["valid"][:0]  # then the steps are those that led to the weights that were kept
-    again = data.refitted(judged, [result])[0]
+    again = data.refitted(judged, [result], step.course.workspace)[0]
     for name, weights in judged.states[0].items():
         torch.testing.assert_close(again.states[0][name], weights, rtol=0, atol=0)
 
