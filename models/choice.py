@@ -77,11 +77,10 @@ def choose_model(
 ) -> Choice | None:
     """The best model on the validation rows, unless a more cautious one is as good.
 
-    A network may have been stopped where its validation loss is lowest, which flatters it on few rows; and weights that
-    are nearer to the pretrained ones do better on other rows than on these. So where the network is the best, it is
-    kept only if it is better than the best of those `Candidate.cautious` by more than one standard error of their
-    difference: the one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984, section
-    3.4.3.
+    A network may have been stopped where its validation loss is lowest, which flatters it on few rows; and predictions
+    that are nearer to the pretrained network's do better on other rows than on these. So a model that is better by no
+    more than `Candidate.margin` standard errors of their difference leaves the place to that one, after the rule of one
+    standard error of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
 
     Parameters
     ----------
@@ -105,15 +104,14 @@ def choose_model(
         return None
     best, trained = finite[0], compared[0]
     shown = {id(each): f"{judge.metric(each.predictions, actual):.4g}" for each in finite}
-    cautious = next((each for each in finite if each.candidate.cautious), best)
-    if not best.candidate.cautious and cautious is not best:
-        error = standard_error(judge.cost, best.predictions, cautious.predictions, actual, blocks)
-        difference = costs[id(cautious)] - costs[id(best)]
-        if difference <= error:
+    for each in finite[1:] if not best.candidate.margin else ():
+        error = standard_error(judge.cost, best.predictions, each.predictions, actual, blocks)
+        difference, margin = costs[id(each)] - costs[id(best)], each.candidate.margin
+        if margin and difference <= margin * error:
             return Choice(
-                cautious,
-                f"{cautious.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
-                f"{difference:.2g}, within the standard error of {error:.2g}",
+                each,
+                f"{each.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
+                f"{difference:.2g}, within {margin:g} standard error{'s' * (margin != 1)} ({error:.2g} each)",
             )
     verdict = f"{best.candidate.name} is kept: its validation {judge.name} of {shown[id(best)]} is the best"
     if judge.name == "loss" and best.loss > min(each.loss for each in finite):

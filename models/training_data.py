@@ -71,9 +71,8 @@ class Candidate:
         The stage whose inputs it takes.
     parts
         What else it is made of, by a name that its modality knows.
-    cautious
-        Whether it is kept where the best model is better by no more than a standard error: the validation rows stopped
-        nothing of it, and its weights are nearer to the pretrained ones.
+    margin
+        By how many standard errors of the difference the best model must be better, or this one is kept instead.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
     temperature
@@ -91,7 +90,7 @@ class Candidate:
     position: int
     parts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
-    cautious: bool = False
+    margin: float = 0.0
     with_tta: bool | None = None
     temperature: float = 1.0
     scores: Scores | None = None
@@ -244,7 +243,7 @@ class TrainingData(ABC):
         states, stages = [*snapshots, learner.state()], self.params.recipe[: position + 1]
         name = "logistic regression" if stages[-1].regression else stages[-1].name
         kind = f"{name}, {len(states)} snapshots" if snapshots else name
-        yield Candidate(kind, states, position, cautious=stages[-1].regression)
+        yield Candidate(kind, states, position)
 
     def other_models_seconds(self) -> float:
         """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""

@@ -15,11 +15,11 @@ ACTUAL = np.arange(ROWS) % 2
 LOSS = judge_of(SingleLabel(), "loss")
 
 
-def compared(name: str, right: np.ndarray, cautious: bool = False) -> Compared:
+def compared(name: str, right: np.ndarray, margin: float = 0.0) -> Compared:
     """A model with these probabilities (N,) of the right class."""
     predictions = np.stack([1 - right, right], axis=1)
     predictions[ACTUAL == 0] = predictions[ACTUAL == 0, ::-1]
-    return Compared(Candidate(name, [], 0, cautious=cautious), LOSS.metric(predictions, ACTUAL), predictions)
+    return Compared(Candidate(name, [], 0, margin=margin), LOSS.metric(predictions, ACTUAL), predictions)
 
 
 GOOD = compared("full", np.full(ROWS, 0.9))
@@ -39,23 +39,23 @@ def test_a_model_that_beats_the_trained_network_is_kept_and_named():
     assert choice.verdict == "head is kept: its validation loss of 0.05129 is the best, against 0.1054 of full"
 
 
-def test_a_network_is_kept_over_a_cautious_model_only_beyond_a_standard_error():
-    cautious = compared("logistic regression", NOISE, cautious=True)
+def test_a_network_is_kept_over_a_cautious_model_only_beyond_its_margin():
+    cautious = compared("logistic regression", NOISE, margin=1.0)
     hardly_better = compared("full", np.roll(NOISE, 7) + 0.003)
     assert hardly_better.loss < cautious.loss
     choice = choose_model([hardly_better, cautious], LOSS, ACTUAL)
     assert choice.kept is cautious
-    assert "within the standard error" in choice.verdict
+    assert "within 1 standard error (" in choice.verdict
 
 
 def test_a_clearly_lower_loss_is_kept_whatever_stopped_it():
-    cautious = compared("logistic regression", NOISE - 0.1, cautious=True)
+    cautious = compared("logistic regression", NOISE - 0.1, margin=1.0)
     clearly_better = compared("full", NOISE)
     assert choose_model([clearly_better, cautious], LOSS, ACTUAL).kept is clearly_better
 
 
 def test_of_two_cautious_models_the_better_is_kept():
-    one, other = compared("views", NOISE, cautious=True), compared("plain", np.roll(NOISE, 7) + 0.003, cautious=True)
+    one, other = compared("views", NOISE, margin=1.0), compared("plain", np.roll(NOISE, 7) + 0.003, margin=1.0)
     assert choose_model([compared("full", NOISE - 0.3), one, other], LOSS, ACTUAL).kept is other
 
 
@@ -82,14 +82,14 @@ def test_the_surest_of_models_that_are_always_right_is_not_kept_for_that(rows):
 def test_a_network_that_is_right_in_97_of_100_rows_is_kept_over_a_regression_that_is_in_90():
     rng = np.random.default_rng(0)
 
-    def drawn(name: str, wrong: int, cautious: bool) -> Compared:
+    def drawn(name: str, wrong: int, margin: float) -> Compared:
         right = np.where(rng.permutation(100) < wrong, rng.uniform(0.05, 0.4, 100), rng.uniform(0.7, 0.99, 100))
         predictions = np.stack([right, 1 - right], axis=1)
         return Compared(
-            Candidate(name, [], 0, cautious=cautious), LOSS.metric(predictions, np.zeros(100, int)), predictions
+            Candidate(name, [], 0, margin=margin), LOSS.metric(predictions, np.zeros(100, int)), predictions
         )
 
-    network, regression = drawn("full", 3, False), drawn("logistic regression", 10, True)
+    network, regression = drawn("full", 3, 0.0), drawn("logistic regression", 10, 1.0)
     assert choose_model([network, regression], LOSS, np.zeros(100, int)).kept is network
 
 

@@ -105,7 +105,7 @@ def test_a_head_fitted_by_regression_is_kept_alone(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, [REGRESSION], model=tiny_recipe.params.model.model_copy(update={"head": None}))
     course, losses = choice_of(trained(data, tmp_path))
     assert set(losses) == {"choice/logistic_regression"}
-    assert course.kept.cautious
+    assert course.kept.name == "logistic regression"
 
 
 def test_the_network_as_trained_is_kept_where_it_is_asked_for(tiny_recipe, tmp_path):
