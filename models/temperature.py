@@ -68,13 +68,18 @@ def second(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
     return np.asarray(others.argmax(1))
 
 
-def with_one_more(loss: float, wrong: float, rows: int) -> float:
+def with_one_more(loss: float, wrong: float, rows: float) -> float:
     """A mean loss over rows and one more, which has the mean loss of answers that are all `wrong`.
 
     After the rule of succession: of rows that are all right none says how sure a model may be, and the surest would
     have the lowest loss.
     """
     return (rows * loss + wrong) / (rows + 1)
+
+
+def effective_rows(rows: int, counts: np.ndarray | None) -> float:
+    """How many rows that count the same say as much as those that count differently (Kish, "Survey Sampling", 1965)."""
+    return float(rows if counts is None else counts.sum() ** 2 / np.square(counts).sum())
 
 
 def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.ndarray | None = None) -> float:
@@ -99,7 +104,7 @@ def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.n
     def loss(log_temperature: float) -> float:
         logs = log_softmax(logits / np.exp(log_temperature), axis=1)
         right, wrong = (float(-np.average(logs[places, each], weights=weights)) for each in (actual, others))
-        return with_one_more(right, wrong, len(actual))
+        return with_one_more(right, wrong, effective_rows(len(actual), weights))
 
     lowest = TEMPERATURES[0] if (probabilities.argmax(1) != actual).sum() >= FEWEST_WRONG else 1.0
     return float(np.exp(minimize_scalar(loss, bounds=np.log((lowest, TEMPERATURES[1])), method="bounded").x))

@@ -22,7 +22,7 @@ from unfreeze.models.label_errors import find_label_errors
 from unfreeze.models.plots import plot_confusion
 from unfreeze.models.specs import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target, require_answers
-from unfreeze.models.temperature import best_temperature, scaled, second, with_one_more
+from unfreeze.models.temperature import best_temperature, effective_rows, scaled, second, with_one_more
 from unfreeze.models.training.losses import balanced_weights
 from unfreeze.models.training.metrics import CLASS_METRICS
 
@@ -97,8 +97,9 @@ class SingleLabel(Target):
 
     def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
         """As if in one more row the class was right that is most probable besides."""
+        rows = effective_rows(len(actual), self._counts(actual))
         return with_one_more(
-            self.loss_of(predictions, actual), self.loss_of(predictions, second(predictions, actual)), len(actual)
+            self.loss_of(predictions, actual), self.loss_of(predictions, second(predictions, actual)), rows
         )
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:

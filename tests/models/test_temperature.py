@@ -94,3 +94,11 @@ def test_labels_share_one_temperature_and_numbers_have_none():
     assert found.temperature == pytest.approx(2, rel=0.15)
     values = rng.normal(size=(50, 1))
     assert calibrate(Numbers(["price"]), values, values + 1).temperature == 1
+
+
+def test_rows_that_count_next_to_nothing_are_no_reason_to_be_sure():
+    probabilities, actual = np.array([[0.8, 0.2]] * 300), np.array(([0] * 19 + [1]) * 15)
+    counts = np.where(np.arange(300) < 100, 1.0, 1e-9)
+    few = best_temperature(probabilities[:100], actual[:100])
+    assert best_temperature(probabilities, actual, counts) == pytest.approx(few, rel=1e-3)
+    assert best_temperature(probabilities, actual) < few - 0.01
