@@ -108,6 +108,9 @@ class ImageData(TrainingData):
             "model": model.model_copy(update={"head": kind}),
             "optimizer": optimizer.model_copy(update={"label_smoothing": smoothing}),
         }
+        if params.augment.preset == "none":  # every view would be the plain one
+            plain = [stage.model_copy(update={"views": None}) if stage.precompute else stage for stage in params.recipe]
+            changes |= {"tta": params.tta.model_copy(update={"n_aug": 0}), "recipe": plain}
         params = params.model_copy(update=changes)
         self.params = params = planned(params, len(self.rows["train"]), *self.batch_sizes)
         self.target = self.index.target().weighed(params.optimizer, partial(self.targets, "train"))

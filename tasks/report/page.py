@@ -140,7 +140,7 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
     values = {f"valid {name}": value for name, value in stage["metrics"].items()}
     return {
         "stage": stage["name"],
-        "lr": stage["lr"],
+        "lr": stage["lr"] or "",
         "epochs": stage["epochs"],
         "seconds": stage["seconds"],
         "train loss": stage["train_loss"],

@@ -68,7 +68,7 @@ class Run:
         rows = [
             {
                 "stage": stage["name"],
-                "lr": f"{stage['lr']:.2g}",
+                "lr": f"{stage['lr']:.2g}" if stage["lr"] else "",
                 "epochs": stage["epochs"],
                 "seconds": stage["seconds"],
                 **{name: value and round(value, 4) for name, value in stage["metrics"].items()},

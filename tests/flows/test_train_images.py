@@ -257,3 +257,15 @@ def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registere
     members = [each.probabilities(said["path"].tolist()) for each in alone]
     assert np.abs(members[0] - members[1]).max() > 1e-4
     assert np.mean(members, axis=0) == pytest.approx(probabilities)
+
+
+def test_the_default_recipe_is_trained_refitted_and_reported(stripes: Path, own_home: Path) -> None:
+    from unfreeze.flows.train_images import train_images
+
+    changes = {"recipe": "default", "recipe.full.cycle_len": 1, "recipe.full.cycle_steps": 2}
+    found = train_images(tiny_training(stripes, **changes, **{"recipe.full.fewest_errors": None, "refit": True}))
+    head, full = found["stages"]
+    assert (head["lr"], head["epochs"], head["stopped"]) == (None, 0, "fitted by logistic regression")
+    assert full["lr"] == 0.002
+    assert "refitted on all" in MlflowClient().get_run(found["run_id"]).data.tags["unfreeze.refitted"]
+    assert "report.html" in artifacts(found["run_id"])
