@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.row_reader import RawColumns
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
 from unfreeze.models.tables.time_order import row_blocks, time_blocks
-from unfreeze.models.tables.trees import Trees, seconds_to_fit
+from unfreeze.models.tables.trees import Trees, filled, seconds_to_fit
 from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
@@ -206,8 +206,18 @@ class TableData(TrainingData):
     @cached_property
     def trees(self) -> Trees:
         """Gradient-boosted trees, fitted on the training rows."""
-        rows, weights = self.encoded("train"), self.target.class_weights
-        return Trees.fit(self.encoder, *rows, self.params.seed, settings=self.params.boosting, class_weights=weights)
+        return self.fit_trees(self.rows["train"], later=self.encoded("valid") if self.in_time else None)
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the validation rows come after the training rows."""
+        return self.params.data.split in ("last_days", "last_rows")
+
+    def fit_trees(self, rows: np.ndarray, **how: Any) -> Trees:
+        """Trees on rows by number (n,) int64, with the settings that follow from the number of training rows."""
+        settings = filled(self.params.boosting, len(self.rows["train"]))
+        about: dict[str, Any] = {"settings": settings, "class_weights": self.target.class_weights, **how}
+        return Trees.fit(self.encoder, *self.encoded_rows(rows), self.params.seed, **about)
 
     def other_models_seconds(self) -> float:
         """Of the trees, by a part of them."""
@@ -256,19 +266,17 @@ class TableData(TrainingData):
         """Unless `TrainTables.refit` says otherwise; a snapshot ensemble stays as it is."""
         return bool(self.params.refit) and len(candidate.states) <= 1
 
-    def with_all_rows(self) -> Self:
-        """See `TrainingData.with_all_rows`; trees are fitted on them."""
-        whole = super().with_all_rows()
-        whole.__dict__.pop("trees", None)
-        return whole
-
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """Trees and network; the encoder stays, so that a category of validation rows alone is still unseen."""
-        whole = self.with_all_rows()
+        """Trees and network; the encoder stays, so that a category of validation rows alone is still unseen.
+
+        In time there are as many trees as the validation rows chose; else rows left out at random stop them again.
+        """
+        whole, parts = self.with_all_rows(), dict(candidate.parts)
         states = [*trained_again(whole, results, workspace)][-1:] if candidate.states else []
-        parts = {**candidate.parts, **({"trees": whole.trees} if "trees" in candidate.parts else {})}
+        if (trees := parts.get("trees")) is not None:
+            parts["trees"] = self.fit_trees(whole.rows["train"], lengths=trees.lengths if self.in_time else ())
         return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 
     def save(self, folder: Path, candidate: Candidate) -> None:

@@ -13,6 +13,7 @@ from unfreeze.models.model_folder import judged_folder
 from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
 from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.losses import cross_entropy
+from unfreeze.models.training_data import Candidate
 
 ROWS = 400
 SMALL = {
@@ -90,18 +91,23 @@ def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_w
     pd.testing.assert_frame_equal(estimator(source, **settings).train().predict(rows), said)  # the same steps again
 
 
-def test_a_network_is_refitted_for_the_epochs_of_its_best_cycle(source):
-    data = estimator(source, trees=False, recipe__all__patience=1, recipe__all__cycles=4)._data()
+WEIGHTED = {**DEAR, "optimizer__class_weights": "balanced", "data__split": "last_rows"}
+
+
+@pytest.mark.parametrize("settings", [{}, WEIGHTED])
+def test_refitted_on_the_training_rows_alone_a_model_would_be_the_same_again(source, settings):
+    data = estimator(source, recipe__all__patience=1, recipe__all__cycles=4, **settings)._data()
     assert isinstance(data, TableData)
     for step in run_recipe(data, estimator(source)._workspace):
         for _ in step.run() if isinstance(step, Train) else [step.run()]:
             pass
-    result, judged = step.course.record.results[0], step.course.kept.judged
+        if isinstance(step, Choose):
+            learner, result = step.course.learner, step.course.record.results[0]
+            judged = Candidate("both", [learner.state()], 0, {"trees": data.trees})
     assert 0 < result["kept_epochs"] < result["epochs"]
-    data.rows["valid"] = data.rows["valid"][:0]  # then the steps are those that led to the weights that were kept
+    rows, data.rows["valid"] = data.encoded("valid")[0], data.rows["valid"][:0]
     again = data.refitted(judged, [result], step.course.workspace)[0]
-    for name, weights in judged.states[0].items():
-        torch.testing.assert_close(again.states[0][name], weights, rtol=0, atol=0)
+    np.testing.assert_array_equal(data.answers(learner, again, rows), data.answers(learner, judged, rows))
 
 
 def test_a_row_of_a_kept_model_is_predicted_the_same_whatever_is_beside_it(source):

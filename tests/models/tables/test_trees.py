@@ -54,6 +54,16 @@ def test_trees_learn_numbers_in_the_scale_of_the_networks_targets(log_target):
     assert rmse(predictions, actual) < 0.2 * actual.std()
 
 
+def test_rows_that_come_later_say_how_many_trees_there_are_and_so_many_can_be_fitted_again():
+    encoder, train, targets, valid, actual = prepare(table())
+    stopped = Trees.fit(encoder, train, targets, 0, later=(valid, actual))
+    shuffled = np.random.default_rng(0).permutation(actual)
+    assert max(Trees.fit(encoder, train, targets, 0, later=(valid, shuffled)).lengths) < min(stopped.lengths)
+    again = Trees.fit(encoder, train, targets, 0, lengths=stopped.lengths)
+    assert again.lengths == stopped.lengths
+    np.testing.assert_array_equal(again.predict(valid), stopped.predict(valid))
+
+
 @pytest.mark.parametrize("settings", [{"lr": 0.3}, {"leaves": 3}, {"leaf_rows": 90}, {"columns": 0.3}])
 def test_each_setting_makes_other_trees(settings):
     encoder, train, targets, valid, _ = prepare(table())
