@@ -206,18 +206,18 @@ class TableData(TrainingData):
     @cached_property
     def trees(self) -> Trees:
         """Gradient-boosted trees, fitted on the training rows."""
-        return self.fit_trees(self.rows["train"], later=self.encoded("valid") if self.in_time else None)
+        return self.fit_trees(len(self.rows["train"]), later=self.encoded("valid") if self.in_time else None)
 
     @property
     def in_time(self) -> bool:
         """Whether the validation rows come after the training rows."""
         return self.params.data.split in ("last_days", "last_rows")
 
-    def fit_trees(self, rows: np.ndarray, **how: Any) -> Trees:
-        """Trees on rows by number (n,) int64, with the settings that follow from the number of training rows."""
-        settings = filled(self.params.boosting, len(self.rows["train"]))
+    def fit_trees(self, rows: int, **how: Any) -> Trees:
+        """Trees on the training rows, with the settings that follow from a number of `rows`."""
+        settings = filled(self.params.boosting, rows)
         about: dict[str, Any] = {"settings": settings, "class_weights": self.target.class_weights, **how}
-        return Trees.fit(self.encoder, *self.encoded_rows(rows), self.params.seed, **about)
+        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, **about)
 
     def other_models_seconds(self) -> float:
         """Of the trees, by a part of them."""
@@ -276,7 +276,8 @@ class TableData(TrainingData):
         whole, parts = self.with_all_rows(), dict(candidate.parts)
         states = [*trained_again(whole, results, workspace)][-1:] if candidate.states else []
         if (trees := parts.get("trees")) is not None:
-            parts["trees"] = self.fit_trees(whole.rows["train"], lengths=trees.lengths if self.in_time else ())
+            lengths = trees.lengths if self.in_time else ()
+            parts["trees"] = whole.fit_trees(len(self.rows["train"]), lengths=lengths)
         return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 
     def save(self, folder: Path, candidate: Candidate) -> None:
