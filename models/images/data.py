@@ -104,7 +104,7 @@ class ImageData(TrainingData):
         if smoothing is None:
             smoothing = 0.0 if self.index.multiple else LABEL_SMOOTHING
         model, optimizer = params.model, params.optimizer
-        changes = {
+        changes: dict[str, object] = {
             "model": model.model_copy(update={"head": kind}),
             "optimizer": optimizer.model_copy(update={"label_smoothing": smoothing}),
         }

@@ -201,7 +201,7 @@ class TrainTables(Training):
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
     recipe: list[Stage] = Field(
-        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=100, patience=2)],
+        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=100, patience=1)],
         min_length=1,
         max_length=20,
         description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
