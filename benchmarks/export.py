@@ -4,6 +4,7 @@ Prints a row per backbone and format; with arguments, only those of these backbo
 are the batch norms of random bodies: an export of a network that says the same of every image would prove nothing.
 """
 
+import io
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from benchmarks._prepared import MOBILENET, PHOTOS, median
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.backbones import preprocessing_of
 from unfreeze.models.images.classifier import build_classifier, normalise_bytes
-from unfreeze.models.images.decode import make_square
+from unfreeze.models.images.decode import make_square, read_image
 from unfreeze.models.images.export import FORMATS, MOST_ROWS, PixelClassifier, export_classifier
 from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.serving import ImagePredictor, save_classifier
@@ -45,12 +46,24 @@ BACKBONES = {
 """Name -> weights; a random body is as hard to export as a trained one."""
 
 
-def classifier(backbone: str, photos: list[Path], folder: Path) -> Path:
-    """A classifier of cats and dogs whose head is fitted to some photos."""
+def photos() -> tuple[list[bytes], np.ndarray]:
+    """Photos of cats and dogs, already resized: full ones would be decoded twice for each backbone and format."""
+    every = sorted(PHOTOS.rglob("*.jpg"))
+    chosen = [every[row] for row in np.random.default_rng(0).permutation(len(every))[:MOST_ROWS]]
+    images = []
+    for path in chosen:
+        square = make_square(read_image(path, 100, SIZE), SIZE, "crop", "bilinear")
+        Image.fromarray(square).save(encoded := io.BytesIO(), "PNG")
+        images.append(encoded.getvalue())
+    return images, np.array([path.parent.name for path in chosen])
+
+
+def classifier(backbone: str, images: list[bytes], labels: np.ndarray, folder: Path) -> Path:
+    """A classifier whose head is fitted to some images."""
     model = ModelSpec(backbone=backbone, weights=BACKBONES.get(backbone, "none"), head="linear")
     network = build_classifier(model, 2, 0, SIZE)
     preprocessing = preprocessing_of(model)
-    squares = [make_square(Image.open(path).convert("RGB"), SIZE, "crop", "bilinear") for path in photos]
+    squares = [np.asarray(Image.open(io.BytesIO(image))) for image in images]
     inputs = normalise_bytes(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2), preprocessing)
     norms = [each for each in network.body.modules() if isinstance(each, nn.BatchNorm2d)]
     with torch.no_grad():
@@ -59,7 +72,6 @@ def classifier(backbone: str, photos: list[Path], folder: Path) -> Path:
                 norm.momentum = None  # its statistics are the mean over all batches
             network.train().body(inputs)
         features = network.eval().body(inputs).numpy()
-    labels = np.array([path.parent.name for path in photos])
     classes = sorted(set(labels))
     network.head.load_state_dict(fit_linear_head([features], np.searchsorted(classes, labels), len(classes)))
     params = TrainImages(model=model, data=DataSpec(size=SIZE))
@@ -81,13 +93,12 @@ def main() -> None:
     """Export every backbone in every format and print the table."""
     if not PHOTOS.exists():
         sys.exit(f"{PHOTOS} is not there: nothing to measure")
-    every = sorted(PHOTOS.rglob("*.jpg"))
-    photos = [every[row] for row in np.random.default_rng(0).permutation(len(every))[:MOST_ROWS]]
+    images, labels = photos()
     columns = ("backbone", "format", "rows", "same answer", "largest |dp|", "MB", "ms, one image", "ms, of 16")
     table = Table(*columns, title=f"{SIZE} pixels, processor time on {torch.get_num_threads()} threads")
     for backbone in sys.argv[1:] or BACKBONES:
         with tempfile.TemporaryDirectory() as folder:
-            model = classifier(backbone, photos[:FITTED_ON], Path(folder, "model"))
+            model = classifier(backbone, images[:FITTED_ON], labels[:FITTED_ON], Path(folder, "model"))
             graph = PixelClassifier(ImagePredictor(model, "cpu")).eval()
 
             def by_torch(squares: np.ndarray, graph: nn.Module = graph) -> object:
@@ -97,7 +108,7 @@ def main() -> None:
             table.add_row(backbone, "(torch)", *[""] * 4, *(f"{milliseconds(by_torch, each):.2f}" for each in (1, 16)))
             for to in FORMATS:
                 try:
-                    result = export_classifier(model, to, Path(folder, to), photos)
+                    result = export_classifier(model, to, Path(folder, to), images)
                 except UserError as refusal:
                     print(backbone, refusal, flush=True)
                     table.add_row(backbone, to, "refused")
