@@ -221,10 +221,17 @@ def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dic
     exported.save(folder / "model.onnx", external_data=False)
 
 
-def _load_onnx(folder: Path, about: dict[str, Any]) -> Run:
+def open_session(path: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` on as many threads as torch has."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options)
+
+
+def _load_onnx(folder: Path, about: dict[str, Any]) -> Run:
+    session = open_session(folder / "model.onnx")
     return lambda squares: session.run(None, {"pixels": squares})[0]
 
 

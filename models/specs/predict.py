@@ -65,8 +65,8 @@ class Predict(Spec):
     device: Device = "auto"
     runtime: Literal["torch", "onnx"] = Field(
         default="torch",
-        description="What runs the networks of a classifier; `onnx`, which needs the extra `export`, is faster on most "
-        "CPUs for more than a thousand images: the model is converted first, once.",
+        description="What runs the networks of a classifier; `onnx`, which needs the extra `export`, is faster on CPUs "
+        "for small backbones and thousands of images: the model is converted first, once.",
     )
 
     @field_validator("out")
