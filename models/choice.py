@@ -111,7 +111,8 @@ def choose_model(
             return Choice(
                 each,
                 f"{each.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
-                f"{difference:.2g}, within {margin:g} standard error{'s' * (margin != 1)} ({error:.2g} each)",
+                f"{difference:.2g}{', one more row counted that is wrong,' if each.loss < best.loss else ','} within "
+                f"{margin:g} standard error{'s' * (margin != 1)} ({error:.2g} each)",
             )
     verdict = f"{best.candidate.name} is kept: its validation {judge.name} of {shown[id(best)]} is the best"
     if judge.name == "loss" and best.loss > min(each.loss for each in finite):
