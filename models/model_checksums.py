@@ -5,6 +5,9 @@ from pathlib import Path
 
 from unfreeze.models.sealed_files import checksum, has_checksum
 
+DESCRIPTION = "model.json"
+JUDGED = "judged"
+"""Folder within that of a refitted model: the model as the validation rows judged it, which never learnt from them."""
 CHECKSUMS = "checksums.json"
 
 

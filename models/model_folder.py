@@ -13,16 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_checksums import CHECKSUMS, damaged_file, write_checksums
+from unfreeze.models.model_checksums import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file, write_checksums
 from unfreeze.models.training.network import State
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 FORMAT_VERSION = 5
 """Raise it when a folder of before can no longer be read."""
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-JUDGED = "judged"
-"""Folder within that of a refitted model: the model as the validation rows judged it, which never learnt from them."""
+WEIGHTS = "model.safetensors"
 WITH_TTA = "with_tta"
 """Key of a description: whether the model predicts with test-time augmentation."""
 TEMPERATURE = "temperature"

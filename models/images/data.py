@@ -30,7 +30,7 @@ from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.refit import parts_to_refit, refit
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.model_folder import JUDGED
+from unfreeze.models.model_checksums import JUDGED
 from unfreeze.models.names import BACKBONE
 from unfreeze.models.plots import plot_images
 from unfreeze.models.sampling import sample_rows

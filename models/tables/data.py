@@ -13,7 +13,7 @@ import pandas as pd
 from unfreeze.models.budget import plan, planned
 from unfreeze.models.drift import SHIFTS, distributions_of, shown_shift, table_drift
 from unfreeze.models.findings import Findings
-from unfreeze.models.model_folder import JUDGED
+from unfreeze.models.model_checksums import JUDGED
 from unfreeze.models.refit import trained_again
 from unfreeze.models.sampling import sample_rows
 from unfreeze.models.specs.tables import TableDataSpec, TrainTables

@@ -8,7 +8,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.modality import modality, modality_in
-from unfreeze.models.model_folder import DESCRIPTION
+from unfreeze.models.model_checksums import DESCRIPTION
 from unfreeze.models.paths import given_path
 from unfreeze.models.specs.predict import Predict
 from unfreeze.tasks.prefect_run.notices import log_info

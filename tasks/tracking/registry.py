@@ -11,8 +11,7 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_checksums import CHECKSUMS, damaged_file
-from unfreeze.models.model_folder import DESCRIPTION, JUDGED
+from unfreeze.models.model_checksums import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file
 from unfreeze.models.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run

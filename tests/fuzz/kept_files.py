@@ -30,8 +30,7 @@ from unfreeze.models.images.serving import save_classifier
 from unfreeze.models.images.sources import resolve_source
 from unfreeze.models.images.weights import read_weights
 from unfreeze.models.modality import modality_in
-from unfreeze.models.model_checksums import CHECKSUMS, damaged_file
-from unfreeze.models.model_folder import DESCRIPTION
+from unfreeze.models.model_checksums import CHECKSUMS, DESCRIPTION, damaged_file
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.part_files import PartFiles
 from unfreeze.models.specs import DataSpec, OptimizerSpec, Stage, TrainImages
