@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (0.05, 20.0)
 """Between which one is looked for."""
+FEWEST_WRONG = 5
+"""Wrong rows without which probabilities are not made any surer."""
 FOLDS = 5
 MOST_ROWS = 20_000
 """Rows that one is fitted on, at most."""
@@ -83,7 +85,7 @@ def effective_rows(rows: int, counts: np.ndarray | None) -> float:
 def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.ndarray | None = None) -> float:
     """The temperature of the lowest log loss, above 1 where probabilities are too sure.
 
-    The loss is that of `with_one_more` row, which is wrong: probabilities become no surer than the rows allow.
+    The loss is that of `with_one_more` row, which is wrong. Below `FEWEST_WRONG` wrong rows it is at least 1.
 
     Parameters
     ----------
@@ -104,7 +106,8 @@ def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.n
         right, wrong = (float(-np.average(logs[places, each], weights=weights)) for each in (actual, others))
         return with_one_more(right, wrong, effective_rows(len(actual), weights))
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    lowest = TEMPERATURES[0] if (probabilities.argmax(1) != actual).sum() >= FEWEST_WRONG else 1.0
+    return float(np.exp(minimize_scalar(loss, bounds=np.log((lowest, TEMPERATURES[1])), method="bounded").x))
 
 
 def calibrate(

@@ -43,11 +43,12 @@ def test_the_temperature_undoes_a_scale_of_the_logits(scale):
     assert best_temperature(*drawn(scale)) == pytest.approx(scale, rel=0.05)
 
 
-def test_rows_that_are_all_right_make_smoothed_probabilities_as_sure_as_they_allow():
-    smoothed = np.tile([0.9, 0.05, 0.05], (210, 1))
-    temperature = best_temperature(smoothed, np.zeros(210, int))
-    assert temperature < 1
-    assert 0.98 < scaled(smoothed, temperature)[0, 0] < 0.999
+def test_few_wrong_rows_make_no_probability_surer():
+    probabilities, _ = drawn(0.3, 210)
+    actual = probabilities.argmax(1)
+    assert best_temperature(probabilities, actual) == pytest.approx(1, abs=1e-3)
+    actual[:4] = (actual[:4] + 1) % 3
+    assert best_temperature(probabilities, actual) == pytest.approx(1, abs=1e-3)
 
 
 def test_rows_that_are_all_right_do_not_allow_certainty():
