@@ -310,5 +310,7 @@ class TrainImages(Training):
     @model_validator(mode="after")
     def _regression_fits_a_linear_head(self) -> Self:
         if any(stage.regression for stage in self.recipe) and self.model.head not in (None, "linear"):
-            raise ValueError(f"model.head {self.model.head!r} cannot be fitted by regression; set it to linear")
+            raise ValueError(
+                f"model.head {self.model.head!r} cannot be fitted by regression; set it to linear, or recipe to course"
+            )
         return self
