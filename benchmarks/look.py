@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks._prepared import PHOTOS, SHARED, prepared
-from unfreeze.models.images.linear_head import choose_strength, fit_linear_head
+from unfreeze.models.images.linear_head import fit_linear_head
 from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.overrides import build_spec
 from unfreeze.models.specs import TrainImages
@@ -56,9 +56,8 @@ def regressions(name: str, source: Path, size: int | None) -> None:
         views = [activations("train", view) for view in sorted(view for split, view in files if split == "train")]
         targets, valid = data.targets("train"), torch.from_numpy(activations("valid", 0))
         began = time.process_time()
-        strength = choose_strength(views[0], targets, data.target.outputs)
         for kind, fitted_on in {"all views": views, "plain images": views[:1]}.items():
-            head = fit_linear_head(fitted_on, targets, data.target.outputs, strength)
+            head = fit_linear_head(fitted_on, targets, data.target.outputs)
             logits = valid @ head["0.weight"].T + head["0.bias"]
             loss = float(cross_entropy(logits, torch.from_numpy(data.targets("valid"))))
             print(f"{name}, {kind}: validation loss {loss:.4f}", flush=True)

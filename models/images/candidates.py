@@ -5,13 +5,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from unfreeze.models.images.linear_head import fit_linear_head
-from unfreeze.models.images.row_shards import ShardedRows
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
-from unfreeze.models.training_data import ActivationsOf, Candidate
+from unfreeze.models.training_data import Activations, ActivationsOf, Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData
@@ -48,8 +44,7 @@ def image_candidates(
             yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     computed = [number for number in frozen if recipe[number].precomputes]
     if computed and not regressed:
-        views, weights = _activations(data, computed, activations_of), data.target.class_weights
-        head = fit_linear_head(views, data.targets("train"), len(data.index.classes), class_weights=weights)
+        head = data.regressed_head(_activations(data, computed, activations_of))
         body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
         state = {**body, **_named_head(head, final)}
         yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, margin=1.0)
@@ -75,11 +70,10 @@ def _mean(one: State, other: State) -> State:
     return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
 
 
-def _activations(data: "ImageData", positions: Sequence[int], activations_of: ActivationsOf) -> list[np.ndarray]:
-    """Activations (N, D) of the training rows that stages at the size of the last of `positions` read, by view."""
-    files: dict[int, Path] = {}
+def _activations(data: "ImageData", positions: Sequence[int], activations_of: ActivationsOf) -> Activations:
+    """Those of the training rows that stages at the size of the last of `positions` read."""
+    files: dict[tuple[str, int], Path] = {}
     for position in positions:
         if data.sizes[position] == data.sizes[positions[-1]]:
-            files |= {view: path for (split, view), path in activations_of(position).items() if split == "train"}
-    rows = np.arange(len(data.rows["train"]))
-    return [ShardedRows(path).gather(rows).numpy() for _, path in sorted(files.items())]
+            files |= {key: path for key, path in activations_of(position).items() if key[0] == "train"}
+    return files

@@ -204,9 +204,8 @@ class ImageData(TrainingData):
         """A linear head fitted to all precomputed views of the training rows."""
         views = [ShardedRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
         rows = np.arange(len(self.rows["train"]))
-        return fit_linear_head(
-            [view.gather(rows).numpy() for view in views], self.targets("train"), self.target.outputs
-        )
+        fitted_on = [view.gather(rows).numpy() for view in views]
+        return fit_linear_head(fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)
 
     def frozen_body(self, learner: Learner, position: int) -> Body:
         """The body with its batch norms folded into its convolutions."""

@@ -29,7 +29,7 @@ def out_of_fold(
     total = np.zeros((len(targets), target.outputs))
     folds = [fold for repeat in range(REPEATS) for fold in _folds(targets, groups, repeat)]
     for number, (train, judged) in enumerate(folds, start=1):
-        head = fit_linear_head([activations[train]], targets[train], target.outputs, class_weights=target.class_weights)
+        head = fit_linear_head([activations[train]], targets[train], target.outputs, target.class_weights)
         logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
         total[judged] += target.predictions(logits)
         advance(number, len(folds))

@@ -25,25 +25,16 @@ def build_linear_head(features: int, classes: int, width: int = 0, dropout: floa
     return head
 
 
-def choose_strength(
-    plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
-) -> np.ndarray:
-    """The penalty for `fit_linear_head` (C,), by cross-validation on the plain view of the training rows.
-
-    Rows that judge the result take no part. Of several labels each has a penalty of its own.
-    """
-    inputs, known, _, _ = _standardised([plain], targets, classes)
-    return choose_strengths(inputs, known, targets.ndim == 1, _of_rows(known, class_weights))
-
-
 def fit_linear_head(
     views: Sequence[np.ndarray],
     targets: np.ndarray,
     classes: int,
-    strength: np.ndarray | None = None,
     class_weights: np.ndarray | None = None,
 ) -> dict[str, torch.Tensor]:
     """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
+
+    The penalty is chosen by cross-validation on the plain view; every view is a part of it. Rows that judge the result
+    take no part.
 
     Parameters
     ----------
@@ -53,8 +44,6 @@ def fit_linear_head(
         Class numbers (N,) int64, or labels (N, C) of 0 and 1.
     classes
         Number C of classes or labels; one without rows gets no probability.
-    strength
-        The penalty (C,) for a single view; every view is a part of it. None: see `choose_strength`.
     class_weights
         What a row of each class counts, (C,); None: all the same.
 
@@ -63,11 +52,11 @@ def fit_linear_head(
     dict
         ``0.weight`` (C, D) and ``0.bias`` (C,), float32: the standardisation of activations is folded in.
     """
-    if strength is None:
-        strength = choose_strength(views[0], targets, classes, class_weights)
+    exclusive = targets.ndim == 1
+    plain, known, _, _ = _standardised(views[:1], targets, classes)
+    strengths = choose_strengths(plain, known, exclusive, _of_rows(known, class_weights))
     inputs, known, mean, scale = _standardised(views, targets, classes)
-    counts = _of_rows(known, class_weights)
-    weights, biases = regress(inputs, known, strength / len(views), targets.ndim == 1, counts)
+    weights, biases = regress(inputs, known, strengths / len(views), exclusive, _of_rows(known, class_weights))
     weights /= scale
     return {"0.weight": torch.from_numpy(weights).float(), "0.bias": torch.from_numpy(biases - weights @ mean).float()}
 
@@ -75,7 +64,7 @@ def fit_linear_head(
 def losses_out_of_fold(
     plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Losses (N,) of rows by regressions not fitted on them, in an order that only N decides; see `choose_strength`."""
+    """Losses (N,) of rows by regressions not fitted on them, in an order that only N decides."""
     inputs, known, _, _ = _standardised([plain], targets, classes)
     return out_of_fold(inputs, known, targets.ndim == 1, _of_rows(known, class_weights))
 

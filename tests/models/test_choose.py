@@ -101,6 +101,18 @@ def test_a_head_fitted_by_regression_is_where_all_layers_begin(tiny_recipe, tmp_
     assert course.record.results[0]["stopped"] == "fitted by logistic regression"
 
 
+def test_class_weights_reach_the_head_that_is_fitted(tiny_recipe, tmp_path):
+    optimizer = tiny_recipe.params.optimizer.model_copy(update={"class_weights": "balanced"})
+    model = tiny_recipe.params.model.model_copy(update={"head": None})
+    data = data_with(tiny_recipe, [REGRESSION], model=model, optimizer=optimizer)
+    data.target.class_weights = np.array([1.0, 9.0, *[1.0] * (len(data.index.classes) - 2)])
+    files = data.precompute(data.learner(), 0, Workspace(tmp_path))
+    weighed = data.regressed_head(files)
+    data.target.class_weights = None
+    plain = data.regressed_head(files)
+    assert not torch.equal(weighed["0.bias"], plain["0.bias"])
+
+
 def test_a_head_fitted_by_regression_is_kept_alone(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, [REGRESSION], model=tiny_recipe.params.model.model_copy(update={"head": None}))
     course, losses = choice_of(trained(data, tmp_path))
