@@ -29,7 +29,8 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
     names = [each.name for each in params.recipe if not each.regression]
     if not names or (stage is not None and stage not in names):
         raise UserError(f"stage: {stage or 'none'} is not one of the recipe's that have an lr: {', '.join(names)}")
-    position = [each.name for each in params.recipe].index(stage or names[0])
+    name = stage or names[0]
+    position = [each.name for each in params.recipe].index(name)
     check_training(params)
     with open_run(params, kind="find-lr") as run:
         course = Course(prepare(params), FlowWorkspace(), Record())
@@ -37,9 +38,5 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
             if params.recipe[before].regression:
                 train_stage(run, Train(course, before))
         suggestions = finder.find_lr(run, FindLr(course, position))
-        found = {"stage": params.recipe[position].name, "method": params.finder.method, "suggestions": suggestions}
-        return {
-            **run.identity(),
-            **found,
-            "curve": run.artifact_uri(f"learning_rate/{params.recipe[position].name}.png"),
-        }
+        found = {"stage": name, "method": params.finder.method, "suggestions": suggestions}
+        return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{name}.png")}

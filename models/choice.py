@@ -104,10 +104,10 @@ def choose_model(
         return None
     best, trained = finite[0], compared[0]
     shown = {id(each): f"{judge.metric(each.predictions, actual):.4g}" for each in finite}
-    for each in finite[1:] if not best.candidate.margin else ():
+    for each in (each for each in finite if each.candidate.margin and not best.candidate.margin):
         error = standard_error(judge.cost, best.predictions, each.predictions, actual, blocks)
         difference, margin = costs[id(each)] - costs[id(best)], each.candidate.margin
-        if margin and difference <= margin * error:
+        if difference <= margin * error:
             return Choice(
                 each,
                 f"{each.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
