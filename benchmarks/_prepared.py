@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.modality import modality
-from unfreeze.models.recipe import Choose, Evaluate, Step, Train, run_recipe
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.training_data import Activations
-from unfreeze.models.workspace import Build, Derived, Workspace
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.recipe.run import Choose, Evaluate, Step, Train, run_recipe
+from unfreeze.models.recipe.training_data import Activations
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.store.workspace import Build, Derived, Workspace
 
 SHARED = Path(__file__).parents[2] / "shared"
 PHOTOS = SHARED / "data" / "cats_dogs"

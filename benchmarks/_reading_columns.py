@@ -11,10 +11,10 @@ import pandas as pd
 
 from benchmarks._reading import Case, Outcome
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.prepare import Prepared, assemble, prepare, with_date_parts
-from unfreeze.models.tables.reading import open_table, to_frame, write_feather
-from unfreeze.models.tables.row_reader import RowReader, TrainedTypes
+from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.preparing.prepare import Prepared, assemble, prepare, with_date_parts
+from unfreeze.models.tables.preparing.row_reader import RowReader, TrainedTypes
+from unfreeze.models.tables.reading.frames import open_table, to_frame, write_feather
 
 ROWS = 120
 HOURS = pd.date_range("2019-01-05 00:30", periods=ROWS, freq="53h")

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from benchmarks._reading import Case, Outcome
 from benchmarks._workbooks import ods, xlsx
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.reading import file_notes, open_table, write_feather
+from unfreeze.models.tables.reading.frames import file_notes, open_table, write_feather
 
 Columns = dict[str, list[Any]]
 KIND = "files of tables"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmarks._reading import Case, Outcome
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.sources import list_unlabelled, resolve_source
-from unfreeze.models.specs import DataSpec
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.split_words import PARTS, Part
+from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
+from unfreeze.models.reading.split_words import PARTS, Part
+from unfreeze.models.settings import DataSpec
+from unfreeze.models.settings.predict import Predict
 
 KIND = "image layouts"
 Labelled = tuple[str, Part | None]

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._reading import Case, Outcome
-from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.prepare import Prepared, prepare
-from unfreeze.models.tables.reading import open_table, to_frame, write_feather
+from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.preparing.prepare import Prepared, prepare
+from unfreeze.models.tables.reading.frames import open_table, to_frame, write_feather
 
 SIZES = (60, 150, 400, 2000)
 Random = np.random.Generator

@@ -16,13 +16,13 @@ from PIL import Image, ImageOps
 from pillow_heif import register_heif_opener
 
 from benchmarks._reading import Case, Outcome
-from unfreeze.models.images.content import hash_files
-from unfreeze.models.images.decode import read_image
-from unfreeze.models.images.groups import grouped
-from unfreeze.models.images.index import Index, build_index
+from unfreeze.models.images.listing.groups import grouped
+from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.notes import notes_of
-from unfreeze.models.images.sources import resolve_source
-from unfreeze.models.specs import DataSpec
+from unfreeze.models.images.pixels.decode import read_image
+from unfreeze.models.images.pixels.index import Index, build_index
+from unfreeze.models.settings import DataSpec
+from unfreeze.models.store.content import hash_files
 
 register_heif_opener()
 _SIDE, _IMAGES = 40, 6

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.modality import modality
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Train, run_recipe
-from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.recipe.run import Train, run_recipe
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store.workspace import Workspace
 
 AUTOGLUON = os.environ.get("AUTOGLUON_PYTHON", "")
 """Interpreter of an environment that has AutoGluon."""

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks._prepared import PHOTOS, Prepared, prepared
 from unfreeze.models.images.activations import precompute
-from unfreeze.models.images.linear_head import fit_linear_head
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 
 def test_loss(photos: Prepared) -> float:

@@ -20,9 +20,9 @@ from sklearn import datasets
 
 from benchmarks._prepared import PHOTOS
 from unfreeze import Images, Tables
-from unfreeze.models.calibration import expected_calibration_error
-from unfreeze.models.estimator import Estimator, load_model
-from unfreeze.models.temperature import scaled
+from unfreeze.models.evaluation.calibration import expected_calibration_error
+from unfreeze.models.recipe.estimator import Estimator, load_model
+from unfreeze.models.targets.temperature import scaled
 
 COVERAGE = 0.9
 SMALL = {

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.tables.dates import add_datepart
+from unfreeze.models.tables.columns.dates import add_datepart
 
 ROWS = 10_000_000
 FIRST, DAYS = np.datetime64("2010-01-01"), 3652

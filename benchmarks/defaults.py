@@ -44,15 +44,15 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks._image_sets import DEV, HELD_OUT, ImageSet, MissingError
 from benchmarks._prepared import Prepared
-from unfreeze.models.images.backbones import load_body
-from unfreeze.models.images.decode import make_square
-from unfreeze.models.images.libraries import network_of
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Evaluate, Step
-from unfreeze.models.specs import ModelSpec, TrainImages
+from unfreeze.models.evaluation.metrics import accuracy
+from unfreeze.models.images.networks.backbones import load_body
+from unfreeze.models.images.networks.libraries import network_of
+from unfreeze.models.images.pixels.decode import make_square
+from unfreeze.models.recipe.run import Evaluate, Step
+from unfreeze.models.recipe.training_data import Candidate
+from unfreeze.models.settings import ModelSpec, TrainImages
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.targets import SingleLabel
-from unfreeze.models.training.metrics import accuracy
-from unfreeze.models.training_data import Candidate
 
 SETS = {"dev": DEV, "held-out": HELD_OUT, "all": DEV | HELD_OUT}
 Result = dict[str, Any]

@@ -21,13 +21,13 @@ from torch import nn
 
 from benchmarks._prepared import MOBILENET, PHOTOS, median
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.backbones import preprocessing_of
-from unfreeze.models.images.classifier import build_classifier, normalise_bytes
-from unfreeze.models.images.decode import make_square, read_image
-from unfreeze.models.images.export import FORMATS, MOST_ROWS, PixelClassifier, export_classifier
-from unfreeze.models.images.linear_head import fit_linear_head
-from unfreeze.models.images.serving import ImagePredictor, save_classifier
-from unfreeze.models.specs import DataSpec, ModelSpec, TrainImages
+from unfreeze.models.images.networks.backbones import preprocessing_of
+from unfreeze.models.images.networks.classifier import build_classifier, normalise_bytes
+from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.images.pixels.decode import make_square, read_image
+from unfreeze.models.images.serving.export import FORMATS, MOST_ROWS, PixelClassifier, export_classifier
+from unfreeze.models.images.serving.predictor import ImagePredictor, save_classifier
+from unfreeze.models.settings import DataSpec, ModelSpec, TrainImages
 from unfreeze.models.targets import SingleLabel
 
 FITTED_ON = 128

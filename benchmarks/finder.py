@@ -32,15 +32,15 @@ from torch import nn
 
 from benchmarks._image_sets import DEV, written
 from benchmarks._prepared import prepared
-from unfreeze.models.budget import batch_size_for, steps_per_epoch
-from unfreeze.models.images.classifier import build_head
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import FinderSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.images.networks.classifier import build_head
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.settings import FinderSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.targets.losses import cross_entropy
 from unfreeze.models.training.finder import find_lr
 from unfreeze.models.training.learner import LR_PRIORS, OPTIMIZERS, Learner
+from unfreeze.models.training.lengths import batch_size_for, steps_per_epoch
 from unfreeze.models.training.loop import DivergedError, fit
-from unfreeze.models.training.losses import cross_entropy
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
 from unfreeze.models.training.trials import try_lrs

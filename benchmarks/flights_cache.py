@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks._prepared import median
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.flights import flights_frame
-from unfreeze.models.tables.reading import open_table, to_frame, write_frame
+from unfreeze.models.tables.reading.flights import flights_frame
+from unfreeze.models.tables.reading.frames import open_table, to_frame, write_frame
 
 REPEATS = 11
 

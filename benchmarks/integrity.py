@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from benchmarks._prepared import PHOTOS, Prepared
-from unfreeze.models import sealed_files
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Train, run_recipe
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.recipe.run import Train, run_recipe
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.store import sealed_files
 from unfreeze.models.training import checkpoints, learner
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import PHOTOS, SEEDS, prepared
+from unfreeze.models.evaluation.label_errors import find_label_errors
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.look import looking_at
-from unfreeze.models.label_errors import find_label_errors
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 SHARE = 0.05
 

@@ -27,13 +27,13 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
-from unfreeze.models.modality import modality
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.evaluation.metrics import rmse
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.tables.data import TableData
 from unfreeze.models.training.loop import fit
-from unfreeze.models.training.metrics import rmse
-from unfreeze.models.workspace import Workspace
 
 MILLIONS = (1, 10, 50)
 VALUES = {"shop": 1_000, "product": 100, "weekday": 10}

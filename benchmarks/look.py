@@ -18,10 +18,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks._prepared import PHOTOS, SHARED, prepared
-from unfreeze.models.images.linear_head import fit_linear_head
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 TRASH, SIGNS = SHARED / "data" / "trash", SHARED / "data" / "signs"
 

@@ -25,13 +25,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks._prepared import MOBILENET, Prepared
+from unfreeze.models.evaluation.calibration import tuned_thresholds
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.recipe.training_data import Activations
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.targets import MultiLabel
-from unfreeze.models.thresholds import tuned_thresholds
-from unfreeze.models.training_data import Activations
 
 IMAGES, SIDE, SHARES = 2400, 64, {"circle": 0.5, "square": 0.4, "triangle": 0.3, "ring": 0.25, "cross": 0.2, "bar": 0.1}
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)

@@ -15,8 +15,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks._prepared import PHOTOS, prepared
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from benchmarks._prepared import MOBILENET, PHOTOS, SEEDS, median, prepared
 from unfreeze.models.images.evaluation import error_reduction
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 HEAD_ONLY = Path(__file__).parents[1] / "deployments" / "configs" / "head_only.yaml"
 

@@ -8,8 +8,8 @@ import yaml
 
 from benchmarks._prepared import PHOTOS, median, prepared
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import AugmentSpec, TrainImages
+from unfreeze.models.settings import AugmentSpec, TrainImages
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.loop import train_epoch

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from benchmarks._prepared import PHOTOS, median
-from unfreeze.models.images.backbones import load_body
-from unfreeze.models.images.classifier import build_classifier
-from unfreeze.models.images.serving import ImagePredictor, save_classifier
-from unfreeze.models.specs import ModelSpec, TrainImages
+from unfreeze.models.images.networks.backbones import load_body
+from unfreeze.models.images.networks.classifier import build_classifier
+from unfreeze.models.images.serving.predictor import ImagePredictor, save_classifier
+from unfreeze.models.settings import ModelSpec, TrainImages
 from unfreeze.models.targets import SingleLabel
 
 SIZE = 224

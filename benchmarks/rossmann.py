@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._prepared import SHARED, median
-from unfreeze.models.modality import modality
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.evaluation.metrics import rmspe
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.data import TableData
-from unfreeze.models.tables.prepare import with_date_parts
+from unfreeze.models.tables.preparing.prepare import with_date_parts
 from unfreeze.models.tables.trees import Trees
 from unfreeze.models.training.loop import fit
-from unfreeze.models.training.metrics import rmspe
-from unfreeze.models.workspace import Workspace
 
 ROSSMANN = SHARED / "data" / "rossmann"
 CONFIG = Path(__file__).parents[1] / "deployments" / "configs" / "rossmann.yaml"

@@ -24,8 +24,8 @@ from rich.table import Table
 
 from tests.deployments.service import until
 from tests.deployments.team import Team, postgresql_programs, running_team
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 TINY = {
     "data": {"size": 32},

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from benchmarks._image_sets import DEV, written
 from benchmarks._prepared import Prepared, prepared
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Train, run_recipe
-from unfreeze.models.shared_stages import SharedStages
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.training_data import Candidate
+from unfreeze.models.recipe.run import Train, run_recipe
+from unfreeze.models.recipe.shared_stages import SharedStages
+from unfreeze.models.recipe.training_data import Candidate
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 
 STAGE = "recipe.full."
 OPTIONS: dict[str, dict[str, object]] = {

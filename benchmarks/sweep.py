@@ -120,12 +120,12 @@ def overhead(folder: Path) -> None:
 
 def directly(home: Path, runs: list[Any]) -> float:
     """Median seconds of the same trainings by `models` alone, from the shared prefix's weights."""
-    from unfreeze.models.modality import bind, modality
-    from unfreeze.models.overrides import build_spec
-    from unfreeze.models.specs import TrainImages
+    from unfreeze.models.recipe.modality import bind, modality
+    from unfreeze.models.settings import TrainImages
+    from unfreeze.models.settings.overrides import build_spec
+    from unfreeze.models.store.workspace import Workspace
     from unfreeze.models.training.checkpoints import load_checkpoint, restore_between_stages
     from unfreeze.models.training.loop import fit
-    from unfreeze.models.workspace import Workspace
 
     (prefix,) = (home / "cache" / "stages").glob("*.safetensors")
     prepared = modality("images").prepare(build_spec(TrainImages, TINY), Workspace(home))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks._prepared import median
 from unfreeze.models.tables.batches import TableBatches, write_encoded
-from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.columns.encoding import Encoded
 from unfreeze.models.training.batches import split_into_batches
 
 ROWS, CATEGORICAL, CONTINUOUS, BATCH = 2_000_000, 20, 10, 1_024

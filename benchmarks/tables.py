@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 
 from benchmarks._table_models import AUTOGLUON, MODELS, TREES, Task
 from benchmarks._table_sets import DEV, HELD_OUT, TableSet
-from unfreeze.models.tables.dates import add_datepart
+from unfreeze.models.tables.columns.dates import add_datepart
 
 SETS = {"dev": DEV, "held-out": HELD_OUT, "all": [*DEV, *HELD_OUT]}
 LIBRARIES = {

@@ -15,16 +15,15 @@ from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.run_commands import add_run_commands, require_runs
 from unfreeze.flows.service_commands import add_service_commands
 from unfreeze.flows.source_argument import EMBEDDED, SOURCES, add_source, checked_params, understood_params
-from unfreeze.models.addresses import split_password
 from unfreeze.models.errors import UserError
-from unfreeze.models.paths import given_path
-from unfreeze.models.search import SWEEPS, SweepSpec
-from unfreeze.models.specs import TrainImages, Training
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.specs.tables import TrainTables
-from unfreeze.models.strict_json import to_json
+from unfreeze.models.settings import TrainImages, Training
+from unfreeze.models.settings.addresses import split_password
+from unfreeze.models.settings.predict import Explain, Predict
+from unfreeze.models.settings.retrain import Retrain
+from unfreeze.models.settings.search import SWEEPS, SweepSpec
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.servers import require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble
@@ -208,7 +207,7 @@ def _train_table(options: argparse.Namespace) -> int:
 
 
 def _add_datepart(options: argparse.Namespace) -> int:
-    from unfreeze.models.tables.dates import add_datepart_to_file
+    from unfreeze.models.tables.columns.dates import add_datepart_to_file
 
     out = Path(options.out)
     rows = add_datepart_to_file(Path(options.source), options.column, out, options.time, options.cyclic, options.format)
@@ -223,7 +222,7 @@ def _resume(options: argparse.Namespace) -> int:
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
-        from unfreeze.models.modality import training_from
+        from unfreeze.models.recipe.modality import training_from
 
     params = training_from(spec, f"run {options.run_id}")
     return _finish(state_of(FLOWS[params.modality], params, options.run_id), options.json, show.training)

@@ -8,9 +8,8 @@ from typing import Any
 
 from unfreeze.flows.flags import add_flags, spec_from
 from unfreeze.models.errors import UserError
-from unfreeze.models.paths import given_path
-from unfreeze.models.specs.export import Export
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.settings.predict import Export, Predict
+from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.environment import make_home
 
 
@@ -27,7 +26,7 @@ def _export(options: argparse.Namespace) -> int:
     params = spec_from(options, Export, model=options.model)
     make_home()
     from unfreeze.flows import show
-    from unfreeze.models.strict_json import to_json
+    from unfreeze.models.store.strict_json import to_json
 
     result = export(params)
     show.exported(result)
@@ -42,14 +41,14 @@ def export(params: Export) -> dict[str, Any]:
     Returns
     -------
     dict
-        See `unfreeze.models.images.export.export_classifier`; also ``out``, ``model`` and ``version``.
+        See `unfreeze.models.images.serving.export.export_classifier`; also ``out``, ``model`` and ``version``.
 
     Raises
     ------
     UserError
         If there is no such model, it is not of images, or it cannot be exported.
     """
-    from unfreeze.models.images.export import export_classifier
+    from unfreeze.models.images.serving.export import export_classifier
     from unfreeze.tasks.predictions.source import find_model_or_folder
 
     model = find_model_or_folder(params.model)
@@ -71,14 +70,14 @@ def export(params: Export) -> dict[str, Any]:
 def _images(params: Export, run_id: str) -> list[str]:
     """Paths of the images that both are compared on; of a run that trained a model, those that it was validated on."""
     if params.check is not None:
-        from unfreeze.models.images.sources import list_unlabelled
+        from unfreeze.models.images.listing.sources import list_unlabelled
         from unfreeze.tasks.steps.workspace import FlowWorkspace
 
         listed = list_unlabelled(Predict(source=params.check), FlowWorkspace().datasets)
         return [file for file in listed.files if file]
     if not run_id:
         return []
-    from unfreeze.models.images.index import Index
+    from unfreeze.models.images.pixels.index import Index
     from unfreeze.tasks.steps.prepare import kept_file
 
     index = Index.load(kept_file(run_id))

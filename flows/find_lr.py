@@ -4,10 +4,10 @@ from typing import Any
 
 from prefect import flow
 
-from unfreeze.models.course import Course, Record
 from unfreeze.models.errors import UserError
-from unfreeze.models.recipe import FindLr, Train
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.recipe.run import FindLr, Train
+from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.settings import TrainImages
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps import find_lr as finder
 from unfreeze.tasks.steps.prepare import check_training, prepare

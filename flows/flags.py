@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from unfreeze.flows.settings_file import parse_yaml, read_settings
 from unfreeze.models.errors import UserError, printable
-from unfreeze.models.fields import covers, field_named, fields_of
-from unfreeze.models.overrides import SpecType, build_spec
-from unfreeze.models.paths import given_path
-from unfreeze.models.search import Dimension, parse_dimension
+from unfreeze.models.settings.fields import covers, field_named, fields_of
+from unfreeze.models.settings.overrides import SpecType, build_spec
+from unfreeze.models.settings.search import Dimension, parse_dimension
+from unfreeze.models.store.paths import given_path
 
 SETTING = "setting:"
 """Prefix of the flags' names in the namespace, so that no setting collides with an argument of the command."""

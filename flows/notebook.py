@@ -6,9 +6,9 @@ from typing import Any
 
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.flows.settings_file import read_settings
-from unfreeze.models.modality import modality
-from unfreeze.models.overrides import build_spec, dotted
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.overrides import build_spec, dotted
+from unfreeze.models.settings.predict import Predict
 
 
 def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     config
         Settings, or a file of them; ``{"modality": "tables"}`` among them for a table.
     **settings
-        Settings by keyword, see `unfreeze.models.overrides.dotted`: ``backbone="resnet34"``.
+        Settings by keyword, see `unfreeze.models.settings.overrides.dotted`: ``backbone="resnet34"``.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
 
 
 def predict(model: str, source: str | Path, out: str | Path, **settings: Any) -> dict[str, Any]:
-    """Predict with a registered model into a file; see `unfreeze.models.specs.predict.Predict` for the settings.
+    """Predict with a registered model into a file; see `unfreeze.models.settings.predict.Predict` for the settings.
 
     Returns
     -------

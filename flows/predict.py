@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.settings.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing
 from unfreeze.tasks.predictions.source import find_model, list_source
 from unfreeze.tasks.prefect_run.interruption import cancelled

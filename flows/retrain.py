@@ -8,10 +8,10 @@ from prefect.states import Completed
 
 from unfreeze.flows.outcome import forget_result, keep_result
 from unfreeze.flows.train_tables import FLOWS
-from unfreeze.models.comparison import decide
-from unfreeze.models.specs import Training
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.training_data import Prepared
+from unfreeze.models.evaluation.comparison import decide
+from unfreeze.models.recipe.training_data import Prepared
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_notice

@@ -10,9 +10,9 @@ from typing import Any
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.flows.show import folded, plain_console
-from unfreeze.models.paths import given_path
-from unfreeze.models.specs.service import Service
-from unfreeze.models.strict_json import to_json
+from unfreeze.models.settings.retrain import Service
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.regular_files import irregular_kind
+from unfreeze.models.store.paths import irregular_kind
 
 MOST_BYTES = 2**20
 """Size of a file of settings; the whole spec takes 10 KB."""

@@ -64,7 +64,7 @@ def retraining(result: dict[str, Any]) -> None:
 
 def comparison(result: dict[str, Any]) -> None:
     """Two trainings side by side, and the rows that changed sides."""
-    from unfreeze.models.verdict import compared  # which brings scipy along
+    from unfreeze.models.evaluation.verdict import compared  # which brings scipy along
 
     found = result["comparison"]
     rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
@@ -176,7 +176,7 @@ def lrs(result: dict[str, Any]) -> None:
 
 def predictions(result: dict[str, Any]) -> None:
     """What was predicted: the first rows, what the model had never seen, the file and the speed."""
-    from unfreeze.models.predictions import unseen_note  # which brings pyarrow along
+    from unfreeze.models.targets.predictions import unseen_note  # which brings pyarrow along
 
     if result["table"]:
         _table(tuple(result["table"][0]), [row.values() for row in result["table"]])

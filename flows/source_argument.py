@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
-from unfreeze.models.overrides import SpecType
-from unfreeze.models.paths import given_path
-from unfreeze.models.specs import Spec, TrainImages
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings import Spec, TrainImages
+from unfreeze.models.settings.overrides import SpecType
+from unfreeze.models.settings.predict import Explain, Predict
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store.paths import given_path
 
 SOURCES: dict[type[Spec], str] = {
     TrainImages: "`digits`, a folder of class folders, a CSV or feather file, or a torchvision data set "
@@ -41,11 +40,11 @@ def checked_params(options: argparse.Namespace, spec_class: type[SpecType]) -> S
     """The same, if their source is there: a slip should not wait for Prefect and torch."""
     params = params_from(options, spec_class)
     if isinstance(params, TrainTables):
-        from unfreeze.models.tables.sources import check_sources
+        from unfreeze.models.tables.preparing.sources import check_sources
 
         check_sources(params.data)
     elif isinstance(params, TrainImages):
-        from unfreeze.models.images.sources import check_source
+        from unfreeze.models.images.listing.sources import check_source
 
         check_source(params.data.source)
     return params
@@ -55,7 +54,7 @@ def understood_params(options: argparse.Namespace, spec_class: type[SpecType]) -
     """The same, with a line that says how the files of an image source are understood, before anything is started."""
     params = checked_params(options, spec_class)
     if isinstance(params, TrainImages) and given_path(params.data.source).exists() and params.data.source != "digits":
-        from unfreeze.models.images.sources import resolve_source
+        from unfreeze.models.images.listing.sources import resolve_source
 
         print(resolve_source(params.data, Path()).understood, file=sys.stderr)
     return params

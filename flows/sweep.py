@@ -8,14 +8,14 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from unfreeze.flows.outcome import keep_result
-from unfreeze.models.addresses import WITHOUT_PASSWORD
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import modality_of
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.recipe import Choose, Evaluate, run_recipe
-from unfreeze.models.search import SweepSpec, TableSweep, with_effect
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.recipe.run import Choose, Evaluate, run_recipe
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.addresses import WITHOUT_PASSWORD
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.search import SweepSpec, TableSweep, with_effect
+from unfreeze.models.settings.tables import TrainTables
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end

@@ -20,9 +20,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from unfreeze.flows.outcome import keep_result
-from unfreeze.models.modality import modality_of
-from unfreeze.models.recipe import Choose, Evaluate, FindLr, Precompute, Refit, Train, Unfreeze, run_recipe
-from unfreeze.models.specs import TrainImages, Training
+from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Precompute, Refit, Train, Unfreeze, run_recipe
+from unfreeze.models.settings import TrainImages, Training
 from unfreeze.tasks.prefect_run.interruption import cancelled
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.report.publish import report_at_end

@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from unfreeze.flows.train_images import train
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.steps.plan import within_budget
 

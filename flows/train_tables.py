@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from unfreeze.flows.train_images import train, train_images
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings.tables import TrainTables
 from unfreeze.tasks.prefect_run.processes import HOOKS
 
 DEFAULTS = TrainTables()

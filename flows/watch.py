@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from unfreeze.models.specs.retrain import Watch
+from unfreeze.models.settings.retrain import Watch
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.processes import HOOKS
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models

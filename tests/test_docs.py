@@ -11,8 +11,8 @@ import pytest
 from tests.docs import PAGES, ROOT, blocks, commands, draw_user_files
 from unfreeze.flows.cli import main, parse
 from unfreeze.flows.source_argument import params_from
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.tables import TrainTables
 from unfreeze.models.training import trials
 
 TYPED = [

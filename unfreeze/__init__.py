@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unfreeze.flows.notebook import predict, train
-    from unfreeze.models.estimator import Images, Tables, load_model
+    from unfreeze.models.recipe.estimator import Images, Tables, load_model
 
 __all__ = ["Images", "Tables", "load_model", "predict", "train"]
 
 _PLACES = {
-    "Images": "unfreeze.models.estimator",
-    "Tables": "unfreeze.models.estimator",
-    "load_model": "unfreeze.models.estimator",
+    "Images": "unfreeze.models.recipe.estimator",
+    "Tables": "unfreeze.models.recipe.estimator",
+    "load_model": "unfreeze.models.recipe.estimator",
     "predict": "unfreeze.flows.notebook",
     "train": "unfreeze.flows.notebook",
 }

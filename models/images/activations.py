@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.backbones import Body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
-from unfreeze.models.images.row_shards import RowStore, missing_lots
+from unfreeze.models.images.networks.backbones import Body
+from unfreeze.models.images.pixels.row_shards import RowStore, missing_lots
+from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import digest
 from unfreeze.models.training.precision import Precision
-from unfreeze.models.workspace import Workspace, key_of
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -12,13 +12,13 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.activations import precompute
-from unfreeze.models.images.index import Index
-from unfreeze.models.images.libraries import has_weights
-from unfreeze.models.images.linear_head import losses_out_of_fold
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.workspace import Advance, Workspace
+from unfreeze.models.images.networks.libraries import has_weights
+from unfreeze.models.images.networks.linear_head import losses_out_of_fold
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.store.workspace import Advance, Workspace
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from unfreeze.models.images.augmentation import alternating_flips, apply_views, draw_views
-from unfreeze.models.images.backbones import Preprocessing
-from unfreeze.models.images.cache import ImageCache
-from unfreeze.models.images.classifier import normalise
-from unfreeze.models.images.mixing import mix_batch
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.specs import AugmentSpec
+from unfreeze.models.images.networks.backbones import Preprocessing
+from unfreeze.models.images.networks.classifier import normalise
+from unfreeze.models.images.pixels.augmentation import alternating_flips, apply_views, draw_views
+from unfreeze.models.images.pixels.cache import ImageCache
+from unfreeze.models.images.pixels.mixing import mix_batch
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.settings import AugmentSpec
 
 CPU_FORWARD_SIZE = 16
 """Images in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""

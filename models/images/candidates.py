@@ -1,16 +1,23 @@
 """Models of images that a training can end with, besides the network as trained."""
 
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unfreeze.models.recipe.refit import trained_again
+from unfreeze.models.recipe.training_data import Activations, ActivationsOf, Candidate
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
-from unfreeze.models.training_data import Activations, ActivationsOf, Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData
+
+if TYPE_CHECKING:
+    from unfreeze.models.images.data import ImageData
+
 
 BOTH_MARGIN = 2.0
 """Standard errors: with one, a network was kept on photos whose test loss was a third above that of both."""
@@ -77,3 +84,35 @@ def _activations(data: "ImageData", positions: Sequence[int], activations_of: Ac
         if data.sizes[position] == data.sizes[positions[-1]]:
             files |= {key: path for key, path in activations_of(position).items() if key[0] == "train"}
     return files
+
+
+def parts_to_refit(data: "ImageData", candidate: Candidate) -> list[tuple[int, int]]:
+    """Which of the candidate's networks are refitted, and after which stage each is found.
+
+    Those that a stage ended with: the regression by default, the network as well where `TrainImages.refit` is true. A
+    mean of weights, and a regression beside the course's recipe, stay as they are.
+    """
+    refit, recipe = data.params.refit, data.params.recipe
+    ends = {recipe[-1].name: len(recipe) - 1} if refit else {}
+    for place, stage in enumerate(recipe):
+        if stage.regression:
+            ends["logistic regression"] = place
+    names = candidate.name.split(" and ")
+    if refit is False or len(names) != len(candidate.states):
+        return []
+    return [(number, ends[name]) for number, name in enumerate(names) if name in ends]
+
+
+def refit(
+    data: "ImageData", candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
+) -> tuple[Candidate, str]:
+    """See `TrainingData.refitted`."""
+    parts, states = parts_to_refit(data, candidate), list(candidate.states)
+    stages = islice(trained_again(data.with_all_rows(), results, workspace), 1 + max(end for _, end in parts))
+    for position, state in enumerate(stages):
+        for number, end in parts:
+            if end == position:
+                states[number] = state
+    names = candidate.name.split(" and ")
+    what = "all of it" if len(parts) == len(names) else " and ".join(names[number] for number, _ in parts)
+    return replace(candidate, states=states, judged=candidate), what

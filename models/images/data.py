@@ -10,38 +10,28 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import SHIFTS, ImageSample, image_drift, image_statistics, shown_shift
-from unfreeze.models.findings import Findings
+from unfreeze.models.evaluation.drift import SHIFTS, ImageSample, image_drift, image_statistics, shown_shift
+from unfreeze.models.evaluation.plots import plot_images
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.images.activations import View, precompute
-from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
 from unfreeze.models.images.backbone_choice import described, read_ranking, with_backbone
-from unfreeze.models.images.backbones import Body, Preprocessing, preprocessing_of
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.cache import ImageCache, usable_size
-from unfreeze.models.images.candidates import image_candidates
-from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS, build_classifier, summarise
+from unfreeze.models.images.candidates import image_candidates, parts_to_refit, refit
 from unfreeze.models.images.evaluation import evaluate, predict_views
-from unfreeze.models.images.folding import fold_batch_norms
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
-from unfreeze.models.images.index import CONTRADICTION, COPY, Index
-from unfreeze.models.images.linear_head import fit_linear_head
+from unfreeze.models.images.networks.backbones import Body, Preprocessing, preprocessing_of
+from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS, build_classifier, summarise
+from unfreeze.models.images.networks.folding import fold_batch_norms
+from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.notes import notes_of
-from unfreeze.models.images.refit import parts_to_refit, refit
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.images.serving import example_image, save_classifier
-from unfreeze.models.model_checksums import JUDGED
-from unfreeze.models.names import BACKBONE
-from unfreeze.models.plots import plot_images
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs import Stage, TrainImages, TtaSpec
-from unfreeze.models.training.allocator import ready_device
-from unfreeze.models.training.batches import Batches
-from unfreeze.models.training.learner import Learner, Result
-from unfreeze.models.training.network import Network, State
-from unfreeze.models.training.precision import pick_precision
-from unfreeze.models.training.suggestions import LrPrior
-from unfreeze.models.training_data import (
+from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, numbered_view
+from unfreeze.models.images.pixels.cache import ImageCache, usable_size
+from unfreeze.models.images.pixels.index import CONTRADICTION, COPY, Index
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.images.serving.predictor import example_image, save_classifier
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.recipe.training_data import (
     SPLITS,
     Activations,
     ActivationsOf,
@@ -49,8 +39,16 @@ from unfreeze.models.training_data import (
     Prepared,
     TrainingData,
 )
-from unfreeze.models.verdict import SECTION_NAMES
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.settings import Stage, TrainImages, TtaSpec
+from unfreeze.models.settings.names import BACKBONE
+from unfreeze.models.store.sealed_files import JUDGED
+from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner, Result
+from unfreeze.models.training.lengths import plan, planned
+from unfreeze.models.training.network import Network, State
+from unfreeze.models.training.precision import pick_precision, ready_device
+from unfreeze.models.training.suggestions import LrPrior
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
 """Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
@@ -357,13 +355,13 @@ class ImageData(TrainingData):
     # --- the model
 
     def refits(self, candidate: Candidate) -> bool:
-        """See `unfreeze.models.images.refit`."""
+        """See `unfreeze.models.images.candidates`."""
         return bool(parts_to_refit(self, candidate))
 
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """See `unfreeze.models.images.refit`."""
+        """See `unfreeze.models.images.candidates`."""
         return refit(self, candidate, results, workspace)
 
     def save(self, folder: Path, candidate: Candidate) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.findings import Card, Findings
-from unfreeze.models.images.classifier import normalise_bytes
-from unfreeze.models.images.grad_cam import grad_cam, overlay
-from unfreeze.models.images.rendering import square_jpeg
-from unfreeze.models.plots import plot_images
+from unfreeze.models.evaluation.plots import plot_images
+from unfreeze.models.evaluation.results import Card, Findings
+from unfreeze.models.images.networks.classifier import normalise_bytes
+from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
+from unfreeze.models.images.pixels.rendering import square_jpeg
+from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training_data import Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfreeze.models.conformal import scores_of
-from unfreeze.models.findings import Findings
-from unfreeze.models.images.augmentation import average_views
+from unfreeze.models.evaluation.intervals import gains, intervals, standard_error
+from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
-from unfreeze.models.intervals import gains, intervals, standard_error
-from unfreeze.models.specs import TtaSpec
-from unfreeze.models.temperature import calibrate
+from unfreeze.models.images.pixels.augmentation import average_views
+from unfreeze.models.recipe.training_data import Activations, Candidate
+from unfreeze.models.settings import TtaSpec
+from unfreeze.models.targets.conformal import scores_of
+from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training_data import Activations, Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.images.data import ImageData

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from unfreeze.models.findings import Findings
-from unfreeze.models.images.linear_head import fit_linear_head
-from unfreeze.models.intervals import intervals
+from unfreeze.models.evaluation.intervals import intervals
+from unfreeze.models.evaluation.metrics import Metric
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.store.workspace import Advance
 from unfreeze.models.targets import Target
-from unfreeze.models.training.metrics import Metric
-from unfreeze.models.workspace import Advance
 
 FEW_ROWS = 150
 """With fewer validation rows than this, training and validation rows together are cross-validated as well."""

@@ -9,17 +9,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from unfreeze.models.findings import Card, Findings
-from unfreeze.models.images.cache import usable_size
+from unfreeze.models.evaluation.plots import plot_images
+from unfreeze.models.evaluation.results import Card, Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.folds import out_of_fold
-from unfreeze.models.images.groups import units_of
+from unfreeze.models.images.listing.groups import units_of
 from unfreeze.models.images.neighbours import Pairs, near_duplicates, thumbnails
 from unfreeze.models.images.notes import notes_of, plain_rows
-from unfreeze.models.plots import plot_images
-from unfreeze.models.specs import Stage, TrainImages, TtaSpec
-from unfreeze.models.training_data import SPLITS
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.images.pixels.cache import usable_size
+from unfreeze.models.recipe.training_data import SPLITS
+from unfreeze.models.settings import Stage, TrainImages, TtaSpec
+from unfreeze.models.store.workspace import Workspace
 
 STAGE = Stage(name="look", precompute=True, lr=1.0)
 """A look reads what the first stage of the default recipe reads."""

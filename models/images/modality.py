@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from unfreeze.models.comparison import Comparison
-from unfreeze.models.drift import ImageSample, image_drift, image_statistics
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.explanation import Explanation
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.evaluation.drift import ImageSample, image_drift, image_statistics
+from unfreeze.models.evaluation.results import Explanation
 from unfreeze.models.images.backbone_choice import (
     AUTO,
     RANKING_VERSION,
@@ -24,29 +24,28 @@ from unfreeze.models.images.backbone_choice import (
     with_backbone,
     write_ranking,
 )
-from unfreeze.models.images.backbones import check_backbone, preprocessing_of
-from unfreeze.models.images.cache import build_image_caches, image_store
-from unfreeze.models.images.classifier import DEFAULT_HEAD, HEADS
-from unfreeze.models.images.content import hash_file, hash_files
-from unfreeze.models.images.copies import unite_copies
 from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
-from unfreeze.models.images.excluded import without_excluded
-from unfreeze.models.images.explain import explain_images
-from unfreeze.models.images.groups import group_label, grouped
-from unfreeze.models.images.index import Index, build_index
-from unfreeze.models.images.listing import Listing
-from unfreeze.models.images.mixing import MIXES
-from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.images.sources import list_unlabelled, resolve_source
-from unfreeze.models.modality import Modality, Trained
-from unfreeze.models.model_folder import judged_folder
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.images.listing.copies import unite_copies
+from unfreeze.models.images.listing.excluded import without_excluded
+from unfreeze.models.images.listing.groups import group_label, grouped
+from unfreeze.models.images.listing.rows import Listing
+from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
+from unfreeze.models.images.networks.backbones import check_backbone, preprocessing_of
+from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS
+from unfreeze.models.images.pixels.cache import build_image_caches, image_store
+from unfreeze.models.images.pixels.index import Index, build_index
+from unfreeze.models.images.pixels.mixing import MIXES
+from unfreeze.models.images.serving.explain import explain_images
+from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.recipe.modality import Modality, Trained
+from unfreeze.models.recipe.training_data import SPLITS, Prepared
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.predict import Explain, Predict
+from unfreeze.models.store.content import hash_file, hash_files
+from unfreeze.models.store.model_folder import judged_folder
+from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
-from unfreeze.models.training_data import SPLITS, Prepared
-from unfreeze.models.workspace import Derived, Workspace, key_of
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
@@ -63,7 +62,7 @@ class Images(Modality):
     """Images with one label each, or any number of labels."""
 
     name, spec, suffix, rows = "images", TrainImages, "classifier", "images"
-    loader = "unfreeze.models.images.serving"
+    loader = "unfreeze.models.images.serving.predictor"
     requirements = (
         *("torch", "torchvision", "timm", "safetensors", "pydantic", "pillow", "numpy", "pandas", "pyarrow"),
         *("scikit-learn", "matplotlib", "filelock", "xxhash"),
@@ -198,8 +197,8 @@ class Images(Modality):
         return ImagePredictor(folder, device)
 
     def use_onnxruntime(self, predictor: ImagePredictor, folder: Path, workspace: Workspace) -> None:
-        """See `unfreeze.models.images.onnx_networks`."""
-        from unfreeze.models.images.onnx_networks import use_onnxruntime
+        """See `unfreeze.models.images.serving.onnx_networks`."""
+        from unfreeze.models.images.serving.onnx_networks import use_onnxruntime
 
         use_onnxruntime(predictor, folder, workspace)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unfreeze.models.images.index import COPY, Index
-from unfreeze.models.images.path_tables import shortened
-from unfreeze.models.reasons import count_reasons, kind_of_reason
+from unfreeze.models.images.listing.path_tables import shortened
+from unfreeze.models.images.pixels.index import COPY, Index
+from unfreeze.models.reading.labels import count_reasons, kind_of_reason
 
 NEARLY_ONE_COLOUR = 4.0
 """An image whose standard deviation is below this, in levels of 256, shows next to nothing."""

@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.reading import CHUNK_ROWS
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.reading.frames import CHUNK_ROWS
 
 JUDGED_SHARE = 0.2  # of the training rows: the columns to group by are chosen on them
 MOST_JUDGED = 100_000  # rows for that

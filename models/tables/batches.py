@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.columns.encoding import Encoded
 
 FORWARD_SIZE = 1024
 """Rows of a batch that is only predicted; its activations are as many times larger as the network has members."""
@@ -16,7 +16,7 @@ FORWARD_SIZE = 1024
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
     """Write rows so that they can be mapped into memory: an uncompressed Arrow IPC (feather) file of one record batch.
 
-    A file of `unfreeze.models.images.row_file` would be slow to gather from: it is made of many small record batches,
+    A file of `pixels.row_file` would be slow to gather from: it is made of many small record batches,
     for rows that are large.
 
     Parameters

@@ -10,35 +10,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.budget import plan, planned
-from unfreeze.models.drift import SHIFTS, distributions_of, shown_shift, table_drift
-from unfreeze.models.findings import Findings
-from unfreeze.models.model_checksums import JUDGED
-from unfreeze.models.refit import trained_again
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs.tables import TableDataSpec, TrainTables
+from unfreeze.models.evaluation.drift import SHIFTS, distributions_of, shown_shift, table_drift
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.evaluation.verdict import SECTION_NAMES
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.recipe.refit import trained_again
+from unfreeze.models.recipe.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
+from unfreeze.models.settings.tables import TableDataSpec, TrainTables
+from unfreeze.models.store.sealed_files import JUDGED
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.tables.batches import TableBatches, read_encoded
-from unfreeze.models.tables.calendar import Calendar
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.columns.calendar import Calendar
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.evaluation import evaluate
-from unfreeze.models.tables.files import table_name
-from unfreeze.models.tables.joins import parse_join
 from unfreeze.models.tables.network import network_of, summarise_table
-from unfreeze.models.tables.prepare import Joined
-from unfreeze.models.tables.reading import names_in_file, open_table, to_frame
-from unfreeze.models.tables.roles import Role
-from unfreeze.models.tables.row_reader import RawColumns
+from unfreeze.models.tables.preparing.joins import parse_join
+from unfreeze.models.tables.preparing.prepare import Joined
+from unfreeze.models.tables.preparing.row_reader import RawColumns
+from unfreeze.models.tables.preparing.time_order import row_blocks, time_blocks
+from unfreeze.models.tables.reading.files import table_name
+from unfreeze.models.tables.reading.frames import names_in_file, open_table, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
-from unfreeze.models.tables.time_order import row_blocks, time_blocks
 from unfreeze.models.tables.trees import Trees, filled, seconds_to_fit
-from unfreeze.models.training.allocator import ready_device
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.lengths import plan, planned
 from unfreeze.models.training.network import Network, State
-from unfreeze.models.training.precision import pick_precision
-from unfreeze.models.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
-from unfreeze.models.verdict import SECTION_NAMES
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.training.precision import pick_precision, ready_device
 
 SAMPLED = 2000  # rows whose distributions are kept
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.conformal import scores_of
-from unfreeze.models.findings import Findings
-from unfreeze.models.intervals import gains, intervals
-from unfreeze.models.names import safe_name
-from unfreeze.models.plots import plot_embedding, plot_importance
+from unfreeze.models.evaluation.intervals import gains, intervals
+from unfreeze.models.evaluation.plots import plot_embedding, plot_importance
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.recipe.training_data import Candidate
+from unfreeze.models.settings.names import safe_name
 from unfreeze.models.tables.baselines import group_mean
-from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.columns.encoding import Encoded
 from unfreeze.models.tables.trees import rows_to_fit
-from unfreeze.models.temperature import calibrate
+from unfreeze.models.targets.conformal import scores_of
+from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training_data import Candidate
 
 if TYPE_CHECKING:
     from unfreeze.models.tables.data import TableData

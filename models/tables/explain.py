@@ -9,14 +9,14 @@ import pyarrow as pa
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.explanation import Bar, Explanation, Section
-from unfreeze.models.search import LOWER_IS_BETTER
-from unfreeze.models.tables.encoding import Encoded
-from unfreeze.models.tables.joins import keep_where
-from unfreeze.models.tables.prepare import with_date_parts
-from unfreeze.models.tables.row_reader import RowReader
+from unfreeze.models.evaluation.metrics import Metric
+from unfreeze.models.evaluation.results import Bar, Explanation, Section
+from unfreeze.models.settings.search import LOWER_IS_BETTER
+from unfreeze.models.tables.columns.encoding import Encoded
+from unfreeze.models.tables.preparing.joins import keep_where
+from unfreeze.models.tables.preparing.prepare import with_date_parts
+from unfreeze.models.tables.preparing.row_reader import RowReader
 from unfreeze.models.tables.serving import TablePredictor
-from unfreeze.models.training.metrics import Metric
 
 MOST_ROWS = 10_000
 """Rows that are predicted again for every column and repeat, at most: a random part of more."""

@@ -10,25 +10,28 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from unfreeze.models.comparison import Comparison
-from unfreeze.models.drift import table_drift
 from unfreeze.models.errors import UserError
-from unfreeze.models.explanation import Explanation
-from unfreeze.models.modality import Modality, Trained
-from unfreeze.models.model_folder import judged_folder
-from unfreeze.models.paths import given_path
-from unfreeze.models.regular_files import irregular_kind
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.tables import TableDataSpec, TrainTables, completed
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.evaluation.drift import table_drift
+from unfreeze.models.evaluation.results import Explanation
+from unfreeze.models.recipe.modality import Modality, Trained
+from unfreeze.models.recipe.training_data import SPLITS, Prepared
+from unfreeze.models.settings.predict import Explain, Predict
+from unfreeze.models.settings.tables import TableDataSpec, TrainTables, completed
+from unfreeze.models.store.model_folder import judged_folder
+from unfreeze.models.store.paths import given_path, irregular_kind
+from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.tables.batches import write_encoded
+from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
-from unfreeze.models.tables.files import READABLE, files_of, is_table, table_name
-from unfreeze.models.tables.flights import flights_frame
-from unfreeze.models.tables.joins import parse_join
-from unfreeze.models.tables.prepare import prepare
-from unfreeze.models.tables.reading import (
+from unfreeze.models.tables.preparing.joins import parse_join
+from unfreeze.models.tables.preparing.prepare import prepare
+from unfreeze.models.tables.preparing.sources import hash_sources, is_flights, source_paths
+from unfreeze.models.tables.preparing.time_order import row_blocks, time_blocks
+from unfreeze.models.tables.reading.files import READABLE, files_of, is_table, table_name
+from unfreeze.models.tables.reading.flights import flights_frame
+from unfreeze.models.tables.reading.frames import (
     column_types,
     file_notes,
     open_table,
@@ -36,13 +39,8 @@ from unfreeze.models.tables.reading import (
     write_feather,
     write_frame,
 )
-from unfreeze.models.tables.roles import Role
 from unfreeze.models.tables.serving import TablePredictor
-from unfreeze.models.tables.sources import hash_sources, is_flights, source_paths
-from unfreeze.models.tables.time_order import row_blocks, time_blocks
 from unfreeze.models.targets import check_metrics
-from unfreeze.models.training_data import SPLITS, Prepared
-from unfreeze.models.workspace import Derived, Workspace, key_of
 
 TABLE_VERSION = 6
 """Raise it when the same files and settings would give other rows; it is part of the key."""

@@ -15,8 +15,8 @@ from scipy.special import ndtri
 from torch import nn
 from torch.nn import functional
 
-from unfreeze.models.specs.tables import TableModelSpec, TrainTables
-from unfreeze.models.tables.encoding import TAIL, TableEncoder, embedding_width
+from unfreeze.models.settings.tables import TableModelSpec, TrainTables
+from unfreeze.models.tables.columns.encoding import TAIL, TableEncoder, embedding_width
 from unfreeze.models.training.network import Network
 
 Column = tuple[Sequence[int], float, int]

@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 from pandas.api import types
 
-from unfreeze.models.conformal import answers, kept_scores
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_folder import TEMPERATURE, load_networks, loading, read_description, save_model_folder
-from unfreeze.models.predictions import Chunk, unseen_note
-from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.calendar import Calendar
-from unfreeze.models.tables.encoding import Encoded, TableEncoder, require
+from unfreeze.models.settings.tables import TableDataSpec, TrainTables
+from unfreeze.models.store.model_folder import TEMPERATURE, load_networks, loading, read_description, save_model_folder
+from unfreeze.models.tables.columns.calendar import Calendar
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, require
+from unfreeze.models.tables.columns.number_texts import example_of
 from unfreeze.models.tables.network import network_of
-from unfreeze.models.tables.number_texts import example_of
-from unfreeze.models.tables.prepare import Joined, assemble, with_date_parts
-from unfreeze.models.tables.reading import open_table
-from unfreeze.models.tables.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
+from unfreeze.models.tables.preparing.prepare import Joined, assemble, with_date_parts
+from unfreeze.models.tables.preparing.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
+from unfreeze.models.tables.reading.frames import open_table
 from unfreeze.models.tables.trees import Trees
+from unfreeze.models.targets.conformal import answers, kept_scores
+from unfreeze.models.targets.predictions import Chunk, unseen_note
 from unfreeze.models.training.batches import put_together
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision

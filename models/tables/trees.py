@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.tables import TreesSpec
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.reading import CHUNK_ROWS
-from unfreeze.models.tables.target_means import means_of_others, shrunk_means, values_of
+from unfreeze.models.settings.tables import TreesSpec
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.columns.target_means import means_of_others, shrunk_means, values_of
+from unfreeze.models.tables.reading.frames import CHUNK_ROWS
 from unfreeze.models.targets import mean_in_order
 
 MOST_FITTED = 2_000_000
@@ -51,7 +51,7 @@ class Trees:
     boosters
         Those of the first target, then those of the next; a classification has one target.
     means
-        See `unfreeze.models.tables.target_means`.
+        See `unfreeze.models.tables.columns.target_means`.
     """
 
     def __init__(self, encoder: TableEncoder, boosters: Sequence[lightgbm.Booster], means: Means) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unfreeze.models.errors import choose
+from unfreeze.models.evaluation.metrics import pick_metrics
 from unfreeze.models.targets.base import Category, Target, mean_in_order
 from unfreeze.models.targets.multi_label import MultiLabel
 from unfreeze.models.targets.numbers import Numbers
 from unfreeze.models.targets.single_label import SingleLabel
-from unfreeze.models.training.metrics import pick_metrics
 
 TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, MultiLabel, Numbers)}
 """Name -> class; what a spec's task comes to, once the data are known."""

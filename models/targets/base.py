@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.findings import Findings
-from unfreeze.models.specs import OptimizerSpec
-from unfreeze.models.training.losses import LOSSES, MADE_FOR, Loss
-from unfreeze.models.training.metrics import Metric, pick_metrics
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.evaluation.metrics import Metric, pick_metrics
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.settings import OptimizerSpec
+from unfreeze.models.targets.losses import LOSSES, MADE_FOR, Loss
 
 Category = str | bool | int | float
 
@@ -101,7 +101,7 @@ class Target(ABC):
         """As `score`, of what `predictions` and `actual` return."""
 
     def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """`loss_of`; of classes and labels with one more row that is wrong, see `unfreeze.models.temperature`."""
+        """`loss_of`; of classes and labels with one more row that is wrong, see `targets.temperature`."""
         return self.loss_of(predictions, actual)
 
     @classmethod
@@ -118,11 +118,11 @@ class Target(ABC):
         return predictions
 
     def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """What their logits are best divided by, see `unfreeze.models.temperature.best_temperature`."""
+        """What their logits are best divided by, see `unfreeze.models.targets.temperature.best_temperature`."""
         return 1.0
 
     def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray | None:
-        """How far the truth was from predictions (N, C), (N, T) float64, see `unfreeze.models.conformal`; or None."""
+        """How far the truth was from predictions (N, C), (N, T) float64, see `targets.conformal`; or None."""
         return None
 
     def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:

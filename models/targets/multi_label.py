@@ -11,28 +11,28 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional
 
-from unfreeze.models.comparison import Comparison
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Findings
-from unfreeze.models.label_comparison import compare_label_sets
-from unfreeze.models.label_errors import find_label_set_errors
-from unfreeze.models.label_sets import join
-from unfreeze.models.plots import plot_labels
-from unfreeze.models.shares import ShareOfRows
-from unfreeze.models.specs import OptimizerSpec
-from unfreeze.models.stratification import stratify
-from unfreeze.models.targets.base import Category, Target, require_answers
-from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
-from unfreeze.models.temperature import best_temperature, scaled, with_one_more
-from unfreeze.models.thresholds import DEFAULT, tuned_thresholds
-from unfreeze.models.training.label_metrics import (
+from unfreeze.models.evaluation.calibration import DEFAULT, tuned_thresholds
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.evaluation.label_comparison import compare_label_sets
+from unfreeze.models.evaluation.label_errors import find_label_set_errors
+from unfreeze.models.evaluation.label_metrics import (
     LABEL_METRICS,
     LabelMetric,
     areas_under_curve,
     average_precisions,
     binary_losses,
 )
-from unfreeze.models.training.metrics import Metric, pick_metrics
+from unfreeze.models.evaluation.metrics import Metric, pick_metrics
+from unfreeze.models.evaluation.plots import plot_labels
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.evaluation.shares import ShareOfRows
+from unfreeze.models.reading.labels import join
+from unfreeze.models.reading.stratification import stratify
+from unfreeze.models.settings import OptimizerSpec
+from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
+from unfreeze.models.targets.temperature import best_temperature, scaled, with_one_more
 
 
 def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:

@@ -10,15 +10,15 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from unfreeze.models.comparison import Comparison, compare_values
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Findings
-from unfreeze.models.names import safe_name
-from unfreeze.models.plots import plot_residuals
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.evaluation.comparison import Comparison, compare_values
+from unfreeze.models.evaluation.metrics import VALUE_METRICS
+from unfreeze.models.evaluation.plots import plot_residuals
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.settings import OptimizerSpec
+from unfreeze.models.settings.names import safe_name
 from unfreeze.models.targets.base import Target, require_answers
-from unfreeze.models.training.metrics import VALUE_METRICS
 
 MOST_DRAWN = 100_000
 """Rows whose residuals are drawn, at most: a random part of more."""

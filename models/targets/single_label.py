@@ -11,20 +11,20 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch.nn import functional
 
-from unfreeze.models.calibration import (
+from unfreeze.models.evaluation.calibration import (
     calibration_error_by_chance,
     expected_calibration_error,
     reliability,
 )
-from unfreeze.models.comparison import Comparison, compare_classes
-from unfreeze.models.findings import Chart, Counts, Findings
-from unfreeze.models.label_errors import find_label_errors
-from unfreeze.models.plots import plot_confusion
-from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.evaluation.comparison import Comparison, compare_classes
+from unfreeze.models.evaluation.label_errors import find_label_errors
+from unfreeze.models.evaluation.metrics import CLASS_METRICS
+from unfreeze.models.evaluation.plots import plot_confusion
+from unfreeze.models.evaluation.results import Chart, Counts, Findings
+from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target, require_answers
-from unfreeze.models.temperature import best_temperature, effective_rows, scaled, second, with_one_more
-from unfreeze.models.training.losses import balanced_weights
-from unfreeze.models.training.metrics import CLASS_METRICS
+from unfreeze.models.targets.losses import balanced_weights
+from unfreeze.models.targets.temperature import best_temperature, effective_rows, scaled, second, with_one_more
 
 SMALLEST_PROBABILITY = 1e-7
 """One row that a model is wrong about with certainty must not decide between models."""
@@ -108,7 +108,7 @@ class SingleLabel(Target):
         return probabilities
 
     def tempered(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
-        """See `unfreeze.models.temperature.scaled`."""
+        """See `unfreeze.models.targets.temperature.scaled`."""
         return scaled(predictions, temperature)
 
     def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.sealed_files import flush_to_disk
+from unfreeze.models.store.sealed_files import flush_to_disk
 from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.network import State, checksum
 

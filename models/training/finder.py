@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from unfreeze.models.specs import FinderSpec
+from unfreeze.models.settings import FinderSpec
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.checkpoints import capture, random_states, restore, set_random_states
 from unfreeze.models.training.learner import Learner, Progress

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from unfreeze.models.errors import choose
-from unfreeze.models.specs import OptimizerSpec, Stage
+from unfreeze.models.evaluation.metrics import Metric
+from unfreeze.models.settings import OptimizerSpec, Stage
 from unfreeze.models.targets import SingleLabel, Target
-from unfreeze.models.training.averaging import WeightAverage
+from unfreeze.models.targets.losses import Loss
 from unfreeze.models.training.batches import Batches, Inputs, in_order, put_together, split_inputs, split_rows
 from unfreeze.models.training.layer_groups import (
     LayerGroup,
@@ -23,9 +24,7 @@ from unfreeze.models.training.layer_groups import (
     set_modes,
     trained_groups,
 )
-from unfreeze.models.training.losses import Loss
-from unfreeze.models.training.metrics import Metric
-from unfreeze.models.training.network import Network, State, checksum
+from unfreeze.models.training.network import Network, State, WeightAverage, checksum
 from unfreeze.models.training.precision import Precision
 from unfreeze.models.training.suggestions import LrPrior
 

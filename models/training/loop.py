@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from unfreeze.models.budget import MOST_PROLONGED, steps_per_epoch
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.specs import Stage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.lengths import MOST_PROLONGED, steps_per_epoch
 from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_at, cycle_ends
 
 WORTHWHILE = 0.005
@@ -92,7 +92,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after so
     many cycles in a row without a lower validation loss than it began with, and the best weights are restored: for a
     head those that it began with if no cycle improved on them, for more layers those of its own best cycle, which are
-    compared with the head's later (`unfreeze.models.recipe.Choose`). See `close_cycle`.
+    compared with the head's later (`unfreeze.models.recipe.run.Choose`). See `close_cycle`.
 
     Raises
     ------

@@ -7,12 +7,12 @@ end, so five lrs around the sweep's train the stage on most of its training rows
 import numpy as np
 import torch
 
-from unfreeze.models.budget import steps_per_epoch
 from unfreeze.models.errors import choose
-from unfreeze.models.specs import Stage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.batches import Batches, Inputs
 from unfreeze.models.training.checkpoints import Checkpoint, capture, random_states, restore, set_random_states
 from unfreeze.models.training.learner import Learner, Progress
+from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.loop import train_epoch
 from unfreeze.models.training.schedules import SCHEDULES, cycle_ends
 from unfreeze.models.training.suggestions import LrTrials

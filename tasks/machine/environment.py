@@ -12,8 +12,8 @@ from urllib.request import getproxies_environment
 
 from filelock import FileLock
 
-from unfreeze.models.addresses import masked, split_password
-from unfreeze.models.paths import given_path
+from unfreeze.models.settings.addresses import masked, split_password
+from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.processes import process_of, share_processors
 
 SERVICE_RECORD = "service.json"

@@ -8,8 +8,8 @@ import urllib.request
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
-from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
+from unfreeze.models.settings.addresses import masked
 from unfreeze.tasks.machine.environment import is_loopback, tracking_store
 
 SECONDS_TO_ANSWER = 4.0

@@ -12,16 +12,23 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from prefect import task
 
-from unfreeze.models.conformal import kept_scores, margins
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import modality
-from unfreeze.models.model_folder import WITH_TTA, read_description
-from unfreeze.models.part_files import PartFiles
-from unfreeze.models.predictions import Layout, Tally, metadata_of, read_predictions, unseen_note, write_predictions
-from unfreeze.models.reasons import count_reasons
-from unfreeze.models.sealed_files import flush_to_disk
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.workspace import Derived, key_of
+from unfreeze.models.reading.labels import count_reasons
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.predict import Predict
+from unfreeze.models.store.model_folder import WITH_TTA, read_description
+from unfreeze.models.store.part_files import PartFiles
+from unfreeze.models.store.sealed_files import flush_to_disk
+from unfreeze.models.store.workspace import Derived, key_of
+from unfreeze.models.targets.conformal import kept_scores, margins
+from unfreeze.models.targets.predictions import (
+    Layout,
+    Tally,
+    metadata_of,
+    read_predictions,
+    unseen_note,
+    write_predictions,
+)
 from unfreeze.tasks.predictions.source import out_of
 from unfreeze.tasks.prefect_run.interruption import heeding_hangups
 from unfreeze.tasks.prefect_run.notices import log_info

@@ -7,10 +7,10 @@ from typing import Any
 from prefect import task
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import modality, modality_in
-from unfreeze.models.model_checksums import DESCRIPTION
-from unfreeze.models.paths import given_path
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.recipe.modality import modality, modality_in
+from unfreeze.models.settings.predict import Predict
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.sealed_files import DESCRIPTION
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry

@@ -21,5 +21,5 @@ What must hold:
   network shows it whole.
 - **It shows whatever findings say.** What is predicted, and from what, is known to `unfreeze.models` alone: a new
   target or modality appears by its findings, without a change here.
-- **Judgement is in `unfreeze.models.verdict`**, which knows nothing of MLflow and is tested by its sentences.
+- **Judgement is in `models.evaluation.verdict`**, which knows nothing of MLflow and is tested by its sentences.
 """

@@ -13,8 +13,8 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unfreeze.models.findings import Chart
-from unfreeze.models.plots import shown
+from unfreeze.models.evaluation.plots import shown
+from unfreeze.models.evaluation.results import Chart
 
 INK, FAINT, GRID = "#010101", "#010102", "#010103"
 SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.drift import SHIFTS
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Chart, Gain
-from unfreeze.models.modality import modality_from, training_from
-from unfreeze.models.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
+from unfreeze.models.evaluation.drift import SHIFTS
+from unfreeze.models.evaluation.results import Chart, Gain
+from unfreeze.models.evaluation.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
+from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.report.commands import Command, next_commands, without_label_errors

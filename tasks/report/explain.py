@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.explanation import Explanation
-from unfreeze.models.modality import modality
-from unfreeze.models.specs.explain import Explain
+from unfreeze.models.evaluation.results import Explanation
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.predict import Explain
 from unfreeze.tasks.predictions.source import find_model_or_folder
 from unfreeze.tasks.report.page import fill, require_place, writing
 from unfreeze.tasks.steps.workspace import FlowWorkspace

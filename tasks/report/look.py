@@ -4,10 +4,10 @@ import shlex
 from pathlib import Path
 from typing import Any, cast
 
-from unfreeze.models.findings import Findings
+from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
 from unfreeze.tasks.prefect_run.report import rendered
 from unfreeze.tasks.report.page import data_uri, fill, require_place, writing
 from unfreeze.tasks.steps.prepare import check_training, prepare

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Chart, Gain
-from unfreeze.models.verdict import SECTION_NAMES, named, number
+from unfreeze.models.evaluation.results import Chart, Gain
+from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import as_warning
 from unfreeze.tasks.report.charts import draw, forest

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.models.findings import Card, Chart, Counts, Findings, Gain
+from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
 

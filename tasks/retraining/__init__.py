@@ -2,7 +2,7 @@
 
 `unfreeze.flows.retrain` reads as the story: the champion's settings with what differs (`training.py`), the training as
 an ordinary flow, champion against challenger on rows that neither was trained on and the data against those of the
-champion (`compare.py`), the decision by the rules of the spec (`unfreeze.models.comparison.decide`), perhaps a person's
+champion (`compare.py`), the decision by the rules of the spec (`evaluation.comparison.decide`), perhaps a person's
 approval, the alias moved and the decision written down (`promotion.py`).
 
 ====================  =============================================================================================

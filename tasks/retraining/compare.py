@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from unfreeze.models.comparison import Comparison
-from unfreeze.models.drift import UNCLEAR
-from unfreeze.models.findings import Findings
-from unfreeze.models.modality import Trained, bind, modality_of
-from unfreeze.models.specs import Training
-from unfreeze.models.training_data import Prepared
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.evaluation.drift import UNCLEAR
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.recipe.modality import Trained, bind, modality_of
+from unfreeze.models.recipe.training_data import Prepared
+from unfreeze.models.settings import Training
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.retraining.training import Champion

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.comparison import Comparison, compare_classes, compare_values
 from unfreeze.models.errors import UserError
+from unfreeze.models.evaluation.comparison import Comparison, compare_classes, compare_values
+from unfreeze.models.evaluation.label_comparison import compare_label_sets
 from unfreeze.models.images.evaluation import TUNED
-from unfreeze.models.label_comparison import compare_label_sets
-from unfreeze.models.label_sets import split
-from unfreeze.models.modality import training_from
+from unfreeze.models.reading.labels import split
+from unfreeze.models.recipe.modality import training_from
 from unfreeze.models.tables.modality import blocks_of
 from unfreeze.tasks import tracking
 

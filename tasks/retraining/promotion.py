@@ -13,10 +13,10 @@ from prefect.input import RunInput
 from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field
 
-from unfreeze.models.comparison import Comparison, Decision
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.strict_json import to_json
+from unfreeze.models.evaluation.comparison import Comparison, Decision
+from unfreeze.models.settings.retrain import Retrain
+from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key, as_markdown

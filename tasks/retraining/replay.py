@@ -3,8 +3,8 @@
 from typing import Any
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import training_from
-from unfreeze.models.specs import Training
+from unfreeze.models.recipe.modality import training_from
+from unfreeze.models.settings import Training
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking.origin import starts_of
 from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, model_name

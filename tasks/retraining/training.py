@@ -4,12 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unfreeze.models.comparison import Comparison
-from unfreeze.models.modality import Trained, modality_from
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages, Training
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.training_data import Prepared
+from unfreeze.models.evaluation.comparison import Comparison
+from unfreeze.models.recipe.modality import Trained, modality_from
+from unfreeze.models.recipe.training_data import Prepared
+from unfreeze.models.settings import TrainImages, Training
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.describe import REFERENCE
 from unfreeze.tasks.steps.prepare import kept_file

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import FlowRunContext
 
-from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks.retraining.training import name_of
 
 

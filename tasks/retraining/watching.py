@@ -7,9 +7,9 @@ from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 from prefect.variables import Variable
 
-from unfreeze.models.modality import modality_of
-from unfreeze.models.specs import Training
-from unfreeze.models.specs.retrain import Retrain, Watch
+from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.retrain import Retrain, Watch
 from unfreeze.tasks.prefect_run.notices import log_info, log_notice
 from unfreeze.tasks.prefect_run.report import artifact_key
 from unfreeze.tasks.retraining.training import is_new, training_like

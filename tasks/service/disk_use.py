@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unfreeze.models.cache_limit import Cached, cached_files, in_use, remove, remove_tree, unfinished_files
+from unfreeze.models.store.cache_limit import Cached, cached_files, in_use, remove, remove_tree, unfinished_files
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.stored_checkpoints import StoredCheckpoints, drop_checkpoints, stored_checkpoints
 

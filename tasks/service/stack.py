@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.service import Service
+from unfreeze.models.settings.retrain import Service
 from unfreeze.tasks.machine.environment import (
     SERVICE_RECORD,
     WORKING_FOLDER,

@@ -1,8 +1,8 @@
 """Steps of a training: what a flow does between opening an MLflow run and closing it.
 
-A training is driven by one generator, `unfreeze.models.recipe.run_recipe`, which yields steps that are not done yet;
+A training is driven by one generator, `recipe.run.run_recipe`, which yields steps that are not done yet;
 the functions here do each of them inside a Prefect task and keep in MLflow what came out. They know nothing of images
-or tables: a modality (`unfreeze.models.modality`) hands them plain JSON (`Prepared`), an object to train on
+or tables: a modality (`unfreeze.models.recipe.modality`) hands them plain JSON (`Prepared`), an object to train on
 (`TrainingData`), and `Findings`, which are kept and shown alike whatever they are about.
 
 ==========================  ==========================================================================================
@@ -29,5 +29,5 @@ What must hold:
 - **Derived files are keyed by content** and settings, never by path or date; a task whose files exist shows as Cached,
   and one whose file was deleted runs again.
 
-A new step is a class in `unfreeze.models.recipe` and a function here; a new kind of result is a method of `Findings`.
+A new step is a class in `models.recipe.run` and a function here; a new kind of result is a method of `Findings`.
 """

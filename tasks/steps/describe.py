@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.training_data import TrainingData
+from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.workspace import as_task

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import torch
 
-from unfreeze.models.choice import Compared
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Findings
-from unfreeze.models.modality import modality_of
-from unfreeze.models.model_checksums import CHECKSUMS
-from unfreeze.models.recipe import Choose, Evaluate, Refit
-from unfreeze.models.sealed_files import checksum
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.recipe.run import Choose, Evaluate, Refit
+from unfreeze.models.recipe.selection import Compared
+from unfreeze.models.recipe.training_data import Candidate, TrainingData
+from unfreeze.models.store.sealed_files import CHECKSUMS, checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
-from unfreeze.models.training_data import Candidate, TrainingData
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings

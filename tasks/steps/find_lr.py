@@ -4,8 +4,8 @@ from functools import partial
 
 import pandas as pd
 
-from unfreeze.models.plots import plot_lr_curve
-from unfreeze.models.recipe import FindLr
+from unfreeze.models.recipe.run import FindLr
+from unfreeze.models.training.lr_plot import plot_lr_curve
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.prefect_run.report import log_figure

@@ -1,6 +1,6 @@
 """Findings into the MLflow run and onto the Prefect page."""
 
-from unfreeze.models.findings import Findings
+from unfreeze.models.evaluation.results import Findings
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import as_warning, log_info, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table

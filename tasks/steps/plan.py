@@ -5,10 +5,10 @@ from typing import Any
 
 import psutil
 
-from unfreeze.models.budget import possible_epochs
 from unfreeze.models.errors import UserError
-from unfreeze.models.forecast import Forecast, StageForecast, forecast, within
-from unfreeze.models.specs import Stage, Training
+from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, within
+from unfreeze.models.settings import Stage, Training
+from unfreeze.models.training.lengths import possible_epochs
 from unfreeze.models.training.schedules import SCHEDULES
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare

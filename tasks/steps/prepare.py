@@ -4,13 +4,13 @@ from functools import cache
 from pathlib import Path
 
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.modality import bind, modality_of
-from unfreeze.models.search import SweepSpec, trial_spec
-from unfreeze.models.specs import Training
+from unfreeze.models.recipe.modality import bind, modality_of
+from unfreeze.models.recipe.training_data import Prepared, TrainingData
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.search import SweepSpec, trial_spec
+from unfreeze.models.targets.losses import LOSSES
 from unfreeze.models.training.learner import OPTIMIZERS
-from unfreeze.models.training.losses import LOSSES
 from unfreeze.models.training.schedules import SCHEDULES
-from unfreeze.models.training_data import Prepared, TrainingData
 from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs import Training
-from unfreeze.models.training.layers import summarise_layers
+from unfreeze.models.recipe.summary import summarise_layers
+from unfreeze.models.settings import Training
 from unfreeze.tasks.steps.prepare import check_training, prepare
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from unfreeze.models.plots import plot_schedule
-from unfreeze.models.recipe import Precompute, Train, Unfreeze
+from unfreeze.models.evaluation.plots import plot_schedule
+from unfreeze.models.recipe.run import Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.interruption import deferred_signals

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.context import TaskRunContext
 
-from unfreeze.models.workspace import Advance, Build, Derived, Result, Workspace, key_of
+from unfreeze.models.store.workspace import Advance, Build, Derived, Result, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.prefect_run.notices import in_run, log_info, log_notice
 from unfreeze.tasks.prefect_run.progress import progress

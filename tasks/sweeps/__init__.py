@@ -9,7 +9,7 @@
 =================  ===================================================================================================
 
 - **Rules of thumb run first and are never pruned**: ratios 10 and 3 and equal lrs are what the search has to beat.
-- **Shared stages** (`unfreeze.models.recipe.SharedStages`) are those before the first one that the space changes. Their
+- **Shared stages** (`recipe.run.SharedStages`) are those before the first one that the space changes. Their
   weights are kept under a key of all that they depend on, so that workers, later sweeps and single trials share them.
 - **A study can be joined and left**: workers on other machines use a database; one that dies is noticed by its process
   id or its heartbeat, and its trial is tried again. A resumed study keeps the settings it was begun with.

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
 from scipy.stats import sem, t, ttest_ind, wilcoxon
 
-from unfreeze.models.findings import Findings
+from unfreeze.models.evaluation.results import Findings
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import as_warning, log_notice
 from unfreeze.tasks.prefect_run.report import log_figure, show_table

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
+from unfreeze.models.settings.addresses import masked
 from unfreeze.tasks.machine.environment import home
 
 PASSWORD = "UNFREEZE_STORAGE_PASSWORD"

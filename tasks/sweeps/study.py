@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from unfreeze.models.settings.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
 from unfreeze.tasks.sweeps.storage import reachable

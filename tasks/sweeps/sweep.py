@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 
-from unfreeze.models.addresses import masked
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import training_from
-from unfreeze.models.search import SWEEPS, SweepSpec, check_space
-from unfreeze.models.specs import Training
+from unfreeze.models.recipe.modality import training_from
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.addresses import masked
+from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import own_module

@@ -15,16 +15,16 @@ from optuna import TrialPruned
 from optuna.trial import Trial
 from prefect import Task
 
-from unfreeze.models.modality import bind, modality_of
-from unfreeze.models.recipe import Choose, Train, run_recipe
-from unfreeze.models.sampling import sample_rows
-from unfreeze.models.search import SweepSpec, Value, shared_stages, trial_spec
-from unfreeze.models.shared_stages import SharedStages
-from unfreeze.models.specs import Training
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.recipe.modality import bind, modality_of
+from unfreeze.models.recipe.run import Choose, Train, run_recipe
+from unfreeze.models.recipe.shared_stages import SharedStages
+from unfreeze.models.recipe.training_data import Prepared, TrainingData
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.search import SweepSpec, Value, shared_stages, trial_spec
+from unfreeze.models.store.workspace import key_of
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
-from unfreeze.models.training_data import Prepared, TrainingData
-from unfreeze.models.workspace import key_of
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.names import BACKBONE
-from unfreeze.models.sealed_files import checksum, has_checksum
+from unfreeze.models.settings.names import BACKBONE
+from unfreeze.models.store.sealed_files import checksum, has_checksum
 from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS

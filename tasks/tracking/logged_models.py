@@ -18,7 +18,7 @@ import unfreeze.models
 from unfreeze.tasks.tracking.server import client
 
 if TYPE_CHECKING:  # they bring torch along, and what only lists runs should not wait for it
-    from unfreeze.models.modality import Modality
+    from unfreeze.models.recipe.modality import Modality
     from unfreeze.models.targets import Target
 
 NAME = "model"
@@ -30,7 +30,7 @@ def signature_of(example: pd.DataFrame, target: "Target") -> ModelSignature:
 
     Only bytes have a type, by which a server decodes them. For the others MLflow would refuse what a model can read:
     gaps in whole numbers, whole numbers among fractions, pandas' categories, and truths where a file had text. The
-    parameter ``coverage`` is that of `unfreeze.models.conformal.answers`.
+    parameter ``coverage`` is that of `unfreeze.models.targets.conformal.answers`.
     """
     types = {name: DataType.binary if isinstance(example[name].iloc[0], bytes) else AnyType() for name in example}
     inputs = Schema([ColSpec(each, str(name)) for name, each in types.items()])

@@ -11,8 +11,8 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_checksums import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file
-from unfreeze.models.workspace import Derived, Workspace, key_of
+from unfreeze.models.store.sealed_files import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file
+from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
 

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.names import safe_name
+from unfreeze.models.settings.names import safe_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 from unfreeze.tasks.machine.servers import SECONDS_TO_ANSWER, no_mlflow, require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database

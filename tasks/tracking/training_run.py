@@ -13,10 +13,10 @@ from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
-from unfreeze.models.course import Record
-from unfreeze.models.modality import modality_of
-from unfreeze.models.paths import given_path
-from unfreeze.models.strict_json import to_json
+from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.recipe.state import Record
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.witness import witnessed
@@ -92,7 +92,7 @@ class Run:
 
 
 def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
-    """Results of a run's stages so far, in their order; see `unfreeze.models.recipe.Train.result`."""
+    """Results of a run's stages so far, in their order; see `unfreeze.models.recipe.run.Train.result`."""
     return [result for _, result in sorted(_by_position(tags, _STAGE).items())]
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.deployments.service import free_port, until
 from tests.flows.tiny import tiny_table, tiny_training
-from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.tasks.tracking import registry
 

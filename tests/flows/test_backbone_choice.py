@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.flows.tiny import tiny_training
 from unfreeze.flows.cli import main
 from unfreeze.models.images import backbone_choice
-from unfreeze.models.model_folder import read_description
+from unfreeze.models.store.model_folder import read_description
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking import registry
 

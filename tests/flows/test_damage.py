@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 
 from tests.damage import Damage, empty, flip_20_kb, flip_bit
 from tests.flows.tiny import latest_checkpoint, tiny_training
-from unfreeze.models import sealed_files
 from unfreeze.models.errors import UserError
+from unfreeze.models.store import sealed_files
 from unfreeze.models.training.loop import fit
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
@@ -233,7 +233,7 @@ def test_the_last_line_is_json_where_a_metric_is_undefined(
     stripes: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from unfreeze.flows.cli import main
-    from unfreeze.models.training import metrics
+    from unfreeze.models.evaluation import metrics
 
     monkeypatch.setitem(metrics.CLASS_METRICS, "undefined", lambda *_: float("nan"))
     config = home() / "undefined.json"

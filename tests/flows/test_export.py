@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unfreeze.flows.cli import main
-from unfreeze.models.images.index import Index
+from unfreeze.models.images.pixels.index import Index
 from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
 
@@ -59,7 +59,7 @@ def test_what_does_not_work_is_said_in_a_line(
 
 
 def test_a_table_is_not_exported(tmp_path: Path, capsys) -> None:
-    from unfreeze.models.model_folder import save_model_folder
+    from unfreeze.models.store.model_folder import save_model_folder
 
     save_model_folder(tmp_path / "sales", [], {"modality": "tables"})
     assert main(["export", str(tmp_path / "sales")]) == 2

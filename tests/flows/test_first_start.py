@@ -13,7 +13,7 @@ import pytest
 
 from tests.deployments.service import PROJECT, own_environment, until
 from tests.flows.tiny import tiny_training
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unfreeze.flows.flags import FlagParser, add_flags, spec_from
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
 
 
 class Strict(BaseModel):

@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import SQUARES, draw_squares
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.modality import modality
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.retrain import PromotionSpec, Retrain
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.recipe.modality import modality
+from unfreeze.models.settings.predict import Predict
+from unfreeze.models.settings.retrain import PromotionSpec, Retrain
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -102,7 +102,7 @@ def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(
     home_with_store: Path, tmp_path: Path
 ) -> None:
     from unfreeze.flows.sweep import sweep
-    from unfreeze.models.search import Dimension, SweepSpec
+    from unfreeze.models.settings.search import Dimension, SweepSpec
     from unfreeze.tasks.retraining.compare_runs import compare_runs
 
     source = squares(tmp_path, 80)

@@ -16,9 +16,9 @@ from benchmarks.outages import Server, running
 from tests.conftest import draw_stripes
 from tests.flows.test_outages import steps_of
 from tests.flows.tiny import tiny_training
-from unfreeze.models.search import Dimension, SweepSpec
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.retrain import PromotionSpec, Retrain
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.retrain import PromotionSpec, Retrain
+from unfreeze.models.settings.search import Dimension, SweepSpec
 from unfreeze.models.training.loop import fit
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking import registry

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.flows.tiny import tiny_table
 from tests.pages import shown_artifacts
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.settings.predict import Predict
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -71,7 +71,7 @@ def lines(source: Path | str, out: Path, **options: Any) -> Predict:
 def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadable_row(
     lines_model: dict[str, Any], mixed: Path, tmp_path: Path
 ) -> None:
-    from unfreeze.models.images.serving import ImagePredictor
+    from unfreeze.models.images.serving.predictor import ImagePredictor
     from unfreeze.tasks.tracking import registry
 
     result = predicted(lines(mixed, tmp_path / "out.feather", chunk=4))
@@ -148,10 +148,10 @@ def test_a_model_predicts_in_the_way_that_it_was_evaluated_and_any_other_way_is_
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.settings.predict import Predict
 from unfreeze.tasks.predictions.parts import predict_parts
 from unfreeze.tasks.predictions.source import find_model, list_source
-from unfreeze.models.images.serving import ImagePredictor
+from unfreeze.models.images.serving.predictor import ImagePredictor
 
 params = Predict(model="lines", source=sys.argv[1], out=sys.argv[2], chunk=4, tta=True, device="cpu")
 model = find_model.fn(params.model)
@@ -233,7 +233,7 @@ def test_an_output_that_cannot_be_written_is_said(lines_model: dict[str, Any], m
 def test_two_runs_do_not_write_the_same_file(lines_model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
-    from unfreeze.models.workspace import Derived, key_of
+    from unfreeze.models.store.workspace import Derived, key_of
     from unfreeze.tasks.steps.workspace import FlowWorkspace
 
     lock = FileLock(FlowWorkspace().path(Derived("predictions", key_of(str(tmp_path / "out.csv")), ".lock")))

@@ -12,7 +12,7 @@ from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.sweep import search
 from unfreeze.flows.train_images import train
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import Dimension, SweepSpec
+from unfreeze.models.settings.search import Dimension, SweepSpec
 
 
 def refusal_of_command(folder: Path, *arguments: str) -> str:

@@ -16,7 +16,7 @@ from tests.deployments.browser import needs_chromium, views_without_a_network
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from tests.pages import shown_artifacts
 from unfreeze.flows.cli import main
-from unfreeze.models.search import Dimension, SweepSpec
+from unfreeze.models.settings.search import Dimension, SweepSpec
 from unfreeze.tasks import tracking
 from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.page import render
@@ -160,7 +160,7 @@ def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> 
     from unfreeze.flows.retrain import retrain
     from unfreeze.flows.sweep import sweep
     from unfreeze.flows.train_images import train_images
-    from unfreeze.models.specs.retrain import Retrain
+    from unfreeze.models.settings.retrain import Retrain
 
     photos = tmp_path / "photos"
     shutil.copytree(mislabelled, photos)
@@ -200,7 +200,7 @@ def test_a_browser_without_a_network_shows_it_whole_on_a_phone_and_on_a_wide_scr
 
 def test_it_takes_less_than_five_seconds_for_a_thousand_validation_rows(trained: dict[str, Any]) -> None:
     """What a report adds to a training: intervals and gains of a thousand rows, and the page itself."""
-    from unfreeze.models.intervals import gains, intervals
+    from unfreeze.models.evaluation.intervals import gains, intervals
     from unfreeze.models.targets import SingleLabel
 
     generator = np.random.default_rng(0)

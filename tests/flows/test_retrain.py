@@ -18,8 +18,8 @@ from prefect.states import Completed, Running
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.index import Index
-from unfreeze.models.specs.retrain import PromotionSpec, Retrain
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.settings.retrain import PromotionSpec, Retrain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry

@@ -12,11 +12,11 @@ from hypothesis import example, given, strategies as st
 
 from unfreeze.flows.settings_file import MOST_BYTES, MOST_DEPTH, parse_json, parse_yaml, read_settings
 from unfreeze.models.errors import UserError
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.search import SweepSpec
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.retrain import Retrain
+from unfreeze.models.settings.search import SweepSpec
+from unfreeze.models.settings.tables import TrainTables
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests.deployments.service import PROJECT, own_environment, until
 from tests.flows.tiny import latest_checkpoint, tiny_training
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
 from unfreeze.models.training.checkpoints import Checkpoint, load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking import registry

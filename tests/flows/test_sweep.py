@@ -14,8 +14,8 @@ from mlflow.entities import Run
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import Dimension, SweepSpec, TableSweep
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.search import Dimension, SweepSpec, TableSweep
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

@@ -12,7 +12,7 @@ import pytest
 from tests.deployments.service import own_environment, until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.sweeps.study import load_study
 

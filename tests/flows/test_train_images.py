@@ -237,7 +237,7 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
 @pytest.mark.slow
 def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
-    from unfreeze.models.images.serving import ImagePredictor
+    from unfreeze.models.images.serving.predictor import ImagePredictor
     from unfreeze.tasks.tracking import registry
 
     changes = {"recipe.full.patience": "none", "recipe.full.cycles": 3, "recipe.full.cycle_mult": 1}

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from tests.flows.tiny import tiny_table, write_sales
 from unfreeze.models.errors import UserError
-from unfreeze.models.model_folder import judged_folder
+from unfreeze.models.store.model_folder import judged_folder
 from unfreeze.tasks import tracking
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -222,7 +222,7 @@ def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sale
 @pytest.mark.slow
 def test_a_sweep_searches_a_table_as_well(sales: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
-    from unfreeze.models.search import Dimension, TableSweep
+    from unfreeze.models.settings.search import Dimension, TableSweep
 
     space = [Dimension(name="recipe.all.lr", low=0.001, high=0.03, log=True)]
     search = TableSweep(trials=3, study="table", space=space, objectives=["rmspe"], pruner="none")

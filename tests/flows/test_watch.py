@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from tests.conftest import draw_stripes
 from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
-from unfreeze.models.specs.retrain import Watch
+from unfreeze.models.settings.retrain import Watch
 from unfreeze.tasks import tracking
 from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.tracking import registry

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TrainTables
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:

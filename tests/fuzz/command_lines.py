@@ -14,14 +14,11 @@ from tests.fuzz.settings import NAMES
 from unfreeze.flows import cli
 from unfreeze.flows.flags import spec_from
 from unfreeze.flows.source_argument import params_from
-from unfreeze.models.search import check_space
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.export import Export
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.retrain import Retrain
-from unfreeze.models.specs.service import Service
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.predict import Explain, Export, Predict
+from unfreeze.models.settings.retrain import Retrain, Service
+from unfreeze.models.settings.search import check_space
+from unfreeze.models.settings.tables import TrainTables
 
 
 def _training(options: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import near
-from unfreeze.models.images.bit_depth import ranges_of
-from unfreeze.models.images.decode import UnreadableImage, check_image, make_square, read_image
+from unfreeze.models.images.pixels.bit_depth import ranges_of
+from unfreeze.models.images.pixels.decode import UnreadableImage, check_image, make_square, read_image
 
 MEGAPIXELS = 0.5
 SIZE = 16

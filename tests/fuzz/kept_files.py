@@ -18,33 +18,33 @@ from safetensors.torch import load_file, save_file
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import changed_json, edited, near, values
 from tests.models.conftest import tiny_network
-from unfreeze.models import sealed_files
-from unfreeze.models.images.backbones import preprocessing_of
-from unfreeze.models.images.cache import CACHE_VERSION, ImageCache, image_store
-from unfreeze.models.images.classifier import build_classifier
-from unfreeze.models.images.content import hash_files
-from unfreeze.models.images.index import Index, build_index
-from unfreeze.models.images.row_file import RowFile, RowWriter
-from unfreeze.models.images.row_shards import missing_lots
-from unfreeze.models.images.serving import save_classifier
-from unfreeze.models.images.sources import resolve_source
-from unfreeze.models.images.weights import read_weights
-from unfreeze.models.modality import modality_in
-from unfreeze.models.model_checksums import CHECKSUMS, DESCRIPTION, damaged_file
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.part_files import PartFiles
-from unfreeze.models.specs import DataSpec, OptimizerSpec, Stage, TrainImages
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.evaluation.metrics import accuracy
+from unfreeze.models.images.listing.sources import resolve_source
+from unfreeze.models.images.networks.backbones import preprocessing_of
+from unfreeze.models.images.networks.classifier import build_classifier
+from unfreeze.models.images.networks.weights import read_weights
+from unfreeze.models.images.pixels.cache import CACHE_VERSION, ImageCache, image_store
+from unfreeze.models.images.pixels.index import Index, build_index
+from unfreeze.models.images.pixels.row_file import RowFile, RowWriter
+from unfreeze.models.images.pixels.row_shards import missing_lots
+from unfreeze.models.images.serving.predictor import save_classifier
+from unfreeze.models.recipe.modality import modality_in
+from unfreeze.models.settings import DataSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TrainTables
+from unfreeze.models.store import sealed_files
+from unfreeze.models.store.content import hash_files
+from unfreeze.models.store.part_files import PartFiles
+from unfreeze.models.store.sealed_files import CHECKSUMS, DESCRIPTION, damaged_file
+from unfreeze.models.store.workspace import Derived, Workspace
 from unfreeze.models.tables.network import network_of
-from unfreeze.models.tables.prepare import prepare
+from unfreeze.models.tables.preparing.prepare import prepare
 from unfreeze.models.tables.serving import save_table_model
 from unfreeze.models.targets import SingleLabel
+from unfreeze.models.targets.losses import cross_entropy
 from unfreeze.models.training.checkpoints import _checksum, load_checkpoint, restore, save_checkpoint
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.losses import cross_entropy
-from unfreeze.models.training.metrics import accuracy
 from unfreeze.models.training.precision import Precision
-from unfreeze.models.workspace import Derived, Workspace
 
 CPU = torch.device("cpu")
 _PATHS = st.lists(st.integers(0, 20), min_size=1, max_size=4)

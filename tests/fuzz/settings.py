@@ -11,17 +11,14 @@ from pydantic import BaseModel
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import ODD, near, values, words
 from unfreeze.flows.settings_file import read_settings
-from unfreeze.models.fields import fields_of
-from unfreeze.models.modality import training_from
-from unfreeze.models.overrides import build_spec, dotted
-from unfreeze.models.search import SweepSpec, TableSweep, parse_dimension
-from unfreeze.models.specs import TrainImages
-from unfreeze.models.specs.explain import Explain
-from unfreeze.models.specs.export import Export
-from unfreeze.models.specs.predict import Predict
-from unfreeze.models.specs.retrain import Retrain, Watch
-from unfreeze.models.specs.service import Service
-from unfreeze.models.specs.tables import TrainTables
+from unfreeze.models.recipe.modality import training_from
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.fields import fields_of
+from unfreeze.models.settings.overrides import build_spec, dotted
+from unfreeze.models.settings.predict import Explain, Export, Predict
+from unfreeze.models.settings.retrain import Retrain, Service, Watch
+from unfreeze.models.settings.search import SweepSpec, TableSweep, parse_dimension
+from unfreeze.models.settings.tables import TrainTables
 
 SPECS: list[type[BaseModel]] = [
     TrainImages,

@@ -18,13 +18,13 @@ from PIL import Image
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import near, words
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.content import hash_files
-from unfreeze.models.images.excluded import without_excluded
-from unfreeze.models.images.index import Index, build_index
-from unfreeze.models.images.sources import list_unlabelled, resolve_source
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs import DataSpec
-from unfreeze.models.specs.predict import Predict
+from unfreeze.models.images.listing.excluded import without_excluded
+from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
+from unfreeze.models.images.pixels.index import Index, build_index
+from unfreeze.models.settings import DataSpec
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.predict import Predict
+from unfreeze.models.store.content import hash_files
 
 COLUMNS = ["path", "label", "split", "a", "b", "label ", "Path", ""]
 _FILES = [f"{number}.png" for number in range(4)]

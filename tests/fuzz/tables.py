@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import ODD, near, words
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs.tables import TableDataSpec
-from unfreeze.models.tables.prepare import Joined, prepare
-from unfreeze.models.tables.reading import column_types, open_table, to_frame, write_feather
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.preparing.prepare import Joined, prepare
+from unfreeze.models.tables.reading.frames import column_types, open_table, to_frame, write_feather
 
 NAMES = ["id", "day", "shop", "price", "sales", "code", "split", "text", " x", "x ", "", "column 2", "Day", "day_month"]
 

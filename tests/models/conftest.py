@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from unfreeze.models.images.cache import ImageCache, build_image_caches
-from unfreeze.models.images.content import hash_files
+from unfreeze.models.evaluation.metrics import accuracy
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.index import Index, build_index
-from unfreeze.models.images.sources import resolve_source
-from unfreeze.models.specs import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.images.listing.sources import resolve_source
+from unfreeze.models.images.pixels.cache import ImageCache, build_image_caches
+from unfreeze.models.images.pixels.index import Index, build_index
+from unfreeze.models.recipe.training_data import Prepared
+from unfreeze.models.settings import DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages
+from unfreeze.models.store.content import hash_files
+from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.targets.losses import cross_entropy
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.losses import cross_entropy
-from unfreeze.models.training.metrics import accuracy
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
-from unfreeze.models.training_data import Prepared
-from unfreeze.models.workspace import Workspace
 
 CPU = torch.device("cpu")
 FP32 = Precision("cpu", torch.float32, torch.float32)

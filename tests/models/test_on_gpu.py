@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.test_choose import STAGES, choice_of, trained
+from tests.models.recipe.test_choose import STAGES, choice_of, trained
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.recipe import Evaluate
+from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.recipe.run import Evaluate
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 

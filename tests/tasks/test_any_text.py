@@ -14,10 +14,10 @@ from rich.progress import Progress
 from tests.hostile_texts import hostile_texts
 from tests.tasks.test_report import SPEC, Tags
 from unfreeze.flows import show
-from unfreeze.models.findings import Card, Chart, Counts, Findings, Gain
-from unfreeze.models.names import LONGEST_FOLDER, safe_name
-from unfreeze.models.predictions import Layout
+from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
+from unfreeze.models.settings.names import LONGEST_FOLDER, safe_name
 from unfreeze.models.targets import Numbers, SingleLabel
+from unfreeze.models.targets.predictions import Layout
 from unfreeze.tasks import tracking
 from unfreeze.tasks.prefect_run.report import as_markdown
 from unfreeze.tasks.report.card import model_card

@@ -6,8 +6,8 @@ import pytest
 
 from tests.flows.tiny import latest_checkpoint
 from unfreeze.flows.cli import main
-from unfreeze.models.sealed_files import publish
-from unfreeze.models.workspace import Derived, Workspace
+from unfreeze.models.store.sealed_files import publish
+from unfreeze.models.store.workspace import Derived, Workspace
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.service.disk_use import Share, disk_use

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from unfreeze.models.specs.service import Service
+from unfreeze.models.settings.retrain import Service
 from unfreeze.tasks.machine.environment import credentials, live_service, make_home
 from unfreeze.tasks.machine.processes import SPINS, share_processors, this_process
 from unfreeze.tasks.prefect_run import report

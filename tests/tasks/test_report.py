@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from unfreeze import models
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Card, Chart, Counts, Findings, Gain
+from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine import provenance as machine
 from unfreeze.tasks.report.charts import MOST_POINTS, draw, forest, thinned

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import SweepSpec
-from unfreeze.models.specs import TrainImages
+from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings.search import SweepSpec
 from unfreeze.tasks.sweeps import storage
 from unfreeze.tasks.sweeps.storage import named_trouble
 from unfreeze.tasks.sweeps.study import counts, open_study, run_next

@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import unfreeze.tasks.sweeps.storage
 from unfreeze.models.errors import UserError
-from unfreeze.models.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
-from unfreeze.models.specs import OptimizerSpec, Stage, TrainImages
+from unfreeze.models.settings import OptimizerSpec, Stage, TrainImages
+from unfreeze.models.settings.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
 from unfreeze.tasks.sweeps.study import (
     MAX_RETRIES,
     best_trial,

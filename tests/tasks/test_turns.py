@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Crashed, Paused, Running, Scheduled
 
 import unfreeze.tasks.retraining.turns
-from unfreeze.models.specs.retrain import Retrain
+from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, require_turn
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

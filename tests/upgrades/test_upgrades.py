@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.upgrades.write import ARCHIVES, IMAGES, STOPPED, STUDY
-from unfreeze.models.images.cache import ImageCache
-from unfreeze.models.images.index import Index
-from unfreeze.models.images.serving import ImagePredictor
-from unfreeze.models.sealed_files import checksum
+from unfreeze.models.images.pixels.cache import ImageCache
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.store.sealed_files import checksum
 from unfreeze.tasks.tracking.files import CHECKSUM, SPEC, SPEC_COPY
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -59,8 +59,8 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_run_that_stopped_continues_and_a_study_as_well(home: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
     from unfreeze.flows.train_tables import train_tables
-    from unfreeze.models.search import SweepSpec
-    from unfreeze.models.specs.tables import TrainTables
+    from unfreeze.models.settings.search import SweepSpec
+    from unfreeze.models.settings.tables import TrainTables
     from unfreeze.tasks import tracking
     from unfreeze.tasks.sweeps.study import load_study
     from unfreeze.tasks.sweeps.sweep import stored

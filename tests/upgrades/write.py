@@ -47,8 +47,8 @@ def write(home: Path, sources: Path) -> None:
 
     from tests.conftest import draw_stripes
     from tests.flows.tiny import tiny_table, tiny_training, write_sales
-    from unfreeze.models.images.serving import ImagePredictor
-    from unfreeze.models.search import Dimension, TableSweep
+    from unfreeze.models.images.serving.predictor import ImagePredictor
+    from unfreeze.models.settings.search import Dimension, TableSweep
 
     draw_stripes(sources / "lines", 4, seed=0)
     write_sales(sources)

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images import activations, row_shards
+from unfreeze.models.images import activations
 from unfreeze.models.images.activations import View, forward
-from unfreeze.models.images.backbones import load_body
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.index import Index
-from unfreeze.models.images.row_shards import ShardedRows
-from unfreeze.models.specs import ModelSpec
+from unfreeze.models.images.networks.backbones import load_body
+from unfreeze.models.images.pixels import row_shards
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.settings import ModelSpec
+from unfreeze.models.store.workspace import Advance, Workspace
 from unfreeze.models.training.loop import fit
-from unfreeze.models.workspace import Advance, Workspace
 
 PASS = CPU_FORWARD_SIZE
 

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 
 from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
-from unfreeze.models.images import backbone_choice, weights
+from unfreeze.models.images import backbone_choice
 from unfreeze.models.images.backbone_choice import Ranked, at_hand, chosen, described
 from unfreeze.models.images.modality import Images
-from unfreeze.models.specs import ModelSpec, TrainImages
-from unfreeze.models.workspace import Workspace
+from unfreeze.models.images.networks import weights
+from unfreeze.models.settings import ModelSpec, TrainImages
+from unfreeze.models.store.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

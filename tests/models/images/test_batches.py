@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from unfreeze.models.images.augmentation import apply_views, draw_views, numbered_view
-from unfreeze.models.images.backbones import Preprocessing
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.cache import ImageCache
-from unfreeze.models.images.row_shards import RowStore, ShardedRows, missing_lots
-from unfreeze.models.specs import AugmentSpec
+from unfreeze.models.images.networks.backbones import Preprocessing
+from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, numbered_view
+from unfreeze.models.images.pixels.cache import ImageCache
+from unfreeze.models.images.pixels.row_shards import RowStore, ShardedRows, missing_lots
+from unfreeze.models.settings import AugmentSpec
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.batches import in_order
-from unfreeze.models.workspace import Workspace
 
 CPU = torch.device("cpu")
 ROWS = np.array([5, 0, 38, 17, 21, 9])

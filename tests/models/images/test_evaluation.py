@@ -3,14 +3,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from unfreeze.models.images.augmentation import average_views
 from unfreeze.models.images.evaluation import (
     error_reduction,
     predict_views,
 )
-from unfreeze.models.specs import TtaSpec
+from unfreeze.models.images.pixels.augmentation import average_views
+from unfreeze.models.settings import TtaSpec
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets import SingleLabel
-from unfreeze.models.workspace import Workspace
 
 RANDOM = np.random.default_rng(0)
 PLAIN, *AUGMENTED = RANDOM.dirichlet(np.ones(3), (5, 6))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from unfreeze.models.evaluation.metrics import accuracy
 from unfreeze.models.images.folds import cross_validate, out_of_fold
-from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets import MultiLabel, SingleLabel
-from unfreeze.models.training.metrics import accuracy
 
 METRICS = {"accuracy": accuracy}
 TARGETS = np.random.default_rng(0).permutation(np.arange(60) % 3)

@@ -11,9 +11,10 @@ from benchmarks._prepared import Prepared
 from tests.conftest import draw_stripes
 from tests.damage import flip_bit
 from tests.flows.tiny import tiny_training
-from unfreeze.models.images import activations, cache as cache_module, row_shards
+from unfreeze.models.images import activations
 from unfreeze.models.images.activations import forward
-from unfreeze.models.images.decode import read_image
+from unfreeze.models.images.pixels import cache as cache_module, row_shards
+from unfreeze.models.images.pixels.decode import read_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unfreeze.models.specs.tables import TableDataSpec
+from unfreeze.models.evaluation.metrics import accuracy, rmse
+from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables import baselines
 from unfreeze.models.tables.baselines import group_mean
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
-from unfreeze.models.training.metrics import accuracy, rmse
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 
 ROWS = 2_000
 TRAIN, VALID = np.arange(1_500), np.arange(1_500, ROWS)

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from unfreeze.models.estimator import Tables, load_model
-from unfreeze.models.model_folder import judged_folder
-from unfreeze.models.recipe import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.recipe.estimator import Tables, load_model
+from unfreeze.models.recipe.run import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.recipe.training_data import Candidate
+from unfreeze.models.store.model_folder import judged_folder
 from unfreeze.models.tables.data import TableData
-from unfreeze.models.training.losses import cross_entropy
-from unfreeze.models.training_data import Candidate
+from unfreeze.models.targets.losses import cross_entropy
 
 ROWS = 400
 SMALL = {

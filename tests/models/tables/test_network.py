@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unfreeze.models.overrides import build_spec
-from unfreeze.models.specs.tables import TableDataSpec, TrainTables
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.tables import TableDataSpec, TrainTables
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.network import CategoryEmbeddings, NumberEmbeddings, network_of, summarise_table
 from unfreeze.models.tables.serving import predict_encoded
 from unfreeze.models.training.layer_groups import layer_groups

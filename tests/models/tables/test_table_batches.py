@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.batches import TableBatches, read_encoded, write_encoded
-from unfreeze.models.tables.encoding import Encoded
+from unfreeze.models.tables.columns.encoding import Encoded
 from unfreeze.models.training.batches import in_order
 
 CPU = torch.device("cpu")

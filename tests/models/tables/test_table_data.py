@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from unfreeze import Tables
-from unfreeze.models.drift import SHIFTS
 from unfreeze.models.errors import UserError
+from unfreeze.models.evaluation.drift import SHIFTS
 
 TINY: dict[str, Any] = {
     "recipe": [{"name": "all", "train": "all", "lr": 0.01, "ratio": 1, "cycles": 1}],

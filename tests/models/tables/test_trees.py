@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs.tables import TableDataSpec, TreesSpec
+from unfreeze.models.evaluation.metrics import CLASS_METRICS, accuracy, log_loss, rmse
+from unfreeze.models.settings.tables import TableDataSpec, TreesSpec
 from unfreeze.models.tables import trees
-from unfreeze.models.tables.encoding import Encoded, TableEncoder
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.trees import Trees, rows_to_fit
-from unfreeze.models.training.metrics import CLASS_METRICS, accuracy, log_loss, rmse
 
 ROWS = 2_000
 TRAIN, VALID = np.arange(1_500), np.arange(1_500, ROWS)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.predictions import Layout, Tally
-from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets import MultiLabel, Numbers, SingleLabel, target_from
+from unfreeze.models.targets.predictions import Layout, Tally
 
 TARGET = MultiLabel(["cat", "dog", "indoor"])
 PROBABILITIES = np.array([[0.9, 0.2, 0.6], [0.1, 0.4, 0.2]])

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.findings import Findings
-from unfreeze.models.specs import OptimizerSpec
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets import Numbers, SingleLabel, check_metrics
 
 

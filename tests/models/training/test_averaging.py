@@ -2,10 +2,10 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.models.conftest import MakeLearner, assert_same, pixels, states_of, tiny_network
-from unfreeze.models.specs import Stage
-from unfreeze.models.training.averaging import WeightAverage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.checkpoints import capture, restore, restore_between_stages
 from unfreeze.models.training.loop import fit
+from unfreeze.models.training.network import WeightAverage
 
 FULL = Stage(name="full", train="all", cycles=2)
 TRAIN, VALID = pixels(20), pixels(11, seed=1)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.damage import DAMAGES
 from tests.models.conftest import MakeLearner, assert_same, optimizer_states, pixels, states_of
 from unfreeze.models.errors import UserError
-from unfreeze.models.specs import Stage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.checkpoints import (
     Checkpoint,
     DamagedCheckpointError,

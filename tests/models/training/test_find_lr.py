@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.models.conftest import pixels, states_of
-from unfreeze.models.specs import FinderSpec, Stage
+from unfreeze.models.settings import FinderSpec, Stage
 from unfreeze.models.training.finder import SWEEPS, find_lr
 from unfreeze.models.training.suggestions import LrCurve, LrPrior, mean_curve
 

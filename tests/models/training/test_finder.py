@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.models.conftest import assert_same, optimizer_states, pixels, states_of
-from unfreeze.models.specs import FinderSpec, Stage
+from unfreeze.models.settings import FinderSpec, Stage
 from unfreeze.models.training.checkpoints import capture
 from unfreeze.models.training.finder import find_lr_curve
 from unfreeze.models.training.learner import Learner

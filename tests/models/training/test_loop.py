@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.models.conftest import MakeLearner, TensorBatches, assert_same, pixels, states_of
-from unfreeze.models.budget import possible_epochs
-from unfreeze.models.specs import Stage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.lengths import possible_epochs
 from unfreeze.models.training.loop import DivergedError, Step, fit
 from unfreeze.models.training.schedules import cosine_restarts
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests.models.conftest import CLASSES, TensorBatches, states_of
-from unfreeze.models.specs import Stage
+from unfreeze.models.settings import Stage
 from unfreeze.models.training.suggestions import AS_GOOD, LrTrials
 from unfreeze.models.training.trials import FEWEST_ROWS, FOLDS, MOST_STEPS, TRIED, steps_of_trials, try_lrs
 

@@ -1,0 +1,1 @@
+"""Metrics and what follows from them: intervals, comparisons, drift, results of steps."""

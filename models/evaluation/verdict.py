@@ -1,0 +1,298 @@
+"""What a training came to, in words: what each part brought, and what is suspicious about it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from unfreeze.models.evaluation.drift import LARGE_PSI
+from unfreeze.models.evaluation.results import Gain
+from unfreeze.models.settings.search import LOWER_IS_BETTER
+
+FEWEST_ROWS = 100
+"""Validation rows below which one row is worth a percent or more."""
+UNCALIBRATED = 0.05
+"""Calibration error from which probabilities are worth mending."""
+OVERFITTED = 2.0
+"""Validation loss over training loss from which a network has learned its rows by heart."""
+MOST_WRONG_LABELS = 0.03
+"""Share of validation rows that may seem labelled wrong."""
+FEWEST_WRONG_LABELS = 5
+MOST_WRONG = 0.2
+"""Share of wrong answers from which a model's doubts say little about labels."""
+MOST_NAMED = 5
+SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
+SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
+
+
+class Suspicion(NamedTuple):
+    """Something a person should look at; `serious` if the result must not be believed before."""
+
+    text: str
+    serious: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a verdict is made of.
+
+    Attributes
+    ----------
+    metrics
+        ``SECTION/NAME`` -> value, with ``_low`` and ``_high`` where there is an interval.
+    splits
+        Rows of ``train``, ``valid`` and ``test``.
+    stages
+        Results of the stages in order, see `unfreeze.models.recipe.run.Train.result`.
+    gains
+        What parts of it brought.
+    kept
+        Name of the model that the training ended with; empty if it is unknown.
+    refitted
+        On which rows it was refitted once it was chosen; empty if it was not.
+    notices
+        What was noticed about the data.
+    label_errors
+        Validation rows that seem labelled wrong.
+    drift
+        Rows of a drift report against the champion's data: ``what`` or ``column``, ``psi`` and ``verdict``.
+    shift
+        Split -> the same of its rows against the training rows.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    stages: Sequence[Mapping[str, Any]] = ()
+    gains: Sequence[Gain] = ()
+    kept: str = ""
+    refitted: str = ""
+    notices: Sequence[str] = ()
+    label_errors: int = 0
+    drift: Sequence[Mapping[str, Any]] = ()
+    shift: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+class Headline(NamedTuple):
+    """A metric of the model that was kept, with its 95 % interval."""
+
+    name: str
+    section: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> str:
+        """``0.900 (0.850 to 0.940)``."""
+        return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
+
+
+def headlines(metrics: Mapping[str, float]) -> list[Headline]:
+    """Every metric that has an interval, those of the test rows first and losses last."""
+    found = []
+    for key, value in metrics.items():
+        section, _, name = key.partition("/")
+        ends = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+        if section in SECTIONS and ends[0] is not None and ends[1] is not None:
+            found.append(Headline(name, section, value, ends[0], ends[1]))
+    sections = list(SECTIONS)
+    return sorted(found, key=lambda each: (sections.index(each.section), each.name.startswith("loss")))
+
+
+def verdict(training: Training) -> list[str]:
+    """Sentences: how good the model is, which one was kept, and what each part of the training brought."""
+    lines = []
+    shown = headlines(training.metrics)
+    for section in dict.fromkeys(each.section for each in shown):
+        of_section = [each for each in shown if each.section == section][:2]
+        values = " and ".join(f"{named(each.name)} {each.shown}" for each in of_section)
+        of_model = f" of {training.kept}" if training.kept else ""
+        lines.append(f"{values}{of_model} on {training.splits.get(section, 0):,} {SECTIONS[section]}; 95 % intervals.")
+    if training.kept:
+        lines.append(f"The model that is kept, of those compared on the validation rows: {training.kept}.")
+    if training.refitted:
+        lines.append(f"{training.refitted[:1].upper()}{training.refitted[1:]}.")
+    lines += [described(gain) for gain in training.gains if gain.metric == "loss"]
+    lines += [
+        f"Stage {stage['name']} was {stage['stopped']}."
+        for stage in training.stages
+        if str(stage.get("stopped", "")).startswith("skipped")
+    ]
+    return lines
+
+
+def described(gain: Gain) -> str:
+    """A gain in a sentence that claims no more than its interval allows."""
+    what, rows = f"{gain.what[:1].upper()}{gain.what[1:]}", f"{SECTION_NAMES[gain.split]} rows"
+    change = f"{named(gain.metric)} {number(gain.before)} to {number(gain.after)} on the {rows}"
+    interval = f"95 % interval of the improvement {signed(gain.low)} to {signed(gain.high)}"
+    if gain.low > 0:
+        return f"{what} helped: {change}; {interval}."
+    if gain.high < 0:
+        return f"{what} did harm: {change}; {interval}."
+    if gain.before == gain.after:
+        return f"{what} changed nothing on the {rows}."
+    return f"{what} made no difference that {gain.rows:,} rows could show: {change}; {interval}."
+
+
+def compared(found: Mapping[str, Any]) -> str:
+    """Which of two models is better, in a sentence that claims no more than the interval allows (see `Comparison`)."""
+    word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
+    said = f"the second is {word}" if word else f"no difference that {found['rows']:,} rows could show"
+    return (
+        f"{said}: {named(found['metric'])} {signed(found['improvement'])}, 95 % interval of the improvement "
+        f"{signed(found['low'])} to {signed(found['high'])}; that the second is no better: p = {found['p_value']:.3f} "
+        f"({found['test']})"
+    )
+
+
+def suspicions(training: Training) -> list[Suspicion]:
+    """What a person should look at, the serious first."""
+    found = [
+        *_of_losses(training),
+        *_of_rows(training),
+        *_of_probabilities(training),
+        *(Suspicion(notice.removeprefix("warning: ")) for notice in training.notices),
+        *_of_drift(training),
+    ]
+    return sorted(found, key=lambda each: not each.serious)
+
+
+def _of_losses(training: Training) -> list[Suspicion]:
+    found = []
+    for stage in training.stages:
+        losses = [stage.get("train_loss"), stage.get("metrics", {}).get("loss")]
+        if any(loss is not None and not math.isfinite(loss) for loss in losses):
+            found.append(
+                Suspicion(f"Stage {stage['name']} diverged: a loss is not finite; lower its lr.", serious=True)
+            )
+    trained = [stage for stage in training.stages if stage.get("train_loss")]
+    if trained:
+        stage = trained[-1]
+        loss, fitted = stage.get("metrics", {}).get("loss", math.nan), stage["train_loss"]
+        if fitted > 0 and loss / fitted > OVERFITTED:
+            found.append(
+                Suspicion(
+                    f"Over-fitted, as it seems: stage {stage['name']} ended with a loss of {number(loss)} on the "
+                    f"validation rows against {number(fitted)} on the training rows; more data, augmentation or weight "
+                    "decay may help."
+                )
+            )
+    for gain in training.gains:
+        if gain.high < 0 and gain.metric == "loss":
+            found.append(Suspicion(described(gain)))
+    return found
+
+
+def _of_rows(training: Training) -> list[Suspicion]:
+    found, metrics, rows = [], training.metrics, training.splits.get("valid", 0)
+    if 0 < rows < FEWEST_ROWS:
+        found.append(
+            Suspicion(f"Only {rows} validation rows: one row is {1 / rows:.1%}, so small differences are chance.")
+        )
+    if not training.splits.get("test"):
+        found.append(Suspicion("No test rows: the validation rows chose the model, which flatters its numbers."))
+    accuracies = [each for each in headlines(metrics) if each.name.startswith("accuracy")]
+    for each in accuracies:
+        majority = metrics.get(f"{each.section}/majority")
+        if majority is not None and each.low <= majority:
+            text = (
+                f"Not shown to be better than no model: always answering the commonest class is right in "
+                f"{majority:.1%} of the {SECTION_NAMES[each.section]} rows, the model in {each.value:.1%} "
+                f"({each.low:.1%} to {each.high:.1%})."
+            )
+            found.append(Suspicion(text, serious=True))
+    found += _of_test_rows(headlines(metrics))
+    if training.label_errors >= max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
+        found.append(Suspicion(_wrong_labels(training.label_errors, rows, accuracies)))
+    return found
+
+
+def _wrong_labels(count: int, rows: int, accuracies: Sequence[Headline]) -> str:
+    """Who is more likely wrong about rows that the model gives another class: it, or their labels."""
+    doubted = f"{count} of {rows} validation rows look to the model like another class than their label's"
+    wrong = max((1 - each.value for each in accuracies if each.section == "valid"), default=0.0)
+    if wrong > MOST_WRONG:
+        return f"{doubted}; it is wrong in {wrong:.1%} of them all, so most are its mistakes rather than the labels'."
+    return f"{doubted}: their labels may be wrong; see below."
+
+
+def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
+    """Whether a metric is worse on the test rows than on the validation rows.
+
+    Not of the loss of classes: a few rows that are surely wrong carry most of it, and a bootstrap of validation rows
+    without any does not know of them.
+    """
+    is_class = any(each.name.startswith("accuracy") for each in shown)
+    found = []
+    for name in dict.fromkeys(each.name for each in shown):
+        both = {each.section: each for each in shown if each.name == name}
+        if len(both) < 2 or (is_class and name.removesuffix("_tta") in LOWER_IS_BETTER):
+            continue
+        if _worse(both["test"], both["valid"]):
+            found.append(
+                Suspicion(
+                    f"{named(name)} is clearly worse on the test rows, {both['test'].shown}, than on the validation "
+                    f"rows, {both['valid'].shown}: the 95 % intervals do not touch."
+                )
+            )
+    return found
+
+
+def _worse(one: Headline, other: Headline) -> bool:
+    """Whether the intervals do not touch, `one` on the bad side."""
+    if one.name.removesuffix("_tta") in LOWER_IS_BETTER:
+        return one.low > other.high
+    return one.high < other.low
+
+
+def _of_probabilities(training: Training) -> list[Suspicion]:
+    section = "test" if "test/ece" in training.metrics else "valid"
+    error = training.metrics.get(f"{section}/ece", 0.0)
+    if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
+        return []
+    off = f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average"
+    temperature = training.metrics.get("valid/temperature", 1.0)
+    after = "no temperature mends it" if temperature == 1 else f"after a temperature of {temperature:.2f}"
+    return [Suspicion(f"{off}, {after}: more validation rows, or rows like those to predict, may help.")]
+
+
+def _of_drift(training: Training) -> list[Suspicion]:
+    found = [_unlike("The data are unlike those that the champion was trained on", training.drift)]
+    for split, rows in training.shift.items():
+        found.append(_unlike(f"The {SECTION_NAMES[split]} rows are unlike the training rows", rows))
+    return [each for each in found if each is not None]
+
+
+def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
+    """What of a drift report is a large difference, with its population stability index (PSI)."""
+    rows = [row for row in report if row.get("verdict") == "large"]
+    if not rows:
+        return None
+    named = []
+    for row in rows[:MOST_NAMED]:
+        psi = row.get("psi")
+        size = "" if psi is None else f" (PSI {number(psi)}, large from {LARGE_PSI})"
+        named.append(f"{row.get('what', row.get('column'))}{size}")
+    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+    return Suspicion(f"{text}: {', '.join(named)}{more}.")
+
+
+def named(metric: str) -> str:
+    """A metric's name for people: ``accuracy with TTA``."""
+    plain = metric.removesuffix("_tta")
+    return plain.replace("_", " ") + (" with TTA" if plain != metric else "")
+
+
+def number(value: float) -> str:
+    """Three digits that matter, four between 0.1 and 1, where shares are."""
+    if not math.isfinite(value):
+        return "undefined"
+    if 0.1 <= abs(value) <= 1:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def signed(value: float) -> str:
+    """As `number`, with its sign."""
+    return f"{'+' if value >= 0 else '-'}{number(abs(value))}" if math.isfinite(value) else "undefined"

@@ -1,0 +1,326 @@
+"""What the folders of an image source stand for: parts of a split, classes, or nothing."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.listing.folder_files import is_system_name, may_be_image
+from unfreeze.models.images.listing.path_tables import shortened
+from unfreeze.models.images.listing.rows import ListedFile
+from unfreeze.models.reading.labels import spelled_differently, spelling_key
+from unfreeze.models.reading.split_words import PARTS, Part, SplitWord, part_of, split_word_in
+from unfreeze.models.settings.images import ClassFolder
+
+LAYOUTS = (
+    "Layouts that are understood: CLASS/image; train/CLASS/image and valid/CLASS/image, perhaps with test/ (or longer "
+    "names such as seg_train); CLASS/train/image and CLASS/valid/image; a table of image paths and labels as the source"
+)
+_FOLDS = re.compile(r"(k?[ _-]?fold|batch|part|chunk|shard|split|cv)[ _-]?\d+", re.IGNORECASE)
+
+
+class Layout(NamedTuple):
+    """The labelled files of a folder, sorted by path below it.
+
+    Attributes
+    ----------
+    files
+        With their class and, where the folders have one, their part of the split.
+    split_by
+        See `Listing.split_by`.
+    remarks
+        What was left out, and every reading that is a guess.
+    """
+
+    files: list[ListedFile]
+    split_by: str
+    remarks: list[str]
+
+
+class _Row(NamedTuple):
+    folders: tuple[str, ...]
+    """Below the source, from the outside; without those that say nothing."""
+    path: str
+    part: Part | None = None
+
+
+def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], class_folder: ClassFolder) -> Layout:
+    """Understand the folders of a source.
+
+    Folders that say nothing are dropped first: one that is called like the folder that it is in, and one that holds all
+    the others. Then the level whose names are split words is looked for, outside or inside the class folders. What is
+    left names the classes.
+
+    Parameters
+    ----------
+    folder
+        The source.
+    files, skipped
+        What `files_below` finds in it, sorted, and what it leaves out.
+    class_folder
+        See `data.class_folder`.
+
+    Raises
+    ------
+    UserError
+        If there is no class folder, or more than one reading; with the layouts that are understood.
+    """
+    folders = {place: _below(folder, place) for place in set(map(os.path.dirname, files))}
+    rows = [_Row(folders[os.path.dirname(file)], file) for file in files if may_be_image(file)]
+    if not rows:
+        raise _refusal(folder, f"holds {len(files):,} files, but no images" if files else "is empty")
+    remarks = [f"system files and thumbnails are skipped: {shortened(sorted(skipped))}"] if skipped else []
+    remarks += _empty_folders(folder, rows, skipped)
+    inside = [row for row in _without_wrappers(rows) if row.folders]
+    if not inside:
+        raise _refusal(folder, f"has {len(rows):,} images but no folders of classes")
+    remarks += _left_out(folder, rows, inside, "beside the folders of classes")
+    in_split, names = _split(folder, inside)
+    remarks += _left_out(folder, inside, in_split, "in folders that are no part of the split")
+    rows = _with_class_folders(folder, in_split)
+    remarks += _left_out(folder, in_split, rows, "without a class folder (`unfreeze predict` takes them)")
+    rows, split_by, drawn = _drawn(rows, names)
+    classes, guessed = _classes(folder, rows, class_folder)
+    remarks = [*drawn, *guessed, *remarks]
+    listed = [
+        ListedFile(Path(row.path), label, row.part)
+        for row, label in zip(rows, _spelled_alike(folder, rows, classes, remarks), strict=True)
+    ]
+    listed += _beside(listed, [Path(file) for file in files if not may_be_image(file)])
+    listed.sort(key=lambda file: str(file.path))
+    return Layout(listed, split_by, remarks)
+
+
+def _beside(images: Sequence[ListedFile], others: Sequence[Path]) -> list[ListedFile]:
+    """Other files in a folder of one class, as if they were its images: so they are reported as not usable."""
+    places: dict[Path, set[ListedFile]] = {file.parent: set() for file in others}
+    for image in images:
+        for place in image.path.parents if places else ():
+            if place in places:
+                places[place].add(image._replace(path=place))
+    return [next(iter(places[file.parent]))._replace(path=file) for file in others if len(places[file.parent]) == 1]
+
+
+def _refusal(folder: Path, problem: str) -> UserError:
+    return UserError(f"{folder} {problem}. {LAYOUTS}.")
+
+
+def _below(folder: Path, place: str) -> tuple[str, ...]:
+    """Folders from a source to one in it; those called like the one that they are in count once."""
+    names = Path(place).relative_to(folder).parts
+    return names[:1] + tuple(name for outer, name in pairwise(names) if name.casefold() != outer.casefold())
+
+
+def _empty_folders(folder: Path, rows: Sequence[_Row], skipped: Collection[str]) -> list[str]:
+    there = {os.path.relpath(place, folder).split(os.sep)[0] for place in {os.path.dirname(row.path) for row in rows}}
+    there |= set(skipped)
+    empty = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name not in there)
+    for name in empty:
+        if (part := part_of(name)) is not None:
+            raise UserError(f"{folder} has no class folder with images for {part}: fill or remove {name}/.")
+    named = [f"{name}/" for name in empty if not is_system_name(name)]
+    return [f"no images in {shortened(named)}"] if named else []
+
+
+def _without_wrappers(rows: Sequence[_Row], classes: Collection[str] = ()) -> list[_Row]:
+    """Rows without an outer folder that all others are in, unless that is a class or a part of a split."""
+    outer = {row.folders[0] for row in rows if row.folders}
+    if len(outer) != 1 or part_of(*outer) or outer & set(classes) or max(len(row.folders) for row in rows) == 1:
+        return list(rows)
+    return _without_wrappers([row._replace(folders=row.folders[1:]) for row in rows if row.folders], classes)
+
+
+def _left_out(folder: Path, before: Sequence[_Row], after: Sequence[_Row], where: str) -> list[str]:
+    kept = {row.path for row in after}
+    gone = [os.path.relpath(row.path, folder) for row in before if row.path not in kept]
+    return [f"left out: {len(gone):,} images {where}, such as {gone[0]}"] if gone else []
+
+
+# --- the split
+
+
+def _split(folder: Path, rows: list[_Row]) -> tuple[list[_Row], list[str]]:
+    """Rows with their part, without the folders that say it; and the names of those."""
+    outer = _outer_parts(folder, rows)
+    levels = [0] if outer else []
+    levels += [level for level in range(1, min(len(row.folders) for row in rows)) if _is_split(rows, level)]
+    if len(levels) > 1:
+        raise _refusal(folder, "has folders of a split inside folders of a split; give one of them as the source")
+    if levels:
+        level = levels[0]
+        rows = [row for row in rows if level or row.folders[0] in outer]
+        kept = [row._replace(folders=row.folders[:level] + row.folders[level + 1 :]) for row in rows]
+    elif _names_class_and_split(rows):
+        level, kept = 0, [row._replace(folders=(_word_in(row.folders[0]).rest,)) for row in rows]
+    else:
+        return rows, []
+    names = [row.folders[level] for row in rows]
+    parts = [_word_in(name).part for name in names]
+    ordered = sorted(set(names), key=lambda name: (PARTS.index(_word_in(name).part), name))
+    return [row._replace(part=part) for row, part in zip(kept, parts, strict=True)], ordered
+
+
+def _drawn(rows: list[_Row], names: Sequence[str]) -> tuple[list[_Row], str, list[str]]:
+    """Rows without a part where that is to be drawn; in words, where the split comes from; and what is drawn."""
+    parts = {row.part for row in rows}
+    used = [name for name in names if _word_in(name).part in parts]
+    said = f"split by the folders {shortened(used)}"
+    if "valid" in parts or not names:
+        return rows, said if names else "split at random", []
+    rows = [row._replace(part=None) if row.part == "train" else row for row in rows]
+    if "test" not in parts:
+        return rows, f"split at random, from the folder {shortened(used)}", []
+    return rows, said, [drawn_validation(shortened(f"{name}/" for name in used if _word_in(name).part == "test"))]
+
+
+def drawn_validation(test: str) -> str:
+    """What a source with a test but no validation part means."""
+    return f"{test} only tests the final model; the validation rows are drawn from the training ones at random"
+
+
+def _word_in(name: str) -> SplitWord:
+    word = split_word_in(name)
+    assert word is not None
+    return word
+
+
+def _outer_parts(folder: Path, rows: Sequence[_Row]) -> dict[str, Part]:
+    """The outermost folders that are parts of a split; empty if they are classes.
+
+    A longer name (``seg_train``) means a part only if others beside it do, and all that hold classes do.
+    """
+    names = sorted({row.folders[0] for row in rows})
+    nested = {row.folders[0] for row in rows if len(row.folders) > 1}
+    words = {name: word for name in names if (word := split_word_in(name)) is not None}
+    exact = [name for name in words if part_of(name) is not None]
+    parts = {name: word.part for name, word in words.items()}
+    others = [name for name in names if name not in parts]
+    if not exact:
+        is_like_others = not others or len({word.rest for word in words.values()}) == 1
+        is_split = {"train"} < set(parts.values()) and nested and nested <= set(parts) and is_like_others
+        if not is_split:
+            return {}
+    elif len(exact) == 1 and len(names) > 2 and not nested and parts[exact[0]] == "train":
+        return {}  # a class, beside cars and buses
+    for part in PARTS:
+        same = [name for name in names if parts.get(name) == part]
+        if len(same) > 1:
+            raise UserError(f"{folder}: {same[0]}/ and {same[1]}/ both mean {part}; merge them, or rename one.")
+    found = set(parts.values())
+    if "train" in found and ("valid" in found or not nested & set(others)):
+        return parts
+    raise UserError(
+        f"{folder} has {shortened(f'{name}/' for name in names)}: {shortened(f'{name}/' for name in parts)} would be "
+        "part of a split, which needs train/ and valid/ (or val/, validation/, dev/) with a folder per class in each; "
+        "add the missing folder, give one of them as the source to split it at random, or rename a folder that is a "
+        f"class. {LAYOUTS}."
+    )
+
+
+def _is_split(rows: Sequence[_Row], level: int) -> bool:
+    """Whether all folders at a level are parts of a split, each part once in every folder that they are in."""
+    places = {row.folders[: level + 1] for row in rows if len(row.folders) > level}
+    words = [(place[:-1], split_word_in(place[-1])) for place in places]
+    parts = [(place, word.part) for place, word in words if word is not None]
+    return len(parts) == len(words) == len(set(parts)) and {"train"} < {part for _, part in parts}
+
+
+def _names_class_and_split(rows: Sequence[_Row]) -> bool:
+    """Whether the folders are called ``cat_train``, ``cat_valid``, ``dog_train`` and so on."""
+    words = {split_word_in(row.folders[0]) for row in rows}
+    if None in words or any(len(row.folders) > 1 for row in rows):
+        return False
+    parts: dict[str, set[Part]] = defaultdict(set)
+    for word in words:
+        if word is not None:
+            parts[word.rest].add(word.part)
+    return "" not in parts and len(parts) > 1 and all({"train"} < each for each in parts.values())
+
+
+# --- the classes
+
+
+def _with_class_folders(folder: Path, rows: Sequence[_Row]) -> list[_Row]:
+    """The rows that are in a folder of a class: not those of a test without labels, flat or in a folder like others."""
+    kept: list[_Row] = []
+    for part in sorted({row.part for row in rows}, key=lambda part: PARTS.index(part or "train")):
+        known = {row.folders[0] for row in kept}
+        inside = _without_wrappers([row for row in rows if row.part == part], known)
+        labelled = [row for row in inside if row.folders]
+        names = {row.folders[0] for row in labelled}
+        if not known and not labelled:
+            raise _refusal(folder, f"has {len(inside):,} images for {part} but no folders of classes for them")
+        is_unknown = known and len(names) == 1 and not {*map(spelling_key, names)} & {*map(spelling_key, known)}
+        kept += [] if is_unknown else labelled  # such as test/unknown/1.jpg
+    words = {row.folders[0]: split_word_in(row.folders[0]) for row in kept}
+    if all((word := words[row.folders[0]]) and word.part == row.part and word.rest for row in kept):
+        return [row._replace(folders=(_word_in(row.folders[0]).rest, *row.folders[1:])) for row in kept]
+    return kept
+
+
+def _classes(folder: Path, rows: Sequence[_Row], class_folder: ClassFolder) -> tuple[list[str], list[str]]:
+    """The class of every row, and remarks."""
+    if class_folder == "path":
+        return ["-".join(row.folders) for row in rows], []
+    if class_folder == "inner":
+        return [row.folders[-1] for row in rows], []
+    outer = [row.folders[0] for row in rows]
+    inside: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        inside[row.folders[0]].add(row.folders[1] if len(row.folders) > 1 else "")
+    several = {name: names for name, names in inside.items() if "" not in names and len(names) > 1}
+    nested = sorted({name for names in inside.values() for name in names} - {""})
+    if class_folder == "outer" or not nested:
+        return outer, []
+    shared = [name for name in nested if sum(name in names for names in inside.values()) > 1]
+    if (
+        several.keys() == inside.keys()
+        and all(_FOLDS.fullmatch(name) for name in inside)
+        and len(shared) > 1
+        and all(row.part is None and len(row.folders) == 2 for row in rows)
+    ):
+        return [row.folders[1] for row in rows], [f"the folders {shortened(sorted(inside), 3)} are put together"]
+    # Numbers alone, the same everywhere, may be the classes of several sites.
+    is_numbers = len(several) > 1 and len(shared) == len(nested) and all(name.isdecimal() for name in nested)
+    if all(_is_series(names) for names in several.values()) and not is_numbers:
+        return outer, [f"folders inside those of the classes do not count: {shortened(nested, 3)}"]
+    name, names = next(iter(sorted(several.items())))
+    raise _refusal(
+        folder,
+        f"has folders in {name}/ that could be classes as well: {shortened(sorted(names), 4)}. Set data.class_folder: "
+        f"`outer` takes {name!r} as the class, `inner` {min(names)!r}, `path` '{name}-{min(names)}'",
+    )
+
+
+def _is_series(names: Iterable[str]) -> bool:
+    """Whether names differ in numbers only, as dates, batches and patients do."""
+    return len({re.sub(r"[\W\d_]+", "", name).casefold() for name in names}) == 1
+
+
+def _spelled_alike(folder: Path, rows: Sequence[_Row], classes: Sequence[str], remarks: list[str]) -> list[str]:
+    """Classes as training spells them, where the folders of other parts differ in case or blanks only.
+
+    Raises
+    ------
+    UserError
+        If two folders of one part do.
+    """
+    for part in {row.part for row in rows}:
+        of_part = {label for row, label in zip(rows, classes, strict=True) if row.part == part}
+        if clashes := spelled_differently(of_part):
+            raise _refusal(
+                folder,
+                f"has the folders {shortened(map(repr, clashes[0]))}, which differ in case, blanks or hyphens only; "
+                "merge them, or rename one",
+            )
+    by_part = sorted(zip(rows, classes, strict=True), key=lambda each: PARTS.index(each[0].part or "train"))
+    first = {spelling_key(label): label for _, label in reversed(by_part)}
+    for clash in spelled_differently(classes):
+        remarks.append(
+            f"the folders {shortened(map(repr, clash))} are the class {first[spelling_key(clash[0])].strip()!r}"
+        )
+    return [first[spelling_key(label)].strip() for label in classes]

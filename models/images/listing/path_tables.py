@@ -1,0 +1,263 @@
+"""Tables of image paths: CSV, JSON lines, feather, Arrow and Parquet, their cells as text."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.listing.folder_files import files_below, may_be_image
+from unfreeze.models.reading.split_words import Part
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.tables.reading.text_layout import layout_of
+
+TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
+"""Suffixes of files that are read as tables of paths."""
+_MOST_FILES, _MOST_FILES_A_ROW = 20_000, 10
+"""Files of a folder in which those of a table are looked for by rules."""
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""What annotation tools put before the name of a file that is uploaded to them."""
+
+
+class PathTable:
+    """A table whose rows are images.
+
+    Parameters
+    ----------
+    path
+        Absolute path of the file, or of the folder that the `parts` are in.
+    parts
+        Files that are read as one table, and the part of the split that the rows of each are.
+    """
+
+    def __init__(self, path: Path, parts: Mapping[Path, Part] | None = None) -> None:
+        self.path = path
+        self._parts: Mapping[Path, Part | None] = parts or {path: None}
+        self.paths = list(self._parts)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of all columns without white space around them; a `UserError` if the file is not a table."""
+        return list(self._cells)
+
+    def columns(self, wanted: Sequence[str], settings: str) -> dict[str, list[str]]:
+        """Columns as text without white space around it, empty where a value is missing; lists as JSON.
+
+        Raises
+        ------
+        UserError
+            If the file is not a table, or lacks a column; names the `settings` that choose columns.
+        """
+        if absent := [column for column in wanted if column not in self.names]:
+            raise UserError(
+                f"{self.path} has no column {', '.join(map(repr, absent))}; its columns are "
+                f"{', '.join(map(repr, self.names))}. Set {settings}."
+            )
+        return {column: self._cells[column] for column in wanted}
+
+    @cached_property
+    def splits(self) -> list[Part | None]:
+        """The part of the split of every row, as its file says it; None for a single file."""
+        return [part for part, (_, rows) in zip(self._parts.values(), self._read, strict=True) for _ in range(rows)]
+
+    def files(self, values: Iterable[str], folder: str | None, suffix: str) -> list[Path]:
+        """The files that paths or ids mean: below `folder`, which begins at the table's own, and with `suffix`."""
+        named = (value if value.endswith(suffix) else value + suffix for value in values)
+        folders = [table.parent / given_path(folder or "") for table, _ in self._places]
+        return [Path(os.path.normpath(place / name)) for place, name in zip(folders, named, strict=True)]
+
+    def moved_files(self, values: Sequence[str], folder: str | None) -> list[Path] | None:
+        """The files that paths of another machine, of a server or ids mean, if one rule finds all of them.
+
+        Such a rule leaves out the first folders, puts others there, completes a suffix, or drops the eight digits that
+        a tool puts before the name of an uploaded file.
+        """
+        found: list[Path] = []
+        for table in self._parts:
+            place = table.parent / given_path(folder or "")
+            paths = [_path_parts(value) for value, (of, _) in zip(values, self._places, strict=True) if of == table]
+            if not all(paths) or not os.path.isdir(place):
+                return None
+            files = [*islice(files_below(place), _MOST_FILES + _MOST_FILES_A_ROW * len(paths))]
+            if len(files) == _MOST_FILES + _MOST_FILES_A_ROW * len(paths):  # a disk rather than a folder of images
+                return None
+            there = {Path(file).relative_to(place).parts for file in files if may_be_image(file)}
+            rules = {rule for file in there if paths and (rule := _rule(paths[0], file)) is not None}
+            fits = [each for rule in rules if there.issuperset(each := [_by_rule(rule, path) for path in paths])]
+            if len(fits) != 1:
+                return None
+            found += [place.joinpath(*each) for each in fits[0]]
+        return found
+
+    def reject_rows(
+        self, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None, remedy: str = ""
+    ) -> None:
+        """Report rows that cannot be used, if there are any, as a `UserError`."""
+        wrong = list(rows)
+        if wrong:
+            names = {
+                row: f"{number}" + (f" of {table}" if len(self._parts) > 1 else "")
+                for row, (table, number) in enumerate(self._places)
+            }
+            shown = shortened((names[row] + (f" ({detail(row)})" if detail else "") for row in wrong), most=5)
+            raise UserError(
+                f"{self.path}: {len(wrong)} rows: {problem}: row {shown} "
+                f"(the first row below the header is row 1). Correct or remove them{remedy}."
+            )
+
+    @cached_property
+    def _cells(self) -> dict[str, list[str]]:
+        first, *others = (cells for cells, _ in self._read)
+        for table, cells in zip(list(self._parts)[1:], others, strict=True):
+            if cells.keys() != first.keys():
+                odd = shortened(map(repr, sorted(cells.keys() ^ first.keys())))
+                raise UserError(f"{table} has other columns than {next(iter(self._parts))}: {odd}; make them the same")
+        return {name: [cell for cells, _ in self._read for cell in cells[name]] for name in first}
+
+    @cached_property
+    def _places(self) -> list[tuple[Path, int]]:
+        """Of every row its file, and its number there."""
+        return [
+            (table, row + 1) for table, (_, rows) in zip(self._parts, self._read, strict=True) for row in range(rows)
+        ]
+
+    @cached_property
+    def _read(self) -> list[tuple[dict[str, list[str]], int]]:
+        """Of every file its cells and its number of rows."""
+        return [_read_cells(table) for table in self._parts]
+
+
+def shortened(items: Iterable[str], most: int = 10) -> str:
+    """The first items with commas between them, and how many more there are."""
+    every = list(items)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def _read_cells(table: Path) -> tuple[dict[str, list[str]], int]:
+    read = {".csv": _csv_cells, ".tsv": _csv_cells, ".jsonl": _json_cells}.get(table.suffix.lower(), _arrow_cells)
+    try:
+        cells = {name: [cell.strip() for cell in column] for name, column in read(table).items()}
+    except UserError:
+        raise
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise UserError(f"{table} cannot be read as a table: {error}") from error
+    return cells, len(next(iter(cells.values()), []))
+
+
+def _path_parts(value: str) -> tuple[str, ...]:
+    """Folders and name of a path, of Windows too, or of an address."""
+    path = unquote(re.sub(r"^.*([?]d=|://)", "", value))
+    return tuple(part for part in re.split(r"[\\/]+", path) if part not in ("", "."))
+
+
+class _Rule(NamedTuple):
+    """How a file is found: leave out the first `dropped` folders, put `folders` there, complete the name."""
+
+    dropped: int
+    folders: tuple[str, ...]
+    suffix: str
+    is_uploaded: bool
+
+
+def _rule(path: tuple[str, ...], file: tuple[str, ...]) -> _Rule | None:
+    """The rule that leads from a path to a file and keeps most of it; None if their names differ."""
+    name, found = path[-1], file[-1]
+    is_uploaded = found != name and _UPLOADED.sub("", name, count=1) in (found, os.path.splitext(found)[0])
+    plain = _UPLOADED.sub("", name, count=1) if is_uploaded else name
+    if not found.startswith(plain) or found[len(plain) :] not in ("", os.path.splitext(found)[1]):
+        return None
+    same = 0
+    while same < min(len(path), len(file)) - 1 and path[-2 - same] == file[-2 - same]:
+        same += 1
+    return _Rule(len(path) - 1 - same, file[: len(file) - 1 - same], found[len(plain) :], is_uploaded)
+
+
+def _by_rule(rule: _Rule, path: tuple[str, ...]) -> tuple[str, ...]:
+    name = _UPLOADED.sub("", path[-1], count=1) if rule.is_uploaded else path[-1]
+    return (*rule.folders, *path[rule.dropped : -1], name + rule.suffix)
+
+
+def _csv_cells(table: Path) -> dict[str, list[str]]:
+    """Cells as they are written: a label 007 or NA must not turn into a number or a missing value."""
+    layout = layout_of(table)
+    width = len(layout.names)
+    with open(table, encoding=layout.encoding, newline="") as file:
+        for _ in range(layout.lines):
+            file.readline()
+        reader = csv.reader(file, delimiter=layout.separator, quotechar=layout.quote, escapechar=layout.escape)
+        rows = [row for row in reader if row]
+    # An empty field at the end is a separator too many, but a label behind it would be lost.
+    if wide := [number for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row[width:])]:
+        first = rows[wide[0] - 1]
+        raise UserError(
+            f"{table}: {len(wide):,} rows have more fields than the header, which has {width}: row {wide[0]} has "
+            f"{len(first)}, {shortened(map(repr, first))} (the first row below the header is row 1). Put quotes around "
+            'fields with commas, as in "cat, young", or name the column that is missing in the header.'
+        )
+    filled = [[*row[:width], *[""] * (width - len(row))] for row in rows]
+    return dict(
+        zip(_distinct(layout.names), map(list, zip(*filled, strict=True)) if rows else [[]] * width, strict=True)
+    )
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Names of columns without white space around them; a second `label` is called `label.1`."""
+    found: dict[str, int] = {}
+    distinct = []
+    for name in (each.strip() for each in names):
+        count = found[name] = found.get(name, -1) + 1
+        distinct.append(f"{name}.{count}" if count else name)
+    return distinct
+
+
+def _json_cells(table: Path) -> dict[str, list[str]]:
+    with open(table, encoding="utf-8-sig") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is not a JSON object")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [_text(row.get(name)) for row in rows] for name in names}
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _arrow_cells(table: Path) -> dict[str, list[str]]:
+    read = _read_arrow(table)
+    return {name: _texts(read[name]) for name in read.column_names}
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    if pa.types.is_nested(column.type):
+        return [_text(None if each is None else [str(label) for label in each]) for each in column.to_pylist()]
+    texts: list[str] = column.cast(pa.string()).fill_null("").to_pylist()
+    return texts
+
+
+def _read_arrow(table: Path) -> pa.Table:
+    read = _read_unchecked(table)
+    read.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
+    return read
+
+
+def _read_unchecked(table: Path) -> pa.Table:
+    if table.suffix.lower() == ".parquet":
+        return pa.parquet.read_table(str(table))
+    try:
+        return pa.feather.read_table(str(table), memory_map=False)
+    except pa.ArrowInvalid:  # an .arrow file may also be in the stream format
+        with pa.OSFile(str(table)) as file:
+            return pa.ipc.open_stream(file).read_all()

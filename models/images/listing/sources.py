@@ -1,0 +1,281 @@
+"""The images of a source, with their labels for training or without for predictions."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.listing.data_sets import DATA_SETS, torchvision_images, write_digits
+from unfreeze.models.images.listing.folder_files import files_below, may_be_image
+from unfreeze.models.images.listing.layouts import LAYOUTS, drawn_validation, read_layout
+from unfreeze.models.images.listing.path_tables import TABLES, PathTable, shortened
+from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths
+from unfreeze.models.images.listing.table_labels import table_labels
+from unfreeze.models.reading.labels import join, spelled_differently, split
+from unfreeze.models.reading.split_words import PARTS, Part, part_of, split_word_in
+from unfreeze.models.settings import DataSpec
+from unfreeze.models.settings.predict import Predict
+from unfreeze.models.store.paths import given_path, irregular_kind
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images to predict, in a fixed order."""
+
+    names: list[str]
+    """What each is called in the predictions: the path as a table has it, else the whole path."""
+    files: list[str]
+    """Absolute paths, or empty where a table has none."""
+    understood: str
+    """One line: ``24 files in 2 folders``."""
+
+
+def resolve_source(data: DataSpec, downloads: Path) -> Listing:
+    """List the images and labels of `data.source`.
+
+    `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
+    Digits and torchvision data sets are written to a folder each in `downloads`.
+
+    Raises
+    ------
+    UserError
+        If the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
+        values or files, or a download fails.
+    """
+    check_source(data.source)
+    # Absolute, because the listing outlives the working directory in a stored index.
+    downloads = downloads.absolute()
+    if data.source == "digits":
+        return _list_folder(write_digits(downloads / "digits"), "digits", data)
+    path = _absolute(data.source)
+    if path.is_dir():
+        return _list_folder(path, path.name, data)
+    if path.is_file():
+        return _list_table(PathTable(path), path.stem, data)
+    found = torchvision_images(data.source, downloads / data.source)
+    if isinstance(found, Path):
+        return _list_folder(found, data.source, data)
+    files = sorted((ListedFile(*file) for file in found), key=lambda file: (file.split or "", str(file.path)))
+    split_by = "split as the data set is" if any(file.split for file in files) else "split at random"
+    return _listing(data.source, files, str(downloads / data.source), split_by)
+
+
+def check_source(source: str) -> None:
+    """Report a source to train on that is none, without listing its files.
+
+    Raises
+    ------
+    UserError
+        Says what a source can be.
+    """
+    path = _absolute(source)
+    is_table = path.is_file() and path.suffix.lower() in TABLES
+    is_data_set = source == "digits" or (source in DATA_SETS and not path.exists())
+    if is_data_set or is_table or path.is_dir():
+        return
+    kind = irregular_kind(path) or f"a file of type {path.suffix or 'unknown'}"
+    what = f"is {kind}" if path.exists() else f"does not exist in {Path.cwd()}"
+    raise UserError(
+        f"data.source {source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
+        f"class; a folder with train/ and valid/ of such folders; a table ({', '.join(TABLES)}) with a "
+        f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
+    )
+
+
+def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
+    """List images to predict without opening any; a `UserError` if there is no such source, or nothing in it.
+
+    Parameters
+    ----------
+    params
+        Its source: a folder (with all folders in it; hidden files are skipped), one image, a table of paths or ids, or
+        `digits` (written to a folder in `downloads` if necessary).
+    without
+        Files and folders to leave out, such as the predictions themselves.
+    """
+    source, skipped = params.source, set[str]()
+    path = _absolute(source)
+    if source == "digits":
+        path = write_digits(downloads.absolute() / "digits")
+    if path.is_dir():
+        files = sorted(files_below(path, {os.path.abspath(each) for each in without}, skipped))
+        if not files:
+            raise UserError(f"source: there is no file in {path}; give a folder of images")
+        folders = len({os.path.dirname(file) for file in files})
+        said = f"{len(files):,} files in {folders:,} {'folder' if folders == 1 else 'folders'}"
+        if skipped:
+            said += f"; system files and thumbnails are skipped: {shortened(sorted(skipped))}"
+        return Unlabelled([_printable(file) for file in files], files, said)
+    if not path.is_file():
+        kind = irregular_kind(path)
+        what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
+        raise UserError(
+            f"source: {source!r} {what}. A source is one of: a folder of images; an image; "
+            f"a file of paths ({', '.join(TABLES)}); or `digits`."
+        )
+    if path.suffix.lower() not in TABLES:
+        return Unlabelled([_printable(str(path))], [str(path)], "1 file")
+    _, names, found, how = find_paths(PathTable(path), params)
+    if not names:
+        raise UserError(f"source: {path} has no rows")
+    said = f"{len(names):,} rows{how and f'; {how}'}"
+    return Unlabelled(names, [str(file) if name else "" for name, file in zip(names, found, strict=True)], said)
+
+
+def _absolute(source: str) -> Path:
+    return Path(os.path.abspath(given_path(source)))
+
+
+def _printable(path: str) -> str:
+    """The path as valid text: a name that is not UTF-8 is still an image."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _listing(
+    name: str,
+    files: Iterable[ListedFile],
+    place: str,
+    split_by: str,
+    note: str | None = None,
+    multiple: bool = False,
+) -> Listing:
+    every = tuple(files)
+    labels = sorted({file.label for file in every})
+    if len(labels) < 2:
+        what = "the same labels for every image" if multiple else "only the class"
+        found = f"{what} {labels[0]!r}" if labels else "no files"
+        raise UserError(f"{place} holds {found}, but at least two classes are needed: a folder or label for each.")
+    if clashes := spelled_differently(label for text in labels for label in (split(text) if multiple else [text])):
+        raise UserError(
+            f"{place} has the labels {shortened(map(repr, clashes[0]))}, which differ in case, blanks or hyphens only; "
+            "write them in one way"
+        )
+    for file in every:
+        try:
+            str(file.path).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
+    return Listing(name, every, split_by, note, multiple)
+
+
+# --- folders
+
+_METADATA = {"metadata", "_classes"}
+"""Names of tables that data sets keep beside their images, without suffix."""
+
+
+def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
+    skipped: set[str] = set()
+    files = sorted(files_below(folder, skipped=skipped))
+    tables = [Path(file) for file in files if file.lower().endswith(TABLES)]
+    table, split_by = _table_inside(folder, files, tables, data)
+    names = shortened(str(each.relative_to(folder)) for each in (table.paths if table else tables))
+    if table is not None:
+        listing = _list_table(table, name, data, split_by)
+        return replace(listing, note="; ".join(filter(None, (listing.note, f"labels are read from {names}"))))
+    layout = read_layout(folder, files, skipped, data.class_folder)
+    remarks = [*layout.remarks, *([f"not read: {names}"] if tables else [])]
+    return _listing(name, layout.files, str(folder), layout.split_by, "; ".join(remarks) or None)
+
+
+def _table_inside(
+    folder: Path, files: Sequence[str], tables: Sequence[Path], data: DataSpec
+) -> tuple[PathTable | None, str]:
+    """The table that labels a folder's images, if any, and the split, where its folders have a table each.
+
+    That is a table called as data sets call theirs, or the only one where no folder can be a class.
+
+    Raises
+    ------
+    UserError
+        If there are several and no folders of classes.
+    """
+    tables = [table for table in tables if "submission" not in table.stem.casefold()]  # Kaggle's examples of answers
+    named = [table for table in tables if table.stem.casefold() in _METADATA]
+    if parts := _parts_by_name({table: table.parent.name for table in named}):
+        return PathTable(folder, parts), f"split by the folders {shortened(table.parent.name for table in parts)}"
+    places = {os.path.dirname(file) for file in files if may_be_image(file)}
+    below = (Path(place).relative_to(folder).parts for place in places)
+    classes = {tuple(name for name in names if split_word_in(name) is None) for names in below}
+    if len(named) == 1 and (len(classes) < 2 or data.label_column in PathTable(named[0]).names):
+        return PathTable(named[0]), ""
+    parts = _parts_by_name({table: table.stem for table in tables}) if len(classes) < 2 else {}
+    if parts and len({tuple(sorted(PathTable(table).names)) for table in parts}) == 1:
+        return PathTable(folder, parts), f"split by the tables {shortened(table.name for table in parts)}"
+    if len(classes) < 2 and len(tables) > 1:
+        found = shortened(str(table.relative_to(folder)) for table in tables)
+        raise UserError(
+            f"{folder} has no folders of classes, but the tables {found}; give one as the source. {LAYOUTS}."
+        )
+    return (PathTable(tables[0]) if len(classes) < 2 and tables else None), ""
+
+
+def _parts_by_name(names: Mapping[Path, str]) -> dict[Path, Part]:
+    """The part of the split of each table, in their order, if the names say it of all and train is not alone."""
+    words = {table: word.part for table, name in names.items() if (word := split_word_in(name)) is not None}
+    if len(words) == len(names) == len(set(words.values())) and {"train"} < set(words.values()):
+        return {table: part for part in PARTS for table, each in words.items() if each == part}
+    return {}
+
+
+# --- tables
+
+
+def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "") -> Listing:
+    column, names, paths, found = find_paths(table, data)
+    table.reject_rows((row for row, cell in enumerate(names) if not cell), f"empty {column!r}")
+    data = data.model_copy(update={"path_column": column, "split_column": find_split_column(table, data)})
+    labels, multiple, how, unused = table_labels(table, data)
+    splits, drawn = table.splits, ""
+    if data.split_column:
+        cells = table.columns([data.split_column], "data.split_column")[data.split_column]
+        table.reject_rows((row for row, cell in enumerate(cells) if not cell), f"empty {data.split_column!r}")
+        splits = [part_of(cell) for cell in cells]
+        wrong = (row for row, part in enumerate(splits) if part is None)
+        table.reject_rows(wrong, f"{data.split_column!r} is neither `train` nor `valid` nor `test`")
+        split_by = f"split by the column {data.split_column}"
+    elif not any(splits):
+        in_paths, folders = split_in_paths(table, paths)
+        if in_paths:
+            splits, split_by = list(in_paths), f"split by the folders {shortened(folders)}"
+    missing = {"train", "valid"} - set(splits) if split_by and paths else set()
+    if missing == {"valid"} and "test" in splits:
+        splits = [None if part == "train" else part for part in splits]
+        drawn = drawn_validation("`test`")
+    elif missing:
+        raise UserError(f"{table.path}: no row has {min(missing)!r} in column {data.split_column!r}")
+    absent = (row for row, file in enumerate(paths) if not os.path.isfile(file))
+    remedy = "" if data.image_folder or data.suffix else ", or complete ids by data.image_folder and data.suffix"
+    table.reject_rows(absent, "no file at the path", lambda row: str(paths[row]), remedy)
+    first_row: dict[Path, int] = {}
+    clashes = [row for row, file in enumerate(paths) if labels[first_row.setdefault(file, row)] != labels[row]]
+    if data.labels == "multiple":
+        labels = _united(paths, labels)
+    else:
+        table.reject_rows(
+            clashes,
+            "the path has another label in an earlier row",
+            lambda row: f"{paths[row].name}: {labels[first_row[paths[row]]]!r}, then {labels[row]!r}",
+            ", or set data.labels to multiple if an image has several",
+        )
+    groups = [""] * len(paths)
+    if data.group_column:
+        groups = table.columns([data.group_column], "data.group_column")[data.group_column]
+    files = [ListedFile(*row) for row in zip(paths, labels, splits, groups, strict=True)]
+    if data.labels == "multiple":
+        files = list(dict.fromkeys(files))
+    files.sort(key=lambda file: (str(file.path), file.split or ""))
+    note = "; ".join(filter(None, (drawn, found, unused))) or None
+    listing = _listing(name, files, str(table.path), split_by or "split at random", note, multiple)
+    return replace(listing, how=how, is_table=True)
+
+
+def _united(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    """All labels of a path for each of its rows."""
+    found: dict[Path, set[str]] = defaultdict(set)
+    for path, text in zip(paths, labels, strict=True):
+        found[path].update(split(text))
+    return [join(found[path]) for path in paths]

@@ -1,0 +1,113 @@
+"""An image classifier: a pretrained body, the course's head, and the pixels' way into them."""
+
+import torch
+from torch import nn
+
+from unfreeze.models.errors import UserError, choose
+from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body
+from unfreeze.models.images.networks.linear_head import build_linear_head
+from unfreeze.models.settings import ModelSpec
+from unfreeze.models.training.network import Network
+
+
+def build_head(features: int, classes: int, width: int = 512, dropout: float = 0.5) -> nn.Sequential:
+    """The head of fastai 0.7 (``conv_learner.ConvnetBuilder``), after the concatenated pooling.
+
+    Batch norm, dropout of half the probability, linear to `width`, ReLU, batch norm, dropout, linear to `classes`;
+    linear weights are initialised as He et al. (2015) do, with biases at zero.
+
+    Parameters
+    ----------
+    features
+        Width D of the activations (B, D).
+    classes
+        Number of logits.
+    width, dropout
+        Hidden units, and dropout before the last layer.
+    """
+    head = nn.Sequential(
+        nn.BatchNorm1d(features),
+        nn.Dropout(dropout / 2),
+        nn.Linear(features, width),
+        nn.ReLU(),
+        nn.BatchNorm1d(width),
+        nn.Dropout(dropout),
+        nn.Linear(width, classes),
+    )
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return head
+
+
+HEADS = {"fastai": build_head, "linear": build_linear_head}
+"""Name in `model.head` -> what makes a head of (features, classes, width, dropout)."""
+DEFAULT_HEAD = "fastai"
+"""Where neither the spec nor its recipe says which."""
+
+
+def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
+    """A pretrained body with a new head; the head (and a body without weights) is drawn from `seed`.
+
+    Parameters
+    ----------
+    model
+        Backbone, weights and head.
+    classes
+        Number of classes.
+    seed
+        Seed of new weights. The global random state is left as it was.
+    size
+        Side of the images in pixels, for backbones that are built for one size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = load_body(model, size)
+        head = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")(
+            body.features, classes, model.head_width, model.dropout
+        )
+    return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+
+
+def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Images as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """`normalise` of pixels (B, 3, S, S) uint8 from 0 to 255, in one pass over them instead of four."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
+    normalised = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def summarise(network: Network) -> list[dict[str, object]]:
+    """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, trainable.
+
+    Returns
+    -------
+    list of dict
+        ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``trainable``, in forward order, the head last.
+    """
+    parameters = dict(network.named_parameters())
+    body = network.body
+    if not isinstance(body, Body):
+        raise UserError("only image classifiers are summarised by blocks")
+    named = [*((block.name, names) for block, names in zip(body.blocks, network.block_parameters(), strict=True))]
+    named.append(("head", network.head_parameters()))
+    return [
+        {
+            "block": name,
+            "layer_group": "head" if name == "head" else "early" if number < network.early_blocks else "late",
+            "tensors": len(names),
+            "parameters": sum(parameters[parameter].numel() for parameter in names),
+            "trainable": sum(
+                parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad
+            ),
+        }
+        for number, (name, names) in enumerate(named)
+    ]

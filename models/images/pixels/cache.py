@@ -1,0 +1,142 @@
+"""Images resized once: square uint8 rows in memory-mapped shards, so a batch is a gather."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.pixels.bit_depth import Ranges
+from unfreeze.models.images.pixels.decode import (
+    Fit,
+    Interpolation,
+    UnreadableImage,
+    draft_side,
+    make_square,
+    read_image,
+)
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.images.pixels.row_shards import RowStore, ShardedRows, missing_lots
+from unfreeze.models.store.content import hash_file, map_in_order
+from unfreeze.models.store.workspace import Workspace, key_of
+
+CACHE_VERSION = 2
+"""Raise it when the pixels or the layout of a cache change; it is part of the key of a cache."""
+
+
+def image_store(
+    workspace: Workspace, size: int, fit: Fit, interpolation: Interpolation, ranges: Ranges = MappingProxyType({})
+) -> RowStore:
+    """Squares of a size made in one way, of images of any data set; `ranges` are those of its deep images, if any."""
+    metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
+    key = key_of(size, fit, interpolation, CACHE_VERSION, *([dict(ranges)] if ranges else []))
+    return RowStore(workspace, "images", key, size * size * 3, np.uint8, metadata)
+
+
+def build_image_caches(
+    index: Index,
+    targets: Mapping[int, Path],
+    fit: Fit,
+    interpolation: Interpolation,
+    max_megapixels: float,
+    threads: int,
+    workspace: Workspace,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make sure that every image of an index is in the workspace at all sizes; write the lists in the index's order.
+
+    A row equals ``make_square(read_image(path, max_megapixels, size, index.ranges), size, fit, interpolation)``,
+    whichever sizes are built together. Every content that is not there is decoded once, however often it is listed.
+    Shards are published as they are full.
+
+    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and one record batch per
+    size (128 rows, fewer where that exceeds 32 MiB), whatever the number of images, of which paths, hashes and places
+    are held.
+
+    Parameters
+    ----------
+    targets
+        Side of the square in pixels -> list to write. The file is written in place: publish it by renaming.
+    progress
+        Called with (images done, images to do) after each image.
+
+    Raises
+    ------
+    UserError
+        If an image changed, vanished or became unreadable since it was indexed.
+    """
+
+    def square(path: Path, side: int, sizes: Sequence[int]) -> dict[str, np.ndarray]:
+        image = read_image(path, max_megapixels, side, index.ranges)
+        return {str(size): make_square(image, size, fit, interpolation).reshape(1, -1) for size in sizes}
+
+    def row(content: str, sides: dict[int, list[int]]) -> dict[str, np.ndarray]:
+        path = path_of[content]
+        # Rows are found by content: pixels of another content must never be stored under it.
+        if hash_file(path) != content:
+            raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it anew")
+        try:
+            # One after the other, so that there is only one decoded image at a time.
+            return {name: made for side, sizes in sides.items() for name, made in square(path, side, sizes).items()}
+        except UnreadableImage as error:
+            raise UserError(f"{path}: {error}; run again to index the images anew") from error
+
+    def rows(contents: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
+        sides: dict[int, list[int]] = {}
+        for size in sorted(map(int, names)):
+            sides.setdefault(draft_side(size), []).append(size)
+        for made in map_in_order(lambda content: row(content, sides), contents, threads, in_flight=4 * threads):
+            yield made
+            if progress is not None:
+                progress(next(done), total)
+
+    contents = index.rows["content"].to_pylist()
+    path_of = dict(zip(reversed(contents), map(Path, reversed(index.rows["path"].to_pylist())), strict=True))
+    stores = {str(size): image_store(workspace, size, fit, interpolation, index.ranges) for size in targets}
+    lots = missing_lots(stores, contents)
+    total, done = sum(len(lot.contents) for lot in lots), count(1)
+    for lot in lots:
+        lot.write(rows)
+    for size, path in targets.items():
+        stores[str(size)].write_list(path, contents)
+
+
+class ImageCache:
+    """A list that `build_image_caches` wrote, memory-mapped: only the rows asked for are read.
+
+    Its `size` is the side of the squares in pixels; its `fit`, how images became square; its `key`, that of the store,
+    which says how the pixels were made but not of which images. A `UserError` if the file is not such a list, if it or
+    one of its shards is incomplete, or if it is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rows = ShardedRows(path)
+        version = self._rows.metadata.get("version")
+        if version != str(CACHE_VERSION):
+            raise UserError(f"{path} has cache version {version}, not {CACHE_VERSION}; delete it and run again")
+        try:
+            self.size, self.fit = int(self._rows.metadata["size"]), self._rows.metadata["fit"]
+            self.key = self._rows.metadata["key"]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path} is not an image cache ({error}); delete it and run again") from error
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Copy the images at positions (B,) of the index, as `RowFile.gather`: (B, 3, size, size), channels last."""
+        return self._rows.gather(rows).view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)
+
+
+def usable_size(index: Index, native: int) -> int:
+    """The default training size: `native`, the side that the weights were trained at, unless images are much smaller.
+
+    At most eight times the median of the images' shorter sides, rounded to a multiple of 32.
+    """
+    width, height = (index.rows[name].to_numpy() for name in ("width", "height"))
+    limit = 8 * float(np.median(np.minimum(width, height)))
+    return min(native, max(32, 32 * round(limit / 32)))

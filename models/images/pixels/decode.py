@@ -1,0 +1,317 @@
+"""One image file in, upright 8-bit RGB pixels out, or a plain reason why not."""
+
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.IcoImagePlugin import IcoImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from unfreeze.models.images.pixels.bit_depth import Box, DeepPixels, Ranges, Samples, range_for
+from unfreeze.models.images.pixels.foreign_formats import foreign_format
+from unfreeze.models.store.paths import irregular_kind
+
+Fit = Literal["crop", "squish", "pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Only these are tried. Others are rare as photos, and opening EPS would start Ghostscript on a file from anywhere.
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "HEIF")
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
+_SUBFILE, _BITS, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 0x00FE, 0x0102, 0x011C, 0x0142, 0x0143
+_SMALLEST_SIDE = 4
+_TILE = 256
+_GRID = 64
+
+BYTES_PER_PIXEL = 12
+"""Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
+# Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
+_PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+class UnreadableImage(Exception):
+    """A file that cannot be used as an image; the message is the reason, without the file's name."""
+
+
+class ImageFacts(NamedTuple):
+    """What a file holds: its size as displayed, in pixels, and how much it shows.
+
+    Attributes
+    ----------
+    samples
+        Its values, where they have more than 8 bits.
+    spread
+        Largest standard deviation of a channel: of the values, or of the 256 levels of 8 bits.
+    frames
+        Images in the file, of which the first is used.
+    """
+
+    width: int
+    height: int
+    samples: Samples | None
+    spread: float
+    frames: int
+
+
+def read_image(
+    path: Path | BytesIO, max_megapixels: float, at_least: int | None = None, ranges: Ranges = MappingProxyType({})
+) -> Image.Image:
+    """Decode an image upright, as 8-bit RGB; safe to call from several threads.
+
+    Animations give their first frame; transparency is composited over white; more than 8 bits a sample are scaled to 8.
+
+    Parameters
+    ----------
+    path
+        The file, or its bytes.
+    max_megapixels
+        Larger images are rejected by their header, before anything is decoded, so that a decode takes at most
+        `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
+    at_least
+        The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
+        eighth of its size (never below `draft_side(at_least)`), which is several times faster.
+    ranges
+        What is black and white where samples have more than 8 bits, see `bit_depth.ranges_of`.
+
+    Raises
+    ------
+    UnreadableImage
+        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small, a range that nothing
+        says.
+    """
+    with _opened(path, max_megapixels) as (image, deep):
+        if at_least is not None and isinstance(image, JpegImageFile):
+            image.draft(None, (draft_side(at_least), draft_side(at_least)))
+        image.load()
+        orientation = _orientation(image)
+        rgb = _to_rgb(image, deep, ranges)
+    del image, deep  # its pixels would be a third copy beside those of the turned image
+    rgb.info = {}  # damaged EXIF among it would be read again
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
+
+
+def check_image(path: Path, max_megapixels: float) -> ImageFacts:
+    """What an image holds, if `read_image` with its range would succeed; raises what it would, but more cheaply."""
+    with _opened(path, max_megapixels) as (image, deep):
+        width, height = image.size
+        if isinstance(image, JpegImageFile):
+            # Luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
+            image.draft("L", (min(width, _GRID), min(height, _GRID)))
+        image.load()
+        samples = deep.samples(_tiles(image)) if deep is not None else None
+        spread, frames = _spread(image, deep), _frames(image)
+        if _orientation(image) >= 5:
+            width, height = height, width
+        return ImageFacts(width, height, samples, spread, frames)
+
+
+def draft_side(at_least: int) -> int:
+    """The side that reduced JPEG decoding keeps: a power of two from 512 up, and not just `at_least`.
+
+    All usual training sizes then start from the same decoded pixels: a cache's content does not depend on which
+    other sizes were built in the same pass, and one decode serves them all.
+    """
+    return max(512, 1 << (at_least - 1).bit_length())
+
+
+def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpolation) -> np.ndarray:
+    """Resize an RGB image to a square of `size` pixels, antialiased: (size, size, 3) uint8, writable.
+
+    `crop` scales the shorter side to `size` and keeps the centre; `squish` ignores the aspect ratio; `pad` scales the
+    longer side to `size` and fills up with black.
+    """
+    filter_ = Image.Resampling[interpolation.upper()]
+    width, height = image.size
+    if fit == "pad":
+        scale = size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        square = Image.new("RGB", (size, size))
+        resized = image.resize(inner, filter_, reducing_gap=3.0)
+        square.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return np.array(square)
+    box = (0.0, 0.0, float(width), float(height))
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    # reducing_gap: a large reduction starts with a box filter, several times faster and hardly different.
+    return np.array(image.resize((size, size), filter_, box=box, reducing_gap=3.0))
+
+
+@contextmanager
+def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[tuple[ImageFile.ImageFile, DeepPixels | None]]:
+    """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
+    # `warnings.catch_warnings` is not safe in threads. A test or another library may have reset the filters meanwhile.
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        if isinstance(path, Path) and (kind := irregular_kind(path)):
+            raise UnreadableImage(f"{kind}, not a file")
+        opened = path.open("rb") if isinstance(path, Path) else nullcontext(path)
+        with opened as file, _identified(file) as image:
+            _check_header(image, max_megapixels)
+            yield image, DeepPixels.of(image, file)
+    except UnreadableImage:
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from error
+    except Exception as error:  # on damaged input PIL's decoders raise almost anything
+        detail = str(error).strip() or type(error).__name__
+        raise UnreadableImage(f"truncated or damaged: {detail}") from error
+
+
+def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
+    """`PIL.Image.open` without its process-wide limit of pixels, in place of which `_check_header` has one."""
+    _register_plugins()
+    file.seek(0)
+    start = file.read(132)
+    if not start:
+        raise UnreadableImage("zero bytes")
+    unsupported = ""
+    for make, accepts in (Image.OPEN[name] for name in _FORMATS if name in Image.OPEN):
+        if accepts is None or accepts(start[:16]) is True:
+            file.seek(0)
+            try:
+                return make(file, getattr(file, "name", ""))
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format, or damaged
+                if str(error) in ("unknown pixel mode", "unknown data organization"):
+                    unsupported = "a TIFF with samples of a type that is not read; save it with 8 or 16 bits"
+    if unsupported or (unsupported := foreign_format(start)):
+        raise UnreadableImage(unsupported)
+    raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
+
+
+@cache
+def _register_plugins() -> None:
+    Image.init()
+    with suppress(ImportError):  # the extra `heic`
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+def _check_header(image: Image.Image, max_megapixels: float) -> None:
+    width, height = image.size
+    megapixels = _pixels(image) / 1e6
+    if megapixels > max_megapixels:
+        raise UnreadableImage(f"{megapixels:,.6g} megapixels exceed data.max_megapixels={max_megapixels:g}")
+    needed = megapixels * _PEAK_PER_PIXEL.get(image.format or "", 0) / 1e3
+    allowed = max_megapixels * BYTES_PER_PIXEL / 1e3
+    if needed > allowed:
+        raise UnreadableImage(
+            f"decoding {megapixels:,.6g} megapixels of {image.format} takes {needed:.3g} GB, and "
+            f"data.max_megapixels={max_megapixels:g} allows {allowed:.3g} GB"
+        )
+    if min(width, height) < _SMALLEST_SIDE:
+        raise UnreadableImage(f"{width}x{height} pixels: too small")
+    if image.mode not in _MODES and not image.mode.startswith("I;16"):
+        raise UnreadableImage(f"colour mode {image.mode} is not supported")
+    if isinstance(image, TiffImageFile):
+        if image.tag_v2.get(_SUBFILE, 0) & 1:
+            raise UnreadableImage("a raw photo, of which only a preview can be read; export it as JPEG, PNG or TIFF")
+        if image.tag_v2.get(_PLANES) == 2 and max(image.tag_v2.get(_BITS, (1,))) > 8 and image.mode != "I;16":
+            raise UnreadableImage("a TIFF with a plane of 16 bits per colour; save it with interleaved colours")
+
+
+def _pixels(image: Image.Image) -> int:
+    """Pixels that will be decoded: a file can announce fewer than it holds."""
+    width, height = image.size
+    pixels = width * height
+    if isinstance(image, TiffImageFile):
+        # A tile of a TIFF is decoded as a whole, however little of it is within the image.
+        tile = [value for tag in (_TILE_WIDTH, _TILE_LENGTH) if isinstance(value := image.tag_v2.get(tag), int)]
+        return max(pixels, math.prod(tile)) if len(tile) == 2 else pixels
+    if isinstance(image, IcoImageFile):
+        # The icon's table gives at most 256 x 256; the image behind it has a header of its own, a PNG's or a BMP's.
+        image.ico.buf.seek(image.ico.entry[image.ico.getentryindex(image.size)].offset)
+        start = image.ico.buf.read(24).ljust(24, b"\0")
+        width, height = (
+            struct.unpack(">II", start[16:]) if start[:4] == b"\x89PNG" else struct.unpack("<ii", start[4:12])
+        )
+        return max(pixels, abs(int(width) * int(height)))
+    return pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
+    try:
+        value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF is no reason to lose the image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, deep: DeepPixels | None, ranges: Ranges) -> Image.Image:
+    """A copy in RGB, made tile by tile: what a conversion needs besides its result is then small."""
+    if deep is None and image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()  # the caller closes the file
+    ends = _range(deep, image, ranges) if deep is not None else None
+    rgb = Image.new("RGB", image.size)
+    for box in _tiles(image):
+        rgb.paste(_flat(deep.eight_bits(box, ends) if deep and ends else image.crop(box)), box)
+    return rgb
+
+
+def _range(deep: DeepPixels, image: Image.Image, ranges: Ranges) -> tuple[float, float]:
+    if deep.kind in ranges:
+        return ranges[deep.kind]
+    samples = deep.samples(_tiles(image))
+    ends = range_for(samples, ranges)
+    if ends is None:
+        raise UnreadableImage(
+            f"{samples.kind} values of more than 8 bits, unlike those of the training: which of {samples.low:g} to "
+            f"{samples.high:g} are black and white is unknown; convert the image to 8 bits"
+        )
+    return ends
+
+
+def _flat(tile: Image.Image) -> Image.Image:
+    """The tile in RGB, over white where it is transparent."""
+    if tile.has_transparency_data:
+        opaque = tile.convert("RGBA")
+        tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    return tile.convert("RGB")
+
+
+def _spread(image: Image.Image, deep: DeepPixels | None) -> float:
+    """Largest standard deviation of a channel, of pixels on a grid."""
+    rows, columns = (np.linspace(0, side - 1, min(side, _GRID)).astype(int) for side in image.size[::-1])
+    if deep is not None:
+        values = np.concatenate([deep.values((0, row, image.width, row + 1))[:, columns] for row in rows])
+        known = np.nan_to_num(values.reshape(len(rows) * len(columns), -1)[:, :3])
+        return float(known.std(axis=0, dtype=np.float64).max())
+    size = (len(columns), len(rows))
+    pixels = np.asarray(_flat(image.resize(size, Image.Resampling.NEAREST)))
+    return float(pixels.reshape(-1, 3).std(axis=0).max())
+
+
+def _frames(image: Image.Image) -> int:
+    """Images in a file of several; phones keep previews and depths as further images of a JPEG or HEIC."""
+    try:
+        return 1 if image.format in ("JPEG", "MPO", "HEIF") else getattr(image, "n_frames", 1)
+    except Exception:  # a damaged later frame is no reason to lose the first
+        return 1
+
+
+def _tiles(image: Image.Image) -> Iterator[Box]:
+    width, height = image.size
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            yield left, top, min(left + _TILE, width), min(top + _TILE, height)

@@ -1,0 +1,1 @@
+"""Trained image models in use: predictions, explanations, exports."""

@@ -1,0 +1,272 @@
+"""What a classifier sees: Grad-CAM of the likeliest classes, activation maps, kernels of the first layer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from unfreeze.models.errors import UserError, choose
+from unfreeze.models.evaluation.results import Explanation, Section, Sum, Tile
+from unfreeze.models.images.networks.backbones import Body
+from unfreeze.models.images.networks.classifier import normalise_bytes
+from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
+from unfreeze.models.images.networks.kernels import CLASSIC, arithmetic, convolve, steepest
+from unfreeze.models.images.pixels.decode import UnreadableImage
+from unfreeze.models.images.pixels.rendering import png, square_jpeg
+from unfreeze.models.images.serving.predictor import ImagePredictor
+
+MOST_IMAGES = 12
+"""A page of more would take megabytes."""
+MOST_CLASSES = 3
+MOST_NAMED = 10
+MOST_CHANNELS = 8
+MOST_KERNELS = 64
+LARGEST = 360
+"""Side in pixels of the images on the page, at most."""
+_CELL, _GAP = 24, 3
+"""Pixels of a kernel in the grid, at least, and between two of them."""
+
+
+def explain_images(predictor: ImagePredictor, paths: Sequence[str], layers: Sequence[str]) -> Explanation:
+    """Explain what a classifier answers on some images.
+
+    Parameters
+    ----------
+    paths
+        Image files; those after the first `MOST_IMAGES` that can be read are left out, with a notice.
+    layers
+        Modules of the body's network by name; none: three blocks spread over the body.
+
+    Raises
+    ------
+    UserError
+        If no image can be read, or a layer is unknown or has no maps.
+    """
+    found = Explanation()
+    body = cast(Body, predictor.networks[0].body)
+    chosen = _layers(body, layers)
+    readable, squares = _read(predictor, paths, found)
+    names, probabilities = [str(each) for each in predictor.target.classes], predictor.probabilities(readable)
+    found.lines = [f"{len(readable)} {'image' if len(readable) == 1 else 'images'}; {_some(names)}"]
+    pixels = torch.from_numpy(squares).to(predictor.device).permute(0, 3, 1, 2)
+    inputs = normalise_bytes(pixels, predictor.preprocessing)
+    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :MOST_CLASSES]
+    found.sections.append(_answers(readable, names, probabilities, top))
+    heats = [_heats(predictor, inputs, top[:, place]) for place in range(top.shape[1])]
+    if all(heat is None for heat in heats):
+        found.notices.append("Grad-CAM is left out: the body's last activations have no places")
+    maps_of = _activations(body, chosen, inputs)
+    if layers and (without := [name for name in chosen if name not in maps_of]):
+        raise UserError(f"layers: {without[0]} has no activation maps (channels over places); choose another layer")
+    for number, path in enumerate(readable):
+        hot = [None if heat is None else heat[number] for heat in heats]
+        seen = _seen(predictor, Path(path), names, probabilities[number], top[number], hot)
+        seen.key = f"image-{number}"
+        found.sections.append(seen)
+        found.sections += [_maps(number, Path(path).name, name, maps[number]) for name, maps in maps_of.items()]
+    found.sections += [*_first_kernels(body), _classic(Path(readable[0]).name, squares[0])]
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"classes {', '.join(names[:MOST_NAMED])}{more}"
+
+
+def _read(predictor: ImagePredictor, paths: Sequence[str], found: Explanation) -> tuple[list[str], np.ndarray]:
+    """The first readable images, and their squares (B, S, S, 3) uint8."""
+    readable, squares = list[str](), list[np.ndarray]()
+    for number, path in enumerate(paths):
+        if len(readable) == MOST_IMAGES:
+            found.notices.append(f"{len(paths) - number:,} more images are left out: a page shows {MOST_IMAGES}")
+            break
+        try:
+            squares.append(predictor.square(path))
+            readable.append(path)
+        except (UnreadableImage, OSError) as error:
+            found.notices.append(f"{path} cannot be read: {error}")
+    if not readable:
+        raise UserError(f"source: no image can be read; {found.notices[0]}")
+    return readable, np.stack(squares)
+
+
+def _answers(paths: Sequence[str], names: Sequence[str], probabilities: np.ndarray, top: np.ndarray) -> Section:
+    rows: list[dict[str, Any]] = []
+    for path, answers, order in zip(paths, probabilities, top, strict=True):
+        row: dict[str, Any] = {"image": Path(path).name}
+        for place, number in enumerate(order.tolist(), start=1):
+            suffix = "" if place == 1 else f" {place}"
+            row |= {f"class{suffix}": names[number], f"probability{suffix}": round(float(answers[number]), 4)}
+        rows.append(row)
+    return Section("answers", "What the model says", rows=rows)
+
+
+def _heats(predictor: ImagePredictor, inputs: Tensor, outputs: np.ndarray) -> np.ndarray | None:
+    """Grad-CAM (B, h, w) of an output for each image, the mean over the model's networks."""
+    maps = [grad_cam(network, inputs, outputs) for network in predictor.networks]
+    known = [each for each in maps if each is not None]
+    return np.asarray(np.mean(known, axis=0)) if known else None
+
+
+def _seen(
+    predictor: ImagePredictor,
+    path: Path,
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    top: np.ndarray,
+    maps: Sequence[np.ndarray | None],
+) -> Section:
+    how = predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels, predictor.ranges
+    square = square_jpeg(path, LARGEST, *how)
+    assert square is not None  # its square was read just now
+    tiles = [Tile("the image as the network sees it", square, "jpeg")]
+    for number, heat in zip(top.tolist(), maps, strict=True):
+        says = f"{names[number]}: {probabilities[number]:.1%}"
+        if heat is not None and heat.max() > 0:
+            tiles.append(Tile(says, square, "jpeg", overlay(heat)))
+        else:  # an overlay cannot show it
+            tiles.append(Tile(f"{says}; no place speaks for it", square, "jpeg"))
+    text = "Grad-CAM: the brighter a place, the more it speaks for the class."
+    return Section("", path.name, text, tiles)
+
+
+# --- activation maps
+
+
+def _layers(body: Body, wanted: Sequence[str]) -> list[str]:
+    """Names of modules of the body's network."""
+    modules = {name: module for name, module in body.network.named_modules() if name}
+    if wanted:
+        blocks = {block.name: None for block in body.blocks if block.name in modules}
+        for name in wanted:
+            if name not in modules:
+                choose(blocks, name, "layers")
+        return list(dict.fromkeys(wanted))
+    blocks_there = [block.name for block in body.blocks if block.name in modules]
+    if not blocks_there:
+        return []
+    places = np.linspace(0, len(blocks_there) - 1, 3).round().astype(int)
+    return list(dict.fromkeys(blocks_there[place] for place in places))
+
+
+def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str, np.ndarray]:
+    """Layer -> its maps (B, C, h, w) float32; without those whose output is none."""
+    outputs: dict[str, Any] = {}
+
+    def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: outputs.update({name: output})
+
+    hooks = [body.network.get_submodule(name).register_forward_hook(remember(name)) for name in layers]
+    try:
+        with torch.inference_mode():
+            shape = body.activations(inputs).ndim
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found: dict[str, np.ndarray] = {}
+    for name in layers:
+        output = outputs.get(name)
+        output = output[0] if isinstance(output, (tuple, list)) and output else output
+        fits = isinstance(output, Tensor) and output.ndim == shape
+        maps = body.feature_map(cast(Tensor, output).float()) if fits else None
+        if maps is not None:
+            found[name] = maps.cpu().numpy()
+    return found
+
+
+def _maps(number: int, image: str, layer: str, maps: np.ndarray) -> Section:
+    """The strongest channels of a layer, (C, h, w), for one image."""
+    strength = np.abs(maps).mean(axis=(1, 2))
+    tiles = []
+    for channel in np.argsort(-strength, kind="stable")[:MOST_CHANNELS].tolist():
+        values = maps[channel]
+        span = values.max() - values.min()
+        scaled = (values - values.min()) / (span if span > 0 else 1)
+        coloured = matplotlib.colormaps["viridis"](scaled, bytes=True)[..., :3]
+        tiles.append(Tile(f"channel {channel}: {values.min():.3g} to {values.max():.3g}", png(coloured)))
+    _, height, width = maps.shape
+    text = f"The {len(tiles)} channels of {len(maps)} with the largest mean size, {height} x {width} places; each from "
+    text += "its lowest value (dark) to its highest (bright)."
+    return Section(f"maps-{number}-{layer.replace('.', '-')}", f"{image}: activation maps of {layer}", text, tiles, 112)
+
+
+# --- kernels
+
+
+def _first_kernels(body: Body) -> list[Section]:
+    """The kernels of the first convolution that takes the image's three channels, if the body begins with one."""
+    convolutions = (each for each in body.network.named_modules() if isinstance(each[1], nn.Conv2d))
+    name, first = next(convolutions, ("", None))
+    if first is None or first.weight.shape[1] != 3:
+        return []
+    kernels = first.weight.detach().float().cpu().numpy()
+    count, _, height, width = kernels.shape
+    square = png(_grid(kernels[:MOST_KERNELS]))
+    shown = f"{min(count, MOST_KERNELS)} of {count}" if count > MOST_KERNELS else f"All {count}"
+    text = f"{shown} kernels of {name}, {height} x {width} weights for red, green and blue each; grey is 0, and each "
+    text += "kernel has a scale of its own. Batch norm is multiplied in where it follows directly."
+    return [Section("kernels", "Kernels of the first layer", text, [Tile(name, square)], 560)]
+
+
+def _grid(kernels: np.ndarray) -> np.ndarray:
+    """Kernels (N, 3, h, w) side by side as pixels (H, W, 3) uint8: 0 is grey, the largest weight of each 0 or 255."""
+    largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    scaled = 0.5 + 0.5 * kernels / np.where(largest > 0, largest, 1)
+    pixels = (255 * scaled).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    zoom = max(1, -(-_CELL // pixels.shape[1]))
+    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    columns = int(np.ceil(np.sqrt(1.6 * len(pixels))))
+    rows = -(-len(pixels) // columns)
+    height, width = pixels.shape[1] + _GAP, pixels.shape[2] + _GAP
+    grid = np.full((rows * height + _GAP, columns * width + _GAP, 3), 255, np.uint8)
+    for number, kernel in enumerate(pixels):
+        top, left = number // columns * height + _GAP, number % columns * width + _GAP
+        grid[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
+    return grid
+
+
+def _classic(name: str, square: np.ndarray) -> Section:
+    """The classic kernels on one image, (S, S, 3) uint8, each with the arithmetic of the same patch."""
+    grey = np.array(Image.fromarray(square).convert("L"))
+    row, column = steepest(grey)
+    sums = []
+    for kernel_name, kernel in CLASSIC.items():
+        steps = arithmetic(grey, kernel, row, column)
+        placed = convolve(grey, kernel).clip(0, 255).round().astype(np.uint8)
+        sums.append(
+            Sum(
+                kernel_name,
+                _texts(steps.patch),
+                _texts(steps.kernel),
+                _texts(steps.products),
+                f"{steps.total:.10g}",
+                f"row {row}, column {column} of the result, where it shows as {placed[row, column]}",
+                Tile(f"{kernel_name}, limited to 0 to 255", _marked(placed, row, column, 1)),
+            )
+        )
+    text = f"{name} in grey levels from 0 to 255. The patch of 3 x 3 pixels with its upper left corner in row {row}, "
+    text += (
+        f"column {column}, where the image changes the most, is multiplied by each kernel weight by weight; the sum "
+    )
+    text += "of the products is one pixel of the result. The kernel then moves on by one pixel. A convolution layer "
+    text += "does the same with weights that it has learned."
+    tile = Tile("the image, with the patch", _marked(grey, row, column, 3))
+    return Section("classic", "Classic kernels", text, [tile], 300, sums)
+
+
+def _marked(grey: np.ndarray, row: int, column: int, side: int) -> bytes:
+    """A grey image in which a frame shows `side` x `side` pixels."""
+    zoom = max(1, round(300 / len(grey)))
+    image = Image.fromarray(grey.repeat(zoom, axis=0).repeat(zoom, axis=1)).convert("RGB")
+    box = (zoom * column - 3, zoom * row - 3, zoom * (column + side) + 2, zoom * (row + side) + 2)
+    ImageDraw.Draw(image).rectangle(box, outline=(255, 60, 60), width=3)
+    return png(np.array(image))
+
+
+def _texts(values: np.ndarray) -> list[list[str]]:
+    return [[f"{value:.10g}" for value in row] for row in values]

@@ -1,0 +1,341 @@
+"""A trained classifier as a folder of plain files, and the predictor that reads it.
+
+MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
+"""
+
+import io
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.batches import CPU_FORWARD_SIZE
+from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body
+from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS, normalise, normalise_bytes
+from unfreeze.models.images.networks.folding import fold_batch_norms
+from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
+from unfreeze.models.images.pixels.bit_depth import Ranges
+from unfreeze.models.images.pixels.decode import make_square, read_image
+from unfreeze.models.images.pixels.streaming import Chunk, ImageSource, stream
+from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
+from unfreeze.models.store.content import hash_image
+from unfreeze.models.store.model_folder import (
+    TEMPERATURE,
+    WITH_TTA,
+    load_networks,
+    loading,
+    read_description,
+    save_model_folder,
+)
+from unfreeze.models.targets import Target, target_from
+from unfreeze.models.targets.conformal import answers, kept_scores
+from unfreeze.models.targets.predictions import Chunk as PredictedChunk
+from unfreeze.models.training.network import Network, State
+from unfreeze.models.training.precision import pick_precision, ready_device
+
+
+def save_classifier(
+    folder: Path,
+    states: Sequence[State],
+    params: TrainImages,
+    preprocessing: Preprocessing,
+    target: Target,
+    size: int,
+    with_tta: bool = False,
+    ranges: Ranges = MappingProxyType({}),
+    calibration: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if need be.
+    states
+        Weights of the trained networks, whose probabilities are averaged.
+    params
+        What it was trained with.
+    preprocessing
+        How its images are normalised and resized.
+    target
+        What its C outputs mean.
+    size
+        Side of the images that it ends with, in pixels.
+    with_tta
+        Whether it predicts with test-time augmentation.
+    ranges
+        What is black and white in images of more than 8 bits a sample.
+    calibration
+        See `unfreeze.models.recipe.training_data.Candidate.calibration`.
+    """
+    description = {
+        "modality": "images",
+        "model": {**params.model.model_dump(), "weights": "none"},
+        "preprocessing": asdict(preprocessing),
+        "target": target.settings(),
+        "size": size,
+        "fit": params.data.fit,
+        "max_megapixels": params.data.max_megapixels,
+        "pixel_ranges": dict(ranges),
+        "precision": params.precision,
+        "augment": params.augment.model_dump(),
+        "tta": params.tta.model_dump(),
+        WITH_TTA: with_tta,
+        **calibration,
+    }
+    save_model_folder(folder, states, description)
+
+
+def example_image(size: int) -> bytes:
+    """A generated image, encoded as PNG: what a model's example shows instead of somebody's photo.
+
+    Parameters
+    ----------
+    size
+        Its side in pixels.
+    """
+    ramp = np.linspace(0, 255, size).astype(np.uint8)
+    pixels = np.stack(
+        [np.tile(ramp, (size, 1)), np.tile(ramp[:, None], (1, size)), np.full((size, size), 128, np.uint8)]
+    )
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+class ImagePredictor:
+    """Predicts the class, or the labels, of encoded images exactly as the evaluation did, except for rounding.
+
+    Parameters
+    ----------
+    folder
+        What `save_classifier` wrote.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Attributes
+    ----------
+    classes : list of str
+        Names of the C classes or labels, in the order of the probabilities.
+    size : int
+        Side of the squares that images are made, in pixels.
+    features_width : int
+        Numbers D that the body makes of an image.
+    ranges : Ranges
+        What is black and white in images of more than 8 bits a sample.
+    tta : TtaSpec
+        Views of test-time augmentation.
+    with_tta : bool
+        Whether the model predicts with them: what its evaluation describes.
+    runs : sequence of callables
+        What gives the logits of normalised images: the networks, or what stands for them.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        with loading(folder):
+            about = read_description(folder)
+            self.target = target_from(about["target"])
+            self.classes = [str(each) for each in self.target.classes]
+            if not (self.classes and about["networks"] > 0):
+                raise UserError("its description has no classes or no network; train and register it again")
+            data = DataSpec.model_validate({name: about[name] for name in ("size", "fit", "max_megapixels")})
+            self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
+            # Models of release 0.1 have none.
+            self.ranges: Ranges = {kind: tuple(ends) for kind, ends in about.get("pixel_ranges", {}).items()}
+            self.preprocessing = Preprocessing(**about["preprocessing"])
+            self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
+            self.with_tta = bool(about.get(WITH_TTA, False))
+            self.temperature, self.scores = float(about.get(TEMPERATURE, 1.0)), kept_scores(about)
+            self.device = ready_device(device)
+            self.precision = pick_precision(about["precision"], self.device)
+            model = ModelSpec(**about["model"])
+
+            def make() -> Network:
+                body = load_body(model, self.size)
+                self.features_width = body.features
+                head = HEADS[model.head or DEFAULT_HEAD](
+                    body.features, len(self.classes), model.head_width, model.dropout
+                )
+                return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+
+            self.networks = []
+            for network in load_networks(folder, make):
+                fold_batch_norms(cast(Body, network.body), self.size)
+                self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
+            self.runs: Sequence[Callable[[torch.Tensor], torch.Tensor]] = self.networks
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a forward pass."""
+        return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
+
+    def probabilities(self, images: Sequence[ImageSource], tta: bool | None = None) -> np.ndarray:
+        """Probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
+
+        Parameters
+        ----------
+        images
+            The random views of test-time augmentation go by an image's content, whichever others there are.
+        tta
+            Whether to average the plain view with random ones, see `evaluation.predict_views`; None: as the model was
+            evaluated.
+
+        Raises
+        ------
+        UserError
+            For an image that cannot be read; says which row.
+        """
+        chunks = self.stream(images, self.batch_size, tta)
+        return _strictly(chunks, np.empty((0, len(self.classes))))
+
+    def features(self, images: Sequence[ImageSource]) -> np.ndarray:
+        """What the head takes: the body's pooled features (N, D) float32.
+
+        Raises
+        ------
+        UserError
+            For an image that cannot be read; says which row.
+        """
+        chunks = self.stream_features(images, self.batch_size)
+        return _strictly(chunks, np.empty((0, self.features_width), np.float32))
+
+    def stream(
+        self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool | None = None, start: int = 0
+    ) -> Generator[Chunk, None, None]:
+        """Probabilities chunk by chunk; images that cannot be read are reported, with the reason.
+
+        Parameters
+        ----------
+        images, tta
+            See `probabilities`.
+        chunk, start
+            See `streaming.stream`.
+
+        Yields
+        ------
+        Chunk
+            With probabilities (n, C) float64.
+        """
+        numbers = range(1, self.tta.n_aug + 1) if (self.with_tta if tta is None else tta) else ()
+
+        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
+            pixels = self._pixels(squares)
+            plain = self._classify(normalise_bytes(pixels, self.preprocessing))
+            if not numbers:
+                return self.target.tempered(plain, self.temperature)
+            shares = pixels.float().div_(255)
+            contents = [hash_image(images[position]) for position in positions]
+            views = [numbered_view(number, contents, self.augment) for number in numbers]
+            others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
+            return self.target.tempered(average_views(plain, others, self.tta.beta), self.temperature)
+
+        return self._stream(images, compute, chunk, start)
+
+    def stream_features(
+        self, images: Sequence[ImageSource], chunk: int = 1024, start: int = 0
+    ) -> Generator[Chunk, None, None]:
+        """The body's features chunk by chunk, as `stream`.
+
+        Yields
+        ------
+        Chunk
+            With features (n, D) float32.
+        """
+
+        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
+            with torch.inference_mode(), self.precision.autocast(training=False):
+                features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
+            in_memory: np.ndarray = features.float().cpu().numpy()
+            return in_memory
+
+        return self._stream(images, compute, chunk, start)
+
+    def chunks(
+        self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
+    ) -> Generator[PredictedChunk, None, None]:
+        """Predict a listing of images from number `first`, `size` images at a time; unreadable ones are reported.
+
+        Raises
+        ------
+        UserError
+            If TTA is wanted of a model that was trained without.
+        """
+        if tta and not self.tta.n_aug:
+            raise UserError("tta: this model was trained with tta.n_aug 0, so that it has no views; omit --tta")
+        listed = json.loads(Path(source["path"]).read_text())
+        with closing(self.stream(listed["files"], size, tta, first)) as chunks:
+            for chunk in chunks:
+                names = listed["names"][first : first + size]
+                errors = {
+                    position - first: reason if listed["files"][position] else "there is no path in this row"
+                    for position, reason in chunk.unreadable.items()
+                }
+                yield PredictedChunk(names, chunk.positions - first, chunk.results, errors)
+                first += len(names)
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The target's answers for a frame with a column ``image`` of encoded bytes: see `conformal.answers`.
+
+        Paths are not taken: whoever may ask a server could make it open files of its own. `probabilities` takes them.
+
+        Raises
+        ------
+        UserError
+            For rows without bytes, and for an image that cannot be read (says which row).
+        """
+        images = model_input["image"].tolist() if "image" in model_input else []
+        contents = [image for image in images if isinstance(image, bytes)]
+        if not len(contents) == len(images) == len(model_input):
+            raise UserError("predict: give the encoded bytes of every image in a column `image`, not its path")
+        return answers(self.target, self.probabilities(contents), self.scores, params)
+
+    def square(self, source: ImageSource) -> np.ndarray:
+        """The image as the network takes it, uint8 (S, S, 3)."""
+        file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+        image = read_image(file, self.max_megapixels, self.size, self.ranges)
+        return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
+
+    def _stream(
+        self,
+        images: Sequence[ImageSource],
+        compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        chunk: int,
+        start: int,
+    ) -> Generator[Chunk, None, None]:
+        overlap = self.device.type != "cpu"
+        return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)
+
+    def _pixels(self, squares: np.ndarray) -> torch.Tensor:
+        """Squares (B, S, S, 3) uint8 as a batch (B, 3, S, S) on the device."""
+        return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
+
+    def _classify(self, inputs: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode(), self.precision.autocast(training=False):
+            logits = [run(inputs).double().cpu() for run in self.runs]
+        return self.target.average([self.target.predictions(each) for each in logits])
+
+
+def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:
+    """All results, or an error for the first image that cannot be read."""
+    results = [nothing]
+    with closing(chunks):
+        for chunk in chunks:
+            if chunk.unreadable:
+                row, reason = min(chunk.unreadable.items())
+                raise UserError(f"row {row}: the image cannot be read: {reason}")
+            results.append(chunk.results)
+    return np.concatenate(results)
+
+
+def _load_pyfunc(data_path: str) -> ImagePredictor:
+    """Entry point for ``mlflow.pyfunc.load_model``."""
+    return ImagePredictor(Path(data_path))

@@ -1,0 +1,1 @@
+"""What readers of images and tables share: labels, names of splits, samples of rows."""

@@ -1,0 +1,165 @@
+"""Training in a notebook: an estimator per modality, without servers; tracked flows take the same specs.
+
+Examples
+--------
+>>> from unfreeze import Images
+>>> model = Images("digits", backbone="timm/test_resnet", weights="none", size=16, seed=1)
+>>> model.spec.model.backbone
+'timm/test_resnet'
+>>> model.train()                                           # doctest: +SKIP
+>>> model.metrics["valid/accuracy"]                         # doctest: +SKIP
+0.94
+>>> model.predict(["seven.png"])                            # doctest: +SKIP
+  class  probability  ...
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.recipe.modality import Modality, Predictor, modality, modality_in
+from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Train, run_recipe
+from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.recipe.training_data import Candidate, TrainingData
+from unfreeze.models.settings import Training
+from unfreeze.models.settings.overrides import build_spec, dotted
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.training.suggestions import LrCurve
+
+
+class Estimator:
+    """A training on one source: ``train()``, then ``predict(rows)``, ``metrics`` and ``save(folder)``.
+
+    Parameters
+    ----------
+    source
+        See `data.source` of the spec.
+    config
+        Nested settings, as a file of settings holds them.
+    workspace
+        Folder of derived files; ``.unfreeze`` of the working folder is shared with the command line.
+    **settings
+        Settings by dotted name with ``__`` for the dots (``model__backbone="resnet34"``), or by their last name where
+        it is unique (``backbone="resnet34"``).
+
+    Attributes
+    ----------
+    spec
+        The whole spec.
+    metrics
+        ``SECTION/NAME`` -> value, once trained.
+    stages
+        See `unfreeze.models.recipe.run.Train.result`, one per stage.
+    findings
+        Section -> tables and figures of its evaluation.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        source: str | Path,
+        config: Mapping[str, Any] | None = None,
+        workspace: str | Path = ".unfreeze",
+        **settings: Any,
+    ) -> None:
+        self._modality: Modality = modality(self.kind)
+        overrides = dotted(self._modality.spec, settings)
+        spec = build_spec(self._modality.spec, config, {"data.source": str(source), **overrides})
+        self.spec: Training = self._modality.complete(spec)
+        self.metrics: dict[str, float] = {}
+        self.stages: list[dict[str, Any]] = []
+        self.findings: dict[str, Findings] = {}
+        self._workspace = Workspace(given_path(workspace).absolute())
+        self._trained: tuple[TrainingData, Candidate] | None = None
+        self._predictor: Predictor | None = None
+
+    def train(self) -> Self:
+        """Prepare the data, take the recipe's steps, evaluate on the validation rows, and on the test rows if any."""
+        data = self._data()
+        for step in run_recipe(data, self._workspace):
+            if isinstance(step, Train):
+                for event in step.run():
+                    if event.kind == "epoch":
+                        self._workspace.notice(f"{step.stage.name}: epoch {event.epoch}: {_shown(event.metrics)}")
+                self.stages.append(step.result)
+            elif isinstance(step, Choose | Evaluate):
+                section = step.section if isinstance(step, Evaluate) else "choice"
+                self.findings[section] = step.run()
+                self.findings[section].complete()
+                self.metrics |= self.findings[section].metrics
+            else:
+                step.run()
+        self._trained, self._predictor = (data, step.course.kept), None
+        return self
+
+    def find_lr(self, stage: int = 0) -> LrCurve:
+        """The learning-rate finder on a stage of the recipe, with initial weights."""
+        return FindLr(Course(self._data(), self._workspace, Record()), stage).run()
+
+    def predict(self, rows: Any, coverage: float | None = None) -> pd.DataFrame:
+        """Predictions for rows: paths or encoded bytes of images, or a frame with a table's raw columns.
+
+        With a coverage, such as 0.9, also what holds the truth in that share of rows: see `targets.conformal`.
+        """
+        if self._predictor is None:
+            with tempfile.TemporaryDirectory() as folder:
+                self._predictor = load_model(self.save(folder))
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({"image": [_encoded(each) for each in rows]})
+        return self._predictor.predict(frame, {"coverage": coverage})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model into a folder, which `load_model` reads."""
+        if self._trained is None:
+            raise UserError("the model is not trained yet; call train() first")
+        data, candidate = self._trained
+        data.save(Path(folder), candidate)
+        return Path(folder)
+
+    def _data(self) -> TrainingData:
+        self._modality.check(self.spec)
+        return self._modality.bind(self.spec, self._modality.prepare(self.spec, self._workspace))
+
+
+class Images(Estimator):
+    """A classifier of images; see `Estimator`."""
+
+    kind = "images"
+
+
+class Tables(Estimator):
+    """A network on a table; see `Estimator`. ``Tables("sales.csv", target=["sales"], date=["day"])``."""
+
+    kind = "tables"
+
+
+def load_model(folder: str | Path, device: str = "auto") -> Predictor:
+    """The model in a folder, ready to predict.
+
+    Parameters
+    ----------
+    folder
+        What `Estimator.save` wrote, or the folder of a registered model.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    UserError
+        If it is not a model folder.
+    """
+    return modality_in(Path(folder)).load(Path(folder), device)
+
+
+def _encoded(image: Any) -> bytes:
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,44 @@
+"""A network trained again on training and validation rows, once the latter have judged it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unfreeze.models.errors import choose
+from unfreeze.models.recipe.training_data import TrainingData
+from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.training.lengths import steps_per_epoch
+from unfreeze.models.training.loop import train_epoch
+from unfreeze.models.training.network import State
+from unfreeze.models.training.schedules import SCHEDULES
+
+Results = Sequence[Mapping[str, Any]]
+"""Of every stage, see `unfreeze.models.recipe.run.Train`."""
+
+
+def trained_again(data: TrainingData, results: Results, workspace: Workspace) -> Iterator[State]:
+    """Weights after every stage, from the same initial ones, by the same steps; nothing is validated.
+
+    Parameters
+    ----------
+    data
+        With all rows among the training ones: see `TrainingData.with_all_rows`.
+    results
+        Each stage takes its lr, and the epochs until the weights that it ended with.
+    workspace
+        Where precomputed activations are kept.
+    """
+    learner = data.learner()
+    for position, (stage, result) in enumerate(zip(data.params.recipe, results, strict=True)):
+        activations = data.precompute(learner, position, workspace)
+        learner.prepare(stage, position, result["lr"] or 0.0)
+        if stage.regression:
+            learner.network.head.load_state_dict(data.regressed_head(activations))
+        train = data.batches(position, "train", activations)
+        per_epoch = steps_per_epoch(len(train), train.batch_size)
+        schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
+        for epoch in range(result["kept_epochs"]):
+            for _ in train_epoch(learner, train, schedule, epoch * per_epoch):
+                pass
+            learner.progress.epoch += 1
+        with learner.averaged():
+            yield learner.state()

@@ -1,0 +1,237 @@
+"""A spec from its defaults, a partial configuration and single settings by dotted name, such as ``recipe.2.lr``.
+
+Every error names the field, what was given and what is allowed.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.settings.addresses import masked
+from unfreeze.models.settings.fields import (
+    SpecField,
+    entry_type_of,
+    fields_of,
+    group_in,
+    kinds_of,
+    plain,
+    plain_defaults,
+)
+
+SpecType = TypeVar("SpecType", bound=BaseModel)
+
+NONE_WORDS = ("", "none", "null")
+"""How people write "no value" where text arrives: YAML itself only knows ``null`` and ``~``."""
+
+
+def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """Copy of nested `settings` with one more setting; a mapping is merged into a mapping, anything else replaces.
+
+    A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries have a ``name``, by that
+    (``recipe.full.lr``). A group that is missing or None is created.
+
+    Raises
+    ------
+    UserError
+        If the list has no such entry, or a part of the name is a single value and has no fields.
+    """
+    if "" in (parts := dotted.split(".")):
+        raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
+    return dict(_set_below(settings, parts, 0, plain(value)))
+
+
+def get_field(settings: Any, dotted: str) -> Any:
+    """The setting of a dotted name, as in `set_field`; None if there is none."""
+    for part in dotted.split("."):
+        if isinstance(settings, list):
+            position = position_of(settings, part)
+            settings = None if position is None else settings[position]
+        else:
+            settings = settings.get(part) if isinstance(settings, dict) else None
+    return settings
+
+
+def position_of(entries: Sequence[Any], part: str) -> int | None:
+    """Position of the list entry that a part of a dotted name means; None if there is none."""
+    if part.isascii() and part.isdecimal():  # a number is always a position, even if an entry is called "2"
+        return int(part) if int(part) < len(entries) else None
+    names = _names_of(entries)
+    return names.index(part) if part in names else None
+
+
+def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by keyword as settings by dotted name.
+
+    Parameters
+    ----------
+    spec_class
+        The spec.
+    settings
+        By dotted name with ``__`` for the dots (``model__backbone``), or by last name where that is unique.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or not unique.
+    """
+    names = [field.name for field in fields_of(spec_class)]
+    return {_dotted(name, names): value for name, value in settings.items()}
+
+
+def build_spec(
+    spec_class: type[SpecType], config: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
+) -> SpecType:
+    """Spec from its defaults, a partial configuration that wins over them, and single settings that win over both.
+
+    Mappings merge, lists and values replace. `overrides` go by dotted name as in `set_field`, whole lists before
+    their entries.
+
+    Raises
+    ------
+    UserError
+        One line per problem.
+    """
+    settings = _with_named_recipe(_merged(plain_defaults(spec_class), plain(config or {})), spec_class)
+    for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
+        settings = _with_named_recipe(set_field(settings, dotted, value), spec_class)
+    settings = _with_none(settings, spec_class)
+    try:
+        return spec_class.model_validate(settings)
+    except ValidationError as error:
+        fields = {field.name: field for field in fields_of(spec_class)}
+        lines = [_problem(detail, fields, settings) for detail in error.errors(include_url=False)]
+    raise UserError("\n".join(dict.fromkeys(lines)))
+
+
+def _with_named_recipe(settings: dict[str, Any], spec_class: type[BaseModel]) -> dict[str, Any]:
+    """The settings with the stages of a recipe that is given by name, so that single stages can be changed."""
+    recipes, name = getattr(spec_class, "recipes", {}), settings.get("recipe")
+    known = isinstance(name, str) and name in recipes
+    return {**settings, "recipe": plain(recipes[name])} if known else settings
+
+
+# --- plain data -------------------------------------------------------------------------------------------------------
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _set_below(settings: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
+    """The settings under ``parts[:depth]`` with the value at ``parts[depth:]``."""
+    if depth == len(parts):
+        return _merged(settings, value)
+    dotted, above, part = ".".join(parts), ".".join(parts[:depth]), parts[depth]
+    if settings is None or isinstance(settings, Mapping):
+        settings = settings or {}
+        return {**settings, part: _set_below(settings.get(part), parts, depth + 1, value)}
+    if not isinstance(settings, list):
+        raise UserError(f"{dotted}: {above} is the single value {_shown(settings)} and has no field {part!r}")
+    position = position_of(settings, part)
+    if position is None:
+        names = _names_of(settings)
+        known = ", ".join(str(number) if name is None else f"{number} {name}" for number, name in enumerate(names))
+        close = difflib.get_close_matches(part, [name for name in names if isinstance(name, str)], n=1)
+        hint = f"; did you mean {above}.{close[0]}?" if close else ""
+        count = f"{len(names)} entr{'y' if len(names) == 1 else 'ies'}"
+        raise UserError(f"{dotted}: {above} has no entry {part!r}, only {count}: {known or 'none'}{hint}")
+    changed = _set_below(settings[position], parts, depth + 1, value)
+    return [*settings[:position], changed, *settings[position + 1 :]]
+
+
+def _names_of(entries: Sequence[Any]) -> list[Any]:
+    return [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
+
+
+def _with_none(value: Any, annotation: Any) -> Any:
+    """Replace the words for "no value" by None, wherever None is allowed and the word itself is not a choice."""
+    if isinstance(value, dict) and (group := group_in(annotation)):
+        known = group.model_fields
+        return {
+            name: _with_none(each, known[name].annotation if name in known else Any) for name, each in value.items()
+        }
+    if isinstance(value, list) and (entry_type := entry_type_of(annotation)):
+        return [_with_none(entry, entry_type) for entry in value]
+    kinds = kinds_of(annotation)
+    is_word = isinstance(value, str) and value.lower() in NONE_WORDS and type(None) in kinds
+    return None if is_word and not any(value in get_args(kind) for kind in kinds) else value
+
+
+# --- error messages ---------------------------------------------------------------------------------------------------
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    text = "none" if value is None else masked(repr(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _legible(name: str) -> str:
+    """A name as it is, or quoted where it would not be seen."""
+    return name if name.strip() and name.isprintable() else repr(name)
+
+
+def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: Any) -> str:
+    parts: list[str] = []
+    entry_name = ""
+    for part in detail["loc"]:
+        if isinstance(settings, dict):
+            settings = settings.get(str(part))
+        elif isinstance(settings, list) and isinstance(part, int):
+            settings = settings[part] if part < len(settings) else None  # an entry that is missing
+            if isinstance(settings, dict) and settings.get("name"):
+                entry_name = f" ({settings['name']})"
+        else:
+            continue  # names a branch of a union, not a field
+        parts.append(str(part))
+    where = ".".join(map(_legible, parts)) + entry_name
+    pattern = ["N" if part.isdecimal() else part for part in parts]
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; {_suggestion(parts, pattern, fields)}"
+    field = fields.get(".".join(pattern)) or fields.get(".".join(pattern).removesuffix(".N"))
+    if detail["type"] == "missing":
+        return f"{where}: missing, but required ({field.allowed if field else 'a group of settings'})"
+    if detail["type"] in ("value_error", "assertion_error"):  # of our own validators
+        message = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        given = "" if isinstance(detail["input"], dict | BaseModel) else f"given {_shown(detail['input'])}; "
+        return f"{where}: {given}{message}" if where else message
+    if field:
+        return f"{where}: given {_shown(detail['input'])}; allowed: {field.allowed}"
+    members = _names_below(pattern, fields)
+    allowed = f"a group of settings ({', '.join(members)})" if members else detail["msg"]
+    return f"{where}: given {_shown(detail['input'])}; allowed: {allowed}"
+
+
+def _names_below(pattern: Sequence[str], fields: Mapping[str, SpecField]) -> list[str]:
+    prefix = "".join(f"{part}." for part in pattern)
+    below = [name.removeprefix(prefix) for name in fields if name.startswith(prefix)]
+    return list(dict.fromkeys(name.split(".")[0] for name in below))
+
+
+def _suggestion(parts: Sequence[str], pattern: Sequence[str], fields: Mapping[str, SpecField]) -> str:
+    siblings = _names_below(pattern[:-1], fields)
+    if close := difflib.get_close_matches(parts[-1], siblings, n=1):
+        return f"did you mean {'.'.join([*parts[:-1], close[0]])}?"
+    if elsewhere := [name for name in fields if name.split(".")[-1] == parts[-1]]:
+        return f"did you mean {' or '.join(elsewhere[:3])}?"
+    return f"known here: {', '.join(siblings)}"
+
+
+def _dotted(name: str, names: list[str]) -> str:
+    """The dotted name that a keyword stands for."""
+    dotted = name.replace("__", ".")
+    matching = [known for known in names if known == dotted or (known.split(".")[-1] == dotted and ".N." not in known)]
+    if "." in dotted or dotted in matching:
+        return dotted
+    if len(matching) == 1:
+        return matching[0]
+    close = matching or difflib.get_close_matches(dotted, [known.split(".")[-1] for known in names], n=1)
+    hint = f"; did you mean {' or '.join(each.replace('.', '__') for each in close)}?" if close else ""
+    raise UserError(f"{_legible(name)}: unknown setting{hint}")

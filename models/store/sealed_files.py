@@ -1,0 +1,116 @@
+"""Files with a checksum beside them: whatever damages one is noticed before anything is computed with it.
+
+``FILE.xxh3`` holds the XXH3 hash (128 bits) of a file or of a folder's files. A file is read for it once per process,
+when it is first asked for, in one pass at the speed of the disk or, from memory, of 10 GB a second. Blocks that are
+checked as they are read would read less of a file of which little is used; but nearly all of a cache is used, in random
+order and many times over, and only a check before the first use can build a damaged file again without undoing work.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import xxhash
+
+SUFFIX = ".xxh3"
+DESCRIPTION = "model.json"
+JUDGED = "judged"
+"""Folder within that of a refitted model: the model as the validation rows judged it, which never learnt from them."""
+CHECKSUMS = "checksums.json"
+_BLOCK = 2**18
+"""Bytes read at a time: they stay in a core's cache while they are hashed."""
+_known: dict[Path, tuple[tuple[object, ...], str]] = {}
+"""Files that were read, with what `_state` said then and their checksum."""
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a finished file or folder to `path`, once it and its checksum are on the disk."""
+    for file in _files(temporary):
+        flush_to_disk(file)
+    beside = temporary.with_name(f"{temporary.name}{SUFFIX}")
+    hashed = checksum(temporary)
+    beside.write_text(hashed)
+    flush_to_disk(beside)
+    # The checksum first: a file without one counts as damaged, and so does one with that of the file before.
+    os.replace(beside, checksum_file(path))
+    if path.is_dir():  # which cannot be replaced
+        shutil.rmtree(path)
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # not every system opens folders
+        flush_to_disk(path.parent)
+    _known[path] = _state(path), hashed
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a published file is there and holds what was published."""
+    try:
+        return has_checksum(path, checksum_file(path).read_text())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def has_checksum(path: Path, wanted: str) -> bool:
+    """Whether a file has a checksum; it is read at the first question, and when it was written to since."""
+    state = _state(path)
+    if path not in _known or _known[path][0] != state:
+        _known[path] = state, checksum(path)
+    return _known[path][1] == wanted
+
+
+def checksum_file(path: Path) -> Path:
+    """Where the checksum of a file is."""
+    return path.with_name(f"{path.name}{SUFFIX}")
+
+
+def checksum(path: Path) -> str:
+    """XXH3 (128 bits, hexadecimal) of a file's content, or of the names and contents of a folder's files."""
+    if path.is_dir():
+        lines = [f"{file.relative_to(path).as_posix()} {checksum(file)}\n" for file in _files(path)]
+        return xxhash.xxh3_128_hexdigest("".join(lines).encode())
+    hashed, block = xxhash.xxh3_128(), memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            hashed.update(block[:count])
+    return hashed.hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: renamed before, it could be empty after a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or all files of a folder in the order of their names."""
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """Changes if a file is replaced or written to; not if its content decays on the disk."""
+    stats = [(file, file.stat()) for file in _files(path)]
+    return tuple((file, stat.st_ino, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the XXH3 hashes of all files that are in a model folder now into ``checksums.json``."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    checksums = {name: checksum(folder / name) for name in files if name != CHECKSUMS}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+
+
+def damaged_file(folder: Path) -> str | None:
+    """The first file of a model folder that is missing or not as it was written; None if there is none."""
+    try:
+        checksums: dict[str, str] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        named = [(folder / name, known) for name, known in checksums.items()]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return CHECKSUMS
+    for path, known in named:
+        if not path.is_file() or not has_checksum(path, known):
+            return path.relative_to(folder).as_posix()
+    return None

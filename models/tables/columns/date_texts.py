@@ -1,0 +1,351 @@
+"""Dates and times as tables write them: the format of a column is found once, and rows are read by it ever after."""
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.columns.number_texts import MOST_UNREADABLE
+
+ISO = "ISO 8601"
+"""The format of dates that read alike everywhere; such texts are read whatever format a column has."""
+DATE_FORMATS = (
+    *(form.replace("/", mark) for mark in "/-." for form in ("%d/%m/%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%Y", "%Y/%m")),
+    *(form.replace("/", mark) for mark in "/-" for form in ("%m/%d/%Y", "%m/%d/%y")),
+    *("%d %b %Y", "%b %d %Y", "%Y %b %d", "%d %b %y", "%b %Y", "%Y %b", "%b %y"),
+)
+"""What is tried on texts that are not ISO 8601. Months by name may be written out, with any marks between the parts; a
+time of day may stand anywhere beside the date."""
+DIGITS = {
+    form: len(form.replace("%Y", "yyyy").replace("%", "")) + form.count("%") - form.count("%Y")
+    for form in ("%Y%m", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%d%m%Y", "%m%d%Y")
+}
+"""Formats of bare digits -> how many."""
+SHORT_DIGITS = dict.fromkeys(("%y%m%d", "%d%m%y", "%m%d%y"), 6)
+"""Tried where the name of a column says that it holds dates."""
+_BARE = {**DIGITS, **SHORT_DIGITS}
+UNITS = {"unix s": 10, "unix ms": 13, "unix us": 16, "unix ns": 19}
+"""Formats of ticks since 1970 -> digits of a moment of these years."""
+PERIODS = {
+    "quarter": re.compile(r"(?P<year>\d{4})\W?Q(?P<number>[1-4])|Q(?P<after>[1-4])\W?(?P<of>\d{4})", re.IGNORECASE),
+    "week": re.compile(r"(?P<year>\d{4})\W?W(?P<number>\d{1,2})|W(?P<after>\d{1,2})\W?(?P<of>\d{4})", re.IGNORECASE),
+}
+"""Formats of periods that are read as their first day; weeks are those of ISO 8601."""
+SHOWN = 3  # rows that an error names
+SAMPLE = 100  # texts that decide which formats are tried on all
+YEARS = 1900, 2100
+"""First and last year of a date that is written as a bare number, which might be another number."""
+_YEARS_AHEAD = 10
+"""Two-digit years are read as those up to so many years after the training, and the 99 before."""
+_FEWEST_IN_ORDER = 8
+_MICROSECONDS: Literal["datetime64[us]"] = "datetime64[us]"
+_WINDOW = re.compile(r"(.*%y.*) to (\d{4})")
+# A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
+_ZONE = r"\s*(?:Z|UTC|GMT|[ECMP][SD]T|CES?T|BST|IST|JST|[+-]\d{2}(?::?\d{2})?)(?![^\s\])])"
+_ISO_ZONE = re.compile(rf"([:T]\d{{2,6}}(?:[.,]\d+)?){_ZONE}", re.IGNORECASE)
+# pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
+_ISO_BEGINS = r"\s*\d{4}(?:-|\d{4}(?:$|\D))"
+_TIME = re.compile(
+    rf"(?:^|(?<=[\sT:,@]))(?:(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}(?:[.,]\d+)?))?(?:\s*([ap])\.?m\b\.?)?(?:{_ZONE})?"
+    r"|(\d{1,2})\s*([ap])\.?m\b\.?)",
+    re.IGNORECASE,
+)
+_MONTH = re.compile(
+    r"(?<![a-z])(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)(?![a-z])",
+    re.IGNORECASE,
+)
+_BESIDE = re.compile(
+    r"\b(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\b|(?<=\d)(?:st|nd|rd|th)\b|\bof\b",
+    re.IGNORECASE,
+)
+"""Weekdays, the ending of 7th, and ``of``."""
+
+
+class DateFormat(NamedTuple):
+    """How the dates of a column are written; `reason` says what decided where that is a guess, else it is empty."""
+
+    form: str
+    reason: str = ""
+
+
+def parse_dates(values: pd.Series, name: str, form: str | None = None) -> pd.Series:
+    """Read a column as dates and times, datetime64 in the unit of `values` if it has one, with its index.
+
+    Times with a zone keep the wall clock of their own zone and lose the zone: the hour at which a shop opens says
+    more than the hour in Greenwich. Missing values and blank texts become NaT.
+
+    Parameters
+    ----------
+    form
+        The format of texts and whole numbers that are not ISO 8601, see `find_date_format`, which finds it if there is
+        none here.
+
+    Raises UserError if a value is not a date, or if nothing tells in which order day and month stand; it names the
+    column `name`.
+    """
+    times, wrong = read_dates(values, name, form)
+    if not wrong.any():
+        return times
+    rows = np.flatnonzero(wrong)
+    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
+    like = f", or {form} as in the training" if form not in (None, ISO) else ""
+    raise UserError(
+        f"column {name!r}: {what}: {shown}{more}; write dates as YYYY-MM-DD{like}, and leave missing ones empty"
+    )
+
+
+def read_dates(values: pd.Series, name: str, form: str | None = None) -> tuple[pd.Series, np.ndarray]:
+    """Read a column as `parse_dates` does; values that are not dates become NaT and are marked, (n,) bool."""
+    values = _without_categories(values)
+    if types.is_datetime64_any_dtype(values.dtype):
+        return _without_zone(values), np.zeros(len(values), dtype=bool)
+    texts = _as_texts(values, name)
+    if form is not None and types.is_numeric_dtype(values.dtype):  # a number has no leading zeros
+        texts = texts.str.zfill(_BARE.get(_strptime(form), 0))
+    codes, distinct = pd.factorize(texts)
+    parsed = _parse(pd.Series(distinct, dtype="str"), form or _find(pd.Series(distinct, dtype="str"), name).form)
+    # One more entry, NaT, which the code -1 of a missing text finds.
+    times = np.append(parsed.to_numpy(), np.datetime64("NaT"))[codes]
+    return pd.Series(times, index=values.index, name=values.name), np.isnat(times) & texts.notna().to_numpy()
+
+
+def find_date_format(values: pd.Series, name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+    """The format by which most of a column's texts, or whole numbers, are dates: `ISO`, one of `DATE_FORMATS`, ...
+
+    Where several formats read all of them differently, one that other columns have (`elsewhere`) is taken, or the only
+    one by which the rows are in the order of time.
+
+    Raises
+    ------
+    UserError
+        If nothing tells which format it is, or no single one reads texts that are dates by one or another.
+    """
+    values = _without_categories(values)
+    if types.is_datetime64_any_dtype(values.dtype):
+        return DateFormat(ISO)
+    return _find(pd.Series(_as_texts(values, name).dropna().unique(), dtype="str"), name, elsewhere)
+
+
+def check_date_format(form: str, where: str) -> None:
+    """Raise a `UserError` that names `where` unless it is a format that `read_dates` takes."""
+    if form in (ISO, *UNITS, *PERIODS) or _WINDOW.fullmatch(form):
+        return
+    parts = set(re.findall("%(.)", form))
+    if not (parts & set("yY") and parts & set("mbBj") and parts <= set("YymdbBjHMSfpIaAz")):
+        raise UserError(
+            f"{where}: {form!r} is no format of dates; write it as %d/%m/%Y, or take one of "
+            f"{', '.join((ISO, *UNITS, *PERIODS))}"
+        )
+
+
+# --- reading by a format ----------------------------------------------------------------------------------------------
+
+
+def _parse(texts: pd.Series, form: str) -> pd.Series:
+    """Times of texts by ISO 8601, of the others by the format; NaT where neither reads them."""
+    local = texts.str.replace(_ISO_ZONE, r"\1", regex=True)
+    iso = local.str.match(_ISO_BEGINS).to_numpy(bool)
+    if form in UNITS or _strptime(form) in _BARE:
+        iso = iso & ~local.str.fullmatch(r"\d+").to_numpy(bool)
+    parsed: pd.Series = pd.to_datetime(local.where(iso), format="ISO8601", errors="coerce")
+    others = texts[parsed.isna() & texts.str.contains(r"\d")]
+    if others.empty or form == ISO:
+        return parsed
+    finest: Any = "datetime64[ns]" if parsed.dt.unit == "ns" else _MICROSECONDS
+    return parsed.astype(finest).fillna(_by_format(others, form).astype(finest))
+
+
+def _by_format(texts: pd.Series, form: str) -> pd.Series:
+    """Times of texts (n,), datetime64[us]."""
+    texts = texts.str.strip()
+    if form in PERIODS:
+        return pd.Series([_first_day(text, form) for text in texts], index=texts.index, dtype=_MICROSECONDS)
+    if form in UNITS:
+        ticks = pd.to_numeric(texts.where(texts.str.fullmatch(r"\d{9,19}(\.0*)?")), errors="coerce").astype("Int64")
+        unit: Any = form.removeprefix("unix ")
+        since: pd.Series = pd.to_datetime(ticks, unit=unit, errors="coerce")
+        return since.astype(_MICROSECONDS)
+    heads, seconds = _split(texts.where(~texts.str.startswith("-"), ""))  # pandas reads years before 0
+    if digits := _BARE.get(_strptime(form)):
+        heads = heads.where(heads.str.fullmatch(rf"\d{{{digits}}}"))
+    codes, distinct = pd.factorize(heads)  # many times are of the same day
+    days = pd.to_datetime(pd.Series(distinct, dtype="str"), format=_strptime(form), errors="coerce")
+    days = _in_window(days.dt.tz_localize(None).astype(_MICROSECONDS), form)
+    moments = np.append(days.to_numpy(), np.datetime64("NaT"))[codes]
+    return pd.Series(moments + pd.to_timedelta(seconds, unit="s").astype("timedelta64[us]").to_numpy(), texts.index)
+
+
+def _strptime(form: str) -> str:
+    """The format of the date without the window of its two-digit years."""
+    window = _WINDOW.fullmatch(form)
+    return window[1] if window else form
+
+
+def _in_window(days: pd.Series, form: str) -> pd.Series:
+    """Days with two-digit years in the century that ends with the window."""
+    if (window := _WINDOW.fullmatch(form)) is None:
+        return days
+    months, last = days.dt.to_period("M"), int(window[2])
+    centuries = np.select([days.dt.year > last, days.dt.year <= last - 100], [-1, 1], 0)
+    moved: pd.Series = (months + 1200 * centuries).dt.to_timestamp().astype(_MICROSECONDS)
+    shifted: pd.Series = moved + (days - months.dt.to_timestamp())
+    return shifted
+
+
+def _split(texts: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The dates of texts, months in short, and their times of day in seconds."""
+    split = [_date_and_seconds(text) for text in texts]
+    heads = pd.Series([head for head, _ in split], index=texts.index, dtype="str")
+    return heads, pd.Series([seconds for _, seconds in split], index=texts.index, dtype=float)
+
+
+def _date_and_seconds(text: str) -> tuple[str, float]:
+    seconds = 0.0
+    if found := _TIME.search(text):
+        hour, minute, second, half, alone, alone_half = found.groups()
+        hours, half = int(hour or alone), (half or alone_half or "").lower()
+        hours = hours % 12 + 12 * (half == "p") if half else hours
+        seconds = 3600 * hours + 60 * int(minute or 0) + float((second or "0").replace(",", "."))
+        seconds = seconds if hours < 24 and int(minute or 0) < 60 else np.nan
+        text = f"{text[: found.start()]} {text[found.end() :]}"
+    if month := _MONTH.search(text):
+        plain = f"{text[: month.start()]} {month[1][:3].title()} {text[month.end() :]}"
+        return re.sub(r"[\s,./'\u2019:-]+", " ", _BESIDE.sub(" ", plain)).strip(), seconds
+    return _BESIDE.sub(" ", text).strip(" \tT,:@"), seconds
+
+
+def _first_day(text: str, form: str) -> datetime | None:
+    if not (found := PERIODS[form].fullmatch(text.strip())):
+        return None
+    year, number = int(found["year"] or found["of"]), int(found["number"] or found["after"])
+    if form == "quarter":
+        return datetime(year, 3 * number - 2, 1)
+    try:
+        return datetime.combine(date.fromisocalendar(year, number, 1), datetime.min.time())
+    except ValueError:  # a week 53 of a year that has none
+        return None
+
+
+# --- finding a format -------------------------------------------------------------------------------------------------
+
+
+def _find(texts: pd.Series, name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+    """As `find_date_format`, of distinct texts in the order of their rows."""
+    others = texts[_parse(texts, ISO).isna() & texts.str.contains(r"\d")].str.strip()
+    bare = others[others.str.fullmatch(r"\d+")]
+    if len(bare) and len(bare) == len(others):
+        return _of_digits(bare, name)
+    if others.empty:
+        return DateFormat(ISO)
+    periods = [form for form, pattern in PERIODS.items() if others.iloc[:SAMPLE].str.fullmatch(pattern).any()]
+    heads = _split(others.iloc[:SAMPLE])[0].unique()
+    likely = [_with_window(form) for form in DATE_FORMATS if any(_is_date(head, form) for head in heads)]
+    return _most_readable(others, [*periods, *likely], name, elsewhere)
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_window(form: str) -> str:
+    return f"{form} to {date.today().year + _YEARS_AHEAD}" if "%y" in form else form
+
+
+def _of_digits(texts: pd.Series, name: str) -> DateFormat:
+    """The format of bare digits; ISO 8601, which reads none of them, where they are other numbers."""
+    likely = [form for form in DIGITS if _plausible(texts, form)] or [form for form in UNITS if _plausible(texts, form)]
+    if not likely and re.search("date|day", name, re.IGNORECASE):
+        likely = [_with_window(form) for form in SHORT_DIGITS if _plausible(texts, _with_window(form))]
+    return _most_readable(texts, likely, name) if likely else DateFormat(ISO)
+
+
+def _plausible(texts: pd.Series, form: str) -> bool:
+    times = _by_format(texts, form)
+    first, last = YEARS
+    return bool(times.notna().all() and times.dt.year.between(max(first, 1971) if form in UNITS else first, last).all())
+
+
+def _most_readable(texts: pd.Series, likely: Sequence[str], name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+    """The format that reads most of the texts; a `UserError` where several do, differently."""
+    if not likely:
+        return DateFormat(ISO)
+    readings = {form: _by_format(texts, form) for form in likely}
+    most = max(int(reading.notna().sum()) for reading in readings.values())
+    best = {form: reading for form, reading in readings.items() if reading.notna().sum() == most}
+    form, reading = next(iter(best.items()))
+    if pd.concat(readings, axis=1).notna().any(axis=1).mean() < 1 - MOST_UNREADABLE:
+        return DateFormat(form)  # hardly dates: whoever reads them says which are not
+    left = texts[reading.isna()]
+    if other := next((other for other in readings if readings[other][left.index].notna().any()), None):
+        text = left[readings[other][left.index].notna()].iloc[0]
+        raise UserError(
+            f"column {name!r}: {texts[reading.notna()].iloc[0]!r} and {text!r} cannot be of one format ({form} or "
+            f"{other}); write the dates as YYYY-MM-DD"
+        )
+    if all(other.equals(reading) for other in best.values()):
+        return DateFormat(form, f"two-digit years as {int(form[-4:]) - 99} to {form[-4:]}" if "%y" in form else "")
+    if known := [form for form in best if form in elsewhere]:
+        return DateFormat(known[0], f"the order of day and month is taken from other columns ({known[0]})")
+    ordered = [form for form, each in best.items() if each.is_monotonic_increasing or each.is_monotonic_decreasing]
+    if len(ordered) == 1 and len(texts) >= _FEWEST_IN_ORDER:
+        return DateFormat(ordered[0], f"as {ordered[0]} the rows are in the order of time")
+    other = next(each for each in best if not best[each].equals(reading))
+    raise UserError(
+        f"column {name!r}: nothing tells whether {texts.iloc[0]!r} has the month or the day first; set its format "
+        f"(data.date_formats, or --format of add-datepart) to {form!r} or {other!r}, or write the dates as YYYY-MM-DD"
+    )
+
+
+# --- values of any type -----------------------------------------------------------------------------------------------
+
+
+def _without_categories(values: pd.Series) -> pd.Series:
+    return values.astype(values.cat.categories.dtype) if isinstance(values.dtype, pd.CategoricalDtype) else values
+
+
+def _without_zone(values: pd.Series) -> pd.Series:
+    if isinstance(values.dtype, pd.ArrowDtype):
+        # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
+        plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
+        values = pd.Series(plain.array, index=values.index, name=values.name)
+    local: pd.Series = values.dt.tz_localize(None)
+    return local
+
+
+def _as_texts(values: pd.Series, name: str) -> pd.Series:
+    """Each value as a text without zone; missing where there is none."""
+    dtype, is_object = values.dtype, types.is_object_dtype(values.dtype)
+    if types.is_string_dtype(dtype) and not is_object:
+        texts = values.astype("str")
+    elif is_object or values.isna().all():
+        texts = pd.Series([_as_text(value) for value in values], index=values.index, dtype="str")
+    else:
+        try:
+            if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
+                raise TypeError
+            texts = values.astype("Int64").astype("str")
+        except (TypeError, ValueError, OverflowError) as error:
+            fractions = " with fractions" if types.is_float_dtype(dtype) else ""
+            raise UserError(
+                f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "
+                "YYYY-MM-DD"
+            ) from error
+    return texts.mask(texts.str.strip() == "")
+
+
+def _as_text(value: Any) -> str | None:
+    if pd.isna(value):
+        return None
+    return str(value.replace(tzinfo=None) if isinstance(value, datetime) else value)

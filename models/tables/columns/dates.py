@@ -1,0 +1,192 @@
+"""The parts of a date that the course trains on."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.tables.columns.date_texts import check_date_format, parse_dates
+from unfreeze.models.tables.reading.frames import open_table, to_frame, unknown_column, write_feather
+from unfreeze.models.tables.reading.plain_types import PER_SECOND
+
+DAY = 86_400  # seconds
+_DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
+
+
+def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool = False) -> dict[str, np.ndarray]:
+    """The parts of dates by name, as fastai 2.8 names and types them.
+
+    Year, Month, Week (ISO 8601), Day, Dayofweek (Monday is 0), Dayofyear, six flags for the ends and starts of month,
+    quarter and year, with `time` also Hour, Minute and Second, and Elapsed (whole seconds since 1970). With `cyclic`
+    the sine and cosine of Month, Dayofweek, Dayofyear, Day, and with `time` Hour, as shares of their period: a month
+    has 28 to 31 days and a year 365 or 366.
+
+    Parameters
+    ----------
+    values : Series of length n, datetime64 without a zone
+        See `parse_dates`.
+    prefix : str
+        Put before each name.
+
+    Returns
+    -------
+    dict of arrays of shape (n,)
+        int32 for numbers, bool for flags, float64 for Elapsed, float32 for sines and cosines. Where a date is missing,
+        flags are False and all else is NaN; then the numbers are float64.
+
+    Notes
+    -----
+    After `add_datepart` of fastai 2.8 and `cyclic_dt_features` of fastai 1 (fastai/tabular/core.py and transform.py).
+    """
+    moments = values.to_numpy()
+    missing = np.isnat(moments)
+    blanks = bool(missing.any())
+    ticks = np.where(missing, 0, moments.view(np.int64)) if blanks else moments.view(np.int64)
+    seconds = ticks // PER_SECOND[np.datetime_data(moments.dtype)[0]]
+    days = seconds // DAY
+    # Millions of rows share a few thousand days: each day's parts are found once.
+    codes, distinct = _distinct_days(days)
+    of_days = pd.DatetimeIndex((distinct * DAY).astype("datetime64[s]"))
+    numbers = {
+        "Year": of_days.year,
+        "Month": of_days.month,
+        "Week": of_days.isocalendar().week,
+        "Day": of_days.day,
+        "Dayofweek": of_days.day_of_week,
+        "Dayofyear": of_days.day_of_year,
+    }
+    parts = {name: np.asarray(part, np.int32)[codes] for name, part in numbers.items()}
+    parts |= {name: np.asarray(getattr(of_days, name.lower()))[codes] for name in _DAY_FLAGS}
+    if time:
+        minutes, second = np.divmod((seconds - days * DAY).astype(np.int32), np.int32(60))
+        parts |= {"Hour": minutes // 60, "Minute": minutes % 60, "Second": second}
+    parts["Elapsed"] = seconds.astype(np.float64)
+    if cyclic:
+        shares = {
+            "Month": (of_days.month - 1) / 12,
+            "Dayofweek": of_days.day_of_week / 7,
+            "Dayofyear": (of_days.day_of_year - 1) / (365 + of_days.is_leap_year),
+            "Day": (of_days.day - 1) / of_days.days_in_month,
+        }
+        angles = {name: (2 * np.pi * np.asarray(share), codes) for name, share in shares.items()}
+        if time:
+            angles["Hour"] = 2 * np.pi * np.arange(24) / 24, parts["Hour"]
+        for name, (angle, rows) in angles.items():
+            parts[f"{name}_sin"] = np.sin(angle).astype(np.float32)[rows]
+            parts[f"{name}_cos"] = np.cos(angle).astype(np.float32)[rows]
+    if blanks:
+        parts = {name: _blank(part, missing) for name, part in parts.items()}
+    return {prefix + name: part for name, part in parts.items()}
+
+
+def varies_in_time(dates: pd.Series) -> bool:
+    """Whether dates (n,) have different times of day."""
+    times = dates.dropna()
+    return len(times) > 0 and bool(((times - times.dt.normalize()) != times.iloc[0] - times.iloc[0].normalize()).any())
+
+
+def part_names(column: str, time: bool = False, cyclic: bool = False) -> list[str]:
+    """Names of the parts that `add_datepart` makes of a column."""
+    return list(date_parts(pd.Series(pd.to_datetime(["2000-01-01"])), _prefix_of(column), time, cyclic))
+
+
+def add_datepart(
+    frame: pd.DataFrame,
+    column: str,
+    time: bool = False,
+    cyclic: bool = False,
+    drop: bool = True,
+    prefix: str | None = None,
+    form: str | None = None,
+) -> pd.DataFrame:
+    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) as columns at its end.
+
+    A column that has the name of a part gives way to it, as with fastai.
+
+    Parameters
+    ----------
+    drop : bool
+        Whether to drop the date itself; if not, it is kept as read.
+    prefix : str or None
+        Put before the name of each part. None: the name of the column without Date or date at its end.
+    form : str or None
+        How the dates are written, see `find_date_format`, which finds it if it is None.
+
+    Raises UserError if there is no such column, or it holds something else than dates.
+    """
+    if column not in frame.columns:
+        raise unknown_column(column, frame.columns, "date column")
+    dates = parse_dates(frame[column], column, form)
+    prefix = _prefix_of(column) if prefix is None else prefix
+    rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
+    # Not by assigning columns, which copies each.
+    parts = pd.DataFrame(date_parts(dates, prefix, time, cyclic), index=frame.index, copy=False)
+    return pd.concat([rest.drop(columns=rest.columns.intersection(parts.columns)), parts], axis=1)
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": partial(pd.DataFrame.to_csv, index=False),
+    ".parquet": partial(pd.DataFrame.to_parquet, index=False),
+    ".feather": pd.DataFrame.to_feather,
+}
+
+
+def add_datepart_to_file(
+    source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False, form: str | None = None
+) -> int:
+    """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
+
+    The source is read as for a training (see `write_feather`); an existing `out`, which is .csv, .parquet or .feather,
+    is replaced once all is written.
+
+    Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
+    dates.
+    """
+    if form is not None:
+        check_date_format(form, "format")
+    if (write := _WRITERS.get(out.suffix.lower())) is None:
+        raise UserError(f"{out} ends in none of {', '.join(_WRITERS)}; give a file of one of these formats")
+    with tempfile.TemporaryDirectory() as folder:
+        read = Path(folder) / "read.arrow"
+        write_feather(source, read, text=[column])
+        frame = to_frame(open_table(read))
+    try:
+        frame = add_datepart(frame, column, time, cyclic, form=form)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    partial_file = out.with_name(f".{out.name}.part")
+    try:
+        write(frame, partial_file)
+        partial_file.replace(out)
+    except (OSError, ValueError) as error:
+        partial_file.unlink(missing_ok=True)
+        raise UserError(f"{out} cannot be written ({error}); check that its folder is there and has room") from error
+    return len(frame)
+
+
+def _prefix_of(column: str) -> str:
+    return re.sub("[Dd]ate$", "", column)
+
+
+def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's position among distinct days, and these days."""
+    first, last = (int(days.min()), int(days.max())) if len(days) else (0, -1)
+    if last - first < len(days):
+        # Rather some days too many than a hash of each row, which takes longer than all parts together.
+        return days - first, np.arange(first, last + 1)
+    return pd.factorize(days)
+
+
+def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """A part without the values of the day that stands in for missing dates."""
+    if part.dtype == bool:
+        present: np.ndarray = part & ~missing
+        return present
+    part = part if part.dtype.kind == "f" else part.astype(np.float64)
+    part[missing] = np.nan
+    return part

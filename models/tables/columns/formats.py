@@ -1,0 +1,248 @@
+"""How the texts of a table are read as numbers and dates: found by looking at whole columns, and kept in the model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.columns.column_names import is_code, is_moment
+from unfreeze.models.tables.columns.date_texts import (
+    ISO,
+    UNITS,
+    YEARS,
+    DateFormat,
+    check_date_format,
+    find_date_format,
+    read_dates,
+)
+from unfreeze.models.tables.columns.encoding import is_quantity
+from unfreeze.models.tables.columns.kinds import has_fractions
+from unfreeze.models.tables.columns.number_texts import (
+    MISSING_WORDS,
+    MOST_UNREADABLE,
+    DecimalMark,
+    NumberFormat,
+    check_number_format,
+    demanded_mark,
+    find_number_format,
+    read_numbers,
+)
+from unfreeze.models.tables.reading.frames import unknown_column
+
+SAMPLE_ROWS = 20_000
+"""Rows at most that decide what a column is; conversions and counts of ids take all of them."""
+SHOWN = 10
+"""Values of a column that are shown beside their reading."""
+FEW_VALUES = 1_000
+"""Distinct texts that are tried as dates, which takes far longer than numbers."""
+_FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
+_YEAR_MONTH = r"(?:19|20)\d\d\.(?:0[1-9]|1[0-2])"
+_FIRST_DATE = 100_000  # fewer digits than six are no date
+
+
+class Formats(NamedTuple):
+    """How texts are read.
+
+    Attributes
+    ----------
+    numbers, dates
+        Column -> its format, see `read_numbers` and `read_dates`; of dates those that were named are among them.
+    reasons
+        Column -> what is said of its reading.
+    """
+
+    numbers: dict[str, str]
+    dates: dict[str, str]
+    reasons: dict[str, str]
+
+
+def sample_of(column: pd.Series) -> pd.Series:
+    """At most `SAMPLE_ROWS` values from the whole column, those missing left out."""
+    return column.iloc[:: max(1, len(column) // SAMPLE_ROWS)].dropna()
+
+
+def is_text(column: pd.Series) -> bool:
+    """Whether a column holds neither numbers nor truths nor dates."""
+    return not (is_numeric_dtype(column) or is_bool_dtype(column) or is_datetime64_any_dtype(column))
+
+
+def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> Formats:
+    """The formats of a training's columns; those that `data` states stay.
+
+    Parameters
+    ----------
+    named
+        Columns whose role a setting states: only targets, dates and `continuous` among them are read.
+
+    Raises
+    ------
+    UserError
+        For an invalid format, a missing column, and named dates whose format nothing tells.
+    """
+    for field, check in (("numbers", check_number_format), ("date_formats", check_date_format)):
+        for name, form in getattr(data, field).items():
+            if name not in frame:
+                raise unknown_column(name, frame.columns, f"data.{field}")
+            check(form, f"data.{field}: {name}")
+    formats = Formats(dict(data.numbers), dict(data.date_formats), {})
+    columns = [str(name) for name in frame if name not in data.drop]
+    _find_numbers(frame, [name for name in columns if _may_be_numbers(frame[name], name, data, named)], data, formats)
+    _find_dates(frame, [name for name in columns if name not in named or name in data.date], data, formats)
+    return formats
+
+
+def convert_numbers(frame: pd.DataFrame, numbers: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
+    """Read the texts of some columns as numbers; those that are numbers already, or absent, stay as they are.
+
+    Returns the table, and for every column that was text its texts that could not be read.
+    """
+    read, unreadable = {}, {}
+    for name, form in numbers.items():
+        if name in frame and is_text(frame[name]):
+            read[name], wrong = read_numbers(frame[name], form)
+            unreadable[name] = frame[name][wrong]
+    return frame.assign(**read) if read else frame, unreadable
+
+
+def readings(raw: pd.Series, read: pd.Series) -> list[dict[str, Any]]:
+    """Ten different values of a column beside their reading, for people."""
+    distinct = raw.dropna().drop_duplicates()
+    rows = distinct.index[np.unique(np.linspace(0, len(distinct) - 1, min(SHOWN, len(distinct))).astype(int))]
+    return [
+        {
+            "column": raw.name,
+            "value": str(raw[row]),
+            "read as": "missing" if pd.isna(read[row]) else str(read[row]).removesuffix(" 00:00:00"),
+        }
+        for row in rows
+    ]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def _may_be_numbers(column: pd.Series, name: str, data: TableDataSpec, named: set[str]) -> bool:
+    wanted = name in data.continuous or name in data.target
+    return name not in data.numbers and is_text(column) and (wanted or name not in named)
+
+
+def _find_numbers(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec, formats: Formats) -> None:
+    texts = {name: sample for name in columns if infer_dtype(sample := sample_of(frame[name])) == "string"}
+    found = {name: _number_format(each, data, None) for name, each in texts.items()}
+    marks = {demanded_mark(texts[name]) for name, each in found.items() if each.form is not None}
+    if {",", "."} & marks == {","}:  # other columns have decimal commas
+        found = {name: _number_format(each, data, ",") for name, each in texts.items()}
+    for name, (form, reason) in found.items():
+        if form is not None:
+            formats.numbers[name] = form
+        if reason:
+            formats.reasons[name] = reason
+
+
+def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | None) -> NumberFormat:
+    """The format of a column of numbers; none for other text."""
+    name = str(texts.name)
+    form, reason = find_number_format(texts, mark)
+    if form is None and name in data.continuous:
+        decimal = demanded_mark(texts) or "."
+        read, wrong = read_numbers(texts, decimal)
+        return NumberFormat(decimal if np.isfinite(read).sum() > wrong.sum() else None, reason)
+    if form is None or name in data.continuous:
+        return NumberFormat(form, reason)
+    if is_code(name) or _is_padded(texts, name in data.target) or bool(texts.str.fullmatch(_YEAR_MONTH).all()):
+        return NumberFormat(None)
+    words = texts[texts.str.strip().str.lower().isin(MISSING_WORDS)]
+    are_rare = len(words) <= MOST_UNREADABLE * len(texts)
+    if name in data.target and data.task == "classification" and (form != "." or not are_rare):
+        return NumberFormat(None)  # its classes are as they are written
+    numbers = pd.Series(read_numbers(texts, form)[0])
+    if name in data.target and data.task == "auto" and not are_rare and not is_quantity(numbers):
+        beside = ", ".join(f"{number:g}" for number in numbers.dropna().drop_duplicates().head(3))
+        raise UserError(
+            f"target {name!r}: {words.iloc[0]!r} in {len(words) / len(texts):.0%} of the rows, beside {beside}, may be "
+            "a class or stand for no value; set data.task to classification if it is a class, or data.numbers to "
+            f"{{{name}: '.'}} to leave these rows out"
+        )
+    return NumberFormat(form, reason) if numbers.nunique() > 1 else NumberFormat(None)
+
+
+def _is_padded(texts: pd.Series, any_length: bool) -> bool:
+    """Whether these are digits, of one length if not any, of which some begin with 0."""
+    digits = texts[~texts.str.strip().str.lower().isin(MISSING_WORDS)]
+    one_length = any_length or len(digits.str.len().unique()) == 1
+    return one_length and bool(digits.str.fullmatch(r"\d+").all() and digits.str.fullmatch(r"0\d+").any())
+
+
+# --- dates ------------------------------------------------------------------------------------------------------------
+
+
+def _find_dates(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec, formats: Formats) -> None:
+    """Formats of named dates, and of columns that hold nothing else; first of those that need no other column."""
+    open_questions: dict[str, UserError] = {}
+    for attempt in (1, 2):
+        elsewhere = tuple(formats.dates.values()) if attempt == 2 else ()
+        for name in columns if attempt == 1 else [*open_questions]:
+            if name in formats.dates:
+                continue
+            try:
+                found = _date_format(frame[name], name, name in data.date, elsewhere)
+            except UserError as error:
+                open_questions[name] = error
+                continue
+            open_questions.pop(name, None)
+            if found is not None:
+                formats.dates[name], formats.reasons[name] = found
+                formats.numbers.pop(name, None)  # such as 20240131, which is a number as well
+    for name, question in open_questions.items():
+        if name in data.date:
+            raise question
+        formats.reasons[name] = f"text of dates, but {str(question).partition(': ')[2]}"
+
+
+def _date_format(column: pd.Series, name: str, named: bool, elsewhere: Sequence[str]) -> DateFormat | None:
+    """The format of a column of dates; None for other columns, and for those whose type says what they are."""
+    if is_datetime64_any_dtype(column) or is_bool_dtype(column):
+        return None
+    if named:
+        return find_date_format(column, name, elsewhere)
+    distinct = _distinct_texts(column)
+    if len(distinct) < 2 or not distinct.str.contains(r"\d").mean() > 1 - MOST_UNREADABLE:
+        return None
+    if distinct.str.fullmatch(r"\s*\d+\s*").all():
+        return _of_bare_numbers(distinct, name)
+    found = find_date_format(distinct, name, elsewhere)
+    return found if read_dates(distinct, name, found.form)[1].mean() <= MOST_UNREADABLE else None
+
+
+def _distinct_texts(column: pd.Series) -> pd.Series:
+    """Up to about `FEW_VALUES` texts, or whole numbers of six digits or more as text; none of other columns."""
+    sample = sample_of(column)
+    if len(sample) < _FEWEST_ROWS:
+        return sample.iloc[:0].astype("str")
+    if is_numeric_dtype(column):
+        is_whole = sample.min() >= _FIRST_DATE and not has_fractions(sample)
+        sample = sample.astype("Int64").astype("str") if is_whole else sample.iloc[:0].astype("str")
+    elif infer_dtype(sample) != "string":
+        return sample.iloc[:0].astype("str")
+    distinct = sample[~sample.str.strip().str.lower().isin(MISSING_WORDS)].drop_duplicates()
+    return distinct.iloc[:: max(1, len(distinct) // FEW_VALUES)]
+
+
+def _of_bare_numbers(texts: pd.Series, name: str) -> DateFormat | None:
+    """The format of whole numbers that are dates, which others might be as well: ids, phone numbers, amounts."""
+    try:
+        found = find_date_format(texts, name)
+    except UserError:  # six or eight digits that may be several dates are more likely none
+        return None
+    times, wrong = read_dates(texts, name, found.form)
+    if wrong.any() or not times.dt.year.between(*YEARS).all():
+        return None
+    in_order = times.is_monotonic_increasing or times.is_monotonic_decreasing
+    if is_moment(name) or (found.form in (ISO, "%Y%m") and len(texts) > 2) or (found.form in UNITS and in_order):
+        what = "months such as 202103" if found.form == "%Y%m" else "numbers that are dates"
+        return DateFormat(found.form, found.reason or f"{what} ({found.form})")
+    return None

@@ -1,0 +1,262 @@
+"""What a table's columns are for, found by looking at them; whatever a setting says about a column wins.
+
+Text that holds numbers or dates is read as such, ids and row numbers are left out, and codes are categories. What is
+found becomes settings, so that a model reads rows as its training did.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
+
+from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.columns.column_names import is_code, is_counter, is_id, is_order
+from unfreeze.models.tables.columns.date_columns import find_date_columns, with_dates
+from unfreeze.models.tables.columns.date_texts import read_dates
+from unfreeze.models.tables.columns.encoding import TableEncoder
+from unfreeze.models.tables.columns.formats import Formats, convert_numbers, find_formats, readings, sample_of
+from unfreeze.models.tables.columns.kinds import has_fractions
+from unfreeze.models.tables.columns.number_texts import describe_format
+from unfreeze.models.tables.columns.numbering import why_numbering
+
+ALL_DISTINCT = 0.99
+"""Share of distinct values from which on a column identifies its rows."""
+MOST_ALONE = 0.9
+"""Share of rows with a text that no other row has, from which on it tells too little of other rows."""
+_FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
+_WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
+_EXAMPLES = 2  # readings that a line shows
+_FIRST_ROWS = 1_000  # of which readings are shown
+
+
+class Role(NamedTuple):
+    """What a column is for: a line that people read, with the flag that changes it."""
+
+    column: str
+    role: str
+    reason: str
+    flag: str
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.role}, {self.reason}" + (f" (else {self.flag})" if self.flag else "")
+
+
+class Found(NamedTuple):
+    """What was found in a table.
+
+    Attributes
+    ----------
+    columns
+        All of the table.
+    data
+        The settings with what was found filled in.
+    roles
+        Column -> its role, for columns that are not plainly numbers or categories.
+    lenient
+        Columns in which what cannot be read is missing, instead of an error.
+    readings
+        Values of columns of text beside what they are read as, see `unfreeze.models.tables.columns.formats.readings`.
+    """
+
+    columns: list[str]
+    data: TableDataSpec
+    roles: dict[str, Role]
+    lenient: list[str]
+    readings: list[dict[str, Any]]
+
+
+def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame, Found]:
+    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of both converted, and
+    with dates that are found to be put together from columns.
+
+    Parameters
+    ----------
+    frame
+        The joined table with all its rows, and with the dates of `data.date_from`.
+    data
+        Columns that it names keep the role that they have there: only targets, dates and `continuous` are converted.
+    """
+    named = _named(data)
+    formats = find_formats(frame, data, named)
+    raw, (frame, unreadable) = frame, convert_numbers(frame, formats.numbers)
+    shown = {name: readings(raw[name], frame[name]) for name in unreadable}
+    roles = {name: _number_role(name, formats, shown[name], texts, len(frame)) for name, texts in unreadable.items()}
+    for name in (name for name in formats.dates if name in raw):
+        some = raw[name].dropna().iloc[:_FIRST_ROWS]
+        shown[name] = readings(some, read_dates(some, name, formats.dates[name])[0])
+        roles[name] = _date_role(name, formats, shown[name])
+    found: dict[str, list[str]] = {"date": [], "drop": [], "categorical": []}
+    for name in (str(each) for each in frame if each not in named):
+        if (role := roles[name] if name in formats.dates else _look(frame[name], formats.reasons)) is not None:
+            roles[name] = role
+            found[_SETTINGS[role.role]].append(name)
+    date_from = data.date_from
+    if not (date_from or data.date or found["date"]):
+        date_from = find_date_columns(frame, named)
+        frame = with_dates(frame, date_from)
+        found["date"] += date_from
+    for date, columns in date_from.items():
+        roles[date] = Role(date, "date", f"put together from {', '.join(columns)}", "--data.split random")
+        found["drop"] += (parts := [name for name in columns if name not in named])
+        roles |= {name: Role(name, "left out", f"{date} has it", f"--data.continuous {name}") for name in parts}
+    if not {str(each) for each in frame} - {*data.target, *data.drop, *found["drop"]}:
+        for name in found["drop"]:  # a row number is better than nothing to predict from
+            del roles[name]
+        found["drop"] = []
+    settings: dict[str, Any] = {field: [*getattr(data, field), *names] for field, names in found.items()}
+    settings |= {"numbers": formats.numbers, "date_formats": formats.dates, "date_from": date_from}
+    lenient = [name for name, texts in unreadable.items() if len(texts)]
+    for name in (name for name in found["date"] if name in formats.dates):
+        times, wrong = read_dates(raw[name], name, formats.dates[name])
+        frame = frame.assign(**{name: times})
+        lenient += [name] if wrong.any() else []
+    every = [row for rows in shown.values() for row in rows]
+    return frame, Found([str(name) for name in frame], data.model_copy(update=settings), roles, lenient, every)
+
+
+_FORMAT_FLAG = "--data.numbers or --data.date_formats"
+_SETTINGS = {"date": "date", "left out": "drop", "category": "categorical"}
+"""Role -> the setting that it becomes."""
+
+
+def describe_roles(
+    found: Found, stated: TableDataSpec, encoder: TableEncoder, rejected: Sequence[Mapping[str, Any]]
+) -> list[Role]:
+    """The role of every column, targets first.
+
+    Parameters
+    ----------
+    found, stated
+        What was found, and the settings before that.
+    encoder
+        What the training rows made of columns about which nothing was found.
+    rejected
+        See `drop_unusable_columns`.
+    """
+    roles = [_target_role(name, found.roles, encoder) for name in stated.target]
+    useless = {str(entry["what"]): str(entry["reason"]) for entry in rejected} | encoder.rejected
+    for name in (name for name in found.columns if name not in stated.target):
+        role = found.roles.get(name)
+        if name in stated.drop:
+            roles.append(Role(name, "left out", "as data.drop says", ""))
+        elif name == stated.split_column and stated.split == "column":
+            roles.append(Role(name, "split", "as data.split_column says", ""))
+        elif name in stated.date:
+            roles.append(Role(name, "date", "as data.date says", ""))
+        elif name in useless and not (role and role.role == "date"):
+            roles.append(Role(name, "left out", useless[name], ""))
+        elif name in encoder.categorical and not (role and role.role == "category"):
+            roles.append(_category_role(name, role, encoder))
+        else:
+            plain = Role(name, "number", "it has many values or fractions", f"--data.categorical {name}")
+            roles.append(role or plain)
+    return roles
+
+
+def _target_role(name: str, found: Mapping[str, Role], encoder: TableEncoder) -> Role:
+    if encoder.classes:
+        reason = f"classification of {len(encoder.classes):,} classes, such as {encoder.classes[0]!r}"
+        return Role(name, "target", reason, "" if isinstance(encoder.classes[0], str) else "--data.task regression")
+    text = f"; {found[name].reason}" if name in found else ""
+    return Role(name, "target", f"regression of its numbers{text}", "--data.task classification")
+
+
+def _category_role(name: str, role: Role | None, encoder: TableEncoder) -> Role:
+    kind = {"text": "text", "bool": "true or false"}.get(encoder.kinds.get(name, ""), "whole numbers")
+    reason = f"{role.reason if role else kind} with {len(encoder.categorical[name]):,} values"
+    return Role(name, "category", reason, f"--data.{'drop' if kind == 'text' else 'continuous'} {name}")
+
+
+def _named(data: TableDataSpec) -> set[str]:
+    """Columns whose role a setting states."""
+    lists = (
+        data.target,
+        data.date,
+        data.drop,
+        data.categorical,
+        data.continuous,
+        data.group,
+        data.events,
+        data.rolling,
+    )
+    return {name for names in lists for name in names} | ({data.split_column} if data.split_column else set())
+
+
+def _number_role(
+    name: str, formats: Formats, shown: Sequence[Mapping[str, Any]], unreadable: pd.Series, rows: int
+) -> Role:
+    parts = [f"text of {describe_format(formats.numbers[name])}{_examples(shown)}", formats.reasons.get(name, "")]
+    if len(unreadable):
+        examples = ", ".join(repr(str(value)) for value in unreadable.drop_duplicates().head(3))
+        parts.append(f"{len(unreadable):,} of {rows:,} values cannot be read ({examples}) and are missing")
+    return Role(name, "number", "; ".join(filter(None, parts)), f"--data.categorical {name}")
+
+
+def _date_role(name: str, formats: Formats, shown: Sequence[Mapping[str, Any]] = ()) -> Role:
+    form, reason = formats.dates[name], formats.reasons.get(name, "")
+    parts = [f"its values are dates, written as {form}{_examples(shown)}", reason]
+    return Role(name, "date", "; ".join(filter(None, parts)), f"--data.categorical {name}")
+
+
+def _examples(shown: Sequence[Mapping[str, Any]]) -> str:
+    read = sorted((each for each in shown if each["read as"] != "missing"), key=lambda each: -len(each["value"]))
+    examples = [f"{each['value']!r} is {each['read as']}" for each in read]
+    return f" ({', '.join(examples[:_EXAMPLES])})" if examples else ""
+
+
+def _look(column: pd.Series, reasons: Mapping[str, str]) -> Role | None:
+    """The role of a column that no setting names; None for plain numbers and categories."""
+    name = str(column.name)
+    if is_datetime64_any_dtype(column):
+        return Role(name, "date", "it holds dates", f"--data.drop {name}")
+    sample = sample_of(column)
+    if len(sample) < _FEWEST_ROWS or is_bool_dtype(column):
+        return None
+    if is_numeric_dtype(column):
+        return _look_at_numbers(column, sample)
+    if infer_dtype(sample) == "string" and (role := _text_id_role(column, sample)):
+        return role
+    return Role(name, "category", reasons[name], _FORMAT_FLAG) if name in reasons else None
+
+
+def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
+    if has_fractions(sample) or has_fractions(column):  # a measurement, however distinct
+        return None
+    name = str(column.name)
+    if not is_code(name) and sample.nunique() < ALL_DISTINCT * len(sample):  # of all rows a smaller share is distinct
+        return None
+    values, rows = int(column.nunique()), int(column.count())
+    if reason := _why_id(column, values, rows):
+        return Role(name, "left out", reason, f"--data.{'categorical' if is_code(name) else 'continuous'} {name}")
+    reason = f"a code by its name, {values:,} values"
+    return Role(name, "category", reason, f"--data.continuous {name}") if is_code(name) else None
+
+
+def _why_id(column: pd.Series, values: int, rows: int) -> str:
+    """Why whole numbers identify their rows; empty where they do not."""
+    name = str(column.name)
+    if is_id(name) and values * 2 > rows:
+        return f"an id by its name, {values:,} values in {rows:,} rows"
+    if is_counter(name) and values >= ALL_DISTINCT * rows:
+        return f"a row number by its name, {values:,} values in {rows:,} rows"
+    if is_code(name) and values >= ALL_DISTINCT * rows:
+        return f"a code by its name, {values:,} values in {rows:,} rows"
+    return why_numbering(column) if values == rows == len(column) and not is_order(name) else ""
+
+
+def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:
+    name, rows = str(column.name), int(column.count())
+    share = sample.nunique() / len(sample)  # of all rows it is at most as large
+    if is_id(name) and share > 1 / 2 and (values := int(column.nunique())) * 2 > rows:
+        return _left_out(name, f"an id by its name, {values:,} values in {rows:,} rows")
+    if share >= MOST_ALONE and (column.value_counts() == 1).sum() >= MOST_ALONE * rows:
+        values = int(column.nunique())
+        return _left_out(name, f"text with {values:,} values in {rows:,} rows, which hardly any two rows share")
+    if share > 1 / 2 and sample.str.count(r"\S+").mean() >= _WORDS_OF_TEXT and column.nunique() * 2 > rows:
+        return _left_out(name, "free text, of which hardly any value occurs twice")
+    return None
+
+
+def _left_out(name: str, reason: str) -> Role:
+    return Role(name, "left out", reason, f"--data.categorical {name}")

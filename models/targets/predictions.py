@@ -1,0 +1,246 @@
+"""Predictions as rows of a file, the same flat columns in every format."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet
+from pyarrow.fs import LocalFileSystem
+
+from unfreeze.models.reading.labels import SEPARATOR, kind_of_reason, split
+from unfreeze.models.targets import Target
+
+ROWS_AT_ONCE = 131_072
+"""Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""
+
+
+NO_LABEL = "(none)"
+"""What counts the rows without a label."""
+
+
+class Chunk(NamedTuple):
+    """Some consecutive rows of a source.
+
+    Attributes
+    ----------
+    keys : sequence
+        What names every row: its path or its number.
+    rows : numpy.ndarray
+        Positions (m,) int64 in the chunk of those that were predicted.
+    results : numpy.ndarray
+        Their probabilities (m, C) or values (m, T), float64.
+    errors : dict of int to str
+        Position -> why it was not predicted.
+    unseen : dict of str to int
+        Column -> how many of the predicted rows have a category there that no training row has.
+    """
+
+    keys: Sequence[Any]
+    rows: np.ndarray
+    results: np.ndarray
+    errors: dict[int, str]
+    unseen: Mapping[str, int] = {}
+
+
+def unseen_note(column: str, count: int, rows: int) -> str:
+    """How many rows have a category that no training row has."""
+    return (
+        f"column {column!r}: {count:,} of {rows:,} rows have a category that no training row has; the model takes it "
+        "as missing"
+    )
+
+
+class Layout:
+    """The columns of predictions.
+
+    Of a classifier: the key, ``class`` and ``probability`` of the most probable class, ``class_2`` and
+    ``probability_2`` of the next, and so on. Of several labels: the key, ``labels`` with ``|`` between them, ``label``
+    and ``probability`` of the most probable one, and so on. Of a regression: the key and a column per target. Then
+    ``model``, ``version`` and ``error``: a row that cannot be read has a reason there, and nothing before.
+
+    Parameters
+    ----------
+    key
+        Name and type of the column that identifies the row.
+    model, version
+        Which model predicts.
+    target
+        What is predicted.
+    top_k
+        Classes or labels in a row, at most.
+    margins
+        Also ``set``, the classes with ``|`` between them, and ``abstains``; or ``TARGET_low`` and ``TARGET_high``: see
+        `Target.covering`.
+    """
+
+    def __init__(
+        self, key: pa.Field, model: str, version: str, target: Target, top_k: int, margins: np.ndarray | None = None
+    ) -> None:
+        self._model, self._target, self._top_k, self._margins = [model, version], target, top_k, margins
+        ends = [pa.field(name, pa.string()) for name in ("model", "version", "error")]
+        taken = {key.name, *(field.name for field in ends)}
+        fields = target.fields(top_k)
+        nothing = self._covering(np.empty((0, target.outputs)))
+        fields += [pa.field(name, array.type) for name, array in nothing.items()]
+        values = [field.with_name(f"predicted_{field.name}") if field.name in taken else field for field in fields]
+        self.schema = pa.schema([key, *values, *ends])
+
+    def batch(self, keys: pa.Array, rows: np.ndarray, results: np.ndarray, errors: Mapping[int, str]) -> pa.RecordBatch:
+        """Some rows of the file.
+
+        Parameters
+        ----------
+        keys
+            Of all n rows.
+        rows
+            Which of them were predicted, (m,) int64 from 0.
+        results
+            Probabilities (m, C) or values (m, T), float64.
+        errors
+            Row -> why it was not predicted.
+        """
+        count, results = len(keys), results.reshape(len(rows), self._target.outputs)
+        columns = [*self._target.values(results, self._top_k), *self._covering(results).values()]
+        places = np.full(count, -1)
+        places[rows] = np.arange(len(rows))
+        spread = pa.array(places, mask=places < 0)  # where each row's result is, null if it has none
+        values = [column.take(spread) for column in columns]
+        ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
+        reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
+        return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
+
+    def _covering(self, results: np.ndarray) -> dict[str, pa.Array]:
+        """Columns of `Target.covering`, a list of classes as one text."""
+        if self._margins is None:
+            return {}
+        frame = self._target.covering(results, self._margins)
+        return {
+            str(name): pa.array([SEPARATOR.join(map(str, each)) for each in column], pa.string())
+            if column.dtype == object
+            else pa.array(column)
+            for name, column in frame.items()
+        }
+
+
+def write_predictions(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, suffix: str) -> None:
+    """Write rows as feather, Parquet or CSV, in bounded memory.
+
+    Parameters
+    ----------
+    batches
+        Rows in order, of `schema`.
+    schema
+        Its metadata are kept where the format has a place for them.
+    path
+        File to write in place: publish it by renaming.
+    suffix
+        `.feather`, `.parquet` or `.csv`.
+    """
+    with _writer(path, schema, suffix) as writer:
+        waiting: list[pa.RecordBatch] = []
+        for batch in batches:
+            waiting.append(batch)
+            if sum(each.num_rows for each in waiting) >= ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_batches(waiting, schema).combine_chunks())
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting, schema).combine_chunks())
+
+
+def _writer(path: Path, schema: pa.Schema, suffix: str) -> Any:
+    if suffix == ".csv":
+        return pa.csv.CSVWriter(str(path), schema)
+    if suffix == ".parquet":
+        return pa.parquet.ParquetWriter(str(path), schema)
+    return pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
+
+
+class Tally:
+    """Counts of predictions, taken while they pass by.
+
+    Attributes
+    ----------
+    rows : int
+        Number of rows.
+    reasons : Counter
+        Kind of error -> rows.
+    classes, labels : Counter
+        Class -> rows that it is the most probable one of; label -> rows that have it.
+    abstaining : int
+        Rows whose set has not exactly one class.
+    unseen : Counter
+        Column -> rows with a category that no training row has; filled in by whoever knows.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.abstaining = 0
+        self.reasons: Counter[str] = Counter()
+        self.classes: Counter[Any] = Counter()
+        self.labels: Counter[str] = Counter()
+        self.unseen: Counter[str] = Counter()
+        self._values: dict[str, list[tuple[float, float, float]]] = {}
+
+    def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Count batches and pass them on."""
+        for batch in batches:
+            self.rows += batch.num_rows
+            self.reasons.update(map(kind_of_reason, batch.column("error").drop_null().to_pylist()))
+            if "abstains" in batch.schema.names:
+                self.abstaining += pc.sum(batch.column("abstains")).as_py() or 0
+            if "class" in batch.schema.names:
+                found = batch.column("class").drop_null().value_counts()
+                self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})
+            elif "labels" in batch.schema.names and pa.types.is_string(batch.schema.field("labels").type):
+                for each in batch.column("labels").drop_null().value_counts().to_pylist():
+                    self.labels.update(dict.fromkeys(split(each["values"]) or [NO_LABEL], each["counts"]))
+            else:
+                for name in batch.schema.names[1:-3]:
+                    values = batch.column(name).drop_null()
+                    if len(values):
+                        total, ends = pc.sum(values).as_py(), pc.min_max(values).as_py()
+                        self._values.setdefault(name, []).append((total, ends["min"], ends["max"]))
+            yield batch
+
+    @property
+    def unreadable(self) -> int:
+        """Rows that have an error."""
+        return self.reasons.total()
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows of a table: class or label, rows and share; or target, mean, smallest and largest."""
+        readable = max(self.rows - self.unreadable, 1)
+        for what, counts in (("class", self.classes), ("label", self.labels)):
+            if counts:
+                ranked = counts.most_common()
+                return [{what: str(name), "rows": count, "share": round(count / readable, 4)} for name, count in ranked]
+        table = []
+        for name, found in self._values.items():
+            totals, smallest, largest = zip(*found, strict=True)
+            mean = sum(totals) / readable
+            table.append({"target": name, "mean": mean, "smallest": min(smallest), "largest": max(largest)})
+        return table
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The texts in the schema of a file of predictions; none of a CSV file, or of a file that is something else."""
+    try:
+        schema = _opened(path).schema
+    except (OSError, pa.ArrowException):
+        return {}
+    return {key.decode(): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()}
+
+
+def read_predictions(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a feather or Parquet file that `write_predictions` wrote, in bounded memory."""
+    return iter(_opened(path).to_batches())
+
+
+def _opened(path: Path) -> pa.dataset.Dataset:
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "feather"
+    return pa.dataset.dataset(str(path), format=kind, filesystem=LocalFileSystem())

