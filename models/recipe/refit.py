@@ -5,7 +5,10 @@ from typing import Any
 
 from unfreeze.models.errors import choose
 from unfreeze.models.recipe.training_data import TrainingData
+from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.loop import train_epoch
 from unfreeze.models.training.network import State
@@ -33,12 +36,38 @@ def trained_again(data: TrainingData, results: Results, workspace: Workspace) ->
         learner.prepare(stage, position, result["lr"] or 0.0)
         if stage.regression:
             learner.network.head.load_state_dict(data.regressed_head(activations))
-        train = data.batches(position, "train", activations)
-        per_epoch = steps_per_epoch(len(train), train.batch_size)
-        schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
-        for epoch in range(result["kept_epochs"]):
-            for _ in train_epoch(learner, train, schedule, epoch * per_epoch):
-                pass
-            learner.progress.epoch += 1
+        _train(learner, data.batches(position, "train", activations), stage, result["kept_epochs"])
         with learner.averaged():
             yield learner.state()
+
+
+def trained_on(data: TrainingData, state: State, results: Results, share: float) -> State:
+    """Weights that were trained without the validation rows, after one more cycle of the last stage on all rows.
+
+    Parameters
+    ----------
+    data
+        With all rows among the training ones.
+    state
+        The weights.
+    results
+        Of every stage.
+    share
+        Of the lr that the last stage had.
+    """
+    learner, position = data.learner(), len(results) - 1
+    stage = data.params.recipe[position]
+    learner.network.load_state_dict(state)
+    learner.prepare(stage, position, share * (results[position]["lr"] or 0.0))
+    _train(learner, data.batches(position, "train", {}), stage, stage.cycle_len)
+    with learner.averaged():
+        return learner.state()
+
+
+def _train(learner: Learner, train: Batches, stage: Stage, epochs: int) -> None:
+    per_epoch = steps_per_epoch(len(train), train.batch_size)
+    schedule = choose(SCHEDULES, stage.schedule, "schedule")(stage.cycle_len * per_epoch, stage.cycle_mult)
+    for epoch in range(epochs):
+        for _ in train_epoch(learner, train, schedule, epoch * per_epoch):
+            pass
+        learner.progress.epoch += 1

@@ -221,7 +221,7 @@ class TrainTables(Training):
     refit: bool = Field(
         default=True,
         description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
-        "the trees, and the network for the epochs until its best cycle.",
+        "as many trees as before, and the network by one more cycle.",
     )
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")

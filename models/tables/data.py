@@ -14,7 +14,7 @@ from unfreeze.models.evaluation.drift import SHIFTS, distributions_of, shown_shi
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.reading.sampling import sample_rows
-from unfreeze.models.recipe.refit import trained_again
+from unfreeze.models.recipe.refit import trained_on
 from unfreeze.models.recipe.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables
 from unfreeze.models.store.sealed_files import JUDGED
@@ -40,6 +40,8 @@ from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision, ready_device
 
 SAMPLED = 2000  # rows whose distributions are kept
+REFIT_LR = 0.3
+"""Of the lr that a network was trained with: what it is trained on all rows with."""
 
 
 MOST_LINES = 40
@@ -268,15 +270,14 @@ class TableData(TrainingData):
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """Trees and network; the encoder stays, so that a category of validation rows alone is still unseen.
+        """As many trees as before, and the network after one more cycle.
 
-        In time there are as many trees as the validation rows chose; else rows left out at random stop them again.
+        The encoder stays, so that a category of validation rows alone is still unseen.
         """
         whole, parts = self.with_all_rows(), dict(candidate.parts)
-        states = [*trained_again(whole, results, workspace)][-1:] if candidate.states else []
+        states = [trained_on(whole, state, results, REFIT_LR) for state in candidate.states]
         if (trees := parts.get("trees")) is not None:
-            lengths = trees.lengths if self.in_time else ()
-            parts["trees"] = whole.fit_trees(len(self.rows["train"]), lengths=lengths)
+            parts["trees"] = whole.fit_trees(len(self.rows["train"]), lengths=trees.lengths)
         return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 
     def save(self, folder: Path, candidate: Candidate) -> None:

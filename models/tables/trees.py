@@ -106,15 +106,17 @@ class Trees:
         if later is not None:
             judging = np.concatenate([_features(encoder, later[0]), _means_of(encoder, means, later[0])], axis=1)
             judges = [(judging, column) for column in ([later[1]] if encoder.classes else later[1].T)]
-        fitted_boosters = [
-            _fit(
-                *(encoder, features, column, parts == number, seed + number),
-                lengths[place * count + number] if lengths else rounds,
-                *(settings, class_weights, judges[place], bool(lengths)),
-            )
-            for place, column in enumerate(columns)
-            for number in range(count)
-        ]
+        fitted_boosters = []
+        for place, column in enumerate(columns):
+            data, chosen = _dataset(encoder, features, column, settings, class_weights)
+            fitted_boosters += [
+                _fit(
+                    *(data, {**chosen, "seed": seed + number}, parts == number),
+                    lengths[place * count + number] if lengths else rounds,
+                    *(judges[place], bool(lengths)),
+                )
+                for number in range(count)
+            ]
         return cls(encoder, fitted_boosters, means)
 
     @property
@@ -239,7 +241,7 @@ def seconds_to_fit(
 def _boosters_of_target(rows: int, classes: int) -> int:
     """Boosters for each target: more where they are cheap, and where the rows left out say little."""
     work = rows * (classes if classes > 2 else 1)  # of several classes each has trees of its own
-    return 8 if work <= 10_000 else 4 if work <= 40_000 else 2 if work <= 100_000 else 1
+    return 4 if work <= 40_000 else 2 if work <= 100_000 else 1
 
 
 def _parts(targets: np.ndarray, seed: int) -> np.ndarray:
@@ -311,19 +313,14 @@ def _target_means(
     return means, np.stack(others, axis=1) if others else np.empty((len(train), 0), np.float32)
 
 
-def _fit(
+def _dataset(
     encoder: TableEncoder,
     features: np.ndarray,
     targets: np.ndarray,
-    left_out: np.ndarray,
-    seed: int,
-    rounds: int,
     chosen: TreesSpec,
     class_weights: np.ndarray | None,
-    judges: tuple[np.ndarray, np.ndarray] | None,
-    exactly: bool,
-) -> lightgbm.Booster:
-    """One booster, which has as many trees as were best on the rows left out or the judges, or exactly the `rounds`."""
+) -> tuple[lightgbm.Dataset, dict[str, object]]:
+    """Rows in bins, for all boosters of a target, and the settings that these have in common."""
     classes, chosen = len(encoder.classes), filled(chosen, len(targets))
     settings: dict[str, object] = {
         "objective": "regression" if not classes else "binary" if classes == 2 else "multiclass",
@@ -332,7 +329,6 @@ def _fit(
         "num_leaves": chosen.leaves,
         "min_data_in_leaf": chosen.leaf_rows,
         "feature_fraction": chosen.columns,
-        "seed": seed,
         "num_threads": torch.get_num_threads(),
         # The faster of two ways is otherwise found by trying, and they round differently.
         "deterministic": True,
@@ -348,6 +344,18 @@ def _fit(
     data = lightgbm.Dataset(
         features, targets, weight=counts, categorical_feature=unordered, params=settings, free_raw_data=False
     )
+    return data, settings
+
+
+def _fit(
+    data: lightgbm.Dataset,
+    settings: dict[str, object],
+    left_out: np.ndarray,
+    rounds: int,
+    judges: tuple[np.ndarray, np.ndarray] | None,
+    exactly: bool,
+) -> lightgbm.Booster:
+    """One booster, which has as many trees as were best on the rows left out or the judges, or exactly the `rounds`."""
     judged = np.flatnonzero(left_out)
     if exactly or (judges is None and not len(judged)):
         return lightgbm.train(settings, data, rounds if exactly else min(rounds, UNJUDGED_ROUNDS))

@@ -95,7 +95,10 @@ def _told(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
 
 def _wrong_by_value(column: pd.Series, labels: np.ndarray) -> int:
     """Rows of another class than most of the other rows with their value."""
-    counts = np.sort(pd.crosstab(column.to_numpy(), labels).to_numpy(), axis=1)
+    codes, classes = pd.factorize(column)[0], int(labels.max()) + 1
+    counts = np.sort(
+        np.bincount(codes * classes + labels, minlength=(int(codes.max()) + 1) * classes).reshape(-1, classes), axis=1
+    )
     right = counts[:, -1][counts[:, -1] - 1 > (counts[:, -2] if counts.shape[1] > 1 else 0)]
     return len(labels) - int(right.sum())
 

@@ -144,12 +144,14 @@ def row_blocks(rows: int) -> np.ndarray:
 def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray, valid: np.ndarray) -> dict[str, Role]:
     """Parts of dates of which validation rows have values that the training never saw, such as a later year.
 
-    What a network or a tree makes of such a value is chance. A part that `data` names as a category or number stays.
+    What a network or a tree makes of such a value is chance, but for the seconds since 1970: later than all that were
+    seen is like the last that were seen. A part that `data` names as a category or number stays.
     """
     roles: dict[str, Role] = {}
     for date in data.date:
         names = part_names(date, bool(data.time_of_day), data.cyclic)
-        for name in (name for name in names if name in features and name not in _chosen(data)):
+        named = {*data.categorical, *data.continuous, *data.drop}
+        for name in (each for each in names if each in features and each not in named and not each.endswith("Elapsed")):
             share = _unseen(features[name].iloc[train], features[name].iloc[valid], data)
             if share > MOST_UNSEEN:
                 reason = f"{share:.0%} of the validation rows have values of it that no training row has"
@@ -157,13 +159,9 @@ def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray,
     return roles
 
 
-def _chosen(data: TableDataSpec) -> Sequence[str]:
-    return [*data.categorical, *data.continuous, *data.drop]
-
-
 def _unseen(train: pd.Series, valid: pd.Series, data: TableDataSpec) -> float:
     """Share of the validation rows with a value that is new (of few values) or beyond all others (of many)."""
     most = data.max_category_values
-    if count_up_to(train, most + 1) <= most and not str(train.name).endswith("Elapsed"):
+    if count_up_to(train, most + 1) <= most:
         return float((~valid.isin(train.unique()) & valid.notna()).mean())
     return float(((valid < train.min()) | (valid > train.max())).mean())
