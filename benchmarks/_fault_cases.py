@@ -148,9 +148,7 @@ _until_the_end = _AT_END.enter_context
 
 def renew(case: Case) -> None:
     """Bring the data folder back to where the set-up left it."""
-    while case.home.exists():  # what witnesses a kill still writes for some seconds
-        shutil.rmtree(case.home, ignore_errors=True)
-        time.sleep(0.2)
+    shutil.rmtree(case.home, ignore_errors=True)
     shutil.copytree(case.place / "template", case.home, symlinks=True, dirs_exist_ok=True)
     for path in case.place.glob("*predictions.*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()

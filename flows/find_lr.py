@@ -8,7 +8,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.run import FindLr, Train
 from unfreeze.models.recipe.state import Course, Record
 from unfreeze.models.settings import TrainImages
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.steps import find_lr as finder
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.train_stage import train_stage

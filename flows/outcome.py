@@ -8,8 +8,8 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs, note_end
+from unfreeze.tasks.machine.flow_runs import end_gone_flow_runs, note_end
+from unfreeze.tasks.machine.notices import log_notice
 
 Result = TypeVar("Result")
 

@@ -7,10 +7,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from unfreeze.models.settings.predict import Predict
+from unfreeze.tasks.machine.flow_runs import HOOKS
+from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing
 from unfreeze.tasks.predictions.source import find_model, list_source
-from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.prefect_run.processes import HOOKS
 
 DEFAULTS = Predict()
 

@@ -13,10 +13,10 @@ from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import Training
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.interruption import cancelled, heeding_hangups
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.processes import HOOKS
-from unfreeze.tasks.prefect_run.showing import wait_until_shown
+from unfreeze.tasks.machine.flow_runs import HOOKS
+from unfreeze.tasks.machine.interruption import cancelled, heeding_hangups
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.page import wait_until_shown
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift

@@ -206,7 +206,7 @@ def exported(result: dict[str, Any]) -> None:
 
 def pages(result: dict[str, Any]) -> None:
     """Where to look at a run."""
-    from unfreeze.tasks.prefect_run.report import pages as pages_of
+    from unfreeze.tasks.tracking.server import pages as pages_of
 
     _lines(*(f"{name}: {way}" for name, way in pages_of(result["run_id"], result.get("experiment_id")).items()))
 

@@ -16,8 +16,8 @@ from unfreeze.models.settings.addresses import WITHOUT_PASSWORD
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.search import SweepSpec, TableSweep, with_effect
 from unfreeze.models.settings.tables import TrainTables
-from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
+from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare

@@ -23,8 +23,8 @@ from unfreeze.flows.outcome import keep_result
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Precompute, Refit, Train, Unfreeze, run_recipe
 from unfreeze.models.settings import TrainImages, Training
-from unfreeze.tasks.prefect_run.interruption import cancelled
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
+from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.checkpoint_writer import drop_resumption
 from unfreeze.tasks.steps.describe import describe

@@ -9,7 +9,7 @@ from pydantic import Field
 from unfreeze.flows.train_images import train
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.steps.plan import within_budget
 
 DEFAULTS = TrainImages()

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 
 from unfreeze.flows.train_images import train, train_images
 from unfreeze.models.settings.tables import TrainTables
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
 
 DEFAULTS = TrainTables()
 

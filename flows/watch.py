@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from unfreeze.models.settings.retrain import Watch
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.processes import HOOKS
+from unfreeze.tasks.machine.flow_runs import HOOKS
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
 from unfreeze.tasks.tracking.registry import full_name
 

@@ -2,5 +2,5 @@
 
 from unfreeze.tasks.machine import (
     environment as environment,  # first: it sets defaults that prefect and mlflow read when imported
+    notices as notices,  # which keeps tracebacks of bad input out of Prefect's logs
 )
-from unfreeze.tasks.prefect_run import user_errors as user_errors

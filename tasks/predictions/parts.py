@@ -29,11 +29,10 @@ from unfreeze.models.targets.predictions import (
     unseen_note,
     write_predictions,
 )
+from unfreeze.tasks.machine.interruption import heeding_hangups
+from unfreeze.tasks.machine.notices import log_info
+from unfreeze.tasks.machine.page import progress, show_table
 from unfreeze.tasks.predictions.source import out_of
-from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.notices import log_info
-from unfreeze.tasks.prefect_run.progress import progress
-from unfreeze.tasks.prefect_run.report import show_table
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 PREDICTION_VERSION = 4

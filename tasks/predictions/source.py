@@ -11,7 +11,7 @@ from unfreeze.models.recipe.modality import modality, modality_in
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.sealed_files import DESCRIPTION
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
 

@@ -1,6 +1,6 @@
 """A report in a page of Markdown: the card of a registered model, the description of a run."""
 
-from unfreeze.tasks.prefect_run.report import as_markdown
+from unfreeze.tasks.machine.page import as_markdown
 from unfreeze.tasks.report.collect import Report
 
 LONGEST = 4_500

@@ -14,7 +14,7 @@ from unfreeze.models.evaluation.results import Chart, Gain
 from unfreeze.models.evaluation.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
 from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.report.commands import Command, next_commands, without_label_errors
 from unfreeze.tasks.report.parts import Part, parts_of
 from unfreeze.tasks.tracking.history import history, splits_of, version_of_run

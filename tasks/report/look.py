@@ -8,10 +8,10 @@ from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.settings import TrainImages
-from unfreeze.tasks.prefect_run.report import rendered
 from unfreeze.tasks.report.page import data_uri, fill, require_place, writing
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.tracking.files import rendered
 
 MOST_ROWS = 500
 

@@ -17,7 +17,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Chart, Gain
 from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import as_warning
+from unfreeze.tasks.machine.notices import as_warning
 from unfreeze.tasks.report.charts import draw, forest
 from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.parts import Part

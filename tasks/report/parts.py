@@ -9,7 +9,7 @@ import numpy as np
 
 from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import log_notice
 
 FOLDER = "report"
 """Artifact folder of the parts."""

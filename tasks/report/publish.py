@@ -5,14 +5,13 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import in_run, log_notice
-from unfreeze.tasks.prefect_run.report import as_markdown, mlflow_command
-from unfreeze.tasks.prefect_run.showing import show
+from unfreeze.tasks.machine.notices import in_run, log_notice
+from unfreeze.tasks.machine.page import as_markdown, show
 from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.collect import Report, collect
 from unfreeze.tasks.report.page import render, require_place, writing
 from unfreeze.tasks.tracking.history import describe_version
-from unfreeze.tasks.tracking.server import artifact_page, local_file
+from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 
 FILE = "report.html"
 """Artifact of a run."""

@@ -12,7 +12,7 @@ from unfreeze.models.recipe.modality import Trained, bind, modality_of
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import Training
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.retraining.training import Champion
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.workspace import as_task

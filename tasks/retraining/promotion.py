@@ -18,9 +18,8 @@ from unfreeze.models.evaluation.comparison import Comparison, Decision
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.report import artifact_key, as_markdown
-from unfreeze.tasks.prefect_run.showing import show
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.page import artifact_key, as_markdown, show
 from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.decisions import KEPT, decision_entry
 

@@ -10,8 +10,8 @@ from prefect.variables import Variable
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.settings import Training
 from unfreeze.models.settings.retrain import Retrain, Watch
-from unfreeze.tasks.prefect_run.notices import log_info, log_notice
-from unfreeze.tasks.prefect_run.report import artifact_key
+from unfreeze.tasks.machine.notices import log_info, log_notice
+from unfreeze.tasks.machine.page import artifact_key
 from unfreeze.tasks.retraining.training import is_new, training_like
 from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.steps.prepare import prepare_handle

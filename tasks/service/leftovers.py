@@ -1,13 +1,9 @@
-"""Runs whose process is gone end in MLflow and in Prefect: by the next command, by `unfreeze up`, or by a witness."""
+"""Runs whose process is gone end in MLflow and in Prefect: by the next command or by `unfreeze up`."""
 
 import os
-import sys
-import time
 
 from unfreeze.tasks.machine.servers import responds
-from unfreeze.tasks.service.prefect_server import EMBEDDED, knows_a_server, start_embedded
-
-ATTEMPTS, SECONDS_BETWEEN = 40, 15
+from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
 
 def end_gone_runs() -> bool:
@@ -30,7 +26,7 @@ def end_gone_runs() -> bool:
 
 def _end_flow_runs() -> bool:
     """End flow runs whose process is gone; whether Prefect's server knows of all."""
-    from unfreeze.tasks.prefect_run.processes import end_gone_flow_runs, gone_flow_runs
+    from unfreeze.tasks.machine.flow_runs import end_gone_flow_runs, gone_flow_runs
 
     if not gone_flow_runs():
         return True
@@ -46,21 +42,3 @@ def _end_flow_runs() -> bool:
     with temporary_settings({name: value for name, value in own.items() if value}):
         end_gone_flow_runs()
     return True
-
-
-def _main() -> None:
-    """The witness of a process that was killed: try until both servers know, or for ten minutes."""
-    if os.environ.pop(EMBEDDED, None):  # the killed process's own server has ended with it
-        for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_UI_URL"):
-            os.environ.pop(name, None)
-    for _ in range(ATTEMPTS):
-        try:
-            if end_gone_runs():
-                return
-        except Exception as error:  # MLflow is away
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr)
-        time.sleep(SECONDS_BETWEEN)
-
-
-if __name__ == "__main__":
-    _main()

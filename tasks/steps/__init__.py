@@ -24,7 +24,7 @@ What must hold:
   (``data.digest``, ``unfreeze.lr.N``, ``unfreeze.stage.N``, ``baseline/loss``), so that it is done again or not at all.
 - **A resumed training equals an uninterrupted one bit for bit** on the CPU: weights, optimizer, order of rows and
   random numbers are in the checkpoint, and nothing between two steps draws from the training's random numbers.
-- **A signal is heard between two batches** (`unfreeze.tasks.prefect_run.interruption`): the loop saves a checkpoint,
+- **A signal is heard between two batches** (`unfreeze.tasks.machine.interruption`): the loop saves a checkpoint,
   then the signal takes effect.
 - **Derived files are keyed by content** and settings, never by path or date; a task whose files exist shows as Cached,
   and one whose file was deleted runs again.

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.learner import Learner
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.tracking.operations import SLOTS
 from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.training_run import Run

@@ -15,7 +15,7 @@ from unfreeze.models.recipe.training_data import Candidate, TrainingData
 from unfreeze.models.store.sealed_files import CHECKSUMS, checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task

@@ -7,9 +7,9 @@ import pandas as pd
 from unfreeze.models.recipe.run import FindLr
 from unfreeze.models.training.lr_plot import plot_lr_curve
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_info
-from unfreeze.tasks.prefect_run.report import log_figure
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.files import log_figure
 from unfreeze.tasks.tracking.training_run import Run
 
 

@@ -2,9 +2,10 @@
 
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import as_warning, log_info, log_notice
-from unfreeze.tasks.prefect_run.report import log_figure, show_table
+from unfreeze.tasks.machine.notices import as_warning, log_info, log_notice
+from unfreeze.tasks.machine.page import show_table
 from unfreeze.tasks.report.parts import keep_part
+from unfreeze.tasks.tracking.files import log_figure
 
 
 def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dict[str, float]:

@@ -10,7 +10,7 @@ from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, w
 from unfreeze.models.settings import Stage, Training
 from unfreeze.models.training.lengths import possible_epochs
 from unfreeze.models.training.schedules import SCHEDULES
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
 
 DRAWN = 32

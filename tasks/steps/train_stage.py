@@ -9,12 +9,12 @@ from unfreeze.models.evaluation.plots import plot_schedule
 from unfreeze.models.recipe.run import Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.interruption import deferred_signals
-from unfreeze.tasks.prefect_run.notices import log_info
-from unfreeze.tasks.prefect_run.progress import progress
-from unfreeze.tasks.prefect_run.report import log_figure, show_table
+from unfreeze.tasks.machine.interruption import deferred_signals
+from unfreeze.tasks.machine.notices import log_info
+from unfreeze.tasks.machine.page import progress, show_table
 from unfreeze.tasks.steps.checkpoint_writer import CheckpointWriter
 from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.files import log_figure
 from unfreeze.tasks.tracking.training_run import Run
 
 

@@ -10,8 +10,8 @@ from prefect.context import TaskRunContext
 
 from unfreeze.models.store.workspace import Advance, Build, Derived, Result, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.prefect_run.notices import in_run, log_info, log_notice
-from unfreeze.tasks.prefect_run.progress import progress
+from unfreeze.tasks.machine.notices import in_run, log_info, log_notice
+from unfreeze.tasks.machine.page import progress
 
 
 class FlowWorkspace(Workspace):

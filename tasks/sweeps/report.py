@@ -26,10 +26,11 @@ from scipy.stats import sem, t, ttest_ind, wilcoxon
 
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import as_warning, log_notice
-from unfreeze.tasks.prefect_run.report import log_figure, show_table
+from unfreeze.tasks.machine.notices import as_warning, log_notice
+from unfreeze.tasks.machine.page import show_table
 from unfreeze.tasks.report.parts import keep_part
 from unfreeze.tasks.sweeps.study import KEPT, LOSSES, best_trial
+from unfreeze.tasks.tracking.files import log_figure
 
 _PLOTS = {
     "history": ("optimization_history", "Trials of the sweep, in order"),

@@ -24,12 +24,10 @@ from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.interruption import heeding_hangups
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.page import ProgressArtifact, artifact_key, show, wait_until_shown
 from unfreeze.tasks.machine.processes import own_module
-from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.progress import ProgressArtifact
-from unfreeze.tasks.prefect_run.report import artifact_key, show_mlflow_link
-from unfreeze.tasks.prefect_run.showing import show, wait_until_shown
 from unfreeze.tasks.steps.describe import describe
 from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
@@ -48,7 +46,7 @@ from unfreeze.tasks.tracking.children import require_child
 from unfreeze.tasks.tracking.listing import RESUME
 from unfreeze.tasks.tracking.operations import DROP_CHECKPOINTS
 from unfreeze.tasks.tracking.origin import log_origin
-from unfreeze.tasks.tracking.server import require_answer
+from unfreeze.tasks.tracking.server import require_answer, show_mlflow_link
 from unfreeze.tasks.tracking.spool import CHILD
 from unfreeze.tasks.tracking.syncing import deliver_left
 from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name

@@ -26,7 +26,7 @@ from unfreeze.models.store.workspace import key_of
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.sweeps.study import KEPT, LOSSES, is_among_best, suggest
 

@@ -37,7 +37,7 @@ What is where in MLflow:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
   - ``unfreeze.host`` and ``unfreeze.process``: who trains it; ``unfreeze.alive``: when that was last heard of. A run
-    whose process is gone is KILLED by its witness, by `unfreeze up`, or by the next command.
+    whose process is gone is set to KILLED by `unfreeze up` or the next command.
   - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
     ``unfreeze.stage.N``: the result of stage N, once it is over
   - ``unfreeze.resume``: the command that continues it, where it is not `unfreeze resume`

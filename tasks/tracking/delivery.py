@@ -13,8 +13,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from unfreeze.tasks.machine.environment import tracking_store
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.processes import this_process
-from unfreeze.tasks.prefect_run.notices import log_notice
 from unfreeze.tasks.tracking.operations import perform
 from unfreeze.tasks.tracking.server import client, reason_of
 from unfreeze.tasks.tracking.spool import CHILD, Entry, Operation, Spool, attempt_of, own_name

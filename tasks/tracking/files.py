@@ -1,25 +1,31 @@
 """Artifacts of a run: its spec, texts, tables, images and checkpoints."""
 
+import base64
+import io
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import checksum, has_checksum
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import as_warning, in_run, log_notice
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.operations import CHECKPOINTS
 from unfreeze.tasks.tracking.server import client, get_run, local_file
 from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of, tags_of
+
+if TYPE_CHECKING:  # it takes half a second, and most commands draw nothing
+    from matplotlib.figure import Figure
 
 SPEC, MODEL = "spec.json", "model"
 SPEC_COPY = "code/spec.json"
@@ -69,6 +75,36 @@ def log_text(run_id: str, text: str, name: str) -> None:
 def log_png(run_id: str, png: bytes, name: str) -> None:
     """Store a rendered image."""
     _log_written(run_id, name, lambda path: path.write_bytes(png))
+
+
+def rendered(draw: Callable[[], "Figure"], name: str, **options: Any) -> bytes | None:
+    """A figure as an image file; None, and a warning, if it cannot be drawn: nothing else depends on it."""
+    with as_warning(f"figure {name}"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        buffer = io.BytesIO()
+        draw().savefig(buffer, bbox_inches="tight", **options)
+        return buffer.getvalue()
+    return None
+
+
+def log_figure(run_id: str, draw: Callable[[], "Figure"], name: str, title: str) -> None:
+    """Render an image once, for the run's artifacts (as `name`) and for the Prefect page.
+
+    The page's artifact holds the image itself and needs no server that could serve the file.
+    """
+    png = rendered(draw, name, format="png", dpi=100)
+    if png is None:
+        return
+    log_png(run_id, png, name)
+    if in_run():
+        from prefect.artifacts import create_markdown_artifact
+
+        from unfreeze.tasks.machine.page import artifact_key, as_markdown, show
+
+        encoded, shown = base64.b64encode(png).decode(), as_markdown(title)
+        markdown = f"## {shown}\n\n![{shown}](data:image/png;base64,{encoded})"
+        key = artifact_key(name.removesuffix(".png"))
+        show(lambda: create_markdown_artifact(markdown, key=key, description=shown))
 
 
 def log_frame(run_id: str, frame: pd.DataFrame, name: str) -> None:

@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from unfreeze.models.store.sealed_files import flush_to_disk
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.tracking.children import child_id, drop_doubles, find_child, make_child
 from unfreeze.tasks.tracking.decisions import apply_decision
 from unfreeze.tasks.tracking.logged_models import log_model_folder

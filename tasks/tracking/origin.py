@@ -3,8 +3,8 @@
 import json
 
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.provenance import provenance
-from unfreeze.tasks.prefect_run.notices import log_notice
 
 STARTS, PACKAGES = "code/starts.json", "code/packages.txt"
 COMMIT = "mlflow.source.git.commit"

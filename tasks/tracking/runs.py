@@ -105,7 +105,7 @@ def held_run(run_id: str) -> Iterator[None]:
             break
         except Timeout:
             tags = tags_of(run_id)
-            # The witness of a process that is gone, or another command, delivers what it left.
+            # Another command delivers what a process that is gone left.
             if not is_gone(tags) or time.monotonic() - began > SECONDS_TO_DELIVER:
                 raise _already_trained(run_id, tags) from None
     try:

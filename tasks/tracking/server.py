@@ -18,9 +18,9 @@ from sqlalchemy import NullPool, create_engine
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.names import safe_name
 from unfreeze.tasks.machine.environment import home, make_home, tracking_store
+from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.servers import SECONDS_TO_ANSWER, no_mlflow, require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
-from unfreeze.tasks.prefect_run.notices import log_notice
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
@@ -201,3 +201,45 @@ def local_file(run_id: str, name: str) -> Path | None:
     """The file of an artifact where artifacts are files of this machine; None elsewhere."""
     place = urlsplit(get_run(run_id).info.artifact_uri)
     return Path(url2pathname(place.path)) / name if place.scheme in ("", "file") else None
+
+
+def mlflow_command() -> str:
+    """The command that shows the tracking store in a browser."""
+    return f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri {tracking_store()}"
+
+
+def mlflow_link(run_id: str) -> str:
+    """Where the run is in MLflow, as Markdown: a link, or without a server the command that starts one."""
+    address = page(run_id)
+    command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
+    return f"## MLflow\n\n{f'[Open the run in MLflow]({address})' if address else command}"
+
+
+def show_mlflow_link(run_id: str) -> None:
+    """Show on the Prefect page where the run is in MLflow."""
+    if not in_run():
+        return
+    from prefect import Task
+    from prefect.artifacts import create_markdown_artifact
+
+    from unfreeze.tasks.machine.page import show
+
+    markdown = mlflow_link(run_id)
+
+    def place() -> None:
+        show(lambda: create_markdown_artifact(markdown, key="mlflow-run", description="The run in MLflow"))
+
+    # In a task: what belongs to the flow run itself comes first on its page, in any order. That is the report.
+    link: Any = Task(place, name="link", task_run_name="link to MLflow")
+    link()
+
+
+def pages(run_id: str, experiment: str | None = None) -> dict[str, str]:
+    """Where to look at a run: addresses where servers are known, else the commands that start them.
+
+    MLflow is asked for the id of the run's `experiment` if it is not given.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+
+    prefect = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    return {"MLflow": page(run_id, experiment) or mlflow_command(), "Prefect": prefect or "unfreeze up"}

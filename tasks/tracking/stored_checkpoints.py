@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unfreeze.tasks.prefect_run.notices import log_info
+from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.tracking.operations import CHECKPOINTS, LATEST_CHECKPOINT, remove_checkpoints
 from unfreeze.tasks.tracking.server import client, experiments
 

@@ -19,15 +19,13 @@ from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.witness import witnessed
-from unfreeze.tasks.prefect_run.interruption import heeding_hangups
-from unfreeze.tasks.prefect_run.notices import log_notice
-from unfreeze.tasks.prefect_run.report import show_mlflow_link, show_table
-from unfreeze.tasks.prefect_run.showing import wait_until_shown
+from unfreeze.tasks.machine.interruption import heeding_hangups
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.page import show_table, wait_until_shown
 from unfreeze.tasks.tracking.checkpoints import usable_checkpoint
 from unfreeze.tasks.tracking.origin import log_origin
 from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
-from unfreeze.tasks.tracking.server import require_answer
+from unfreeze.tasks.tracking.server import require_answer, show_mlflow_link
 from unfreeze.tasks.tracking.syncing import require_delivered
 
 MAX_SOURCE_NAME = 200
@@ -166,7 +164,6 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
             log_notice(f"MLflow run {run.id} ({name}){resume}")
         show_mlflow_link(run.id)
-        held.enter_context(witnessed("unfreeze.tasks.service.leftovers"))
         held.enter_context(tracking.delivering(run.id))
         held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
         log_origin(run.id)

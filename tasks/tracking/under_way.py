@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.prefect_run.notices import log_notice
+from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.tracking import delivery as waits
 from unfreeze.tasks.tracking.delivery import Delivery
 from unfreeze.tasks.tracking.operations import perform

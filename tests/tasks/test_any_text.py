@@ -19,7 +19,7 @@ from unfreeze.models.settings.names import LONGEST_FOLDER, safe_name
 from unfreeze.models.targets import Numbers, SingleLabel
 from unfreeze.models.targets.predictions import Layout
 from unfreeze.tasks import tracking
-from unfreeze.tasks.prefect_run.report import as_markdown
+from unfreeze.tasks.machine.page import as_markdown
 from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.charts import draw
 from unfreeze.tasks.report.collect import collect
@@ -116,7 +116,7 @@ def test_a_terminal_s_table_shows_a_text_as_it_is(capsys: pytest.CaptureFixture[
 
 
 def test_a_bar_of_progress_takes_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unfreeze.tasks.prefect_run import progress
+    from unfreeze.tasks.machine import page as progress
 
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)

@@ -15,9 +15,9 @@ import pytest
 from unfreeze.models.settings.retrain import Service
 from unfreeze.tasks.machine.environment import credentials, live_service, make_home
 from unfreeze.tasks.machine.processes import SPINS, share_processors, this_process
-from unfreeze.tasks.prefect_run import report
 from unfreeze.tasks.service import overview
 from unfreeze.tasks.service.stack import Stack
+from unfreeze.tasks.tracking import server
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_the_password_of_a_tracking_database_is_in_no_command_line_artifact_or_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://ada:s3cret@127.0.0.1/mlflow")
     monkeypatch.setattr(overview, "champions", list)
     monkeypatch.setattr(overview, "end_gone_runs", list)
-    shown = [report.mlflow_link("0" * 32), report.mlflow_command(), report.pages("0" * 32)["MLflow"]]
+    shown = [server.mlflow_link("0" * 32), server.mlflow_command(), server.pages("0" * 32)["MLflow"]]
     shown.append(str(overview.overview()))
     assert [text for text in shown if "s3cret" in text or "ada@127.0.0.1/mlflow" not in text] == []
     stack = Stack(Service(), print)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from unfreeze.tasks.prefect_run.interruption import deferred_signals, heeding_hangups
+from unfreeze.tasks.machine.interruption import deferred_signals, heeding_hangups
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:

@@ -1,0 +1,64 @@
+"""Lines for the person who watches; bad input and servers that are gone without a traceback."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from unfreeze.models.errors import UserError, one_line, printable
+from unfreeze.tasks.machine.storage import told_by
+
+
+def log_info(line: str) -> None:
+    """Log a line to the Prefect run under way, or to stderr outside of one; control characters are escaped."""
+    line = printable(line)
+    if in_run():
+        from prefect.logging import get_run_logger
+
+        get_run_logger().info(line)
+    else:
+        print(line, file=sys.stderr)
+
+
+def log_notice(line: str) -> None:
+    """Log a line that also appears in a terminal, where the run's log is kept quiet for the bars."""
+    log_info(line)
+    if in_run() and sys.stderr.isatty():
+        print(printable(line), file=sys.stderr)
+
+
+def in_run() -> bool:
+    """Whether a Prefect run is under way."""
+    context = sys.modules.get("prefect.context")  # without it there is none, and importing Prefect takes two seconds
+    return context is not None and (context.FlowRunContext.get() or context.TaskRunContext.get()) is not None
+
+
+@contextmanager
+def as_warning(name: str) -> Iterator[None]:
+    """Turn an error in the block into a warning that names it: nothing else depends on it."""
+    try:
+        yield
+    except Exception as error:
+        log_notice(f"warning: {name} cannot be made ({type(error).__name__}: {one_line(error)})")
+
+
+class WithoutTraceback(logging.Filter):
+    """Log a `UserError`, a full disk, or a Prefect server that is gone as one line: a traceback is for our mistakes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, these without their traceback."""
+        error = record.exc_info[1] if record.exc_info else None
+        line = None
+        if isinstance(error, UserError | httpx.TransportError):
+            line = str(error)
+        elif error is not None:
+            line = told_by(error)
+        if line is not None:
+            record.msg, record.args, record.exc_info, record.exc_text = line, (), None, None
+        return True
+
+
+for _name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(WithoutTraceback())

@@ -1,0 +1,153 @@
+"""What the Prefect page shows of the run under way: tables, progress, Markdown.
+
+A thread sends it, so that a Prefect server that is gone neither stalls nor ends a run.
+"""
+
+import atexit
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from functools import cache
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unfreeze.models.errors import printable
+from unfreeze.tasks.machine.notices import in_run, log_notice
+
+SECONDS_BETWEEN_REPORTS = 10
+"""Shorter steps make no progress artifact and no line in the middle."""
+MOST_WAITING = 1000
+"""Artifacts that wait for Prefect; more are dropped, since MLflow has everything that they show."""
+SECONDS_AT_THE_END = 10.0
+
+Advance = Callable[[int, int], None]
+"""Called with (done, total) any number of times."""
+
+_waiting: "queue.Queue[tuple[Context, Callable[[], object]]]" = queue.Queue(MOST_WAITING)
+_is_away = threading.Event()
+"""Set while Prefect does not answer."""
+
+
+def show(make: Callable[[], object]) -> None:
+    """Queue a call that makes something on the Prefect page of the run under way; returns at once."""
+    _sender()
+    try:
+        _waiting.put_nowait((copy_context(), make))
+    except queue.Full:
+        return
+
+
+def wait_until_shown() -> None:
+    """Wait a moment until the page has everything, unless Prefect does not answer."""
+    end = time.monotonic() + SECONDS_AT_THE_END
+    while _waiting.unfinished_tasks and not _is_away.is_set() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+@cache
+def _sender() -> threading.Thread:
+    thread = threading.Thread(target=_send, daemon=True)
+    thread.start()
+    atexit.register(wait_until_shown)
+    return thread
+
+
+def _send() -> None:
+    while True:
+        context, make = _waiting.get()
+        try:
+            context.run(make)
+            _is_away.clear()
+        except Exception as error:  # of Prefect, its client, or the network
+            if not _is_away.is_set():
+                context.run(
+                    log_notice,
+                    f"Prefect does not answer ({type(error).__name__}: {error}); the run continues without its page",
+                )
+            _is_away.set()
+        finally:
+            _waiting.task_done()
+
+
+def artifact_key(text: str) -> str:
+    """A key that Prefect accepts: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def as_markdown(text: str) -> str:
+    """Escape a text for Markdown, on one line: nothing in it becomes a link, a table or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(printable(text).split()))
+
+
+def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> None:
+    """Show a table on the page, one mapping per row."""
+    if in_run():
+        table = [dict(row) for row in rows]
+        show(lambda: create_table_artifact(table, key=artifact_key(key), description=as_markdown(title)))
+
+
+class ProgressArtifact:
+    """A bar on the Prefect page of the run under way, which appears with its first value."""
+
+    def __init__(self) -> None:
+        self._id: UUID | None = None
+        self.is_shown = False
+
+    def set(self, percent: float, line: str) -> None:
+        """Show the percentage and a line about it."""
+        self.is_shown = True
+
+        def make() -> None:
+            if self._id is None:
+                self._id = cast(UUID, create_progress_artifact(percent, description=line))
+            else:
+                update_progress_artifact(self._id, percent, description=line)
+
+        show(make)
+
+
+@contextmanager
+def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
+    """Report progress while the block runs: a bar in a terminal, lines elsewhere, an artifact on the Prefect page.
+
+    Parameters
+    ----------
+    text
+        What is under way, such as ``Resizing images``.
+    note
+        Returns the latest news, such as the loss, to show beside the numbers.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    last = TextColumn("{task.fields[note]}", markup=False)
+    artifact = ProgressArtifact()
+    reported = time.monotonic()
+    with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task(text, total=None, note="")
+
+        def advance(done: int, total: int) -> None:
+            nonlocal reported
+            bar.update(shown, completed=done, total=total, note=note())
+            if time.monotonic() - reported < SECONDS_BETWEEN_REPORTS:
+                return
+            reported = time.monotonic()
+            line, percent = f"{text}: {done:,} of {total:,} {note()}".rstrip(), 100 * done / total
+            if in_run():
+                get_run_logger().info(line)
+                artifact.set(percent, line)
+            elif not console.is_terminal:
+                print(line, file=sys.stderr)
+
+        yield advance
+    if artifact.is_shown:
+        artifact.set(100.0, f"{text}: done")
