@@ -22,7 +22,7 @@ SHARE = 0.05
 
 def ranked(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """All rows, the most suspicious first."""
-    suspected = find_label_errors(probabilities, labels).rows
+    suspected = find_label_errors(probabilities, labels)[0]
     others = np.setdiff1d(np.arange(len(labels)), suspected)
     return np.concatenate([suspected, others[np.argsort(probabilities[others, labels[others]], kind="stable")]])
 
@@ -56,7 +56,7 @@ def main() -> None:
             for order in (ranked(probabilities, labels), cleanlab_ranked(probabilities, labels)):
                 found = None if order is None else len(np.intersect1d(order[:count], flipped)) / count
                 cells += ["-", "-"] if found is None else [f"{found:.3f}", f"{found:.3f}"]
-            suspected = find_label_errors(probabilities, labels).rows
+            suspected = find_label_errors(probabilities, labels)[0]
             table.add_row(str(seed), str(count), str(len(suspected)), *cells)
     Console(width=120).print(table)
     print("as many rows are looked at as were flipped, so precision and recall are the same number")

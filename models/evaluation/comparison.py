@@ -1,26 +1,21 @@
 """Whether a challenger is better than the champion on the same rows, and whether that is enough to promote it."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, binom, bootstrap
+from scipy.stats import binomtest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.intervals import expansion
-from unfreeze.models.evaluation.metrics import VALUE_METRICS
-from unfreeze.models.evaluation.shares import OUTSIDE, paired_interval
+from unfreeze.models.evaluation.intervals import OUTSIDE, improvement
+from unfreeze.models.evaluation.metrics import VALUE_METRICS, Metric, ShareOfRows, mean_f1_of_labels
+from unfreeze.models.reading.labels import matrix_of
 from unfreeze.models.settings.retrain import PromotionSpec
-from unfreeze.models.settings.search import LOWER_IS_BETTER
 
-RESAMPLES = 2000
-"""Of the bootstrap: the smallest p-value it can give is 1 / 2001."""
-GROUPS = 4000
-"""Of rows, whose sums are resampled where there are more rows."""
-_DRAWN_AT_ONCE = 400_000  # three sums each: 10 MB for each target
+RESAMPLES = (1000, 2000)
+"""Fewest and most, see `intervals.RESAMPLES`: the smallest p-value is 1 / 2001, of many rows 1 / 1001."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +29,7 @@ class Comparison:
     improvement
         Their difference, positive where the challenger is better, whatever the metric's direction.
     low, high
-        95 % interval of the improvement: of an accuracy that of the paired shares (see `paired_interval`), of other
-        metrics and of blocks by paired bootstrap.
+        95 % interval of the improvement, see `unfreeze.models.evaluation.intervals.improvement`.
     p_value
         Probability of an improvement at least this large if there were none; NaN where the metric is.
     test
@@ -69,7 +63,6 @@ def compare_classes(
     actual: np.ndarray,
     champion: np.ndarray,
     challenger: np.ndarray,
-    seed: int = 0,
     margin: float = 0.0,
     blocks: Sequence[np.ndarray] = (),
 ) -> Comparison:
@@ -84,8 +77,6 @@ def compare_classes(
     champion, challenger
         Predicted classes: (N,) text. A class that one of them does not know is one it gets wrong, and so is a row
         without a prediction.
-    seed
-        Of the bootstrap.
     margin, blocks
         See `compare_values`.
 
@@ -95,32 +86,15 @@ def compare_classes(
         If there are no rows, if a row has no class, or if the three differ in length.
     """
     actual, champion, challenger = (np.asarray(labels) for labels in (actual, champion, challenger))
-    check_rows(actual, champion, challenger)
+    _check_rows(actual, champion, challenger)
     if missing := int(pd.isna(actual).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no class to compare with; exclude them")
     actual = actual.astype(str)
     right = [(predicted.astype(str) == actual) & ~pd.isna(predicted) for predicted in (champion, challenger)]
-    rows = pd.DataFrame({"class": actual, "champion": right[0], "challenger": right[1]})
-    rows["gain"] = right[1].astype(int) - right[0]  # of counts: exactly 0 for a tie, unlike a difference of shares
-    by_class = rows.groupby("class").mean().rename(columns={"gain": "difference"})
-    by_class.insert(0, "rows", rows.groupby("class").size())
-    improvement = float(rows["gain"].mean())
-    # Accuracy is 1 minus the mean absolute error of being right.
-    shares = np.ones((len(rows), 1)), right[0][:, None], right[1][:, None]
-
-    def gains(way: np.ndarray | None) -> np.ndarray:
-        return -_resampled("mae", *shares, seed, way)
-
-    gained, lost = int((rows["gain"] > 0).sum()), int((rows["gain"] < 0).sum())
-    if margin or len(blocks):
-        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks, gained + lost)
-    else:
-        p_value, test = mcnemar(gained, lost), "McNemar"
-    if not len(blocks):
-        low, high = paired_interval(gained, lost, len(rows))
-    before, now = (float(each.mean()) for each in right)
-    classes = [{str(name): value for name, value in row.items()} for row in by_class.reset_index().to_dict("records")]
-    return Comparison("accuracy", before, now, improvement, low, high, p_value, test, len(rows), classes)
+    share_right = ShareOfRows(lambda is_right, _: is_right)
+    found = _compared("accuracy", share_right, right[0], right[1], actual, margin, blocks)
+    names = np.unique(actual)
+    return Comparison(**found, classes=_recalls(names, actual[:, None] == names, right))
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -129,7 +103,7 @@ def mcnemar(gained: int, lost: int) -> float:
     If neither model were better, each of the rows that only the challenger (`gained`) or only the champion (`lost`) has
     right would fall to either of them like the toss of a coin.
     """
-    return float(binom.sf(gained - 1, gained + lost, 0.5))
+    return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
 
 
 def compare_values(
@@ -137,7 +111,6 @@ def compare_values(
     champion: np.ndarray,
     challenger: np.ndarray,
     metric: str,
-    seed: int = 0,
     margin: float = 0.0,
     blocks: Sequence[np.ndarray] = (),
 ) -> Comparison:
@@ -156,10 +129,8 @@ def compare_values(
     champion, challenger
         Predictions of the same shape. If any is not finite, the metric is NaN.
     metric
-        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `models.training.metrics`: rows with target 0 do not count for
-        ``rmspe``.
-    seed
-        Of the bootstrap.
+        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `unfreeze.models.evaluation.metrics`: rows with target 0 do not
+        count for ``rmspe``.
     margin
         Improvement that the p-value is about.
     blocks
@@ -170,72 +141,109 @@ def compare_values(
     UserError
         If there are no rows, a target is missing, the shapes differ, or the metric is not one of these.
     """
-    metrics = VALUE_METRICS
-    if metric not in metrics:
-        raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(metrics)}")
-    actual, champion, challenger = (_columns(values) for values in (actual, champion, challenger))
-    check_rows(actual, champion, challenger)
-    if missing := int((~np.isfinite(actual)).any(axis=1).sum()):
+    if metric not in VALUE_METRICS:
+        raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(VALUE_METRICS)}")
+    actual, champion, challenger = (np.asarray(values) for values in (actual, champion, challenger))
+    _check_rows(actual, champion, challenger)
+    if missing := int((~np.isfinite(actual.reshape(len(actual), -1))).any(axis=1).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no target to compare with; exclude them")
-    before, now = (
-        metrics[metric](predictions, actual) if np.isfinite(predictions).all() else float("nan")
-        for predictions in (champion, challenger)
-    )
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    improvement = sign * (now - before)
-    low, high, p_value, test = float("nan"), float("nan"), float("nan"), "paired bootstrap"
-    if np.isfinite(improvement):
 
-        def gains(way: np.ndarray | None) -> np.ndarray:
-            return sign * _resampled(metric, actual, champion, challenger, seed, way)
+    def value(predictions: np.ndarray, known: np.ndarray) -> float:
+        return VALUE_METRICS[metric](predictions, known) if np.isfinite(predictions).all() else float("nan")
 
-        differing = int((champion != challenger).any(axis=1).sum())
-        low, high, p_value, test = bootstrapped(gains, improvement, margin, blocks, differing)
-    return Comparison(metric, before, now, improvement, low, high, p_value, test, len(actual), classes=[])
+    return Comparison(**_compared(metric, value, champion, challenger, actual, margin, blocks), classes=[])
 
 
-def bootstrapped(
-    gains: Callable[[np.ndarray | None], np.ndarray],
-    improvement: float,
-    margin: float,
-    blocks: Sequence[np.ndarray],
-    differing: int,
-) -> tuple[float, float, float, str]:
-    """Ends of the interval, p-value and name of a paired bootstrap.
-
-    Where so few rows differ that all of them may favour one model by chance, which a resample never shows, the p-value
-    is that of the sign test, and the interval holds 0.
+def compare_labels(
+    actual: Sequence[Sequence[str]],
+    champion: Sequence[Sequence[str]],
+    challenger: Sequence[Sequence[str]],
+    margin: float = 0.0,
+    blocks: Sequence[np.ndarray] = (),
+) -> Comparison:
+    """Compare the mean F1 over labels on the same rows, by a paired bootstrap.
 
     Parameters
     ----------
-    gains
-        The improvement in every resample (R,): of rows, or of blocks given the block of every row (N,).
-    improvement
-        That of the rows themselves.
+    actual, champion, challenger
+        Labels of every row. Models may know different labels; those that no row has do not count.
     margin, blocks
         See `compare_values`.
-    differing
-        Rows that the two models predict differently.
+
+    Raises
+    ------
+    UserError
+        If there are no rows, or none has a label.
     """
-    if not len(blocks):
-        resampled, chance = gains(None), 0.5**differing
-        low, high = _interval(resampled, improvement)
+    names = sorted({str(label) for row in actual for label in row})
+    if len(actual) and not names:
+        raise UserError(f"none of the {len(actual)} rows to compare on has a label")
+    known, *answers = (
+        matrix_of([[label for label in row if str(label) in names] for row in each], names)
+        for each in (actual, champion, challenger)
+    )
+    _check_rows(known, *answers)
+    found = _compared("f1", mean_f1_of_labels, answers[0], answers[1], known, margin, blocks)
+    return Comparison(**found, classes=_recalls(names, known, answers))
+
+
+def _recalls(
+    names: Sequence[str] | np.ndarray, belongs: np.ndarray, right: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    """See `Comparison.classes`; of which classes rows are, (N, C), and what each model has right, (N,) or (N, C)."""
+    counts = belongs.sum(axis=0)
+    hits = [(belongs & each.reshape(len(each), -1)).sum(axis=0) for each in right]
+    return [
+        {
+            "class": str(name),
+            "rows": int(count),
+            "champion": float(before / count),
+            "challenger": float(now / count),
+            "difference": float((int(now) - int(before)) / count),
+        }
+        for name, count, before, now in zip(names, counts, *hits, strict=True)
+    ]
+
+
+def _compared(
+    name: str,
+    metric: Metric,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    actual: np.ndarray,
+    margin: float,
+    blocks: Sequence[np.ndarray],
+) -> dict[str, Any]:
+    """What every comparison has but its classes.
+
+    Where so few rows differ that all of them may favour one model by chance, which no resample shows, the p-value is
+    that of the sign test, and the interval holds 0.
+    """
+    found = improvement(name, metric, champion, challenger, actual, blocks, RESAMPLES, exact=not margin)
+    low, high, test = found.low, found.high, "paired bootstrap"
+    p_value = float((np.sum(found.resampled <= margin) + 1) / (len(found.resampled) + 1))
+    changed = (champion != challenger).reshape(len(actual), -1).any(axis=1)
+    if blocks:
+        test += f" of {min(len(np.unique(way)) for way in blocks):,} blocks"
+    elif isinstance(metric, ShareOfRows) and not margin:
+        gained = metric.holds(challenger, actual)[changed].sum()
+        p_value, test = mcnemar(int(gained), int(changed.sum() - gained)), "McNemar"
+    else:
+        chance = 0.5 ** int(changed.sum())
+        p_value = max(p_value, chance)
         if chance > OUTSIDE:
             low, high = min(low, 0.0), max(high, 0.0)
-        return low, high, max(_p_value(resampled, margin), chance), "paired bootstrap"
-    # Errors of stores and errors of weeks add up, as the variances of two-way clusters do (Cameron, Gelbach and Miller
-    # 2011); the part that belongs to single rows is counted twice, which errs on the safe side.
-    ways = [gains(way) for way in blocks]
-    length = min(len(each) for each in ways)
-    resampled = improvement + sum((each[:length] - each[:length].mean() for each in ways), np.zeros(length))
-    fewest = min(len(np.unique(way)) for way in blocks)
-    resampled = improvement + (resampled - improvement) * expansion(fewest)
-    name = f"paired bootstrap of {fewest:,} blocks"
-    return *_interval(resampled, improvement), _p_value(resampled, margin), name
-
-
-def _p_value(resampled: np.ndarray, margin: float) -> float:
-    return float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
+    return {
+        "metric": name,
+        "champion": found.before,
+        "challenger": found.after,
+        "improvement": found.value,
+        "low": low,
+        "high": high,
+        "p_value": p_value if np.isfinite(found.value) else float("nan"),
+        "test": test,
+        "rows": len(actual),
+    }
 
 
 def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:
@@ -290,7 +298,7 @@ def _shown(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
-def check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
+def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
     """Reject a comparison without rows, or of other rows (a `UserError`)."""
     if not len(actual):
         raise UserError("there are no rows to compare champion and challenger on")
@@ -299,78 +307,3 @@ def check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray)
             f"champion and challenger must predict the same rows: the rows are {actual.shape}, "
             f"the champion's {champion.shape}, the challenger's {challenger.shape}"
         )
-
-
-def _interval(resampled: np.ndarray, improvement: float) -> tuple[float, float]:
-    """The 95 % interval; wide enough for the improvement itself, which rounding or a few odd rows can exclude."""
-    if not len(resampled):
-        return float("nan"), float("nan")
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return min(float(low), improvement), max(float(high), improvement)
-
-
-def _columns(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values)
-    return values.reshape(-1, 1) if values.ndim == 1 else values
-
-
-def _terms(metric: str, actual: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the metric sums up of every row, and what that sum is divided by: (N, K) float64 each; see `_value`."""
-    known = actual.astype(np.float64)
-    errors, weights = predictions - known, np.ones_like(known)
-    if metric == "mae":
-        return np.abs(errors), weights
-    if metric == "rmspe":
-        shares = np.divide(errors, known, out=np.zeros_like(known), where=known != 0)
-        return np.square(shares).sum(axis=1, keepdims=True), (known != 0).sum(axis=1, keepdims=True, dtype=np.float64)
-    if metric == "r2":  # about the mean of all rows, also in a resample; constant targets have exactly no spread
-        shifted = known - known[0]
-        weights = np.square(shifted - shifted.mean(axis=0))
-    return np.square(errors), weights
-
-
-def _value(metric: str, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The metric from sums over rows: (K, ...) to (...), the mean over targets."""
-    ratios = sums / weights
-    if metric == "r2":
-        return np.asarray((1 - ratios).mean(axis=0))
-    return np.asarray((ratios if metric == "mae" else np.sqrt(ratios)).mean(axis=0))
-
-
-def _resampled(
-    metric: str,
-    actual: np.ndarray,
-    champion: np.ndarray,
-    challenger: np.ndarray,
-    seed: int,
-    blocks: np.ndarray | None = None,
-) -> np.ndarray:
-    """Challenger minus champion in every resample of rows, or of blocks of rows, that the metric is defined for.
-
-    Of more than 4,000 rows, sums over 4,000 random groups are resampled: such a sum varies as those over its rows do,
-    so the interval is the same but for 1 % of its width, and time and memory no longer grow with the rows.
-    """
-    rng = np.random.default_rng(seed)
-    if blocks is None:
-        order = rng.permutation(len(actual))
-        starts = np.linspace(0, len(order), min(len(order), GROUPS), endpoint=False).astype(int)
-    else:
-        codes = np.unique(blocks, return_inverse=True)[1]
-        order = np.argsort(codes, kind="stable")
-        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    terms = [*_terms(metric, actual, champion), _terms(metric, actual, challenger)[0]]
-    groups = [np.add.reduceat(term[order], starts).T for term in terms]
-
-    def difference(*resample: np.ndarray, axis: int) -> np.ndarray:
-        of_champion, weights, of_challenger = (rows.sum(axis) for rows in resample)
-        gains: np.ndarray = _value(metric, of_challenger, weights) - _value(metric, of_champion, weights)
-        return gains
-
-    options = {"n_resamples": RESAMPLES, "batch": _DRAWN_AT_ONCE // len(starts), "method": "percentile", "axis": -1}
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # a resample without any row that counts is NaN
-        if len(starts) == 1:  # all resamples are this row
-            found = difference(*groups, axis=-1)[None]
-        else:
-            found = bootstrap(groups, difference, paired=True, rng=rng, **options).bootstrap_distribution
-    return np.asarray(found[np.isfinite(found)])

@@ -1,31 +1,55 @@
-"""How sure a metric, or a difference of two models, is: exact intervals of shares, else the bootstrap over rows.
+"""How certain a metric or a difference of two models is: exact intervals for shares of rows, else the bootstrap.
 
-After Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
+One bootstrap serves intervals, gains, standard errors and promotion. It resamples rows, or whole blocks of rows that
+depend on each other, such as the weeks of a table (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 """
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from math import hypot, sqrt
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t as student
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm, t as student
 
-from unfreeze.models.evaluation.label_metrics import LABEL_METRICS
-from unfreeze.models.evaluation.metrics import CLASS_METRICS, VALUE_METRICS, Metric
+from unfreeze.models.evaluation.metrics import CLASS_METRICS, LABEL_METRICS, VALUE_METRICS, Metric, ShareOfRows
 from unfreeze.models.evaluation.results import Gain
-from unfreeze.models.evaluation.shares import OUTSIDE, ShareOfRows, paired_interval, share_interval
 from unfreeze.models.settings.search import LOWER_IS_BETTER
 
-RESAMPLES, MOST_DRAWN = 500, 20_000_000
-"""Resamples, and rows drawn in all of them together, which make fewer resamples of many rows."""
-FEWEST = 50
+RESAMPLES = (50, 500)
+"""Fewest and most: of many rows there are as many as draw `MOST_DRAWN` rows together."""
+MOST_DRAWN = 20_000_000
+OUTSIDE = 0.025
+"""Share of cases beyond each end of a 95 % interval."""
 AT_MOST_1 = {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS} - LOWER_IS_BETTER
 """Metrics that are 1 where every row is right."""
 
 
+class Improvement(NamedTuple):
+    """A metric of two models on the same rows.
+
+    Attributes
+    ----------
+    before, after
+        Its values.
+    value
+        Their difference, positive where the second model is better, whatever the metric's direction.
+    low, high
+        95 % interval of the difference.
+    resampled
+        The difference in every resample, (R,) float64.
+    """
+
+    before: float
+    after: float
+    value: float
+    low: float
+    high: float
+    resampled: np.ndarray
+
+
 def intervals(
-    metrics: Mapping[str, Metric],
-    predictions: np.ndarray,
-    actual: np.ndarray,
-    blocks: np.ndarray | None = None,
+    metrics: Mapping[str, Metric], predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> dict[str, tuple[float, float]]:
     """95 % interval of every metric; rows are taken to be independent, or those of different `blocks`.
 
@@ -42,19 +66,21 @@ def intervals(
         Metric -> lower and upper end; NaN where the bootstrap does not hold: no resample has a finite value, or all
         have the same, as where every row is right.
     """
-    drawn: dict[str, list[float]] = {name: [] for name, each in metrics.items() if not isinstance(each, ShareOfRows)}
-    for rows in _resamples(len(actual), blocks) if drawn else ():
-        for name, values in drawn.items():
-            values.append(metrics[name](predictions[rows], actual[rows]))
+    exact = {name: _exact(metric, predictions, actual, blocks) for name, metric in metrics.items()}
+    others = [name for name, ends in exact.items() if ends is None]
+    drawn = _resampled(
+        lambda rows: [metrics[name](predictions[rows], actual[rows]) for name in others], len(actual), blocks
+    )
     found = {}
     for name, metric in metrics.items():
-        if isinstance(metric, ShareOfRows):
-            found[name] = share_interval(metric.holds(predictions, actual), blocks)
-            continue
-        low, high = _ends(drawn[name], metric(predictions, actual), _independent(actual, blocks))
-        if low == high:
-            low = high = float("nan")
-        found[name] = max(low, 0.0) if name in LOWER_IS_BETTER else low, min(high, 1.0) if name in AT_MOST_1 else high
+        ends = exact[name]
+        if ends is None:
+            value = metric(predictions, actual)
+            low, high = _ends(value, _around(value, [drawn[others.index(name)]], _units(len(actual), blocks)))
+            if low == high:
+                low = high = float("nan")
+            ends = max(low, 0.0) if name in LOWER_IS_BETTER else low, min(high, 1.0) if name in AT_MOST_1 else high
+        found[name] = ends
     return found
 
 
@@ -66,12 +92,12 @@ def gains(
     actual: np.ndarray,
     blocks: np.ndarray | None = None,
 ) -> list[Gain]:
-    """What turning one model into another brought by every metric, with a 95 % interval.
+    """Improvement of every metric from one model to another, with a 95 % interval.
 
     Parameters
     ----------
     what
-        Its name, see `Gain`.
+        What was changed, see `Gain`.
     metrics
         As for `intervals`; those in `LOWER_IS_BETTER` improve by falling.
     before, after
@@ -81,67 +107,158 @@ def gains(
     blocks
         As for `intervals`.
     """
-    signs = {name: -1.0 if name in LOWER_IS_BETTER else 1.0 for name in metrics}
-    drawn: dict[str, list[float]] = {name: [] for name in metrics}
-    for rows in _resamples(len(actual), blocks):
-        for name, metric in metrics.items():
-            drawn[name].append(signs[name] * (metric(after[rows], actual[rows]) - metric(before[rows], actual[rows])))
     found = []
     for name, metric in metrics.items():
-        values = float(metric(before, actual)), float(metric(after, actual))
-        improvement = signs[name] * (values[1] - values[0])
-        if isinstance(metric, ShareOfRows) and blocks is None:
-            change = metric.holds(after, actual).astype(int) - metric.holds(before, actual)
-            ends = paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(actual))
-        else:
-            ends = _ends(drawn[name], improvement, _independent(actual, blocks))
-        found.append(Gain(what, name, *values, improvement, *ends, len(actual)))
+        each = improvement(name, metric, before, after, actual, [] if blocks is None else [blocks])
+        found.append(Gain(what, name, each.before, each.after, each.value, each.low, each.high, len(actual)))
     return found
+
+
+def improvement(
+    name: str,
+    metric: Metric,
+    before: np.ndarray,
+    after: np.ndarray,
+    actual: np.ndarray,
+    blocks: Sequence[np.ndarray] = (),
+    resamples: tuple[int, int] = RESAMPLES,
+    exact: bool = True,
+) -> Improvement:
+    """Paired comparison of two models' predictions (N, ...) by one metric.
+
+    With several groupings, such as stores and weeks, each is resampled by itself and the deviations are added, as the
+    variances of two-way clusters are (Cameron, Gelbach and Miller 2011). The part that belongs to single rows is then
+    counted twice, which is on the safe side.
+
+    Parameters
+    ----------
+    name
+        Of the metric: whether it improves by falling.
+    blocks
+        Groupings of the rows, each the block of every row (N,).
+    exact
+        Whether shares of independent rows have an exact interval, and are not resampled.
+    """
+    sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+    values = float(metric(before, actual)), float(metric(after, actual))
+    value = sign * (values[1] - values[0])
+
+    def difference(rows: np.ndarray) -> list[float]:
+        return [sign * (metric(after[rows], actual[rows]) - metric(before[rows], actual[rows]))]
+
+    if exact and not blocks and isinstance(metric, ShareOfRows):
+        change = metric.holds(after, actual).astype(int) - metric.holds(before, actual)
+        ends = paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(actual))
+        return Improvement(*values, value, *ends, np.empty(0))
+    ways = list[np.ndarray | None](blocks) or [None]
+    drawn = [_resampled(difference, len(actual), way, resamples)[0] for way in ways]
+    resampled = _around(value, drawn, min(_units(len(actual), way) for way in ways))
+    return Improvement(*values, value, *_ends(value, resampled), resampled)
 
 
 def standard_error(
     metric: Metric, one: np.ndarray, other: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> float:
-    """Of the difference of a metric between two models' predictions (N, ...) for the same rows, by the bootstrap."""
-    drawn = [
-        metric(one[rows], actual[rows]) - metric(other[rows], actual[rows]) for rows in _resamples(len(actual), blocks)
-    ]
-    return float(np.std(drawn))
+    """Standard error of the difference of a metric between two models' predictions (N, ...) for the same rows."""
+
+    def difference(rows: np.ndarray) -> list[float]:
+        return [metric(one[rows], actual[rows]) - metric(other[rows], actual[rows])]
+
+    return float(np.std(_resampled(difference, len(actual), blocks)[0]))
 
 
-def _resamples(count: int, blocks: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Row numbers of every resample, the same at every call."""
-    rng = np.random.default_rng(0)
-    resamples = max(FEWEST, min(RESAMPLES, MOST_DRAWN // max(count, 1)))
-    if blocks is None:
-        for _ in range(resamples):
-            yield rng.integers(count, size=count)
-        return
-    order = np.argsort(blocks, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(np.unique(blocks, return_inverse=True)[1][order])) + 1)
-    for _ in range(resamples):
-        yield np.concatenate([members[block] for block in rng.integers(len(members), size=len(members))])
-
-
-def _independent(actual: np.ndarray, blocks: np.ndarray | None) -> int:
-    return len(actual) if blocks is None else len(np.unique(blocks))
-
-
-def _ends(drawn: list[float], value: float, count: int) -> tuple[float, float]:
-    """Ends of the interval around a value, of what it was in resamples of `count` rows or blocks."""
-    finite = np.array(drawn)[np.isfinite(drawn)]
-    if not len(finite) or count < 2:
-        return float("nan"), float("nan")
-    low, high = value + expansion(count) * (np.quantile(finite, (OUTSIDE, 1 - OUTSIDE)) - value)
+def exact_interval(count: int, rows: int) -> tuple[float, float]:
+    """95 % interval of a share, `count` of `rows` (Clopper and Pearson 1934)."""
+    low, high = binomtest(count, rows).proportion_ci(1 - 2 * OUTSIDE)
     return float(low), float(high)
 
 
-def expansion(count: int) -> float:
-    """What deviations between resamples of `count` rows or blocks are multiplied by, because few vary too little.
+def paired_interval(gained: int, lost: int, rows: int) -> tuple[float, float]:
+    """95 % interval of the difference of two shares of the same rows: (gained - lost) / rows.
 
-    It makes them those of Student's distribution (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
-    expanded percentile intervals). Infinite for one.
+    The wider of two: exact limits of both parts, put together by Zou and Donner ("Construction of confidence limits
+    about effect measures", 2008), and those given how many rows differ, which is all that McNemar's exact test looks
+    at. So the interval excludes 0 only where that test sees a difference.
     """
-    if count < 2:
-        return float("inf")
-    return float(np.sqrt(count / (count - 1)) * student.ppf(1 - OUTSIDE, count - 1) / norm.ppf(1 - OUTSIDE))
+    (up, down), ends = (gained / rows, lost / rows), [exact_interval(count, rows) for count in (gained, lost)]
+    (up_low, up_high), (down_low, down_high) = ends
+    # Of three shares that add up to 1.
+    correlation = -sqrt(up * down / ((1 - up) * (1 - down))) if up < 1 and down < 1 else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return sqrt(hypot(one, other) ** 2 - 2 * correlation * one * other)
+
+    low, high = up - down - reach(up - up_low, down_high - down), up - down + reach(up_high - up, down - down_low)
+    if differing := gained + lost:
+        given = [(2 * end - 1) * differing / rows for end in exact_interval(gained, differing)]
+        low, high = min(low, given[0]), max(high, given[1])
+    return max(low, -1.0), min(high, 1.0)
+
+
+def _exact(
+    metric: Metric, predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None
+) -> tuple[float, float] | None:
+    """The exact interval of a share of rows; a bootstrap would be sure where all rows are right."""
+    if not isinstance(metric, ShareOfRows):
+        return None
+    held = metric.holds(predictions, actual)
+    if blocks is None:
+        return exact_interval(int(held.sum()), len(held))
+    # Rows that are all alike do not show how much those of a block depend on each other: each block counts once.
+    units = _units(len(held), blocks)
+    return exact_interval(units * int(held[0]), units) if held.all() or not held.any() else None
+
+
+def _units(rows: int, blocks: np.ndarray | None) -> int:
+    """Number of independent observations."""
+    return rows if blocks is None else len(np.unique(blocks))
+
+
+def _resampled(
+    statistic: Callable[[np.ndarray], Sequence[float]],
+    rows: int,
+    blocks: np.ndarray | None,
+    resamples: tuple[int, int] = RESAMPLES,
+) -> np.ndarray:
+    """K statistics of row numbers in every resample, (K, R) float64; the same resamples at every call."""
+    members = None
+    if blocks is not None:
+        order, codes = np.argsort(blocks, kind="stable"), np.unique(blocks, return_inverse=True)[1]
+        members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    units = rows if members is None else len(members)
+
+    def of_units(drawn: np.ndarray) -> np.ndarray:
+        chosen = drawn if members is None else np.concatenate([members[unit] for unit in drawn])
+        return np.array(statistic(chosen), np.float64)
+
+    if units < 2 or not len(of_units(np.arange(units))):
+        return np.empty((max(len(of_units(np.arange(units))), 1), 0))
+    count = max(resamples[0], min(resamples[1], MOST_DRAWN // rows))
+    options = {"n_resamples": count, "batch": max(1, 1_000_000 // units), "vectorized": False, "method": "percentile"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # a metric may be NaN in a resample
+        found = bootstrap((np.arange(units),), of_units, rng=np.random.default_rng(0), **options)
+    return np.asarray(found.bootstrap_distribution)
+
+
+def _around(value: float, drawn: Sequence[np.ndarray], units: int) -> np.ndarray:
+    """Resampled values around `value`, expanded for few units; the deviations of several groupings are added.
+
+    Resamples of few units vary too little. The factor gives their deviations the width of Student's distribution
+    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile intervals).
+    """
+    finite = [each[np.isfinite(each)] for each in drawn]
+    length = min(len(each) for each in finite)
+    if not length or units < 2:
+        return np.empty(0)
+    expansion = np.sqrt(units / (units - 1)) * student.ppf(1 - OUTSIDE, units - 1) / norm.ppf(1 - OUTSIDE)
+    deviations = sum((each[:length] - each[:length].mean() for each in finite), np.zeros(length))
+    return np.asarray(value + expansion * deviations)
+
+
+def _ends(value: float, resampled: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % interval; it holds the value itself, which rounding or a few odd rows can exclude."""
+    if not len(resampled):
+        return float("nan"), float("nan")
+    low, high = np.quantile(resampled, (OUTSIDE, 1 - OUTSIDE))
+    return min(float(low), value), max(float(high), value)

@@ -3,27 +3,10 @@
 After Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 
-class LabelErrors(NamedTuple):
-    """Suspected rows, the most suspicious first.
-
-    Attributes
-    ----------
-    rows
-        Their numbers, (n,) int64.
-    suggested
-        The class that each seems to be of, (n,) int64.
-    """
-
-    rows: np.ndarray
-    suggested: np.ndarray
-
-
-def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
+def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows that confidently belong to another class than they are labelled with.
 
     The threshold of a class is the mean probability that its own rows have of it. A row belongs confidently to the most
@@ -36,6 +19,11 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
         (N, C) float64, of a model that was not trained on these rows.
     labels
         Class numbers (N,) int64.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Numbers of the suspected rows, (n,) int64, the most suspicious first, and the class that each seems to be of.
     """
     classes = probabilities.shape[1]
     own = probabilities[np.arange(len(labels)), labels]
@@ -47,28 +35,10 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
     confident = reached.argmax(1)
     suspected = np.flatnonzero((reached.max(1) >= 0) & (confident != labels))
     ordered = suspected[np.argsort(own[suspected], kind="stable")]
-    return LabelErrors(ordered, confident[ordered])
+    return ordered, confident[ordered]
 
 
-class LabelSetErrors(NamedTuple):
-    """Suspected rows of several labels each, the most suspicious first.
-
-    Attributes
-    ----------
-    rows
-        Their numbers, (n,) int64.
-    changed
-        Which labels each seems to lack or to have wrongly, (n, L) bool.
-    worst
-        The lowest probability that one of those is right as it is, (n,) float64.
-    """
-
-    rows: np.ndarray
-    changed: np.ndarray
-    worst: np.ndarray
-
-
-def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> LabelSetErrors:
+def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of which a label is confidently there or not there, against what they are labelled with.
 
     Every label is judged by itself, as two classes: see `find_label_errors`.
@@ -79,11 +49,17 @@ def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> Labe
         (N, L) float64 of each label, of a model that was not trained on these rows.
     actual
         (N, L) bool.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Numbers of the suspected rows, (n,) int64, the most suspicious first; which labels each seems to lack or to have
+        wrongly, (n, L) bool; and the lowest probability that one of those is right as it is, (n,) float64.
     """
     changed = np.zeros(actual.shape, bool)
     for label, (has, is_labelled) in enumerate(zip(probabilities.T, actual.T, strict=True)):
-        changed[find_label_errors(np.stack([1 - has, has], axis=1), is_labelled.astype(np.int64)).rows, label] = True
+        changed[find_label_errors(np.stack([1 - has, has], axis=1), is_labelled.astype(np.int64))[0], label] = True
     own = np.where(changed, np.where(actual, probabilities, 1 - probabilities), np.inf).min(axis=1)
     suspected = np.flatnonzero(changed.any(axis=1))
     ordered = suspected[np.argsort(own[suspected], kind="stable")]
-    return LabelSetErrors(ordered, changed[ordered], own[ordered])
+    return ordered, changed[ordered], own[ordered]

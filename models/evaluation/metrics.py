@@ -12,15 +12,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn import metrics as sklearn_metrics
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.label_metrics import LABEL_METRICS
-from unfreeze.models.evaluation.shares import ShareOfRows
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)), or (probabilities (N, L),
 labels (N, L) bool) -> a number over all rows."""
+LabelMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+"""(probabilities (N, L) float64, answers (N, L) bool, actual labels (N, L) bool) -> a number over all rows."""
+
+
+class ShareOfRows:
+    """A metric that is a share of rows: `holds` says of which, (N,) bool, and takes what the metric takes."""
+
+    def __init__(self, holds: Callable[..., np.ndarray]) -> None:
+        self.holds = holds
+
+    def __call__(self, *arrays: np.ndarray) -> float:
+        """The share."""
+        return float(self.holds(*arrays).mean())
 
 
 accuracy = ShareOfRows(lambda probabilities, targets: probabilities.argmax(1) == targets)
@@ -56,18 +68,22 @@ def rmspe(predictions: np.ndarray, targets: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square((known - predictions[counted]) / known))))
 
 
-def _of_values(score: Callable[..., float], rows: int = 1) -> Metric:
-    """A metric of values; with several targets the mean of theirs, NaN for fewer rows than it needs."""
-
-    def metric(predictions: np.ndarray, targets: np.ndarray) -> float:
-        return float(score(targets, predictions.reshape(targets.shape))) if len(targets) >= rows else float("nan")
-
-    return metric
+def rmse(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Root mean squared error, the mean over targets; a bootstrap would mostly wait for scikit-learn's checks."""
+    return float(np.sqrt(np.square(targets - predictions.reshape(targets.shape)).mean(axis=0)).mean())
 
 
-rmse = _of_values(sklearn_metrics.root_mean_squared_error)
-mae = _of_values(sklearn_metrics.mean_absolute_error)
-r2 = _of_values(sklearn_metrics.r2_score, rows=2)
+def mae(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Mean absolute error, the mean over targets."""
+    return float(np.abs(targets - predictions.reshape(targets.shape)).mean(axis=0).mean())
+
+
+def r2(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Share of the variance that is explained, the mean over targets; NaN of a single row."""
+    if len(targets) < 2:
+        return float("nan")
+    return float(sklearn_metrics.r2_score(targets, predictions.reshape(targets.shape)))
+
 
 CLASS_METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
@@ -82,6 +98,89 @@ CLASS_METRICS: dict[str, Metric] = {
 """Of probabilities and classes."""
 VALUE_METRICS: dict[str, Metric] = {"rmspe": rmspe, "rmse": rmse, "mae": mae, "r2": r2}
 """Of values in the targets' own scale."""
+
+
+def fbeta_of_labels(answers: np.ndarray, actual: np.ndarray, beta: float = 1.0) -> np.ndarray:
+    """F-beta of every label, (L,) float64; NaN where no row of `actual` has it: nothing is known of it then."""
+    right, said, known = (answers & actual).sum(0), answers.sum(0), actual.sum(0)
+    weight = beta**2
+    return np.where(known > 0, (1 + weight) * right / np.maximum(weight * known + said, 1), np.nan)
+
+
+def fbeta_of_rows(answers: np.ndarray, actual: np.ndarray, beta: float = 1.0) -> np.ndarray:
+    """F-beta of the labels of every row, (N,) float64; 1 where there are none and none is answered."""
+    right, said, known = (answers & actual).sum(1), answers.sum(1), actual.sum(1)
+    weight = beta**2
+    return np.where(said + known > 0, (1 + weight) * right / np.maximum(weight * known + said, 1), 1.0)
+
+
+def average_precisions(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Average precision of every label, (L,) float64; NaN where no row has it.
+
+    All labels at once: scikit-learn's function takes a millisecond per label, and a bootstrap calls it thousands of
+    times. Rows of equal probability count together, as there.
+    """
+    rows = np.arange(len(actual))[:, None]
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked, known = (np.take_along_axis(each, order, axis=0) for each in (probabilities, actual))
+    is_last = np.ones(ranked.shape, dtype=bool)
+    is_last[:-1] = ranked[1:] < ranked[:-1]
+    last = np.minimum.accumulate(np.where(is_last, rows, len(rows))[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(known.cumsum(axis=0), last, axis=0) / (last + 1)
+    return _ratio((known * precision).sum(axis=0), known.sum(axis=0))
+
+
+def areas_under_curve(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of every label, (L,) float64; NaN where no row, or every row, has it.
+
+    From the sum of the ranks of the rows that have the label (Mann and Whitney 1947), all labels at once.
+    """
+    ranks = rankdata(probabilities, axis=0)
+    known = actual.sum(axis=0)
+    above = (ranks * actual).sum(axis=0) - known * (known + 1) / 2
+    return _ratio(above, known * (len(actual) - known))
+
+
+def _ratio(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    ratios: np.ndarray = np.divide(values, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return ratios
+
+
+def binary_losses(probabilities: np.ndarray, actual: np.ndarray, smallest: float = 1e-7) -> np.ndarray:
+    """Cross entropy of every label of every row, (N, L) float64; a probability counts as at least `smallest`."""
+    chosen = np.where(actual, probabilities, 1 - probabilities)
+    losses: np.ndarray = -np.log(np.clip(chosen, smallest, 1))
+    return losses
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of what is defined, NaN if nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def mean_f1_of_labels(answers: np.ndarray, actual: np.ndarray) -> float:
+    """Mean F1 over the labels that any row has."""
+    return _mean(fbeta_of_labels(answers, actual))
+
+
+def _f1_micro(probabilities: np.ndarray, answers: np.ndarray, actual: np.ndarray) -> float:
+    return float(2 * (answers & actual).sum() / max(answers.sum() + actual.sum(), 1))
+
+
+LABEL_METRICS: dict[str, LabelMetric] = {
+    "accuracy": ShareOfRows(lambda probabilities, answers, actual: (answers == actual).all(1)),
+    "f1": lambda probabilities, answers, actual: mean_f1_of_labels(answers, actual),
+    "f2": lambda probabilities, answers, actual: _mean(fbeta_of_labels(answers, actual, 2)),
+    "f1_micro": _f1_micro,
+    "f1_rows": lambda probabilities, answers, actual: float(fbeta_of_rows(answers, actual).mean()),
+    "f2_rows": lambda probabilities, answers, actual: float(fbeta_of_rows(answers, actual, 2).mean()),
+    "map": lambda probabilities, answers, actual: _mean(average_precisions(probabilities, actual)),
+    "auc": lambda probabilities, answers, actual: _mean(areas_under_curve(probabilities, actual)),
+    "log_loss": lambda probabilities, answers, actual: float(binary_losses(probabilities, actual).mean()),
+}
+"""Share of rows with all labels right (`accuracy`); F1 and F2: means over labels, `f1_micro` over all decisions,
+`_rows` the mean over rows; mean average precision (`map`), area under the curve and log loss, means over labels."""
 
 
 def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -> dict[str, Metric]:

@@ -13,20 +13,20 @@ from torch.nn import functional
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.calibration import DEFAULT, tuned_thresholds
-from unfreeze.models.evaluation.comparison import Comparison
-from unfreeze.models.evaluation.label_comparison import compare_label_sets
+from unfreeze.models.evaluation.comparison import Comparison, compare_labels
 from unfreeze.models.evaluation.label_errors import find_label_set_errors
-from unfreeze.models.evaluation.label_metrics import (
+from unfreeze.models.evaluation.metrics import (
     LABEL_METRICS,
     LabelMetric,
+    Metric,
+    ShareOfRows,
     areas_under_curve,
     average_precisions,
     binary_losses,
+    pick_metrics,
 )
-from unfreeze.models.evaluation.metrics import Metric, pick_metrics
 from unfreeze.models.evaluation.plots import plot_labels
 from unfreeze.models.evaluation.results import Findings
-from unfreeze.models.evaluation.shares import ShareOfRows
 from unfreeze.models.reading.labels import join
 from unfreeze.models.reading.stratification import stratify
 from unfreeze.models.settings import OptimizerSpec
@@ -253,7 +253,7 @@ class MultiLabel(Target):
         """Paired bootstrap of the mean F1 over labels; `actual` are lists of labels (N,)."""
         require_answers(champion, ["labels"], "several labels per row")
         before, after = champion["labels"].tolist(), challenger["labels"].tolist()
-        return compare_label_sets(list(actual), before, after, margin=margin, blocks=blocks)
+        return compare_labels(list(actual), before, after, margin=margin, blocks=blocks)
 
     def _named(self, marks: np.ndarray) -> list[list[str]]:
         return [[self._names[label] for label in np.flatnonzero(row)] for row in marks]

@@ -82,7 +82,7 @@ def report_drift(training: Training, data: Prepared, champion: Champion, run_id:
             {str(name): None if pd.isna(value) else value for name, value in row.items()}
             for row in report.round(4).to_dict("records")
         ]
-        drifted = [row for row in rows if row["verdict"] not in ("stable", UNCLEAR, "unknown")]
+        drifted = [row for row in rows if row["verdict"] not in ("stable", UNCLEAR)]
         named = ", ".join(f"{row.get('what', row.get('column'))} {row['verdict']}" for row in drifted[:5])
         found = Findings(lines=[line, f"drift against version {number}: {named or 'none'}"])
         found.frame("drift/report.feather", report)

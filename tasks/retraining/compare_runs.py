@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.comparison import Comparison, compare_classes, compare_values
-from unfreeze.models.evaluation.label_comparison import compare_label_sets
+from unfreeze.models.evaluation.comparison import Comparison, compare_classes, compare_labels, compare_values
 from unfreeze.models.images.evaluation import TUNED
 from unfreeze.models.reading.labels import split
 from unfreeze.models.recipe.modality import training_from
@@ -52,7 +51,7 @@ def compare_runs(first: str, second: str) -> dict[str, Any]:
         groups = [kept["group"].to_numpy()] if "group" in kept and kept["group"].nunique() > 1 else []
         if multiple:
             sets = [[split(text) for text in texts] for texts in (actual, one, two)]
-            comparison = compare_label_sets(sets[0], sets[1], sets[2], blocks=groups)
+            comparison = compare_labels(sets[0], sets[1], sets[2], blocks=groups)
         else:
             comparison = compare_classes(actual, one, two, blocks=groups)
     else:

@@ -13,13 +13,10 @@ from unfreeze.models.evaluation.drift import (
     ImageSample,
     category_drift,
     distributions_of,
-    feature_distance,
-    frechet_distance,
     image_drift,
     image_statistics,
     number_drift,
     population_stability,
-    ratio_verdict,
     stability_verdict,
     table_drift,
 )
@@ -246,26 +243,6 @@ def test_columns_that_changed_their_type_are_read_as_the_references() -> None:
     assert found.loc["code", "verdict"] == "large"
 
 
-def standardised(rng: np.random.Generator) -> np.ndarray:
-    """Rows whose means are 0 and whose covariance is the identity, not only nearly."""
-    rows = rng.normal(size=(50, 4))
-    rows -= rows.mean(axis=0)
-    return rows @ np.linalg.inv(np.linalg.cholesky(np.cov(rows, rowvar=False)).T)
-
-
-@given(shift=st.floats(-3, 3), scale=st.floats(0.5, 2), seed=st.integers(0, 100))
-def test_the_distance_of_gaussians_is_the_closed_form(shift: float, scale: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    spread = np.array([1.0, 2.0, 0.5, 0.0])  # one direction in which nothing varies
-    first, second = standardised(rng) * spread, standardised(rng) * spread * scale + shift
-    found = frechet_distance(first, second)
-    assert found == pytest.approx(4 * shift**2 + np.sum((spread - scale * spread) ** 2), abs=1e-6)
-    assert found == pytest.approx(frechet_distance(second, first), abs=1e-6)
-    turned = np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    assert found == pytest.approx(frechet_distance(first @ turned, second @ turned), abs=1e-6)
-    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
-
-
 def features(rng: np.random.Generator, rows: int, width: int = 64) -> np.ndarray:
     """Five classes, features not below 0 and of falling size, as a network's are."""
     centres = np.random.default_rng(99).normal(size=(5, width))
@@ -274,16 +251,13 @@ def features(rng: np.random.Generator, rows: int, width: int = 64) -> np.ndarray
 
 
 @pytest.mark.parametrize(("rows", "current"), [(16, 16), (60, 20), (60, 60), (400, 40), (400, 400)])
-def test_features_without_drift_are_mostly_stable_whatever_the_rows(rows: int, current: int) -> None:
-    # The bounds 2 and 4 come from this with 100 seeds: of 16 or 20 current rows the ratio exceeded 2 in 6 to 8 of 100
-    # drawings, by the classes that they happened to hold, of more rows in none; the largest was 3.97. Asking as well
-    # whether stand-ins reached that ratio by chance leaves at most 3 of 100 that are not stable.
-    rng = np.random.default_rng(0)
-    spaces = [feature_distance(features(rng, rows), features(rng, current), seed) for seed in range(20)]
-    verdicts = [ratio_verdict(space["ratio"], space["chance"]) for space in spaces]
-    assert 0.5 < np.median([space["ratio"] for space in spaces]) < 1.5
-    assert verdicts.count("stable") >= 17
-    assert "large" not in verdicts
+def test_features_without_drift_are_mostly_not_taken_for_drift(rows: int, current: int) -> None:
+    rng, light = np.random.default_rng(0), image_statistics(np.zeros((1, 2, 2, 3), np.uint8))
+    verdicts = []
+    for _ in range(40):
+        samples = [ImageSample(["cat"], light, features(rng, count)) for count in (rows, current)]
+        verdicts.append(image_drift(*samples)["verdict"].iloc[-1])
+    assert verdicts.count("large") + verdicts.count("moderate") <= 2
 
 
 @pytest.mark.parametrize(
@@ -291,44 +265,11 @@ def test_features_without_drift_are_mostly_stable_whatever_the_rows(rows: int, c
     [lambda rows: rows * 2, lambda rows: rows + 1, lambda rows: rows[:, ::-1], lambda rows: rows[:1].repeat(60, 0)],
 )
 def test_features_that_moved_are_a_large_drift(moved) -> None:
-    rng = np.random.default_rng(0)
-    for seed in range(5):
-        space = feature_distance(features(rng, 300), moved(features(rng, 60)), seed)
-        assert ratio_verdict(space["ratio"], space["chance"]) == "large"
-
-
-def test_the_distance_of_features_is_that_of_their_gaussians() -> None:
-    rng = np.random.default_rng(0)
-    found = feature_distance(rng.normal(size=(2000, 8)), rng.normal(size=(2000, 8)) + 1)
-    assert found["frechet"] == pytest.approx(8, rel=0.1)
-    assert found["within"] < 0.2
-    assert found["ratio"] == pytest.approx(found["frechet"] / found["within"])
-
-
-def test_the_same_seed_gives_the_same_distance() -> None:
-    rng = np.random.default_rng(0)
-    reference, current = features(rng, 1200), features(rng, 30)
-    assert feature_distance(reference, current) == feature_distance(reference, current)
-
-
-@pytest.mark.parametrize(("rows", "current"), [(7, 100), (100, 7), (100, 0)])
-def test_too_few_rows_have_no_feature_distance(rows: int, current: int) -> None:
-    found = feature_distance(np.ones((rows, 3)), np.ones((current, 3)))
-    assert all(math.isnan(value) for value in found.values())
-    assert ratio_verdict(found["ratio"], found["chance"]) == "unknown"
-
-
-def test_rows_that_are_not_finite_are_rejected() -> None:
-    rng = np.random.default_rng(0)
-    reference, current = rng.normal(size=(50, 5)), rng.normal(size=(20, 5))
-    spoilt = np.vstack([current, np.full((3, 5), np.nan), np.full((1, 5), np.inf)])
-    assert math.isfinite(feature_distance(reference, spoilt)["ratio"])
-
-
-def test_features_that_never_vary_are_compared_too() -> None:
-    constant = np.ones((20, 40))
-    assert feature_distance(constant, constant)["ratio"] == 1
-    assert feature_distance(constant, constant + 1)["ratio"] == math.inf
+    rng, light = np.random.default_rng(0), image_statistics(np.zeros((1, 2, 2, 3), np.uint8))
+    for _ in range(5):
+        reference, current = features(rng, 300), moved(features(rng, 60))
+        found = image_drift(ImageSample(["cat"], light, reference), ImageSample(["cat"], light, current))
+        assert found["verdict"].iloc[-1] == "large"
 
 
 def test_light_and_colour_of_plain_images() -> None:
@@ -365,11 +306,9 @@ def images(rows: int, seed: int, light: float = 1.0, cats: float = 0.5) -> Image
 def test_images_like_the_reference_are_stable() -> None:
     found = image_drift(images(300, 0), images(200, 1))
     assert found["what"].tolist() == ["class balance", "brightness", "contrast", "saturation", "feature space"]
-    assert found.columns.tolist() == ["what", "psi", "ks", "distance", "ratio", "verdict"]
-    assert set(found["verdict"]) == {"stable"}
-    assert found["psi"].notna().tolist() == [True, True, True, True, False]
-    assert found["ks"].notna().tolist() == [False, True, True, True, False]
-    assert found["ratio"].notna().tolist() == found["distance"].notna().tolist() == [False] * 4 + [True]
+    assert found.columns.tolist() == ["what", "psi", "ks", "verdict"]
+    assert set(found["verdict"]) <= {"stable", "unclear"}
+    assert found["ks"].notna().tolist() == [False, True, True, True, True]
 
 
 def test_darker_images_of_other_classes_are_a_drift() -> None:
@@ -378,10 +317,9 @@ def test_darker_images_of_other_classes_are_a_drift() -> None:
     assert found.loc["contrast", "verdict"] == "stable"
 
 
-def test_few_images_leave_the_feature_space_unknown() -> None:
-    found = image_drift(images(300, 0), images(5, 1)).set_index("what")
-    assert found.loc["feature space", "verdict"] == "unknown"
-    assert found.loc["class balance", "verdict"] == "stable"
+def test_without_features_only_classes_and_light_are_compared() -> None:
+    without = [ImageSample(each.labels, each.statistics, each.features[:0]) for each in (images(30, 0), images(30, 1))]
+    assert "feature space" not in image_drift(*without)["what"].tolist()
 
 
 def test_nothing_cannot_be_compared() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from unfreeze.models.evaluation.label_metrics import LABEL_METRICS
+from unfreeze.models.evaluation.metrics import LABEL_METRICS
 from unfreeze.models.targets import MultiLabel
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, fisher_exact
 
-from unfreeze.models.evaluation.comparison import compare_classes, compare_values
-from unfreeze.models.evaluation.label_comparison import compare_label_sets
+from unfreeze.models.evaluation.comparison import compare_classes, compare_labels, compare_values
+from unfreeze.models.evaluation.intervals import exact_interval
 from unfreeze.models.evaluation.results import Gain
-from unfreeze.models.evaluation.shares import exact_interval
 from unfreeze.models.evaluation.verdict import Training, compared, described, headlines, number, suspicions, verdict
 
 METRICS = {"valid/accuracy": 0.9, "valid/accuracy_low": 0.85, "valid/accuracy_high": 0.94, "valid/majority": 0.5}
@@ -131,7 +130,7 @@ def test_too_few_rows_with_other_labels_or_values_are_no_difference(differing):
     values, off = np.arange(rows) % 7.0, np.where(np.arange(rows) < differing, 5.0, 0.1)
     noise = np.where(np.arange(rows) < differing, 0.0, 0.1)
     for found in (
-        compare_label_sets(labels, first, labels),
+        compare_labels(labels, first, labels),
         compare_values(values, values + off, values + noise, "mae"),
     ):
         assert ("the second is better" in compared(asdict(found))) == (differing == 6)
