@@ -201,7 +201,7 @@ class TrainTables(Training):
     data: TableDataSpec = Field(default=TableDataSpec(), description="Which table, and how its rows are split.")
     model: TableModelSpec = Field(default=TableModelSpec(), description="Embeddings and layers.")
     recipe: list[Stage] = Field(
-        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=100, patience=1)],
+        default=[Stage(name="all", train="all", lr=0.007, ratio=1, cycles=6, cycle_steps=60, patience=1)],
         min_length=1,
         max_length=20,
         description="The stages in order. A table's network has no pretrained body, so the default trains all of it, "
@@ -221,7 +221,7 @@ class TrainTables(Training):
     refit: bool = Field(
         default=True,
         description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
-        "as many trees as before, and the network by one more cycle.",
+        "as many trees as before, and beside them the network by one more cycle; a network alone is trained again.",
     )
     tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")

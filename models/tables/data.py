@@ -14,7 +14,7 @@ from unfreeze.models.evaluation.drift import SHIFTS, distributions_of, shown_shi
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.reading.sampling import sample_rows
-from unfreeze.models.recipe.refit import trained_on
+from unfreeze.models.recipe.refit import trained_again, trained_on
 from unfreeze.models.recipe.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables
 from unfreeze.models.store.sealed_files import JUDGED
@@ -42,8 +42,10 @@ from unfreeze.models.training.precision import pick_precision, ready_device
 SAMPLED = 2000  # rows whose distributions are kept
 REFIT_LR = 0.3
 """Of the lr that a network was trained with: what it is trained on all rows with."""
-
-
+EXPECTED = (
+    "network: about 60 % of the time; beside the trees it took 3 to 47 % off the loss of 6 of 17 development tables of "
+    "up to 6,000 rows, where numbers act smoothly or values have few rows, and changed the others' by 2 % at most"
+)
 MOST_LINES = 40
 """Of one kind that are printed; the report has all."""
 
@@ -162,10 +164,14 @@ class TableData(TrainingData):
                 own = (shift["kind"] == "date") | (shift["column"] == self.params.data.split_column)
                 shown = shown_shift(shift[~own])
                 found.table(key, f"{SECTION_NAMES[split].capitalize()} rows against training rows", shown)
-        found.lines += plan(self.params, len(self.rows["train"]))
+        found.lines += [*plan(self.params, len(self.rows["train"])), *self.decided()]
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")
         return found
+
+    def decided(self) -> list[str]:
+        """What the network is expected to bring beside the trees, by `benchmarks.tables`."""
+        return [EXPECTED] if self.params.trees else []
 
     def sample(self, rows: np.ndarray) -> pd.DataFrame:
         """At most `SAMPLED` of the rows, drawn at random, in their order; columns that are left out are missing."""
@@ -270,13 +276,15 @@ class TableData(TrainingData):
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """As many trees as before, and the network after one more cycle.
+        """As many trees as before, and beside them the network after one more cycle; alone it is trained again.
 
         The encoder stays, so that a category of validation rows alone is still unseen.
         """
         whole, parts = self.with_all_rows(), dict(candidate.parts)
-        states = [trained_on(whole, state, results, REFIT_LR) for state in candidate.states]
-        if (trees := parts.get("trees")) is not None:
+        if (trees := parts.get("trees")) is None:
+            states = [*trained_again(whole, results, workspace)][-1:]
+        else:
+            states = [trained_on(whole, state, results, REFIT_LR) for state in candidate.states]
             parts["trees"] = whole.fit_trees(len(self.rows["train"]), lengths=trees.lengths)
         return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 

@@ -169,6 +169,11 @@ def test_a_batch_of_an_ensemble_costs_the_mean_of_its_members_losses(source):
     assert float(learner.train_batch(inputs, targets, batches)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_what_the_network_is_expected_to_bring_is_said_where_there_are_trees_beside_it(source):
+    assert estimator(source)._data().decided()[0].startswith("network: about 60 % of the time; beside the trees")
+    assert estimator(source, trees=False)._data().decided() == []
+
+
 def test_a_forecast_counts_the_trees_if_there_are_any(source):
     assert estimator(source)._data().other_models_seconds() > 0
     assert estimator(source, trees=False)._data().other_models_seconds() == 0

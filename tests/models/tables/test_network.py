@@ -2,13 +2,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables
 from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
-from unfreeze.models.tables.network import CategoryEmbeddings, NumberEmbeddings, network_of, summarise_table
+from unfreeze.models.tables.network import (
+    CategoryEmbeddings,
+    NumberEmbeddings,
+    SharedDropout,
+    network_of,
+    summarise_table,
+)
 from unfreeze.models.tables.serving import predict_encoded
 from unfreeze.models.training.layer_groups import layer_groups
 from unfreeze.models.training.network import Network
@@ -59,7 +64,7 @@ def test_every_member_answers_in_training_and_all_together_afterwards(target):
 )
 def test_classes_have_dropout_by_default_and_numbers_have_none(target, given, expected):
     network = made(target, **{"model.dropout": given})[0]
-    assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {expected}
+    assert {layer.p for layer in network.modules() if isinstance(layer, SharedDropout)} == {expected}
 
 
 def test_a_regression_begins_within_the_scale_of_its_targets():
