@@ -240,7 +240,7 @@ def _find_lr(options: argparse.Namespace) -> int:
 def _summary(options: argparse.Namespace) -> int:
     params: Training = checked_params(options, TrainTables if options.table else TrainImages)
     make_home()
-    from unfreeze.tasks.steps.summary import summarise
+    from unfreeze.tasks.steps.plan import summarise
 
     return _show(summarise(params, options.stage), options.json, show.summary)
 
@@ -263,7 +263,7 @@ def _hours(text: str) -> float:
 def _look(options: argparse.Namespace) -> int:
     params = checked_params(options, TrainImages)
     make_home()
-    from unfreeze.tasks.report.look import look_at_source
+    from unfreeze.tasks.steps.look import look_at_source
 
     return _show(look_at_source(params, Path(options.out)), options.json, show.look)
 
@@ -271,14 +271,14 @@ def _look(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     params = spec_from(options, Explain, model=options.model, source=options.source)
     make_home()
-    from unfreeze.tasks.report.explain import explain_model
+    from unfreeze.tasks.predictions.explain import explain_model
 
     return _show(explain_model(params), options.json, show.explanation)
 
 
 def _compare(options: argparse.Namespace) -> int:
     require_runs(*options.runs)
-    from unfreeze.tasks.retraining.compare_runs import compare_runs
+    from unfreeze.tasks.retraining.compare import compare_runs
 
     return _show(compare_runs(*options.runs), options.json, show.comparison)
 

@@ -9,9 +9,8 @@ from unfreeze.models.recipe.run import FindLr, Train
 from unfreeze.models.recipe.state import Course, Record
 from unfreeze.models.settings import TrainImages
 from unfreeze.tasks.machine.flow_runs import HOOKS
-from unfreeze.tasks.steps import find_lr as finder
+from unfreeze.tasks.steps import train_stage as steps
 from unfreeze.tasks.steps.prepare import check_training, prepare
-from unfreeze.tasks.steps.train_stage import train_stage
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking.training_run import open_run
 
@@ -36,7 +35,7 @@ def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[st
         course = Course(prepare(params), FlowWorkspace(), Record())
         for before in range(position):
             if params.recipe[before].regression:
-                train_stage(run, Train(course, before))
-        suggestions = finder.find_lr(run, FindLr(course, position))
+                steps.train_stage(run, Train(course, before))
+        suggestions = steps.find_lr(run, FindLr(course, position))
         found = {"stage": name, "method": params.finder.method, "suggestions": suggestions}
         return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{name}.png")}

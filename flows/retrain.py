@@ -1,5 +1,6 @@
-"""Train a registered model anew: is there new data? train, compare with the champion, promote if better."""
+"""Retrain a registered model: is there new data? train, compare with the champion, promote if better."""
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
@@ -10,7 +11,8 @@ from unfreeze.flows.outcome import forget_result, keep_result
 from unfreeze.flows.train_tables import FLOWS
 from unfreeze.models.evaluation.comparison import decide
 from unfreeze.models.recipe.training_data import Prepared
-from unfreeze.models.settings import Training
+from unfreeze.models.settings import TrainImages, Training
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.flow_runs import HOOKS
@@ -20,9 +22,9 @@ from unfreeze.tasks.machine.page import wait_until_shown
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.retraining import training as retraining
 from unfreeze.tasks.retraining.compare import compare_models, report_drift
-from unfreeze.tasks.retraining.promotion import approved, carry_out, notify, require_blocks, show_decision
+from unfreeze.tasks.retraining.promotion import approved, carry_out, notification_block, notify, show_decision
 from unfreeze.tasks.retraining.training import Champion
-from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, require_turn
+from unfreeze.tasks.retraining.watching import NotNow, leave_to_later_run, require_turn
 from unfreeze.tasks.steps.prepare import check_training, prepare_handle
 from unfreeze.tasks.tracking.decisions import PROMOTED
 from unfreeze.tasks.tracking.training_run import unfinished_training
@@ -32,14 +34,15 @@ DEFAULTS = Retrain()
 
 @flow(name="retrain", flow_run_name="retrain {params.model}", **HOOKS)
 def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
-    """Train a registered model anew if its data changed, and promote it if it beats the champion.
+    """Retrain a registered model if its data changed, and promote it if it beats the champion.
 
     Args:
         params: Which model, from which weights, and what it takes to be promoted.
     """
     try:
         leave_to_later_run()
-        require_blocks(params)
+        for name in params.notify:  # before hours are spent
+            notification_block(name)
         require_turn(retraining.name_of(params))
         with heeding_hangups():
             return keep_result(retrain_model(params))
@@ -88,13 +91,23 @@ def challenge(params: Retrain, training: Training, data: Prepared, champion: Cha
         reasons = "; ".join(decision.reasons)
         notify(params, f"unfreeze: {champion.version.name} has a new champion", f"{outcome['line']}: {reasons}")
     wait_until_shown()
-    found = retraining.summary(trained, champion, decision.reasons, outcome, comparison, drift)
-    return {**found, "worth_a_look": worth_a_look}
+    return {
+        "decision": outcome["decision"],
+        "reasons": decision.reasons,
+        "model": champion.version.name,
+        "champion": outcome["champion"],
+        "champion_before": champion.version.number,
+        "challenger": outcome.get("version"),
+        "comparison": asdict(comparison),
+        "drift": drift,
+        **{name: trained[name] for name in ("run_id", "experiment_id", "metrics")},
+        "worth_a_look": worth_a_look,
+    }
 
 
 def first_champion(params: Retrain) -> dict[str, Any]:
     """Train the default model for the first time: there is nothing to compare it with."""
-    trained = train(retraining.first_training(params))
+    trained = train(build_spec(TrainImages, dict(params.changes), {}))
     version = trained["model"].get("version")
     line = f"version {version} is the first champion" if version else "the first champion waits for MLflow"
     show_decision(params.model, line, [], trained["metrics"])

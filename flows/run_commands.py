@@ -27,7 +27,7 @@ def add_run_commands(commands: Any) -> None:
 
 def _runs(options: argparse.Namespace) -> int:
     from unfreeze.flows.show import folded, plain_console
-    from unfreeze.tasks.service.leftovers import end_gone_runs
+    from unfreeze.tasks.service.prefect_server import end_gone_runs
     from unfreeze.tasks.tracking.listing import recent_runs
     from unfreeze.tasks.tracking.server import require_answer
 
@@ -58,7 +58,7 @@ def _replay(options: argparse.Namespace) -> int:
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
-        from unfreeze.tasks.retraining.replay import compare_replay, replayed
+        from unfreeze.tasks.retraining.compare import compare_replay, replayed
 
     params = replayed(options.run_id)
     state = state_of(FLOWS[params.modality], params)
@@ -81,7 +81,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from unfreeze.tasks.service.leftovers import end_gone_runs
+    from unfreeze.tasks.service.prefect_server import end_gone_runs
     from unfreeze.tasks.tracking.server import require_answer
     from unfreeze.tasks.tracking.syncing import sync
 

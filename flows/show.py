@@ -216,6 +216,7 @@ def sweep(result: dict[str, Any]) -> None:
     if rows := result["comparison"]:
         names = list(dict.fromkeys(name for row in rows for name in row if name != "what"))
         _table(("", *(row["what"] for row in rows)), [(name, *(row.get(name) for row in rows)) for name in names])
+    _lines(*result["verdict"])
     trials = ", ".join(f"{count} {name}" for name, count in result["trials"].items())
     _lines(f"trials: {trials}; shared prefixes built: {result['prefix_builds']}")
     for each in result["workers"]["died"]:

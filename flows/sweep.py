@@ -66,7 +66,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
                 under_way.run_trials()  # those that they left behind
             found = {**under_way.finish(), "workers": ended}
             report_at_end(found["run_id"])
-            workers.require_survivor()
+            sweeps.require_survivor(ended)
         return keep_result(found)
     except KeyboardInterrupt as stopped:
         return keep_result(cancelled(stopped))

@@ -26,12 +26,9 @@ from unfreeze.models.settings import TrainImages, Training
 from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
-from unfreeze.tasks.steps.checkpoint_writer import drop_resumption
-from unfreeze.tasks.steps.describe import describe
-from unfreeze.tasks.steps.evaluate import choose, evaluate, refit, register
-from unfreeze.tasks.steps.find_lr import find_lr
+from unfreeze.tasks.steps.evaluate import choose, describe, evaluate, refit, register
 from unfreeze.tasks.steps.prepare import check_training, prepare
-from unfreeze.tasks.steps.train_stage import precompute, train_stage, unfreeze
+from unfreeze.tasks.steps.train_stage import drop_resumption, find_lr, precompute, train_stage, unfreeze
 from unfreeze.tasks.steps.workspace import FlowWorkspace, as_task
 from unfreeze.tasks.tracking.training_run import Run, open_run
 

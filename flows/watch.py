@@ -32,7 +32,7 @@ def watch(params: Watch = DEFAULTS) -> State[Any]:
             look = look_at_source(model)
             if look is not None:
                 report_new_data(model)
-                remember(model, look)  # only now: data that nobody was told of are new at the next look as well
+                remember(model, look)  # only now: data that were not announced are new at the next look as well
                 new.append(model)
         except Exception as error:  # a source that is away, or a model of another program, must not hide the others
             broken[model] = f"{type(error).__name__}: {error}"

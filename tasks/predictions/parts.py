@@ -68,11 +68,9 @@ class Prediction:
 
     @property
     def version(self) -> str:
-        """The model's version; where it is not used as it was evaluated, that is said beside it."""
-        number = self.model["version"]
-        if self.as_evaluated:
-            return number
-        return f"{number} with{'' if self.params.tta else 'out'} TTA, unlike its evaluation"
+        """The model's version, with a note where it is not used as it was evaluated."""
+        note = "" if self.as_evaluated else f" with{'' if self.params.tta else 'out'} TTA, unlike its evaluation"
+        return f"{self.model['version']}{note}"
 
     def is_there(self) -> bool:
         """Whether the output holds this very prediction.
@@ -110,7 +108,7 @@ class Prediction:
                 yield batch.replace_schema_metadata({_UNSEEN: json.dumps(chunk.unseen)})
 
     def publish(self) -> Tally:
-        """Put the parts together into the output; returns what they come to."""
+        """Put the parts together into the output; returns their counts."""
         tally = Tally()
         # Beside the output, because a file can be renamed only within its disk; hidden, so that no folder lists it.
         unfinished = self.out.with_name(f".{self.out.name}.{self.key[:8]}.unfinished")
@@ -128,7 +126,7 @@ class Prediction:
 
 @contextmanager
 def writing(params: Predict) -> Iterator[None]:
-    """Make the output's folder and be the only run that writes there; a Ctrl-C is noted how to continue with.
+    """Make the output's folder and lock the output; a Ctrl-C gets a note on how to continue.
 
     Raises
     ------
@@ -193,7 +191,7 @@ def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]
 def publish_predictions(
     params: Predict, model: dict[str, str], source: dict[str, Any], predicted: dict[str, Any]
 ) -> dict[str, Any]:
-    """Put the parts together into the output, remove them once it is there, and show what they come to.
+    """Put the parts together into the output, remove them once it is there, and show their counts.
 
     Returns
     -------

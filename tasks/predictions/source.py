@@ -1,4 +1,4 @@
-"""What a prediction is of: a registered model, and the images or rows of a source."""
+"""The model and the source of a prediction."""
 
 import os
 from pathlib import Path
@@ -49,17 +49,11 @@ def find_model(model: str) -> dict[str, str]:
 
 
 def find_model_or_folder(model: str) -> dict[str, str]:
-    """As `find_model`, of which a folder of a model is not asked: that has no ``version`` and no ``run_id``."""
+    """As `find_model`, or the model in a folder, which has no ``version`` and no ``run_id``."""
     folder = given_path(model)
     if (folder / DESCRIPTION).is_file():
-        kind = modality_in(folder)
-        return {
-            "name": folder.resolve().name,
-            "version": "",
-            "run_id": "",
-            "folder": str(folder),
-            "modality": kind.name,
-        }
+        found = {"name": folder.resolve().name, "version": "", "run_id": ""}
+        return {**found, "folder": str(folder), "modality": modality_in(folder).name}
     return find_model.fn(model)
 
 
@@ -76,7 +70,7 @@ def list_source(params: Predict, model: dict[str, str]) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the source is none that the model can predict.
+        If the model cannot predict such a source.
     """
     kind, out = modality(model["modality"]), out_of(params)
     without = [out, *out.parent.glob(f"{out.name}.*.partial")]

@@ -1,8 +1,9 @@
 """A run as its report shows it, from what MLflow holds of it."""
 
+import shlex
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,21 +15,34 @@ from unfreeze.models.evaluation.results import Chart, Gain
 from unfreeze.models.evaluation.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
 from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.machine.notices import log_notice
-from unfreeze.tasks.report.commands import Command, next_commands, without_label_errors
-from unfreeze.tasks.report.parts import Part, parts_of
+from unfreeze.tasks.report.findings import Part, parts_of
+from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.history import history, splits_of, version_of_run
 from unfreeze.tasks.tracking.origin import starts_of
+from unfreeze.tasks.tracking.server import local_file
 from unfreeze.tasks.tracking.training_run import REFITTED, stages_of
 
 LABEL_ERRORS = "label-errors"
 """Key of the table of likely label errors; a text of the same part lists them for `data.exclude`."""
 
 
+TRAINED_BY = {"images": "train", "tables": "train-table"}
+"""Modality -> the command that trains it."""
+
+
+class Command(NamedTuple):
+    """Lines of a shell, and what they are for."""
+
+    purpose: str
+    lines: Sequence[str]
+
+
 class Setting(NamedTuple):
     """A setting by its dotted name, and its default where that is another."""
 
-    name: str
+    setting: str
     value: str
     default: str | None
 
@@ -59,7 +73,7 @@ class Report:
     settings: list[Setting]
     starts: list[dict[str, str]]
     commands: list[Command]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float]
 
 
 def collect(run_id: str) -> Report:
@@ -97,7 +111,6 @@ def collect(run_id: str) -> Report:
         aliases = ", ".join(version.aliases)
         model = {"name": str(version.name), "version": str(version.version), "aliases": aliases}
         model["description"] = str(version.description or "")
-    listed = "valid/label_errors.txt"
     gains: dict[str, list[Gain]] = {}
     for gain in training.gains:
         gains.setdefault(gain.metric, []).append(gain)
@@ -121,10 +134,10 @@ def collect(run_id: str) -> Report:
         curves=_curves(run, stages),
         parts=parts,
         label_errors=errors,
-        leave_out=without_label_errors(run, spec, listed) if "valid" in errors else None,
+        leave_out=_leave_out(run, spec) if "valid" in errors else None,
         settings=_settings(spec),
         starts=starts_of(run_id),
-        commands=next_commands(run, spec, model),
+        commands=_commands(run, spec, model),
         metrics=dict(sorted(run.data.metrics.items())),
     )
 
@@ -147,25 +160,29 @@ def _label_errors(parts: Mapping[str, Part]) -> dict[str, tuple[int, list[dict[s
 def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
     """Losses, the first metric and lrs over the steps, and the finder's curves."""
     run_id, logged = run.info.run_id, run.data.metrics
-    starts, step = {}, 0
+    starts, last = {}, 0
     for stage in stages:
         if stage["epochs"]:
-            starts[stage["name"]], step = float(step), stage["steps"]
+            starts[stage["name"]], last = float(last), stage["steps"]
+
+    def curve(name: str) -> tuple[list[float], list[float]]:
+        """Up to the last epoch's step: the model that is kept is evaluated at the step after it."""
+        steps, values = history(run_id, name)
+        shown = sum(step <= last for step in steps)
+        return steps[:shown], values[:shown]
+
     lines = {}
     if "train/loss" in logged:
         steps, losses = history(run_id, "train/loss")
-        lines["training"] = (steps, _smoothed(losses))
+        around = pd.Series(losses, dtype=np.float64).rolling(max(1, len(losses) // 20), center=True, min_periods=1)
+        lines["training"] = (steps, list(around.mean()))
     if "valid/loss" in logged:
-        lines["validation"] = _without_evaluation(history(run_id, "valid/loss"), step)
+        lines["validation"] = curve("valid/loss")
     found = [Chart("Loss", "step", "", lines, marks=starts)] if lines else []
     names = list(dict.fromkeys(name for stage in stages for name in stage["metrics"] if name != "loss"))
-    for name in names[:1]:
-        if f"valid/{name}" in logged:
-            curve = _without_evaluation(history(run_id, f"valid/{name}"), step)
-            found.append(Chart(f"Validation {name}", "step", "", {name: curve}, marks=starts))
-    groups = [name for name in logged if name.startswith("lr/")]
-    if groups:
-        lrs = {name.removeprefix("lr/"): history(run_id, name) for name in groups}
+    if names and f"valid/{names[0]}" in logged:
+        found.append(Chart(f"Validation {names[0]}", "step", "", {names[0]: curve(f"valid/{names[0]}")}, marks=starts))
+    if lrs := {name.removeprefix("lr/"): history(run_id, name) for name in logged if name.startswith("lr/")}:
         found.append(Chart("Learning rates by layer group", "step", "", lrs, log="y", marks=starts))
     for path in tracking.artifacts(run_id, "learning_rate"):
         if path.endswith(".feather"):
@@ -179,19 +196,6 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
     return found
 
 
-def _smoothed(losses: list[float]) -> list[float]:
-    """Losses of batches as their mean over a twentieth of the training around each."""
-    series = pd.Series(losses, dtype=np.float64)
-    return list(series.rolling(max(1, len(series) // 20), center=True, min_periods=1).mean())
-
-
-def _without_evaluation(curve: tuple[list[float], list[float]], last: int) -> tuple[list[float], list[float]]:
-    """Up to the last epoch's step: the model that is kept is evaluated at the step after it."""
-    steps, values = curve
-    shown = sum(step <= last for step in steps)
-    return steps[:shown], values[:shown]
-
-
 def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Chart:
     """The finder's curve up to twice the loss that it began with, and the lr that was taken."""
     shown = curve[curve["smoothed"] <= 2 * float(np.median(curve["smoothed"].iloc[:5]))]
@@ -203,20 +207,63 @@ def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Ch
 
 def _settings(spec: Mapping[str, Any]) -> list[Setting]:
     """Every setting, those first that are not at their default."""
-    training = {name: value for name, value in spec.items() if name != "sweep"}
-    defaults = tracking.flatten(_default_of(training).model_dump(mode="json"))
+    kind: Any = type(training_from({name: value for name, value in spec.items() if name != "sweep"}, "spec.json"))
+    defaults = tracking.flatten(kind().model_dump(mode="json"))
+
+    def shown(value: Any) -> str:
+        return "none" if value is None else str(value)
+
     found = [
-        Setting(name, _shown(value), None if value == defaults.get(name) else _shown(defaults.get(name)))
+        Setting(name, shown(value), None if value == defaults.get(name) else shown(defaults.get(name)))
         for name, value in tracking.flatten(spec).items()
     ]
     return sorted(found, key=lambda each: each.default is None)
 
 
-def _default_of(training: Mapping[str, Any]) -> Any:
-    """The spec with every setting at its default, of the same modality."""
-    kind: Any = type(training_from(training, "spec.json"))
-    return kind()
+def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None) -> list[Command]:
+    """What to type next; `model` has ``name``, ``version`` and ``aliases`` of what the run registered, if anything."""
+    run_id, kind = run.info.run_id, run.data.tags.get("unfreeze.kind", "")
+    found = []
+    if model is None and kind.startswith("train"):
+        found.append(Command("Resume the training", [f"unfreeze resume {run_id}"]))
+    if "unfreeze.study" in run.data.tags:
+        study = shlex.quote(run.data.tags["unfreeze.study"])
+        found.append(Command("Register the best trial", [f"unfreeze sweep --study {study} --best --register"]))
+    if model is not None:
+        name, version = model["name"], model["version"]
+        new = "new_images/" if spec.get("modality") == "images" else "new_rows.csv"
+        serve = [
+            f"export MLFLOW_TRACKING_URI={shlex.quote(tracking_store())}",
+            f"mlflow models serve -m {shlex.quote(f'models:/{name}/{version}')} --env-manager local --port 5001",
+        ]
+        found += [
+            Command("Predict", [f"unfreeze predict {shlex.quote(f'{name}/{version}')} {new}"]),
+            Command("Serve", serve),
+            Command("Train again when there are new data", [f"unfreeze retrain {shlex.quote(name)}"]),
+        ]
+        if registry.CHAMPION not in model["aliases"].split(", "):
+            found.append(Command("Make it the champion", [f"unfreeze promote {shlex.quote(name)} {version}"]))
+    if kind.startswith("train") and "modality" in spec:
+        found.append(Command("Train again with these settings", _train_again(run, spec)))
+    return [*found, Command("Make this report again", [f"unfreeze report {run_id}"])]
 
 
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _leave_out(run: Any, spec: Mapping[str, Any]) -> Command:
+    """Train again without the rows that seem labelled wrong."""
+    *before, command = _train_again(run, spec)
+    download, place = _at_hand(run, "valid/label_errors.txt")
+    return Command("Leave them out", [*download, *before, f"{command} --data.exclude {place}"])
+
+
+def _train_again(run: Any, spec: Mapping[str, Any]) -> list[str]:
+    download, place = _at_hand(run, "spec.json")
+    return [*download, f"unfreeze {TRAINED_BY[spec['modality']]} --config {place}"]
+
+
+def _at_hand(run: Any, path: str) -> tuple[list[str], str]:
+    """The commands that fetch an artifact, none if it is on this machine, and where it then is."""
+    run_id = run.info.run_id
+    if local := local_file(run_id, path):
+        return [], shlex.quote(str(local))
+    fetch = f"mlflow artifacts download --run-id {run_id} --artifact-path {path} --dst-path ."
+    return [fetch], path.rpartition("/")[2]

@@ -14,13 +14,13 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.results import Chart, Gain
+from unfreeze.models.evaluation.results import Chart
 from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import as_warning
 from unfreeze.tasks.report.charts import draw, forest
 from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
-from unfreeze.tasks.report.parts import Part
+from unfreeze.tasks.report.findings import Part
 
 _FOLDER = Path(__file__).parent
 TITLES = {
@@ -58,7 +58,7 @@ def fill(template: str, **values: Any) -> str:
         "drawn": _drawn,
         "data_uri": data_uri,
     }
-    environment.globals |= {"columns": _columns, "numeric": _numeric}
+    environment.globals["columns"] = _columns
     style = Markup((_FOLDER / "style.css").read_text())
     page = environment.get_template(template).render(style=style, version=version("unfreeze"), **values)
     return page.encode(errors="backslashreplace").decode()  # a file's name may be no valid text
@@ -103,10 +103,10 @@ def render(report: Report) -> str:
         worst_of=worst,
         images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
         stages=[_stage(stage) for stage in report.stages],
-        changed=[_setting(each) for each in report.settings if each.default is not None],
-        others=[{"setting": each.name, "value": each.value} for each in report.settings if each.default is None],
+        changed=[each._asdict() for each in report.settings if each.default is not None],
+        others=[{"setting": each.setting, "value": each.value} for each in report.settings if each.default is None],
         metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
-        forest=_forest,
+        forest=lambda gains: forest([gain._asdict() for gain in gains]),
         origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
     )
 
@@ -129,43 +129,31 @@ def _contents(report: Report, parts: Sequence[str], worst: str) -> list[tuple[st
     found += [("stages", "Stages")] * bool(report.stages or report.curves)
     for name in parts:
         found.append((name, TITLES.get(name, name.capitalize())))
-        if name == worst:
-            found += [("errors", "Worst errors")] * bool(report.parts[name].cards)
+        found += [("errors", "Worst errors")] * (name == worst and bool(report.parts[name].cards))
         if name in report.label_errors:
             found.append((f"label-errors-{name}", f"Label errors, {SECTION_NAMES[name]}"))
     return [*found, ("commands", "What next"), ("settings", "Settings")]
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
-    values = {f"valid {name}": value for name, value in stage["metrics"].items()}
     return {
         "stage": stage["name"],
         "lr": stage["lr"] or "",
-        "epochs": stage["epochs"],
-        "seconds": stage["seconds"],
+        **{name: stage[name] for name in ("epochs", "seconds")},
         "train loss": stage["train_loss"],
-        **values,
+        **{f"valid {name}": value for name, value in stage["metrics"].items()},
         "ended": stage.get("stopped") or "",
     }
 
 
-def _setting(each: Any) -> dict[str, str]:
-    return {"setting": each.name, "value": each.value, "default": each.default}
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Names of a table's columns -> whether each holds nothing but numbers."""
 
+    def is_numeric(name: str) -> bool:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
-def _forest(gains: Sequence[Gain]) -> list[dict[str, float]]:
-    return forest([gain._asdict() for gain in gains])
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of a table's columns, in the order of their first row."""
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether a column holds nothing but numbers."""
-    values = [row[name] for row in rows if row.get(name) is not None]
-    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return {name: is_numeric(name) for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The report of a run, made and put where people look first."""
+"""The report of a run, made and put where people look first, in full and in short."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from prefect.artifacts import create_markdown_artifact
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.page import as_markdown, show
-from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.collect import Report, collect
 from unfreeze.tasks.report.page import render, require_place, writing
 from unfreeze.tasks.tracking.history import describe_version
@@ -19,13 +18,16 @@ LINK = "[The whole report]"
 """Begins the last line of a card."""
 NOTE = "mlflow.note.content"
 """Tag that MLflow's page shows as the run's description."""
+LONGEST = 4_500
+"""Characters of a card: MLflow keeps 5,000 of a description."""
+MOST_SETTINGS, LONGEST_VALUE = 12, 200
 
 
 def write_report(run_id: str) -> tuple[Report, str]:
-    """Make the report and keep it with the run; returns it and its HTML.
+    """Make the report and store it with the run; returns it and its HTML.
 
-    The run's description, that of the version it registered, and an artifact on the Prefect page say in short what is
-    in it and lead to it.
+    The run's description, that of the version it registered, and an artifact on the Prefect page sum it up and link to
+    it.
 
     Raises
     ------
@@ -42,8 +44,12 @@ def write_report(run_id: str) -> tuple[Report, str]:
         name, number = report.model["name"], report.model["version"]
         describe_version(name, number, _with_card(card, report.model["description"]))
     if in_run():
-        shown = f"## {as_markdown(report.name)}\n\n{model_card(report, _where(run_id, link))}"
-        show(lambda: create_markdown_artifact(shown, key="report", description=as_markdown(_headline(report))))
+        if report.address is None:  # no server serves the file
+            place = local_file(run_id, FILE)
+            link = f"The whole report is `{place}`; with `{mlflow_command()}` it opens in MLflow."
+        shown = f"## {as_markdown(report.name)}\n\n{model_card(report, link)}"
+        headline = as_markdown(report.verdict[0] if report.verdict else report.name)
+        show(lambda: create_markdown_artifact(shown, key="report", description=headline))
     return report, page
 
 
@@ -58,16 +64,6 @@ def report_at_end(run_id: str) -> list[str]:
     if not tracking.wait_until_delivered(run_id):
         log_notice("a report is made of what MLflow has; `unfreeze sync` makes it once MLflow has everything")
         return []
-    return _try_to_write(run_id)
-
-
-def report_if_owed(run_id: str) -> None:
-    """Make the report of a finished run that has none, because MLflow was away at its end."""
-    if tracking.get_run(run_id).info.status == "FINISHED" and FILE not in tracking.artifacts(run_id):
-        _try_to_write(run_id)
-
-
-def _try_to_write(run_id: str) -> list[str]:
     try:
         report, _ = write_report(run_id)
     except Exception as error:
@@ -76,8 +72,14 @@ def _try_to_write(run_id: str) -> list[str]:
     return [each.text for each in report.suspicions]
 
 
+def report_if_owed(run_id: str) -> None:
+    """Make the report of a finished run that has none, because MLflow was away at its end."""
+    if tracking.get_run(run_id).info.status == "FINISHED" and FILE not in tracking.artifacts(run_id):
+        report_at_end(run_id)
+
+
 def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
-    """Make a run's report again, keep it with the run, and copy it to a file; says where both are.
+    """Make a run's report again, store it with the run, and copy it to a file; says where both are.
 
     Raises
     ------
@@ -95,19 +97,31 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
     return found
 
 
+def model_card(report: Report, where: str) -> str:
+    """The report on a page of Markdown, for a registered model and a run; `where` leads to the whole report."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items() if count)
+    origin = [f"{report.source}: {counts} {report.rows}", f"run {report.run_id}, {report.began}"]
+    if report.starts:
+        names = ("unfreeze", "commit", "uncommitted changes", "processor", "GPU")
+        origin.append("; ".join(f"{name} {report.starts[-1][name]}" for name in names if report.starts[-1].get(name)))
+    changed = [each for each in report.settings if each.default is not None and each.setting != "data.source"]
+    settings = [f"{each.setting}: {each.value[:LONGEST_VALUE]}" for each in changed[:MOST_SETTINGS]]
+    if len(changed) > MOST_SETTINGS:
+        settings.append(f"and {len(changed) - MOST_SETTINGS} more")
+    sections = {
+        "": [line[:1].upper() + line[1:] for line in report.verdict] or ["Nothing was evaluated."],
+        "**Worth a look**\n\n": [each.text for each in report.suspicions],
+        "**Made from**\n\n": origin,
+        "**Settings other than the defaults**\n\n": settings,
+    }
+    listed = {title: "\n".join(f"- {as_markdown(line)}" for line in lines) for title, lines in sections.items()}
+    text = "\n\n".join(f"{title}{lines}" for title, lines in listed.items() if lines)
+    end = f"\n\n{where}"
+    return text[: LONGEST - len(end)] + end
+
+
 def _with_card(card: str, described: str) -> str:
     """A description with the card in the place of an earlier one; what was decided or written beside it stays."""
     _, found, rest = described.partition(LINK)
     beside = rest.partition("\n")[2] if found else described
     return f"{card}\n\n{beside.strip()}".strip()
-
-
-def _where(run_id: str, link: str) -> str:
-    """Where the report is, for a page that MLflow does not serve."""
-    if tracking.page(run_id) is not None:
-        return link
-    return f"The whole report is `{local_file(run_id, FILE)}`; with `{mlflow_command()}` it opens in MLflow."
-
-
-def _headline(report: Report) -> str:
-    return report.verdict[0] if report.verdict else report.name

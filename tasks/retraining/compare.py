@@ -1,22 +1,33 @@
-"""Champion against challenger on the same validation rows, and the data against the champion's, as steps."""
+"""Two trainings compared: challenger with champion as steps, any two runs, a run with its replay."""
 
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.comparison import Comparison
 from unfreeze.models.evaluation.drift import UNCLEAR
 from unfreeze.models.evaluation.results import Findings
-from unfreeze.models.recipe.modality import Trained, bind, modality_of
+from unfreeze.models.images.evaluation import TUNED
+from unfreeze.models.reading.labels import split
+from unfreeze.models.recipe.modality import Trained, bind, modality_of, training_from
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import Training
+from unfreeze.models.tables.modality import blocks_of
+from unfreeze.models.targets import MultiLabel, Numbers, SingleLabel, Target
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_info
+from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.retraining.training import Champion
-from unfreeze.tasks.steps.findings import keep_findings
 from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.origin import starts_of
+from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, model_name
 
+SECTIONS = ("test", "valid")
+MOST_SHOWN = 100
+DATA = "data.digest"
+"""Tag of a run: equal digests have equal rows, targets and split."""
 _METRICS = ("champion", "challenger", "improvement", "low", "high", "p_value", "rows")
 
 
@@ -92,3 +103,113 @@ def report_drift(training: Training, data: Prepared, champion: Champion, run_id:
         return rows
 
     return as_task("compare data with the champion's", compare)
+
+
+def compare_runs(first: str, second: str) -> dict[str, Any]:
+    """Compare the second run with the first, on test rows if both have them, else on validation rows.
+
+    Validation rows chose the model of each run, so a difference on them flatters the run that tried more.
+
+    Returns
+    -------
+    dict
+        ``comparison`` (see `Comparison`; the first run is the champion), ``section``, ``rows`` that both evaluated,
+        ``better`` and ``worse``: rows that only the second, or only the first, has right; none for numbers.
+
+    Raises
+    ------
+    UserError
+        If a run has no predictions, or the two have no rows in common.
+    """
+    section, before, after = _predictions(first, second)
+    params: Any = training_from(tracking.spec_of(second), f"run {second}")
+    target: Target
+    if "path" in before and "path" in after:
+        label, predicted = ("labels", "predicted_labels") if "labels" in after else ("label", "predicted")
+        if label not in before:
+            raise UserError(f"of runs {first} and {second} one predicts several labels per image, the other a class")
+        # Rows that tuned thresholds are in no metric of the run's report either.
+        judged = [frame[~frame[TUNED]] if TUNED in frame else frame for frame in (before, after)]
+        rows = judged[0].merge(judged[1], on=["path", label], suffixes=("", "_second"))
+        if rows.empty:
+            raise UserError(f"runs {first} and {second} have no {section} image in common: compare runs of one source")
+        names, texts = rows["path"], [rows[name].astype(str) for name in (label, predicted, f"{predicted}_second")]
+        blocks = [rows["group"].to_numpy()] if "group" in rows and rows["group"].nunique() > 1 else []
+        target = MultiLabel() if label == "labels" else SingleLabel()
+        actual, *answers = [each.map(split) for each in texts] if label == "labels" else texts
+        answered = [pd.DataFrame({"labels" if label == "labels" else "class": each}) for each in answers]
+    else:
+        if tracking.tags_of(first).get(DATA) != tracking.tags_of(second).get(DATA):
+            raise UserError(
+                f"runs {first} and {second} evaluated other rows: compare runs on one table with one split and the "
+                "same features"
+            )
+        columns, blocks = params.data.target, blocks_of(before, params.data)
+        names = before.index.to_series().map(lambda row: f"row {row}")
+        if "kept_class" in before:
+            target, texts = SingleLabel(), [each.astype(str) for each in (before[columns[0]], before["kept_class"])]
+            texts.append(after["kept_class"].astype(str))
+            actual, answered = texts[0], [pd.DataFrame({"class": each}) for each in texts[1:]]
+        else:
+            target, actual, texts = Numbers(columns, params.data.log_target), before[columns], []
+            kept = [f"kept_{name}" for name in columns]
+            answered = [frame[kept].set_axis(columns, axis=1) for frame in (before, after)]
+    comparison = target.compare(actual.to_numpy(), *answered, blocks=blocks)
+    better, worse = list[str](), list[str]()
+    if texts:
+        right, right_now = ((each == texts[0]).to_numpy() for each in texts[1:])
+        better, worse = names[right_now & ~right].tolist(), names[right & ~right_now].tolist()
+    return {
+        "section": section,
+        "rows": comparison.rows,
+        "comparison": asdict(comparison),
+        "better": better[:MOST_SHOWN],
+        "worse": worse[:MOST_SHOWN],
+        "flipped": [len(better), len(worse)],
+    }
+
+
+def _predictions(first: str, second: str) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    """The section, and both runs' predictions of its rows."""
+    for run_id in (first, second):
+        tracking.get_run(run_id)
+    for section in SECTIONS:
+        one, other = (tracking.read_frame(run_id, f"{section}/predictions.feather") for run_id in (first, second))
+        if one is not None and other is not None:
+            return section, one, other
+    raise UserError(f"runs {first} and {second} do not both have predictions: both must be trainings that ended")
+
+
+def replayed(run_id: str) -> Training:
+    """The settings of a run, under a name of their own, so that the model's champion is not touched.
+
+    Raises
+    ------
+    UserError
+        If there is no such training, or it has no model to compare with.
+    """
+    params = training_from(tracking.spec_of(run_id), f"run {run_id}")
+    if MODEL_DIGEST not in tracking.tags_of(run_id):
+        raise UserError(f"run {run_id} ended without a model, so that there is nothing to compare a replay with")
+    own = {"run_name": f"replay of {run_id}", "model_name": f"{model_name(params)}-replay"}
+    return params.model_copy(update={"tracking": params.tracking.model_copy(update=own)})
+
+
+def compare_replay(run_id: str, replay_id: str) -> dict[str, Any]:
+    """Compare a replay with its run: the model bit by bit, and what each was made with.
+
+    Returns
+    -------
+    dict
+        ``equal`` (bit by bit), ``run``, ``replay``, and ``differences``: for each fact a text.
+    """
+    tags = [tracking.tags_of(each) for each in (run_id, replay_id)]
+    digests = [each.get(MODEL_DIGEST) for each in tags]
+    differences = [] if tags[0].get(DATA) == tags[1].get(DATA) else ["data: other rows, targets or split"]
+    before, (*_, now) = starts_of(run_id), [{}, *starts_of(replay_id)]
+    for start in before:
+        for name in {**start, **now}:
+            if name != "patch" and now and start.get(name) != now.get(name):
+                differences.append(f"{name}: {start.get(name, 'unknown')} then, {now.get(name, 'unknown')} now")
+    equal = None not in digests and digests[0] == digests[1]
+    return {"equal": equal, "run": run_id, "replay": replay_id, "differences": list(dict.fromkeys(differences))}

@@ -1,4 +1,4 @@
-"""What becomes of a challenger: decided, perhaps approved by a person, carried out, and told."""
+"""What becomes of a challenger: the decision is approved by a person, carried out, shown and announced."""
 
 import inspect
 from dataclasses import asdict
@@ -61,28 +61,26 @@ def carry_out(
         ``decision`` (``promoted``, ``kept champion``, ``superseded`` by another champion, or ``waits`` for MLflow to be
         promoted), ``champion``, a ``line``, and the challenger's ``version`` if it has one yet.
     """
+    number = champion.number
     numbers = {name: value for name, value in asdict(comparison).items() if name != "classes"}
-    entry = decision_entry(champion.name, champion.number, decision.promote, decision.reasons, to_json(numbers), data)
-    outcome = tracking.keep_and_wait(run_id, entry) or _waiting(decision.promote, champion)
+    entry = decision_entry(champion.name, number, decision.promote, decision.reasons, to_json(numbers), data)
+    outcome = tracking.keep_and_wait(run_id, entry)
+    if not outcome:
+        line = f"The challenger was not promoted, version {number} stays champion; MLflow does not know yet"
+        if decision.promote:
+            line = (
+                f"The challenger beat version {number}, and waits for MLflow to become champion: `unfreeze sync` makes "
+                f"it so, if version {number} still is"
+            )
+        outcome = {"decision": WAITS if decision.promote else KEPT, "champion": number, "line": line}
     line = outcome["line"]
     show_decision(champion.name, line, decision.reasons, numbers)
     log_notice(f"{champion.name}: {line[0].lower()}{line[1:]}")
     return outcome
 
 
-def _waiting(promote: bool, champion: registry.Version) -> dict[str, str]:
-    if not promote:
-        line = f"The challenger was not promoted, version {champion.number} stays champion; MLflow does not know yet"
-        return {"decision": KEPT, "champion": champion.number, "line": line}
-    line = (
-        f"The challenger beat version {champion.number}, and waits for MLflow to become champion: `unfreeze sync` "
-        f"makes it so, if version {champion.number} still is"
-    )
-    return {"decision": WAITS, "champion": champion.number, "line": line}
-
-
 def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, Any]) -> None:
-    """Keep the decision as an artifact of the flow run; the artifacts of one model form a history on the page."""
+    """Store the decision as an artifact of the flow run; the artifacts of one model form a history on the page."""
     listed = "\n".join(f"- {as_markdown(reason)}" for reason in reasons)
     rows = "\n".join(f"| {key} | {as_markdown(str(value))} |" for key, value in numbers.items())
     table = f"\n\n| | |\n|---|---|\n{rows}" if rows else ""
@@ -91,26 +89,14 @@ def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, A
 
 
 def notify(params: Retrain, subject: str, body: str) -> None:
-    """Tell every notification block of the spec; one that cannot be reached does not fail the retraining."""
+    """Send a message by every notification block of the spec; a failure to send does not fail the retraining."""
     for name in params.notify:
         try:
             told: Any = notification_block(name).notify(body, subject=subject)
-            if inspect.isawaitable(told):  # a block of one's own need not know Prefect's way to be called from here
+            if inspect.isawaitable(told):  # a user's own block need not know Prefect's way to be called from here
                 run_coro_as_sync(cast(Any, told))
         except Exception as error:
             log_notice(f"notify: {name} could not be told: {error}")
-
-
-def require_blocks(params: Retrain) -> None:
-    """Look every notification block up before hours are spent.
-
-    Raises
-    ------
-    UserError
-        See `notification_block`.
-    """
-    for name in params.notify:
-        notification_block(name)
 
 
 def notification_block(name: str) -> NotificationBlock:

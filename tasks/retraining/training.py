@@ -1,17 +1,15 @@
-"""What a retraining is of: the champion's settings with what differs, and whether there is anything new to learn."""
+"""The training of a retraining: the champion's settings with changes, if its data are new."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unfreeze.models.evaluation.comparison import Comparison
 from unfreeze.models.recipe.modality import Trained, modality_from
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.steps.describe import REFERENCE
+from unfreeze.tasks.steps.evaluate import REFERENCE
 from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.decisions import latest_retraining
@@ -22,7 +20,7 @@ FRESH_WEIGHTS = "unfreeze.fresh_weights"
 
 
 class Champion(NamedTuple):
-    """What a retraining needs of the champion, read before it trains: MLflow may be gone when it is needed.
+    """A champion, read before the retraining trains: MLflow may be gone when it is needed.
 
     Attributes
     ----------
@@ -68,11 +66,6 @@ def champion_of(params: Retrain) -> registry.Version | None:
     return registry.version_of(name, registry.CHAMPION)
 
 
-def first_training(params: Retrain) -> TrainImages:
-    """The training of a default model that has no champion yet."""
-    return build_spec(TrainImages, dict(params.changes), {})
-
-
 def training_like(champion: registry.Version, params: Retrain) -> Training:
     """The champion's training with the retraining's changes; images that it had stay on their side of the split.
 
@@ -85,25 +78,21 @@ def training_like(champion: registry.Version, params: Retrain) -> Training:
     kind = modality_from(spec, f"run {champion.run_id}").spec
     fixed: dict[str, Any] = {"tracking.model_name": champion.name}
     if "split_like" in spec["data"]:
+        warm = params.warm_start == "champion"
         fixed["data.split_like"] = champion.run_id
-        if params.warm_start == "champion":
-            fixed["model.weights"] = str(registry.folder_of(champion))
-        else:
-            fixed["model.weights"] = fresh_weights(champion)
+        fixed["model.weights"] = str(registry.folder_of(champion)) if warm else _fresh_weights(champion)
     return build_spec(kind, spec, {**params.changes, **fixed})
 
 
-def fresh_weights(champion: registry.Version) -> str | None:
-    """The weights that the first of a line of champions started from; None where nothing is pretrained."""
+def _fresh_weights(champion: registry.Version) -> str | None:
     started: str | None = tracking.spec_of(champion.run_id)["model"].get("weights")
     return tracking.tags_of(champion.run_id).get(FRESH_WEIGHTS, started)
 
 
 def read_champion(version: registry.Version) -> Champion:
     """The champion with its files on this machine."""
-    tags = tracking.tags_of(version.run_id)
-    trained = Trained(registry.folder_of(version), kept_file(version.run_id), tags)
-    return Champion(version, trained, tracking.fetch(version.run_id, REFERENCE), fresh_weights(version))
+    trained = Trained(registry.folder_of(version), kept_file(version.run_id), tracking.tags_of(version.run_id))
+    return Champion(version, trained, tracking.fetch(version.run_id, REFERENCE), _fresh_weights(version))
 
 
 def is_new(data: Prepared, champion: registry.Version) -> bool:
@@ -114,32 +103,8 @@ def is_new(data: Prepared, champion: registry.Version) -> bool:
 
 
 def mark_challenger(run_id: str, champion: Champion) -> None:
-    """Note on a run which champion it challenged, and what a fresh training would start from."""
+    """Tag a run with the champion that it challenged, and the weights of a fresh training."""
     tags = {"unfreeze.challenges": f"{champion.version.name}/{champion.version.number}"}
     if champion.fresh_weights is not None:
         tags[FRESH_WEIGHTS] = champion.fresh_weights
     tracking.log_tags(run_id, tags)
-
-
-def summary(
-    trained: dict[str, Any],
-    champion: Champion,
-    reasons: list[str],
-    outcome: dict[str, str],
-    comparison: Comparison,
-    drift: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """What the retraining came to, for a person's table and a program's JSON; `outcome` is that of `carry_out`."""
-    return {
-        "decision": outcome["decision"],
-        "reasons": reasons,
-        "model": champion.version.name,
-        "champion": outcome["champion"],
-        "champion_before": champion.version.number,
-        "challenger": outcome.get("version"),
-        "comparison": asdict(comparison),
-        "drift": drift,
-        "run_id": trained["run_id"],
-        "experiment_id": trained["experiment_id"],
-        "metrics": trained["metrics"],
-    }

@@ -1,9 +1,13 @@
-"""The sensor: which models' sources have data that no training has seen."""
+"""When a model is retrained: one retraining at a time, and one when its source has data that no training has seen."""
 
 import hashlib
+from datetime import UTC, datetime
 
 from prefect import task
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, FlowFilter, FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.events import Event, Resource
 from prefect.variables import Variable
 
@@ -12,11 +16,66 @@ from unfreeze.models.settings import Training
 from unfreeze.models.settings.retrain import Retrain, Watch
 from unfreeze.tasks.machine.notices import log_info, log_notice
 from unfreeze.tasks.machine.page import artifact_key
-from unfreeze.tasks.retraining.training import is_new, training_like
+from unfreeze.tasks.retraining.training import is_new, name_of, training_like
 from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.steps.prepare import prepare_handle
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
+
+
+class NotNow(Exception):
+    """Skip this run (not an error)."""
+
+
+def require_turn(model: str) -> None:
+    """End this flow run if another one of its flow, for the same model, began before and has not ended.
+
+    Prefect's own limits of concurrency count a process that died until their server learns of it, which is never if
+    the server died with it; here the next command ends flow runs whose process is gone.
+
+    Raises
+    ------
+    NotNow
+        If there is such a flow run.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None:
+        return
+    own, states = context.flow_run.id, [StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+    with get_client(sync_client=True) as client:
+        begun = _since(client.read_flow_run(own))
+        others = client.read_flow_runs(
+            flow_filter=FlowFilter.model_validate({"name": {"any_": [context.flow.name]}}),
+            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
+        )
+    for other in others:
+        # Of two that began at the same moment one continues.
+        if (_since(other), str(other.id)) < (begun, str(own)) and _model_of(other) == model:
+            raise NotNow(f"another retraining of {model} is under way: flow run {other.name}, {other.id}")
+
+
+def leave_to_later_run() -> None:
+    """End a scheduled run for which a later one is due as well: of many that were missed, the last does the work.
+
+    Raises
+    ------
+    NotNow
+        If there is such a later run.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.deployment_id is None or not run.auto_scheduled or run.expected_start_time is None:
+        return
+    past = {"after_": run.expected_start_time, "before_": datetime.now(UTC)}
+    due = {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": past}
+    with get_client(sync_client=True) as client:
+        later = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate(due),
+            deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [run.deployment_id]}}),
+        )
+    times = [each.expected_start_time for each in later if each.parameters == run.parameters]
+    if any(time is not None and time > run.expected_start_time for time in times):
+        raise NotNow("a later run of the same schedule is due as well; the last of them does the work")
 
 
 def watched_models(params: Watch) -> list[str]:
@@ -52,7 +111,7 @@ def look_at_source(model: str) -> str | None:
 def report_new_data(model: str) -> None:
     """Record the event that the automation waits for; it is on the server when this returns.
 
-    Not by Prefect's `emit_event`, which leaves the sending to a thread.
+    Prefect's `emit_event` leaves the sending to a thread.
     """
     resource = Resource({"prefect.resource.id": f"{RESOURCE}.{model}"})
     event = Event(event=NEW_DATA, resource=resource, payload={"model": model})
@@ -62,7 +121,7 @@ def report_new_data(model: str) -> None:
 
 
 def remember(model: str, look: str) -> None:
-    """Leave the files as they were at this look alone from here on."""
+    """Do not read the files again until they differ from this look."""
     Variable.set(_variable(model), look, overwrite=True)
 
 
@@ -72,9 +131,22 @@ def _variable(model: str) -> str:
 
 def _look(training: Training) -> str:
     """Hash of the names, sizes and times of the source's files."""
-    paths = modality_of(training).look(training, FlowWorkspace())
     hashed = hashlib.blake2b(digest_size=16)
-    for path in paths:
+    for path in modality_of(training).look(training, FlowWorkspace()):
         status = path.stat() if path.exists() else None
         hashed.update(f"{path}\0{(status.st_size, status.st_mtime_ns) if status else ''}\0".encode())
     return hashed.hexdigest()
+
+
+def _since(run: FlowRun) -> datetime:
+    """When a flow run came into its state, by the server's clock."""
+    assert run.state is not None
+    return run.state.timestamp
+
+
+def _model_of(run: FlowRun) -> str | None:
+    """The full name of the model that a flow run retrains; None if there is no such model any more."""
+    try:
+        return name_of(Retrain.model_validate(run.parameters.get("params") or {}))
+    except ValueError:
+        return None

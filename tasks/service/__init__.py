@@ -2,12 +2,11 @@
 
 =======================  =============================================================================================
 ``stack.py``             what is started, in which order, and how it is stopped
-``supervise.py``         a part: a process group that is started again when it ends, later each time
-``prefect_server.py``    Prefect's own app behind a host check and an account; also the embedded server of a command
+``supervise.py``         a part: a process group that is started again when it ends
+``prefect_server.py``    Prefect's own app behind a host check and an account; the embedded server of a command; ends
+                         runs of dead processes in MLflow and in Prefect
 ``deployments.py``       the deployments of `prefect.yaml`, workers, runs in flight, cancelling them
 ``automations.py``       crashed flow runs are queued again; new data start a retraining
-``health.py``            errors in logs, restarts, schedules without a run to come
-``leftovers.py``         runs whose process is gone end in MLflow and in Prefect
 ``overview.py``          what `unfreeze status` and `unfreeze open` show
 ``disk_use.py``          what `unfreeze clean` shows and frees
 =======================  =============================================================================================

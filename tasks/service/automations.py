@@ -24,7 +24,7 @@ FLOW_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
-    """Mark a flow run as Crashed whose heartbeats stopped: its machine or its process died without a word."""
+    """Mark a flow run as Crashed whose heartbeats stopped: its machine or its process died."""
     return _automation(
         "unfreeze: silent runs have crashed",
         "Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while the Prefect "
@@ -79,7 +79,7 @@ def new_data_automation(deployment_id: UUID) -> Automation:
 
 
 def recovery_automations() -> list[Automation]:
-    """All that bring flow runs back, with their usual times."""
+    """All automations that bring flow runs back, with their default times."""
     return [zombie_automation(), unstarted_automation(), reschedule_crashed_automation()]
 
 

@@ -1,4 +1,4 @@
-"""What a Prefect server must know of us: work pool, deployments, automations; and what runs there."""
+"""Work pool, deployments and automations on a Prefect server, and the flow runs there."""
 
 import contextlib
 import re
@@ -29,8 +29,8 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     """Create the work pool and every deployment of `prefect.yaml` there; returns how many deployments.
 
     Flows are imported from the package that the worker has installed, unless `prefect.yaml` has a pull step. Schedules
-    are set when a deployment is new. Later they belong to whoever changed them on the page: a schedule that was
-    switched on, edited or added stays.
+    are set when a deployment is new. Later they belong to the person who changed them on the page: a schedule
+    that was switched on, edited or added stays.
 
     Raises
     ------

@@ -1,12 +1,12 @@
-"""What the data folder takes, by kind, and what of it can be removed without losing anything."""
+"""Disk use of the data folder by kind, and what of it can be removed without losing anything."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.models.store.cache_limit import Cached, cached_files, in_use, remove, remove_tree, unfinished_files
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.tracking.stored_checkpoints import StoredCheckpoints, drop_checkpoints, stored_checkpoints
+from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints, stored_checkpoints
 
 
 @dataclass(frozen=True)
@@ -26,44 +26,45 @@ def disk_use() -> list[Share]:
     folder = home()
     if not folder.exists():
         return []
-    cache = folder / "cache"
-    shares = [*_caches(cache), *_unfinished(cache)]
-    stored = stored_checkpoints() if (folder / "mlflow.db").exists() else []
-    shares += _checkpoints(stored)
+    shares = [*_caches(folder / "cache"), *_checkpoints()]
     counted = sum(share.size for share in shares if share.kind.startswith("checkpoints"))
-    shares += [
-        _kept(
-            folder / "mlflow-artifacts", "models and other artifacts", "removed in MLflow, then `mlflow gc`", counted
-        ),
-        _kept(folder / "datasets", "downloaded data sets", "what a training reads"),
-        _kept(folder / "prefect", "Prefect's database", "the history of flow runs"),
-        _kept(folder / "logs", "logs", "of the service"),
-    ]
+    for name, kind, note in (
+        ("mlflow-artifacts", "models and other artifacts", "removed in MLflow, then `mlflow gc`"),
+        ("datasets", "downloaded data sets", "what a training reads"),
+        ("prefect", "Prefect's database", "the history of flow runs"),
+        ("logs", "logs", "of the service"),
+    ):
+        files, size = _files(folder / name)
+        shares.append(Share(kind, files, max(0, size - (counted if name == "mlflow-artifacts" else 0)), 0, note))
     return sorted((share for share in shares if share.size), key=lambda share: (-share.freeable, -share.size))
 
 
-def _caches(cache: Path) -> Iterable[Share]:
+def _caches(cache: Path) -> Iterator[Share]:
     used, kinds = in_use(cache), dict[str, list[Cached]]()
     for each in cached_files(cache):
         kinds.setdefault(each.path.relative_to(cache).parts[0], []).append(each)
     for kind, files in kinds.items():
         free = [each for each in files if each.path.relative_to(cache).as_posix() not in used]
+        size, freeable = (sum(each.size for each in some) for some in (files, free))
         note = "made again when it is needed" if free else "in use by a running process"
-        yield Share(f"cache: {kind}", len(files), _bytes(files), _bytes(free), note, _remover(cache, free))
 
+        def free_cache(free: list[Cached] = free) -> None:
+            for each in free:
+                remove(cache, each.path)
 
-def _unfinished(cache: Path) -> Iterable[Share]:
+        yield Share(f"cache: {kind}", len(files), size, freeable, note, free_cache)
     paths = unfinished_files(cache)
-    size = sum(_size(path) for path in paths)
+    size = sum(_files(path)[1] for path in paths)
 
-    def free() -> None:
+    def free_unfinished() -> None:
         for path in paths:
             remove_tree(path)
 
-    yield Share("unfinished files", len(paths), size, size, "left by processes that were killed", free)
+    yield Share("unfinished files", len(paths), size, size, "left by processes that were killed", free_unfinished)
 
 
-def _checkpoints(stored: list[StoredCheckpoints]) -> Iterable[Share]:
+def _checkpoints() -> Iterator[Share]:
+    stored = stored_checkpoints() if (home() / "mlflow.db").exists() else []
     ended = [each for each in stored if each.is_over]
     waiting = [each for each in stored if not each.is_over]
 
@@ -71,30 +72,13 @@ def _checkpoints(stored: list[StoredCheckpoints]) -> Iterable[Share]:
         for each in ended:
             drop_checkpoints(each.run_id, each.names)
 
-    size = sum(each.size for each in ended)
-    files = sum(len(each.names) for each in ended)
+    size, files = sum(each.size for each in ended), sum(len(each.names) for each in ended)
     yield Share("checkpoints of finished runs", files, size, size, "nothing continues from them", free)
     size, files = sum(each.size for each in waiting), sum(len(each.names) for each in waiting)
     yield Share("checkpoints", files, size, 0, "to resume a run, or to register a sweep's best trial")
 
 
-def _kept(folder: Path, kind: str, note: str, counted: int = 0) -> Share:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return Share(kind, len(files), max(0, sum(path.stat().st_size for path in files) - counted), 0, note)
-
-
-def _remover(cache: Path, files: list[Cached]) -> Callable[[], None]:
-    def free() -> None:
-        for each in files:
-            remove(cache, each.path)
-
-    return free
-
-
-def _bytes(files: Iterable[Cached]) -> int:
-    return sum(each.size for each in files)
-
-
-def _size(path: Path) -> int:
-    parts = path.rglob("*") if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in parts if each.is_file())
+def _files(path: Path) -> tuple[int, int]:
+    """How many files there are in a folder, or 1 for a file, and their bytes."""
+    sizes = [each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()]
+    return len(sizes), sum(sizes)

@@ -1,19 +1,26 @@
 """The service at a glance: the pages that matter, and what runs, what serves, what was decided last."""
 
 import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
-from unfreeze.tasks.service.health import health
-from unfreeze.tasks.service.leftovers import end_gone_runs
+from unfreeze.tasks.service.prefect_server import end_gone_runs
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import models_page, runs_page
 
 MOST_SHOWN = 20
+SCHEDULER_SECONDS = 120
+"""The scheduler looks once a minute for active schedules."""
 
 
 def addresses() -> dict[str, str]:
@@ -55,7 +62,8 @@ def overview() -> dict[str, list[dict[str, Any]]]:
         servers.append({"server": "Prefect", "address": "", "state": "not running: unfreeze up"})
     if "MLflow" not in known:
         servers.append({"server": "MLflow", "address": tracking_store(), "state": "store without a server"})
-    if "MLflow" in up or "MLflow" not in known:
+    has_store = "MLflow" in up or "MLflow" not in known
+    if has_store:
         end_gone_runs()
     service = live_service() or {}
     pool = service.get("pool", "local")
@@ -67,10 +75,46 @@ def overview() -> dict[str, list[dict[str, Any]]]:
             for run in runs_in_flight()[:MOST_SHOWN]
         ]
         if service:
-            state["health"] = health(service)
-    if "MLflow" in up or "MLflow" not in known:
+            state["health"] = [*_parts(service), _schedules()]
+    if has_store:
         state["models"] = champions()
     return state
+
+
+def _parts(service: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How often each part of the service was started again, and where its log is."""
+    return [
+        {
+            "part": name,
+            "state": "ok",
+            "since": service.get("since"),
+            "restarts": f"{part['restarts']}, the last at {part['last_restart']}" if part["restarts"] else "0",
+            "notes": part["log"],
+        }
+        for name, part in service.get("health", {}).items()
+    ]
+
+
+def _schedules() -> dict[str, Any]:
+    """Whether every deployment with an active schedule has a run to come."""
+    now = datetime.now(UTC)
+    to_come = FlowRunFilter.model_validate({"expected_start_time": {"after_": now}})
+    with get_client(sync_client=True) as client:
+        deployments = client.read_deployments(limit=200)
+        runs = client.read_flow_runs(flow_run_filter=to_come, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
+    waiting = {run.deployment_id for run in runs}
+    active = [each for each in deployments if not each.paused and any(one.active for one in each.schedules)]
+    seen = now - timedelta(seconds=SCHEDULER_SECONDS)
+    overdue = [each for each in active if each.id not in waiting and each.updated and each.updated < seen]
+    names = ", ".join(f"{each.name} ({each.entrypoint})" for each in overdue)
+    notes = f"active, but without a run to come: {names}" if overdue else f"{len(active) or 'none'} active"
+    return {
+        "part": "schedules",
+        "state": "failing" if overdue else "ok",
+        "since": None,
+        "restarts": None,
+        "notes": notes,
+    }
 
 
 def _time(moment: Any) -> str:

@@ -1,4 +1,4 @@
-"""Prefect's server as we run it: for its own pages and our commands only, and gone with whoever started it.
+"""Prefect's server as we run it: closed to other pages and programs, and ended with the process that started it.
 
 Prefect alone answers any web page that a browser on the same machine has open, under any name of the host, and a worker
 runs whatever a deployment says. Credentials, allowed origins and CSRF tokens are Prefect's own settings; the check of
@@ -45,7 +45,7 @@ def server_settings(host: str, port: int) -> dict[str, str]:
     return {
         "PREFECT_SERVER_API_AUTH_STRING": credentials(),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
-        # The second page asks an analytics host, and the first has advertisements that link there.
+        # The second page asks an analytics host; the promotional content of the first links there.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # On a busy machine the 10 s that Prefect waits for SQLite's lock are too short.
@@ -86,19 +86,36 @@ def start_embedded() -> Callable[[], None]:
     return lambda: wait_for("Prefect's server", server, lambda: responds(f"{api}/health"), log, SECONDS_TO_START)
 
 
+def end_gone_runs() -> None:
+    """End runs whose process is gone in MLflow and in Prefect, and deliver what they left for MLflow."""
+    from unfreeze.tasks import tracking
+    from unfreeze.tasks.machine.flow_runs import end_gone_flow_runs, gone_flow_runs
+    from unfreeze.tasks.tracking.syncing import close_stale_runs
+
+    try:
+        close_stale_runs(list(tracking.experiments().values()))
+    finally:  # whatever happens to MLflow
+        if gone_flow_runs():
+            from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+            if not knows_a_server():
+                start_embedded()()  # on the database of the servers that trainings here had of their own
+            api = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
+            # Prefect read its settings before that server was started.
+            own = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING")}
+            if responds(f"{api}/health"):
+                with temporary_settings({name: value for name, value in own.items() if value}):
+                    end_gone_flow_runs()
+
+
 # --- in the server's own process
 
 
 def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
     """An ASGI app that answers only requests addressed to one of `hosts`, and whose pages load nothing from elsewhere.
 
-    Parameters
-    ----------
-    hosts
-        Names, without ports, that a request's ``Host`` may have. Under any other name a page of another site could
-        pass for one of ours, because the browser goes by the name.
-    addresses
-        What pages may connect to besides the host that they came from.
+    `hosts` are names without ports. Under any other name a page of another site could pass for one of ours, because
+    the browser goes by the name. Pages may connect to `addresses` besides the host that they came from.
     """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -128,7 +145,7 @@ def serve(host: str, port: int, descriptor: int | None) -> None:
             with FileLock(home() / "prefect.lock"):
                 await super().startup(sockets)
 
-    # The setting alone would leave the second page one click away.
+    # The setting alone would leave the second page, which asks an analytics host, one click away.
     prefect.__ui_v2_static_path__ = Path("not served")
     settings = get_current_settings().server
     names = ["127.0.0.1", "localhost", own_name(host)]

@@ -37,8 +37,7 @@ from unfreeze.tasks.machine.processes import (
     this_process,
 )
 from unfreeze.tasks.machine.servers import require_mlflow, require_prefect, responds
-from unfreeze.tasks.service.leftovers import end_gone_runs
-from unfreeze.tasks.service.prefect_server import own_name, server_settings
+from unfreeze.tasks.service.prefect_server import end_gone_runs, own_name, server_settings
 from unfreeze.tasks.service.supervise import Part, now, stop_process_tree
 
 SECONDS_TO_START = 120
@@ -103,9 +102,8 @@ class Stack:
             with_store = {**environment, "MLFLOW_BACKEND_STORE_URI": store}
             _require_free_port(self.settings.host, ports[1], "--mlflow_port")
             self._start("MLflow", self._mlflow_command(), with_store, lambda: responds(f"{self.mlflow}/health"))
-        for part in self.parts:
-            if part.name == "Prefect":
-                part.wait_until_it_answers(SECONDS_TO_START)
+        if self.runs("Prefect"):
+            self.parts[0].wait_until_it_answers(SECONDS_TO_START)
         shared = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI")
         os.environ.update({name: environment[name] for name in shared if name in environment})
         self._start("worker", self._worker_command(), environment, self._worker_is_online, children_outlive_it=True)
@@ -219,7 +217,7 @@ class Stack:
         # Commands on this machine; servers elsewhere are known by the environment.
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
         running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
-        of_health = ("restarts", "last_restart", "log", "log_begins")
+        of_health = ("restarts", "last_restart", "log")
         record = {
             **this_process(),
             "user": os.getuid(),

@@ -46,8 +46,6 @@ class Part:
     restarts: int = 0
     last_restart: str | None = None
     """When it was last started again, ISO 8601."""
-    log_begins: int = 0
-    """Bytes that the log had before this program started it."""
     _failures: int = 0
     _started: float = 0.0
 
@@ -56,8 +54,6 @@ class Part:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.monotonic()
         with self.log.open("ab") as log:
-            if self.process is None:
-                self.log_begins = log.tell()
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
@@ -70,8 +66,8 @@ class Part:
 
     def wait_until_it_answers(self, seconds: float) -> None:
         """Wait for it; see `wait_for`."""
-        if self.process is not None:
-            wait_for(self.name, self.process, self.answers, self.log, seconds)
+        assert self.process is not None
+        wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
         """Start it again if it has ended; whether it had. A `UserError` if it keeps failing right after its start."""

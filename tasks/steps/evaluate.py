@@ -1,4 +1,4 @@
-"""Evaluation and registration as steps."""
+"""Steps around the training: describe what goes in, choose and evaluate the models that come out, register one."""
 
 import tempfile
 from collections.abc import Callable
@@ -16,24 +16,57 @@ from unfreeze.models.store.sealed_files import CHECKSUMS, checksum
 from unfreeze.models.training.checkpoints import load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_info
-from unfreeze.tasks.steps.findings import keep_findings
+from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, REFITTED, Run
+
+REFERENCE = "data/reference.feather"
+"""Artifact of a training: what later data are compared with, see `TrainingData.reference`."""
+
+
+def describe(data: TrainingData, run_id: str) -> None:
+    """Log the run's inputs once: data set with digest, rejected rows, model summary, a reference for drift.
+
+    Raises
+    ------
+    UserError
+        If the run is resumed and its data are no longer those it was started with.
+    """
+
+    def described() -> None:
+        source, prepared = data.params.data.source, data.prepared
+        known = tracking.tags_of(run_id).get("data.digest")
+        if known == prepared.digest:
+            return
+        if known is not None:
+            raise UserError(
+                f"{source}: the data or their split changed since run {run_id} was started; put them back, or start a "
+                "new run"
+            )
+        tracking.log_data_set(run_id, Path(source).name or source, prepared.digest, source, prepared.splits)
+        tracking.log_file(run_id, data.kept_file, "data")
+        keep_findings(run_id, data.describe(), "data")
+        tracking.log_frame(run_id, data.reference(), REFERENCE)
+        # Last: a run that was killed within this step does it again.
+        rows = str(sum(prepared.splits.values()))
+        tags = {"data.digest": prepared.digest, tracking.FINGERPRINT: prepared.fingerprint, "data.rows": rows}
+        tracking.log_tags(run_id, {**tags, **data.tags()})
+
+    as_task("describe data and network", described)
 
 
 def choose(run: Run, step: Choose) -> dict[str, float]:
     """Compare the models that the training could end with, and keep the best on the validation rows."""
 
+    def log_loss(compared: Compared) -> None:
+        log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
+
     def chosen() -> dict[str, float]:
-        found = step.run(snapshots_of(run, step.course.data), _log_loss)
+        found = step.run(_snapshots(run, step.course.data), log_loss)
         return keep_findings(run.id, found, "choice", step.course.learner.progress.step)
 
     return as_task(step.name, chosen)
-
-
-def _log_loss(compared: Compared) -> None:
-    log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
 
 
 def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
@@ -74,28 +107,27 @@ def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, st
     -------
     dict
         ``model_uri``, ``name``, ``version``, ``alias``, and a ``line`` about which version answers; only the name if
-        MLflow does not answer: the model then waits with what else the run has logged, and is registered when that is
-        delivered.
+        MLflow does not answer: the model is then registered when what the run has logged is delivered.
     """
-    return as_task(f"register {run.model_name}", lambda: _register(run, data, candidate))
+
+    def registered() -> dict[str, str]:
+        kind = modality_of(run.params)
+        with tempfile.TemporaryDirectory() as temporary, tracking.place_of(run.id, "model") as place:
+            folder = Path(temporary) / kind.suffix
+            data.save(folder, candidate)
+            tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
+            tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
+            tracking.keep_model(run.id, folder)
+            body = {"path": str(place), "name": run.model_name, "description": data.summary(candidate, run.metrics)}
+            made = tracking.keep_and_wait(run.id, ("model", body))
+        if made:
+            log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}: {made['line']}")
+        return made or {"name": run.model_name}
+
+    return as_task(f"register {run.model_name}", registered)
 
 
-def _register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:
-    kind = modality_of(run.params)
-    with tempfile.TemporaryDirectory() as temporary, tracking.place_of(run.id, "model") as place:
-        folder = Path(temporary) / kind.suffix
-        data.save(folder, candidate)
-        tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
-        tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
-        tracking.keep_model(run.id, folder)
-        body = {"path": str(place), "name": run.model_name, "description": data.summary(candidate, run.metrics)}
-        made = tracking.keep_and_wait(run.id, ("model", body))
-    if made:
-        log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}: {made['line']}")
-    return made or {"name": run.model_name}
-
-
-def snapshots_of(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
+def _snapshots(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
     """Weights and buffers at the ends of the cycles that the spec's snapshot ensemble has besides the last.
 
     Raises

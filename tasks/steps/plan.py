@@ -1,12 +1,14 @@
-"""What a training will do and take, before it is started."""
+"""The time, memory and network of a training before it is started, by stage and by layer."""
 
 import shlex
 from typing import Any
 
 import psutil
+import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, within
+from unfreeze.models.recipe.summary import summarise_layers
 from unfreeze.models.settings import Stage, Training
 from unfreeze.models.training.lengths import possible_epochs
 from unfreeze.models.training.schedules import SCHEDULES
@@ -29,30 +31,11 @@ def within_budget(params: Training, hours: float) -> Training:
     check_training(params)
     data = prepare(params)
     shortened, expected, cuts = _within(data.params, forecast(data), hours)
-    most = most_seconds(shortened, expected)
     log_notice(
-        f"about {expected.seconds / 60:.0f} minutes, {most / 60:.0f} if every stage goes on while it helps; "
-        f"{'; '.join(cuts) or 'nothing had to be cut'}"
+        f"about {expected.seconds / 60:.0f} minutes, {_most_seconds(shortened, expected) / 60:.0f} if every stage is "
+        f"prolonged while it helps; {'; '.join(cuts) or 'nothing had to be cut'}"
     )
     return shortened
-
-
-def most_seconds(params: Training, expected: Forecast) -> float:
-    """Of a training whose stages go on as long as they may."""
-    stages = zip(params.recipe, expected.stages, strict=True)
-    more = sum((possible_epochs(stage)[1] - stage.epochs) * each.epoch_seconds for stage, each in stages)
-    return expected.seconds + more
-
-
-def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
-    """As `within`, or an error if nothing fits."""
-    shortened, expected, cuts = within(params, expected, 3600 * hours)
-    if expected.seconds > 3600 * hours:
-        raise UserError(
-            f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
-            "smaller images or fewer rows"
-        )
-    return shortened, expected, cuts
 
 
 def plan(params: Training, hours: float | None) -> dict[str, Any]:
@@ -78,11 +61,61 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     if hours is not None:
         planned, expected, cuts = _within(planned, expected, hours)
         found = {"cuts": cuts, "flags": shlex.join(_flags(data.params.recipe, planned.recipe))}
-    stages = [_shown(stage, each, expected) for stage, each in zip(planned.recipe, expected.stages, strict=True)]
-    there = int(psutil.virtual_memory().total)
-    memory = {"memory": expected.memory, "memory_there": there}
-    seconds = {"seconds": expected.seconds, "most_seconds": most_seconds(planned, expected)}
-    return {"decided": data.decided(), "stages": stages, **seconds, "batch_size": data.batch_size, **memory, **found}
+    return {
+        "decided": data.decided(),
+        "stages": [_shown(*each, expected) for each in zip(planned.recipe, expected.stages, strict=True)],
+        "seconds": expected.seconds,
+        "most_seconds": _most_seconds(planned, expected),
+        "batch_size": data.batch_size,
+        "memory": expected.memory,
+        "memory_there": int(psutil.virtual_memory().total),
+        **found,
+    }
+
+
+def summarise(params: Training, stage: str | None) -> dict[str, Any]:
+    """Layers as a stage of the recipe trains them; by default its last.
+
+    Returns
+    -------
+    dict
+        ``stage``; ``layers``, see `summarise_layers`; ``parameters`` and ``trainable``, of all of them.
+
+    Raises
+    ------
+    UserError
+        If there is no such stage, or the data cannot be used.
+    """
+    check_training(params)
+    names = [each.name for each in params.recipe]
+    if stage is not None and stage not in names:
+        raise UserError(f"--stage: {stage!r} is not one of the recipe's: {', '.join(names)}")
+    position = names.index(stage) if stage else len(names) - 1
+    data = prepare(params)
+    inputs, _ = data.batches(position, "train", {}).gather(torch.arange(2), None)
+    chosen = data.params.recipe[position]
+    layers = summarise_layers(data.learner(), chosen, position, chosen.lr, inputs)
+    total = sum(row["parameters"] for row in layers)
+    trainable = sum(row["parameters"] for row in layers if row["trains"] == "yes")
+    return {"stage": names[position], "layers": layers, "parameters": total, "trainable": trainable}
+
+
+def _most_seconds(params: Training, expected: Forecast) -> float:
+    """Seconds of a training whose stages are all prolonged as far as they may be."""
+    stages = zip(params.recipe, expected.stages, strict=True)
+    more = sum((possible_epochs(stage)[1] - stage.epochs) * each.epoch_seconds for stage, each in stages)
+    return expected.seconds + more
+
+
+def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
+    """As `within`, or an error if nothing fits."""
+    shortened, expected, cuts = within(params, expected, 3600 * hours)
+    if expected.seconds > 3600 * hours:
+        raise UserError(
+            f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
+            "smaller images or fewer rows"
+        )
+    return shortened, expected, cuts
 
 
 def _flags(before: list[Stage], after: list[Stage]) -> list[str]:

@@ -1,26 +1,62 @@
-"""One stage of the recipe as a step: the training loop with its metrics, checkpoints and an end at any batch."""
+"""Steps of the recipe that train: the learning-rate finder, layers unfrozen, and the loop with its checkpoints."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from safetensors import SafetensorError
+
 from unfreeze.models.evaluation.plots import plot_schedule
-from unfreeze.models.recipe.run import Precompute, Train, Unfreeze
+from unfreeze.models.recipe.run import FindLr, Precompute, Train, Unfreeze
 from unfreeze.models.training import loop
+from unfreeze.models.training.checkpoints import save_checkpoint
+from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.lr_plot import plot_lr_curve
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.interruption import deferred_signals
-from unfreeze.tasks.machine.notices import log_info
+from unfreeze.tasks.machine.notices import log_info, log_notice
 from unfreeze.tasks.machine.page import progress, show_table
-from unfreeze.tasks.steps.checkpoint_writer import CheckpointWriter
 from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.files import log_figure
+from unfreeze.tasks.tracking.operations import SLOTS
+from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.training_run import Run
+
+SECONDS_BETWEEN_CHECKPOINTS = 90
+"""An epoch that takes longer is saved in its middle as well: metrics reach MLflow with checkpoints."""
 
 
 def precompute(run: Run, step: Precompute) -> None:
-    """Activations of the frozen body for a stage; tasks of which those are skipped whose files exist."""
+    """Compute activations of the frozen body for a stage, in tasks that are skipped where their files exist."""
     step.run()
+
+
+def find_lr(run: Run, step: FindLr) -> dict[str, float]:
+    """Find the lr of a stage on the weights as they are; returns the suggestions by method.
+
+    The curve goes to MLflow as a figure and a feather file, the suggestions as a tag: a resumed run trains at the same
+    lr.
+    """
+
+    def find() -> dict[str, float]:
+        stage, method, curve = step.stage, run.params.finder.method, step.run()
+        suggestions = curve.suggestions()
+        frame = pd.DataFrame({"lr": curve.lrs, "loss": curve.losses, "smoothed": curve.smoothed})
+        tracking.log_frame(run.id, frame, f"learning_rate/{stage.name}.feather")
+        draw = partial(plot_lr_curve, curve, suggestions, method, f"Learning rate for stage {stage.name}")
+        log_figure(run.id, draw, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
+        listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
+        sure = f"; stable is sure to a factor of {10 ** curve.estimate()[1]:.1f}"
+        tried = f"; tried on training rows held out: {curve.trials}" if curve.trials else ""
+        log_info(f"{stage.name}: lr {suggestions[method]:.2g} ({method}), of {listed}{sure}{tried}")
+        run.keep_suggestions(step.position, suggestions)
+        return suggestions
+
+    return as_task(step.name, find)
 
 
 def unfreeze(run: Run, step: Unfreeze) -> None:
@@ -39,7 +75,7 @@ def train_stage(run: Run, step: Train) -> dict[str, Any]:
     """Train a stage from where the run is; returns its result, see `Train.result`.
 
     Metrics of every batch and epoch go to MLflow with the checkpoint that they lead up to: at every epoch's end, and
-    within epochs that take long. A signal to stop ends the training after the batch under way, with a checkpoint.
+    within epochs that take long. A signal to stop ends the training after the current batch, with a checkpoint.
     """
     return as_task(step.name, lambda: _train(run, step))
 
@@ -54,19 +90,18 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
         progress(f"Training {stage.name}", lambda: _note(last)) as advance,
         deferred_signals() as stop_asked,
     ):
-        writer = CheckpointWriter(run.id, learner, log)
+        saved = time.monotonic()
         for event in step.run():
             if event.kind == "batch":
                 log.log({"train/loss": float(event.loss), **_named("lr", event.lrs)}, event.step)
                 for group, lr in event.lrs.items():
                     lrs[group].append((event.step, lr))
                 advance(event.batch, event.batches)
-                # Asked once: a signal between two questions would end the stage without the checkpoint.
-                if stop_asked():
-                    writer.save()
+                stops = stop_asked()  # once: a signal between two questions would end the stage without a checkpoint
+                if stops or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    saved = _save(run, learner, log)
+                if stops:
                     break
-                if writer.is_due:
-                    writer.save()
                 continue
             if event.kind == "epoch":
                 last = event
@@ -76,14 +111,14 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 log_info(f"{stage.name}: epoch {event.epoch} of {epochs}: {_note(event)}")
                 if keeps_cycles and event.ends_cycle:
                     continue  # the cycle's own event, which follows at once, saves the same state
-                writer.save()
+                saved = _save(run, learner, log)
             elif keeps_cycles:
-                writer.save(cycle_checkpoint(stage.name, event.cycle))
+                saved = _save(run, learner, log, cycle_checkpoint(stage.name, event.cycle))
             if stop_asked():
                 break
         else:
             if stage.patience is not None:
-                writer.save()  # the best weights have been restored
+                _save(run, learner, log)  # the best weights have been restored
     if lrs:
         draw = partial(plot_schedule, lrs, f"Schedule of stage {stage.name}")
         log_figure(run.id, draw, f"schedule/{stage.name}.png", f"Schedule of stage {stage.name}")
@@ -91,9 +126,35 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
     return step.result
 
 
+def _save(run: Run, learner: Learner, log: tracking.MetricLog, name: str | None = None) -> float:
+    """Save a checkpoint, with `name` for good, else over the last but one; returns when, for `time.monotonic`.
+
+    A full disk does not end the training; a line says that the checkpoint is missing.
+    """
+    began = time.monotonic()
+    try:
+        tracking.save_checkpoint(run.id, lambda path: save_checkpoint(learner, path), name, log)
+    except (OSError, SafetensorError) as error:
+        log_notice(f"warning: the checkpoint cannot be written ({error}); the training continues without it")
+    return began
+
+
 def cycle_checkpoint(stage: str, cycle: int) -> str:
     """Name of the checkpoint at a cycle's end, counted from 1."""
     return f"{stage}-cycle-{cycle}.safetensors"
+
+
+def drop_resumption(run: Run) -> None:
+    """Remove the checkpoints of a finished run, but for those of cycles that the spec asks for.
+
+    Not while something of the run waits for MLflow: `unfreeze clean` does it later.
+    """
+    if not tracking.wait_until_delivered(run.id):
+        return
+    names = tracking.artifacts(run.id, tracking.CHECKPOINTS)
+    if run.params.tracking.cycle_checkpoints:
+        names = [name for name in names if Path(name).name in SLOTS]
+    drop_checkpoints(run.id, names)
 
 
 def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:

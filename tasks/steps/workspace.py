@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task
-from prefect.context import TaskRunContext
 
 from unfreeze.models.store.workspace import Advance, Build, Derived, Result, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
@@ -25,22 +24,15 @@ class FlowWorkspace(Workspace):
         return as_task(name, function)
 
     def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
-        """A task that Prefect skips, as Cached, while the files exist.
-
-        Prefect's own cache would hand out the path of a file that was deleted; here such a step runs again.
-        """
+        """Derive files in a task that Prefect skips, as Cached, while they exist; a deleted one is made again."""
         paths = {each: self.path(derived) for each, derived in files.items()}
         key = key_of(name, {each: str(path) for each, path in paths.items()})
-
-        def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-            return key
 
         def derive() -> dict[str, str]:
             return {each: str(path) for each, path in Workspace.derive(self, name, files, build).items()}
 
         is_missing = bool(self.unready(files.values()))
-        settings = {"persist_result": True, "cache_key_fn": cache_key, "refresh_cache": is_missing}
-        as_task(name, derive, **settings)
+        as_task(name, derive, persist_result=True, cache_key_fn=lambda *_: key, refresh_cache=is_missing)
         return paths
 
     @contextmanager
@@ -62,12 +54,6 @@ def as_task(name: str, function: Callable[[], Result], **settings: Any) -> Resul
     """Run a function as a Prefect task of that name; outside of a flow simply call it."""
     if not in_run():
         return function()
-    run: Callable[[], Result] = Task(
-        function, name=name.split(" ", maxsplit=1)[0], task_run_name=_escaped(name), **settings
-    )
+    shown = name.replace("{", "{{").replace("}", "}}")  # Prefect formats names; braces in a path are no placeholders
+    run: Callable[[], Result] = Task(function, name=name.split(" ", maxsplit=1)[0], task_run_name=shown, **settings)
     return run()
-
-
-def _escaped(name: str) -> str:
-    """Prefect formats the names of task runs; braces in a path are no placeholders."""
-    return name.replace("{", "{{").replace("}", "}}")

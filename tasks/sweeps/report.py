@@ -1,4 +1,4 @@
-"""Plots and tables of a sweep, for MLflow and the Prefect page."""
+"""Plots and tables of a sweep, for MLflow, the report and the Prefect page."""
 
 import json
 import math
@@ -15,22 +15,19 @@ import optuna
 import optuna.visualization.matplotlib
 import pandas as pd
 from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from plotly.graph_objects import Figure as InteractiveFigure
-from scipy.stats import sem, t, ttest_ind, wilcoxon
+from scipy.stats import sem, t
 
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.notices import as_warning, log_notice
-from unfreeze.tasks.machine.page import show_table
-from unfreeze.tasks.report.parts import keep_part
+from unfreeze.tasks.machine.notices import as_warning
+from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.sweeps.study import KEPT, LOSSES, best_trial
-from unfreeze.tasks.tracking.files import log_figure
 
 _PLOTS = {
     "history": ("optimization_history", "Trials of the sweep, in order"),
@@ -45,33 +42,44 @@ _MAX_IN_CONTOUR = 4
 """Settings in the contour plot, which has a panel for every pair."""
 _MIN_ROWS = 10
 """Validation rows, or blocks of them, that an interval needs."""
-_MIN_PAIRS = 5
-"""Repeats that the Wilcoxon test needs."""
-SIGNIFICANCE = 0.05
-"""Largest p-value of Welch's test at which repeats differ by more than the noise of their seeds."""
 
 
 def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[InteractiveFigure, Figure]]:
-    """Draw what the trials so far are enough for; each plot as a page to explore and as an image.
+    """Draw what there are enough trials for; each plot as a page to explore and as an image.
 
     Returns
     -------
     dict
-        Out of ``history``, ``parallel_coordinate``, ``slice``, ``contour`` and ``importance``, which show the first
-        objective, and with several objectives ``pareto_front``.
+        Out of ``history``, ``slice``, ``parallel_coordinate``, ``contour`` and ``importance``; with several objectives
+        ``history`` and ``slice`` of the first, and ``pareto_front``.
     """
-    first = _first_objective(study) if len(objectives) > 1 else study
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [trial for trial in complete if math.isfinite(trial.values[0])]  # Optuna excludes the others
+    if not trials:
+        return {}
+    options: dict[str, Any] = {"target_name": objectives[0]}
+    if len(objectives) > 1:
+        options["target"] = lambda trial: trial.values[0]
+    names = sorted({name for trial in trials for name in trial.params})
+    varied = [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
+    plots: dict[str, dict[str, Any]] = {"history": options}
+    if varied:
+        plots["slice"] = {**options, "params": varied}
+    if len(objectives) > 1:
+        # More than three cannot be drawn; which trials are best depends on all of them nevertheless.
+        plots["pareto_front"] = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
+    elif varied:  # with a target, Optuna takes low values for the better ones
+        plots["parallel_coordinate"] = {**options, "params": varied}
+        if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
+            matter = list(optuna.importance.get_param_importances(study, params=varied))
+            plots["contour"] = {**options, "params": matter[:_MAX_IN_CONTOUR]}
+            plots["importance"] = {**options, "params": varied}
     drawn = {}
     # Optuna calls its images in Matplotlib experimental.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        for name, params in _drawable(first).items():
-            options: dict[str, Any] = {"params": params} if params else {}
+        for name, chosen in plots.items():
             with as_warning(f"figure sweep/{name}"):
-                drawn[name] = _draw(name, first, {**options, "target_name": objectives[0]})
-        if len(objectives) > 1 and best_trial(study):
-            # More than three cannot be drawn; which trials are best goes by all of them nevertheless.
-            options = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
-            drawn["pareto_front"] = _draw("pareto_front", study, options)
+                drawn[name] = _draw(name, study, chosen)
     return drawn
 
 
@@ -81,8 +89,8 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
     Returns
     -------
     list of dict
-        One row per trial, the best one first; empty before any trial is complete. Where trials were repeated, also
-        whether a difference is more than the noise of the seeds.
+        One row per trial, the best one first; empty before any trial is complete. Where losses of the same validation
+        rows, or of the same seeds, are known of both: ``improvement low`` and ``improvement high``.
     """
     best = best_trial(study)
     if best is None:
@@ -90,8 +98,8 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     compared = [("best of the search", best)]
     compared += [(trial.user_attrs["rule"], trial) for trial in complete if "rule" in trial.user_attrs]
-    repeated = any(len(_repeats(trial)) > 1 for _, trial in compared)
     names = list(dict.fromkeys(name for _, trial in compared for name in trial.params))
+    lower_is_better = study.directions[0] == StudyDirection.MINIMIZE
     return [
         {
             "what": what,
@@ -99,35 +107,35 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
             **{name: _rounded(value) for name, value in zip(objectives, trial.values, strict=True)},
             "difference": _rounded(best.values[0] - trial.values[0]),
             **({"kept": trial.user_attrs[KEPT]} if KEPT in trial.user_attrs else {}),
-            **(_noise(best, trial) if repeated else _improvement(best, trial, len(complete))),
+            **_improvement(best, trial, len(complete), lower_is_better),
             **{name: _shown(trial.params.get(name)) for name in names},
         }
         for what, trial in compared
     ]
 
 
-def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> None:
-    """Store plots and tables of a sweep under ``sweep/`` in its MLflow run, and show them on the Prefect page."""
+def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> list[str]:
+    """Store plots and tables of a sweep under ``sweep/`` in its MLflow run; returns what the search gained, in words.
+
+    They are on the Prefect page as well.
+    """
     found = Findings()
     for name, (page, figure) in draw_study(study, objectives).items():
         # Each page brings its own plotly.js: it opens without a network.
         tracking.log_text(run_id, page.to_html(include_plotlyjs=True), f"sweep/{name}.html")
         found.figure(f"sweep/{name}.png", _PLOTS[name][1], partial(_same, figure))
-        log_figure(run_id, partial(_same, figure), f"sweep/{name}.png", _PLOTS[name][1])
     names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
     trials = study.trials_dataframe().drop(columns=f"user_attrs_{LOSSES}", errors="ignore").rename(columns=names)
-    tracking.log_frame(run_id, _as_feather(trials), "sweep/trials.feather")
+    found.frame("sweep/trials.feather", _as_feather(trials))
     rows = compare_with_rules(study, objectives)
     if rows:
         table = pd.DataFrame(rows)
-        tracking.log_frame(run_id, _as_feather(table), "sweep/search_vs_rule_of_thumb.feather")
-        tracking.log_text(run_id, table.to_string(index=False), "sweep/search_vs_rule_of_thumb.txt")
-        show_table(rows, "search-vs-rule-of-thumb", "Search against the rule of thumb")
+        found.frame("sweep/search_vs_rule_of_thumb.feather", _as_feather(table))
+        found.text("sweep/search_vs_rule_of_thumb.txt", table.to_string(index=False))
         found.table("search-vs-rule-of-thumb", "Search against the rule of thumb", rows)
         found.lines = verdict(rows, objectives[0])
-        for line in found.lines:
-            log_notice(line)
-    keep_part(run_id, "search", found)
+    keep_findings(run_id, found, "search")
+    return found.lines
 
 
 def _same(figure: Figure) -> Figure:
@@ -142,142 +150,66 @@ def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
         f"The best of the search, chosen by this {objective}, is trial {best['trial']} with {best[objective]}{kept}."
     ]
     for rule in rules:
-        within = rule.get("within noise")
-        sure = "; one seed each, so it may be chance"
         if rule["trial"] == best["trial"]:
             lines.append(f"No trial was better than trial {rule['trial']}: {rule['what']}.")
             continue
         if rule["difference"] == 0 and rule.get("kept"):
             lines.append(f"{rule['what']} (trial {rule['trial']}) is as good: it keeps {rule['kept']} as well.")
             continue
-        if rule.get("improvement low") is not None:
+        sure = "; one seed each, so it may be chance"
+        if "improvement low" in rule:
             low, high = rule["improvement low"], rule["improvement high"]
-            result = "better" if low > 0 else "not shown to be better"
             sure = (
-                f"; the best is {result} on the validation rows, improvement {low:+.4g} to {high:+.4g} (95 % interval "
-                "that allows for the number of trials)"
+                f"; the best is {'better' if low > 0 else 'not shown to be better'}, improvement {low:+.4g} to "
+                f"{high:+.4g} (95 % interval that allows for the number of trials)"
             )
-        if within is not None:
-            sure = f", {'within' if within else 'more than'} the noise of the seeds (95 %)"
         lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}: {rule['difference']:+.4g}{sure}.")
     return lines
 
 
-def _improvement(best: FrozenTrial, trial: FrozenTrial, trials: int) -> dict[str, object]:
-    """Interval of what the best trial's kept model has less of another's loss on the same validation rows.
+def _improvement(best: FrozenTrial, trial: FrozenTrial, trials: int, lower_is_better: bool) -> dict[str, object]:
+    """Interval of the best trial's gain over another, paired by seed, or by validation row without repeats.
 
-    The best was chosen by these rows, so the interval is at 95 % for all trials together (Bonferroni).
+    The best was chosen by these values, so the interval is at 95 % for all trials together (Bonferroni).
     """
-    losses = [each.user_attrs.get(LOSSES, []) for each in (trial, best)]
-    if len(losses[0]) != len(losses[1]) or len(losses[0]) < _MIN_ROWS:
-        return {}
-    differences = np.subtract(*losses)
-    reach = float(t.ppf(1 - 0.025 / max(trials - 1, 1), len(differences) - 1) * sem(differences))
-    mean = float(differences.mean())
-    return {"improvement low": _rounded(mean - reach), "improvement high": _rounded(mean + reach)}
-
-
-def _shown(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _first_objective(study: optuna.Study) -> optuna.Study:
-    """The study as if its first objective were the only one.
-
-    Optuna's `target` takes no direction: its plots would show no best value, and colours as if low were better.
-    """
-    trials = study.get_trials()
-    for trial in trials:
-        trial.values = trial.values[:1] if trial.values else None
-    alone = optuna.create_study(direction=study.directions[0])
-    alone.add_trials(trials)
-    return alone
-
-
-def _drawable(study: optuna.Study) -> dict[str, list[str]]:
-    """The plots that there are enough trials for, with the settings that each shows: those that vary."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [trial for trial in complete if math.isfinite(trial.values[0])]  # Optuna excludes the others
-    if not trials:
-        return {}
-    names = sorted({name for trial in trials for name in trial.params})
-    varied = [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
-    plots: dict[str, list[str]] = {"history": []}
-    if varied:
-        plots |= {"parallel_coordinate": varied, "slice": varied}
-    if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
-        importance = optuna.importance.get_param_importances(study, params=varied)
-        plots |= {"contour": list(importance)[:_MAX_IN_CONTOUR], "importance": varied}
-    return plots
+    for name, fewest, lower in (("repeats", 2, lower_is_better), (LOSSES, _MIN_ROWS, True)):
+        before, after = (each.user_attrs.get(name, []) for each in (trial, best))
+        if trial.number != best.number and len(before) == len(after) >= fewest:
+            gains = np.subtract(before, after) * (1 if lower else -1)
+            reach = float(t.ppf(1 - 0.025 / max(trials - 1, 1), len(gains) - 1) * sem(gains))
+            mean = float(gains.mean())
+            if math.isfinite(mean) and math.isfinite(reach):
+                return {"improvement low": _rounded(mean - reach), "improvement high": _rounded(mean + reach)}
+    return {}
 
 
 def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[InteractiveFigure, Figure]:
     function = f"plot_{_PLOTS[name][0]}"
     page = getattr(optuna.visualization, function)(study, **options)
+    params = options.get("params", [])
     # Optuna sets pyplot's style for good, which would show in every later image of this process.
     with matplotlib.rc_context({"figure.constrained_layout.use": True, "text.parse_math": False}):
         axes = list(np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options)))
         figure = axes[0].get_figure()
         pyplot.close(figure)  # it can still be rendered, but pyplot no longer holds it
-        _make_readable(name, figure, axes, options.get("params", []))
+        if name in ("contour", "slice"):
+            panels = max([3.0, *(0.1 * len(param) for param in params)]) * len(params)  # room for the longest name
+            figure.set_size_inches(2 + panels, panels if name == "contour" else 4.8)
+            for each in axes if len(axes) > 1 else []:
+                each.label_outer()
+        elif name == "parallel_coordinate":
+            figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
+        elif name == "importance":
+            axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars, not on top of them
+        for axis in (axis for each in figure.axes for axis in (each.xaxis, each.yaxis) if axis.get_scale() == "log"):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # 1, 2, 5, 10 instead of powers of ten
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter("{x:g}")
     return page, figure
 
 
-def _make_readable(name: str, figure: Figure, axes: list[Axes], params: list[str]) -> None:
-    """Give Optuna's image the room that its labels need, and plain numbers."""
-    panels = max([3.0, *(0.1 * len(param) for param in params)]) * len(params)
-    if name in ("contour", "slice"):
-        figure.set_size_inches(2 + panels, panels if name == "contour" else 4.8)
-    elif name == "parallel_coordinate":
-        figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
-    elif name == "importance":
-        figure.set_size_inches(8, max(4.8, 1 + 0.4 * len(params)))
-        axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars, not on top of them
-    elif name == "history":
-        axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    for each in axes if name in ("contour", "slice") else []:
-        if len(axes) > 1:
-            each.label_outer()
-        each.tick_params(axis="x", rotation=30)
-    for each in figure.axes:
-        for axis in (each.xaxis, each.yaxis):
-            if axis.get_scale() == "log":
-                _number_plainly(axis)
-
-
-def _number_plainly(axis: Axis) -> None:
-    """Label a logarithmic axis with 2, 5, 10 instead of powers of ten with every digit in between."""
-    low, high = sorted(axis.get_view_interval())
-    decades = math.log10(high / low)
-    axis.set_major_locator(MaxNLocator(4) if decades < 1 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FormatStrFormatter("%g"))
-
-
-def _noise(best: FrozenTrial, trial: FrozenTrial) -> dict[str, object]:
-    """How sure the difference between two repeated trials is; None for what the repeats do not tell."""
-    pairs = list(zip(_repeats(best), _repeats(trial), strict=False))
-    testable = len(pairs) >= _MIN_PAIRS and any(one != other for one, other in pairs)
-    error = _standard_error(trial)
-    within = None
-    if error is not None and _standard_error(best) is not None:
-        within = not ttest_ind(_repeats(best), _repeats(trial), equal_var=False).pvalue <= SIGNIFICANCE
-    return {
-        "standard error": None if error is None else _rounded(error),
-        "p": _rounded(float(wilcoxon(*zip(*pairs, strict=True)).pvalue)) if testable else None,
-        "within noise": within,
-    }
-
-
-def _repeats(trial: FrozenTrial) -> list[float]:
-    """The first objective with each seed, in the order of the seeds; none if a training diverged."""
-    values: list[float] = trial.user_attrs.get("repeats", [])
-    return values if all(map(math.isfinite, values)) else []
-
-
-def _standard_error(trial: FrozenTrial) -> float | None:
-    values = _repeats(trial)
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+def _shown(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _rounded(value: float) -> float | None:

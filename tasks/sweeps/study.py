@@ -1,37 +1,52 @@
-"""The Optuna study of a sweep, which any number of processes may join and leave."""
+"""The Optuna study of a sweep, which any number of processes may join and leave, and where it is stored."""
 
+import itertools
 import json
-import math
 import os
+import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.study import Study
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
+from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
-from unfreeze.tasks.sweeps.storage import reachable
 
 WORKER = "UNFREEZE_WORKER"
 """Environment variable with the number of a worker that was started beside the first, which reports."""
+PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
+"""Environment variable with the password of the studies' database; addresses are public and hold none."""
 KEPT, LOSSES = "kept", "losses"
 """Attributes of a trial: the model that its training would keep, and that model's losses of some validation rows."""
-MAX_RETRIES = 2
-"""Of a trial whose process died or was stopped."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+HEARTBEAT_SECONDS = 20
+"""How often a worker reports to a database; after three times as long without a report its trial is retried."""
+SECONDS_TO_UNLOCK = 60
+"""How long to wait for a SQLite file that another process has locked."""
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""For addresses that name none: the drivers of our extras, which are not always SQLAlchemy's default."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
+
+RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
+"""Queues the values of a trial whose process died or was stopped again."""
 
 
 def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
@@ -42,14 +57,18 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
     UserError
         If the study was begun with another space, objectives, repeats or training.
     """
-    lower, higher = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
+    lower, higher = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
     directions = [lower if objective in LOWER_IS_BETTER else higher for objective in search.objectives]
     home().mkdir(parents=True, exist_ok=True)
-    with FileLock(home() / "optuna.lock"), reachable(search.storage, _retry_silent) as storage:
+    with FileLock(home() / "optuna.lock"), named_trouble(search.storage):
         study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, pruner=_pruner(search), load_if_exists=True
+            study_name=name,
+            storage=_storage(search.storage),
+            directions=directions,
+            pruner=_pruner(search),
+            load_if_exists=True,
         )
-        study.sampler = _sampler(search, training, len(study.get_trials(deepcopy=False)))
+        study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
         begun_with = _settings(search, training)
         known = study.user_attrs.get("settings")
         if known is None:
@@ -57,7 +76,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
             study.set_metric_names(search.objectives)
             for rule, values in rules_of_thumb(search, training).items():
                 study.enqueue_trial(values, user_attrs={"rule": rule}, skip_if_exists=True)
-        elif differences := _differences(_completed(known, training), begun_with):
+        elif differences := _differences(known, begun_with, training):
             raise UserError(
                 f"study {name!r} was begun with other settings: {differences}; give the same, or another --study"
             )
@@ -65,8 +84,9 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
 
 
 def load_study(name: str, storage: str | None) -> Study:
-    """A study that exists; `UserError` with the names that do otherwise."""
-    with reachable(storage, _retry_silent) as opened:
+    """Load an existing study; an unknown name is a `UserError` that lists those there are."""
+    with named_trouble(storage):
+        opened = _storage(storage)
         names = optuna.get_all_study_names(opened)
         if name not in names:
             raise UserError(f"there is no study {name!r}; there are: {', '.join(sorted(names)) or 'none'}")
@@ -80,7 +100,7 @@ def settings_of(study: Study) -> dict[str, Any]:
 
 
 def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, Value]:
-    """The trial's values by dimension; of a rule of thumb those that it states, as the recipe has the others."""
+    """The trial's values by dimension; a rule of thumb varies only the settings it states."""
     queued = trial.study.get_trials(deepcopy=False)[trial.number].system_attrs
     stated = queued.get("fixed_params", {}) if "rule" in trial.user_attrs else None
     return {
@@ -90,8 +110,10 @@ def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, V
     }
 
 
-def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tuple[float, ...]]) -> bool:
-    """Run one more trial, unless `trials` are over or under way; returns whether one was run.
+def run_next(
+    study: Study, search: SweepSpec, training: BaseModel, objective: Callable[[Trial], float | tuple[float, ...]]
+) -> bool:
+    """Run one more trial, unless `search.trials` are over or under way; returns whether one was run.
 
     `optuna.TrialPruned` and NaN prune the trial; any other `Exception` fails it and is raised. What ends the process
     (Ctrl-C, a cancellation) fails it too, and its values are queued again. A grid is over when every point was tried.
@@ -107,23 +129,23 @@ def run_next(study: Study, trials: int, objective: Callable[[Trial], float | tup
             trial.set_user_attr(name, value)
         lock.release()
         result = objective(trial)
-        if any(math.isnan(value) for value in (result if isinstance(result, tuple) else (result,))):
+        if np.isnan(result).any():
             raise optuna.TrialPruned
         return result
 
     try:
         lock.acquire()
         close_stale_trials(study)
-        known = study.get_trials(deepcopy=False)
-        if sum(each.state in (*OVER, TrialState.RUNNING) for each in known) >= trials:
+        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        if sum(state in (*OVER, TrialState.RUNNING) for state in states) >= search.trials:
             return False
-        if isinstance(study.sampler, _Grid) and study.sampler.is_begun(known):
+        if search.sampler == "grid" and TrialState.WAITING not in states and not _queue_point(study, search, training):
             return False
         study.optimize(watched, n_trials=1)
         return True
     except BaseException as error:
         if number is not None and not isinstance(error, Exception):
-            _fail_and_retry(study, study.get_trials(deepcopy=False)[number], "stopped")
+            _fail_and_retry(study, study.get_trials(deepcopy=False)[number])
         raise
     finally:
         lock.release()
@@ -134,7 +156,7 @@ def close_stale_trials(study: Study) -> None:
     optuna.storages.fail_stale_trials(study)  # Optuna's own call comes too late for the last trial of a study
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("unfreeze.process") and is_gone(trial.user_attrs):
-            _fail_and_retry(study, trial, "its process ended")
+            _fail_and_retry(study, trial)
 
 
 def counts(study: Study) -> dict[str, int]:
@@ -147,13 +169,13 @@ def counts(study: Study) -> dict[str, int]:
 def best_trial(study: Study) -> FrozenTrial | None:
     """The trial with the best value, of the first objective if there are several; None before any is complete."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    lower = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
-    return min(complete, key=lambda trial: trial.values[0] if lower else -trial.values[0], default=None)
+    sign = 1 if study.directions[0] == StudyDirection.MINIMIZE else -1
+    return min(complete, key=lambda trial: sign * trial.values[0], default=None)
 
 
 def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
     """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
-    signs = np.array([1 if each == optuna.study.StudyDirection.MINIMIZE else -1 for each in study.directions])
+    signs = np.array([1 if each == StudyDirection.MINIMIZE else -1 for each in study.directions])
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     theirs = signs * np.array([trial.values for trial in complete]).reshape(-1, len(signs))
     mine = signs * np.array(values)
@@ -161,27 +183,77 @@ def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
     return not (np.isnan(mine).any() or dominated.any())
 
 
-def _fail_and_retry(study: Study, trial: FrozenTrial, reason: str) -> None:
+@contextmanager
+def named_trouble(address: str | None) -> Iterator[None]:
+    """Turn trouble with the storage at `address` into a `UserError` that says where and what."""
+    try:
+        yield
+    except ImportError as error:
+        if address is None:
+            raise
+        raise UserError(
+            f"storage {masked(address)}: {error.__cause__ or error}; install the database's driver, such as: "
+            "pip install 'unfreeze[postgresql]'"
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        shown = masked(address) if address is not None else str(home() / "optuna.journal")
+        raise UserError(f"storage {shown}: {reason}") from error
+
+
+def _storage(address: str | None) -> BaseStorage:
+    """The journal on this machine, or a database, which gets heartbeats."""
+    if address is None:
+        home().mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(home() / "optuna.journal")))
+    url = _read_address(address)
+    return RDBStorage(
+        url.render_as_string(hide_password=False),
+        engine_kwargs={"connect_args": {"timeout": SECONDS_TO_UNLOCK}} if url.drivername.startswith("sqlite") else {},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=3 * HEARTBEAT_SECONDS,
+        heartbeat_stale_trial_callback=RETRY,
+    )
+
+
+def _read_address(address: str) -> URL:
+    try:
+        url = make_url(address)
+        if url.password is not None and "@" in f"{url.host}{url.database}":
+            raise ValueError("the password has an @ of its own")
+    except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
+        raise UserError(
+            f"storage {masked(address)}: no address of a database; write "
+            "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
+        ) from None
+    if url.password is None and PASSWORD in os.environ:
+        url = url.set(password=os.environ[PASSWORD])
+    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+
+
+def _fail_and_retry(study: Study, trial: FrozenTrial) -> None:
     """Mark a trial that is not over as failed, and queue its values again."""
     if trial.state not in OVER:
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        _retry(study, trial, reason)
+        RETRY(study, trial)
 
 
-def _retry_silent(study: Study, trial: FrozenTrial) -> None:
-    """In the place of Optuna's own callback, which keeps the tags of the process that is gone, and counts by itself."""
-    _retry(study, trial, "its worker fell silent")
+def _queue_point(study: Study, search: SweepSpec, training: BaseModel) -> bool:
+    """Queue a point of the grid that no trial had; False if there is none.
 
-
-def _retry(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Queue a trial's values again, with the same rule, unless they failed too often."""
-    retries = int(trial.user_attrs.get("retries", 0))
-    values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if retries < MAX_RETRIES and values:
-        attributes = {"retries": retries + 1, "retry_of": trial.number, "reason": reason}
-        if "rule" in trial.user_attrs:
-            attributes["rule"] = trial.user_attrs["rule"]
-        study.enqueue_trial(values, user_attrs=attributes)
+    Optuna's grid sampler fails in studies with queued trials, such as rules of thumb and retries.
+    """
+    trials = study.get_trials(deepcopy=False)
+    tried = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
+    values = [dimension.grid(whole_numbers(dimension, training)) for dimension in search.space]
+    names = [dimension.name for dimension in search.space]
+    points = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
+    random.Random(search.sampler_seed).shuffle(points)  # a search that ends early is not of one corner
+    point = next((each for each in points if each not in tried), None)
+    if point is not None:
+        study.enqueue_trial(point)
+    return point is not None
 
 
 def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
@@ -193,42 +265,12 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
     return trial.suggest_float(dimension.name, low, high, log=dimension.log)
 
 
-def _sampler(search: SweepSpec, training: BaseModel, trials: int) -> optuna.samplers.BaseSampler:
+def _sampler(search: SweepSpec, trials: int) -> optuna.samplers.BaseSampler:
     # Workers that all began with the same seed, or a study that continues, would propose the same values again.
     seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
-    if search.sampler == "grid":
-        grid = {dimension.name: dimension.grid(whole_numbers(dimension, training)) for dimension in search.space}
-        return _Grid(grid, seed=search.sampler_seed)
-    samplers = {
-        "tpe": optuna.samplers.TPESampler,
-        "cmaes": optuna.samplers.CmaEsSampler,
-        "random": optuna.samplers.RandomSampler,
-    }
-    sampler: optuna.samplers.BaseSampler = samplers[search.sampler](seed=seed)
+    samplers = {"tpe": optuna.samplers.TPESampler, "cmaes": optuna.samplers.CmaEsSampler}
+    sampler: optuna.samplers.BaseSampler = samplers.get(search.sampler, optuna.samplers.RandomSampler)(seed=seed)
     return sampler
-
-
-class _Grid(optuna.samplers.GridSampler):
-    """A grid in a study with queued trials (rules of thumb, retries), which need not be points of it."""
-
-    def __init__(self, grid: Mapping[str, Sequence[Value]], seed: int) -> None:
-        super().__init__(grid, seed)
-        self.grid = grid
-
-    def is_begun(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether every point was tried or is being tried, and nothing is queued."""
-        points = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
-        waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        return not waiting and len(points) >= math.prod(len(values) for values in self.grid.values())
-
-    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """The value of the trial's point; of a queued trial that leaves the setting open, any of the grid."""
-        if "grid_id" in trial.system_attrs:
-            return super().sample_independent(study, trial, name, distribution)
-        return self.grid[name][trial.number % len(self.grid[name])]
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Nothing: Optuna's own raises for trials from the queue, and `run_next` sees when the grid is over."""
 
 
 def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
@@ -248,41 +290,18 @@ def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
     return {"kind": type(training).__name__, "training": training.model_dump(mode="json"), **chosen}
 
 
-def _completed(known: Mapping[str, Any], training: BaseModel) -> Mapping[str, Any]:
-    """Settings of a study of an earlier release, with the defaults of fields that it lacked."""
-    if known["kind"] != type(training).__name__:
-        return known
-    return {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
-
-
-def _differences(known: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> str:
-    lines = []
-    for key in known.keys() | given.keys():
-        if f"{prefix}{key}" in ("training.tracking", "training.device"):
-            continue  # another worker may log elsewhere and have another device
-        old, new = known.get(key), given.get(key)
-        named = [_by_name(each) for each in (old, new)]
-        if named[0] and list(named[0]) == list(named[1]):
-            old, new = named
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines.append(_differences(old, new, f"{prefix}{key}."))
-        elif old != new:
-            texts = [", ".join(entries) or _text(each) for each, entries in zip((old, new), named, strict=True)]
-            lines.append(f"{prefix}{key} was {texts[0]}, is {texts[1]}")
-    return ", ".join(sorted(line for line in lines if line))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "not there"
-    if not isinstance(value, dict):
-        return json.dumps(value)[:300]
-    given = {name: each for name, each in value.items() if name != "name" and each not in (None, False)}
-    return f"({', '.join(f'{name} {json.dumps(each)}' for name, each in given.items())})"[:300]
-
-
-def _by_name(value: Any) -> dict[str, Any]:
-    """Name -> entry of a list of stages; empty for anything else."""
-    if not (isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value)):
-        return {}
-    return {entry["name"]: entry for entry in value}
+def _differences(known: Mapping[str, Any], given: Mapping[str, Any], training: BaseModel) -> str:
+    """Settings that differ, by dotted name; another worker may log elsewhere and have another device."""
+    if known["kind"] != given["kind"]:
+        return f"kind was {known['kind']}, is {given['kind']}"
+    # Settings that a study of an earlier release lacked have their defaults.
+    completed = {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
+    flat = [tracking.flatten({**each, "space": list(each["space"].values())}) for each in (completed, given)]
+    texts = [
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in each.items()} for each in flat
+    ]
+    return ", ".join(
+        f"{name} was {texts[0].get(name, 'not there')}, is {texts[1].get(name, 'not there')}"
+        for name in sorted(texts[0].keys() | texts[1].keys())
+        if texts[0].get(name) != texts[1].get(name) and not name.startswith(("training.tracking.", "training.device"))
+    )[:1000]

@@ -3,18 +3,15 @@
 import os
 import shlex
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 
 from unfreeze.models.errors import UserError
@@ -26,22 +23,22 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
-from unfreeze.tasks.machine.page import ProgressArtifact, artifact_key, show, wait_until_shown
+from unfreeze.tasks.machine.page import ProgressArtifact, artifact_key, wait_until_shown
 from unfreeze.tasks.machine.processes import own_module
-from unfreeze.tasks.steps.describe import describe
+from unfreeze.tasks.steps.evaluate import describe
 from unfreeze.tasks.steps.prepare import prepare
 from unfreeze.tasks.sweeps.report import compare_with_rules, keep_report
-from unfreeze.tasks.sweeps.storage import named_trouble
 from unfreeze.tasks.sweeps.study import (
     WORKER,
     best_trial,
     counts,
     is_among_best,
+    named_trouble,
     open_study,
     run_next,
     settings_of,
 )
-from unfreeze.tasks.sweeps.trial import HAS_WEIGHTS, RUN, TrialRunner
+from unfreeze.tasks.sweeps.trial import HAS_WEIGHTS, RUN, TrialRunner, in_words
 from unfreeze.tasks.tracking.children import require_child
 from unfreeze.tasks.tracking.listing import RESUME
 from unfreeze.tasks.tracking.operations import DROP_CHECKPOINTS
@@ -51,27 +48,25 @@ from unfreeze.tasks.tracking.spool import CHILD
 from unfreeze.tasks.tracking.syncing import deliver_left
 from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
 
-
-class WorkersDied(RuntimeError):
-    """All workers beside the first died."""
-
-
 SWEEP_RUN = "UNFREEZE_SWEEP_RUN"
 """Environment variable of a worker: the sweep's MLflow run and its experiment, so that MLflow need not be asked."""
 MAX_FAILURES = 3
 """Trials that fail in a row; then it is not their values that are wrong."""
 
 
+class WorkersDied(RuntimeError):
+    """All workers beside the first died."""
+
+
 class Sweep:
-    """A sweep under way: `training` is varied as `search` has it, in an Optuna study and an MLflow run."""
+    """A running sweep: an Optuna study and an MLflow run in which `training` is varied as `search` says."""
 
     def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str, experiment: str) -> None:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
-        self.experiment = experiment  # its id
+        self.experiment = experiment
         self._runner = TrialRunner(search, training, experiment, run_id)
         self._began = time.monotonic()
         self._artifact = ProgressArtifact()
-        self._shown_best: int | None = None
 
     def run_trials(self) -> None:
         """Run trials until the study has as many as asked for; `UserError` if the input is invalid for any trial."""
@@ -79,7 +74,7 @@ class Sweep:
         while True:
             try:
                 with named_trouble(self.search.storage):
-                    if not run_next(self.study, self.search.trials, self._runner.objective):
+                    if not run_next(self.study, self.search, self.training, self._runner.objective):
                         return
                 failures = 0
             except UserError:
@@ -93,26 +88,24 @@ class Sweep:
 
     def finish(self) -> dict[str, Any]:
         """Log plots and tables; returns the result as JSON."""
-        keep_report(self.study, self.search.objectives, self.run_id)
-        self._drop_beaten()
-        best = best_trial(self.study)
+        lines = keep_report(self.study, self.search.objectives, self.run_id)
         trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:  # weights of trials that were the best once, and are not any more
+            complete = trial.state == TrialState.COMPLETE
+            if complete and HAS_WEIGHTS in trial.user_attrs and not is_among_best(self.study, tuple(trial.values)):
+                tracking.keep(self.run_id, (DROP_CHECKPOINTS, {CHILD: trial.user_attrs[RUN]}))
+        best = best_trial(self.study)
         return {
             "study": self.study.study_name,
             "run_id": self.run_id,
             "experiment_id": self.experiment,
             "best": None if best is None else _shown(best),
+            "verdict": lines,
             "trials": counts(self.study),
             "prefix_builds": sum(int(trial.user_attrs.get("prefix_builds", 0)) for trial in trials),
             "seconds": round(time.monotonic() - self._began, 2),
             "comparison": compare_with_rules(self.study, self.search.objectives),
         }
-
-    def _drop_beaten(self) -> None:
-        """Remove the weights of trials that were the best once, and are not any more."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if HAS_WEIGHTS in trial.user_attrs and not is_among_best(self.study, tuple(trial.values)):
-                tracking.keep(self.run_id, (DROP_CHECKPOINTS, {CHILD: trial.user_attrs[RUN]}))
 
     def _report_progress(self) -> None:
         done = counts(self.study)
@@ -120,42 +113,23 @@ class Sweep:
         line = f"{over} of {self.search.trials} trials ({done['pruned']} pruned, {done['failed']} failed)"
         best = best_trial(self.study)
         if best is not None:
-            values = ", ".join(
-                f"{name} {value:.5g}" for name, value in zip(self.search.objectives, best.values, strict=True)
-            )
-            params = ", ".join(
-                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in best.params.items()
-            )
-            line += f"; best: trial {best.number} with {values} ({params})"
-            self._log_best(best, over)
+            values = dict(zip(self.search.objectives, best.values, strict=True))
+            line += f"; best: trial {best.number} with {in_words(values)} ({in_words(best.params)})"
+            found = {"trial": best.number, "value": best.values[0], **values, **best.params}
+            numbers = {f"best_{name}": each for name, each in found.items() if not isinstance(each, bool | str)}
+            tracking.log_metrics(self.run_id, numbers, over)
+            texts = {f"best_{name}": str(each) for name, each in found.items() if isinstance(each, bool | str)}
+            if texts:
+                tracking.log_tags(self.run_id, texts)
         log_notice(line)
         self._artifact.set(min(100.0, 100 * over / self.search.trials), line)
-        if best is not None and best.number != self._shown_best:
-            self._shown_best = best.number
-            markdown = f"## Best so far\n\n{line}"
-            show(lambda: create_markdown_artifact(markdown, key="best-so-far", description=line))
-
-    def _log_best(self, best: FrozenTrial, over: int) -> None:
-        found = {**dict(zip(self.search.objectives, best.values, strict=True)), **best.params}
-        numbers = {"best_trial": float(best.number), "best_value": best.values[0]}
-        texts = {}
-        for name, value in found.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                numbers[f"best_{name}"] = value
-            else:
-                texts[f"best_{name}"] = str(value)
-        with tracking.MetricLog(self.run_id) as log:
-            log.log(numbers, over)
-        if texts:
-            tracking.log_tags(self.run_id, texts)
 
 
 @contextmanager
 def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     """Start or resume a sweep, and end its MLflow run as the block ends.
 
-    MLflow is needed to begin; from then on the block goes on without it, see `tracking.delivering`.
+    MLflow is needed to begin; from then on the block continues without it, see `tracking.delivering`.
 
     Raises
     ------
@@ -200,9 +174,6 @@ class Workers:
         self._search, self._study = sweep.search, sweep.study.study_name
         self._run = f"{sweep.run_id} {sweep.experiment}"
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._stopping = threading.Event()
-        # In this run's context, so that its lines go to this run's log.
-        self._watcher = threading.Thread(target=copy_context().run, args=(self._watch,), daemon=True)
 
     def start(self, threads: int) -> None:
         """Start them, with `threads` threads each; their output goes to log files in the data folder."""
@@ -216,48 +187,23 @@ class Workers:
         for number in range(1, self._search.workers):
             log = self._log(number)
             log.parent.mkdir(exist_ok=True)
+            own = {**environment, WORKER: str(number)}
             with log.open("wb") as output:
-                self._processes.append(
-                    subprocess.Popen(
-                        command, env={**environment, WORKER: str(number)}, stdout=subprocess.DEVNULL, stderr=output
-                    )
-                )
-        self._watcher.start()
-
-    def _watch(self) -> None:
-        """Report each that dies within a second: a trial of this process may take an hour."""
-        living = dict(enumerate(self._processes, 1))
-        while living and not self._stopping.wait(1):
-            for number, process in list(living.items()):
-                status = process.poll()
-                if status is not None:
-                    del living[number]
-                if status:
-                    log_notice(f"worker {number} of the sweep died with status {status}; its log: {self._log(number)}")
-
-    def _died(self) -> list[dict[str, Any]]:
-        return [
-            {"worker": number, "exit_status": process.returncode, "log": str(self._log(number))}
-            for number, process in enumerate(self._processes, 1)
-            if process.returncode
-        ]
+                process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=output)
+            self._processes.append(process)
 
     def finish(self) -> dict[str, Any]:
         """Wait for them; how many were ``started``, and which ``died``."""
-        if self._processes:
-            self._watcher.join()
-        return {"started": len(self._processes), "died": self._died()}
-
-    def require_survivor(self) -> None:
-        """Raise `WorkersDied`, with their logs, if all of them died."""
-        died = self._died()
-        if died and len(died) == len(self._processes):
-            logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in died)
-            raise WorkersDied(f"all {len(died)} workers beside the first died; their logs: {logs}")
+        died = []
+        for number, process in enumerate(self._processes, 1):
+            if status := process.wait():
+                log = str(self._log(number))
+                log_notice(f"worker {number} of the sweep died with status {status}; its log: {log}")
+                died.append({"worker": number, "exit_status": status, "log": log})
+        return {"started": len(self._processes), "died": died}
 
     def stop(self) -> None:
         """End those that run; each finishes its batch."""
-        self._stopping.set()
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -267,16 +213,23 @@ class Workers:
         return home() / "logs" / f"sweep-{artifact_key(self._study)}-worker-{number}.log"
 
 
+def require_survivor(ended: dict[str, Any]) -> None:
+    """Raise `WorkersDied`, with their logs, if all workers died; `ended` is from `Workers.finish`."""
+    if ended["died"] and len(ended["died"]) == ended["started"]:
+        logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in ended["died"])
+        raise WorkersDied(f"all {ended['started']} workers beside the first died; their logs: {logs}")
+
+
 @contextmanager
 def other_workers(sweep: Sweep) -> Iterator[Workers]:
     """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
-    workers, search = Workers(sweep), sweep.search
+    workers, count = Workers(sweep), sweep.search.workers
     alone = torch.get_num_threads()
     # Workers that each used every core would mostly wait for each other.
-    threads = max(1, alone // search.workers)
+    threads = max(1, alone // count)
     torch.set_num_threads(threads)
     try:
-        if search.workers > 1:
+        if count > 1:
             workers.start(threads)
         yield workers
     finally:

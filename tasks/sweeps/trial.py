@@ -1,10 +1,10 @@
-"""One trial of a sweep as a step: train what is its own, stop it when it is hopeless, track it as a child run."""
+"""One trial of a sweep: train its own stages, stop it when it is hopeless, track it as a child run."""
 
 import gc
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pandas as pd
 import psutil
 from optuna import TrialPruned
 from optuna.trial import Trial
-from prefect import Task
 
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import bind, modality_of
@@ -27,13 +26,11 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.loop import DivergedError
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_info
-from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.steps.workspace import FlowWorkspace, as_task
 from unfreeze.tasks.sweeps.study import KEPT, LOSSES, is_among_best, suggest
 
 RUN, HAS_WEIGHTS = "mlflow_run", "has_weights"
-"""Attributes of a trial: the key of its MLflow run, see `unfreeze.tasks.tracking.children`; it kept its weights."""
-
-
+"""Attributes of a trial: the key of its MLflow run; whether its weights were stored."""
 MOST_LOSSES = 1000
 
 
@@ -59,9 +56,7 @@ class TrialRunner:
     def objective(self, trial: Trial) -> tuple[float, ...]:
         """What Optuna calls: the trial's values, after a Prefect task of its own with a readable name."""
         values = suggest(trial, self.search, self.training)
-        name = f"trial {trial.number}: " + ", ".join(f"{name} {_short(value)}" for name, value in values.items())
-        run: Callable[[], list[float] | None] = Task(lambda: self.run(trial, values), name="trial", task_run_name=name)
-        results = run()
+        results = as_task(f"trial {trial.number}: {in_words(values)}", lambda: self.run(trial, values))
         if results is None:
             raise TrialPruned
         return tuple(results)
@@ -76,30 +71,24 @@ class TrialRunner:
         if rule := trial.user_attrs.get("rule"):
             tags["unfreeze.rule"] = rule
         with tracking.part_of_run(self.parent, self.experiment, f"trial {trial.number}", values, tags) as key:
-            trial.set_user_attr(RUN, key)
+            for name, value in {RUN: key, "prefix_builds": 0}.items():  # over those of an attempt that died
+                trial.set_user_attr(name, value)
             tracking.log_spec(key, spec.model_dump(mode="json"))
-            return self._tracked(trial, spec, key)
-
-    def _tracked(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:
-        status: tracking.RunStatus = "FAILED"
-        try:
+            status: tracking.RunStatus = "KILLED"
             try:
-                results = self._repeat(trial, spec, run_id)
+                results = self._repeat(trial, spec, key)
+                status = "FINISHED" if results is not None else "KILLED"
+                return results
             except DivergedError as error:  # pruned: the sampler learns to keep away from such values
                 log_info(str(error))
-                results = None
-            status = "FINISHED" if results is not None else "KILLED"
-            return results
-        except Exception:
-            raise
-        except BaseException:
-            status = "KILLED"
-            raise
-        finally:
-            gc.collect()  # the network and its optimizer refer to each other
-            with tracking.MetricLog(run_id) as log:
-                log.log({"memory_mb": psutil.Process().memory_info().rss / 2**20}, 0)
-            tracking.close_run(run_id, status)
+                return None
+            except Exception:
+                status = "FAILED"
+                raise
+            finally:
+                gc.collect()  # the network and its optimizer refer to each other
+                tracking.log_metrics(key, {"memory_mb": psutil.Process().memory_info().rss / 2**20}, 0)
+                tracking.close_run(key, status)
 
     def _repeat(self, trial: Trial, spec: Any, run_id: str) -> list[float] | None:
         results: list[list[float]] = []
@@ -129,11 +118,10 @@ class TrialRunner:
         workspace = FlowWorkspace()
         data = bind(spec, self._prepared(spec, workspace))
         settings = spec.model_dump(include={"model", "augment", "optimizer", "seed"})
-        shared = SharedStages(self.shared, settings)
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
         prunes = self.search.repeats == 1 and not data.judged_as_kept
-        for step in run_recipe(data, workspace, done_by=shared.takes):
+        for step in run_recipe(data, workspace, done_by=SharedStages(self.shared, settings).takes):
             if isinstance(step, Choose) and data.judged_as_kept:
                 began = time.monotonic()
                 metrics = self._judge(trial, step, data)
@@ -161,7 +149,7 @@ class TrialRunner:
         return {**metrics, "seconds": seconds}
 
     def _judge(self, trial: Trial, step: Choose, data: TrainingData) -> dict[str, float]:
-        """Loss and metrics of the model that the training would keep; its name and losses are kept with the trial."""
+        """Loss and metrics of the model that the training would keep; its name and losses are stored with the trial."""
         step.run()
         kept, actual = step.kept, data.actual("valid")
         trial.set_user_attr(KEPT, kept.candidate.name)
@@ -186,6 +174,12 @@ class TrialRunner:
         return "rule" not in trial.user_attrs and trial.should_prune()
 
 
+def in_words(values: Mapping[str, Any]) -> str:
+    """Values by name, floats to four digits."""
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
 def _losses(data: TrainingData, predictions: np.ndarray, actual: np.ndarray) -> list[float]:
     """Losses of at most `MOST_LOSSES` validation rows, or means of their blocks, the same ones in every trial."""
     rows = sample_rows(np.arange(len(actual)), MOST_LOSSES)
@@ -206,7 +200,3 @@ def _count_prefix(trial: Trial, builds: int) -> None:
 
 def _named(section: str, values: dict[str, float]) -> dict[str, float]:
     return tracking.as_float({f"{section}/{name}": value for name, value in values.items()})
-
-
-def _short(value: Value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -95,25 +95,9 @@ def test_a_schedule_that_is_switched_on_starts_a_run_and_status_says_that_the_sc
         assert run["auto_scheduled"]
         rows = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}
         assert rows.keys() == {"Prefect", "MLflow", "worker", "schedules"}
-        assert (rows["schedules"]["state"], rows["schedules"]["trouble"]) == ("ok", "1 active")
-        assert "schedule" not in str(rows["Prefect"]["trouble"])
+        assert (rows["schedules"]["state"], rows["schedules"]["notes"]) == ("ok", "1 active")
     finally:  # the worker would have nothing else to do
         up.request("DELETE", f"{path}/{added['id']}")
-
-
-def test_status_says_what_the_scheduler_complains_of(up: Up) -> None:
-    def is_the_latest() -> bool:  # on a busy machine the server may have errors of its own in between
-        with Path(up.record()["health"]["Prefect"]["log"]).open("a") as log:
-            log.write(
-                "17:01:10.099 | ERROR   | docket.dependencies - schedule_deployments(){schedule_deployments}\n"
-                "Traceback (most recent call last):\n  File 'scheduler.py', line 273, in schedule_deployments\n"
-                "sqlalchemy.exc.InvalidRequestError: Can't evaluate bulk DML statement\n"
-            )
-        row = {row["part"]: row for row in json.loads(up.unfreeze("status", "--json").stdout)["health"]}["Prefect"]
-        assert row["state"] == "errors"
-        return "schedule_deployments" in row["trouble"] and "Can't evaluate bulk DML statement" in row["trouble"]
-
-    assert until(is_the_latest, 120)
 
 
 def test_a_part_that_dies_is_started_again(up: Up) -> None:

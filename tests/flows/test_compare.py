@@ -41,7 +41,7 @@ def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
 @pytest.mark.slow
 def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, home_with_store: Path) -> None:
     from unfreeze.flows.train_tables import train_tables
-    from unfreeze.tasks.retraining.compare_runs import compare_runs
+    from unfreeze.tasks.retraining.compare import compare_runs
 
     sales = write_sales(tmp_path)
     one = train_tables(tiny_table(sales, trees=False))["run_id"]

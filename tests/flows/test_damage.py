@@ -16,7 +16,7 @@ from unfreeze.models.training.loop import fit
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.report.publish import report_to_file
-from unfreeze.tasks.retraining.compare_runs import compare_runs
+from unfreeze.tasks.retraining.compare import compare_runs
 from unfreeze.tasks.tracking import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]

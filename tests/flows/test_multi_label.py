@@ -103,7 +103,7 @@ def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(
 ) -> None:
     from unfreeze.flows.sweep import sweep
     from unfreeze.models.settings.search import Dimension, SweepSpec
-    from unfreeze.tasks.retraining.compare_runs import compare_runs
+    from unfreeze.tasks.retraining.compare import compare_runs
 
     source = squares(tmp_path, 80)
     first = trained(source, recipe=RECIPE[:1], keep="trained")

@@ -199,7 +199,7 @@ def test_a_browser_without_a_network_shows_it_whole_on_a_phone_and_on_a_wide_scr
 
 
 def test_it_takes_less_than_five_seconds_for_a_thousand_validation_rows(trained: dict[str, Any]) -> None:
-    """What a report adds to a training: intervals and gains of a thousand rows, and the page itself."""
+    """A report adds intervals and gains of a thousand rows and the page itself to a training."""
     from unfreeze.models.evaluation.intervals import gains, intervals
     from unfreeze.models.targets import SingleLabel
 

@@ -31,7 +31,7 @@ ANYTHING_BETTER = PromotionSpec(significance=1)
 
 @pytest.fixture
 def champion(stripes: Path, home_with_store: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """A folder of images of its own, and what training on it came to: the champion of `lines`."""
+    """A folder of images, and the result of training on it: the champion of `lines`."""
     from unfreeze.flows.train_images import train_images
 
     source = tmp_path / "images"

@@ -20,11 +20,11 @@ from unfreeze.models.targets import Numbers, SingleLabel
 from unfreeze.models.targets.predictions import Layout
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.page import as_markdown
-from unfreeze.tasks.report.card import model_card
 from unfreeze.tasks.report.charts import draw
 from unfreeze.tasks.report.collect import collect
+from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.report.page import render
-from unfreeze.tasks.steps.findings import keep_findings
+from unfreeze.tasks.report.publish import model_card
 
 pytestmark = pytest.mark.usefixtures("own_home")
 TEXTS = hostile_texts()

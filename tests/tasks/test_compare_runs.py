@@ -6,7 +6,7 @@ import pytest
 
 from unfreeze.flows import show
 from unfreeze.tasks import tracking
-from unfreeze.tasks.retraining.compare_runs import compare_runs
+from unfreeze.tasks.retraining.compare import compare_runs
 
 pytestmark = pytest.mark.usefixtures("own_home")
 SPEC = {"modality": "images", "data": {"source": "photos"}}

@@ -16,8 +16,8 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine import provenance as machine
 from unfreeze.tasks.report.charts import MOST_POINTS, draw, forest, thinned
 from unfreeze.tasks.report.collect import collect
+from unfreeze.tasks.report.findings import keep_part, parts_of
 from unfreeze.tasks.report.page import render
-from unfreeze.tasks.report.parts import keep_part, parts_of
 from unfreeze.tasks.report.publish import report_to_file, write_report
 from unfreeze.tasks.tracking.origin import log_origin, starts_of
 

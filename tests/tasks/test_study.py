@@ -1,4 +1,4 @@
-"""A study continues wherever it was stopped, whoever works on it, and says what keeps it from doing so."""
+"""A study can be stopped, joined and resumed, or says why not."""
 
 import multiprocessing
 import os
@@ -18,16 +18,16 @@ import pytest
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-import unfreeze.tasks.sweeps.storage
+import unfreeze.tasks.sweeps.study as sweeps_study
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings import OptimizerSpec, Stage, TrainImages
 from unfreeze.models.settings.search import RULES_OF_THUMB, Dimension, SweepSpec, Value
 from unfreeze.tasks.sweeps.study import (
-    MAX_RETRIES,
     best_trial,
     counts,
     is_among_best,
     load_study,
+    named_trouble,
     open_study,
     run_next,
     settings_of,
@@ -52,6 +52,10 @@ def opened(search: SweepSpec = SEARCH, training: TrainImages = TRAINING, name: s
     return open_study(name, search, training)
 
 
+def run_one(study: Study, trials: int, objective: Callable[[Trial], Any], search: SweepSpec = SEARCH) -> bool:
+    return run_next(study, search.model_copy(update={"trials": trials}), TRAINING, objective)
+
+
 def total(search: SweepSpec = SEARCH) -> Callable[[Trial], float]:
     """An objective without training: the sum of the trial's values."""
     return lambda trial: float(sum(float(value) for value in suggest(trial, search, TRAINING).values()))
@@ -60,7 +64,7 @@ def total(search: SweepSpec = SEARCH) -> Callable[[Trial], float]:
 def run_all(study: Study, trials: int, search: SweepSpec = SEARCH) -> list[FrozenTrial]:
     """Run trials until the study has as many as asked for; every trial that is no longer waiting."""
     for _ in range(5 * trials):
-        if not run_next(study, trials, total(search)):
+        if not run_one(study, trials, total(search), search):
             return begun(study)
     pytest.fail("the study does not end")
 
@@ -73,7 +77,7 @@ def with_values(search: SweepSpec, *values: Any) -> Study:
     """A study with one complete trial for each of these values."""
     study = opened(search)
     for number, value in enumerate(values, 1):
-        assert run_next(study, number, lambda trial, value=value: value)
+        assert run_one(study, number, lambda trial, value=value: value)
     return study
 
 
@@ -109,24 +113,24 @@ FULL = TRAINING.recipe[-1]
 @pytest.mark.parametrize(
     ("search", "training", "difference"),
     [
-        ({"space": [*SEARCH.space, CYCLES]}, {}, "settings: space.recipe.head.cycles was not there, is (choices ["),
+        ({"space": [*SEARCH.space, CYCLES]}, {}, "settings: space.3.choices was not there, is [1, 2, 3],"),
         (
             {"space": [*SEARCH.space[:2], Dimension(name="head_factor", low=0.1, high=2, log=True)]},
             {},
-            "settings: space.head_factor.high was 3.0, is 2.0;",
+            "settings: space.2.high was 3.0, is 2.0;",
         ),
         ({"objectives": ["accuracy"]}, {}, 'settings: objectives was ["loss"], is ["accuracy"];'),
         ({"repeats": 5}, {}, "settings: repeats was 1, is 5;"),
-        ({}, {"optimizer": OptimizerSpec(name="sgd")}, 'training.optimizer.name was "adamw", is "sgd";'),
+        ({}, {"optimizer": OptimizerSpec(name="sgd")}, "training.optimizer.name was adamw, is sgd;"),
         (
             {},
             {"recipe": [*TRAINING.recipe[:2], FULL.model_copy(update={"cycles": 4})]},
-            "settings: training.recipe.full.cycles was 3, is 4;",
+            "settings: training.recipe.2.cycles was 3, is 4;",
         ),
         (
             {},
             {"recipe": [TRAINING.recipe[0], FULL, TRAINING.recipe[1]]},
-            "training.recipe was head, head-augmented, full, is head, full, head-augmented;",
+            "training.recipe.1.name was head-augmented, is full,",
         ),
     ],
 )
@@ -173,9 +177,9 @@ def test_an_unknown_study_is_refused_with_those_there_are(tmp_path: Path) -> Non
 
 def test_trials_run_until_there_are_as_many_as_asked_for() -> None:
     study = opened()
-    assert [run_next(study, 4, total()) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [run_one(study, 4, total()) for _ in range(6)] == [True] * 4 + [False] * 2
     assert counts(study)["complete"] == 4
-    assert run_next(opened(), 5, total()), "more are asked for now"
+    assert run_one(opened(), 5, total()), "more are asked for now"
 
 
 def test_a_pruned_trial_counts() -> None:
@@ -184,9 +188,9 @@ def test_a_pruned_trial_counts() -> None:
         raise optuna.TrialPruned
 
     study = opened()
-    assert run_next(study, 2, prune)
-    assert run_next(study, 2, total())
-    assert not run_next(study, 2, total())
+    assert run_one(study, 2, prune)
+    assert run_one(study, 2, total())
+    assert not run_one(study, 2, total())
     assert counts(study) == {"complete": 1, "pruned": 1, "failed": 0}
 
 
@@ -197,15 +201,15 @@ def test_a_failed_trial_does_not_count_and_its_error_is_raised() -> None:
 
     study = opened()
     with pytest.raises(RuntimeError, match="out of memory"):
-        run_next(study, 2, fail)
+        run_one(study, 2, fail)
     run_all(study, 2)
     assert counts(study) == {"complete": 2, "pruned": 0, "failed": 1}
-    assert not any("retry_of" in trial.user_attrs for trial in study.trials), "an error would only come again"
+    assert not any("failed_trial" in trial.system_attrs for trial in study.trials), "an error would only come again"
 
 
 def test_a_value_that_is_no_number_counts_as_hopeless() -> None:
     study = opened()
-    assert [run_next(study, 2, lambda trial: float("nan")) for _ in range(3)] == [True, True, False]
+    assert [run_one(study, 2, lambda trial: float("nan")) for _ in range(3)] == [True, True, False]
     assert counts(study) == {"complete": 0, "pruned": 2, "failed": 0}
     assert best_trial(study) is None
 
@@ -221,9 +225,9 @@ def test_workers_that_finish_at_once_start_no_trial_too_many() -> None:
             at_once.wait()
             return 1.0
 
-        results.append(run_next(study, 4, first))
+        results.append(run_one(study, 4, first))
         at_once.wait()
-        results.append(run_next(study, 4, total()))
+        results.append(run_one(study, 4, total()))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -253,12 +257,12 @@ def test_a_stopped_trial_fails_and_comes_again_with_its_values_and_rule(
 ) -> None:
     study = opened()
     with pytest.raises(stop):
-        run_next(study, 9, stopping(stop(), suggests))
+        run_one(study, 9, stopping(stop(), suggests))
     stopped, *others = run_all(opened(), 9)
     assert stopped.state == TrialState.FAIL
     assert {trial.state for trial in others} == {TrialState.COMPLETE}
     assert len(others) == 9
-    (again,) = (trial for trial in others if trial.user_attrs.get("retry_of") == stopped.number)
+    (again,) = (trial for trial in others if trial.system_attrs.get("failed_trial") == stopped.number)
     assert again.params == {"body_ratio": 10, "early_ratio": 10, "head_factor": 1}
     assert again.user_attrs["rule"] == stopped.user_attrs["rule"]
     assert Counter(trial.user_attrs.get("rule") for trial in others) == Counter([*RULES, *[None] * 6])
@@ -268,7 +272,7 @@ def test_a_trial_of_the_sampler_comes_again_too() -> None:
     study = opened()
     run_all(study, 3)
     with pytest.raises(KeyboardInterrupt):
-        run_next(study, 4, stopping(KeyboardInterrupt()))
+        run_one(study, 4, stopping(KeyboardInterrupt()))
     *_, stopped, again = run_all(opened(), 4)
     assert again.params == stopped.params
     assert "rule" not in again.user_attrs
@@ -284,12 +288,12 @@ def test_a_trial_that_is_stopped_time_and_again_is_given_up() -> None:
     goes_on = True
     for _ in range(20):
         with suppress(KeyboardInterrupt):
-            goes_on = run_next(opened(), 5, stop_equal_rates)
+            goes_on = run_one(opened(), 5, stop_equal_rates)
     assert not goes_on
     study = opened()
     equal = [trial for trial in study.trials if trial.user_attrs.get("rule") == "equal lrs"]
-    assert [trial.state for trial in equal] == [TrialState.FAIL] * (1 + MAX_RETRIES)
-    assert counts(study) == {"complete": 5, "pruned": 0, "failed": 1 + MAX_RETRIES}
+    assert [trial.state for trial in equal] == [TrialState.FAIL] * (3)
+    assert counts(study) == {"complete": 5, "pruned": 0, "failed": 3}
 
 
 def die_in_a_trial(search: SweepSpec, host: str) -> None:
@@ -301,7 +305,7 @@ def die_in_a_trial(search: SweepSpec, host: str) -> None:
         return 0.0
 
     socket.gethostname = lambda: host
-    run_next(opened(search), 5, die)
+    run_one(opened(search), 5, die, search)
 
 
 def heartbeats(storage: str) -> int:
@@ -324,7 +328,7 @@ def test_a_trial_whose_process_was_killed_is_taken_up_by_the_next_worker() -> No
     killed, *others = run_all(study, 5)
     assert killed.state == TrialState.FAIL
     assert [trial.state for trial in others] == [TrialState.COMPLETE] * 5
-    (again,) = (trial for trial in others if trial.user_attrs.get("retry_of") == killed.number)
+    (again,) = (trial for trial in others if trial.system_attrs.get("failed_trial") == killed.number)
     assert (again.params, again.user_attrs["rule"]) == (killed.params, killed.user_attrs["rule"])
 
 
@@ -340,7 +344,7 @@ def test_in_a_database_a_trial_of_a_machine_that_fell_silent_is_taken_up(
 ) -> None:
     search = SweepSpec(storage=f"sqlite:///{tmp_path / 'studies.db'}")
     kill_a_worker(search, host="another machine")
-    monkeypatch.setattr(unfreeze.tasks.sweeps.storage, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(sweeps_study, "HEARTBEAT_SECONDS", 1)
     study = opened(search)
     assert len(run_all(study, 3)) == 3, "as long as the machine is thought to be alive"
     time.sleep(4.5)  # three heartbeats, in a database that rounds to seconds
@@ -348,7 +352,7 @@ def test_in_a_database_a_trial_of_a_machine_that_fell_silent_is_taken_up(
     assert silent.state == TrialState.FAIL
     assert [trial.state for trial in (*others, again)] == [TrialState.COMPLETE] * 3
     assert (again.params, again.user_attrs["rule"]) == (silent.params, RULES[0])
-    assert (again.user_attrs["retry_of"], again.user_attrs["retries"]) == (silent.number, 1)
+    assert again.system_attrs["retry_history"] == [silent.number]
 
 
 # --- the best ---------------------------------------------------------------------------------------------------------
@@ -410,7 +414,7 @@ def test_every_sampler_stays_inside_the_space(sampler: Any) -> None:
         return float(len(tried))
 
     study = opened(search)
-    while run_next(study, 6, objective):
+    while run_one(study, 6, objective, search):
         pass
     assert len(tried) == 6
     for values in tried:
@@ -463,7 +467,7 @@ def test_a_grid_ends_when_every_point_was_tried() -> None:
 def test_a_grid_is_finished_when_trials_were_stopped_or_killed_at_its_end() -> None:
     for trials in range(1, 8):
         with pytest.raises(KeyboardInterrupt):
-            run_next(opened(SMALL), 100, stop_in_grid)
+            run_one(opened(SMALL), 100, stop_in_grid, SMALL)
         run_all(opened(SMALL), trials, SMALL)
     left_by_the_dead = opened(SMALL).ask()
     left_by_the_dead.set_user_attr("unfreeze.host", HOST)
@@ -531,6 +535,25 @@ def test_a_database_will_do_like_the_journal(tmp_path: Path) -> None:
         opened(search.model_copy(update={"repeats": 2}))
 
 
+def test_a_locked_database_is_waited_for_and_named_if_it_stays_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = SEARCH.model_copy(update={"storage": f"sqlite:///{tmp_path / 'studies.db'}"})
+    study = opened(search)
+    with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None, check_same_thread=False)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        threading.Timer(7, lambda: database.execute("ROLLBACK")).start()  # SQLAlchemy alone waits for 5 s
+        assert run_one(study, 1, lambda trial: 1.0)
+        monkeypatch.setattr(sweeps_study, "SECONDS_TO_UNLOCK", 0.2)
+        study = opened(search)
+        database.execute("BEGIN EXCLUSIVE")
+        named = rf"^storage {search.storage}: database is locked$"
+        with pytest.raises(UserError, match=named):
+            opened(search)
+        with pytest.raises(UserError, match=named), named_trouble(search.storage):
+            run_one(study, 2, lambda trial: 1.0)
+
+
 @pytest.fixture
 def postgresql(tmp_path: Path) -> Iterator[str]:
     """Address of an empty PostgreSQL of this test's own."""
@@ -554,7 +577,7 @@ def work(search: SweepSpec, number: int, everybody: Any) -> None:
             waited = True
         return total(search)(trial)
 
-    while run_next(study, search.trials, objective):
+    while run_one(study, search.trials, objective, search):
         pass
 
 

@@ -9,9 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Crashed, Paused, Running, Scheduled
 
-import unfreeze.tasks.retraining.turns
+import unfreeze.tasks.retraining.watching
 from unfreeze.models.settings.retrain import Retrain
-from unfreeze.tasks.retraining.turns import NotNow, leave_to_later_run, require_turn
+from unfreeze.tasks.retraining.watching import NotNow, leave_to_later_run, require_turn
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -39,7 +39,7 @@ def missed(hours: list[int], models: list[str]) -> list[FlowRun]:
 
 def begin(run: FlowRun, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
-    monkeypatch.setattr(unfreeze.tasks.retraining.turns, "FlowRunContext", under_way)
+    monkeypatch.setattr(unfreeze.tasks.retraining.watching, "FlowRunContext", under_way)
     leave_to_later_run()
 
 
@@ -74,7 +74,7 @@ def begun(model: str = BIRDS) -> FlowRun:
 
 def ask(run: FlowRun, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run, flow=retraining))
-    monkeypatch.setattr(unfreeze.tasks.retraining.turns, "FlowRunContext", under_way)
+    monkeypatch.setattr(unfreeze.tasks.retraining.watching, "FlowRunContext", under_way)
     require_turn(BIRDS)
 
 

@@ -1,10 +1,9 @@
-"""What a model looks at: one HTML page, and what a terminal shows of it."""
+"""An HTML page about what a model looks at, and its summary for a terminal."""
 
 from pathlib import Path
 from typing import Any
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.results import Explanation
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.predict import Explain
 from unfreeze.tasks.predictions.source import find_model_or_folder
@@ -31,10 +30,16 @@ def explain_model(params: Explain) -> dict[str, Any]:
     if out.is_dir():
         raise UserError(f"--out: {out} is a folder; give the name of a file")
     model = find_model_or_folder(params.model)
-    kind = modality(model["modality"])
-    found = kind.explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
+    found = modality(model["modality"]).explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
+    page = fill(
+        "explain.html.j2",
+        title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
+        sources=params.source,
+        found=found,
+        largest={each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections},
+    )
     with writing(out):
-        out.write_text(_page(model, params.source, found), encoding="utf-8")
+        out.write_text(page, encoding="utf-8")
     return {
         "out": str(out),
         "model": model["name"],
@@ -43,14 +48,3 @@ def explain_model(params: Explain) -> dict[str, Any]:
         "notices": found.notices,
         "tables": {each.key: (each.title, each.rows) for each in found.sections if each.rows},
     }
-
-
-def _page(model: dict[str, str], sources: list[str], found: Explanation) -> str:
-    largest = {each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections}
-    return fill(
-        "explain.html.j2",
-        title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
-        sources=sources,
-        found=found,
-        largest=largest,
-    )

@@ -1,10 +1,9 @@
-"""A first look at a source of images: one HTML page, and what a terminal shows of it."""
+"""An HTML page about a source of images, and its summary for a terminal."""
 
 import shlex
 from pathlib import Path
 from typing import Any, cast
 
-from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.settings import TrainImages
@@ -37,14 +36,21 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
     tables = {key: (title, rows) for key, title, rows in found.tables}
     suspicious = [row["path"] for row in tables["label-errors"][1]]
     exclude = out.with_suffix(".label-errors.txt") if suspicious else None
-    command = f"unfreeze train {shlex.quote(params.data.source)} --data.exclude {shlex.quote(str(exclude))}"
     groups = out.with_suffix(".groups.csv") if "groups" in found.frames else None
+    source, command = params.data.source, ""
+    figures = []
+    for path, (title, draw) in found.figures.items():
+        jpeg = rendered(draw, path, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
+        if jpeg is not None:
+            figures.append((data_uri(jpeg, "jpeg"), title))
     with writing(out):
         if groups is not None:
             found.frames["groups"].to_csv(groups, index=False)
         if exclude is not None:
+            command = f"unfreeze train {shlex.quote(source)} --data.exclude {shlex.quote(str(exclude))}"
             exclude.write_text("".join(f"{path}\n" for path in suspicious), encoding="utf-8")
-        out.write_text(_page(params.data.source, found, command if exclude else ""), encoding="utf-8")
+        page = fill("look.html.j2", source=source, found=found, figures=figures, command=command, most=MOST_ROWS)
+        out.write_text(page, encoding="utf-8")
     return {
         "out": str(out),
         "lines": found.lines,
@@ -54,19 +60,3 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
         "exclude": None if exclude is None else str(exclude),
         "groups": None if groups is None else str(groups),
     }
-
-
-def _page(source: str, found: Findings, command: str) -> str:
-    figures = []
-    for path, (title, draw) in found.figures.items():
-        jpeg = rendered(draw, path, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
-        if jpeg is not None:
-            figures.append((data_uri(jpeg, "jpeg"), title))
-    return fill(
-        "look.html.j2",
-        source=source,
-        found=found,
-        figures=figures,
-        command=command,
-        most=MOST_ROWS,
-    )
