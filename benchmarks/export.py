@@ -36,7 +36,7 @@ BACKBONES = {
     "timm/tf_efficientnet_lite0": "imagenet",
     "mobilenet_v2": str(MOBILENET),
     **dict.fromkeys(
-        ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "densenet121", "shufflenet_v2_x1_0"),
+        ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "densenet121", "vgg11_bn"),
         "none",
     ),
     **dict.fromkeys(

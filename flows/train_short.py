@@ -27,7 +27,7 @@ def train_short(
 
     Args:
         source: A folder with a folder per class, a CSV file of paths and labels, or `digits`.
-        backbone: The pretrained network: a torchvision one by name (`resnet34`) or a timm one as `timm/NAME`.
+        backbone: The pretrained network: a classifier of timm by name (`resnet34`, `timm/convnext_tiny`).
         size: Side of the images in pixels. Empty: the size that the weights were trained at.
         hours: The longest that the training may take; stages are shortened to fit. Empty: as long as it helps.
         seed: Of weights, order and augmentation.

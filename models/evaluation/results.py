@@ -167,18 +167,6 @@ class Tile(NamedTuple):
     overlay: bytes | None = None
 
 
-class Sum(NamedTuple):
-    """One pixel of a convolution: patch, kernel and products (3, 3) as texts, their sum, and where it is placed."""
-
-    title: str
-    patch: Sequence[Sequence[str]]
-    kernel: Sequence[Sequence[str]]
-    products: Sequence[Sequence[str]]
-    total: str
-    placed: str
-    result: Tile
-
-
 class Bar(NamedTuple):
     """A value with its standard deviation; those of a section share one scale."""
 
@@ -197,7 +185,7 @@ class Section:
         Its anchor.
     title, text
         Heading, and how to read what follows.
-    tiles, sums, bars
+    tiles, bars
         What is drawn; tiles of `tile_width` pixels.
     rows
         A table.
@@ -208,7 +196,6 @@ class Section:
     text: str = ""
     tiles: list[Tile] = field(default_factory=list)
     tile_width: int = 220
-    sums: list[Sum] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 

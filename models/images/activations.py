@@ -3,22 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
+from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.images.pixels.row_shards import RowStore, missing_lots
 from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import digest
 from unfreeze.models.training.precision import Precision
-
-if TYPE_CHECKING:
-    from unfreeze.models.images.data import ImageData
 
 ACTIVATIONS_VERSION = 4
 """Raise it when the same inputs would give other activations; it is part of a cache key."""
@@ -30,7 +28,7 @@ View = tuple[str, int]
 
 
 def precompute(
-    data: "ImageData", learner: Learner, position: int, views: Sequence[View], workspace: Workspace
+    data: BoundImages, learner: Learner, position: int, views: Sequence[View], workspace: Workspace
 ) -> dict[View, Path]:
     """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
 
@@ -120,7 +118,7 @@ def _as_halves(activations: np.ndarray, stage: str) -> np.ndarray:
     return activations.astype(np.float16)
 
 
-def _store(data: "ImageData", weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
+def _store(data: BoundImages, weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
     """Where the activations of a view of images are, whichever split they are in."""
     params, images, number = data.params, data.cache(position), view[1]
     numbers = [data.device.type, str(data.precision.inference)]

@@ -5,28 +5,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.activations import precompute
-from unfreeze.models.images.networks.libraries import has_weights
+from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.linear_head import losses_out_of_fold
+from unfreeze.models.images.networks.timm_models import has_weights
 from unfreeze.models.images.pixels.index import Index
 from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.store.workspace import Advance, Workspace
 
-if TYPE_CHECKING:
-    from unfreeze.models.images.data import ImageData
-
 AUTO = "auto"
 """In place of a backbone's name."""
 CANDIDATES = (
-    "mobilenet_v2",
+    "timm/mobilenetv2_100.ra_in1k",
     *(f"timm/tf_efficientnet_lite{size}" for size in range(3)),
     "timm/mobilenetv3_large_100.ra_in1k",
     "timm/efficientnet_b0.ra_in1k",
@@ -89,7 +87,7 @@ def sample_of(index: Index) -> Index:
 
 
 def rank(
-    names: Sequence[str], bind: Callable[[str], "ImageData"], rows: int, workspace: Workspace, advance: Advance
+    names: Sequence[str], bind: Callable[[str], BoundImages], rows: int, workspace: Workspace, advance: Advance
 ) -> list[Ranked]:
     """Rank networks, the lowest log loss first; those that were not looked at are the last.
 
@@ -115,7 +113,7 @@ def rank(
 
 
 @torch.no_grad()
-def _timed(name: str, data: "ImageData") -> Ranked:
+def _timed(name: str, data: BoundImages) -> Ranked:
     body = data.network().body.to(data.device).to(memory_format=torch.channels_last).eval()
     inputs, _ = data.images(0, "train").gather(torch.arange(min(TIMED, len(data.index))), None)
     clock = time.process_time if data.device.type == "cpu" else time.perf_counter  # a busy machine must not decide
@@ -128,7 +126,7 @@ def _timed(name: str, data: "ImageData") -> Ranked:
     return Ranked(name, sum(each.numel() for each in body.parameters()), min(seconds) / len(inputs))
 
 
-def _losses(data: "ImageData", workspace: Workspace) -> list[float]:
+def _losses(data: BoundImages, workspace: Workspace) -> list[float]:
     file = ShardedRows(precompute(data, data.learner(), 0, [("train", 0)], workspace)["train", 0])
     activations, target = file.gather(np.arange(len(file))).numpy(), data.target
     losses = losses_out_of_fold(activations, data.targets("train"), target.outputs, target.class_weights)

@@ -4,27 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.recipe.refit import trained_again
 from unfreeze.models.recipe.training_data import Activations, ActivationsOf, Candidate
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
 
-if TYPE_CHECKING:
-    from unfreeze.models.images.data import ImageData
-
-if TYPE_CHECKING:
-    from unfreeze.models.images.data import ImageData
-
-
 BOTH_MARGIN = 2.0
 """Standard errors: with one, a network was kept on photos whose test loss was a third above that of both."""
 
 
 def image_candidates(
-    data: "ImageData", learner: Learner, position: int, activations_of: ActivationsOf, has_snapshots: bool
+    data: BoundImages, learner: Learner, position: int, activations_of: ActivationsOf, has_snapshots: bool
 ) -> Iterator[Candidate]:
     """What the trained network must beat.
 
@@ -44,9 +38,11 @@ def image_candidates(
     if learner.head_alone is not None and position > frozen[-1]:
         alone = {**initial, **_named_head(learner.head_alone, final)}
         name = "logistic regression" if regressed else "head"
-        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body")
+        ends = [frozen[-1]] if regressed else []
+        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", stages=ends)
         if regressed:
-            yield Candidate(f"{recipe[position].name} and {name}", [final, alone], position, margin=BOTH_MARGIN)
+            both, ends = f"{recipe[position].name} and {name}", [position, *ends]
+            yield Candidate(both, [final, alone], position, margin=BOTH_MARGIN, stages=ends)
         else:
             yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     computed = [number for number in frozen if recipe[number].precomputes]
@@ -57,7 +53,7 @@ def image_candidates(
         yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, margin=1.0)
 
 
-def _initial(data: "ImageData", final: State) -> State:
+def _initial(data: BoundImages, final: State) -> State:
     """The network's initial weights, on the device of `final`."""
     return _beside(data.network().state_dict(), final)
 
@@ -77,7 +73,7 @@ def _mean(one: State, other: State) -> State:
     return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
 
 
-def _activations(data: "ImageData", positions: Sequence[int], activations_of: ActivationsOf) -> Activations:
+def _activations(data: BoundImages, positions: Sequence[int], activations_of: ActivationsOf) -> Activations:
     """Those of the training rows that stages at the size of the last of `positions` read."""
     files: dict[tuple[str, int], Path] = {}
     for position in positions:
@@ -86,25 +82,18 @@ def _activations(data: "ImageData", positions: Sequence[int], activations_of: Ac
     return files
 
 
-def parts_to_refit(data: "ImageData", candidate: Candidate) -> list[tuple[int, int]]:
-    """Which of the candidate's networks are refitted, and after which stage each is found.
+def parts_to_refit(data: BoundImages, candidate: Candidate) -> list[tuple[int, int]]:
+    """Which of the candidate's networks are refitted, and the stage that each is the end of.
 
-    Those that a stage ended with: the regression by default, the network as well where `TrainImages.refit` is true. A
-    mean of weights, and a regression beside the course's recipe, stay as they are.
+    The regression by default, the network as well where `TrainImages.refit` is true.
     """
     refit, recipe = data.params.refit, data.params.recipe
-    ends = {recipe[-1].name: len(recipe) - 1} if refit else {}
-    for place, stage in enumerate(recipe):
-        if stage.regression:
-            ends["logistic regression"] = place
-    names = candidate.name.split(" and ")
-    if refit is False or len(names) != len(candidate.states):
-        return []
-    return [(number, ends[name]) for number, name in enumerate(names) if name in ends]
+    ends = ((number, end) for number, end in enumerate(candidate.stages) if end is not None)
+    return [(number, end) for number, end in ends if refit or (refit is None and recipe[end].regression)]
 
 
 def refit(
-    data: "ImageData", candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
+    data: BoundImages, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
 ) -> tuple[Candidate, str]:
     """See `TrainingData.refitted`."""
     parts, states = parts_to_refit(data, candidate), list(candidate.states)
@@ -113,6 +102,7 @@ def refit(
         for number, end in parts:
             if end == position:
                 states[number] = state
-    names = candidate.name.split(" and ")
-    what = "all of it" if len(parts) == len(names) else " and ".join(names[number] for number, _ in parts)
+    recipe = data.params.recipe
+    names = ["logistic regression" if recipe[end].regression else recipe[end].name for _, end in parts]
+    what = "all of it" if len(parts) == len(states) else " and ".join(names)
     return replace(candidate, states=states, judged=candidate), what

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
 from unfreeze.models.evaluation.intervals import gains, intervals, standard_error
-from unfreeze.models.evaluation.results import Findings
-from unfreeze.models.images.errors import show_label_errors, show_mistakes, show_top_losses
+from unfreeze.models.evaluation.plots import plot_images
+from unfreeze.models.evaluation.results import Card, Findings
+from unfreeze.models.images.bound import BoundImages
+from unfreeze.models.images.networks.classifier import normalise_bytes
+from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
 from unfreeze.models.images.pixels.augmentation import average_views
+from unfreeze.models.images.pixels.rendering import square_jpeg
 from unfreeze.models.recipe.training_data import Activations, Candidate
 from unfreeze.models.settings import TtaSpec
 from unfreeze.models.targets.conformal import scores_of
@@ -17,13 +23,15 @@ from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 
-if TYPE_CHECKING:
-    from unfreeze.models.images.data import ImageData
-
 Views = Callable[[int], Batches]
 """Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""
 TUNED = "tuned"
 """Column of an evaluation: rows that tuned thresholds, so that no metric is of them."""
+MOST_CARDS = 12
+LARGEST = 640
+"""Side in pixels of the images on cards, at most: smaller ones have all of their pixels."""
+MOST_LISTED = 50
+"""Likely label errors that a table shows; a file has all."""
 _MODES = {"plain": "without TTA", "tta": "with TTA"}
 
 
@@ -51,7 +59,7 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 
 
 def evaluate(
-    data: "ImageData", learner: Learner, candidate: Candidate, activations: Activations, section: str
+    data: BoundImages, learner: Learner, candidate: Candidate, activations: Activations, section: str
 ) -> tuple[Findings, Candidate]:
     """Evaluate a candidate as it predicts: ``SECTION/NAME``; and with and without TTA: ``NAME_tta``, ``NAME_plain``.
 
@@ -127,15 +135,36 @@ def _settled(
     candidate: Candidate,
     plain: np.ndarray,
     averaged: np.ndarray,
-    data: "ImageData",
+    data: BoundImages,
     actual: np.ndarray,
     found: Findings,
 ) -> tuple[Candidate, np.ndarray, np.ndarray]:
-    """The candidate as it will predict, and both ways by temperatures of other validation rows."""
+    """The candidate as it will predict, and both ways by temperatures of other validation rows.
+
+    With TTA if that lowers the validation loss by more than a standard error, for it takes as many times as long.
+    """
     target, groups = data.target, data.blocks("valid")
-    ways = [calibrate(target, each, actual, groups) for each in (plain, averaged)]
+    way = candidate.fitted or calibrate(target, plain, actual, groups)
+    ways = [way, calibrate(target, averaged, actual, groups) if data.params.tta.n_aug else way]
     if data.params.tta.n_aug:
-        candidate = _with_or_without_tta(candidate, ways[0].predictions, ways[1].predictions, data, actual, found)
+        losses = [target.loss_of(each.predictions, actual) for each in ways]
+        error = standard_error(target.loss_of, ways[0].predictions, ways[1].predictions, actual, groups)
+        gain, before = losses[0] - losses[1], candidate
+        candidate = replace(candidate, with_tta=bool(gain > error))
+        why = "does not lower the loss"
+        if gain > 0:
+            compared = "more" if gain > error else "less"
+            why = f"lowers the loss by {gain:.2g}, {compared} than the standard error {error:.2g}"
+        found.lines.append(f"{candidate.title} predicts: TTA {why}, on {len(actual):,} valid rows")
+        rows = [
+            {
+                "model": replace(before, with_tta=with_tta).title,
+                "validation loss": f"{loss:.4g}",
+                "kept": "yes" if with_tta == candidate.with_tta else "",
+            }
+            for with_tta, loss in zip((False, True), losses, strict=True)
+        ]
+        found.table("tta", found.lines[-1], rows)
     way = ways[bool(candidate.with_tta)]
     found.lines.append(f"{candidate.title}: {way}")
     final = target.tempered(averaged if candidate.with_tta else plain, way.temperature)
@@ -144,36 +173,72 @@ def _settled(
     return candidate, ways[0].predictions, ways[1].predictions
 
 
-def _with_or_without_tta(
-    candidate: Candidate,
-    plain: np.ndarray,
-    averaged: np.ndarray,
-    data: "ImageData",
-    actual: np.ndarray,
-    found: Findings,
-) -> Candidate:
-    """With TTA if that lowers the validation loss by more than a standard error, for it takes as many times as long."""
-    loss = data.target.loss_of
-    losses = [loss(each, actual) for each in (plain, averaged)]
-    gain, error = losses[0] - losses[1], standard_error(loss, plain, averaged, actual, data.blocks("valid"))
-    candidate = replace(candidate, with_tta=bool(gain > error))
-    why = "does not lower the loss"
-    if gain > 0:
-        why = f"lowers the loss by {gain:.2g}, {'more' if gain > error else 'less'} than the standard error {error:.2g}"
-    found.lines.append(f"{candidate.title} predicts: TTA {why}, on {len(actual):,} valid rows")
-    rows = [
-        {
-            "model": replace(candidate, with_tta=with_tta).title,
-            "validation loss": f"{loss:.4g}",
-            "kept": "yes" if with_tta == candidate.with_tta else "",
-        }
-        for with_tta, loss in zip((False, True), losses, strict=True)
-    ]
-    found.table("tta", found.lines[-1], rows)
-    return candidate
-
-
 def _ends(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
     low = {f"{name}_low": ends[0] for name, ends in found.items()}
     return low | {f"{name}_high": ends[1] for name, ends in found.items()}
+
+
+def show_top_losses(
+    data: BoundImages, position: int, split: str, predictions: pd.DataFrame, title: str, found: Findings
+) -> None:
+    """A figure of the rows of `Target.evaluated` with the highest loss."""
+    worst = predictions.nlargest(data.params.tracking.top_losses, "loss")
+    pixels = data.cache(position).gather(data.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
+    found.figure(f"{split}/top_losses.png", title, lambda: plot_images(pixels, data.target.captions(worst), title))
+
+
+def show_mistakes(
+    data: BoundImages,
+    learner: Learner,
+    candidate: Candidate,
+    split: str,
+    predictions: pd.DataFrame,
+    mistaken: np.ndarray,
+    found: Findings,
+) -> None:
+    """A card for each of the worst mistakes, with what spoke for it in the image.
+
+    Parameters
+    ----------
+    predictions
+        Rows of the split, see `Target.evaluated`.
+    mistaken
+        See `Target.mistaken`.
+    """
+    wrong = predictions[mistaken >= 0]
+    worst = wrong.nlargest(min(MOST_CARDS, data.params.tracking.top_losses), "loss")
+    if worst.empty:
+        return
+    rows = worst.index.to_numpy()
+    pixels = data.cache(candidate.position).gather(data.rows[split][rows]).to(data.device)
+    inputs = normalise_bytes(pixels, data.preprocessing)
+    maps = data.of_members(learner, candidate, lambda: grad_cam(learner.network, inputs, mistaken[rows]))
+    found_maps = [each for each in maps if each is not None]
+    heats = np.mean(found_maps, axis=0) if found_maps else [None] * len(rows)
+    records = cast(list[dict[str, Any]], worst.to_dict("records"))
+    of_data = data.params.data
+    shown = of_data.fit, data.preprocessing.interpolation, of_data.max_megapixels, data.index.ranges
+    for row, heat in zip(records, heats, strict=True):
+        path = str(row["path"])
+        facts, square = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
+        # A map that is 0 everywhere says that no place speaks for the class, which an overlay cannot show.
+        over = overlay(heat) if square is not None and heat is not None and heat.max() > 0 else None
+        found.cards.append(Card(Path(path).name, facts, square, over))
+
+
+def show_label_errors(
+    data: BoundImages, split: str, paths: pd.Series, predictions: np.ndarray, actual: np.ndarray, found: Findings
+) -> None:
+    """Rows that are probably labelled wrong, as a table; their paths as a file that `data.exclude` takes.
+
+    Not of test rows: a test without the rows that the model has wrong would say nothing.
+    """
+    suspected = data.target.label_errors(predictions, actual)
+    if suspected.empty:
+        return
+    table = suspected.assign(path=paths).loc[:, ["path", *suspected.columns]]
+    found.frame(f"{split}/label_errors.feather", table.reset_index(drop=True))
+    if split != "test":
+        found.text(f"{split}/label_errors.txt", "".join(f"{path}\n" for path in table["path"]))
+    found.table("label-errors", f"Likely label errors: {len(table):,} {split} images", table.head(MOST_LISTED))

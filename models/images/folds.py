@@ -25,7 +25,11 @@ def out_of_fold(
     groups: np.ndarray | None = None,
     advance: Advance = lambda done, total: None,
 ) -> np.ndarray:
-    """Predictions (N, C) of every row by logistic regressions that saw neither it nor its group, averaged."""
+    """Predictions (N, C) of every row by logistic regressions that saw neither it nor its group, averaged.
+
+    `REPEATS` times `FOLDS` folds, stratified where every class has rows enough; each regression chooses its penalty on
+    its own rows.
+    """
     total = np.zeros((len(targets), target.outputs))
     folds = [fold for repeat in range(REPEATS) for fold in _folds(targets, groups, repeat)]
     for number, (train, judged) in enumerate(folds, start=1):
@@ -57,28 +61,12 @@ def cross_validate(
     groups: np.ndarray | None = None,
     advance: Advance = lambda done, total: None,
 ) -> Findings:
-    """Logistic regression on precomputed activations by repeated stratified k-fold.
-
-    Every row is predicted by regressions that did not see it, each with a penalty chosen on its own training rows; the
-    predictions of the repeats are averaged, and the interval is that of a bootstrap over the rows, or over the groups.
-
-    Parameters
-    ----------
-    activations
-        Plain views (N, D) float32.
-    targets
-        As `fit_linear_head` takes them.
-    target, metrics
-        What is predicted, and functions of predictions and targets.
-    groups
-        Of every row (N,), where rows belong together: a fold judges whole groups.
-    advance
-        Called with how many folds are done, of how many.
+    """Cross-validate logistic regression on plain activations (N, D) float32, see `out_of_fold`.
 
     Returns
     -------
     Findings
-        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %), and a line about them.
+        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %, by rows or groups), and a line about them.
     """
     found = Findings()
     predictions = out_of_fold(activations, targets, target, groups, advance)

@@ -24,7 +24,8 @@ from unfreeze.models.images.backbone_choice import (
     with_backbone,
     write_ranking,
 )
-from unfreeze.models.images.data import SAMPLED, ImageData, image_sizes
+from unfreeze.models.images.bound import SAMPLED, image_sizes
+from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.listing.copies import unite_copies
 from unfreeze.models.images.listing.excluded import without_excluded
 from unfreeze.models.images.listing.groups import group_label, grouped
@@ -197,8 +198,8 @@ class Images(Modality):
         return ImagePredictor(folder, device)
 
     def use_onnxruntime(self, predictor: ImagePredictor, folder: Path, workspace: Workspace) -> None:
-        """See `unfreeze.models.images.serving.onnx_networks`."""
-        from unfreeze.models.images.serving.onnx_networks import use_onnxruntime
+        """See `unfreeze.models.images.serving.export`."""
+        from unfreeze.models.images.serving.export import use_onnxruntime
 
         use_onnxruntime(predictor, folder, workspace)
 

@@ -224,7 +224,8 @@ class Choose(Step):
         last = learner.progress.stage  # not that of this step where the last stages were skipped
         for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
-            predictions = calibrate(data.target, predictions, actual, data.blocks("valid")).predictions
+            fitted = calibrate(data.target, predictions, actual, data.blocks("valid"))
+            candidate, predictions = replace(candidate, fitted=fitted), fitted.predictions
             compared.append(Compared(candidate, data.target.loss_of(predictions, actual), predictions))
             report(compared[-1])
             if candidate.lacks:

@@ -19,6 +19,7 @@ from unfreeze.models.store.model_folder import SCORES, TEMPERATURE
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets import Target, check_select
 from unfreeze.models.targets.conformal import Scores
+from unfreeze.models.targets.temperature import Calibration
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import LR_PRIORS, Learner
 from unfreeze.models.training.network import Network, State
@@ -75,6 +76,10 @@ class Candidate:
         By how many standard errors of the difference the best model must be better, or this one is kept instead.
     lacks
         What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
+    stages
+        Position of the stage that each network is the end of, None for a mean of weights or a fitted head; empty: none.
+    fitted
+        Temperature of its plain predictions of the validation rows, from the comparison with other models.
     temperature
         What its logits are divided by, see `unfreeze.models.targets.temperature`.
     scores
@@ -92,6 +97,8 @@ class Candidate:
     lacks: str = ""
     margin: float = 0.0
     with_tta: bool | None = None
+    stages: Sequence[int | None] = ()
+    fitted: Calibration | None = None
     temperature: float = 1.0
     scores: Scores | None = None
     judged: "Candidate | None" = None
@@ -243,7 +250,7 @@ class TrainingData(ABC):
         states, stages = [*snapshots, learner.state()], self.params.recipe[: position + 1]
         name = "logistic regression" if stages[-1].regression else stages[-1].name
         kind = f"{name}, {len(states)} snapshots" if snapshots else name
-        yield Candidate(kind, states, position)
+        yield Candidate(kind, states, position, stages=() if snapshots else [position])
 
     def other_models_seconds(self) -> float:
         """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""

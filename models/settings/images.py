@@ -155,9 +155,10 @@ class ModelSpec(Spec):
     backbone: str = Field(
         default="timm/tf_efficientnet_lite0",
         min_length=1,
-        description="A torchvision classifier by name (`resnet34`), a timm one as `timm/NAME`, or `auto`: of up to 16 "
-        "whose weights are on this machine, the one that suits the images, as logistic regression on what each makes "
-        "of a sample tells; of several that are equally good, the fastest.",
+        description="A classifier of timm by name; `resnet34` has torchvision's weights where timm publishes them, "
+        "`timm/resnet34` timm's own. Or `auto`: of up to 16 whose weights are on this machine, the one that suits the "
+        "images, as logistic regression on what each makes of a sample tells; of several that are equally good, the "
+        "fastest.",
     )
     weights: str = Field(
         default="imagenet",

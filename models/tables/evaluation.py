@@ -48,7 +48,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
     predictions = _predictions(data, learner, candidate, rows, found)
     blocks = data.blocks(section)
     if section == "valid":
-        calibrated = calibrate(data.target, predictions["kept"], actual, blocks)
+        calibrated = candidate.fitted or calibrate(data.target, predictions["kept"], actual, blocks)
         final = data.target.tempered(predictions["kept"], calibrated.temperature)
         predictions["kept"], scores = calibrated.predictions, scores_of(data.target, final, actual)
         candidate = replace(candidate, temperature=calibrated.temperature, scores=scores)

@@ -1,4 +1,4 @@
-"""Pretrained classifiers of torchvision and timm, cut before their classifier.
+"""Pretrained classifiers of timm, cut before their classifier.
 
 A `Body` turns normalised images into pooled features, and knows its blocks in forward order, from which layer groups
 with different learning rates are made.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.networks import blocks
-from unfreeze.models.images.networks.libraries import (
+from unfreeze.models.images.networks.timm_models import (
     Preprocessing,
     check_backbone,
     network_of,
@@ -94,8 +94,7 @@ class Body(nn.Module):
         channels_last = self._tokens or str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC")
         self._positions = (1, 2) if channels_last else (2, 3)
         self.features = 2 * output.shape[-1 if channels_last else 1]
-        leaves = {name.rsplit(".", 1)[-1] for name, _ in network.named_parameters()}
-        self._has_class_token = bool(leaves & {"cls_token", "class_token"})
+        self._has_class_token = any(name.endswith("cls_token") for name, _ in network.named_parameters())
         self._prefix_tokens = int(cast(int, getattr(network, "num_prefix_tokens", self._has_class_token)))
         groups = blocks.parameter_groups(network)
         strides = blocks.reductions(groups, trace, measured_size)
@@ -158,7 +157,7 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
     Parameters
     ----------
     model
-        ``backbone`` is a torchvision classifier (``resnet34``) or ``timm/NAME``; ``weights`` is ``imagenet``,
+        ``backbone`` is a timm classifier, see `timm_models.timm_name`; ``weights`` is ``imagenet``,
         ``none`` (random, drawn from the caller's torch generator), the path of a file, or the folder of a model that
         `save_classifier` wrote, whose body and preprocessing are then taken over.
     size

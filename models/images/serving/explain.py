@@ -7,15 +7,16 @@ from typing import Any, cast
 import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+from scipy.signal import correlate2d
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from unfreeze.models.errors import UserError, choose
-from unfreeze.models.evaluation.results import Explanation, Section, Sum, Tile
+from unfreeze.models.evaluation.results import Explanation, Section, Tile
 from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.images.networks.classifier import normalise_bytes
 from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
-from unfreeze.models.images.networks.kernels import CLASSIC, arithmetic, convolve, steepest
 from unfreeze.models.images.pixels.decode import UnreadableImage
 from unfreeze.models.images.pixels.rendering import png, square_jpeg
 from unfreeze.models.images.serving.predictor import ImagePredictor
@@ -28,8 +29,16 @@ MOST_CHANNELS = 8
 MOST_KERNELS = 64
 LARGEST = 360
 """Side in pixels of the images on the page, at most."""
-_CELL, _GAP = 24, 3
-"""Pixels of a kernel in the grid, at least, and between two of them."""
+CELL = 24
+"""Pixels of a kernel in the grid, at least."""
+CLASSIC = {
+    "blur": np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16,
+    "sharpen": np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
+    "emboss": np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]),
+    "top Sobel": np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]]),
+    "left Sobel": np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]]),
+}
+"""Name -> classic kernel (3, 3)."""
 
 
 def explain_images(predictor: ImagePredictor, paths: Sequence[str], layers: Sequence[str]) -> Explanation:
@@ -204,69 +213,29 @@ def _first_kernels(body: Body) -> list[Section]:
     name, first = next(convolutions, ("", None))
     if first is None or first.weight.shape[1] != 3:
         return []
-    kernels = first.weight.detach().float().cpu().numpy()
+    kernels = first.weight.detach().float().cpu()
     count, _, height, width = kernels.shape
-    square = png(_grid(kernels[:MOST_KERNELS]))
     shown = f"{min(count, MOST_KERNELS)} of {count}" if count > MOST_KERNELS else f"All {count}"
     text = f"{shown} kernels of {name}, {height} x {width} weights for red, green and blue each; grey is 0, and each "
     text += "kernel has a scale of its own. Batch norm is multiplied in where it follows directly."
-    return [Section("kernels", "Kernels of the first layer", text, [Tile(name, square)], 560)]
+    return [Section("kernels", "Kernels of the first layer", text, [Tile(name, _grid(kernels[:MOST_KERNELS]))], 560)]
 
 
-def _grid(kernels: np.ndarray) -> np.ndarray:
-    """Kernels (N, 3, h, w) side by side as pixels (H, W, 3) uint8: 0 is grey, the largest weight of each 0 or 255."""
-    largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-    scaled = 0.5 + 0.5 * kernels / np.where(largest > 0, largest, 1)
-    pixels = (255 * scaled).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    zoom = max(1, -(-_CELL // pixels.shape[1]))
-    pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    columns = int(np.ceil(np.sqrt(1.6 * len(pixels))))
-    rows = -(-len(pixels) // columns)
-    height, width = pixels.shape[1] + _GAP, pixels.shape[2] + _GAP
-    grid = np.full((rows * height + _GAP, columns * width + _GAP, 3), 255, np.uint8)
-    for number, kernel in enumerate(pixels):
-        top, left = number // columns * height + _GAP, number % columns * width + _GAP
-        grid[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
-    return grid
+def _grid(kernels: Tensor) -> bytes:
+    """Kernels (N, 3, h, w) side by side as a PNG: 0 is grey, the largest weight of each 0 or 255."""
+    largest = kernels.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    zoom = -(-CELL // kernels.shape[2])
+    cells = (0.5 + 0.5 * kernels / largest).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    columns = int(np.ceil(np.sqrt(1.6 * len(cells))))
+    grid = make_grid(cells, nrow=columns, padding=3, pad_value=1).mul(255).round().byte()
+    return png(grid.permute(1, 2, 0).numpy())
 
 
 def _classic(name: str, square: np.ndarray) -> Section:
-    """The classic kernels on one image, (S, S, 3) uint8, each with the arithmetic of the same patch."""
-    grey = np.array(Image.fromarray(square).convert("L"))
-    row, column = steepest(grey)
-    sums = []
-    for kernel_name, kernel in CLASSIC.items():
-        steps = arithmetic(grey, kernel, row, column)
-        placed = convolve(grey, kernel).clip(0, 255).round().astype(np.uint8)
-        sums.append(
-            Sum(
-                kernel_name,
-                _texts(steps.patch),
-                _texts(steps.kernel),
-                _texts(steps.products),
-                f"{steps.total:.10g}",
-                f"row {row}, column {column} of the result, where it shows as {placed[row, column]}",
-                Tile(f"{kernel_name}, limited to 0 to 255", _marked(placed, row, column, 1)),
-            )
-        )
-    text = f"{name} in grey levels from 0 to 255. The patch of 3 x 3 pixels with its upper left corner in row {row}, "
-    text += (
-        f"column {column}, where the image changes the most, is multiplied by each kernel weight by weight; the sum "
-    )
-    text += "of the products is one pixel of the result. The kernel then moves on by one pixel. A convolution layer "
-    text += "does the same with weights that it has learned."
-    tile = Tile("the image, with the patch", _marked(grey, row, column, 3))
-    return Section("classic", "Classic kernels", text, [tile], 300, sums)
-
-
-def _marked(grey: np.ndarray, row: int, column: int, side: int) -> bytes:
-    """A grey image in which a frame shows `side` x `side` pixels."""
-    zoom = max(1, round(300 / len(grey)))
-    image = Image.fromarray(grey.repeat(zoom, axis=0).repeat(zoom, axis=1)).convert("RGB")
-    box = (zoom * column - 3, zoom * row - 3, zoom * (column + side) + 2, zoom * (row + side) + 2)
-    ImageDraw.Draw(image).rectangle(box, outline=(255, 60, 60), width=3)
-    return png(np.array(image))
-
-
-def _texts(values: np.ndarray) -> list[list[str]]:
-    return [[f"{value:.10g}" for value in row] for row in values]
+    """The classic kernels on one image, (S, S, 3) uint8."""
+    grey = np.array(Image.fromarray(square).convert("L"), dtype=np.float64)
+    results = [grey[1:-1, 1:-1], *(correlate2d(grey, kernel, mode="valid") for kernel in CLASSIC.values())]
+    text = f"{name} in grey levels, then after {', '.join(CLASSIC)}, limited to 0 to 255. Each pixel is the sum of the "
+    text += "3 x 3 pixels around it, each times a weight of the kernel; a convolution layer learns such weights."
+    picture = png(np.hstack(results).clip(0, 255).round().astype(np.uint8))
+    return Section("classic", "Classic kernels", text, [Tile(", ".join(["the image", *CLASSIC]), picture)], 1000)

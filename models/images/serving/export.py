@@ -5,7 +5,6 @@ temperature. Images are resized by whoever runs it, by the rule in its descripti
 """
 
 import importlib.util
-import io
 import json
 import os
 import time
@@ -22,10 +21,13 @@ from torch import nn
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.pixels.decode import UnreadableImage
+from unfreeze.models.images.pixels.rendering import png
 from unfreeze.models.images.pixels.streaming import ImageSource
 from unfreeze.models.images.serving.export_timm import load_timm, write_timm
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.store.sealed_files import CHECKSUMS
+from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel
 from unfreeze.models.training.precision import pick_precision
 
@@ -34,6 +36,8 @@ TOLERANCE = 1e-4
 MOST_ROWS, GENERATED = 1000, 100
 """Images that an export is compared on, at most; and how many are generated where none are given."""
 RESULT = "export.json"
+ONNX_VERSION = 1
+"""Raise it when the same model would give other files for `use_onnxruntime`."""
 Run = Callable[[np.ndarray], np.ndarray]
 """Probabilities (B, C) of squares (B, S, S, 3) uint8."""
 
@@ -132,14 +136,12 @@ def require_onnx(flag: str) -> None:
 
 def generated_images(size: int) -> list[bytes]:
     """Encoded images of coloured blocks in noise, which differ enough to be told apart by most networks."""
-    random = np.random.default_rng(0)
-    images = []
+    random, images = np.random.default_rng(0), []
     for _ in range(GENERATED):
         blocks = Image.fromarray(random.integers(0, 256, (*random.integers(1, 9, 2), 3), dtype=np.uint8))
         noise = random.normal(0, random.uniform(0, 40), (size, size, 3))
         pixels = np.asarray(blocks.resize((size, size), Image.Resampling.BICUBIC)) + noise
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(encoded := io.BytesIO(), "PNG")
-        images.append(encoded.getvalue())
+        images.append(png(pixels.clip(0, 255).astype(np.uint8)))
     return images
 
 
@@ -252,3 +254,40 @@ FORMATS = {
     "timm": Format(write_timm, load_timm),
 }
 """By the name that `Export.to` takes."""
+
+
+class OnnxNetwork:
+    """Logits (B, C) of normalised images (B, 3, S, S) float32, by onnxruntime on as many threads as torch has."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path)
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return torch.from_numpy(self._session.run(None, {"inputs": inputs.contiguous().numpy()})[0])
+
+
+def use_onnxruntime(predictor: ImagePredictor, model: Path, workspace: Workspace) -> None:
+    """Let a predictor on the CPU run its networks by onnxruntime; they are converted once and kept in the workspace.
+
+    A `UserError` if a package is missing.
+    """
+    require_onnx("--runtime onnx")
+
+    def build(wanted: dict[str, Path]) -> None:
+        images = torch.zeros(2, 3, predictor.size, predictor.size)
+        for number, path in wanted.items():
+            exported = torch.onnx.export(
+                predictor.networks[int(number)],
+                (images,),
+                dynamo=True,
+                dynamic_shapes={"inputs": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+            assert exported is not None
+            exported.save(path, external_data=False)
+
+    key = key_of((model / CHECKSUMS).read_text(), ONNX_VERSION)
+    files = {str(number): Derived("onnx", f"{key}-{number}", ".onnx") for number in range(len(predictor.networks))}
+    converted = workspace.derive("convert to ONNX", files, build)
+    predictor.runs = [OnnxNetwork(path) for path in converted.values()]

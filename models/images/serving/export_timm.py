@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.networks.libraries import TIMM
+from unfreeze.models.images.networks.timm_models import timm_name
 from unfreeze.models.images.networks.weights import first_line
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.store.model_folder import WEIGHTS, read_description
@@ -32,18 +32,16 @@ def write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict
     Raises
     ------
     UserError
-        If timm has no such network: another library's backbone, a head of two layers, several networks, or a backbone
+        If timm has no such network: a head of two layers, several networks, or a backbone
         that does not pool its last feature map in both ways.
     """
     description = read_description(model)
     backbone, head = description["model"]["backbone"], description["model"]["head"]
-    if not backbone.startswith(TIMM):
-        raise _refusal(f"{backbone} is a network of torchvision")
     if head != "linear":
         raise _refusal(f"its head {head!r} is not a single linear layer on the pooled features")
     if description["networks"] > 1:
         raise _refusal(f"it averages {description['networks']} networks")
-    architecture, size = backbone.removeprefix(TIMM).split(".")[0], about["size"]
+    architecture, size = timm_name(backbone).split(".")[0], about["size"]
     arguments: dict[str, Any] = {"global_pool": "catavgmax"}
     if predictor.networks[0].body.required_size is not None:
         arguments["img_size"] = size

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
@@ -25,6 +24,7 @@ from unfreeze.models.images.networks.folding import fold_batch_norms
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
 from unfreeze.models.images.pixels.decode import make_square, read_image
+from unfreeze.models.images.pixels.rendering import png
 from unfreeze.models.images.pixels.streaming import Chunk, ImageSource, stream
 from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.store.content import hash_image
@@ -58,22 +58,12 @@ def save_classifier(
 
     Parameters
     ----------
-    folder
-        Where to write; made if need be.
     states
         Weights of the trained networks, whose probabilities are averaged.
-    params
-        What it was trained with.
-    preprocessing
-        How its images are normalised and resized.
-    target
-        What its C outputs mean.
     size
-        Side of the images that it ends with, in pixels.
-    with_tta
-        Whether it predicts with test-time augmentation.
+        Side of the images in pixels.
     ranges
-        What is black and white in images of more than 8 bits a sample.
+        Black and white levels of images of more than 8 bits a sample.
     calibration
         See `unfreeze.models.recipe.training_data.Candidate.calibration`.
     """
@@ -96,20 +86,9 @@ def save_classifier(
 
 
 def example_image(size: int) -> bytes:
-    """A generated image, encoded as PNG: what a model's example shows instead of somebody's photo.
-
-    Parameters
-    ----------
-    size
-        Its side in pixels.
-    """
+    """A generated image of `size` pixels as PNG: what a model's example shows instead of somebody's photo."""
     ramp = np.linspace(0, 255, size).astype(np.uint8)
-    pixels = np.stack(
-        [np.tile(ramp, (size, 1)), np.tile(ramp[:, None], (1, size)), np.full((size, size), 128, np.uint8)]
-    )
-    encoded = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(encoded, "PNG")
-    return encoded.getvalue()
+    return png(np.dstack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(128))))
 
 
 class ImagePredictor:
@@ -198,14 +177,15 @@ class ImagePredictor:
         return _strictly(chunks, np.empty((0, len(self.classes))))
 
     def features(self, images: Sequence[ImageSource]) -> np.ndarray:
-        """What the head takes: the body's pooled features (N, D) float32.
+        """What the head takes: the body's pooled features (N, D) float32; a `UserError` names an unreadable image."""
 
-        Raises
-        ------
-        UserError
-            For an image that cannot be read; says which row.
-        """
-        chunks = self.stream_features(images, self.batch_size)
+        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
+            with torch.inference_mode(), self.precision.autocast(training=False):
+                features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
+            in_memory: np.ndarray = features.float().cpu().numpy()
+            return in_memory
+
+        chunks = self._stream(images, compute, self.batch_size)
         return _strictly(chunks, np.empty((0, self.features_width), np.float32))
 
     def stream(
@@ -237,25 +217,6 @@ class ImagePredictor:
             views = [numbered_view(number, contents, self.augment) for number in numbers]
             others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
             return self.target.tempered(average_views(plain, others, self.tta.beta), self.temperature)
-
-        return self._stream(images, compute, chunk, start)
-
-    def stream_features(
-        self, images: Sequence[ImageSource], chunk: int = 1024, start: int = 0
-    ) -> Generator[Chunk, None, None]:
-        """The body's features chunk by chunk, as `stream`.
-
-        Yields
-        ------
-        Chunk
-            With features (n, D) float32.
-        """
-
-        def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
-            with torch.inference_mode(), self.precision.autocast(training=False):
-                features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
-            in_memory: np.ndarray = features.float().cpu().numpy()
-            return in_memory
 
         return self._stream(images, compute, chunk, start)
 
@@ -309,7 +270,7 @@ class ImagePredictor:
         images: Sequence[ImageSource],
         compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
         chunk: int,
-        start: int,
+        start: int = 0,
     ) -> Generator[Chunk, None, None]:
         overlap = self.device.type != "cpu"
         return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)

@@ -1,6 +1,7 @@
 """The model that a training ends with is the best of several on the validation rows."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,14 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.recipe import run
 from unfreeze.models.recipe.estimator import load_model
 from unfreeze.models.recipe.run import Choose, Evaluate, Step, Train, run_recipe
 from unfreeze.models.recipe.state import Course, Record
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.targets.temperature import Calibration, calibrate
 from unfreeze.models.training.checkpoints import load_checkpoint, save_checkpoint
 
 STAGES = [
@@ -243,6 +246,20 @@ def test_every_number_of_a_report_is_of_the_model_as_it_predicts(tiny_recipe, tm
             assert f"{section} " in title, title
             assert kept.title in title or "label errors" in title, title
     assert kept.title in data.summary(kept, valid.found.metrics)
+
+
+def test_the_temperature_of_the_kept_model_is_fitted_once(tiny_recipe, tmp_path, monkeypatch):
+    fitted: list[np.ndarray] = []
+
+    def counting(target: Any, predictions: np.ndarray, *arguments: Any) -> Calibration:
+        fitted.append(predictions)
+        return calibrate(target, predictions, *arguments)
+
+    for module in (run, evaluation):
+        monkeypatch.setattr(module, "calibrate", counting)
+    trained(data_with(tiny_recipe, STAGES[:1]), tmp_path)
+    assert not any(np.array_equal(one, other) for one, other in combinations(fitted, 2))
+    assert len(fitted) == 3  # the head, the regression, and the kept one with TTA
 
 
 def refitted(tiny_recipe: ImageData, folder: Path, **changes: Any) -> tuple[Candidate, ImageData]:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.data import image_sizes, wanted_activations
+from unfreeze.models.images.bound import image_sizes
+from unfreeze.models.images.data import wanted_activations
 from unfreeze.models.images.networks.backbones import Preprocessing
 from unfreeze.models.images.pixels.augmentation import numbered_view
 from unfreeze.models.settings import DataSpec, Stage, TrainImages

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Section
 from unfreeze.models.images.networks.backbones import preprocessing_of
 from unfreeze.models.images.networks.classifier import build_classifier
-from unfreeze.models.images.serving.explain import MOST_CHANNELS, explain_images
+from unfreeze.models.images.serving.explain import CLASSIC, MOST_CHANNELS, explain_images
 from unfreeze.models.images.serving.predictor import ImagePredictor, save_classifier
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
@@ -45,6 +46,19 @@ def test_every_kind_of_network_has_maps_of_three_blocks_and_first_kernels(backbo
     assert section(found.sections, "kernels")
     assert len(section(found.sections, "image-0")[0].tiles) == 4  # the image and three classes
     assert section(found.sections, "answers")[0].rows[0]["image"] == "image.png"
+
+
+def test_the_classic_kernels_are_one_picture_of_the_image_and_what_each_makes_of_it(tmp_path, image):
+    model = predictor(tmp_path / "model", "timm/test_resnet", 64)
+    (classic,) = section(explain_images(model, [image], []).sections, "classic")
+    picture = np.array(Image.open(io.BytesIO(classic.tiles[0].image))).astype(int)
+    whole, blurred, *_, left = np.split(picture, 1 + len(CLASSIC), axis=1)
+    grey = np.array(Image.fromarray(model.square(image)).convert("L")).astype(int)
+    np.testing.assert_array_equal(whole, grey[1:-1, 1:-1])
+    assert blurred.std() < whole.std()
+    weights = torch.tensor(CLASSIC["left Sobel"])[None, None].double()
+    expected = torch.nn.functional.conv2d(torch.tensor(grey)[None, None].double(), weights)[0, 0].clamp(0, 255)
+    np.testing.assert_array_equal(left, expected.numpy())
 
 
 def test_other_weights_light_up_other_places(tmp_path, image):

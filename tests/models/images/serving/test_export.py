@@ -17,10 +17,14 @@ from timm.data.transforms_factory import create_transform
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.networks.classifier import build_classifier, normalise_bytes
 from unfreeze.models.images.serving import export
-from unfreeze.models.images.serving.export import TOLERANCE, export_classifier, generated_images
+from unfreeze.models.images.serving.export import TOLERANCE, export_classifier, generated_images, use_onnxruntime
 from unfreeze.models.images.serving.predictor import ImagePredictor, save_classifier
+from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings import DataSpec, ModelSpec, Stage, TrainImages
+from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.model_folder import TEMPERATURE
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets import MultiLabel, SingleLabel
 
 CLASSES = ["cat", "dog", "Ünicorn"]
@@ -116,7 +120,6 @@ def test_timm_loads_a_folder_by_itself(tmp_path, images, labels):
     ("settings", "why"),
     [
         ({"head": "fastai"}, "its head 'fastai' is not a single linear layer"),
-        ({"backbone": "mobilenet_v3_small"}, "mobilenet_v3_small is a network of torchvision"),
         ({"networks": 2}, "it averages 2 networks"),
         ({"backbone": "timm/test_vit"}, "test_vit of timm cannot be built with this head"),
     ],
@@ -155,3 +158,23 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'unfreeze\[export\]'"):
         export_classifier(saved(tmp_path / "model"), "onnx", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_onnxruntime_predicts_what_torch_does_and_converts_a_model_once(tmp_path):
+    pytest.importorskip("onnxruntime")
+    model, images = saved(tmp_path / "model", networks=2), generated_images(SIDE)[:20]
+    for _ in range(2):
+        predictor, workspace = ImagePredictor(model, "cpu"), Workspace(tmp_path)
+        expected = [predictor.probabilities(images, tta=tta) for tta in (False, True)]
+        use_onnxruntime(predictor, model, workspace)
+        got = [predictor.probabilities(images, tta=tta) for tta in (False, True)]
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert workspace.built == 0
+
+
+def test_onnxruntime_is_for_classifiers_on_the_cpu(tmp_path):
+    with pytest.raises(UserError, match="onnx is for image classifiers"):
+        modality("tables").use_onnxruntime(None, tmp_path, Workspace(tmp_path))
+    with pytest.raises(UserError, match="onnx runs on the CPU, not on cuda"):
+        build_spec(Predict, {"runtime": "onnx", "device": "cuda"})

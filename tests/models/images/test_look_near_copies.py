@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unfreeze.models.images.neighbours import ALIKE, near_duplicates, thumbnails
+from unfreeze.models.images.look import ALIKE, near_duplicates, thumbnails
 
 
 def scenes(count: int, seed: int = 0) -> torch.Tensor:
@@ -34,7 +34,7 @@ def test_flat_images_are_not_taken_for_copies():
 
 
 def test_more_images_than_are_compared_at_once(monkeypatch):
-    monkeypatch.setattr("unfreeze.models.images.neighbours.AT_ONCE", 4)
+    monkeypatch.setattr("unfreeze.models.images.look.AT_ONCE", 4)
     images = scenes(10)
     pairs = near_duplicates(thumbnails(torch.cat([images, images])))
     assert sorted(zip(pairs.one.tolist(), pairs.other.tolist(), strict=True)) == [(row, row + 10) for row in range(10)]

@@ -1,0 +1,196 @@
+"""A spec bound to its images: the network, the images of each stage, and what a frozen body makes of them."""
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from unfreeze.models.evaluation.drift import ImageSample, image_statistics
+from unfreeze.models.images.batches import ActivationBatches, ImageBatches
+from unfreeze.models.images.networks.backbones import Body, Preprocessing, preprocessing_of
+from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS, build_classifier
+from unfreeze.models.images.networks.folding import fold_batch_norms
+from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.images.pixels.augmentation import numbered_view
+from unfreeze.models.images.pixels.cache import ImageCache, usable_size
+from unfreeze.models.images.pixels.index import Index
+from unfreeze.models.images.pixels.row_shards import ShardedRows
+from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.recipe.training_data import SPLITS, Activations, Candidate, Prepared, TrainingData
+from unfreeze.models.settings import Stage, TrainImages
+from unfreeze.models.training.batches import Batches
+from unfreeze.models.training.learner import Learner, Result
+from unfreeze.models.training.lengths import planned
+from unfreeze.models.training.network import Network, State
+from unfreeze.models.training.precision import pick_precision, ready_device
+from unfreeze.models.training.suggestions import LrPrior
+
+TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
+"""Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
+LABEL_SMOOTHING = 0.05
+"""Where every image has one class: on six development sets as good as a temperature, which few rows cannot tell."""
+SAMPLED = 256
+"""Training images whose statistics are kept."""
+
+
+def image_sizes(params: TrainImages, index: Index, preprocessing: Preprocessing) -> list[int]:
+    """Side of the images in every stage, in pixels."""
+    default = params.data.size or usable_size(index, preprocessing.size)
+    return [stage.size or default for stage in params.recipe]
+
+
+class BoundImages(TrainingData):
+    """A spec, an index and the images at the recipe's sizes.
+
+    Parameters
+    ----------
+    params
+        The whole spec, with the name of a backbone.
+    prepared
+        With files ``index`` and the side in pixels of every image cache.
+    """
+
+    params: TrainImages
+    batch_sizes = (8, 64)
+
+    def __init__(self, params: TrainImages, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.index = Index.load(self.kept_file)
+        self.rows = {split: self.index.rows_of(split) for split in SPLITS}
+        kind = params.model.head or ("linear" if any(stage.regression for stage in params.recipe) else DEFAULT_HEAD)
+        smoothing = params.optimizer.label_smoothing
+        if smoothing is None:
+            smoothing = 0.0 if self.index.multiple else LABEL_SMOOTHING
+        changes: dict[str, object] = {
+            "model": params.model.model_copy(update={"head": kind}),
+            "optimizer": params.optimizer.model_copy(update={"label_smoothing": smoothing}),
+        }
+        if params.augment.preset == "none":  # every view would be the plain one
+            plain = [stage.model_copy(update={"views": None}) if stage.precompute else stage for stage in params.recipe]
+            changes |= {"tta": params.tta.model_copy(update={"n_aug": 0}), "recipe": plain}
+        params = params.model_copy(update=changes)
+        self.params = params = planned(params, len(self.rows["train"]), *self.batch_sizes)
+        self.target = self.index.target().weighed(params.optimizer, partial(self.targets, "train"))
+        self.device = ready_device(params.device)
+        self.precision = pick_precision(params.precision, self.device)
+        self.preprocessing = preprocessing_of(params.model)
+        self.sizes = image_sizes(params, self.index, self.preprocessing)
+        sizes = {int(name): Path(path) for name, path in prepared.files.items() if name.isdecimal()}
+        self._caches = {size: ImageCache(path) for size, path in sizes.items()}
+
+    @property
+    def kept_file(self) -> Path:
+        """The index of images."""
+        return Path(self.prepared.files["index"])
+
+    def network(self) -> Network:
+        """Pretrained body and new head."""
+        return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
+
+    def lr_prior(self, stage: Stage) -> LrPrior | None:
+        """As for other data; where a pretrained body is trained, low enough for its late layers as well."""
+        prior = super().lr_prior(stage)
+        if prior is None or stage.train == "head" or self.params.model.weights == "none":
+            return prior
+        return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
+
+    def metric_names(self) -> list[str]:
+        """The target's headline first, whatever else is wanted."""
+        return list(dict.fromkeys([*self.target.headline, *self.params.metrics]))
+
+    def targets(self, split: str) -> np.ndarray:
+        """Class numbers (N,) int64, or labels (N, L) float32 of 0 and 1."""
+        targets: np.ndarray = self.index.targets()[self.rows[split]]
+        return targets
+
+    def stage_inputs(self, position: int) -> str:
+        """Index, and the images at the stage's size."""
+        return f"{self.prepared.digest} {Path(self.prepared.files[str(self.sizes[position])]).stem}"
+
+    def blocks(self, split: str) -> np.ndarray | None:
+        """Groups of images, if there are several."""
+        groups = self.index.groups(self.rows[split])
+        return groups if groups is not None and len(set(groups)) > 1 else None
+
+    def contents(self, split: str) -> list[str]:
+        """Hashes of the contents of a split's images."""
+        hashes: list[str] = self.index.rows["content"].take(self.rows[split]).to_pylist()
+        return hashes
+
+    def cache(self, position: int) -> ImageCache:
+        """Images of all rows at the size of stage `position`."""
+        return self._caches[self.sizes[position]]
+
+    def images(self, position: int, split: str, view: int | None = None) -> ImageBatches:
+        """Images of a split at the size of stage `position`, with the fixed view of that number if one is given."""
+        fixed = None
+        if view:
+            fixed = numbered_view(view, self.contents(split), self.params.augment)
+        return ImageBatches(
+            self.cache(position),
+            self.rows[split],
+            self.targets(split),
+            self.target.outputs,
+            self.params.augment,
+            self.preprocessing,
+            self.device,
+            self.batch_size,
+            fixed,
+        )
+
+    def batches(self, position: int, split: str, activations: Activations) -> Batches:
+        """Images, or the stage's precomputed activations if it has any."""
+        if not activations:
+            return self.images(position, split)
+        views = self.params.recipe[position].views if split == "train" else None
+        return self._activations(split, range(1, views + 1) if views else [0], activations)
+
+    def evaluation_views(self, position: int, split: str, activations: Activations) -> Callable[[int], Batches]:
+        """Number of a view -> the split's batches, from precomputed activations if there are any."""
+        if activations:
+            return lambda view: self._activations(split, [view], activations)
+        return partial(self.images, position, split)
+
+    def _activations(self, split: str, views: Iterable[int], activations: Activations) -> ActivationBatches:
+        files = [ShardedRows(activations[split, view]) for view in views]
+        return ActivationBatches(files, self.targets(split), self.device, self.batch_size)
+
+    def plain_activations(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
+        """Of training and then validation rows, without augmentation: (N, D) float32, and their targets."""
+        files = [ShardedRows(activations[split, 0]) for split in ("train", "valid")]
+        rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
+        return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
+
+    def plain_groups(self) -> np.ndarray | None:
+        """Groups of the rows of `plain_activations`, int64, if there are any."""
+        return self.index.groups(np.concatenate([self.rows["train"], self.rows["valid"]]))
+
+    def regressed_head(self, activations: Activations) -> State:
+        """A linear head fitted to all precomputed views of the training rows."""
+        views = [ShardedRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
+        rows = np.arange(len(self.rows["train"]))
+        fitted_on = [view.gather(rows).numpy() for view in views]
+        return fit_linear_head(fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)
+
+    def frozen_body(self, learner: Learner, position: int) -> Body:
+        """The body with its batch norms folded into its convolutions."""
+        folded = copy.deepcopy(cast(Body, learner.network.body)).cpu().eval()
+        fold_batch_norms(folded, self.sizes[position])
+        return folded.to(self.device).to(memory_format=torch.channels_last)
+
+    def of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
+        """What `predict` returns with each of the candidate's networks in the learner's place."""
+        kind, model = candidate.parts.get("head"), self.params.model
+        body = cast(Body, learner.network.body)
+        head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
+        return learner.of_members(candidate.states, predict, head)
+
+    def sample(self, split: str) -> ImageSample:
+        """Statistics and labels of a sample of a split, without features."""
+        rows = sample_rows(self.rows[split], SAMPLED)
+        statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
+        return ImageSample(self.index.rows["label"].take(rows).to_pylist(), statistics, np.empty((0, 1)))
