@@ -32,19 +32,13 @@ def precompute(
 ) -> dict[View, Path]:
     """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
 
-    Kept are float16 rows of D numbers, 2 D bytes each (5 KB for efficientnet-lite0), under the body's weights and
-    buffers by content, how the images were made, the preprocessing, the number format, for augmented views the
-    augmentation, and the image's content: so runs with other seeds and splits share them, an added image costs one
-    forward pass, and one that moved to another split none. Shards are published as they are full; a kill loses one.
+    Rows are float16, D numbers each (5 KB for efficientnet-lite0), keyed by the body's weights, how the images were
+    made, and the image's content: runs with other seeds and splits share them, and an added image costs one forward
+    pass. Shards are published as they fill; a kill loses one.
 
-    On a CPU a row is a function of all these and of libraries and the number of threads, to the last bit. Libraries
-    choose their ways by the size of a batch, so every forward pass has the same, the last one of a shard being filled
-    up; and in a pass of a fixed size the other images, and the place among them, change nothing. A computation that was
-    interrupted therefore gives the bits of one that was not, as does one that found a part of its rows. On accelerators
-    rows agree to within rounding.
-
-    Memory: the images of one forward pass and 128 rows, whatever the number of images, of which hashes are held, and
-    of one view at a time where its rows are.
+    On a CPU a row is the same to the last bit whatever else is computed: every forward pass has the same size, because
+    libraries choose their ways by the size of a batch, and the last one of a shard is filled up. On accelerators rows
+    agree to within rounding. Memory: the images of one forward pass and 128 rows, and the hashes of all images.
     """
     weights, features = digest(learner.network.body), cast(Body, learner.network.body).features
     contents = {split: data.contents(split) for split, _ in views}

@@ -92,15 +92,7 @@ def rank(
     """Rank networks, the lowest log loss first; those that were not looked at are the last.
 
     The fastest are looked at first, as many as take `SHARE` of a training on all `rows` with the fastest of them.
-
-    Parameters
-    ----------
-    names
-        Of networks whose weights are at hand.
-    bind
-        Name -> the sample, bound to that network.
-    rows
-        Training images, of which there is a sample.
+    `bind` makes a sample of those rows ready for a network of that name.
     """
     timed = sorted((_timed(name, bind(name)) for name in names), key=lambda each: each.seconds)
     left, ranked = SHARE * PASSES * max(rows, FEWEST) * timed[0].seconds, list[Ranked]()

@@ -18,24 +18,14 @@ CPU_FORWARD_SIZE = 16
 
 
 class ImageBatches:
-    """Rows of an image cache, freshly augmented whenever they are drawn for training.
+    """Rows (N,) int64 of an image cache, freshly augmented whenever they are drawn for training.
 
     Parameters
     ----------
-    cache
-        Images of all rows of the data set.
-    rows
-        Which of them, (N,) int64.
     targets
         Class of each of `rows`, (N,) int64.
-    classes
-        Number of classes.
     augment
         Random views; unused when a batch is gathered without a generator.
-    preprocessing
-        Mean and standard deviation that the body expects.
-    device, batch_size
-        Where batches go, and how large they are at most.
     fixed_views
         View parameters (N, 8) to apply when no generator is given: test-time augmentation. None: the plain view.
     """
@@ -90,8 +80,6 @@ class ActivationBatches:
         One list per view, each with N rows in the same order. With several, training draws one per row and visit.
     targets
         Class of each row, (N,) int64.
-    device, batch_size
-        Where batches go, and how large they are at most.
     """
 
     precomputed, epoch = True, 0

@@ -12,7 +12,7 @@ import torch
 from unfreeze.models.evaluation.drift import ImageSample, image_statistics
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.networks.backbones import Body, Preprocessing, preprocessing_of
-from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS, build_classifier
+from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, build_classifier, head_of
 from unfreeze.models.images.networks.folding import fold_batch_norms
 from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.pixels.augmentation import numbered_view
@@ -184,9 +184,10 @@ class BoundImages(TrainingData):
 
     def of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
         """What `predict` returns with each of the candidate's networks in the learner's place."""
-        kind, model = candidate.parts.get("head"), self.params.model
-        body = cast(Body, learner.network.body)
-        head = HEADS[kind](body.features, len(self.index.classes), model.head_width, model.dropout) if kind else None
+        head = None
+        if kind := candidate.parts.get("head"):
+            model = self.params.model.model_copy(update={"head": kind})
+            head = head_of(model, cast(Body, learner.network.body).features, len(self.index.classes))
         return learner.of_members(candidate.states, predict, head)
 
     def sample(self, split: str) -> ImageSample:

@@ -52,8 +52,6 @@ class Body(nn.Module):
     network
         ``network.forward_features(images)`` returns the final feature map (B, C, H, W) or (B, H, W, C), or tokens
         (B, N, C). Parameters that it does not use (norms and layers of the classifier) are removed.
-    preprocessing
-        Kept for the caller.
     size
         Side of the images, in pixels, that the network is built for; the only one that it takes if `fixed_size`.
 
@@ -108,14 +106,9 @@ class Body(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (B, features) float32 of images (B, 3, H, W) float, normalised by `preprocessing`.
 
-        Pooled in float32 whatever the network computes in. Of a feature map: its maximum, then its mean over all
-        positions, per channel (the concat pooling of fastai 0.7). Of tokens: the class token, or the maximum over the
-        patch tokens where the model has none, then the mean of the patch tokens.
-
-        Raises
-        ------
-        UserError
-            If the network is built for one size and the images have another.
+        Of a feature map: its maximum, then its mean over all positions, per channel (the concat pooling of fastai 0.7).
+        Of tokens: the class token, or the maximum over the patch tokens where there is none, then the mean of these.
+        A `UserError` if the network is built for one size and the images have another.
         """
         return self.pool(self.activations(images))
 

@@ -1,9 +1,11 @@
 """An image classifier: a pretrained body, the course's head, and the pixels' way into them."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
-from unfreeze.models.errors import UserError, choose
+from unfreeze.models.errors import choose
 from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body
 from unfreeze.models.images.networks.linear_head import build_linear_head
 from unfreeze.models.settings import ModelSpec
@@ -47,26 +49,22 @@ DEFAULT_HEAD = "fastai"
 """Where neither the spec nor its recipe says which."""
 
 
+def head_of(model: ModelSpec, features: int, classes: int) -> nn.Sequential:
+    """A new head as the spec names it, from activations (B, `features`) to logits (B, `classes`)."""
+    make = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")
+    return make(features, classes, model.head_width, model.dropout)
+
+
 def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
     """A pretrained body with a new head; the head (and a body without weights) is drawn from `seed`.
 
-    Parameters
-    ----------
-    model
-        Backbone, weights and head.
-    classes
-        Number of classes.
-    seed
-        Seed of new weights. The global random state is left as it was.
-    size
-        Side of the images in pixels, for backbones that are built for one size.
+    The global random state is left as it was. `size` is the side of the images in pixels, for backbones that are built
+    for one size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = load_body(model, size)
-        head = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")(
-            body.features, classes, model.head_width, model.dropout
-        )
+        head = head_of(model, body.features, classes)
     return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
 
 
@@ -94,11 +92,8 @@ def summarise(network: Network) -> list[dict[str, object]]:
         ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``trainable``, in forward order, the head last.
     """
     parameters = dict(network.named_parameters())
-    body = network.body
-    if not isinstance(body, Body):
-        raise UserError("only image classifiers are summarised by blocks")
-    named = [*((block.name, names) for block, names in zip(body.blocks, network.block_parameters(), strict=True))]
-    named.append(("head", network.head_parameters()))
+    blocks = zip(cast(Body, network.body).blocks, network.block_parameters(), strict=True)
+    named = [*((block.name, names) for block, names in blocks), ("head", network.head_parameters())]
     return [
         {
             "block": name,

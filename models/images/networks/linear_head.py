@@ -1,20 +1,42 @@
 """Logistic regression on activations, as a head of one layer: what a fine-tuned network has to beat.
 
-It needs no learning rate and has one minimum; on a few hundred images it is often the best head there is.
+It needs no learning rate and has one minimum; on a few hundred images it is often the best head there is. It is
+scikit-learn's ``LogisticRegression(C=strength)``, intercepts not penalised, in a small part of the time: activations
+are wide and rows are few, and a penalised solution is a sum of rows. So rows are rotated once into the space that they
+span (N x 2,560 activations become N x N numbers) for every fold and strength, L-BFGS runs where the penalised squared
+error is round (the bounds of Böhning, "Multinomial logistic regression algorithm", 1992, as a preconditioner), and each
+strength begins with the solution of the stronger penalty before it.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+from threadpoolctl import threadpool_limits
 from torch import nn
-
-from unfreeze.models.images.networks.logistic_regression import choose_strengths, out_of_fold, regress
 
 MOST_ROWS = 10_000
 """Rows that are fitted on, at most: the first of a random order."""
 LEAST_DEVIATION = 0.1
 """Share of the mean standard deviation of all activations that is added to that of each before dividing by it."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the L2 penalty to choose from, for standardised activations."""
+FOLDS = 3
+MANY_NUMBERS = 10_000_000
+"""With fewer inputs than this, one thread is faster than several, which mostly wait for each other."""
+_NEVER = -20.0
+
+
+class _Rotated(NamedTuple):
+    """Inputs (N, D) are ``scores @ basis.T``; `energies` are the squared lengths of the columns of `scores`."""
+
+    scores: np.ndarray
+    basis: np.ndarray
+    energies: np.ndarray
 
 
 def build_linear_head(features: int, classes: int, width: int = 0, dropout: float = 0.0) -> nn.Sequential:
@@ -64,9 +86,15 @@ def fit_linear_head(
 def losses_out_of_fold(
     plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Losses (N,) of rows by regressions not fitted on them, in an order that only N decides."""
+    """Losses (N,) of rows by regressions not fitted on them, with the best penalty, in an order that only N decides.
+
+    Of labels the mean of all. Parameters as for `fit_linear_head`.
+    """
     inputs, known, _, _ = _standardised([plain], targets, classes)
-    return out_of_fold(inputs, known, targets.ndim == 1, _of_rows(known, class_weights))
+    exclusive = targets.ndim == 1
+    losses = _out_of_fold(inputs, known, exclusive, _of_rows(known, class_weights))
+    chosen = losses[_best(losses, exclusive), :, np.arange(classes)]
+    return np.asarray(chosen.sum(axis=0) / (1 if exclusive else len(chosen)))
 
 
 def _of_rows(known: np.ndarray, class_weights: np.ndarray | None) -> np.ndarray | None:
@@ -90,3 +118,133 @@ def _standardised(
     inputs -= mean
     inputs /= scale
     return inputs, np.tile(known, (len(views), 1)), mean, scale
+
+
+def choose_strengths(
+    inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Inverse penalties with the lowest loss over folds of the rows, (C,): of labels each its own, of classes one.
+
+    Parameters
+    ----------
+    inputs
+        Standardised activations (N, D) float64, in random order.
+    targets
+        (N, C) of 0 and 1.
+    exclusive
+        Whether every row has exactly one class.
+    weights
+        What each row's loss counts, (N,); None: all the same.
+    """
+    if len(inputs) < 2 * FOLDS:
+        return np.full(targets.shape[1], STRENGTHS[2])
+    return np.asarray(np.array(STRENGTHS)[_best(_out_of_fold(inputs, targets, exclusive, weights), exclusive)])
+
+
+def _best(losses: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Number of the strength with the lowest loss (C,), of losses (S, N, C)."""
+    totals = losses.sum(axis=1)
+    if exclusive:
+        totals[:] = totals.sum(axis=1, keepdims=True)
+    return np.asarray(totals.argmin(axis=0))
+
+
+def _out_of_fold(inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None) -> np.ndarray:
+    """Losses (S, N, C) of every row by a regression of every strength that was not fitted on it, times its count."""
+    losses, counts = np.zeros((len(STRENGTHS), *targets.shape)), np.ones(len(inputs)) if weights is None else weights
+    with _threads(inputs):
+        rotated = _rotate(inputs)
+        for judged in np.array_split(np.arange(len(inputs)), FOLDS):
+            train, fitted = np.delete(np.arange(len(inputs)), judged), None
+            for number, strength in enumerate(STRENGTHS):
+                strengths = np.full(targets.shape[1], strength)
+                part = rotated._replace(scores=rotated.scores[train])
+                fitted = _fit(part, targets[train], strengths, exclusive, counts[train], fitted)
+                logits = rotated.scores[judged] @ fitted[1:] + fitted[0]
+                losses[number, judged] = counts[judged, None] * _losses(logits, targets[judged], exclusive)
+    return losses
+
+
+def regress(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    strengths: np.ndarray,
+    exclusive: bool,
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, D) and biases (C,) float64 with the lowest sum of losses plus |w|^2 / (2 strength).
+
+    A class or label that no row has, or a label that every row has, gets weights of 0.
+
+    Parameters
+    ----------
+    inputs, targets, exclusive, weights
+        As for `choose_strengths`, in any order.
+    strengths
+        The penalty of each class or label, (C,).
+    """
+    found, biases = np.zeros((targets.shape[1], inputs.shape[1])), np.where(targets.any(axis=0), -_NEVER, _NEVER)
+    counts = np.ones(len(inputs)) if weights is None else weights
+    fitted = targets.any(axis=0) if exclusive else targets.any(axis=0) & ~targets.all(axis=0)
+    with _threads(inputs):
+        rotated = _rotate(inputs)
+        solved = _fit(rotated, targets[:, fitted], strengths[fitted], exclusive, counts)
+        found[fitted], biases[fitted] = (rotated.basis @ solved[1:]).T, solved[0]
+    if exclusive:
+        biases[~fitted] += solved[0].min()
+    return found, biases
+
+
+def _threads(inputs: np.ndarray) -> AbstractContextManager[object]:
+    limits: AbstractContextManager[object] = threadpool_limits(1 if inputs.size < MANY_NUMBERS else None, "blas")
+    return limits
+
+
+def _rotate(inputs: np.ndarray) -> _Rotated:
+    """Inputs in the space that their rows span; as they are where there are more rows than columns."""
+    if len(inputs) > inputs.shape[1]:
+        return _Rotated(inputs, np.eye(inputs.shape[1]), np.einsum("nd,nd->d", inputs, inputs))
+    energies, vectors = np.linalg.eigh(inputs @ inputs.T)
+    kept = energies > 1e-10 * max(float(energies[-1]), 1e-10)
+    energies, vectors = energies[kept], vectors[:, kept]
+    lengths = np.sqrt(energies)
+    return _Rotated(vectors * lengths, inputs.T @ vectors / lengths, energies)
+
+
+def _losses(logits: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Cross entropy (N, C); of exclusive classes all of a row's is at its own."""
+    if exclusive:
+        return np.asarray(-targets * log_softmax(logits, axis=1))
+    return np.asarray(np.logaddexp(0.0, logits) - targets * logits)
+
+
+def _fit(
+    rotated: _Rotated,
+    targets: np.ndarray,
+    strengths: np.ndarray,
+    exclusive: bool,
+    counts: np.ndarray,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
+    """Biases and weights (1 + R, C) for rotated inputs."""
+    scores, _, energies = rotated
+    rows, width = targets.shape
+    # The curvature of a row's loss is at most 1/2 (softmax) or 1/4 (sigmoid); half of that is usual.
+    unit = np.empty((1 + len(energies), width))
+    unit[0], unit[1:] = 2 / np.sqrt(rows), 1 / np.sqrt(energies[:, None] / 8 + 1 / strengths)
+    penalties = np.vstack([np.zeros(width), np.broadcast_to(1 / strengths, unit[1:].shape)])
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(unit.shape) * unit
+        logits = scores @ weights[1:] + weights[0]
+        errors = counts[:, None] * ((np.exp(log_softmax(logits, axis=1)) if exclusive else expit(logits)) - targets)
+        gradient = penalties * weights
+        gradient[0] += errors.sum(axis=0)
+        gradient[1:] += scores.T @ errors
+        loss = (counts @ _losses(logits, targets, exclusive)).sum() + 0.5 * (penalties * weights**2).sum()
+        return float(loss), (gradient * unit).ravel()
+
+    initial = np.zeros(unit.shape) if start is None else start / unit
+    options = {"maxiter": 1000, "gtol": 1e-6 * rows, "ftol": 0.0}
+    found = minimize(objective, initial.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x).reshape(unit.shape) * unit

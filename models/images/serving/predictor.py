@@ -18,8 +18,8 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
-from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body
-from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS, normalise, normalise_bytes
+from unfreeze.models.images.networks.backbones import Body, Preprocessing
+from unfreeze.models.images.networks.classifier import build_classifier, normalise, normalise_bytes
 from unfreeze.models.images.networks.folding import fold_batch_norms
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
@@ -139,17 +139,13 @@ class ImagePredictor:
             model = ModelSpec(**about["model"])
 
             def make() -> Network:
-                body = load_body(model, self.size)
-                self.features_width = body.features
-                head = HEADS[model.head or DEFAULT_HEAD](
-                    body.features, len(self.classes), model.head_width, model.dropout
-                )
-                return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+                return build_classifier(model, len(self.classes), 0, self.size)
 
             self.networks = []
             for network in load_networks(folder, make):
                 fold_batch_norms(cast(Body, network.body), self.size)
                 self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
+            self.features_width = cast(Body, self.networks[0].body).features
             self.runs: Sequence[Callable[[torch.Tensor], torch.Tensor]] = self.networks
 
     @property

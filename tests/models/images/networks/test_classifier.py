@@ -4,12 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.conftest import TINY_MODEL, tiny_network
-from unfreeze.models.errors import UserError
+from tests.models.conftest import TINY_MODEL
 from unfreeze.models.images.networks.backbones import Preprocessing
 from unfreeze.models.images.networks.classifier import build_classifier, build_head, normalise, summarise
 from unfreeze.models.training.layer_groups import freeze_all_but, layer_groups, trained_groups
-from unfreeze.models.training.network import Network
 
 
 def test_the_head_is_the_courses():
@@ -84,9 +82,3 @@ def test_the_summarys_counts_add_up(train):
         row["layer_group"] == "head" or train == "all" or (train == "late" and row["layer_group"] == "late")
         for row in rows
     ]
-
-
-def test_other_networks_have_no_blocks_to_summarise():
-    network: Network = tiny_network()
-    with pytest.raises(UserError, match="image classifiers"):
-        summarise(network)

@@ -4,8 +4,13 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from unfreeze.models.images.networks.linear_head import build_linear_head, fit_linear_head
-from unfreeze.models.images.networks.logistic_regression import STRENGTHS, choose_strengths, regress
+from unfreeze.models.images.networks.linear_head import (
+    STRENGTHS,
+    build_linear_head,
+    choose_strengths,
+    fit_linear_head,
+    regress,
+)
 
 
 def standardised(rows: int, columns: int) -> np.ndarray:
