@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from unfreeze.models.settings.predict import Predict
 from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.machine.interruption import cancelled
-from unfreeze.tasks.predictions.parts import predict_parts, publish_predictions, writing
+from unfreeze.tasks.predictions.parts import predict_parts, writing
 from unfreeze.tasks.predictions.source import find_model, list_source
 
 DEFAULTS = Predict()
@@ -27,8 +27,7 @@ def predict(params: Predict = DEFAULTS) -> dict[str, Any] | State[Any]:
         with writing(params):
             model = find_model(params.model)
             source = list_source(params, model)
-            predicted = predict_parts(params, model, source)
-            result = publish_predictions(params, model, source, predicted)
+            result = predict_parts(params, model, source)
             return {**result, "seconds": round(time.monotonic() - began, 2)}
     except KeyboardInterrupt as stopped:
         return cancelled(stopped)

@@ -61,7 +61,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
         with sweeps.open_sweep(params, training) as under_way:
             with sweeps.other_workers(under_way) as workers:
                 under_way.run_trials()
-                ended = workers.finish()
+                ended = sweeps.wait_for(workers, under_way)
             if ended["died"]:
                 under_way.run_trials()  # those that they left behind
             found = {**under_way.finish(), "workers": ended}

@@ -1,4 +1,4 @@
-"""A registered model on new images or rows: predicted part by part, then put together into one file."""
+"""Predictions of new images or rows by a registered model: part by part, then put together into one file."""
 
 import json
 import os
@@ -41,7 +41,7 @@ _NAMED, _UNSEEN = "unfreeze.prediction", "unfreeze.unseen"
 
 
 class Prediction:
-    """What is predicted, by which model, and where it is kept.
+    """One prediction: the model, the source, and where the rows are stored.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ class Prediction:
 
     def __init__(self, params: Predict, model: dict[str, str], source: dict[str, Any]) -> None:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
-        self.chunk = params.chunk or modality(model["modality"]).chunk
+        self.kind = modality(model["modality"])
+        self.chunk = params.chunk or self.kind.chunk
         # Everything that the rows, and the parts that they come in, depend on.
         options = [self.chunk, params.tta, params.top_k, params.coverage]
         version = [model["name"], model["version"], model["run_id"]]
@@ -61,16 +62,13 @@ class Prediction:
         folder = self.out.with_name(f"{self.out.name}.{self.key[:8]}.partial")
         self.parts = PartFiles(folder, source["rows"], self.chunk)
         about = read_description(Path(model["folder"]))
-        self.as_evaluated = params.tta in (None, bool(about.get(WITH_TTA)))
-        self.margins = None if params.coverage is None else margins(kept_scores(about), params.coverage)
-        if params.coverage is not None and not self.as_evaluated:
+        as_evaluated = params.tta in (None, bool(about.get(WITH_TTA)))
+        if params.coverage is not None and not as_evaluated:
             raise UserError("coverage: it is known of the way in which the model was evaluated only; omit --tta")
-
-    @property
-    def version(self) -> str:
-        """The model's version, with a note where it is not used as it was evaluated."""
-        note = "" if self.as_evaluated else f" with{'' if self.params.tta else 'out'} TTA, unlike its evaluation"
-        return f"{self.model['version']}{note}"
+        self.margins = None if params.coverage is None else margins(kept_scores(about), params.coverage)
+        self.version = model["version"]
+        if not as_evaluated:
+            self.version += f" with{'' if params.tta else 'out'} TTA, unlike its evaluation"
 
     def is_there(self) -> bool:
         """Whether the output holds this very prediction.
@@ -78,7 +76,7 @@ class Prediction:
         Raises
         ------
         UserError
-            If it holds anything else, which is replaced only if that is wanted.
+            If it holds anything else, and is not to be overwritten.
         """
         if self.out.is_dir():
             raise UserError(f"out: {self.out} is a folder; choose another --out")
@@ -93,22 +91,35 @@ class Prediction:
             )
         return False
 
-    def batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
+    def complete_parts(self) -> int:
+        """Predict the parts that an earlier run did not; returns how many rows."""
+        done = first = self.parts.done()
+        rows = self.source["rows"]
+        if done:
+            log_info(f"{done:,} of {rows:,} rows were there already")
+        if done < rows:
+            with progress("Predicting") as advance, closing(self._batches(first)) as batches:
+                for batch in batches:
+                    self.parts.write(done, batch)
+                    done += batch.num_rows
+                    advance(done, rows)
+        return done - first
+
+    def _batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
         """Predictions from row `first` on, a batch per chunk."""
-        kind = modality(self.model["modality"])
         folder, on_onnx = Path(self.model["folder"]), self.params.runtime == "onnx"
-        predictor = kind.load(folder, "cpu" if on_onnx else self.params.device)
+        predictor = self.kind.load(folder, "cpu" if on_onnx else self.params.device)
         if on_onnx:
-            kind.use_onnxruntime(predictor, folder, FlowWorkspace())
+            self.kind.use_onnxruntime(predictor, folder, FlowWorkspace())
         model = (self.model["name"], self.version, predictor.target)
-        layout = Layout(kind.key, *model, self.params.top_k, self.margins)
+        layout = Layout(self.kind.key, *model, self.params.top_k, self.margins)
         with closing(predictor.chunks(self.source, self.chunk, first, self.params.tta)) as chunks:
             for chunk in chunks:
-                batch = layout.batch(pa.array(chunk.keys, kind.key.type), chunk.rows, chunk.results, chunk.errors)
+                batch = layout.batch(pa.array(chunk.keys, self.kind.key.type), chunk.rows, chunk.results, chunk.errors)
                 yield batch.replace_schema_metadata({_UNSEEN: json.dumps(chunk.unseen)})
 
     def publish(self) -> Tally:
-        """Put the parts together into the output; returns their counts."""
+        """Put the parts together into the output; returns its counts."""
         tally = Tally()
         # Beside the output, because a file can be renamed only within its disk; hidden, so that no folder lists it.
         unfinished = self.out.with_name(f".{self.out.name}.{self.key[:8]}.unfinished")
@@ -121,6 +132,14 @@ class Prediction:
             os.replace(unfinished, self.out)
         finally:
             unfinished.unlink(missing_ok=True)
+        return tally
+
+    def published(self) -> Tally:
+        """Counts of the output, which is there already."""
+        tally = Tally()
+        for _ in tally.passing(read_predictions(self.out)):
+            pass
+        tally.unseen.update(json.loads(metadata_of(self.out)[_UNSEEN]))
         return tally
 
 
@@ -142,56 +161,19 @@ def writing(params: Predict) -> Iterator[None]:
         raise UserError(f"out: no right to write in {folder}; choose another --out")
     path = FlowWorkspace().path(Derived("predictions", key_of(str(out_of(params))), ".lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(path, timeout=0), heeding_hangups():
+            yield
     except Timeout:
         raise UserError(f"out: another process is writing {out_of(params)}; choose another --out") from None
-    try:
-        with heeding_hangups():
-            yield
     except KeyboardInterrupt as stopped:
         stopped.add_note("continue with the same command: the parts that are done are kept")
         raise
-    finally:
-        lock.release()
 
 
 @task(name="predict-parts", task_run_name="predict {params.source}")
 def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]) -> dict[str, Any]:
-    """Predict what an earlier run of the same prediction has not, part by part, into a folder beside the output.
-
-    Returns
-    -------
-    dict
-        ``rows`` that were predicted here, and the ``seconds`` it took.
-
-    Raises
-    ------
-    UserError
-        If the output holds another prediction, or the model cannot predict these rows.
-    """
-    began, prediction, rows = time.monotonic(), Prediction(params, model, source), source["rows"]
-    if prediction.is_there():
-        log_info(f"{prediction.out} holds this prediction already")
-        return {"rows": 0, "seconds": 0.0}
-    done = first = prediction.parts.done()
-    if done:
-        log_info(f"{done:,} of {rows:,} rows were there already")
-    if done < rows:
-        with progress("Predicting") as advance, closing(prediction.batches(first)) as batches:
-            for batch in batches:
-                prediction.parts.write(done, batch)
-                done += batch.num_rows
-                advance(done, rows)
-    return {"rows": done - first, "seconds": time.monotonic() - began}
-
-
-@task(name="publish-predictions", task_run_name="write {params.out}")
-def publish_predictions(
-    params: Predict, model: dict[str, str], source: dict[str, Any], predicted: dict[str, Any]
-) -> dict[str, Any]:
-    """Put the parts together into the output, remove them once it is there, and show their counts.
+    """Predict the parts that an earlier run did not, and put all parts into one file.
 
     Returns
     -------
@@ -199,22 +181,26 @@ def publish_predictions(
         ``out``, ``rows``, ``unreadable`` and ``why`` (counts by reason), ``unseen`` (column -> rows with a category
         that no training row has), ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second`` and
         ``table`` (rows and share of every class, or the range of every target).
+
+    Raises
+    ------
+    UserError
+        If the output holds another prediction, or the model cannot predict these rows.
     """
-    prediction = Prediction(params, model, source)
+    prediction, predicted, rate = Prediction(params, model, source), 0, None
     if prediction.is_there():
-        tally = Tally()
-        for _ in tally.passing(read_predictions(prediction.out)):
-            pass
-        tally.unseen.update(json.loads(metadata_of(prediction.out)[_UNSEEN]))
+        log_info(f"{prediction.out} holds this prediction already")
+        tally = prediction.published()
     else:
+        began = time.monotonic()
+        predicted = prediction.complete_parts()
+        rate = round(predicted / (time.monotonic() - began), 1) if predicted else None
         tally = prediction.publish()
     prediction.parts.remove()
-    rate = round(predicted["rows"] / predicted["seconds"], 1) if predicted["rows"] else None
-    speed = f", {rate:,.0f} a second" if rate else ""
     by = f"{model['name']} version {prediction.version}"
     why = count_reasons(tally.reasons.elements())
     unreadable = f"{tally.unreadable:,} unreadable" + (f": {why}" if why else "")
-    log_info(f"{tally.rows:,} rows by {by}, {unreadable}{speed}; {prediction.out}")
+    log_info(f"{tally.rows:,} rows by {by}, {unreadable}{f', {rate:,.0f} a second' if rate else ''}; {prediction.out}")
     if tally.abstaining:
         log_info(f"{tally.abstaining:,} rows abstain: at a coverage of {params.coverage} their set is not one class")
     for column, count in tally.unseen.items():
@@ -228,7 +214,7 @@ def publish_predictions(
         "unseen": dict(tally.unseen),
         "model": model["name"],
         "version": prediction.version,
-        "predicted": predicted["rows"],
+        "predicted": predicted,
         "rows_per_second": rate,
         "table": tally.table(),
     }

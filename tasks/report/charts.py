@@ -23,7 +23,7 @@ VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--line"} | {
 }
 """Colours that occur nowhere else -> the variable of the page's style that takes their place."""
 MOST_POINTS = 400
-"""Of a line: more are averaged in groups, for no screen shows them."""
+"""Points of a line; more than a screen shows are averaged in groups."""
 SIZE = (4.6, 2.9)
 """Inches at 72 pixels: as wide as a phone, so that no text is scaled down there."""
 _MARGINS = {"left": 0.125, "right": 0.985, "top": 0.97, "bottom": 0.185}

@@ -1,4 +1,4 @@
-"""A run as its report shows it, from what MLflow holds of it."""
+"""Collect the contents of a run's report from MLflow."""
 
 import shlex
 import time
@@ -33,7 +33,7 @@ TRAINED_BY = {"images": "train", "tables": "train-table"}
 
 
 class Command(NamedTuple):
-    """Lines of a shell, and what they are for."""
+    """Lines for a shell, and their purpose."""
 
     purpose: str
     lines: Sequence[str]
@@ -77,7 +77,7 @@ class Report:
 
 
 def collect(run_id: str) -> Report:
-    """Look a run up.
+    """Collect everything that the report of a run shows.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def collect(run_id: str) -> Report:
 
 
 def _rows(parts: Mapping[str, Part], wanted: str) -> list[dict[str, Any]]:
-    """Rows of the table of that key, in whichever part it is."""
+    """Rows of the table with that key, from all parts."""
     return [row for part in parts.values() for key, _, rows, _ in part.tables if key == wanted for row in rows]
 
 
@@ -221,7 +221,7 @@ def _settings(spec: Mapping[str, Any]) -> list[Setting]:
 
 
 def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None) -> list[Command]:
-    """What to type next; `model` has ``name``, ``version`` and ``aliases`` of what the run registered, if anything."""
+    """Commands to type next; `model` has ``name``, ``version`` and ``aliases`` of the registered model, if any."""
     run_id, kind = run.info.run_id, run.data.tags.get("unfreeze.kind", "")
     found = []
     if model is None and kind.startswith("train"):
@@ -261,7 +261,7 @@ def _train_again(run: Any, spec: Mapping[str, Any]) -> list[str]:
 
 
 def _at_hand(run: Any, path: str) -> tuple[list[str], str]:
-    """The commands that fetch an artifact, none if it is on this machine, and where it then is."""
+    """Commands that fetch an artifact (none if it is on this machine), and its place after them."""
     run_id = run.info.run_id
     if local := local_file(run_id, path):
         return [], shlex.quote(str(local))

@@ -21,7 +21,7 @@ MOST_ROWS = 200
 
 @dataclass
 class Part:
-    """What a report shows of a step; see `Findings`.
+    """The part of a report about one step; see `Findings`.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dic
 
 
 def keep_part(run_id: str, name: str, found: Findings) -> None:
-    """Store what a report shows of findings, as the part `name`."""
+    """Store findings as the part `name` of the run's report."""
     kept = {
         "figures": {path: title for path, (title, _) in found.figures.items()},
         "tables": [(key, title, rows[:MOST_ROWS], len(rows)) for key, title, rows in found.tables],
@@ -114,7 +114,7 @@ def _bytes(text: Any) -> bytes | None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no type for: bytes as base64, numbers of numpy as numbers, everything else as text."""
+    """Bytes as base64, numbers of numpy as numbers, everything else as text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

@@ -45,7 +45,7 @@ LARGE_PNG = 150_000
 
 
 def fill(template: str, **values: Any) -> str:
-    """A page in HTML, with its style inside."""
+    """Fill a template in; returns HTML with its style inside."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
@@ -78,7 +78,7 @@ def require_place(out: Path) -> None:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Say which page cannot be written, if the block cannot write it."""
+    """Turn an error of writing the page into a `UserError` that names it."""
     try:
         yield
     except OSError as error:

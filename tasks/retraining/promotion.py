@@ -1,4 +1,4 @@
-"""What becomes of a challenger: the decision is approved by a person, carried out, shown and announced."""
+"""Promotion of a challenger: approved by a person, carried out, shown and announced."""
 
 import inspect
 from dataclasses import asdict

@@ -1,7 +1,6 @@
 """Work pool, deployments and automations on a Prefect server, and the flow runs there."""
 
 import contextlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -42,10 +41,10 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     with get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        known = {_function(str(deployment.entrypoint)) for deployment in client.read_deployments(limit=200)}
+        known = {str(deployment.entrypoint) for deployment in client.read_deployments(limit=200)}
     for deployment in settings["deployments"]:
         deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
-        if _function(deployment["entrypoint"]) in known:
+        if deployment["entrypoint"] in known:
             deployment.pop("schedules", None)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "prefect.yaml").write_text(yaml.safe_dump(settings))
@@ -57,11 +56,6 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
         retrain = client.read_deployment_by_name("retrain/local")
     apply_automations([*recovery_automations(), new_data_automation(retrain.id)])
     return len(settings["deployments"])
-
-
-def _function(entrypoint: str) -> str:
-    """The flow's function; it was registered as ``flows/retrain.py:retrain`` before it was ``...retrain.retrain``."""
-    return re.split(r"[.:]", entrypoint)[-1]
 
 
 def online_workers(pool: str) -> list[str]:

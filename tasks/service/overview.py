@@ -1,4 +1,4 @@
-"""The service at a glance: the pages that matter, and what runs, what serves, what was decided last."""
+"""The state of the service: its pages, servers, workers, runs and models."""
 
 import os
 from collections.abc import Mapping

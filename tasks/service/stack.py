@@ -44,14 +44,14 @@ SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
 """A flow run that is cancelled gets 30 s for its last checkpoint; some more for the worker to notice."""
 SECONDS_BETWEEN_LOOKS = 60
-"""Between two looks for runs whose process is gone."""
+"""Seconds between two searches for runs whose process is gone."""
 
 Report = Callable[[str], None]
 
 
 @dataclass
 class Stack:
-    """What runs: parts of ours, and the addresses of both servers, which are ours unless the environment has them."""
+    """Our running parts, and the addresses of both servers, which may be given by the environment."""
 
     settings: Service
     report: Report
@@ -116,7 +116,7 @@ class Stack:
             part.wait_until_it_answers(SECONDS_TO_START)
 
     def runs(self, name: str) -> bool:
-        """Whether one of `parts` has this name: Prefect, MLflow or worker."""
+        """Whether this stack runs Prefect, MLflow or the worker, by name."""
         return any(part.name == name for part in self.parts)
 
     def _environment(self, account: Mapping[str, str]) -> dict[str, str]:
@@ -213,7 +213,7 @@ class Stack:
         return self.worker_name in online_workers(self.settings.pool)
 
     def _record(self) -> None:
-        """Note what runs, so that other commands find it, and a later `up` what this one may leave behind."""
+        """Write `service.json`, by which other commands find the servers and a later `up` finds leftovers."""
         # Commands on this machine; servers elsewhere are known by the environment.
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
         running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
@@ -234,7 +234,7 @@ class Stack:
 
 
 def _refuse_second(report: Report) -> None:
-    """One service a folder; the parts of one that was killed are stopped first."""
+    """Refuse a second service in the folder; stop the parts of one that was killed."""
     if live_service() is not None:
         raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
     parts = (service_record() or {}).get("parts")

@@ -1,4 +1,4 @@
-"""Processes that belong together: started, restarted when they die, stopped without leaving one behind."""
+"""Groups of processes: started, restarted when they die, stopped with all their children."""
 
 import contextlib
 import os
@@ -70,7 +70,7 @@ class Part:
         wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
-        """Start it again if it has ended; whether it had. A `UserError` if it keeps failing right after its start."""
+        """Restart it if it has ended, and say whether it had; a `UserError` if it keeps failing at its start."""
         if self.process is not None and self.process.poll() is None:
             return False
         self._failures = self._failures + 1 if time.monotonic() - self._started < SOON else 1

@@ -1,4 +1,4 @@
-"""Steps around the training: describe what goes in, choose and evaluate the models that come out, register one."""
+"""Steps around the training: describe its inputs; choose, evaluate and register the model."""
 
 import tempfile
 from collections.abc import Callable

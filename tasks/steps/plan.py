@@ -119,7 +119,7 @@ def _within(params: Training, expected: Forecast, hours: float) -> tuple[Trainin
 
 
 def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
-    """What to add to the command that trains."""
+    """Flags that make the cuts."""
     flags = []
     for one, other in zip(before, after, strict=True):
         for name, value in (("cycles", other.cycles), ("cycle_len", other.cycle_len), ("cycle_steps", "none")):

@@ -21,7 +21,7 @@ def prepare(params: Training) -> TrainingData:
 
 
 def prepare_handle(params: Training) -> Prepared:
-    """As `prepare`, but only the handle."""
+    """Prepare the data without binding them to the spec."""
     return modality_of(params).prepare(params, FlowWorkspace(), _earlier_split(params))
 
 

@@ -42,11 +42,11 @@ class FlowWorkspace(Workspace):
             yield advance
 
     def log(self, line: str) -> None:
-        """A line in the run's log."""
+        """Write a line into the run's log."""
         log_info(line)
 
     def notice(self, line: str) -> None:
-        """A line in the run's log and in the terminal."""
+        """Write a line into the run's log and to the terminal."""
         log_notice(line)
 
 

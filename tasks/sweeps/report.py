@@ -84,7 +84,7 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
 
 
 def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[str, object]]:
-    """What the search gained: the best trial beside every rule of thumb that ran to its end.
+    """Compare the best trial with every rule of thumb that ran to its end.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def _same(figure: Figure) -> Figure:
 
 
 def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
-    """What the search gained, in words, from `compare_with_rules`."""
+    """Sentences about the gain of the search, from the rows of `compare_with_rules`."""
     best, *rules = rows
     kept = f", whose training keeps {best['kept']}" if best.get("kept") else ""
     lines = [
@@ -168,7 +168,7 @@ def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
 
 
 def _improvement(best: FrozenTrial, trial: FrozenTrial, trials: int, lower_is_better: bool) -> dict[str, object]:
-    """Interval of the best trial's gain over another, paired by seed, or by validation row without repeats.
+    """Interval of the best trial's gain over another, paired by seed or else by validation row.
 
     The best was chosen by these values, so the interval is at 95 % for all trials together (Bonferroni).
     """
@@ -213,12 +213,12 @@ def _shown(value: Any) -> Any:
 
 
 def _rounded(value: float) -> float | None:
-    """To five digits; None for what a page cannot show as a number."""
+    """Round to five digits; None for NaN and infinities."""
     return round(value, 5) if math.isfinite(value) else None
 
 
 def _as_feather(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with columns of one type each: what has no type of its own, or several in one column, is JSON."""
+    """Write lists, mappings and columns of several types as JSON, which feather needs."""
     kept = table.copy()
     for name in table:
         kinds = {type(value) for value in table[name].dropna()}

@@ -94,7 +94,7 @@ def load_study(name: str, storage: str | None) -> Study:
 
 
 def settings_of(study: Study) -> dict[str, Any]:
-    """What the study was begun with: ``kind`` (of training), ``training``, ``space``, ``objectives``, ``repeats``."""
+    """Settings of the study: ``kind`` (of training), ``training``, ``space``, ``objectives``, ``repeats``."""
     settings: dict[str, Any] = study.user_attrs["settings"]
     return settings
 
@@ -203,7 +203,7 @@ def named_trouble(address: str | None) -> Iterator[None]:
 
 
 def _storage(address: str | None) -> BaseStorage:
-    """The journal on this machine, or a database, which gets heartbeats."""
+    """Open the journal on this machine, or a database with heartbeats."""
     if address is None:
         home().mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(home() / "optuna.journal")))

@@ -1,4 +1,4 @@
-"""One sweep as MLflow and Prefect see it: the parent run of its trials, the best so far, workers beside this one."""
+"""A sweep: its MLflow run, its progress, and the worker processes beside this one."""
 
 import os
 import shlex
@@ -167,74 +167,59 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
         wait_until_shown()
 
 
-class Workers:
-    """Processes that run trials of a study beside this one, which `search.workers` counts as well."""
+@contextmanager
+def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that run trials of the same study while the block runs; they end with it, each after its batch.
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._search, self._study = sweep.search, sweep.study.study_name
-        self._run = f"{sweep.run_id} {sweep.experiment}"
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, threads: int) -> None:
-        """Start them, with `threads` threads each; their output goes to log files in the data folder."""
-        with get_client(sync_client=True) as client:
-            api = str(client.api_url).rstrip("/")
-        wanted = {"trials", "storage", "sampler", "pruner", "sampler_seed"}
-        settings = self._search.model_dump(include=wanted, exclude_none=True)
-        flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-        command = own_module("unfreeze.flows.cli", "sweep", "--study", self._study, *flags)
-        environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: self._run}
-        for number in range(1, self._search.workers):
-            log = self._log(number)
-            log.parent.mkdir(exist_ok=True)
-            own = {**environment, WORKER: str(number)}
-            with log.open("wb") as output:
-                process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=output)
-            self._processes.append(process)
-
-    def finish(self) -> dict[str, Any]:
-        """Wait for them; how many were ``started``, and which ``died``."""
-        died = []
-        for number, process in enumerate(self._processes, 1):
-            if status := process.wait():
-                log = str(self._log(number))
-                log_notice(f"worker {number} of the sweep died with status {status}; its log: {log}")
-                died.append({"worker": number, "exit_status": status, "log": log})
-        return {"started": len(self._processes), "died": died}
-
-    def stop(self) -> None:
-        """End those that run; each finishes its batch."""
-        for process in self._processes:
+    With the present one they are as many as `search.workers`. Their output goes to log files in the data folder.
+    """
+    search, processes, alone = sweep.search, list[subprocess.Popen[bytes]](), torch.get_num_threads()
+    # Workers that each used every core would mostly wait for each other.
+    threads = max(1, alone // search.workers)
+    torch.set_num_threads(threads)
+    settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    command = own_module("unfreeze.flows.cli", "sweep", "--study", sweep.study.study_name, *flags)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: f"{sweep.run_id} {sweep.experiment}"}
+    try:
+        if search.workers > 1:
+            with get_client(sync_client=True) as client:
+                environment["PREFECT_API_URL"] = str(client.api_url).rstrip("/")
+        for number in range(1, search.workers):
+            with _log(sweep, number).open("wb") as output:
+                own = {**environment, WORKER: str(number)}
+                processes.append(subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=output))
+        yield processes
+    finally:
+        torch.set_num_threads(alone)
+        for process in processes:
             process.terminate()
-        for process in self._processes:
+        for process in processes:
             process.wait()
 
-    def _log(self, number: int) -> Path:
-        return home() / "logs" / f"sweep-{artifact_key(self._study)}-worker-{number}.log"
+
+def wait_for(workers: list[subprocess.Popen[bytes]], sweep: Sweep) -> dict[str, Any]:
+    """Wait for workers to finish; how many were ``started``, and which ``died``."""
+    died = []
+    for number, process in enumerate(workers, 1):
+        if status := process.wait():
+            log = str(_log(sweep, number))
+            log_notice(f"worker {number} of the sweep died with status {status}; its log: {log}")
+            died.append({"worker": number, "exit_status": status, "log": log})
+    return {"started": len(workers), "died": died}
 
 
 def require_survivor(ended: dict[str, Any]) -> None:
-    """Raise `WorkersDied`, with their logs, if all workers died; `ended` is from `Workers.finish`."""
+    """Raise `WorkersDied`, with their logs, if all workers died; `ended` is from `wait_for`."""
     if ended["died"] and len(ended["died"]) == ended["started"]:
         logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in ended["died"])
         raise WorkersDied(f"all {ended['started']} workers beside the first died; their logs: {logs}")
 
 
-@contextmanager
-def other_workers(sweep: Sweep) -> Iterator[Workers]:
-    """Processes that run trials of the same study while the block runs; they end with it, whatever ends it."""
-    workers, count = Workers(sweep), sweep.search.workers
-    alone = torch.get_num_threads()
-    # Workers that each used every core would mostly wait for each other.
-    threads = max(1, alone // count)
-    torch.set_num_threads(threads)
-    try:
-        if count > 1:
-            workers.start(threads)
-        yield workers
-    finally:
-        torch.set_num_threads(alone)
-        workers.stop()
+def _log(sweep: Sweep, number: int) -> Path:
+    log = home() / "logs" / f"sweep-{artifact_key(sweep.study.study_name)}-worker-{number}.log"
+    log.parent.mkdir(exist_ok=True)
+    return log
 
 
 def join_sweep(search: SweepSpec, training: Any) -> None:

@@ -54,7 +54,7 @@ class TrialRunner:
         gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
 
     def objective(self, trial: Trial) -> tuple[float, ...]:
-        """What Optuna calls: the trial's values, after a Prefect task of its own with a readable name."""
+        """Run a trial in a Prefect task with a readable name; returns its values to Optuna."""
         values = suggest(trial, self.search, self.training)
         results = as_task(f"trial {trial.number}: {in_words(values)}", lambda: self.run(trial, values))
         if results is None:
@@ -175,7 +175,7 @@ class TrialRunner:
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """Values by name, floats to four digits."""
+    """Format values by name, floats to four digits."""
     texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
 

@@ -94,11 +94,6 @@ def test_a_study_begins_with_the_rules_of_thumb_once_however_often_it_is_opened(
     assert len(opened().trials) == 3
 
 
-def test_studies_of_different_names_know_nothing_of_each_other() -> None:
-    run_all(opened(name="pets"), 2)
-    assert counts(opened(name="flowers")) == {"complete": 0, "pruned": 0, "failed": 0}
-
-
 def test_a_study_keeps_what_it_was_begun_with() -> None:
     settings = settings_of(opened(SweepSpec(space=[RATIOS], objectives=["accuracy"], repeats=3)))
     assert settings["kind"] == "TrainImages"
@@ -154,11 +149,6 @@ def test_a_study_of_a_release_that_lacked_a_setting_continues() -> None:
 def test_budget_sampler_and_workers_may_change_from_call_to_call() -> None:
     opened()
     opened(SweepSpec(trials=50, sampler="random", pruner="none", workers=4, sampler_seed=3))
-
-
-def test_a_study_is_loaded_by_name() -> None:
-    run_all(opened(), 2)
-    assert counts(load_study("pets", None))["complete"] == 2
 
 
 def test_an_unknown_study_is_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -358,23 +348,19 @@ def test_in_a_database_a_trial_of_a_machine_that_fell_silent_is_taken_up(
 # --- the best ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_best_trial_has_the_lowest_loss() -> None:
-    study = with_values(SEARCH, 0.5, 0.2, 0.3)
+@pytest.mark.parametrize(
+    ("objective", "values", "as_good", "worse"),
+    [("loss", (0.5, 0.2, 0.3), 0.2, 0.25), ("accuracy", (0.5, 0.9, 0.3), 0.95, 0.6)],
+)
+def test_the_best_trial_has_the_lowest_loss_or_the_highest_metric(
+    objective: str, values: tuple[float, ...], as_good: float, worse: float
+) -> None:
+    study = with_values(SweepSpec(objectives=[objective]), *values)
     best = best_trial(study)
     assert best is not None
     assert best.number == 1
-    assert is_among_best(study, (0.1,))
-    assert is_among_best(study, (0.2,)), "as good as the best"
-    assert not is_among_best(study, (0.25,))
-
-
-def test_the_best_trial_has_the_highest_metric() -> None:
-    study = with_values(SweepSpec(objectives=["accuracy"]), 0.5, 0.9, 0.3)
-    best = best_trial(study)
-    assert best is not None
-    assert best.number == 1
-    assert is_among_best(study, (0.95,))
-    assert not is_among_best(study, (0.6,))
+    assert is_among_best(study, (as_good,))
+    assert not is_among_best(study, (worse,))
 
 
 def test_with_several_objectives_all_that_are_worse_than_no_other_are_among_the_best() -> None:
