@@ -177,18 +177,8 @@ def parts_of_a_date(columns: dict[str, str], folder: Path) -> Outcome:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-_ROMAN = [
-    f"{tens}{ones}" for tens in ("", "X") for ones in ("", *["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"])
-][1:]
-
-
 def _scaled(number: float) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.0f}k"
-
-
-def _in_digits(zero: int, number: float) -> str:
-    """A whole number in the digits of another script."""
-    return f"{number:.0f}".translate({ord("0") + digit: zero + digit for digit in range(10)})
 
 
 STYLES: dict[str, tuple[np.ndarray, Callable[[float], object]]] = {
@@ -219,9 +209,6 @@ STYLES: dict[str, tuple[np.ndarray, Callable[[float], object]]] = {
     "12:30": (np.arange(ROWS) * 7.0 + 61, lambda number: f"{number // 60:g}:{int(number % 60):02}"),
     "1:02:30": (np.arange(ROWS) * 97.0, lambda number: f"{timedelta(seconds=number)}"),
     "2h 50m": (np.arange(1, ROWS + 1) * 300.0, lambda number: f"{number // 3600:g}h {number % 3600 // 60:g}m"),
-    "XIV": (np.arange(ROWS) % 19 + 1.0, lambda number: _ROMAN[int(number) - 1]),
-    "full width": (WHOLE, partial(_in_digits, 0xFF10)),
-    "Arabic digits": (WHOLE, partial(_in_digits, 0x660)),
     "1e3": (NUMBERS, lambda number: f"{number:e}"),
     "~5": (WHOLE, lambda number: f"~{number:.0f}"),
 }
@@ -247,6 +234,8 @@ TEXTS: dict[str, list[str]] = {
     "12:30, 1:02:30": ["12:30", "1:02:30", "14:15", "2:00:01"],
     "sizes": ["M", "L", "XL", "XXL"],
     "grades": ["C", "D", "C", "I"],
+    "Roman numerals": ["I", "II", "III", "IV"],
+    "Arabic digits": ["\u0661\u0662", "\u0663", "\u0664\u0665", "\u0667"],
     "ranges": ["10-20", "20-30", "30-40", "40+ or so"],
     "versions": ["1.2.3", "2.0.1", "10.4.2", "0.0.9"],
     "codes": ["A12", "B7", "C9", "D100"],

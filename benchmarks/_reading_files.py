@@ -179,8 +179,8 @@ def encodings() -> Iterator[Case]:
             content = written(separator=separator)
             suffix = ".csv" if separator == "," else ".tsv"
             yield text_case(f"{name} with a mark, {separator!r}", mark + content.encode(name), MEANT, suffix=suffix)
-            guess = "" if name == "utf-8" else name.upper()
-            yield text_case(f"{name} without a mark, {separator!r}", content.encode(name), MEANT, guess, suffix)
+            meant = MEANT if name == "utf-8" else None  # without a mark UTF-16 is refused
+            yield text_case(f"{name} without a mark, {separator!r}", content.encode(name), meant, suffix=suffix)
     yield text_case("utf-32", written().encode("utf-32"), MEANT)
     for separator, name in itertools.product((",", ";"), ("latin-1", "cp1252", "iso8859-15")):
         encoded = written(WESTERN, separator).encode(name)

@@ -58,8 +58,6 @@ TELL_THE_NUMBER: dict[str, Column] = {
     "its rank": lambda _, table: table["price"].rank(ascending=False),
     "with noise": lambda random, table: table["price"] * random.uniform(0.98, 1.02, len(table)),
     "bands": lambda _, table: (table["price"] // 40_000).astype(int).map("band {}".format),
-    "per area": lambda _, table: (table["price"] / table["area"]).round(2),
-    "a rest": lambda _, table: (table["price"] - 500 * table["area"]).round(2),
 }
 HONEST: dict[str, Column] = {
     "right in 9 of 10": lambda random, table: np.where(_flipped(random, table["left"], 0.9), "yes", "no"),
@@ -142,7 +140,7 @@ def _honest(make: Column, target: str, rows: int) -> Callable[[Path], Outcome]:
     def read(folder: Path) -> Outcome:
         drop = "price" if target == "left" else "left"
         prepared = _prepared(folder, _with(make, "column", rows, drop), target, split="random")
-        accused = [warning for warning in prepared.warnings if "almost alone" in warning or "other columns" in warning]
+        accused = [warning for warning in prepared.warnings if "almost alone" in warning]
         return "wrong" if accused or _roles(prepared)["column"] == "left out" else "right"
 
     return read

@@ -48,7 +48,7 @@ class TableDataSpec(Spec):
     numbers: dict[str, str] = Field(
         default={},
         description="Columns of text to read as numbers: the decimal mark, with the unit if there is one "
-        "(`{price: ',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`, `roman`. Others are found.",
+        "(`{price: ',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`. Others are found.",
     )
     date_formats: dict[str, str] = Field(
         default={},

@@ -25,12 +25,11 @@ from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.evaluation import evaluate
 from unfreeze.models.tables.network import network_of, summarise_table
-from unfreeze.models.tables.preparing.joins import parse_join
 from unfreeze.models.tables.preparing.prepare import Joined
 from unfreeze.models.tables.preparing.row_reader import RawColumns
-from unfreeze.models.tables.preparing.time_order import row_blocks, time_blocks
-from unfreeze.models.tables.reading.files import table_name
-from unfreeze.models.tables.reading.frames import names_in_file, open_table, to_frame
+from unfreeze.models.tables.preparing.sources import parse_join
+from unfreeze.models.tables.preparing.splits import row_blocks, time_blocks
+from unfreeze.models.tables.reading.frames import names_in_file, open_table, table_name, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
 from unfreeze.models.tables.trees import Trees, filled, seconds_to_fit
 from unfreeze.models.training.batches import Batches

@@ -13,9 +13,9 @@ from unfreeze.models.evaluation.metrics import Metric
 from unfreeze.models.evaluation.results import Bar, Explanation, Section
 from unfreeze.models.settings.search import LOWER_IS_BETTER
 from unfreeze.models.tables.columns.encoding import Encoded
-from unfreeze.models.tables.preparing.joins import keep_where
 from unfreeze.models.tables.preparing.prepare import with_date_parts
 from unfreeze.models.tables.preparing.row_reader import RowReader
+from unfreeze.models.tables.preparing.sources import keep_where
 from unfreeze.models.tables.serving import TablePredictor
 
 MOST_ROWS = 10_000

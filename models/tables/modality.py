@@ -25,16 +25,18 @@ from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
-from unfreeze.models.tables.preparing.joins import parse_join
 from unfreeze.models.tables.preparing.prepare import prepare
-from unfreeze.models.tables.preparing.sources import hash_sources, is_flights, source_paths
-from unfreeze.models.tables.preparing.time_order import row_blocks, time_blocks
-from unfreeze.models.tables.reading.files import READABLE, files_of, is_table, table_name
+from unfreeze.models.tables.preparing.sources import hash_sources, is_flights, parse_join, source_paths
+from unfreeze.models.tables.preparing.splits import row_blocks, time_blocks
 from unfreeze.models.tables.reading.flights import flights_frame
 from unfreeze.models.tables.reading.frames import (
+    READABLE,
     column_types,
     file_notes,
+    files_of,
+    is_table,
     open_table,
+    table_name,
     to_frame,
     write_feather,
     write_frame,

@@ -19,7 +19,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
 from unfreeze.models.reading.split_words import Part
 from unfreeze.models.store.paths import given_path
-from unfreeze.models.tables.reading.text_layout import layout_of
+from unfreeze.models.tables.reading.text_files import layout_of
 
 TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""

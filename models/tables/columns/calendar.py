@@ -64,7 +64,7 @@ class Calendar:
         return self._features(frame, np.ones(len(frame), bool))
 
     def features(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        """Features (n,) float64 by name of other rows, and which rows have none for lack of days before them.
+        """Features (n,) float64 by name of other rows, and which rows have none because days before them are missing.
 
         A day of a group that the calendar has is taken from there, whatever the row contains; other days are taken
         from the rows.
@@ -88,7 +88,7 @@ class Calendar:
         return pd.MultiIndex.from_arrays([day, *(frame[name] for name in self.data.group)])
 
     def _features(self, frame: pd.DataFrame, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of every row; rows that do not count have features, but take part in nobody's."""
+        """Features of every row; only rows that count contribute to them."""
         data, added = self.data, dict[str, np.ndarray]()
         dates, groups = frame[data.date[0]], [frame[name] for name in data.group]
         for name in data.events:
@@ -104,7 +104,7 @@ class Calendar:
         return added
 
     def _unknown(self, dates: pd.Series) -> dict[int, str]:
-        """Rows after a gap behind the calendar's end that is longer than any gap in it."""
+        """Rows after a gap beyond the calendar's end that is longer than any gap in it, with the reason."""
         day = dates.dt.normalize()
         known = self.days[self.data.date[0]].dropna().dt.normalize().drop_duplicates().sort_values()
         longest = known.diff().fillna(_DAY).max()
@@ -134,7 +134,7 @@ def days_since(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series])
 
     `event` (n,) bool marks days of an event of the row's group; one such row of a day is enough.
     """
-    day, group, known = _days(dates, event, groups)
+    day, group, known = _days(dates, groups)
     return _days_to_last(day, group, event, known)
 
 
@@ -143,7 +143,7 @@ def days_until(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series])
 
     This looks ahead: it is a feature only where the events are planned and known beforehand.
     """
-    day, group, known = _days(dates, event, groups)
+    day, group, known = _days(dates, groups)
     # With the calendar backwards, the next event is the last one.
     return _days_to_last(day.max(initial=0) - day, group, event, known)
 
@@ -153,12 +153,10 @@ def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Serie
 
     The window is one of time, not of rows: with `days` 7, the rows of the seven calendar days before, however many;
     missing `values` (n,) are ignored. Nothing of the same day, a later day or another group takes part, not even by
-    rounding: each day's sums are added up anew for every window, in the order of the days.
+    rounding: each window adds up its days' sums in their order.
     """
-    if days < 1:
-        raise ValueError(f"a window needs at least 1 day, not {days}")
     numbers = np.asarray(values, dtype=np.float64)
-    day, group, known = _days(dates, numbers, groups)
+    day, group, known = _days(dates, groups)
     # With empty days between the groups, no window reaches into another group.
     keys, position = np.unique(group * (day.max(initial=0) + 1 + days) + day, return_inverse=True)
     present = ~np.isnan(numbers[known])
@@ -174,17 +172,8 @@ def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Serie
     return _scatter(means[position], known)
 
 
-def _days(
-    dates: pd.Series, values: np.ndarray, groups: Sequence[pd.Series]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _days(dates: pd.Series, groups: Sequence[pd.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Day, from 0, and number of the group of the rows with a date; and which rows have one."""
-    lengths = [len(dates), len(values), *(len(column) for column in groups)]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"dates, values and groups differ in length: {', '.join(map(str, lengths))}")
-    if values.dtype not in (np.bool_, np.float64):
-        raise ValueError(f"events must be bool, not {values.dtype}: decide first which texts or missing values are one")
-    if dates.dtype.kind != "M" or isinstance(dates.dtype, pd.DatetimeTZDtype):
-        raise ValueError(f"dates must be datetime64 without a zone, not {dates.dtype}")
     known = dates.notna().to_numpy()
     day = dates.to_numpy()[known].astype("datetime64[D]").astype(np.int64)
     group: np.ndarray = np.zeros(len(dates), np.int64)

@@ -1,4 +1,4 @@
-"""What the name of a column says about it."""
+"""Hints about a column from its name."""
 
 import re
 
@@ -47,7 +47,7 @@ def is_counter(name: str) -> bool:
 
 
 def is_entity(name: str) -> bool:
-    """Whether a name is that of somebody or something with several rows: an id, ``patient``; not ``patients``."""
+    """Whether a name denotes an entity with several rows: an id, ``patient``; not ``patients``."""
     return is_id(name) or any(map(_ENTITY.fullmatch, words_of(name)[-1:]))
 
 

@@ -1,4 +1,4 @@
-"""Dates and times as tables write them: the format of a column is found once, and rows are read by it ever after."""
+"""Dates and times in text: the format of a column is found once, by the training, and kept."""
 
 import re
 from collections.abc import Sequence
@@ -21,14 +21,8 @@ DATE_FORMATS = (
 )
 """What is tried on texts that are not ISO 8601. Months by name may be written out, with any marks between the parts; a
 time of day may stand anywhere beside the date."""
-DIGITS = {
-    form: len(form.replace("%Y", "yyyy").replace("%", "")) + form.count("%") - form.count("%Y")
-    for form in ("%Y%m", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%d%m%Y", "%m%d%Y")
-}
+DIGITS = {"%Y%m": 6, "%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14, "%d%m%Y": 8, "%m%d%Y": 8}
 """Formats of bare digits -> how many."""
-SHORT_DIGITS = dict.fromkeys(("%y%m%d", "%d%m%y", "%m%d%y"), 6)
-"""Tried where the name of a column says that it holds dates."""
-_BARE = {**DIGITS, **SHORT_DIGITS}
 UNITS = {"unix s": 10, "unix ms": 13, "unix us": 16, "unix ns": 19}
 """Formats of ticks since 1970 -> digits of a moment of these years."""
 PERIODS = {
@@ -36,10 +30,10 @@ PERIODS = {
     "week": re.compile(r"(?P<year>\d{4})\W?W(?P<number>\d{1,2})|W(?P<after>\d{1,2})\W?(?P<of>\d{4})", re.IGNORECASE),
 }
 """Formats of periods that are read as their first day; weeks are those of ISO 8601."""
-SHOWN = 3  # rows that an error names
-SAMPLE = 100  # texts that decide which formats are tried on all
 YEARS = 1900, 2100
 """First and last year of a date that is written as a bare number, which might be another number."""
+_SHOWN = 3  # rows that an error names
+_SAMPLE = 100  # texts that decide which formats are tried on all
 _YEARS_AHEAD = 10
 """Two-digit years are read as those up to so many years after the training, and the 99 before."""
 _FEWEST_IN_ORDER = 8
@@ -51,8 +45,7 @@ _ISO_ZONE = re.compile(rf"([:T]\d{{2,6}}(?:[.,]\d+)?){_ZONE}", re.IGNORECASE)
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
 _ISO_BEGINS = r"\s*\d{4}(?:-|\d{4}(?:$|\D))"
 _TIME = re.compile(
-    rf"(?:^|(?<=[\sT:,@]))(?:(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}(?:[.,]\d+)?))?(?:\s*([ap])\.?m\b\.?)?(?:{_ZONE})?"
-    r"|(\d{1,2})\s*([ap])\.?m\b\.?)",
+    rf"(?:^|(?<=[\sT:,@]))(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}(?:[.,]\d+)?))?(?:\s*([ap])\.?m\b\.?)?(?:{_ZONE})?",
     re.IGNORECASE,
 )
 _MONTH = re.compile(
@@ -61,14 +54,13 @@ _MONTH = re.compile(
     re.IGNORECASE,
 )
 _BESIDE = re.compile(
-    r"\b(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\b|(?<=\d)(?:st|nd|rd|th)\b|\bof\b",
-    re.IGNORECASE,
+    r"\b(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\b|(?<=\d)(?:st|nd|rd|th)\b", re.IGNORECASE
 )
-"""Weekdays, the ending of 7th, and ``of``."""
+"""Weekdays, and the ending of 7th."""
 
 
 class DateFormat(NamedTuple):
-    """How the dates of a column are written; `reason` says what decided where that is a guess, else it is empty."""
+    """Format of a column of dates; `reason` says what decided if it is a guess, else it is empty."""
 
     form: str
     reason: str = ""
@@ -93,8 +85,8 @@ def parse_dates(values: pd.Series, name: str, form: str | None = None) -> pd.Ser
     if not wrong.any():
         return times
     rows = np.flatnonzero(wrong)
-    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    shown = ", ".join(f"row {row + 1} ({str(values.iloc[row])!r})" for row in rows[:_SHOWN])
+    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
     what = "1 value is not a date" if len(rows) == 1 else f"{len(rows):,} values are not dates"
     like = f", or {form} as in the training" if form not in (None, ISO) else ""
     raise UserError(
@@ -108,8 +100,8 @@ def read_dates(values: pd.Series, name: str, form: str | None = None) -> tuple[p
     if types.is_datetime64_any_dtype(values.dtype):
         return _without_zone(values), np.zeros(len(values), dtype=bool)
     texts = _as_texts(values, name)
-    if form is not None and types.is_numeric_dtype(values.dtype):  # a number has no leading zeros
-        texts = texts.str.zfill(_BARE.get(_strptime(form), 0))
+    if form in DIGITS and types.is_numeric_dtype(values.dtype):  # a number has no leading zeros
+        texts = texts.str.zfill(DIGITS[form])
     codes, distinct = pd.factorize(texts)
     parsed = _parse(pd.Series(distinct, dtype="str"), form or _find(pd.Series(distinct, dtype="str"), name).form)
     # One more entry, NaT, which the code -1 of a missing text finds.
@@ -117,11 +109,10 @@ def read_dates(values: pd.Series, name: str, form: str | None = None) -> tuple[p
     return pd.Series(times, index=values.index, name=values.name), np.isnat(times) & texts.notna().to_numpy()
 
 
-def find_date_format(values: pd.Series, name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+def find_date_format(values: pd.Series, name: str) -> DateFormat:
     """The format by which most of a column's texts, or whole numbers, are dates: `ISO`, one of `DATE_FORMATS`, ...
 
-    Where several formats read all of them differently, one that other columns have (`elsewhere`) is taken, or the only
-    one by which the rows are in the order of time.
+    Where several formats read all of them differently, the only one that puts the rows in the order of time is taken.
 
     Raises
     ------
@@ -131,7 +122,7 @@ def find_date_format(values: pd.Series, name: str, elsewhere: Sequence[str] = ()
     values = _without_categories(values)
     if types.is_datetime64_any_dtype(values.dtype):
         return DateFormat(ISO)
-    return _find(pd.Series(_as_texts(values, name).dropna().unique(), dtype="str"), name, elsewhere)
+    return _find(pd.Series(_as_texts(values, name).dropna().unique(), dtype="str"), name)
 
 
 def check_date_format(form: str, where: str) -> None:
@@ -153,7 +144,7 @@ def _parse(texts: pd.Series, form: str) -> pd.Series:
     """Times of texts by ISO 8601, of the others by the format; NaT where neither reads them."""
     local = texts.str.replace(_ISO_ZONE, r"\1", regex=True)
     iso = local.str.match(_ISO_BEGINS).to_numpy(bool)
-    if form in UNITS or _strptime(form) in _BARE:
+    if form in UNITS or form in DIGITS:
         iso = iso & ~local.str.fullmatch(r"\d+").to_numpy(bool)
     parsed: pd.Series = pd.to_datetime(local.where(iso), format="ISO8601", errors="coerce")
     others = texts[parsed.isna() & texts.str.contains(r"\d")]
@@ -167,41 +158,41 @@ def _by_format(texts: pd.Series, form: str) -> pd.Series:
     """Times of texts (n,), datetime64[us]."""
     texts = texts.str.strip()
     if form in PERIODS:
-        return pd.Series([_first_day(text, form) for text in texts], index=texts.index, dtype=_MICROSECONDS)
+        return _first_days(texts, form)
     if form in UNITS:
         ticks = pd.to_numeric(texts.where(texts.str.fullmatch(r"\d{9,19}(\.0*)?")), errors="coerce").astype("Int64")
         unit: Any = form.removeprefix("unix ")
         since: pd.Series = pd.to_datetime(ticks, unit=unit, errors="coerce")
         return since.astype(_MICROSECONDS)
-    heads, seconds = _split(texts.where(~texts.str.startswith("-"), ""))  # pandas reads years before 0
-    if digits := _BARE.get(_strptime(form)):
-        heads = heads.where(heads.str.fullmatch(rf"\d{{{digits}}}"))
+    if form in DIGITS:
+        heads, seconds = texts.where(texts.str.fullmatch(rf"\d{{{DIGITS[form]}}}")), pd.Series(0.0, texts.index)
+    else:
+        heads, seconds = _split(texts.where(~texts.str.startswith("-"), ""))  # pandas reads years before 0
+    window = _WINDOW.fullmatch(form)
     codes, distinct = pd.factorize(heads)  # many times are of the same day
-    days = pd.to_datetime(pd.Series(distinct, dtype="str"), format=_strptime(form), errors="coerce")
-    days = _in_window(days.dt.tz_localize(None).astype(_MICROSECONDS), form)
+    days = pd.to_datetime(pd.Series(distinct, dtype="str"), format=window[1] if window else form, errors="coerce")
+    days = days.dt.tz_localize(None).astype(_MICROSECONDS)
+    if window:
+        last = int(window[2])
+        late, early = days.dt.year > last, days.dt.year <= last - 100
+        days = days.mask(late, days - pd.DateOffset(years=100)).mask(early, days + pd.DateOffset(years=100))
     moments = np.append(days.to_numpy(), np.datetime64("NaT"))[codes]
     return pd.Series(moments + pd.to_timedelta(seconds, unit="s").astype("timedelta64[us]").to_numpy(), texts.index)
 
 
-def _strptime(form: str) -> str:
-    """The format of the date without the window of its two-digit years."""
-    window = _WINDOW.fullmatch(form)
-    return window[1] if window else form
-
-
-def _in_window(days: pd.Series, form: str) -> pd.Series:
-    """Days with two-digit years in the century that ends with the window."""
-    if (window := _WINDOW.fullmatch(form)) is None:
-        return days
-    months, last = days.dt.to_period("M"), int(window[2])
-    centuries = np.select([days.dt.year > last, days.dt.year <= last - 100], [-1, 1], 0)
-    moved: pd.Series = (months + 1200 * centuries).dt.to_timestamp().astype(_MICROSECONDS)
-    shifted: pd.Series = moved + (days - months.dt.to_timestamp())
-    return shifted
+def _first_days(texts: pd.Series, form: str) -> pd.Series:
+    found = texts.str.extract(PERIODS[form])
+    found = found.where(texts.str.fullmatch(PERIODS[form]))
+    year, number = found["year"].fillna(found["of"]), found["number"].fillna(found["after"])
+    if form == "week":  # some years have no week 53
+        days = pd.to_datetime(year + " " + number.str.zfill(2) + " 1", format="%G %V %u", errors="coerce")
+    else:
+        days = pd.to_datetime(year + " " + (3 * number.astype("Int64") - 2).astype("str"), format="%Y %m")
+    return pd.Series(days.astype(_MICROSECONDS))
 
 
 def _split(texts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """The dates of texts, months in short, and their times of day in seconds."""
+    """Split texts into dates, with abbreviated months, and times of day in seconds."""
     split = [_date_and_seconds(text) for text in texts]
     heads = pd.Series([head for head, _ in split], index=texts.index, dtype="str")
     return heads, pd.Series([seconds for _, seconds in split], index=texts.index, dtype=float)
@@ -210,11 +201,10 @@ def _split(texts: pd.Series) -> tuple[pd.Series, pd.Series]:
 def _date_and_seconds(text: str) -> tuple[str, float]:
     seconds = 0.0
     if found := _TIME.search(text):
-        hour, minute, second, half, alone, alone_half = found.groups()
-        hours, half = int(hour or alone), (half or alone_half or "").lower()
+        hours, minutes, half = int(found[1]), int(found[2]), (found[4] or "").lower()
         hours = hours % 12 + 12 * (half == "p") if half else hours
-        seconds = 3600 * hours + 60 * int(minute or 0) + float((second or "0").replace(",", "."))
-        seconds = seconds if hours < 24 and int(minute or 0) < 60 else np.nan
+        seconds = 3600 * hours + 60 * minutes + float((found[3] or "0").replace(",", "."))
+        seconds = seconds if hours < 24 and minutes < 60 else np.nan
         text = f"{text[: found.start()]} {text[found.end() :]}"
     if month := _MONTH.search(text):
         plain = f"{text[: month.start()]} {month[1][:3].title()} {text[month.end() :]}"
@@ -222,33 +212,24 @@ def _date_and_seconds(text: str) -> tuple[str, float]:
     return _BESIDE.sub(" ", text).strip(" \tT,:@"), seconds
 
 
-def _first_day(text: str, form: str) -> datetime | None:
-    if not (found := PERIODS[form].fullmatch(text.strip())):
-        return None
-    year, number = int(found["year"] or found["of"]), int(found["number"] or found["after"])
-    if form == "quarter":
-        return datetime(year, 3 * number - 2, 1)
-    try:
-        return datetime.combine(date.fromisocalendar(year, number, 1), datetime.min.time())
-    except ValueError:  # a week 53 of a year that has none
-        return None
-
-
 # --- finding a format -------------------------------------------------------------------------------------------------
 
 
-def _find(texts: pd.Series, name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+def _find(texts: pd.Series, name: str) -> DateFormat:
     """As `find_date_format`, of distinct texts in the order of their rows."""
     others = texts[_parse(texts, ISO).isna() & texts.str.contains(r"\d")].str.strip()
-    bare = others[others.str.fullmatch(r"\d+")]
-    if len(bare) and len(bare) == len(others):
-        return _of_digits(bare, name)
     if others.empty:
         return DateFormat(ISO)
-    periods = [form for form, pattern in PERIODS.items() if others.iloc[:SAMPLE].str.fullmatch(pattern).any()]
-    heads = _split(others.iloc[:SAMPLE])[0].unique()
-    likely = [_with_window(form) for form in DATE_FORMATS if any(_is_date(head, form) for head in heads)]
-    return _most_readable(others, [*periods, *likely], name, elsewhere)
+    if others.str.fullmatch(r"\d+").all():
+        likely = [form for form in DIGITS if _plausible(others, form)]
+        likely = likely or [form for form in UNITS if _plausible(others, form)]
+        return _most_readable(others, likely, name)
+    periods = [form for form, pattern in PERIODS.items() if others.iloc[:_SAMPLE].str.fullmatch(pattern).any()]
+    last = date.today().year + _YEARS_AHEAD
+    heads = _split(others.iloc[:_SAMPLE])[0].unique()
+    likely = [form for form in DATE_FORMATS if any(_is_date(head, form) for head in heads)]
+    windows = [f"{form} to {last}" if "%y" in form else form for form in likely]
+    return _most_readable(others, [*periods, *windows], name)
 
 
 def _is_date(text: str, form: str) -> bool:
@@ -259,34 +240,22 @@ def _is_date(text: str, form: str) -> bool:
     return True
 
 
-def _with_window(form: str) -> str:
-    return f"{form} to {date.today().year + _YEARS_AHEAD}" if "%y" in form else form
-
-
-def _of_digits(texts: pd.Series, name: str) -> DateFormat:
-    """The format of bare digits; ISO 8601, which reads none of them, where they are other numbers."""
-    likely = [form for form in DIGITS if _plausible(texts, form)] or [form for form in UNITS if _plausible(texts, form)]
-    if not likely and re.search("date|day", name, re.IGNORECASE):
-        likely = [_with_window(form) for form in SHORT_DIGITS if _plausible(texts, _with_window(form))]
-    return _most_readable(texts, likely, name) if likely else DateFormat(ISO)
-
-
 def _plausible(texts: pd.Series, form: str) -> bool:
     times = _by_format(texts, form)
     first, last = YEARS
     return bool(times.notna().all() and times.dt.year.between(max(first, 1971) if form in UNITS else first, last).all())
 
 
-def _most_readable(texts: pd.Series, likely: Sequence[str], name: str, elsewhere: Sequence[str] = ()) -> DateFormat:
+def _most_readable(texts: pd.Series, likely: Sequence[str], name: str) -> DateFormat:
     """The format that reads most of the texts; a `UserError` where several do, differently."""
     if not likely:
-        return DateFormat(ISO)
+        return DateFormat(ISO)  # which reads none of them
     readings = {form: _by_format(texts, form) for form in likely}
     most = max(int(reading.notna().sum()) for reading in readings.values())
     best = {form: reading for form, reading in readings.items() if reading.notna().sum() == most}
     form, reading = next(iter(best.items()))
     if pd.concat(readings, axis=1).notna().any(axis=1).mean() < 1 - MOST_UNREADABLE:
-        return DateFormat(form)  # hardly dates: whoever reads them says which are not
+        return DateFormat(form)  # hardly dates: the caller reports those that are not
     left = texts[reading.isna()]
     if other := next((other for other in readings if readings[other][left.index].notna().any()), None):
         text = left[readings[other][left.index].notna()].iloc[0]
@@ -296,8 +265,6 @@ def _most_readable(texts: pd.Series, likely: Sequence[str], name: str, elsewhere
         )
     if all(other.equals(reading) for other in best.values()):
         return DateFormat(form, f"two-digit years as {int(form[-4:]) - 99} to {form[-4:]}" if "%y" in form else "")
-    if known := [form for form in best if form in elsewhere]:
-        return DateFormat(known[0], f"the order of day and month is taken from other columns ({known[0]})")
     ordered = [form for form, each in best.items() if each.is_monotonic_increasing or each.is_monotonic_decreasing]
     if len(ordered) == 1 and len(texts) >= _FEWEST_IN_ORDER:
         return DateFormat(ordered[0], f"as {ordered[0]} the rows are in the order of time")
@@ -325,21 +292,20 @@ def _without_zone(values: pd.Series) -> pd.Series:
 
 
 def _as_texts(values: pd.Series, name: str) -> pd.Series:
-    """Each value as a text without zone; missing where there is none."""
-    dtype, is_object = values.dtype, types.is_object_dtype(values.dtype)
-    if types.is_string_dtype(dtype) and not is_object:
+    """Values as texts without time zones."""
+    if types.is_string_dtype(values.dtype) and values.dtype != object:
         texts = values.astype("str")
-    elif is_object or values.isna().all():
+    elif values.dtype == object or values.isna().all():
         texts = pd.Series([_as_text(value) for value in values], index=values.index, dtype="str")
     else:
         try:
-            if types.is_bool_dtype(dtype) or not types.is_numeric_dtype(dtype):
+            if types.is_bool_dtype(values.dtype) or not types.is_numeric_dtype(values.dtype):
                 raise TypeError
             texts = values.astype("Int64").astype("str")
         except (TypeError, ValueError, OverflowError) as error:
-            fractions = " with fractions" if types.is_float_dtype(dtype) else ""
+            fractions = " with fractions" if types.is_float_dtype(values.dtype) else ""
             raise UserError(
-                f"column {name!r} holds {dtype}{fractions}, not dates; name a column of dates, or write them as "
+                f"column {name!r} holds {values.dtype}{fractions}, not dates; name a column of dates, or write them as "
                 "YYYY-MM-DD"
             ) from error
     return texts.mask(texts.str.strip() == "")

@@ -1,21 +1,34 @@
-"""The parts of a date that the course trains on."""
+"""Parts of dates as columns: those that the course trains on, and dates put together from columns."""
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.tables.columns.column_names import words_of
 from unfreeze.models.tables.columns.date_texts import check_date_format, parse_dates
+from unfreeze.models.tables.reading.columnar_files import PER_SECOND
 from unfreeze.models.tables.reading.frames import open_table, to_frame, unknown_column, write_feather
-from unfreeze.models.tables.reading.plain_types import PER_SECOND
 
 DAY = 86_400  # seconds
 _DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
+_PART_NAMES = {
+    "year": {"year", "yr", "yyyy"},
+    "month": {"month", "mon", "mnth", "mo", "mm"},
+    "day": {"day", "dy", "dd", "mday", "dayofmonth"},
+    "hour": {"hour", "hr", "hh"},
+    "minute": {"minute", "min", "mi"},
+}
+"""Part of a date -> words by which columns of it are called."""
+_RANGES = {"year": (1900, 2100), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59)}
+_FEWEST = 2
+"""Parts, from the year on, that make a date: a year alone is a number."""
 
 
 def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool = False) -> dict[str, np.ndarray]:
@@ -95,25 +108,21 @@ def part_names(column: str, time: bool = False, cyclic: bool = False) -> list[st
     return list(date_parts(pd.Series(pd.to_datetime(["2000-01-01"])), _prefix_of(column), time, cyclic))
 
 
-def add_datepart(
-    frame: pd.DataFrame,
-    column: str,
-    time: bool = False,
-    cyclic: bool = False,
-    drop: bool = True,
-    prefix: str | None = None,
-    form: str | None = None,
-) -> pd.DataFrame:
-    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) as columns at its end.
+def elapsed_name(column: str) -> str:
+    """Name of the seconds since 1970 that `add_datepart` makes of a column."""
+    return f"{_prefix_of(column)}Elapsed"
 
-    A column that has the name of a part gives way to it, as with fastai.
+
+def add_datepart(
+    frame: pd.DataFrame, column: str, time: bool = False, cyclic: bool = False, form: str | None = None
+) -> pd.DataFrame:
+    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) instead of the date.
+
+    They stand at its end, named after the column without Date or date at its end. A column that has the name of a part
+    gives way to it, as with fastai.
 
     Parameters
     ----------
-    drop : bool
-        Whether to drop the date itself; if not, it is kept as read.
-    prefix : str or None
-        Put before the name of each part. None: the name of the column without Date or date at its end.
     form : str or None
         How the dates are written, see `find_date_format`, which finds it if it is None.
 
@@ -122,11 +131,9 @@ def add_datepart(
     if column not in frame.columns:
         raise unknown_column(column, frame.columns, "date column")
     dates = parse_dates(frame[column], column, form)
-    prefix = _prefix_of(column) if prefix is None else prefix
-    rest = frame.drop(columns=column) if drop else frame.assign(**{column: dates})
     # Not by assigning columns, which copies each.
-    parts = pd.DataFrame(date_parts(dates, prefix, time, cyclic), index=frame.index, copy=False)
-    return pd.concat([rest.drop(columns=rest.columns.intersection(parts.columns)), parts], axis=1)
+    parts = pd.DataFrame(date_parts(dates, _prefix_of(column), time, cyclic), index=frame.index, copy=False)
+    return pd.concat([frame.drop(columns=[column, *frame.columns.intersection(parts.columns)]), parts], axis=1)
 
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -139,7 +146,7 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 def add_datepart_to_file(
     source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False, form: str | None = None
 ) -> int:
-    """Write a table's file anew with the parts of one of its dates (see `add_datepart`); return the number of rows.
+    """Write a copy of a table's file with the parts of one of its dates; return the number of rows.
 
     The source is read as for a training (see `write_feather`); an existing `out`, which is .csv, .parquet or .feather,
     is replaced once all is written.
@@ -183,10 +190,67 @@ def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """A part without the values of the day that stands in for missing dates."""
+    """Blank the rows without a date in one part."""
     if part.dtype == bool:
         present: np.ndarray = part & ~missing
         return present
     part = part if part.dtype.kind == "f" else part.astype(np.float64)
     part[missing] = np.nan
     return part
+
+
+# --- dates put together from columns ----------------------------------------------------------------------------------
+
+
+def find_date_columns(frame: pd.DataFrame, left_out: Collection[str]) -> dict[str, list[str]]:
+    """Find columns of whole numbers that are named as parts of a date.
+
+    Returns the name of each date -> its columns, from the year to the finest.
+    """
+    parts: dict[str, dict[str, str]] = {}
+    for name in (str(each) for each in frame if each not in left_out):
+        words = words_of(name)
+        for part, called in _PART_NAMES.items():
+            if (here := called.intersection(words)) and _holds(frame[name], part):
+                stem = "_".join(word for word in words if word not in here)
+                parts.setdefault(stem, {}).setdefault(part, name)
+    found = {}
+    for stem, columns in parts.items():
+        order = [part for number, part in enumerate(_PART_NAMES) if {*list(_PART_NAMES)[: number + 1]} <= {*columns}]
+        name = f"{stem}_date" if stem else "date"
+        if len(order) >= _FEWEST and name not in frame:
+            found[name] = [columns[part] for part in order]
+    return found
+
+
+def with_dates(frame: pd.DataFrame, date_from: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Add dates that are put together from columns; impossible and incomplete dates are missing.
+
+    Raises
+    ------
+    UserError
+        If there is no such column, a date has fewer than two or more than five, or they are not numbers.
+    """
+    made = {}
+    for date, columns in date_from.items():
+        if not _FEWEST <= len(columns) <= len(_PART_NAMES):
+            raise UserError(
+                f"data.date_from: {date}: name columns of {', '.join(_PART_NAMES)}, in this order, at least two"
+            )
+        for name in columns:
+            if name not in frame:
+                raise unknown_column(name, frame.columns, f"data.date_from: {date}")
+            if not is_numeric_dtype(frame[name]):
+                raise UserError(f"data.date_from: {date}: column {name} holds no numbers; drop it from the list")
+        parts = pd.DataFrame({part: frame[name] for part, name in zip(_PART_NAMES, columns, strict=False)})
+        parts = parts if "day" in parts else parts.assign(day=1)
+        made[date] = pd.to_datetime(parts, errors="coerce").astype("datetime64[us]")
+    return frame.assign(**made)
+
+
+def _holds(column: pd.Series, part: str) -> bool:
+    if not is_numeric_dtype(column) or column.dtype == bool:
+        return False
+    first, last = _RANGES[part]
+    known = column.dropna()
+    return len(known) > 0 and bool(known.between(first, last).all() and (np.mod(known, 1) == 0).all())

@@ -15,6 +15,7 @@ from scipy.special import ndtri
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.columns.dates import elapsed_name
 from unfreeze.models.tables.columns.kinds import (
     codes_of,
     count_categories,
@@ -301,7 +302,7 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return False
     if kind in ("text", "bool") or column.name in data.categorical:
         return True
-    if str(column.name).endswith("Elapsed"):  # seconds since 1970: few days in a table make it no category
+    if str(column.name) in map(elapsed_name, data.date):  # seconds since 1970: few days in a table make it no category
         return False
     most = data.max_category_values
     return not has_fractions(column) and count_up_to(whole_numbers_of(column), most + 1) <= most

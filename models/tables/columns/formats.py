@@ -1,4 +1,4 @@
-"""How the texts of a table are read as numbers and dates: found by looking at whole columns, and kept in the model."""
+"""Formats of numbers and dates in text: found from whole columns, and kept in the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,37 +22,32 @@ from unfreeze.models.tables.columns.date_texts import (
 from unfreeze.models.tables.columns.encoding import is_quantity
 from unfreeze.models.tables.columns.kinds import has_fractions
 from unfreeze.models.tables.columns.number_texts import (
-    MISSING_WORDS,
     MOST_UNREADABLE,
     DecimalMark,
     NumberFormat,
     check_number_format,
     demanded_mark,
     find_number_format,
+    is_missing,
     read_numbers,
 )
 from unfreeze.models.tables.reading.frames import unknown_column
 
 SAMPLE_ROWS = 20_000
-"""Rows at most that decide what a column is; conversions and counts of ids take all of them."""
-SHOWN = 10
+"""Most rows that decide what a column is; conversions and counts of ids use all rows."""
+FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
+_SHOWN = 10
 """Values of a column that are shown beside their reading."""
-FEW_VALUES = 1_000
+_FEW_VALUES = 1_000
 """Distinct texts that are tried as dates, which takes far longer than numbers."""
-_FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
 _YEAR_MONTH = r"(?:19|20)\d\d\.(?:0[1-9]|1[0-2])"
 _FIRST_DATE = 100_000  # fewer digits than six are no date
 
 
 class Formats(NamedTuple):
-    """How texts are read.
+    """Formats by column, see `read_numbers` and `read_dates`, and remarks on them.
 
-    Attributes
-    ----------
-    numbers, dates
-        Column -> its format, see `read_numbers` and `read_dates`; of dates those that were named are among them.
-    reasons
-        Column -> what is said of its reading.
+    `dates` includes those that a setting names.
     """
 
     numbers: dict[str, str]
@@ -90,7 +85,8 @@ def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> F
             check(form, f"data.{field}: {name}")
     formats = Formats(dict(data.numbers), dict(data.date_formats), {})
     columns = [str(name) for name in frame if name not in data.drop]
-    _find_numbers(frame, [name for name in columns if _may_be_numbers(frame[name], name, data, named)], data, formats)
+    read = {*columns} - {*data.numbers} - (named - {*data.continuous, *data.target})
+    _find_numbers(frame, [name for name in columns if name in read and is_text(frame[name])], data, formats)
     _find_dates(frame, [name for name in columns if name not in named or name in data.date], data, formats)
     return formats
 
@@ -109,25 +105,16 @@ def convert_numbers(frame: pd.DataFrame, numbers: Mapping[str, str]) -> tuple[pd
 
 
 def readings(raw: pd.Series, read: pd.Series) -> list[dict[str, Any]]:
-    """Ten different values of a column beside their reading, for people."""
+    """Ten different values of a column beside their reading, for the report."""
     distinct = raw.dropna().drop_duplicates()
-    rows = distinct.index[np.unique(np.linspace(0, len(distinct) - 1, min(SHOWN, len(distinct))).astype(int))]
+    rows = distinct.index[np.unique(np.linspace(0, len(distinct) - 1, min(_SHOWN, len(distinct))).astype(int))]
+    shown = ["missing" if pd.isna(read[row]) else str(read[row]).removesuffix(" 00:00:00") for row in rows]
     return [
-        {
-            "column": raw.name,
-            "value": str(raw[row]),
-            "read as": "missing" if pd.isna(read[row]) else str(read[row]).removesuffix(" 00:00:00"),
-        }
-        for row in rows
+        {"column": raw.name, "value": str(raw[row]), "read as": each} for row, each in zip(rows, shown, strict=True)
     ]
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def _may_be_numbers(column: pd.Series, name: str, data: TableDataSpec, named: set[str]) -> bool:
-    wanted = name in data.continuous or name in data.target
-    return name not in data.numbers and is_text(column) and (wanted or name not in named)
 
 
 def _find_numbers(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec, formats: Formats) -> None:
@@ -136,11 +123,8 @@ def _find_numbers(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSp
     marks = {demanded_mark(texts[name]) for name, each in found.items() if each.form is not None}
     if {",", "."} & marks == {","}:  # other columns have decimal commas
         found = {name: _number_format(each, data, ",") for name, each in texts.items()}
-    for name, (form, reason) in found.items():
-        if form is not None:
-            formats.numbers[name] = form
-        if reason:
-            formats.reasons[name] = reason
+    formats.numbers.update({name: form for name, (form, _) in found.items() if form is not None})
+    formats.reasons.update({name: reason for name, (_, reason) in found.items() if reason})
 
 
 def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | None) -> NumberFormat:
@@ -153,17 +137,19 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
         return NumberFormat(decimal if np.isfinite(read).sum() > wrong.sum() else None, reason)
     if form is None or name in data.continuous:
         return NumberFormat(form, reason)
-    if is_code(name) or _is_padded(texts, name in data.target) or bool(texts.str.fullmatch(_YEAR_MONTH).all()):
+    missing = is_missing(texts)
+    if is_code(name) or _is_padded(texts[~missing], name in data.target):
         return NumberFormat(None)
-    words = texts[texts.str.strip().str.lower().isin(MISSING_WORDS)]
-    are_rare = len(words) <= MOST_UNREADABLE * len(texts)
+    if texts.str.fullmatch(_YEAR_MONTH).all():
+        return NumberFormat(None)
+    are_rare = missing.mean() <= MOST_UNREADABLE
     if name in data.target and data.task == "classification" and (form != "." or not are_rare):
         return NumberFormat(None)  # its classes are as they are written
     numbers = pd.Series(read_numbers(texts, form)[0])
     if name in data.target and data.task == "auto" and not are_rare and not is_quantity(numbers):
         beside = ", ".join(f"{number:g}" for number in numbers.dropna().drop_duplicates().head(3))
         raise UserError(
-            f"target {name!r}: {words.iloc[0]!r} in {len(words) / len(texts):.0%} of the rows, beside {beside}, may be "
+            f"target {name!r}: {texts[missing].iloc[0]!r} in {missing.mean():.0%} of the rows, beside {beside}, may be "
             "a class or stand for no value; set data.task to classification if it is a class, or data.numbers to "
             f"{{{name}: '.'}} to leave these rows out"
         )
@@ -172,64 +158,52 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
 
 def _is_padded(texts: pd.Series, any_length: bool) -> bool:
     """Whether these are digits, of one length if not any, of which some begin with 0."""
-    digits = texts[~texts.str.strip().str.lower().isin(MISSING_WORDS)]
-    one_length = any_length or len(digits.str.len().unique()) == 1
-    return one_length and bool(digits.str.fullmatch(r"\d+").all() and digits.str.fullmatch(r"0\d+").any())
+    one_length = any_length or texts.str.len().nunique() == 1
+    return one_length and bool(texts.str.fullmatch(r"\d+").all() and texts.str.fullmatch(r"0\d+").any())
 
 
 # --- dates ------------------------------------------------------------------------------------------------------------
 
 
 def _find_dates(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec, formats: Formats) -> None:
-    """Formats of named dates, and of columns that hold nothing else; first of those that need no other column."""
-    open_questions: dict[str, UserError] = {}
-    for attempt in (1, 2):
-        elsewhere = tuple(formats.dates.values()) if attempt == 2 else ()
-        for name in columns if attempt == 1 else [*open_questions]:
-            if name in formats.dates:
-                continue
-            try:
-                found = _date_format(frame[name], name, name in data.date, elsewhere)
-            except UserError as error:
-                open_questions[name] = error
-                continue
-            open_questions.pop(name, None)
-            if found is not None:
-                formats.dates[name], formats.reasons[name] = found
-                formats.numbers.pop(name, None)  # such as 20240131, which is a number as well
-    for name, question in open_questions.items():
-        if name in data.date:
-            raise question
-        formats.reasons[name] = f"text of dates, but {str(question).partition(': ')[2]}"
+    """Formats of named dates, and of columns that hold nothing else."""
+    for name in (name for name in columns if name not in formats.dates):
+        try:
+            found = _date_format(frame[name], name, name in data.date)
+        except UserError as question:
+            if name in data.date:
+                raise
+            formats.reasons[name] = f"text of dates, but {str(question).partition(': ')[2]}"
+            continue
+        if found is not None:
+            formats.dates[name], formats.reasons[name] = found
+            formats.numbers.pop(name, None)  # such as 20240131, which is a number as well
 
 
-def _date_format(column: pd.Series, name: str, named: bool, elsewhere: Sequence[str]) -> DateFormat | None:
+def _date_format(column: pd.Series, name: str, named: bool) -> DateFormat | None:
     """The format of a column of dates; None for other columns, and for those whose type says what they are."""
     if is_datetime64_any_dtype(column) or is_bool_dtype(column):
         return None
     if named:
-        return find_date_format(column, name, elsewhere)
+        return find_date_format(column, name)
     distinct = _distinct_texts(column)
     if len(distinct) < 2 or not distinct.str.contains(r"\d").mean() > 1 - MOST_UNREADABLE:
         return None
     if distinct.str.fullmatch(r"\s*\d+\s*").all():
         return _of_bare_numbers(distinct, name)
-    found = find_date_format(distinct, name, elsewhere)
+    found = find_date_format(distinct, name)
     return found if read_dates(distinct, name, found.form)[1].mean() <= MOST_UNREADABLE else None
 
 
 def _distinct_texts(column: pd.Series) -> pd.Series:
-    """Up to about `FEW_VALUES` texts, or whole numbers of six digits or more as text; none of other columns."""
+    """Up to about 1,000 texts, or whole numbers of six digits or more as text; none of other columns."""
     sample = sample_of(column)
-    if len(sample) < _FEWEST_ROWS:
+    if is_numeric_dtype(column) and len(sample) and sample.min() >= _FIRST_DATE and not has_fractions(sample):
+        sample = sample.astype("Int64").astype("str")
+    if len(sample) < FEWEST_ROWS or infer_dtype(sample) != "string":
         return sample.iloc[:0].astype("str")
-    if is_numeric_dtype(column):
-        is_whole = sample.min() >= _FIRST_DATE and not has_fractions(sample)
-        sample = sample.astype("Int64").astype("str") if is_whole else sample.iloc[:0].astype("str")
-    elif infer_dtype(sample) != "string":
-        return sample.iloc[:0].astype("str")
-    distinct = sample[~sample.str.strip().str.lower().isin(MISSING_WORDS)].drop_duplicates()
-    return distinct.iloc[:: max(1, len(distinct) // FEW_VALUES)]
+    distinct = sample[~is_missing(sample)].drop_duplicates()
+    return distinct.iloc[:: max(1, len(distinct) // _FEW_VALUES)]
 
 
 def _of_bare_numbers(texts: pd.Series, name: str) -> DateFormat | None:

@@ -1,8 +1,7 @@
 """Numbers that a table holds as text: with units, multipliers, separators of thousands, or a decimal comma."""
 
 import re
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,90 +25,66 @@ MOST_UNREADABLE = 0.05
 """Share of the texts that may be no number, or no date, in a column of these."""
 
 _SPACE = r"[\s\x{00A0}\x{2009}\x{202F}]"
+_MINUS = "-\N{MINUS SIGN}"
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY"
-_CURRENCY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{_CODES}|Rs\.?)"
-_SIGN = r"[+\-\x{2212}]"
-_APOSTROPHE = r"['\x{2019}]"
-_SCALES = {"k": 1e3, "thousand": 1e3, "lakh": 1e5, "crore": 1e7} | {
+_SYMBOLS = "$€£¥₹₩₽₺₫₪฿¢"
+_CURRENCY = rf"(?:[A-Z]{{0,3}}[{_SYMBOLS}]|{_CODES}|Rs\.?)"
+_SCALES = {"k": 1e3, "thousand": 1e3} | {
     **dict.fromkeys(("m", "mn", "mio", "million"), 1e6),
     **dict.fromkeys(("b", "bn", "mrd", "billion"), 1e9),
 }
 """Words behind a number that multiply it."""
 _UNITS_RATHER = ("m", "b")
 """Scales that are a unit where a column has no other: metres and bytes."""
-_ORDINALS = ("st", "nd", "rd", "th")
+_BEHIND = re.compile(
+    rf"\+?\s*(?:(?P<scale>{'|'.join(sorted(_SCALES, key=len, reverse=True))})\b\.?\s*(?P<money>(?-i:{_CURRENCY})?)"
+    rf"|(?P<unit>(?:%|(?:[^\W\d_]|[{_SYMBOLS}°\u2032\u2033µ])[^\d()]{{0,14}})?))\s*\+?\s*",
+    re.IGNORECASE,
+)
+"""What may stand behind a number, without a closing parenthesis."""
 
 
 def _pattern(mark: DecimalMark) -> str:
+    """Pattern (RE2) of a number with what stands before and behind it."""
     decimal, thousands = (r"\.", ",") if mark == "." else (",", r"\.")
     fraction = rf"(?:{decimal}\d*)?"
-    exponent = r"(?:[eE][+-]?\d+)?"
-    # A group of three begins with no 0: 0,123 is a fraction. Groups of two before it are Indian: 12,34,567.
-    groups = "|".join(rf"(?:{separator}\d{{3}})+" for separator in (thousands, _SPACE, _APOSTROPHE))
-    grouped = rf"[1-9]\d{{0,2}}(?:{groups}){fraction}|[1-9]\d?(?:{thousands}\d\d)+{thousands}\d{{3}}{fraction}"
-    number = rf"{grouped}|\d+{fraction}{exponent}|{decimal}\d+{exponent}"
-    scale = rf"(?P<scale>(?i:{'|'.join(sorted(_SCALES, key=len, reverse=True))}))\b\.?"
-    unit = rf"%|{_CURRENCY}|[\p{{L}}°\x{{2032}}\x{{2033}}µ][^\d()]{{0,14}}[²³]?"
-    return (
-        rf"^(?P<open>\(?){_SPACE}*[<>≤≥~≈]?{_SPACE}*(?P<sign>{_SIGN}?){_SPACE}*"
-        rf"(?:(?P<before>{_CURRENCY}){_SPACE}*(?P<after>{_SIGN}?))?{_SPACE}*"
-        rf"(?P<number>{number})\+?{_SPACE}*(?:{scale}{_SPACE}*(?P<money>(?:{_CURRENCY})?)|(?P<unit>(?:{unit})?))"
-        rf"{_SPACE}*\+?{_SPACE}*(?P<close>\)?)$"
-    )
+    # A group of three begins with no 0: 0,123 is a fraction.
+    groups = "|".join(rf"(?:{separator}\d{{3}})+" for separator in (thousands, _SPACE, r"['\x{2019}]"))
+    number = rf"[1-9]\d{{0,2}}(?:{groups}){fraction}|(?:\d+{fraction}|{decimal}\d+)(?:[eE][+-]?\d+)?"
+    sign = r"[-+\x{2212}]?"
+    before = rf"\(?{_SPACE}*[<>≤≥~≈]?{_SPACE}*(?:{sign}{_SPACE}*{_CURRENCY}|{_CURRENCY}?{_SPACE}*{sign})"
+    return rf"^(?P<before>{before}){_SPACE}*(?P<number>{number})(?P<behind>[^\d]*)$"
 
 
 _PATTERNS: Mapping[str, str] = {".": _pattern("."), ",": _pattern(",")}
-# Every text with a separator of thousands has it before three digits.
-_GROUPED = {".": r"^[+-]?[1-9]\d{0,2}(?:,\d{3})+$", ",": r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"}
-
-# --- texts of other shapes --------------------------------------------------------------------------------------------
-
-_LETTERS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
-
-
-def _roman(text: str) -> float:
-    digits = [_LETTERS[letter] for letter in text]
-    return float(sum(-one if one < after else one for one, after in zip(digits, [*digits[1:], 0], strict=True)))
-
-
-def _sum_of(*weights: int) -> Callable[[str], float]:
-    """A reader of texts of several numbers, which are added with their weights."""
-
-    def read(text: str) -> float:
-        parts = zip(weights, re.findall(r"[\d.]+", text), strict=False)
-        total = sum(weight * float(part) for weight, part in parts)
-        return -total if text.startswith("-") else total
-
-    return read
+_DOTS_OF_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"
 
 
 class _Shape(NamedTuple):
+    """Texts of several numbers, which are added with their weights; durations have units of their own instead."""
+
     pattern: re.Pattern[str]
-    read: Callable[[str], float]
+    weights: tuple[int, ...]
     example: str
     what: str
 
+    def read(self, text: str) -> float:
+        if not self.pattern.fullmatch(text):
+            return np.nan
+        if not self.weights:
+            return pd.Timedelta(text.lower()).total_seconds()
+        numbers = map(float, re.findall(r"[\d.]+", text))
+        total = sum(weight * number for weight, number in zip(self.weights, numbers, strict=False))
+        return -total if text.startswith("-") else total
 
+
+_DURATION = re.compile(r"(\d{1,6}(\.\d+)?\s*(d|days?|h|hours?|m|min|s|sec)\s*)+", re.IGNORECASE)
+_FEET = re.compile(r"\d+\s*(['\u2032\u2019]|ft)\s*(\d+(\.\d+)?\s*([\"\u2033\u201d]|''|in)?)?")
 _SHAPES: Mapping[str, _Shape] = {
-    "m:ss": _Shape(re.compile(r"-?\d+:[0-5]\d(\.\d+)?"), _sum_of(60, 1), "0:00", "times such as 12:30 as 60 x 12 + 30"),
-    "h:mm:ss": _Shape(
-        re.compile(r"-?\d+:[0-5]\d:[0-5]\d(\.\d+)?"), _sum_of(3600, 60, 1), "0:00:00", "times in seconds"
-    ),
-    "duration": _Shape(
-        re.compile(r"(\d{1,6}(\.\d+)?\s*(d|days?|h|hours?|m|min|s|sec)\s*)+", re.IGNORECASE),
-        lambda text: pd.Timedelta(text.lower()).total_seconds(),
-        "0 s",
-        "durations in seconds",
-    ),
-    "feet": _Shape(
-        re.compile(r"\d+\s*(['\u2032\u2019]|ft)\s*(\d+(\.\d+)?\s*([\"\u2033\u201d]|''|in)?)?"),
-        _sum_of(12, 1),
-        "0'0",
-        "feet and inches in inches",
-    ),
-    "roman": _Shape(
-        re.compile(r"(?=.)M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})"), _roman, "I", "Roman numerals"
-    ),
+    "m:ss": _Shape(re.compile(r"-?\d+:[0-5]\d(\.\d+)?"), (60, 1), "0:00", "times such as 12:30 as 60 x 12 + 30"),
+    "h:mm:ss": _Shape(re.compile(r"-?\d+(:[0-5]\d){2}(\.\d+)?"), (3600, 60, 1), "0:00:00", "times in seconds"),
+    "duration": _Shape(_DURATION, (), "0 s", "durations in seconds"),
+    "feet": _Shape(_FEET, (12, 1), "0'0", "feet and inches in inches"),
 }
 """Formats of numbers other than decimal ones."""
 
@@ -125,8 +100,7 @@ def check_number_format(form: str, where: str) -> None:
 
 def example_of(form: str) -> str:
     """A text that is a number in that format."""
-    unit = form.partition(" ")[2]
-    return _SHAPES[form].example if form in _SHAPES else f"0 {unit}".strip()
+    return _SHAPES[form].example if form in _SHAPES else f"0{form[1:]}"
 
 
 def describe_format(form: str) -> str:
@@ -147,20 +121,26 @@ def read_numbers(column: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     column
-        Texts (N,); values of other types are taken as they are written. Those missing, and `MISSING_WORDS`, have no
-        number.
+        Texts (N,); values of other types are taken as they are written. Missing ones and
+        `MISSING_WORDS` have no number.
     form
         The decimal mark, ``.`` or ``,``, which may be followed by a space and the unit (``. kg``); or ``m:ss``,
-        ``h:mm:ss``, ``duration`` (seconds), ``feet`` (inches), ``roman``. With a unit, numbers in another are not
-        read; without, any currency and percent are.
+        ``h:mm:ss``, ``duration`` (seconds), ``feet`` (inches). With a unit, numbers in another are not read; without,
+        any currency and percent are.
 
     Returns
     -------
     tuple
-        Numbers (N,) float64, NaN where there is none; and whether a text is there that is no number (N,) bool.
+        Numbers (N,) float64, else NaN; and which texts could not be read, (N,) bool.
     """
     parts = [_read(part, form) for part in in_chunks(column)]
     return np.concatenate([numbers for numbers, _ in parts]), np.concatenate([wrong for _, wrong in parts])
+
+
+def is_missing(texts: pd.Series) -> np.ndarray:
+    """Whether each of the texts (N,) is one of `MISSING_WORDS`, (N,) bool."""
+    missing: np.ndarray = texts.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(bool)
+    return missing
 
 
 def _read(column: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
@@ -172,31 +152,21 @@ def _read(column: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
         mark, _, unit = form.partition(" ")
         parts = _parts(texts, mark)
         values = np.where(parts.in_unit(unit), parts.numbers * parts.factors(unit), np.nan)
-    wrong = ~_is_missing(texts) & ~np.isfinite(values)
+    wrong = ~is_missing(texts) & ~np.isfinite(values)
     values[wrong] = np.nan  # 1e999
     return np.append(values, np.nan)[codes], np.append(wrong, False)[codes]  # code -1: missing
 
 
 def _plain(values: object) -> pd.Series:
-    """Texts without space around them, digits of all scripts and full width as 0 to 9."""
-    texts = pd.Series(values).astype("str").str.strip()
-    foreign = {letter for text in texts if not text.isascii() for letter in text}
-    digits = {ord(each): str(unicodedata.decimal(each)) for each in foreign if unicodedata.category(each) == "Nd"}
-    return texts.str.translate(digits) if digits else texts
-
-
-def _is_missing(texts: pd.Series) -> np.ndarray:
-    missing: np.ndarray = texts.str.lower().isin(MISSING_WORDS).to_numpy(bool)
-    return missing
+    return pd.Series(values).astype("str").str.strip()
 
 
 def _of_shape(texts: pd.Series, form: str) -> np.ndarray:
-    shape = _SHAPES[form]
-    return np.array([shape.read(text) if shape.pattern.fullmatch(text) else np.nan for text in texts], dtype=float)
+    return np.array([_SHAPES[form].read(text) for text in texts], dtype=float)
 
 
 class _Parts(NamedTuple):
-    """Texts (n,) taken apart: numbers float64, NaN where there is none; unit and scale behind, empty where absent."""
+    """Texts (n,) taken apart: numbers (float64, NaN where unreadable), units and scales (empty where absent)."""
 
     numbers: np.ndarray
     units: np.ndarray
@@ -212,41 +182,41 @@ class _Parts(NamedTuple):
 
     def factors(self, unit: str) -> np.ndarray:
         """What the scales multiply with, (n,) float64."""
-        return np.array([1.0 if not each or each == unit else _SCALES[each.lower()] for each in self.scales])
+        return np.array([1.0 if not each or each == unit else _SCALES[each] for each in self.scales])
 
 
 def _parts(texts: pd.Series, mark: str) -> _Parts:
     found = pc.extract_regex(pa.array(texts, pa.string()), _PATTERNS[mark])
-    group = {
-        name: pc.struct_field(found, name)
-        for name in ("open", "close", "sign", "after", "before", "number", "scale", "money", "unit")
-    }
-    twice = pc.and_(pc.not_equal(group["sign"], ""), pc.not_equal(group["after"], ""))
-    money_twice = pc.and_(pc.not_equal(group["before"], ""), pc.not_equal(group["money"], ""))
-    balanced = pc.equal(pc.equal(group["open"], ""), pc.equal(group["close"], ""))
-    sound = pc.and_(balanced, pc.invert(pc.or_(twice, money_twice))).fill_null(False)
-    number = pc.if_else(sound, group["number"], None)
-    number = pc.replace_substring_regex(number, rf"[{'.' if mark == ',' else ','}]|{_SPACE}|{_APOSTROPHE}", "")
+    before, number, behind = (pc.struct_field(found, name) for name in ("before", "number", "behind"))
+    number = pc.replace_substring_regex(number, rf"[{'.' if mark == ',' else ','}'\x{{2019}}]|{_SPACE}", "")
     values = pc.replace_substring(number, ",", ".").cast(pa.float64()).to_numpy(zero_copy_only=False)
-    minus = [pc.is_in(group[name], pa.array(["-", "\N{MINUS SIGN}"])) for name in ("sign", "after")]
-    negative = pc.or_(pc.not_equal(group["open"], ""), pc.or_(*minus)).fill_null(False).to_numpy(zero_copy_only=False)
-    beside = [pc.fill_null(group[name], "").to_pylist() for name in ("before", "unit", "money")]
-    units = [" ".join(filter(None, map(_unit, each))) for each in zip(*beside, strict=True)]
-    scales = np.array(pc.fill_null(group["scale"], "").to_pylist(), dtype=object)
-    return _Parts(np.where(negative, -values, values), np.array(units, dtype=object), scales)
+    beside = pd.DataFrame({"before": before.to_pandas(), "behind": behind.to_pandas()}).fillna("")
+    codes = beside.groupby([*beside], sort=False).ngroup().to_numpy()  # few: each pair is looked at once
+    distinct = [_beside(*pair) for pair in beside.drop_duplicates().to_numpy(str)]
+    each = pd.DataFrame(distinct, columns=["sign", "unit", "scale"]).iloc[codes]
+    signs = each["sign"].to_numpy(np.float64)
+    return _Parts(values * signs, each["unit"].to_numpy(object), each["scale"].to_numpy(object))
+
+
+def _beside(before: str, behind: str) -> tuple[float, str, str]:
+    """Sign, unit and scale from what stands before and behind a number; the sign is NaN where these are invalid."""
+    found = _BEHIND.fullmatch(behind.removesuffix(")"))
+    money = before.strip(f"(<>≤≥~≈+{_MINUS} \t\N{NO-BREAK SPACE}\u2009\u202f")
+    if found is None or ("(" in before) != behind.endswith(")") or (money and found["money"]):
+        return np.nan, "", ""
+    sign = -1.0 if {*before} & {"(", *_MINUS} else 1.0
+    units = [_unit(each) for each in (money, found["unit"] or "", found["money"] or "")]
+    return sign, " ".join(filter(None, units)), (found["scale"] or "").lower()
 
 
 def _unit(text: str) -> str:
-    """A unit in one spelling: years as year, Kg as kg; none for the ending of 1st."""
+    """A unit in one spelling: years as year, Kg as kg."""
     plain = text.strip().rstrip(".").lower()
-    plain = plain.removesuffix("s") if len(plain) > 3 and plain.isalpha() else plain
-    return "" if plain in _ORDINALS else plain
+    return plain.removesuffix("s") if len(plain) > 3 and plain.isalpha() else plain
 
 
 def _is_money(unit: str) -> bool:
-    """Whether a unit is a currency."""
-    plain = unit.upper()
-    return plain == "RS" or plain in _CODES.split("|") or any(unicodedata.category(each) == "Sc" for each in unit)
+    return unit.upper() in ("RS", *_CODES.split("|")) or bool({*unit} & {*_SYMBOLS})
 
 
 # --- which format a column has ----------------------------------------------------------------------------------------
@@ -266,13 +236,13 @@ class NumberFormat(NamedTuple):
 def find_number_format(texts: pd.Series, mark: DecimalMark | None = None) -> NumberFormat:
     """The format in which nearly all of the texts (N,) are numbers; a `mark` that other columns have decides ties."""
     rows = _plain(texts)
-    rows = rows[~_is_missing(rows)]
+    rows = rows[~is_missing(rows)]
     if rows.empty:
         return NumberFormat(None)
     counts = rows.value_counts()
     distinct, weights = pd.Series(counts.index, dtype="str"), counts.to_numpy()
     ways = {each: _parts(distinct, each) for each in _PATTERNS}
-    chosen = _decimal_mark(distinct, weights, ways, mark)
+    chosen = _demanded(ways, weights) or ("," if _may_be_thousands(distinct) else mark or ".")
     parts = ways[chosen]
     read = ~np.isnan(parts.numbers)
     if weights[read].sum() >= (1 - MOST_UNREADABLE) * weights.sum():
@@ -281,9 +251,7 @@ def find_number_format(texts: pd.Series, mark: DecimalMark | None = None) -> Num
     name = max(shares, key=lambda each: shares[each])
     if shares["m:ss"] and shares["h:mm:ss"] and shares["m:ss"] + shares["h:mm:ss"] >= 1 - MOST_UNREADABLE:
         return NumberFormat(None, "times with two and with three parts, of which nothing tells what the two are")
-    if shares[name] < 1 - MOST_UNREADABLE or (name == "roman" and not _counts_in_roman(distinct)):
-        return NumberFormat(None)
-    return NumberFormat(name)
+    return NumberFormat(name if shares[name] >= 1 - MOST_UNREADABLE else None)
 
 
 def _with_unit(mark: str, parts: _Parts, weights: np.ndarray) -> NumberFormat:
@@ -311,32 +279,13 @@ def demanded_mark(texts: pd.Series) -> DecimalMark | None:
 
 
 def _demanded(ways: Mapping[str, _Parts], weights: np.ndarray) -> DecimalMark | None:
-    missed = {mark: weights[np.isnan(parts.numbers)].sum() for mark, parts in ways.items()}
-    if missed["."] == missed[","]:
-        return None
-    return "," if missed[","] < missed["."] else "."
+    point, comma = (weights[np.isnan(ways[mark].numbers)].sum() for mark in (".", ","))
+    return None if point == comma else "," if comma < point else "."
 
 
-def _decimal_mark(
-    distinct: pd.Series, weights: np.ndarray, ways: Mapping[str, _Parts], elsewhere: DecimalMark | None
-) -> DecimalMark:
-    """The mark that the texts demand.
-
-    Where both read all of them, 6.611 beside 850 is six thousand: of decimal fractions some would end in 0 and be
-    shorter, and whole numbers would not all be below a thousand.
-    """
-    if (demanded := _demanded(ways, weights)) is not None:
-        return demanded
-    bare = distinct[~distinct.str.contains(r"[.,]", regex=True)]
+def _may_be_thousands(distinct: pd.Series) -> bool:
+    """Whether 6.611 beside 850 is six thousand: of fractions some would be shorter, or a bare number larger."""
+    whole = pd.to_numeric(distinct[~distinct.str.contains(r"[.,]", regex=True)], errors="coerce").abs()
     dotted = distinct[distinct.str.contains(".", regex=False)]
-    if len(dotted) and dotted.str.match(_GROUPED[","]).all():
-        whole = pd.to_numeric(bare, errors="coerce").abs()
-        if len(whole) and (whole < 1000).all():
-            return ","
-    return elsewhere or "."
-
-
-def _counts_in_roman(distinct: pd.Series) -> bool:
-    """Whether numerals are counted in: M, L and XL are sizes, and C and D are grades."""
-    numbers = _of_shape(distinct, "roman")
-    return len(distinct) > 2 and np.nanmax(numbers) <= 50 and bool(distinct.isin(["II", "III", "IV", "VI"]).any())
+    grouped = len(dotted) > 0 and bool(dotted.str.match(_DOTS_OF_THOUSANDS).all())
+    return grouped and len(whole) > 0 and bool((whole < 1000).all())

@@ -1,37 +1,49 @@
-"""What a table's columns are for, found by looking at them; whatever a setting says about a column wins.
+"""Roles of a table's columns, inferred from their values; what a setting says about a column wins.
 
 Text that holds numbers or dates is read as such, ids and row numbers are left out, and codes are categories. What is
 found becomes settings, so that a model reads rows as its training did.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.columns.column_names import is_code, is_counter, is_id, is_order
-from unfreeze.models.tables.columns.date_columns import find_date_columns, with_dates
 from unfreeze.models.tables.columns.date_texts import read_dates
+from unfreeze.models.tables.columns.dates import find_date_columns, with_dates
 from unfreeze.models.tables.columns.encoding import TableEncoder
-from unfreeze.models.tables.columns.formats import Formats, convert_numbers, find_formats, readings, sample_of
-from unfreeze.models.tables.columns.kinds import has_fractions
+from unfreeze.models.tables.columns.formats import (
+    FEWEST_ROWS,
+    Formats,
+    convert_numbers,
+    find_formats,
+    readings,
+    sample_of,
+)
+from unfreeze.models.tables.columns.kinds import has_fractions, whole_numbers_of
 from unfreeze.models.tables.columns.number_texts import describe_format
-from unfreeze.models.tables.columns.numbering import why_numbering
 
 ALL_DISTINCT = 0.99
 """Share of distinct values from which on a column identifies its rows."""
 MOST_ALONE = 0.9
 """Share of rows with a text that no other row has, from which on it tells too little of other rows."""
-_FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
 _WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
 _EXAMPLES = 2  # readings that a line shows
 _FIRST_ROWS = 1_000  # of which readings are shown
+_CHANCE = 1e-4  # that so many numbers of a range are all different, if the rows were measured
+_MOST_GAPS = 0.2  # of the steps of row numbers, where rows were left out
+_FEWEST_NUMBERS = 40
+_LONG = 9  # digits: of measurements so many are not exact
+_FIRST_KEY = 100  # the first of keys: a series of settings, such as 18, 19, 20 degrees, begins lower
 
 
 class Role(NamedTuple):
-    """What a column is for: a line that people read, with the flag that changes it."""
+    """What a column is used for, why, and the flag that changes it; printed as a line."""
 
     column: str
     role: str
@@ -67,8 +79,9 @@ class Found(NamedTuple):
 
 
 def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame, Found]:
-    """Find numbers and dates in text, ids, row numbers and codes; returns the table with texts of both converted, and
-    with dates that are found to be put together from columns.
+    """Find numbers and dates in text, ids, row numbers and codes.
+
+    Returns the table with texts of numbers and dates converted, and with dates that are put together from columns.
 
     Parameters
     ----------
@@ -170,17 +183,9 @@ def _category_role(name: str, role: Role | None, encoder: TableEncoder) -> Role:
 
 def _named(data: TableDataSpec) -> set[str]:
     """Columns whose role a setting states."""
-    lists = (
-        data.target,
-        data.date,
-        data.drop,
-        data.categorical,
-        data.continuous,
-        data.group,
-        data.events,
-        data.rolling,
-    )
-    return {name for names in lists for name in names} | ({data.split_column} if data.split_column else set())
+    fields = ("target", "date", "drop", "categorical", "continuous", "group", "events", "rolling")
+    named = {name for field in fields for name in getattr(data, field)}
+    return named | ({data.split_column} if data.split_column else set())
 
 
 def _number_role(
@@ -211,7 +216,7 @@ def _look(column: pd.Series, reasons: Mapping[str, str]) -> Role | None:
     if is_datetime64_any_dtype(column):
         return Role(name, "date", "it holds dates", f"--data.drop {name}")
     sample = sample_of(column)
-    if len(sample) < _FEWEST_ROWS or is_bool_dtype(column):
+    if len(sample) < FEWEST_ROWS or is_bool_dtype(column):
         return None
     if is_numeric_dtype(column):
         return _look_at_numbers(column, sample)
@@ -235,14 +240,37 @@ def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
 
 def _why_id(column: pd.Series, values: int, rows: int) -> str:
     """Why whole numbers identify their rows; empty where they do not."""
-    name = str(column.name)
-    if is_id(name) and values * 2 > rows:
-        return f"an id by its name, {values:,} values in {rows:,} rows"
-    if is_counter(name) and values >= ALL_DISTINCT * rows:
-        return f"a row number by its name, {values:,} values in {rows:,} rows"
-    if is_code(name) and values >= ALL_DISTINCT * rows:
-        return f"a code by its name, {values:,} values in {rows:,} rows"
-    return why_numbering(column) if values == rows == len(column) and not is_order(name) else ""
+    name, are_distinct = str(column.name), values >= ALL_DISTINCT * rows
+    what = "an id" if is_id(name) and values * 2 > rows else ""
+    what = what or ("a row number" if is_counter(name) else "a code" if is_code(name) else "") * are_distinct
+    if what:
+        return f"{what} by its name, {values:,} values in {rows:,} rows"
+    return _why_numbering(column) if values == rows == len(column) and not is_order(name) else ""
+
+
+def _why_numbering(column: pd.Series) -> str:
+    """Why whole numbers, all different, number the rows; empty where they may be a measurement.
+
+    They are consecutive in the order of the rows; or so dense in their range that measurements would hardly be all
+    different (the birthday problem, with a probability below 1 in 10,000); or have nine digits or more, all equally
+    many, as hashes and telephone numbers do.
+    """
+    numbers = whole_numbers_of(column).to_numpy(np.int64)
+    low, high, rows = int(numbers.min()), int(numbers.max()), len(numbers)
+    steps = np.abs(np.diff(numbers))
+    if low < 0 or rows < 2:
+        return ""
+    if (np.diff(numbers) > 0).all() or (np.diff(numbers) < 0).all():
+        if (steps == 1).all() and (low in (0, 1) or low >= _FIRST_KEY):
+            return "a row number: it counts the rows"
+        if rows >= _FEWEST_NUMBERS and (steps == 1).mean() >= 1 - _MOST_GAPS and (low in (0, 1) or low >= _FIRST_KEY):
+            return f"a row number: it counts from {low:,} to {high:,}, with few gaps"
+    elif rows >= _FEWEST_NUMBERS and rows**2 / (2 * (high - low + 1)) > -math.log(_CHANCE):
+        return f"a key: {rows:,} numbers from {low:,} to {high:,}, and none occurs twice"
+    digits = len(str(low))
+    if rows >= _FEWEST_NUMBERS and digits == len(str(high)) >= _LONG and not (numbers % 1000 == 0).any():
+        return f"a key: {rows:,} different numbers of {digits} digits"
+    return ""
 
 
 def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:

@@ -1,8 +1,8 @@
 """Mean of the target by category, and how many rows of a category it takes to trust that mean.
 
 After Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", 2001. A category's mean is
-shrunk towards that of all rows, as far as its rows are few and categories hardly differ. It is what trees are told of a
-column whose categories are too many to split by; embeddings are shrunk likewise. A training row gets the mean from rows
+shrunk towards that of all rows, as far as its rows are few and categories hardly differ. Trees get it for a
+column with too many categories to split by; embeddings are shrunk likewise. A training row gets the mean from rows
 of other folds alone, or its own target would be part of what it is predicted from.
 """
 

@@ -1,4 +1,4 @@
-"""What is wrong with a table: rows and columns that cannot be used, and warnings about those that should not."""
+"""Checks of a table: unusable rows and columns, and leaks that make a result too good to be true."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +6,229 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
+from scipy.stats import binom
+from sklearn.tree import DecisionTreeClassifier
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings.tables import TableDataSpec
-from unfreeze.models.tables.columns.encoding import is_quantity
+from unfreeze.models.tables.columns.column_names import is_entity
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, is_quantity
 from unfreeze.models.tables.columns.formats import is_text
-from unfreeze.models.tables.columns.number_texts import MISSING_WORDS
-from unfreeze.models.tables.preparing.leaks import leaks, shared_entities
-from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, unknown_column
+from unfreeze.models.tables.columns.number_texts import is_missing
+from unfreeze.models.tables.preparing.splits import Split
+from unfreeze.models.tables.reading.frames import CHUNK_ROWS, count_up_to, in_chunks, unknown_column
 
+FEWEST_ROWS = 29
+"""Rows that a warning needs: a column that is right in nine rows of ten is right in 29 of 29 once in 20 tables."""
+_LEAK_CORRELATION = 0.98
+_HONEST_CORRELATION = 0.9  # of ranks; below it Pearson's is that of a few outliers
+_LEAK_SHARE = 0.985  # of the rows
+_STRONG_SHARE, _CHANCE = 0.9, 0.05  # what a strong predictor tells, and how often one may be reported by chance
+_FEWEST_OTHERS = 5  # rows that are not of the commonest class, or not of the commonest value
+_MOST_LEAVES = 100
+_ENTITY_VALUES = 10  # of fewer shops or machines all are known
+_ENTITY_ROWS = 20_000
+_MOST_COPIES = 0.01
+_COPIES_BY_CHANCE = 10
+_ADVICE = "if it is known only afterwards, exclude it"
 MIN_ROWS = 20  # fewer usable rows are an error
 SAMPLE_ROWS = 5_000
 """Rows that leaks are looked for in."""
-_OWN_CATEGORY = 0.9
+
+
+def leaks(sample: pd.DataFrame, features: Sequence[str], target: str, *, classes: bool) -> list[str]:
+    """Warn of each column that tells the target almost alone.
+
+    Of a class target: a column whose value tells it in 98.5 % of the rows and with a tenth of the mistakes of always
+    guessing the commonest class, so often that a column which tells nine rows of ten right would be reported in at
+    most one of 20 tables. Of numbers: a correlation above 0.98, which a column that correlates by 0.95 has in one of
+    100 tables of 40 rows, and in fewer of more. The gaps of a column, and its commonest value against all others, are
+    judged in the same way.
+    """
+    found = (_leak(sample[name], sample[target], classes=classes) for name in features)
+    return [warning for warning in found if warning is not None]
+
+
+def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
+    name, missing = column.name, column.isna()
+    told = None if is_datetime64_any_dtype(column) else _told(column[~missing], target[~missing], classes=classes)
+    if told:
+        return f"{name} tells {target.name} almost alone ({told}): {_ADVICE} (drop: [{name}])."
+    marks = {"is missing": missing}
+    if not _is_number(column) and not missing.all():
+        value = column.mode().iloc[0]
+        marks[f"is {value}"] = column == value
+    # Such as an amount that is 0 unless something happened
+    outcome = target if classes else (target == target.mode().iloc[0])
+    for mark, marked in marks.items():
+        if told := _told(marked, outcome, classes=True):
+            return f"Whether {name} {mark} tells {target.name} almost alone ({told}): {_ADVICE} (drop: [{name}])."
+    return None
+
+
+def _is_number(column: pd.Series) -> bool:
+    return is_numeric_dtype(column) and not is_bool_dtype(column)
+
+
+def _told(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
+    """How well a column alone tells the target, if suspiciously well."""
+    if len(column) < FEWEST_ROWS:
+        return None
+    if not classes:
+        numbers = column if _is_number(column) else _means_of_others(column, target)
+        known = numbers.notna()
+        if known.sum() < FEWEST_ROWS or known.mean() < 1 / 2:
+            return None
+        strength = _correlation(numbers[known], target[known])
+        return f"correlation {strength:.3f}" if strength > _LEAK_CORRELATION else None
+    labels = pd.factorize(target)[0]
+    rows, others = len(labels), len(labels) - int(np.bincount(labels).max())
+    if others < _FEWEST_OTHERS:
+        return None
+    wrong = _wrong_by_value(column, labels)
+    if _is_number(column):
+        wrong = min(wrong, _wrong_by_thresholds(column, labels))
+    if wrong > min((1 - _LEAK_SHARE) * rows, others / 10) or binom.cdf(wrong, rows, 1 - _STRONG_SHARE) > _CHANCE:
+        return None
+    return f"its value alone tells the class of {rows - wrong:,} of {rows:,} rows"
+
+
+def _wrong_by_value(column: pd.Series, labels: np.ndarray) -> int:
+    """Rows of another class than most of the other rows with their value."""
+    codes, classes = pd.factorize(column)[0], int(labels.max()) + 1
+    pairs = np.bincount(codes * classes + labels, minlength=(int(codes.max()) + 1) * classes)
+    counts = np.sort(pairs.reshape(-1, classes), axis=1)
+    right = counts[:, -1][counts[:, -1] - 1 > (counts[:, -2] if counts.shape[1] > 1 else 0)]
+    return len(labels) - int(right.sum())
+
+
+def _wrong_by_thresholds(column: pd.Series, labels: np.ndarray) -> int:
+    """Rows that a decision tree of few leaves is wrong about: one leaf for each class, or for 50 rows."""
+    rows, classes = len(labels), int(labels.max()) + 1
+    leaves = max(3, classes, rows // 50)
+    if leaves > _MOST_LEAVES or classes > rows / 2:  # hardly any class has two rows
+        return rows
+    tree = DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=max(1, rows // 100), random_state=0)
+    # Ranks, because trees take float32, which cannot tell large numbers apart.
+    ranks = column.rank(method="dense").to_numpy(np.float64)[:, None]
+    return int((tree.fit(ranks, labels).predict(ranks) != labels).sum())
+
+
+def _correlation(column: pd.Series, target: pd.Series) -> float:
+    """The larger of Pearson's and Spearman's correlation, without sign."""
+    pairs = ((column.astype(float), target.astype(float)), (column.rank(), target.rank()))
+    values, ranks = (float(np.nan_to_num(abs(one.corr(other)), posinf=0.0)) for one, other in pairs)  # NaN: constant
+    return max(values, ranks) if ranks > _HONEST_CORRELATION else ranks
+
+
+def _means_of_others(column: pd.Series, target: pd.Series) -> pd.Series:
+    """Mean of the target over the other rows with a row's value; NaN where there is no other."""
+    numbers = target.astype(float)
+    groups = numbers.groupby(column.to_numpy())
+    others: pd.Series = (groups.transform("sum") - numbers) / (groups.transform("size") - 1).replace(0, np.nan)
+    return others
+
+
+def is_copy(column: pd.Series, target: pd.Series, *, classes: bool) -> bool:
+    """Whether a column is the target itself: the same number in every row, or one value for each class.
+
+    Rows without a value of the column are left out, if they are fewer than half.
+    """
+    present = column.notna()
+    column, target = column[present], target[present]
+    if len(column) < FEWEST_ROWS or present.mean() < 1 / 2:
+        return False
+    if not classes:
+        return _is_number(column) and bool((column.to_numpy(float) == target.to_numpy(float)).all())
+    labels = pd.factorize(target)[0]
+    if len(labels) - np.bincount(labels).max() < _FEWEST_OTHERS:
+        return False
+    values = pd.factorize(column)[0]
+    pairs = len(np.unique(np.stack([labels, values], axis=1), axis=0))
+    return pairs == labels.max() + 1 == values.max() + 1 and pairs <= len(column) / 5
+
+
+def shared_entities(
+    frame: pd.DataFrame, features: Sequence[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
+) -> list[str]:
+    """Warn of customers, machines and the like that a random split has on both sides."""
+    if data.split != "random":
+        return []
+    found, rows = [], valid[:: max(1, len(valid) // _ENTITY_ROWS)]
+    for name in (name for name in features if name in data.group or is_entity(name)):
+        known = frame[name].iloc[train].dropna().unique()
+        shared = frame[name].iloc[rows].isin(known).mean()
+        if len(known) >= _ENTITY_VALUES and shared > 1 / 2:
+            found.append(
+                f"{shared:.0%} of the validation rows are of a {name} that is in the training as well: if predictions "
+                f"are for new ones, validate whole ones (split: group, split_column: {name}), or the result is too "
+                "good."
+            )
+    return found
+
+
+def copies(encoder: TableEncoder, encoded: Encoded, targets: np.ndarray, split: Split) -> list[str]:
+    """Warn where validation or test rows copy the features of training rows far more often than by chance.
+
+    Ids may differ. Chance is that of columns that have nothing to do with each other: in tables of few categories equal
+    rows are the rule.
+    """
+    both = encoder.categorical, encoder.continuous
+    categorical, continuous = ([not is_entity(name) for name in names] for names in both)
+    encoded = Encoded(encoded.categorical[:, categorical], encoded.continuous[:, continuous])
+    features = _hashed(encoded.categorical, encoded.continuous)
+    whole = _hashed(features[:, None], targets.reshape(len(targets), -1))
+    expected, found = _share_by_chance(encoded, split.train), []
+    for name, rows in (("validation", split.valid), ("test", split.test)):
+        equal = int(_among(features, split.train, rows).sum())
+        if equal <= max(_MOST_COPIES, _COPIES_BY_CHANCE * expected) * len(rows):
+            continue
+        same = int(_among(whole, split.train, rows).sum())
+        if same * 2 >= equal:
+            means = "The result is too good: remove copies, or keep them on one side"
+        else:
+            means = "Nothing tells the others apart: if they are of one case, keep them on one side"
+        found.append(
+            f"{equal:,} of {len(rows):,} {name} rows are copies of training rows in all but ids, {same:,} of them with "
+            f"the same target. {means} (split: group, without split_column)."
+        )
+    return found
+
+
+def _share_by_chance(encoded: Encoded, train: np.ndarray) -> float:
+    """Share of rows that would equal a training row if the columns were independent; 1 at most."""
+    share = float(len(train))
+    for column in (*encoded.categorical.T, *encoded.continuous.T):
+        counts = np.unique(column[train], return_counts=True)[1]
+        share *= float(np.square(counts / len(train)).sum())
+    return min(share, 1.0)
+
+
+def _among(hashes: np.ndarray, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which rows equal a training row; the table of hashes is of the fewer ones, those that match."""
+    trained, others = pd.Series(hashes[train]), pd.Series(hashes[rows])
+    return others.isin(trained[trained.isin(others)]).to_numpy()
+
+
+def _hashed(*matrices: np.ndarray) -> np.ndarray:
+    """A number (N,) uint64 for what each row of matrices (N, K) holds."""
+    parts = []
+    for start in range(0, len(matrices[0]), CHUNK_ROWS):
+        chunks = [each[start : start + CHUNK_ROWS] for each in matrices]
+        columns = [column + 0 for each in chunks for column in each.T]  # + 0: -0.0 is 0
+        frame = pd.DataFrame(dict(enumerate([np.zeros(len(chunks[0])), *columns])))
+        parts.append(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+    return np.concatenate(parts)
 
 
 def check_table(
     frame: pd.DataFrame, targets: list[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
 ) -> list[str]:
-    """Warn, a sentence each, of what makes a result too good to be true, or a column useless.
+    """Warn, a sentence each, of what makes a result too good to be true.
 
-    Looks at a sample of all rows for columns that tell the target (see `leaks`), and at the training rows for constant
-    and empty columns, and text of which nearly every row is a category of its own. Also: classes that occur in
-    validation only, a random split of rows that have a date, and entities on both sides of the split.
+    Columns that tell the target (see `leaks`, by a sample of all rows), classes that occur in validation only, a random
+    split of rows that have a date, and entities on both sides of the split.
 
     Parameters
     ----------
@@ -44,17 +243,14 @@ def check_table(
     found: list[str | None] = [_random_split_of_dates(frame, features, data)]
     found += shared_entities(frame, features, train, valid, data)
     for target in targets:
-        classes = is_class(frame[target], data)
-        if classes:
+        if classes := is_class(frame[target], data):
             found.append(_unseen_classes(frame[target], train, valid))
         found += leaks(sample, features, target, classes=classes)
-    # A column at a time: all training rows at once would be a second table.
-    found += [_useless(frame[column].iloc[train], column in data.continuous) for column in features]
     return [warning for warning in found if warning is not None]
 
 
 def gaps(written: pd.Series, read: pd.Series) -> str:
-    """A warning of the rows that a target leaves out, with what is written there; empty where there are none.
+    """Warn of rows left out because the target has no value there, quoting what they hold; else empty.
 
     Words for a missing value that are classes are named as well.
 
@@ -72,10 +268,7 @@ def gaps(written: pd.Series, read: pd.Series) -> str:
         named = ", ".join(f"{text} in {count:,}" for text, count in counts.head(5).items())
         more = f" and {len(counts) - 5:,} other texts" if len(counts) > 5 else ""
         return f"{missing.sum():,} rows are left out, as {read.name} has no value there: {named}{more}."
-    if (
-        is_text(read)
-        and (words := read[read.astype("str").str.strip().str.lower().isin(MISSING_WORDS)].value_counts()).size
-    ):
+    if is_text(read) and (words := read[is_missing(read.astype("str"))].value_counts()).size:
         named = ", ".join(f"{word!r} in {count:,} rows" for word, count in words.head(5).items())
         return f"{read.name}: {named} is a class like others; leave these rows out by data.where if it means no value."
     return ""
@@ -133,19 +326,12 @@ def _random_split_of_dates(frame: pd.DataFrame, features: list[str], data: Table
     if data.split not in ("auto", "random") or (data.split == "auto" and data.date):
         return None
     for name in features:
-        if name in data.date or _holds_dates(frame[name]):
+        if name in data.date or is_datetime64_any_dtype(frame[name]):
             return (
                 f"Rows are split at random although {name} holds dates: if the future is to be predicted, validate the "
                 f"last days (date: [{name}], split: last_days), or the result is too good."
             )
     return None
-
-
-def _holds_dates(column: pd.Series) -> bool:
-    if is_numeric_dtype(column) or is_datetime64_any_dtype(column):
-        return is_datetime64_any_dtype(column)
-    first = column.dropna().head(100).astype(str)
-    return len(first) > 0 and bool(first.str.match(r"\d{4}-\d{2}-\d{2}(\D|$)").all())
 
 
 def is_class(target: pd.Series, data: TableDataSpec) -> bool:
@@ -158,18 +344,3 @@ def is_class(target: pd.Series, data: TableDataSpec) -> bool:
 def _unseen_classes(target: pd.Series, train: np.ndarray, valid: np.ndarray) -> str | None:
     unseen = sorted(set(map(str, target.iloc[valid].unique())) - set(map(str, target.iloc[train].unique())))
     return f"{', '.join(unseen[:3])} of {target.name} occurs in validation but never in training." if unseen else None
-
-
-def _useless(column: pd.Series, continuous: bool) -> str | None:
-    present = int(column.count())
-    if not present:
-        return f"{column.name} has no value in any training row."
-    if present == len(column) and count_up_to(column, 2) == 1:
-        return f"{column.name} has the same value in every training row."
-    text = not is_numeric_dtype(column) and not is_datetime64_any_dtype(column)
-    if text and not continuous and present >= MIN_ROWS and (values := column.nunique()) > _OWN_CATEGORY * present:
-        return (
-            f"{column.name} is text with {values} values in {present} rows: nearly every row is a category of its "
-            f"own, which teaches nothing (drop: [{column.name}])."
-        )
-    return None

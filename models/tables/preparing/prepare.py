@@ -11,9 +11,8 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.columns.calendar import Calendar
-from unfreeze.models.tables.columns.date_columns import with_dates
 from unfreeze.models.tables.columns.date_texts import ISO, parse_dates, read_dates
-from unfreeze.models.tables.columns.dates import add_datepart, part_names, varies_in_time
+from unfreeze.models.tables.columns.dates import add_datepart, part_names, varies_in_time, with_dates
 from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, require, require_numbers
 from unfreeze.models.tables.columns.formats import convert_numbers
 from unfreeze.models.tables.columns.kinds import has_fractions
@@ -21,17 +20,16 @@ from unfreeze.models.tables.columns.roles import Found, Role, describe_roles, in
 from unfreeze.models.tables.preparing.checks import (
     SAMPLE_ROWS,
     check_table,
+    copies,
     drop_unusable_columns,
     drop_unusable_rows,
     gaps,
     is_class,
+    is_copy,
 )
-from unfreeze.models.tables.preparing.joins import join_many_to_one, keep_where
-from unfreeze.models.tables.preparing.leaks import copies, is_copy
 from unfreeze.models.tables.preparing.row_reader import RawColumns
-from unfreeze.models.tables.preparing.sources import require_one_role
-from unfreeze.models.tables.preparing.splits import split_rows
-from unfreeze.models.tables.preparing.time_order import choose_split, unseen_parts
+from unfreeze.models.tables.preparing.sources import join_many_to_one, keep_where, require_one_role
+from unfreeze.models.tables.preparing.splits import choose_split, split_rows, unseen_parts
 from unfreeze.models.tables.reading.frames import unknown_column
 
 
@@ -114,7 +112,7 @@ def assemble(
         frame, rejected = keep_where(frame, data.where)
     targets = [name for name in data.target if name in frame] if training else []
     warnings = [gaps(written[name].loc[frame.index], frame[name]) for name in targets]
-    # Ids that were found stay for now: the split goes by them, and people look rows up by them.
+    # Ids that were found stay for now: the split uses them, and users look rows up by them.
     frame = frame.drop(columns=dropped, errors="ignore").reset_index(drop=True)
     return Assembled(frame, rejected, calendar, unknown, found, [each for each in warnings if each])
 

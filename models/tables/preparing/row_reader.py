@@ -1,4 +1,4 @@
-"""Raw rows with the types that a model was trained on, whatever wrote them; values that have none are reported."""
+"""Raw rows of any types converted to those that a model was trained on; values that cannot be are reported."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

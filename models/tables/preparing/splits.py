@@ -1,4 +1,4 @@
-"""Which rows train, which validate, and which are kept for the test."""
+"""Split of rows into training, validation and test, at random, by groups or by time."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,17 +6,34 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype as is_number
+from pandas.api.types import is_numeric_dtype, is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.reading.split_words import PARTS, Part, part_of
 from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.columns.column_names import is_entity
-from unfreeze.models.tables.reading.frames import in_chunks, unknown_column
+from unfreeze.models.tables.columns.dates import elapsed_name, part_names
+from unfreeze.models.tables.columns.roles import Role
+from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, unknown_column
 
 _TRAIN, _VALID, _TEST, _UNUSED = range(4)
 _SAYS: dict[str, Part] = {"1": "valid", "true": "valid", "0": "train", "false": "train"}
 """What a column of a split may say besides the words of `part_of`."""
+_MOST_BACKWARD = 0.05
+"""Share of the changes of date that may lead back: series one below the other step back where one begins."""
+_MOST_UNEVEN = 0.5
+"""Deviation of the steps between dates, as a share of their mean, up to which they count as regular; of dates that
+fall at random it is 1."""
+_FEWEST_NEIGHBOURS = 100
+"""Rows below which a correlation of neighbours may be chance."""
+_FEWEST_MOVES = 20
+"""Changes from row to row; fewer are those between blocks of a sorted table."""
+_ALIKE, _ALIKE_TARGET = 0.6, 0.3
+"""Correlation of neighbours, of the columns in the middle and of every target, from which on they are a series."""
+_FEWEST_WEEKS = 8
+_RUNS = 20
+MOST_UNSEEN = 0.05
+"""Share of the validation rows that may have a value of a date's part which no training row has."""
 
 
 class Split(NamedTuple):
@@ -28,7 +45,7 @@ class Split(NamedTuple):
 
 
 def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> Split:
-    """Decide which rows train, which validate, and which are kept for the test.
+    """Split rows into training, validation and test.
 
     `last_days`: the last `test_days` calendar days of the first date column test, the `valid_days` before them
     validate; rows without a date train. With `fold` the validation ends that many times `valid_days` earlier, and no
@@ -90,18 +107,20 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
 
 
 def _by_days(dates: pd.Series, data: TableDataSpec) -> tuple[np.ndarray, str]:
-    """The part of every row by its day, and what decides."""
+    """Part of every row by its day, and the settings that decide it.
+
+    Fold 0 validates the last days before the test, fold 1 those before, and so on; later rows, and rows without a date,
+    are in no fold.
+    """
     day = dates.dt.normalize()
     tested = _last_day(day) - pd.Timedelta(days=data.test_days)
     days = validation_days(dates, data)
-    if data.fold:
-        parts = np.full(len(day), _UNUSED, np.int8)
-        for part, rows in zip((_TRAIN, _VALID), time_fold(day[day <= tested], data.fold, days), strict=True):
-            parts[np.flatnonzero(day <= tested)[rows]] = part
-    else:
-        validated = tested - pd.Timedelta(days=days)
-        parts = np.select([day > tested, day > validated], [_TEST, _VALID], _TRAIN).astype(np.int8)
-    return parts, f"valid_days is {days}" + (f", test_days {data.test_days}" if data.test_days else "")
+    last = _last_day(day[day <= tested]) if data.fold else tested
+    end, start = (last - pd.Timedelta(days=folds * days) for folds in (data.fold, data.fold + 1))
+    bounds = [day > tested, day > end, day > start, day.isna() & bool(data.fold)]
+    parts = np.select(bounds, [_UNUSED if data.fold else _TEST, _UNUSED, _VALID, _UNUSED], _TRAIN).astype(np.int8)
+    tests = f", test_days {data.test_days}" if data.test_days else ""
+    return parts, f"valid_days is {days}{tests}" + (f", fold {data.fold}" if data.fold else "")
 
 
 def validation_days(dates: pd.Series, data: TableDataSpec) -> int:
@@ -117,26 +136,6 @@ def validation_days(dates: pd.Series, data: TableDataSpec) -> int:
     return min(max(round(span / 5), 1), 365)
 
 
-def time_fold(dates: pd.Series, fold: int, days: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (int64, ascending) of training and of validation rows of one fold of a cross-validation in time.
-
-    Each fold validates that many calendar `days`, fold 0 the last, fold 1 those before, and so on; it trains on what
-    comes before. A row without a date is in no fold.
-
-    Raises UserError where the fold has nothing to train or to validate.
-    """
-    day = dates.dt.normalize()
-    last = _last_day(day)
-    start, end = last - pd.Timedelta(days=(fold + 1) * days), last - pd.Timedelta(days=fold * days)
-    train, valid = np.flatnonzero(day <= start), np.flatnonzero((day > start) & (day <= end))
-    if not (len(train) and len(valid)):
-        raise UserError(
-            f"fold 1 of {fold + 1}: no rows to {'validate' if len(train) else 'train'} with {days} days each; the "
-            f"dates go from {day.min().date()} to {last.date()}: take fewer folds or days"
-        )
-    return train, valid
-
-
 def _last_day(day: pd.Series) -> pd.Timestamp:
     last = day.max()
     if pd.isna(last):
@@ -145,10 +144,10 @@ def _last_day(day: pd.Series) -> pd.Timestamp:
 
 
 def _random(frame: pd.DataFrame, identity: list[str], data: TableDataSpec) -> np.ndarray:
-    parts = np.concatenate([_by_share(shares, data) for shares in _shares(frame, identity, data.split_seed)])
+    shares = np.concatenate([*_shares(frame, identity, data.split_seed)])
+    parts = _by_share(shares, data)
     if len(frame) > 1 and not data.test_fraction and (parts == parts[0]).all():
         # Both parts get a row if there are two; copies of that row go with it.
-        shares = np.concatenate(list(_shares(frame, identity, data.split_seed)))
         trains = parts[0] == _TRAIN
         parts[shares == (shares.min() if trains else shares.max())] = _VALID if trains else _TRAIN
     return parts
@@ -175,11 +174,11 @@ def _shares(frame: pd.DataFrame, identity: list[str], seed: int) -> Iterator[np.
             # 7.0, and a column that is empty so far, whose kind is not known, move no row.
             column = part[name].astype("float64" if is_number(part[name]) else "str")
             hashed = pd.util.hash_pandas_object(column, index=False).to_numpy()
-            places = mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
+            places = _mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
         yield places / 2**64
 
 
-def mixed(numbers: np.ndarray) -> np.ndarray:
+def _mixed(numbers: np.ndarray) -> np.ndarray:
     """Spread uint64 evenly, each to its own place (the finalizer of splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -211,3 +210,141 @@ def _as_stated(column: pd.Series) -> np.ndarray:
             "nor test"
         )
     return np.array([PARTS.index(part) for part in stated if part], np.int8)[codes]
+
+
+def choose_split(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec) -> tuple[TableDataSpec, Role]:
+    """The settings with the kind of the split and its days filled in, and a line about them.
+
+    ``auto`` takes the last days if a date is named, or if the rows are a series by a date that was found: in the order
+    of time, or one for every step of time. Without any date it takes the last rows if they seem to be a series, see
+    `neighbours_alike`. Other tables are split at random, because a date that was found need not be the time that
+    predictions look ahead of: it may be a birthday.
+
+    Parameters
+    ----------
+    frame
+        The rows, dates already parsed.
+    data, stated
+        The settings with what was found, and without.
+    """
+    kind, why = stated.split, "as data.split says"
+    if kind == "auto":
+        kind, why = ("last_days", "as data.date names a date") if stated.date else ("random", "")
+        series = [] if stated.date else [name for name in data.date if is_series(frame[name])]
+        if series:
+            kind, why = "last_days", f"as the rows are in the order of {series[0]}"
+            if not (data.events or data.rolling):  # these take the first date, which was read by now
+                data = data.model_copy(update={"date": sorted(data.date, key=lambda name: name != series[0])})
+        if kind == "random" and not data.date and (alike := neighbours_alike(frame, data.target)):
+            kind, why = "last_rows", alike
+    data = data.model_copy(update={"split": kind})
+    if kind != "last_days":
+        return data, _role(data, why)
+    name = data.date[0]
+    if data.valid_days is None:
+        data = data.model_copy(update={"valid_days": validation_days(frame[name], data)})
+        why += ", about a fifth of the time"
+    tested = f", but for the {data.test_days} last, which test" if data.test_days else ""
+    reason = f"the last {data.valid_days} days of {name} validate{tested}, {why}"
+    return data, Role("rows", "split by time", reason, "--data.valid_days DAYS, or --data.split random")
+
+
+def _role(data: TableDataSpec, why: str) -> Role:
+    if data.split == "column":
+        return Role("rows", "split", f"as {data.split_column} says in each", "--data.split random")
+    tested = f", and {data.test_fraction:.0%} test" if data.test_fraction else ""
+    reason = f"{data.valid_fraction:.0%} {'of them' if data.split == 'group' else 'of the rows'} validate{tested}"
+    if data.split == "last_rows":
+        return Role("rows", "split by their order", f"the last {reason}, {why}", "--data.split random")
+    if data.split == "group":
+        whole = f"whole values of {data.split_column}" if data.split_column else "equal features"
+        return Role("rows", f"split by {whole}", reason, "--data.split random")
+    if why:
+        return Role("rows", "split at random", f"{reason}, {why}", "--data.split auto")
+    if data.date:
+        reason += f": {data.date[0]} is a date, but the rows are no series in its order"
+        return Role("rows", "split at random", reason, f"--data.date {data.date[0]}: the last days validate")
+    return Role("rows", "split at random", f"{reason}: no column holds dates", "--data.valid_fraction SHARE")
+
+
+def neighbours_alike(frame: pd.DataFrame, targets: Sequence[str]) -> str:
+    """Why rows without a date seem to be in the order of time; empty where they do not.
+
+    One after the other, the targets and most columns of numbers are correlated (by rank, with the row before), as what
+    is measured hour by hour is. Rows that are sorted by a target are not meant: they would be correlated in any case.
+    """
+    if len(frame) < _FEWEST_NEIGHBOURS:
+        return ""
+    columns = {str(name): frame[name] for name in frame if is_numeric_dtype(frame[name]) or name in targets}
+    correlations = {name: _serial_correlation(column) for name, column in columns.items()}
+    others = [each for name, each in correlations.items() if name not in targets and each is not None]
+    own = [correlations[name] for name in targets]
+    if not others or any(each is None or each < _ALIKE_TARGET for each in own):
+        return ""
+    alike = float(np.median(others))
+    return f"as rows one after the other are alike (correlation {alike:.2f})" if alike >= _ALIKE else ""
+
+
+def _serial_correlation(column: pd.Series) -> float | None:
+    """Rank correlation of values with those of the row before; None for columns that are constant or sorted."""
+    values = column if is_numeric_dtype(column) else pd.Series(pd.factorize(column)[0], index=column.index)
+    ranks = values.astype("float64").rank().dropna()
+    steps = np.diff(ranks.to_numpy())
+    moves = steps[steps != 0]
+    if len(moves) < _FEWEST_MOVES or min((moves < 0).mean(), (moves > 0).mean()) <= _MOST_BACKWARD:
+        return None
+    return float(np.corrcoef(ranks.iloc[:-1], ranks.iloc[1:])[0, 1])
+
+
+def is_series(dates: pd.Series) -> bool:
+    """Whether rows are in the order of time (ascending or descending, perhaps group by group), or one per step."""
+    times = dates.dropna().to_numpy().astype("datetime64[s]").astype(np.int64)
+    if len(times) < 2 or times.min() == times.max():
+        return False
+    steps = np.diff(times)
+    backward = (steps[steps != 0] < 0).mean()
+    if min(backward, 1 - backward) <= _MOST_BACKWARD:
+        return True
+    gaps = np.diff(np.sort(times))
+    return bool((gaps > 0).mean() > 1 - _MOST_BACKWARD and gaps.std() <= _MOST_UNEVEN * gaps.mean())
+
+
+def time_blocks(dates: pd.Series) -> np.ndarray:
+    """Numbers (n,) int64 of the weeks of dates (n,), or of their days where they are of fewer than eight weeks.
+
+    Rows of a block are resampled as a whole, as neighbours in time are alike; of a few blocks no interval can be told.
+    """
+    days = dates.to_numpy("datetime64[D]").astype(np.int64)
+    weeks = days // 7
+    return weeks if len(np.unique(weeks)) >= _FEWEST_WEEKS else days
+
+
+def row_blocks(rows: int) -> np.ndarray:
+    """Numbers (n,) int64 of runs of rows that are in the order of time."""
+    return np.arange(rows) // max(rows // _RUNS, 1)
+
+
+def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray, valid: np.ndarray) -> dict[str, Role]:
+    """Parts of dates of which validation rows have values that the training never saw, such as a later year.
+
+    What a network or a tree makes of such a value is chance, but for the seconds since 1970: later than all that were
+    seen is like the last that were seen. A part that `data` names as a category or number stays.
+    """
+    roles: dict[str, Role] = {}
+    named = {*data.categorical, *data.continuous, *data.drop}
+    for date in data.date:
+        names = {*part_names(date, bool(data.time_of_day), data.cyclic)} - named - {elapsed_name(date)}
+        for name in (name for name in map(str, features) if name in names):
+            share = _unseen(features[name].iloc[train], features[name].iloc[valid], data)
+            if share > MOST_UNSEEN:
+                reason = f"{share:.0%} of the validation rows have values of it that no training row has"
+                roles[name] = Role(name, "left out", reason, f"--data.continuous {name}")
+    return roles
+
+
+def _unseen(train: pd.Series, valid: pd.Series, data: TableDataSpec) -> float:
+    """Share of the validation rows with a value that is new (of few values) or beyond all others (of many)."""
+    most = data.max_category_values
+    if count_up_to(train, most + 1) <= most:
+        return float((~valid.isin(train.unique()) & valid.notna()).mean())
+    return float(((valid < train.min()) | (valid > train.max())).mean())

@@ -1,31 +1,23 @@
 """Tables in files that know their types: Parquet, also in a folder of files, and feather."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
+import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
 
 from unfreeze.models.errors import UserError, one_line
-from unfreeze.models.tables.reading.plain_types import plain_type, to_plain
 from unfreeze.models.tables.reading.table_file import TableFile
 
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Ticks of the units that Arrow and pandas keep times in."""
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _NUMBER = re.compile(r"-?(0?\d|[1-9]\d*)")  # 01 is a month, 007 a name
 _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
-
-
-class _Part(NamedTuple):
-    """A file, the types of its columns, and the columns that its folders' names are."""
-
-    path: Path
-    columns: list[tuple[str, pa.DataType]]
-    rows: int
-    folders: Mapping[str, str | None]
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -44,93 +36,84 @@ class ColumnarFile(TableFile):
     """
 
     def __init__(self, path: Path, is_parquet: bool) -> None:
-        self._is_parquet = is_parquet
-        parts = [
-            _Part(file, *self._look(file), _folder_values(file.relative_to(path)) if path.is_dir() else {})
-            for file in (parquet_files(path) if path.is_dir() else [path])
-        ]
-        self._parts = parts
-        self._types, notes = _types_of(path, parts)
+        self._kind, form = ("Parquet", ds.ParquetFileFormat()) if is_parquet else ("feather", ds.IpcFileFormat())
+        files = parquet_files(path) if path.is_dir() else [path]
+        try:
+            schemas = {file: form.inspect(str(file), LocalFileSystem()) for file in files}
+            fields, notes = ([*schemas[path]], []) if path.is_file() else _fields_of(path, schemas)
+            folders = [_folder_values(file, path) for file in files]
+            known = {field.name: field.type for field in fields}
+            self._data = ds.FileSystemDataset.from_paths(
+                [*map(str, files)],
+                schema=pa.schema(fields),
+                format=form,
+                filesystem=LocalFileSystem(),
+                partitions=[
+                    _expression(values, schemas[file], known) for file, values in zip(files, folders, strict=True)
+                ],
+            )
+        except _ERRORS as error:
+            raise self._unreadable(path, error) from error
         unusable = {
-            place: f"values of type {kind} cannot be used"
-            for place, (_, kind) in enumerate(self._types)
-            if plain_type(kind) is None
+            place: f"values of type {field.type} cannot be used"
+            for place, field in enumerate(fields)
+            if plain_type(field.type) is None
         }
-        rows = sum(part.rows for part in parts)
-        super().__init__(path, [name for name, _ in self._types], unusable, notes, rows)
+        super().__init__(path, [field.name for field in fields], unusable, notes, 0)
+        try:
+            self.size = self._data.count_rows()
+        except _ERRORS as error:
+            raise self._unreadable(path, error) from error
 
     def schema(self) -> pa.Schema:
         """Plain types of the columns of use."""
-        kinds = [plain_type(self._types[place][1]) for place in self.places]
+        kinds = [plain_type(self._data.schema[place].type) for place in self.places]
         return pa.schema([*zip(self.names, kinds, strict=True)])
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Columns of plain types."""
         schema, done = self.schema(), 0
-        given = [self._types[place][0] for place in self.places]
-        wanted = {*given}
-        for part in self._parts:
-            own = dict.fromkeys(name for name, _ in part.columns if name in wanted)
-            try:
-                for batch in self._read(part.path, [*own]):
-                    batch.validate(full=True)
-                    values = {name: pa.repeat(part.folders.get(name), len(batch)) for name in given if name not in own}
-                    values |= dict(zip(batch.schema.names, batch.columns, strict=True))
-                    columns = [to_plain(values[name], field.type) for name, field in zip(given, schema, strict=True)]
-                    done += len(batch)
-                    yield pa.record_batch(columns, schema=schema), done
-            except _ERRORS as error:
-                raise self._unreadable(part.path, error) from error
-
-    def _look(self, file: Path) -> tuple[list[tuple[str, pa.DataType]], int]:
-        """Types of the columns, and the number of rows."""
+        names = [self._data.schema[place].name for place in self.places]
         try:
-            if self._is_parquet:
-                about = pa.parquet.ParquetFile(file)
-                return [(field.name, field.type) for field in about.schema_arrow], about.metadata.num_rows
-            reader = pa.ipc.open_file(pa.memory_map(str(file)))
-            rows = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-            return [(field.name, field.type) for field in reader.schema], rows
+            for batch in self._data.to_batches(columns=names, batch_readahead=1, fragment_readahead=1):
+                batch.validate(full=True)
+                columns = [to_plain(values, field.type) for values, field in zip(batch.columns, schema, strict=True)]
+                done += len(batch)
+                yield pa.record_batch(columns, schema=schema), done
         except _ERRORS as error:
-            raise self._unreadable(file, error) from error
+            raise self._unreadable(self.path, error) from error
 
-    def _read(self, file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        if self._is_parquet:
-            with pa.parquet.ParquetFile(file) as parquet:
-                yield from parquet.iter_batches(columns=list(names))
-            return
-        with pa.memory_map(str(file)) as mapped:
-            reader = pa.ipc.open_file(mapped)
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number).select(names)
-
-    def _unreadable(self, file: Path, error: BaseException) -> UserError:
-        form = "Parquet" if self._is_parquet else "feather"
-        return UserError(f"{file} is not a readable {form} file ({one_line(error)}); save it again")
+    def _unreadable(self, path: Path, error: BaseException) -> UserError:
+        return UserError(f"{path} is not a readable {self._kind} file ({one_line(error)}); save it again")
 
 
-def _folder_values(inside: Path) -> dict[str, str | None]:
-    pairs = (part.partition("=") for part in inside.parts[:-1] if "=" in part)
+def _folder_values(file: Path, folder: Path) -> dict[str, str | None]:
+    pairs = (part.partition("=") for part in file.relative_to(folder).parts[:-1] if "=" in part)
     return {unquote(name): None if value == _HIVE_NULL else unquote(value) for name, _, value in pairs}
 
 
-def _types_of(path: Path, parts: Sequence[_Part]) -> tuple[list[tuple[str, pa.DataType]], list[str]]:
-    """Names and types of all columns, and what is to be said about those that differ."""
-    if len(parts) == 1 and not parts[0].folders:
-        for name, kind in parts[0].columns:
-            _check_zone(path, name, kind)
-        return parts[0].columns, []
+def _expression(values: Mapping[str, str | None], own: pa.Schema, types: Mapping[str, pa.DataType]) -> ds.Expression:
+    """Describe a file's folders to Arrow; a column in the file itself takes precedence over a folder."""
+    known = ds.scalar(True)
+    for name, value in values.items():
+        if name not in own.names:
+            column = ds.field(name)
+            known &= column.is_null() if value is None else column == pa.scalar(value).cast(types[name])
+    return known
+
+
+def _fields_of(path: Path, schemas: Mapping[Path, pa.Schema]) -> tuple[list[pa.Field], list[str]]:
+    """Merge the columns of all files and folders, with notes on those that differ."""
     found: dict[str, dict[pa.DataType, Path]] = {}
-    for part in parts:
-        for name, kind in part.columns:
-            _check_zone(part.path, name, kind)
-            plain = None if pa.types.is_null(kind) else plain_type(kind)  # no value fits any type
-            found.setdefault(name, {}).setdefault(plain or kind, part.path)
-    types, notes = {}, []
+    for file, schema in schemas.items():
+        for field in schema:
+            plain = None if pa.types.is_null(field.type) else plain_type(field.type)  # no values
+            found.setdefault(field.name, {}).setdefault(plain or field.type, file)
+    fields, notes = list[pa.Field](), [f"{len(schemas)} files"]
     for name, kinds in found.items():
-        fields = [pa.schema([(name, kind)]) for kind in kinds]
         try:
-            types[name] = pa.unify_schemas(fields, promote_options="permissive").field(name).type
+            each = [pa.schema([(name, kind)]) for kind in kinds]
+            fields.append(pa.unify_schemas(each, promote_options="permissive").field(name))
         except _ERRORS:
             (first, one), (second, other), *_ = kinds.items()
             raise UserError(
@@ -138,22 +121,49 @@ def _types_of(path: Path, parts: Sequence[_Part]) -> tuple[list[tuple[str, pa.Da
                 f"{other.relative_to(path)}; save all files with one type"
             ) from None
         if len(kinds) > 1:
-            notes.append(f"column {name}: {' and '.join(map(str, kinds))} in different files, read as {types[name]}")
-        if lacking := sum(name not in dict(part.columns) for part in parts):
-            notes.append(f"column {name} is missing in {lacking} of {len(parts)} files")
-    for name in dict.fromkeys(name for part in parts for name in part.folders if name not in types):
-        values = [part.folders.get(name) for part in parts]
+            notes.append(
+                f"column {name}: {' and '.join(map(str, kinds))} in different files, read as {fields[-1].type}"
+            )
+        if lacking := sum(name not in schema.names for schema in schemas.values()):
+            notes.append(f"column {name} is missing in {lacking} of {len(schemas)} files")
+    folders = [_folder_values(file, path) for file in schemas]
+    for name in dict.fromkeys(name for values in folders for name in values if name not in found):
+        values = [each.get(name) for each in folders]
         whole = all(value is None or _NUMBER.fullmatch(value) for value in values)
-        types[name] = pa.int64() if whole else pa.string()
-    return [*types.items()], [f"{len(parts)} files", *notes]
+        fields.append(pa.field(name, pa.int64() if whole else pa.string()))
+    return fields, notes
 
 
-def _check_zone(path: Path, name: str, kind: pa.DataType) -> None:
+def plain_type(kind: pa.DataType) -> pa.DataType | None:
+    """Plain type of a column: None for lists, structs, bytes and anything else without plain values.
+
+    Dictionaries become their values, decimals floating-point numbers, durations seconds, dates times, times of day
+    text, and times with a zone the wall clock of it, see `unfreeze.models.tables.columns.date_texts.parse_dates`.
+    """
+    types = pa.types
+    if types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if types.is_timestamp(kind):
+        return pa.timestamp(kind.unit)
+    plain = (
+        (kind, (types.is_integer, types.is_float32, types.is_float64, types.is_boolean)),
+        (pa.float32(), (types.is_float16,)),
+        (pa.float64(), (types.is_decimal, types.is_duration)),
+        (pa.timestamp("us"), (types.is_date,)),
+        (pa.string(), (types.is_string, types.is_large_string, types.is_string_view, types.is_time, types.is_null)),
+    )
+    return next((wanted for wanted, tests in plain if any(test(kind) for test in tests)), None)
+
+
+def to_plain(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Cast values to their plain type; raises pyarrow's error for an unknown time zone."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
     if pa.types.is_timestamp(kind) and kind.tz:
-        try:
-            pc.local_timestamp(pa.scalar(0, kind))
-        except pa.ArrowInvalid:
-            raise UserError(
-                f"{path}, column {name}: there is no time zone {kind.tz!r}; save it with one such as Europe/Berlin "
-                "or +02:00, or without a zone"
-            ) from None
+        values = pc.local_timestamp(values)
+    elif pa.types.is_time(kind):
+        return pc.replace_substring_regex(values.cast(pa.string()), r"\.0+$", "")
+    elif pa.types.is_duration(kind):
+        return pc.divide(values.cast(pa.int64()).cast(pa.float64()), float(PER_SECOND[kind.unit]))
+    return values.cast(wanted, safe=not pa.types.is_floating(wanted))

@@ -1,4 +1,4 @@
-"""Tables from files: one memory-mappable feather file of plain types, and what its columns are."""
+"""Tables from files: converted to one memory-mappable feather file of plain types, and described."""
 
 import difflib
 import json
@@ -14,23 +14,76 @@ import pyarrow.compute as pc
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError, one_line
-from unfreeze.models.tables.reading.files import open_file
-from unfreeze.models.tables.reading.table_file import TableFile
+from unfreeze.models.store.paths import irregular_kind
+from unfreeze.models.tables.reading.columnar_files import ColumnarFile, parquet_files
+from unfreeze.models.tables.reading.spreadsheets import Spreadsheet
+from unfreeze.models.tables.reading.table_file import TableFile, kind_of
+from unfreeze.models.tables.reading.text_files import TextFile
 from unfreeze.models.tables.reading.text_types import TextType
 
+_TEXTS = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
+_PARQUET, _FEATHER = (".parquet", ".pq"), (".feather", ".arrow")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_COMPRESSED = (".gz", ".bz2", ".zst", ".xz", ".zip")
+SUFFIXES = (*_TEXTS, *_COMPRESSED, *_SPREADSHEETS, *_PARQUET, *_FEATHER)
+"""Suffixes of files that are read; the content decides how."""
+READABLE = (
+    "CSV or other separated text (also .gz, .bz2, .zst, .xz, .zip), a spreadsheet, Parquet (also a folder), feather"
+)
+"""The same in words, for messages."""
 DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
 CHUNK_ROWS = 1_000_000
-"""Rows that are worked on at once where a step would else need several times the table's memory."""
-
+"""Rows processed at once where a step would otherwise need several times the table's memory."""
 Progress = Callable[[int, int], None]
 _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
-
 _SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
 _FIRST_ROWS = 1_000
 
 
+def is_table(path: Path) -> bool:
+    """Whether a path is a table, by its suffix or as a folder of Parquet files."""
+    return path.suffix.lower() in SUFFIXES if path.is_file() else path.is_dir() and bool(parquet_files(path))
+
+
+def table_name(source: str) -> str:
+    """Name of a table: that of its file without the suffixes of its format."""
+    path = Path(source)
+    while path.suffix.lower() in SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
+
+def files_of(source: Path) -> list[Path]:
+    """Files of a table."""
+    return parquet_files(source) if source.is_dir() else [source]
+
+
+def open_file(source: Path, names_only: bool = False) -> TableFile:
+    """Open a table's file, or a folder of Parquet files, without reading all rows.
+
+    Raises UserError where there is no such file, it is empty or cannot be read, or names of columns repeat.
+    """
+    if (kind := irregular_kind(source)) is not None:
+        raise UserError(f"{source} is {kind}; give the path of a table: {READABLE}")
+    if not source.exists():
+        raise UserError(f"{source}: there is no such file; give the path of a table: {READABLE}")
+    if not is_table(source):
+        problem = "no Parquet files in it" if source.is_dir() else f"unknown suffix {source.suffix!r}"
+        raise UserError(f"{source}: {problem}; save the table as {READABLE}")
+    if source.is_dir():
+        return ColumnarFile(source, is_parquet=True)
+    if source.stat().st_size == 0:
+        raise UserError(f"{source} is empty; give a file with a header and rows")
+    kind, suffix = kind_of(source), source.suffix.lower()
+    if kind == "spreadsheet" or (kind == "zip" and suffix in _SPREADSHEETS):
+        return Spreadsheet(source)
+    if kind in ("parquet", "feather") or suffix in (*_PARQUET, *_FEATHER):
+        return ColumnarFile(source, kind == "parquet" or (kind != "feather" and suffix in _PARQUET))
+    return TextFile(source, names_only)
+
+
 def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError:
-    """The error for a column that a table lacks, with the closest of its `columns`; `where` asked for it."""
+    """Error for a column that a table lacks, with the closest of its `columns`; `where` names the setting."""
     names = [str(name) for name in columns]
     by_lower = {name.lower(): name for name in names}  # a wrong case is the commonest slip
     close = [by_lower[name] for name in difflib.get_close_matches(column.lower(), by_lower, n=2)]
@@ -51,8 +104,7 @@ def write_feather(
     Text is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all rows of a
     column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
     `column_types` names the row that made it so. Dates stay text, and so do codes: digits of one length of which some
-    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing, but for columns that are
-    `verbatim`: to be predicted, None may be a class.
+    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing.
 
     From Parquet and feather the types are kept as far as they are plain, see `plain_type`. `file_notes` tells what was
     guessed and left out.
@@ -61,24 +113,51 @@ def write_feather(
     ----------
     source
         See `open_file` for what is read.
-    target
-        The file to write, in place.
     progress
         Called with work done and work in all: bytes of text (twice the file's size), rows of other files.
     text
         Columns of a CSV file that are always text: 007 must not become a number where it is a name.
     verbatim
         Columns of a CSV file whose words for missing values are kept as text, and whose leading zeros are, see
-        `TextType`.
+        `TextType`: to be predicted, None may be a class.
 
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
     """
     file, report = open_file(source), progress or (lambda done, total: None)
-    if (schema := file.schema()) is None:
-        _convert_text(file, target, report, text, verbatim)
-    else:
-        _convert_columnar(file, schema, target, report)
+    schema, texts, before = file.schema(), list[TextType](), 0
+    if schema is None:
+        texts, before = _types_of(file, report, text, verbatim), file.size
+        notes = [{"note": each.note} if each.note else None for each in texts]
+        named = zip(file.names, texts, notes, strict=True)
+        schema = pa.schema([pa.field(name, each.type, metadata=note) for name, each, note in named])
+    elif file.size == 0:
+        raise UserError(f"{file.path} has columns but no rows")
+    fields = [
+        field.with_metadata({**(field.metadata or {}), b"given": given.encode()})
+        for field, given in zip(schema, file.given, strict=True)
+    ]
+    schema = pa.schema(fields, metadata={"file": json.dumps({"notes": file.notes, "left_out": file.left_out})})
+    with pa.ipc.new_file(str(target), schema) as writer:
+        for batch, done in file.batches():
+            columns = batch.columns
+            if texts:
+                columns = [each.cast(values) for each, values in zip(texts, columns, strict=True)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            report(before + done, before + file.size)
+
+
+def _types_of(file: TableFile, report: Progress, text: Collection[str], verbatim: Collection[str]) -> list[TextType]:
+    """Infer the types of a text file's columns from all rows."""
+    types, rows = [TextType(name in text, name in verbatim, file.first_row) for name in file.names], 0
+    for batch, done in file.batches():
+        for found, values in zip(types, batch.columns, strict=True):
+            found.see(values)
+        rows += batch.num_rows
+        report(done, 2 * file.size)
+    if rows == 0:
+        raise UserError(f"{file.path} has a header but no rows")
+    return types
 
 
 def open_table(path: Path) -> pa.Table:
@@ -93,11 +172,11 @@ def open_table(path: Path) -> pa.Table:
 
 
 def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
-    """The rows of an open table as a pandas frame that takes as little memory as it can.
+    """Rows of an open table as a pandas frame that takes as little memory as possible.
 
     Columns of one piece without gaps stay in the mapped file, read-only. Other large columns of numbers without gaps
     are put together in a file without a name (in the folder `scratch`, else the system's for temporary files), so that
-    the system can take their pages back too; the rest is copied.
+    the system can reclaim their pages too; the rest is copied.
     """
     if table.schema.pandas_metadata:
         whole: pd.DataFrame = table.to_pandas(split_blocks=True)
@@ -125,7 +204,7 @@ def write_frame(frame: pd.DataFrame, target: Path) -> None:
 
 
 def file_notes(table: pa.Table) -> tuple[list[str], dict[str, str]]:
-    """What was guessed when the file of an open table was read, and its columns that were left out with the reason."""
+    """Notes on what was guessed when an open table's file was read, and columns left out with the reason."""
     about = json.loads((table.schema.metadata or {}).get(b"file", b"{}"))
     return about.get("notes", []), about.get("left_out", {})
 
@@ -136,15 +215,15 @@ def names_in_file(table: pa.Table) -> dict[str, str]:
 
 
 def in_chunks(rows: _Rows) -> Iterator[_Rows]:
-    """Views of at most `CHUNK_ROWS` rows, in order; of no rows one that is empty."""
+    """Yield views of at most `CHUNK_ROWS` rows, in order; a single empty view if there are no rows."""
     for start in range(0, max(len(rows), 1), CHUNK_ROWS):
         yield rows.iloc[start : start + CHUNK_ROWS]
 
 
 def count_up_to(column: pd.Series, most: int, missing: bool = False) -> int:
-    """How many values a column has, or `most` where it has more; with `missing`, gaps count as a value.
+    """Number of distinct values of a column, at most `most`; with `missing`, gaps count as a value.
 
-    It stops where that is known: a hash table of all values of a column of numbers is larger than the column.
+    Stops early: a hash table of all values of a column of numbers is larger than the column.
     """
     seen = column.iloc[:0]
     for part in in_chunks(column):
@@ -156,7 +235,7 @@ def count_up_to(column: pd.Series, most: int, missing: bool = False) -> int:
 
 
 def column_types(table: pa.Table) -> list[dict[str, Any]]:
-    """Describe every column of an open table, for people to read.
+    """Describe every column of an open table, for the report.
 
     A dict has name, type, distinct (values; `DISTINCT_CAP` means that many or more), missing (rows), example (the first
     value that is not missing, as text) and note (why a column of numbers is text, else empty).
@@ -177,48 +256,3 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
             }
         )
     return described
-
-
-def _convert_text(
-    file: TableFile, target: Path, report: Progress, text: Collection[str], verbatim: Collection[str]
-) -> None:
-    types = {name: TextType(name in text, name in verbatim, file.first_row) for name in file.names}
-    rows = 0
-    for batch, done in file.batches():
-        for found, values in zip(types.values(), batch.columns, strict=True):
-            found.see(values)
-        rows += batch.num_rows
-        report(done, 2 * file.size)
-    if rows == 0:
-        raise UserError(f"{file.path} has a header but no rows")
-    schema = pa.schema(
-        [
-            pa.field(name, found.type, metadata={"note": found.note} if found.note else None)
-            for name, found in types.items()
-        ]
-    )
-    schema = _described(schema, file)
-    with pa.ipc.new_file(str(target), schema) as writer:
-        for batch, done in file.batches():
-            columns = [found.cast(values) for found, values in zip(types.values(), batch.columns, strict=True)]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            report(file.size + done, 2 * file.size)
-
-
-def _convert_columnar(file: TableFile, schema: pa.Schema, target: Path, report: Progress) -> None:
-    if file.size == 0:
-        raise UserError(f"{file.path} has columns but no rows")
-    schema = _described(schema, file)
-    with pa.ipc.new_file(str(target), schema) as writer:
-        for batch, done in file.batches():
-            writer.write_batch(pa.record_batch(batch.columns, schema=schema))
-            report(done, file.size)
-
-
-def _described(schema: pa.Schema, file: TableFile) -> pa.Schema:
-    """The schema with what was found out about the file (see `file_notes`), and the names of columns there."""
-    fields = [
-        field.with_metadata({**(field.metadata or {}), b"given": given.encode()})
-        for field, given in zip(schema, file.given, strict=True)
-    ]
-    return pa.schema(fields, metadata={"file": json.dumps({"notes": file.notes, "left_out": file.left_out})})

@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from unfreeze.models.errors import UserError, one_line
-from unfreeze.models.tables.reading.header import find_header
-from unfreeze.models.tables.reading.table_file import TableFile
+from unfreeze.models.tables.reading.table_file import TableFile, find_header
 
 _BLOCK_ROWS, _FIRST_ROWS = 65_536, 200
 

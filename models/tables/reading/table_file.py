@@ -1,15 +1,168 @@
-"""What every kind of table's file has: names of columns, those of use, and rows in blocks."""
+"""What all kinds of table files share: decompression, the row of names, usable columns, rows in blocks."""
 
+import lzma
 import re
+import zipfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, one_line
 
+_LETTER = re.compile(r"[^\W\d_]")
+_YEARS = range(1900, 2101)
+_SHOWN = 4
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"}
+_OTHER_KINDS = {
+    b"PAR1": "parquet",
+    b"ARROW1": "feather",
+    b"PK\x03\x04": "zip",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "spreadsheet",  # the container of .xls
+}
+_SPREADSHEET_PARTS = {"[Content_Types].xml", "mimetype"}
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|__index_level_\d+__")
+
+
+class Header(NamedTuple):
+    """Row of the names, counted from 0, and one name per column, empty where it has no name."""
+
+    row: int
+    names: list[str]
+    notes: list[str]
+
+
+def find_header(rows: Sequence[Sequence[str]], where: str) -> Header:
+    """Find the names among the first rows of a table, none of which is empty.
+
+    Titles above the names, which fill at most half of the columns, are skipped. Rows that have one field more than
+    names begin with a name of the row, as R writes them, or end with a separator.
+
+    Raises
+    ------
+    UserError
+        If the first row holds what its columns hold: numbers above numbers, or texts that occur below again.
+    """
+    counts = Counter(map(len, rows))
+    width = max(counts, key=lambda width: (counts[width], width))
+    row = next((place for place, cells in enumerate(rows) if not _is_title(cells, width)), 0)
+    if len(rows[0]) == width - 1 and width == 2:  # one name, and row names as R writes them
+        row = 0
+    names, data = [cell if cell.strip() else "" for cell in rows[row]], rows[row + 1 :]
+    while len(names) > width and not names[-1]:
+        names.pop()
+    if len(names) == width - 1 and data:
+        last = all(not cells[-1].strip() for cells in data if len(cells) == width)
+        names = [*names, ""] if last else ["", *names]
+    notes = []
+    if row:
+        titles = [" ".join(filter(None, map(str.strip, cells))) for cells in rows[:row]]
+        shown = ", ".join(repr(title[:40]) for title in titles[:3])
+        notes.append(f"{row} row{'s' * (row > 1)} above the names of the columns skipped: {shown}")
+    columns = [[cells[place].strip() for cells in data if len(cells) == len(names)] for place in range(len(names))]
+    filled = [[*filter(None, column)] for column in columns]
+    return Header(row, names, notes + _check([name.strip() for name in names], filled, where))
+
+
+def _is_title(cells: Sequence[str], width: int) -> bool:
+    filled = [bool(cell.strip()) for cell in cells]
+    if width == 1 or (not filled[0] and all(filled[1:])):  # the name of an index is often left out
+        return False
+    return sum(filled) <= width / 2
+
+
+def _check(names: Sequence[str], columns: Sequence[Sequence[str]], where: str) -> list[str]:
+    """Notes on the names; raises UserError where they look like values."""
+    numeric = [bool(column) and all(map(_is_number, column)) for column in columns]
+    if any(number and name and not _is_number(name) for name, number in zip(names, numeric, strict=True)):
+        return []
+    numbers = [name for name, number in zip(names, numeric, strict=True) if number and _is_number(name)]
+    texts = [place for place, column in enumerate(columns) if column and not numeric[place]]
+    repeated = [place for place in texts if names[place] in columns[place]]
+    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    if (numbers and not _counts(numbers)) or (not numbers and texts and len(repeated) * 2 >= len(texts)):
+        raise UserError(
+            f"{where}: its first row looks like values, not like names of columns: {shown}; put a row of names above it"
+        )
+    return [f"the first row is taken for names of columns: {shown}"] if numbers else []
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number, a date or an amount: digits, and no letter."""
+    return any(map(str.isdigit, cell)) and not _LETTER.search(cell)
+
+
+def _counts(numbers: Sequence[str]) -> bool:
+    """Whether these are 0, 1, 2 ... or years one after the other, which are names as well."""
+    if len(numbers) < 2 or not all(map(str.isdecimal, numbers)):
+        return False
+    first = int(numbers[0])
+    return [*map(int, numbers)] == [*range(first, first + len(numbers))] and (first == 0 or first in _YEARS)
+
+
+class OpenBytes(NamedTuple):
+    """A stream for pyarrow, and the open file below it, whose position tells the progress."""
+
+    stream: Any
+    file: Any
+
+
+def kind_of(path: Path) -> str:
+    """Kind of a file by its first bytes: ``parquet``, ``feather``, ``spreadsheet``, ``zip``, or else ``text``.
+
+    Compressed files count as text, whatever they hold.
+    """
+    with open(path, "rb") as file:
+        beginning = file.read(8)
+    kind = next((kind for magic, kind in _OTHER_KINDS.items() if beginning.startswith(magic)), "text")
+    return "spreadsheet" if kind == "zip" and _SPREADSHEET_PARTS & {*_members(path)} else kind
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[OpenBytes]:
+    """Open a file that may be compressed by gzip, bzip2, zstd or xz, or be the only one in a zip archive.
+
+    Raises UserError where it is compressed but damaged, or several files are in the archive.
+    """
+    with open(path, "rb") as file:
+        beginning = file.read(8)
+        file.seek(0)
+        codec = next((codec for magic, codec in _COMPRESSED.items() if beginning.startswith(magic)), None)
+        if codec is None and not beginning.startswith(b"PK\x03\x04"):
+            with pa.OSFile(str(path)) as whole:
+                yield OpenBytes(whole, whole)
+            return
+        try:
+            if codec is None:
+                with zipfile.ZipFile(file).open(_only_member(path)) as member:
+                    yield OpenBytes(pa.PythonFile(member, mode="r"), file)
+            elif codec == "xz":
+                with lzma.open(file) as plain:
+                    yield OpenBytes(pa.PythonFile(plain, mode="r"), file)
+            else:
+                yield OpenBytes(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec), file)
+        except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{path} cannot be decompressed ({one_line(error)}); make the archive again") from error
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is a damaged zip archive ({one_line(error)}); make it again") from error
+
+
+def _only_member(path: Path) -> str:
+    names = _members(path)
+    if len(names) != 1:
+        shown = f": {', '.join(names[:5])}" if names else ""
+        raise UserError(f"{path} holds {len(names)} files{shown}; unpack it and give the one that is meant")
+    return names[0]
 
 
 def plain_name(name: object) -> str:
@@ -23,13 +176,13 @@ class TableFile(ABC):
     Attributes
     ----------
     names, given
-        Of the columns of use: as settings call them, and as pandas reads them from the file.
+        Of the usable columns: as settings call them, and as pandas reads them from the file.
     places
-        Where the columns of use stand in the file, from 0.
+        Positions of the usable columns in the file, from 0.
     left_out
-        Other columns -> why.
+        Other columns -> the reason.
     notes
-        What was guessed of the file as a whole.
+        What was guessed about the file.
     size
         What `batches` counts: bytes or rows.
     first_row
@@ -64,15 +217,15 @@ class TableFile(ABC):
         if twice:
             raise UserError(f"{path}, header: several columns are called {', '.join(sorted(twice)[:3])}; rename them")
         if not self.names:
-            raise UserError(f"{path} has no column of use: {'; '.join(map(': '.join, self.left_out.items()))}")
+            raise UserError(f"{path} has no usable column: {'; '.join(map(': '.join, self.left_out.items()))}")
 
     @abstractmethod
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield blocks of the columns of use, in their order, and how much of `size` is done.
+        """Yield blocks of the usable columns, in their order, and how much of `size` is done.
 
         Cells of files without types are text, null where they are empty.
         """
 
     def schema(self) -> pa.Schema | None:
-        """The types of the columns of use, if the file knows them."""
+        """Types of the usable columns, if the file knows them."""
         return None

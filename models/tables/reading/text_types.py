@@ -1,11 +1,11 @@
-"""Types of the columns of a text file: whole numbers, numbers or text, the narrowest that fits all rows."""
+"""Types of a text file's columns: whole numbers, numbers or text, the narrowest that fits all rows."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
-"""Texts that pandas takes for missing as well: a file must mean the same to whoever reads it."""
+"""Texts that pandas takes for missing as well: a file must mean the same to pandas and to this package."""
 
 _TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
@@ -17,7 +17,7 @@ _FIRST = 1_000  # values that are looked at before all of a block are
 
 
 class TextType:
-    """The type of one column, found block by block.
+    """Type of one column, found block by block.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class TextType:
         self._has_dots: bool | None = None  # not known before a value with a dot
 
     def see(self, values: pa.Array) -> None:
-        """Look at the texts of a block."""
+        """Take the texts of a block into account."""
         values, before = values if self._verbatim else without_words(values), self._known
         if values.null_count < len(values):
             candidates = _TYPES[_TYPES.index(before) if before else 0 :]
@@ -74,7 +74,7 @@ class TextType:
 
     @property
     def type(self) -> pa.DataType:
-        """The narrowest type of all that was seen."""
+        """Narrowest type that fits all blocks so far."""
         return pa.string() if self._is_code or self._is_dotted else self._known or pa.string()
 
     @property
@@ -95,14 +95,14 @@ class TextType:
         return bool(self._has_dots) and self._known == pa.float64()
 
     def cast(self, values: pa.Array) -> pa.Array:
-        """The texts of a block in the type."""
+        """Convert the texts of a block to the type."""
         if self._verbatim and self.type == pa.string():
             return values
         return _numbers(without_words(values), self.type)
 
 
 def without_words(values: pa.Array) -> pa.Array:
-    """Texts (N,), missing where they are words for it."""
+    """Replace words for missing values in texts (N,) by missing values."""
     words = pc.is_in(values, pa.array(MISSING))
     return pc.if_else(words, None, values) if pc.any(words).as_py() else values
 

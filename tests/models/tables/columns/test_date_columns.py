@@ -6,7 +6,7 @@ import pytest
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec
-from unfreeze.models.tables.columns.date_columns import find_date_columns, with_dates
+from unfreeze.models.tables.columns.dates import find_date_columns, with_dates
 from unfreeze.models.tables.preparing.prepare import prepare
 
 HOURS = pd.date_range("2019-01-01", periods=400, freq="h")

@@ -29,7 +29,7 @@ def shop(**changes: object) -> pd.DataFrame:
 
 
 def data(**changes: object) -> TableDataSpec:
-    return TableDataSpec.model_validate({"target": ["sales"], "task": "regression", **changes})
+    return TableDataSpec.model_validate({"target": ["sales"], "date": ["Date"], "task": "regression", **changes})
 
 
 def fitted(frame: pd.DataFrame, train: np.ndarray = ALL, **changes: object) -> TableEncoder:
@@ -47,6 +47,12 @@ def test_text_flags_and_few_whole_numbers_are_categories_and_the_rest_are_number
     assert list(encoder.continuous) == ["weekday", "Elapsed", "distance"]  # the order of weekdays counts as well
     assert encoder.sizes() == [("kind", 4), ("open", 3), ("weekday", 4), ("distance_na", 3)]
     assert encoder.columns() == ["kind", "open", "weekday", "Elapsed", "distance"]
+
+
+def test_a_user_s_column_that_ends_in_elapsed_is_no_part_of_a_date():
+    encoder = fitted(shop(TimeElapsed=[1, 2, 3, 1, 2, 3]))
+    assert encoder.categorical["TimeElapsed"] == [1, 2, 3]
+    assert "Elapsed" not in encoder.categorical
 
 
 def test_codes_count_from_one_in_sorted_order_and_zero_is_missing():

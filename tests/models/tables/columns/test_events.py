@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.tables.columns.calendar import days_since, days_until, rolling_mean
@@ -122,23 +121,6 @@ def test_many_group_columns_of_many_values_do_not_overflow() -> None:
     np.testing.assert_array_equal(days_since(dates, event, columns), np.repeat([0, apart], 500))
 
 
-@pytest.mark.parametrize(
-    ("dates", "event", "groups", "message"),
-    [
-        (series("2015-07-01"), np.array([True, False]), [], "differ in length: 1, 2"),
-        (series("2015-07-01"), np.array([True]), [pd.Series([1, 2])], "differ in length: 1, 1, 2"),
-        (series("2015-07-01"), np.array([1]), [], "bool, not int64"),
-        (series("2015-07-01").dt.tz_localize("UTC"), np.array([True]), [], "without a zone"),
-        (pd.Series([20150701]), np.array([True]), [], "datetime64"),
-    ],
-)
-def test_a_call_that_makes_no_sense_is_refused(
-    dates: pd.Series, event: np.ndarray, groups: list[pd.Series], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        days_since(dates, event, groups)
-
-
 # --- rolling means ----------------------------------------------------------------------------------------------------
 
 
@@ -176,8 +158,3 @@ def test_a_huge_value_leaves_what_its_window_does_not_hold_as_it_is() -> None:
     )
     shops = [pd.Series([1, 1, 2, 2])]
     np.testing.assert_array_equal(rolling_mean(np.array([1e300, 5, 0.1, 0.2]), dates, shops, 9), [NAN, 1e300, NAN, 0.1])
-
-
-def test_a_window_has_a_day_at_least() -> None:
-    with pytest.raises(ValueError, match="at least 1 day, not 0"):
-        rolling_mean(np.array([1.0]), series("2015-07-01"), [], 0)

@@ -90,7 +90,6 @@ FORMATS = (
     (["1.234,50"], ",", [1234.5]),
     (["1,234.50", "7"], ".", [1234.5, 7]),
     (["1.5", "?"], ".", [1.5, np.nan]),
-    (["12,34,567"], ".", [1234567]),
     # Six thousand beside 850: of fractions some would be shorter, and whole numbers would not all be below a thousand.
     (["6.611", "850", "12.400"], ",", [6611, 850, 12400]),
     (["6.61", "850"], ".", [6.61, 850]),
@@ -109,15 +108,11 @@ FORMATS = (
     (["100 m²", "80 m²"], ". m²", [100, 80]),
     (["$1,234.50", "-$3", "(4)"], ". $", [1234.5, -3, -4]),
     (["45%", "50 %"], ". %", [45, 50]),
-    (["1st", "2nd", "23rd", "4th"], ".", [1, 2, 23, 4]),
     (["+5", "-3"], ".", [5, -3]),
     (["5'11\"", "6'0\"", "5' 7", "5ft 2in"], "feet", [71, 72, 67, 62]),
     (["12:30", "1:05", "-0:30"], "m:ss", [750, 65, -30]),
     (["1:02:30", "0:00:05.5"], "h:mm:ss", [3750, 5.5]),
     (["2h 50m", "45m", "1 day"], "duration", [10200, 2700, 86400]),
-    (["I", "II", "IV", "IX"], "roman", [1, 2, 4, 9]),
-    (["\uff11\uff12", "\uff13"], ".", [12, 3]),
-    (["\u0663\u0664", "\u0661"], ".", [34, 1]),
 )
 
 
@@ -135,8 +130,8 @@ def test_the_format_of_a_column_is_found_and_reads_it(texts: list[str], form: st
         (["$5", "€5"], "numbers in several units ($, €)"),
         (["45%", "0.5"], "numbers with and without %"),
         (["12:30", "1:02:30"], "times with two and with three parts"),
-        (["M", "L", "XL"], ""),
-        (["C", "D", "I"], ""),
+        (["I", "II", "IV"], ""),
+        (["1st", "2nd", "3rd"], "numbers in several units (nd, rd, st)"),
         (["A12", "B7"], ""),
         (["Room 5", "Room 7"], ""),
         (["10-20", "20-30"], ""),
@@ -171,7 +166,7 @@ def test_a_format_that_is_none_is_named(form: str) -> None:
         check_number_format(form, "data.numbers: price")
 
 
-@pytest.mark.parametrize("form", [".", ",", ". kg", ", €", "m:ss", "h:mm:ss", "duration", "feet", "roman"])
+@pytest.mark.parametrize("form", [".", ",", ". kg", ", €", "m:ss", "h:mm:ss", "duration", "feet"])
 def test_every_format_reads_its_example(form: str) -> None:
     check_number_format(form, "")
     assert np.isfinite(read_numbers(pd.Series([example_of(form)]), form)[0]).all()

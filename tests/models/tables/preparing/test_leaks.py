@@ -8,8 +8,7 @@ from hypothesis import given, strategies as st
 from benchmarks._reading import Case
 from benchmarks._reading_leaks import CASES
 from unfreeze.models.settings.tables import TableDataSpec
-from unfreeze.models.tables.columns.encoding import Encoded
-from unfreeze.models.tables.preparing import leaks
+from unfreeze.models.tables.preparing import checks as leaks
 from unfreeze.models.tables.preparing.prepare import prepare
 
 ROWS = 1000
@@ -18,8 +17,6 @@ BASE = pd.DataFrame(
     {
         "area": RANDOM.normal(size=ROWS),
         "rooms": RANDOM.integers(1, 9, ROWS),
-        "casual": RANDOM.normal(50, 20, ROWS).round(2),
-        "registered": RANDOM.normal(200, 20, ROWS).round(2),
         "sold": RANDOM.normal(size=ROWS),
         "late": np.where(RANDOM.random(ROWS) < 0.3, "late", "on time"),
     }
@@ -35,25 +32,6 @@ def warnings(frame: pd.DataFrame, target: str, **fields: object) -> list[str]:
 def test_an_honest_table_gives_no_warning(target: str) -> None:
     gaps = BASE.assign(gap=BASE["area"].where(RANDOM.random(ROWS) < 0.7))
     assert warnings(gaps, target) == []
-
-
-SUMS = {
-    "sum": lambda frame: frame["casual"] + frame["registered"],
-    "difference": lambda frame: frame["registered"] - frame["casual"],
-    "rounded": lambda frame: (0.6 * frame["casual"] + frame["registered"]).round(2),
-}
-
-
-@pytest.mark.parametrize("kind", SUMS)
-def test_a_sum_or_difference_of_columns_that_is_the_target_is_named(kind: str) -> None:
-    (warning,) = warnings(BASE.assign(sold=SUMS[kind](BASE)), "sold")
-    assert warning.startswith("sold is a sum of other columns (")
-    assert {"casual", "registered"} == {name for name in BASE if name in warning.rpartition("drop:")[2]}
-
-
-def test_a_sum_with_noise_is_what_a_model_is_for() -> None:
-    total = BASE["casual"] + BASE["registered"] + RANDOM.normal(size=ROWS)
-    assert warnings(BASE.assign(sold=total), "sold") == []
 
 
 @pytest.mark.parametrize("dated", [True, False])
@@ -78,7 +56,7 @@ def test_customers_on_both_sides_of_a_random_split_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name.endswith((", 60 rows", ", 400 rows"))], ids=lambda case: case.name
+    "case", [case for case in CASES if case.name.endswith(", 150 rows")], ids=lambda case: case.name
 )
 def test_leaks_ids_and_copies_are_found_in_tables_of_any_size_and_honest_columns_are_left_alone(
     case: Case, tmp_path: Path
@@ -142,10 +120,8 @@ def test_rows_of_few_categories_are_equal_by_nature() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, -0.0, 1.5, -2.0])), min_size=2, max_size=60))
 def test_rows_have_equal_hashes_exactly_if_they_are_equal(rows: list[tuple[int, float]]) -> None:
-    encoded = Encoded(
-        np.array([[code] for code, _ in rows], np.int32), np.array([[number] for _, number in rows], np.float32)
-    )
-    hashes = leaks._hashed(encoded)
+    codes, numbers = (np.array(column)[:, None] for column in zip(*rows, strict=True))
+    hashes = leaks._hashed(codes.astype(np.int32), numbers.astype(np.float32))
     for one, first in zip(rows, hashes, strict=True):
         for other, second in zip(rows, hashes, strict=True):
             assert (one == other) == (first == second)

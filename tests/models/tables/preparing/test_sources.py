@@ -7,9 +7,8 @@ import pytest
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec
-from unfreeze.models.tables.preparing.joins import join_many_to_one
 from unfreeze.models.tables.preparing.prepare import prepare
-from unfreeze.models.tables.preparing.sources import check_sources
+from unfreeze.models.tables.preparing.sources import check_sources, join_many_to_one
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec
-from unfreeze.models.tables.preparing.splits import split_rows, time_fold
+from unfreeze.models.tables.preparing.splits import split_rows
 from unfreeze.models.tables.reading import frames as reading
 
 DAYS = pd.DataFrame({"day": pd.date_range("2015-01-01", periods=100, freq="12h"), "value": range(100)})
@@ -189,7 +189,9 @@ def test_a_split_that_cannot_be_made_is_refused(frame: pd.DataFrame, data: Table
 def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], folds: int, days: int) -> None:
     dates = pd.Series(pd.Timestamp("2015-01-01") + pd.to_timedelta([*offsets, *range(61)], unit="D"), name="day")
     dates = pd.concat([dates, pd.Series([pd.NaT])], ignore_index=True)
-    found = [time_fold(dates, fold, days) for fold in reversed(range(folds))]
+    frame = pd.DataFrame({"day": dates})
+    data = [spec(date=["day"], valid_days=days, fold=fold) for fold in reversed(range(folds))]
+    found = [(split.train, split.valid) for split in (split_rows(frame, each) for each in data)]
     validated = np.concatenate([valid for _, valid in found])
     assert len(set(validated)) == len(validated)
     for train, valid in found:
@@ -200,20 +202,16 @@ def test_no_fold_trains_on_what_comes_after_its_validation(offsets: list[int], f
 
 
 @pytest.mark.parametrize(
-    ("dates", "folds", "message"),
+    ("days", "fold", "message"),
     [
-        (pd.Series(pd.date_range("2015-01-01", periods=20)), 3, "fold 1 of 3: no rows to train with 10 days"),
-        (
-            pd.Series(pd.to_datetime(["2015-01-01", "2015-03-01"])),
-            2,
-            "fold 1 of 2: no rows to validate .* from 2015-01-01 to 2015-03-01",
-        ),
-        (pd.Series([pd.NaT, pd.NaT], name="day"), 1, "column day: no row has a date"),
+        (pd.date_range("2015-01-01", periods=20), 2, "left to train; valid_days is 10, fold 2"),
+        (pd.to_datetime(["2015-01-01", "2015-03-01"]), 1, "left to validate; valid_days is 10, fold 1"),
+        (pd.to_datetime([None, None]), 0, "column day: no row has a date"),
     ],
 )
-def test_folds_without_rows_are_refused(dates: pd.Series, folds: int, message: str) -> None:
+def test_folds_without_rows_are_refused(days: pd.DatetimeIndex, fold: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        time_fold(pd.Series(dates), folds - 1, 10)
+        split_rows(pd.DataFrame({"day": days}), spec(date=["day"], valid_days=10, fold=fold))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.9999])

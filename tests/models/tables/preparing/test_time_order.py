@@ -5,8 +5,7 @@ from hypothesis import given, strategies as st
 
 from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.preparing.prepare import Prepared, prepare
-from unfreeze.models.tables.preparing.splits import validation_days
-from unfreeze.models.tables.preparing.time_order import choose_split, is_series, row_blocks, time_blocks
+from unfreeze.models.tables.preparing.splits import choose_split, is_series, row_blocks, time_blocks, validation_days
 
 RANDOM = np.random.default_rng(0)
 DAILY = pd.date_range("2020-01-01", periods=400)

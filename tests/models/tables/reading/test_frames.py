@@ -14,10 +14,10 @@ from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.reading import frames as reading, text_files
-from unfreeze.models.tables.reading.files import open_file
 from unfreeze.models.tables.reading.frames import (
     column_types,
     count_up_to,
+    open_file,
     open_table,
     to_frame,
     write_feather,
@@ -255,7 +255,7 @@ def test_a_full_disk_is_not_blamed_on_the_file_that_is_read(tmp_path: Path, suff
     [
         (pa.table({"a": pa.array([], pa.int64())}), "columns but no rows"),
         (pa.table([[1], [2]], names=["a", "a"]), "several columns are called a"),
-        (pa.table({"a": [[1, 2]]}), "no column of use: a: values of type list"),
+        (pa.table({"a": [[1, 2]]}), "no usable column: a: values of type list"),
     ],
 )
 def test_a_parquet_file_that_is_no_plain_table_is_refused(tmp_path: Path, table: pa.Table, message: str) -> None:
