@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unfreeze.flows.commands.settings_file import read_settings
 from unfreeze.flows.prefect_starting import prefect_starting
-from unfreeze.flows.settings_file import read_settings
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.overrides import build_spec, dotted
 from unfreeze.models.settings.predict import Predict
@@ -46,10 +46,16 @@ def predict(model: str, source: str | Path, out: str | Path, **settings: Any) ->
     -------
     dict
         ``out``, ``rows``, ``unreadable``, ``model``, ``version`` and ``table``.
+
+    Raises
+    ------
+    UserError
+        If a setting is unknown or not allowed.
     """
+    given = {"model": model, "source": str(source), "out": str(out)}
+    params = build_spec(Predict, given, dotted(Predict, settings))
     with prefect_starting():
         from unfreeze.flows.predict import predict as predict_flow
 
-        params = Predict(model=model, source=str(source), out=str(out), **settings)
         result: Any = predict_flow(params)
     return dict(result)

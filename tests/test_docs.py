@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs import PAGES, ROOT, blocks, commands, draw_user_files
-from unfreeze.flows.cli import main, parse
-from unfreeze.flows.source_argument import params_from
-from unfreeze.models.settings import TrainImages
-from unfreeze.models.settings.tables import TrainTables
+from unfreeze.flows.cli import app, main
+from unfreeze.flows.commands.flags import parse
+from unfreeze.flows.commands.training import training_from
 from unfreeze.models.training import trials
 
 TYPED = [
@@ -32,11 +31,9 @@ def test_every_command_is_understood(line: str, tmp_path: Path, monkeypatch: pyt
     draw_user_files(tmp_path)
     (tmp_path / "deployments").symlink_to(ROOT / "deployments")
     monkeypatch.chdir(tmp_path)
-    options = parse(shlex.split(line)[1:])
-    if options.command in ("train", "find-lr"):
-        params_from(options, TrainImages)
-    elif options.command == "train-table":
-        params_from(options, TrainTables)
+    command, bound = parse(app, shlex.split(line)[1:])
+    if command.__name__ in ("train", "train_table", "find_lr", "plan", "summary"):
+        training_from(bound.arguments.get("source"), bound.arguments.get("given", {}))
 
 
 def test_every_block_says_its_language_and_every_link_leads_somewhere() -> None:

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -76,15 +77,16 @@ def fields_of(
             yield from fields_of(entry, f"{dotted}.N.", None, about_entry)
 
 
+@cache
+def fields_by_name(spec_class: type[BaseModel]) -> dict[str, SpecField]:
+    """The fields of a spec by their names."""
+    return {field.name: field for field in fields_of(spec_class)}
+
+
 def field_named(spec_class: type[BaseModel], dotted: str) -> SpecField | None:
-    """The field of a dotted name such as ``recipe.full.lr``; None if there is none."""
-    return next((field for field in fields_of(spec_class) if covers(field.name, dotted)), None)
-
-
-def covers(pattern: str, dotted: str) -> bool:
-    """Whether a field's name covers a dotted name: ``recipe.N.lr`` covers ``recipe.full.lr``."""
-    parts, own = dotted.split("."), pattern.split(".")
-    return len(parts) == len(own) and all(part and mine in ("N", part) for part, mine in zip(parts, own, strict=True))
+    """The field of a dotted name such as ``recipe.full.lr``, which is ``recipe.N.lr``; None if there is none."""
+    fields, parts = fields_by_name(spec_class), dotted.split(".")
+    return fields.get(dotted) or (fields.get(f"{parts[0]}.N.{parts[2]}") if len(parts) == 3 and parts[1] else None)
 
 
 def plain(value: Any) -> Any:

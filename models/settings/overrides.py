@@ -15,7 +15,7 @@ from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.fields import (
     SpecField,
     entry_type_of,
-    fields_of,
+    fields_by_name,
     group_in,
     kinds_of,
     plain,
@@ -24,8 +24,8 @@ from unfreeze.models.settings.fields import (
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
 
-NONE_WORDS = ("", "none", "null")
-"""How people write "no value" where text arrives: YAML itself only knows ``null`` and ``~``."""
+NONE_WORDS = ("", "none", "null", "~")
+"""Texts for "no value"."""
 
 
 def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
     UserError
         If a name is unknown or not unique.
     """
-    names = [field.name for field in fields_of(spec_class)]
+    names = list(fields_by_name(spec_class))
     return {_dotted(name, names): value for name, value in settings.items()}
 
 
@@ -102,7 +102,7 @@ def build_spec(
     try:
         return spec_class.model_validate(settings)
     except ValidationError as error:
-        fields = {field.name: field for field in fields_of(spec_class)}
+        fields = fields_by_name(spec_class)
         lines = [_problem(detail, fields, settings) for detail in error.errors(include_url=False)]
     raise UserError("\n".join(dict.fromkeys(lines)))
 

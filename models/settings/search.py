@@ -270,14 +270,15 @@ def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     ends = re.fullmatch(r"(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?P<log>\s+log)?", rest) if is_range else None
     if not name or not all(words) or (is_range and not ends):
         raise UserError(f"--space {text!r}: write NAME=1,2,4 or NAME=1..30 or NAME=1..30 log, or NAME=none")
-    values = {**ends.groupdict(), "log": bool(ends["log"])} if ends else {"choices": [_parsed(word) for word in words]}
+    values = {**ends.groupdict(), "log": bool(ends["log"])} if ends else {"choices": [value_of(word) for word in words]}
     try:
         return name, build_spec(Dimension, {"name": name, **values})
     except UserError as error:
         raise UserError(f"--space {text!r}: {error}") from error
 
 
-def _parsed(text: str) -> Value:
+def value_of(text: str) -> Value:
+    """The value that a text without quotes means: true, false, a number, or the text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -28,10 +28,6 @@ LABEL_ERRORS = "label-errors"
 """Key of the table of likely label errors; a text of the same part lists them for `data.exclude`."""
 
 
-TRAINED_BY = {"images": "train", "tables": "train-table"}
-"""Modality -> the command that trains it."""
-
-
 class Command(NamedTuple):
     """Lines for a shell, and their purpose."""
 
@@ -134,7 +130,7 @@ def collect(run_id: str) -> Report:
         curves=_curves(run, stages),
         parts=parts,
         label_errors=errors,
-        leave_out=_leave_out(run, spec) if "valid" in errors else None,
+        leave_out=_leave_out(run) if "valid" in errors else None,
         settings=_settings(spec),
         starts=starts_of(run_id),
         commands=_commands(run, spec, model),
@@ -244,20 +240,20 @@ def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None
         if registry.CHAMPION not in model["aliases"].split(", "):
             found.append(Command("Make it the champion", [f"unfreeze promote {shlex.quote(name)} {version}"]))
     if kind.startswith("train") and "modality" in spec:
-        found.append(Command("Train again with these settings", _train_again(run, spec)))
+        found.append(Command("Train again with these settings", _train_again(run)))
     return [*found, Command("Make this report again", [f"unfreeze report {run_id}"])]
 
 
-def _leave_out(run: Any, spec: Mapping[str, Any]) -> Command:
+def _leave_out(run: Any) -> Command:
     """Train again without the rows that seem labelled wrong."""
-    *before, command = _train_again(run, spec)
+    *before, command = _train_again(run)
     download, place = _at_hand(run, "valid/label_errors.txt")
     return Command("Leave them out", [*download, *before, f"{command} --data.exclude {place}"])
 
 
-def _train_again(run: Any, spec: Mapping[str, Any]) -> list[str]:
+def _train_again(run: Any) -> list[str]:
     download, place = _at_hand(run, "spec.json")
-    return [*download, f"unfreeze {TRAINED_BY[spec['modality']]} --config {place}"]
+    return [*download, f"unfreeze train --config {place}"]
 
 
 def _at_hand(run: Any, path: str) -> tuple[list[str], str]:

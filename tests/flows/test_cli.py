@@ -12,30 +12,24 @@ from unfreeze.flows.cli import main
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
-    assert stopped.value.code == 0
+    assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(command in text for command in ("train", "resume", "find-lr"))
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--version"])
-    assert stopped.value.code == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"unfreeze {version('unfreeze')}\n"
 
 
-def test_a_flag_before_the_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--versoin", "train"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "unfreeze: error: unknown flag --versoin; did you mean --version?\n"
+def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err.startswith('unfreeze: Unknown command "trian". Did you mean "train"?')
 
 
 def test_what_needs_no_training_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from unfreeze.flows.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys; from unfreeze.flows.cli import main\nmain(['--help'])\n"
         "print(*{'torch', 'pandas', 'prefect', 'mlflow', 'optuna', 'scipy'} & set(sys.modules), file=sys.stderr)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -80,7 +74,8 @@ def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pyt
             "data.target: the table has no column 'Price'; did you",
         ),
         (["train-table", "sales.csv", "--data.join", "nowhere.csv on shop"], "there is no file nowhere.csv"),
-        (["sweep", "--table", "sales.csv", "--data.target", "prize"], "did you mean price?"),
+        (["train", "sales.csv"], "To train on it as a table, name what to predict: --data.target COLUMN"),
+        (["sweep", "sales.csv", "--data.target", "prize"], "did you mean price?"),
         (["train-table", "sales.csv", "--data.target", "price", "--data.date", "dya"], "data.date: the table has no"),
         (["predict", "cats@champion", "nowhere"], "source: 'nowhere' does not exist"),
     ],
@@ -104,15 +99,8 @@ def test_a_sweep_of_a_table_varies_by_default_what_a_table_has(capsys: pytest.Ca
     boosting = [f"boosting.{name}" for name in ("lr", "leaves", "leaf_rows", "columns")]
     names = ["recipe.0.lr", "model.width", "model.dropout", "optimizer.batch_size", *boosting]
     none = [f"--space={name}=none" for name in names]
-    assert main(["sweep", "--table", "sales.csv", *none]) == 2
+    assert main(["sweep", "sales.csv", "--data.target", "price", *none]) == 2
     assert "nothing is left to vary" in capsys.readouterr().err
-
-
-def test_an_unknown_setting_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", "--model.backbon", "resnet34"])
-    assert stopped.value.code == 2
-    assert "--model.backbone" in capsys.readouterr().err
 
 
 def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_flags(
@@ -120,11 +108,9 @@ def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_fla
 ) -> None:
     assert main(["predict", "photos", "incoming/", "--out", "predictions.xlsx"]) == 2
     assert "must end in .feather, .parquet or .csv" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped:
-        main(["predict", "--help"])
-    assert stopped.value.code == 0
+    assert main(["predict", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("[MODEL] [SOURCE]", "--tta", "--top_k", "--overwrite", "--json"))
+    assert all(word in text for word in ("MODEL", "SOURCE", "--tta", "--top_k", "--overwrite", "--json"))
 
 
 @pytest.mark.slow

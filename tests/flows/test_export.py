@@ -43,7 +43,7 @@ def test_a_folder_is_checked_on_given_or_generated_images(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--to", "tflite"], "to: "),
+        (["--to", "tflite"], "for --to. Choose from"),
         (["--out", "/nowhere/at/all"], "there is no folder /nowhere/at"),
         (["--check", "gone"], "'gone' does not exist"),
         (["--to", "timm"], "--to onnx"),

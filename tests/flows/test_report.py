@@ -150,7 +150,7 @@ def test_a_table_is_reported_by_what_its_target_finds(tmp_path: Path) -> None:
         "What each column is for",
     ):
         assert text in page
-    assert "unfreeze train-table --config" in page
+    assert "unfreeze train --config" in page
     assert "Grad-CAM" not in page
 
 

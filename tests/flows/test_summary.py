@@ -30,8 +30,8 @@ def test_a_table_has_one_too_and_an_unknown_stage_is_an_error(
     tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sales = [str(write_sales(tmp_path) / "sales.csv"), "--data.target", "[sales]", "--device", "cpu"]
-    assert main(["summary", "--table", *sales, "--json"]) == 0
+    assert main(["summary", *sales, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {row["lr"] for row in found["layers"] if row["trains"]} == {"0.007"}
-    assert main(["summary", "--table", *sales, "--stage", "nope"]) == 2
+    assert main(["summary", *sales, "--stage", "nope"]) == 2
     assert "not one of the recipe's: all" in capsys.readouterr().err

@@ -239,7 +239,7 @@ def test_a_sweep_of_a_table_needs_nothing_but_its_target(
 
     monkeypatch.chdir(sales)
     quick = ["--trees", "false", "--recipe.all.cycles", "1", "--trials", "2", "--study", "by default"]
-    assert main(["sweep", "--table", "sales.csv", "--data.target", "sales", *quick, "--json"]) == 0
+    assert main(["sweep", "sales.csv", "--data.target", "sales", *quick, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["trials"]["complete"] == 2
     # The first trial, which is the training as it is, has no value of what follows from the data.

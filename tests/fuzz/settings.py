@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import ODD, near, values, words
-from unfreeze.flows.settings_file import read_settings
+from unfreeze.flows.commands.settings_file import read_settings
 from unfreeze.models.recipe.modality import training_from
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.fields import fields_of

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.models.errors import printable
@@ -16,19 +16,26 @@ MOST_ROWS = 10
 """Of a long table."""
 
 
-def plain_console(stderr: bool = False) -> "Console":
-    """A console that shows any text as it is: brackets are no markup, colons no emoji."""
-    from rich.console import Console
+def console(stderr: bool = False) -> "Console":
+    """A console that shows any text as it is; what is piped is not wrapped."""
+    from rich.console import Console  # here, because `--help` needs this module but no table
 
-    return Console(stderr=stderr, markup=False, emoji=False)
+    shown = Console(stderr=stderr, markup=False, emoji=False)
+    if not shown.is_terminal:
+        shown.width = 10_000
+    return shown
 
 
-def folded(first: str, *names: str, title: str | None = None) -> "Table":
-    """A table that cuts nothing where a terminal is narrow: the first column stays whole, the others fold."""
-    from rich.table import Column, Table  # here, because `--help` needs this module but no table
+def table(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None, whole: int = 1) -> "Table":
+    """A table that cuts nothing where a terminal is narrow: the first `whole` columns stay whole, the others fold."""
+    from rich.table import Column, Table
 
-    columns = (Column(name, overflow="fold") for name in names)
-    return Table(Column(first, no_wrap=True), *columns, title=title, title_justify="left")
+    heads = [Column(name, no_wrap=place < whole, overflow="fold") for place, name in enumerate(columns)]
+    made = Table(*heads, title=title, title_justify="left")
+    for row in rows:
+        texts = ("" if each is None else f"{each:.4g}" if isinstance(each, float) else str(each) for each in row)
+        made.add_row(*map(printable, texts))
+    return made
 
 
 def training(result: dict[str, Any]) -> None:
@@ -233,6 +240,15 @@ def best(result: dict[str, Any]) -> None:
     _lines(f"best: trial {result['number']} with {result['value']:.5g} ({params})")
 
 
+def replay(result: dict[str, Any]) -> None:
+    """Whether a repeated training ended with the same model, and why not."""
+    if result["equal"]:
+        _lines(f"run {result['replay']} ended with the same model as {result['run']}, bit by bit")
+    else:
+        _lines(f"run {result['replay']} ended with another model than {result['run']}")
+        _lines(*(f"  {each}" for each in result["differences"] or ["no known difference"]))
+
+
 def registered(result: dict[str, Any]) -> None:
     """A study's best trial and the model made of it."""
     best(result)
@@ -254,8 +270,5 @@ def _lines(*lines: str) -> None:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
 
 
-def _table(columns: tuple[str, ...], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    table = folded(*map(str, columns), title=title)
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else printable(str(value)) for value in row))
-    plain_console(stderr=True).print(table)
+def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
+    console(stderr=True).print(table(columns, rows, title))

@@ -1,0 +1,1 @@
+"""The commands of `unfreeze`: their flags, what they run and what they print."""

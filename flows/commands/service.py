@@ -1,0 +1,169 @@
+"""Commands about the service, its runs and its data folder: up, open, status, runs, sync, clean."""
+
+import contextlib
+import json as json_text
+import signal
+import sys
+import time
+import webbrowser
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_from
+from unfreeze.flows.commands.show import console, table
+from unfreeze.models.settings.retrain import Service
+from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.strict_json import to_json
+from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
+from unfreeze.tasks.machine.servers import require_mlflow
+
+if TYPE_CHECKING:
+    ServiceFlags = Given
+else:
+    ServiceFlags = flags_of(Service)
+
+
+def up(*, given: ServiceFlags = NOTHING) -> int:
+    """Run Prefect, MLflow, a worker and all deployments on this machine."""
+    settings = spec_from(Service, given)
+    require_mlflow()
+    if settings.data is not None:
+        move_home(given_path(settings.data).resolve())
+    from unfreeze.tasks.service.stack import Stack
+
+    def report(line: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that was closed must not keep it from stopping its parts
+            print(line, file=sys.stderr, flush=True)
+
+    # What a service manager or `kill` sends ends it as Ctrl-C does; a shell's background jobs ignore SIGINT.
+    ending = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it continues without its terminal
+        ending.append(signal.SIGHUP)
+    for number in ending:
+        signal.signal(number, signal.default_int_handler)
+    began = time.monotonic()
+    stack = Stack(settings, report)
+    try:
+        stack.start()
+        report(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
+        report(f"  Prefect  {stack.prefect.removesuffix('/api')}")
+        if stack.runs("Prefect"):
+            report(f"           the page asks once for {credentials()}")
+        report(f"  MLflow   {stack.mlflow}")
+        report(f"  data     {home()}")
+        stack.watch()
+    except KeyboardInterrupt:
+        report("stopping")
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)
+        if stack.parts:
+            stack.stop()
+            report("stopped")
+    return 0
+
+
+def open(  # noqa: A001
+    *, only_print: Annotated[bool, Parameter(name="--print", help="Only print them.")] = False
+) -> int:
+    """Print and open the pages that matter."""
+    require_mlflow()
+    from unfreeze.tasks.service.overview import pages
+
+    for title, address in pages().items():
+        print(f"{title:22} {address}")
+        if not only_print:
+            # Without a display there is nothing to open; the line is enough.
+            webbrowser.open(address)
+    if live_service() is not None:
+        print(f"{'Prefect asks once for':22} {credentials()}")
+    return 0
+
+
+def status(*, json: Json = False) -> int:
+    """Show servers, workers, runs in flight, champions and the latest retraining."""
+    from unfreeze.tasks.service.overview import overview
+
+    state = overview()
+    if json:
+        print(to_json(state))
+        return 0
+    for name, rows in state.items():
+        title = name.replace("_", " ").capitalize()
+        if rows:
+            console().print(table(list(rows[0]), [list(row.values()) for row in rows], title))
+        else:
+            console().print(f"{title}: none")
+    return 0
+
+
+def runs(*, count: Annotated[int, Parameter(help="How many.")] = 20, json: Json = False) -> int:
+    """List the latest runs, what became of them, and how to continue each."""
+    from unfreeze.tasks.service.prefect_server import end_gone_runs
+    from unfreeze.tasks.tracking.listing import recent_runs
+    from unfreeze.tasks.tracking.server import require_answer
+
+    require_answer()
+    end_gone_runs()
+    rows = recent_runs(count)
+    if json:
+        print(json_text.dumps(rows))
+        return 0
+    columns = ("run", "state", "began", "kind", "name")
+    console().print(table(columns, [[row[name] for name in columns] for row in rows], whole=2))
+    for row in rows:
+        if row["waiting"]:
+            console().print(f"{row['run']}: {row['waiting']} operations wait: unfreeze sync")
+        if row["continue"]:
+            console().print(f"{row['state'].lower()}; continue with: {row['continue']}")
+    return 0
+
+
+def sync() -> int:
+    """Deliver to MLflow what trainings logged while it was away."""
+    from unfreeze.tasks.service.prefect_server import end_gone_runs
+    from unfreeze.tasks.tracking.server import require_answer
+    from unfreeze.tasks.tracking.syncing import sync
+
+    require_answer()
+    done = sync()
+    end_gone_runs()
+    for each in done:
+        left = f", {each.left} left ({each.why})" if each.left else ""
+        print(f"run {each.run_id}: {each.delivered} operations delivered{left}", file=sys.stderr)
+        print(*(f"  {line}" for line in each.news), sep="\n", end="\n" if each.news else "", file=sys.stderr)
+    if not done:
+        print("nothing waits", file=sys.stderr)
+        return 0
+    from unfreeze.tasks.report.publish import report_if_owed  # which brings torch along
+
+    for run_id in dict.fromkeys(each.run_id for each in done if not each.left):
+        report_if_owed(run_id)
+    return 1 if any(each.left for each in done) else 0
+
+
+def clean(*, yes: Annotated[bool, Parameter(help="Remove it; without, nothing is changed.")] = False) -> int:
+    """Show what the data folder takes; free what can be made again."""
+    from unfreeze.tasks.service.disk_use import disk_use
+
+    shares = disk_use()
+    if not shares:
+        print(f"{home()} takes no space", file=sys.stderr)
+        return 0
+    rows = [
+        [share.kind, f"{share.files:,}", f"{share.size / 1e6:,.1f}", f"{share.freeable / 1e6:,.1f}", share.note]
+        for share in shares
+    ]
+    console().print(table(("what", "files", "MB", "can be freed", ""), rows, str(home())))
+    freeable = sum(share.freeable for share in shares)
+    if not yes:
+        print(f"`unfreeze clean --yes` frees {freeable / 1e6:,.1f} MB", file=sys.stderr)
+        return 0
+    for share in shares:
+        if share.free is not None:
+            share.free()
+    left = sum(share.freeable for share in disk_use())
+    print(f"freed {(freeable - left) / 1e6:,.1f} MB", file=sys.stderr)
+    return 0
