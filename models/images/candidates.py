@@ -8,7 +8,7 @@ from typing import Any
 
 from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.recipe.refit import trained_again
-from unfreeze.models.recipe.training_data import Activations, ActivationsOf, Candidate
+from unfreeze.models.recipe.training_data import ActivationsOf, Candidate
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
@@ -20,7 +20,7 @@ BOTH_MARGIN = 2.0
 def image_candidates(
     data: BoundImages, learner: Learner, position: int, activations_of: ActivationsOf, has_snapshots: bool
 ) -> Iterator[Candidate]:
-    """What the trained network must beat.
+    """Yield the models that the trained network must beat.
 
     The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; and logistic regression on
     the precomputed activations of all views, unless that is the head already. Then the mean of its predictions and the
@@ -33,10 +33,16 @@ def image_candidates(
     frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
     if not frozen:
         return
-    initial = _initial(data, final)
+    initial, device = data.network().state_dict(), next(iter(final.values())).device
+
+    def with_head(head: State) -> State:
+        body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
+        whole = {**body, **{f"head.{name}": tensor for name, tensor in head.items()}}
+        return {name: tensor.to(device) for name, tensor in whole.items()}
+
     regressed = recipe[frozen[-1]].regression
     if learner.head_alone is not None and position > frozen[-1]:
-        alone = {**initial, **_named_head(learner.head_alone, final)}
+        alone = with_head(learner.head_alone)
         name = "logistic regression" if regressed else "head"
         ends = [frozen[-1]] if regressed else []
         yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", stages=ends)
@@ -47,39 +53,17 @@ def image_candidates(
             yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
     computed = [number for number in frozen if recipe[number].precomputes]
     if computed and not regressed:
-        head = data.regressed_head(_activations(data, computed, activations_of))
-        body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
-        state = {**body, **_named_head(head, final)}
+        views: dict[tuple[str, int], Path] = {}
+        for number in computed:
+            if data.sizes[number] == data.sizes[computed[-1]]:
+                views |= {key: path for key, path in activations_of(number).items() if key[0] == "train"}
+        state = with_head(data.regressed_head(views))
         yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, margin=1.0)
-
-
-def _initial(data: BoundImages, final: State) -> State:
-    """The network's initial weights, on the device of `final`."""
-    return _beside(data.network().state_dict(), final)
-
-
-def _named_head(head: State, final: State) -> State:
-    """A head's weights as a network names them, on the device of `final`."""
-    return _beside({f"head.{name}": tensor for name, tensor in head.items()}, final)
-
-
-def _beside(state: State, final: State) -> State:
-    device = next(iter(final.values())).device
-    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 def _mean(one: State, other: State) -> State:
     """The mean of two networks' weights; counters are the first one's."""
     return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
-
-
-def _activations(data: BoundImages, positions: Sequence[int], activations_of: ActivationsOf) -> Activations:
-    """Those of the training rows that stages at the size of the last of `positions` read."""
-    files: dict[tuple[str, int], Path] = {}
-    for position in positions:
-        if data.sizes[position] == data.sizes[positions[-1]]:
-            files |= {key: path for key, path in activations_of(position).items() if key[0] == "train"}
-    return files
 
 
 def parts_to_refit(data: BoundImages, candidate: Candidate) -> list[tuple[int, int]]:

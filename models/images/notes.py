@@ -1,4 +1,4 @@
-"""What a person should know about the files of a data set before trusting what is trained on them."""
+"""Notes on the files of a data set: unusable, nearly empty or stacked images, wide grey levels, split groups."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +16,10 @@ _MOST_NAMED = 3
 
 def notes_of(index: Index) -> list[str]:
     """Lines on unusable files, grey levels, images without content or with several frames, and groups."""
-    lines = [_unusable(index), *_ranges(index), _plain(index), _stacked(index), *_groups(index)]
+    plain = _named(index, plain_rows(index), "images are nearly one colour")
+    stacked = np.flatnonzero(index.rows["frames"].to_numpy() > 1)
+    several = _named(index, stacked, "files hold several images, of which only the first is used")
+    lines = [_unusable(index), *_ranges(index), plain, several, *_groups(index)]
     return [line for line in lines if line]
 
 
@@ -43,26 +46,10 @@ def _ranges(index: Index) -> list[str]:
     ]
 
 
-def _plain(index: Index) -> str:
-    return _named(index, plain_rows(index), "images are nearly one colour")
-
-
-def _stacked(index: Index) -> str:
-    return _named(
-        index,
-        np.flatnonzero(index.rows["frames"].to_numpy() > 1),
-        "files hold several images, of which only the first is used",
-    )
-
-
 def _named(index: Index, rows: np.ndarray, what: str) -> str:
-    paths = index.rows["path"].take(rows).to_pylist()
-    return f"{len(paths):,} {what}: {shortened(map(_short, paths), _MOST_NAMED)}" if paths else ""
-
-
-def _short(path: str) -> str:
-    """The image and its folder: names alone are often the same in every class."""
-    return "/".join(Path(path).parts[-2:])
+    # With their folders: names alone are often the same in every class.
+    paths = ["/".join(Path(path).parts[-2:]) for path in index.rows["path"].take(rows).to_pylist()]
+    return f"{len(paths):,} {what}: {shortened(paths, _MOST_NAMED)}" if paths else ""
 
 
 def _groups(index: Index) -> list[str]:

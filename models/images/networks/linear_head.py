@@ -55,8 +55,7 @@ def fit_linear_head(
 ) -> dict[str, torch.Tensor]:
     """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
 
-    The penalty is chosen by cross-validation on the plain view; every view is a part of it. Rows that judge the result
-    take no part.
+    The penalty is chosen by cross-validation on the plain view; all views are fitted. Validation rows take no part.
 
     Parameters
     ----------

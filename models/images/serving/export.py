@@ -1,7 +1,7 @@
 """A classifier as a file that other programs run, compared with the model before it is handed out.
 
 The exported graph holds everything between pixels and probabilities: normalisation, networks, their average, and the
-temperature. Images are resized by whoever runs it, by the rule in its description.
+temperature. The program that runs it resizes images by the rule in its description.
 """
 
 import importlib.util
@@ -20,7 +20,6 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.pixels.decode import UnreadableImage
 from unfreeze.models.images.pixels.rendering import png
 from unfreeze.models.images.pixels.streaming import ImageSource
 from unfreeze.models.images.serving.export_timm import load_timm, write_timm
@@ -149,20 +148,14 @@ def _compare(run: Run, predictor: ImagePredictor, images: Sequence[ImageSource])
     """How far the export's probabilities are from the model's, in the plain view; a `UserError` if too far."""
     rows = same = 0
     largest = seconds = 0.0
-    for first in range(0, len(images), predictor.batch_size):
-        readable, squares = [], []
-        for image in images[first : first + predictor.batch_size]:
-            try:
-                squares.append(predictor.square(image))
-                readable.append(image)
-            except UnreadableImage:
-                continue
-        if not readable:
+    for chunk in predictor.stream(images, predictor.batch_size, tta=False):
+        if not len(chunk.positions):
             continue
-        expected, began = predictor.probabilities(readable, tta=False), time.perf_counter()
+        squares = [predictor.square(images[position]) for position in chunk.positions]
+        expected, began = chunk.results, time.perf_counter()
         got = run(np.stack(squares))
         seconds += time.perf_counter() - began
-        rows += len(readable)
+        rows += len(squares)
         largest = max(largest, float(np.abs(got - expected).max()))
         same += int((_answers(predictor, got) == _answers(predictor, expected)).all(1).sum())
     if not rows:
@@ -188,7 +181,7 @@ def _answers(predictor: ImagePredictor, probabilities: np.ndarray) -> np.ndarray
 
 
 def _about(predictor: ImagePredictor) -> dict[str, Any]:
-    """What whoever runs the export has to know, plain JSON."""
+    """Description for programs that run the export, plain JSON."""
     settings = predictor.target.settings()
     return {
         "classes": predictor.classes,

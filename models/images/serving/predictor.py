@@ -242,7 +242,7 @@ class ImagePredictor:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The target's answers for a frame with a column ``image`` of encoded bytes: see `conformal.answers`.
 
-        Paths are not taken: whoever may ask a server could make it open files of its own. `probabilities` takes them.
+        Paths are refused: a client could make a server open its own files. `probabilities` takes them.
 
         Raises
         ------
