@@ -21,14 +21,13 @@ class Spreadsheet(TableFile):
 
     def __init__(self, path: Path) -> None:
         sheet, others, rows, above = _only_table(path)
-        header = find_header([[_text(cell) for cell in cells] for cells in rows[:_FIRST_ROWS]], str(path))
+        row, names, said = find_header([[_text(cell) for cell in cells] for cells in rows[:_FIRST_ROWS]], str(path))
         notes = [f"sheet {sheet!r}, not {', '.join(map(repr, others))}"] if others else []
-        self._rows = rows[header.row + 1 :]
-        names = header.names
+        self._rows = rows[row + 1 :]
         empty = [place for place, name in enumerate(names) if not name and not any(row[place] for row in self._rows)]
         reasons = dict.fromkeys(empty, "it has neither a name nor values")
-        super().__init__(path, names, reasons, [*notes, *header.notes], len(self._rows))
-        self.first_row = above + header.row + 2
+        super().__init__(path, names, reasons, [*notes, *said], len(self._rows))
+        self.first_row = above + row + 2
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Numbers are written as short as they can be, dates and times as ISO 8601."""

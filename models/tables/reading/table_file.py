@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,16 +28,10 @@ _SPREADSHEET_PARTS = {"[Content_Types].xml", "mimetype"}
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|__index_level_\d+__")
 
 
-class Header(NamedTuple):
-    """Row of the names, counted from 0, and one name per column, empty where it has no name."""
-
-    row: int
-    names: list[str]
-    notes: list[str]
-
-
-def find_header(rows: Sequence[Sequence[str]], where: str) -> Header:
+def find_header(rows: Sequence[Sequence[str]], where: str) -> tuple[int, list[str], list[str]]:
     """Find the names among the first rows of a table, none of which is empty.
+
+    Returns their row, counted from 0, a name per column (empty where it has none), and notes.
 
     Titles above the names, which fill at most half of the columns, are skipped. Rows that have one field more than
     names begin with a name of the row, as R writes them, or end with a separator.
@@ -65,7 +59,7 @@ def find_header(rows: Sequence[Sequence[str]], where: str) -> Header:
         notes.append(f"{row} row{'s' * (row > 1)} above the names of the columns skipped: {shown}")
     columns = [[cells[place].strip() for cells in data if len(cells) == len(names)] for place in range(len(names))]
     filled = [[*filter(None, column)] for column in columns]
-    return Header(row, names, notes + _check([name.strip() for name in names], filled, where))
+    return row, names, notes + _check([name.strip() for name in names], filled, where)
 
 
 def _is_title(cells: Sequence[str], width: int) -> bool:
@@ -104,13 +98,6 @@ def _counts(numbers: Sequence[str]) -> bool:
     return [*map(int, numbers)] == [*range(first, first + len(numbers))] and (first == 0 or first in _YEARS)
 
 
-class OpenBytes(NamedTuple):
-    """A stream for pyarrow, and the open file below it, whose position tells the progress."""
-
-    stream: Any
-    file: Any
-
-
 def kind_of(path: Path) -> str:
     """Kind of a file by its first bytes: ``parquet``, ``feather``, ``spreadsheet``, ``zip``, or else ``text``.
 
@@ -123,8 +110,10 @@ def kind_of(path: Path) -> str:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[OpenBytes]:
+def open_bytes(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a file that may be compressed by gzip, bzip2, zstd or xz, or be the only one in a zip archive.
+
+    Yields a stream for pyarrow, and the open file below it, whose position tells the progress.
 
     Raises UserError where it is compressed but damaged, or several files are in the archive.
     """
@@ -134,17 +123,17 @@ def open_bytes(path: Path) -> Iterator[OpenBytes]:
         codec = next((codec for magic, codec in _COMPRESSED.items() if beginning.startswith(magic)), None)
         if codec is None and not beginning.startswith(b"PK\x03\x04"):
             with pa.OSFile(str(path)) as whole:
-                yield OpenBytes(whole, whole)
+                yield whole, whole
             return
         try:
             if codec is None:
                 with zipfile.ZipFile(file).open(_only_member(path)) as member:
-                    yield OpenBytes(pa.PythonFile(member, mode="r"), file)
+                    yield pa.PythonFile(member, mode="r"), file
             elif codec == "xz":
                 with lzma.open(file) as plain:
-                    yield OpenBytes(pa.PythonFile(plain, mode="r"), file)
+                    yield pa.PythonFile(plain, mode="r"), file
             else:
-                yield OpenBytes(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec), file)
+                yield pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec), file
         except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise UserError(f"{path} cannot be decompressed ({one_line(error)}); make the archive again") from error
 

@@ -40,22 +40,15 @@ _STATED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _TABBED = re.compile(r"\.(tsv|tab)\b", re.IGNORECASE)
 
 
-class Encoding(NamedTuple):
-    """An encoding by its name in Python, with a note if it is a guess."""
-
-    name: str
-    note: str = ""
-
-
-def encoding_of(parts: Iterable[bytes], path: Path) -> Encoding:
-    """Find the encoding of a file whose bytes come in `parts`.
+def encoding_of(parts: Iterable[bytes], path: Path) -> tuple[str, str]:
+    """Find the encoding of a file whose bytes come in `parts`; returns its name in Python, and a note if it is a guess.
 
     Raises UserError where some rows are UTF-8 and others are not, or several encodings are as likely.
     """
     valid, others, lines_before, rest, first_other = 0, list[bytes](), 0, b"", 0
     for position, part in enumerate(chain(parts, [b"\n"])):
         if position == 0 and (mark := next((mark for mark in _MARKS if part.startswith(mark)), None)):
-            return Encoding(_MARKS[mark])
+            return _MARKS[mark], ""
         whole, _, rest = (rest + part).rpartition(b"\n")
         if not whole.isascii() and _is_utf8(whole):
             valid += 1
@@ -68,7 +61,7 @@ def encoding_of(parts: Iterable[bytes], path: Path) -> Encoding:
                     others.append(line)
         lines_before += whole.count(b"\n") + 1
     if not others:
-        return Encoding("utf-8")
+        return "utf-8", ""
     if valid > len(others) / 10:
         raise UserError(f"{path}, line {first_other}: not UTF-8 text, though other lines are; save the file as UTF-8")
     return _guess(b"\n".join(others), path)
@@ -82,7 +75,7 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _guess(text: bytes, path: Path) -> Encoding:
+def _guess(text: bytes, path: Path) -> tuple[str, str]:
     from charset_normalizer import from_bytes
 
     matches = list(from_bytes(text, cp_isolation=list(_GUESSED), threshold=0.5))
@@ -95,7 +88,7 @@ def _guess(text: bytes, path: Path) -> Encoding:
     if first != "cp1252" and len({*readings.values()}) > 1:  # by far the most frequent
         ways = " or ".join(f"{name} ({_examples(text, 1)})" for name, text in [*readings.items()][:3])
         raise UserError(f"{path}: not UTF-8 text, and as likely {ways}; save it as UTF-8")
-    return Encoding(first, f"read as {first}, a guess: {_examples(readings[first], 3)} (else save it as UTF-8)")
+    return first, f"read as {first}, a guess: {_examples(readings[first], 3)} (else save it as UTF-8)"
 
 
 def _examples(text: str, most: int) -> str:
@@ -141,7 +134,7 @@ def layout_of(path: Path, names_only: bool = False) -> TextLayout:
     UserError
         If the file is empty, is not text, has no names of columns, or its encoding is not known.
     """
-    encoding, lines = _first_lines(path, names_only)
+    (encoding, note), lines = _first_lines(path, names_only)
     stated = _STATED.fullmatch(lines[0].strip()) if lines else None
     above = 1 if stated else 0
     comments = next((place for place, line in enumerate(lines[above:]) if not line.startswith("#")), 0)
@@ -160,27 +153,25 @@ def layout_of(path: Path, names_only: bool = False) -> TextLayout:
         except csv.Error as error:
             raise UserError(f"{path}, header: {error}; save the file as comma-separated text") from error
 
-    found, notes = parse(body), [encoding.note] if encoding.note else []
+    found, notes = parse(body), [note] if note else []
     try:
-        header = find_header([row for row, _ in found], str(path))
+        row, names, said = find_header([cells for cells, _ in found], str(path))
         if comments:
             notes.append(f"{comments} line{'s' * (comments > 1)} of comments above the names skipped")
     except UserError:  # the names may be the last comment, or # the name of the first column
-        commented = parse(body - 1) if comments else [([], 0)]
-        names = commented[0][0]
-        if len(names) != len(found[0][0]):
+        width, found = len(found[0][0]), parse(body - 1) if comments else found
+        first = found[0][0]
+        if not comments or len(first) != width:
             raise
-        names[0] = names[0].lstrip("#").strip() or "#"
-        found, header = commented, find_header([row for row, _ in commented], str(path))
-    rows = [row for row, _ in found]
-    if len(header.names) > 1 and not stated and separator != ("\t" if _TABBED.search(path.name) else ","):
+        first[0] = first[0].lstrip("#").strip() or "#"
+        row, names, said = find_header([cells for cells, _ in found], str(path))
+    if len(names) > 1 and not stated and separator != ("\t" if _TABBED.search(path.name) else ","):
         notes.append(f"columns are separated by {SEPARATORS[separator]}")
     if quote != '"':
         notes.append(f"cells are quoted by {quote}")
-    filled = {place for row in rows[header.row + 1 :] for place, cell in enumerate(row) if cell.strip()}
-    empty = [place for place, name in enumerate(header.names) if place and not name and place not in filled]
-    end, names = found[header.row][1], header.names
-    return TextLayout(encoding.name, separator, quote, escape, names, empty, end, bool(comments), notes + header.notes)
+    filled = {place for cells, _ in found[row + 1 :] for place, cell in enumerate(cells) if cell.strip()}
+    empty = [place for place, name in enumerate(names) if place and not name and place not in filled]
+    return TextLayout(encoding, separator, quote, escape, names, empty, found[row][1], bool(comments), notes + said)
 
 
 class TextFile(TableFile):
@@ -198,9 +189,9 @@ class TextFile(TableFile):
         every = [str(place) for place in range(len(layout.names))]  # names may repeat among those left out
         read = [str(place) for place in [*self.places, *layout.empty]]
         try:
-            with open_bytes(self.path) as opened:
+            with open_bytes(self.path) as (stream, file):
                 reader = pa.csv.open_csv(
-                    opened.stream,
+                    stream,
                     read_options=pa.csv.ReadOptions(
                         block_size=_BLOCK_BYTES,
                         use_threads=threads,
@@ -224,7 +215,7 @@ class TextFile(TableFile):
                 )
                 for batch in reader:
                     self._check_empty(batch)
-                    yield batch.select(range(len(self.places))), min(opened.file.tell(), self.size)
+                    yield batch.select(range(len(self.places))), min(file.tell(), self.size)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{self.path}: not all of it is text in {layout.encoding}, it may be cut off; save it as UTF-8"
@@ -258,18 +249,18 @@ def _skip_comments(row: pa.csv.InvalidRow) -> str:
     return "skip" if row.text.startswith("#") else "error"
 
 
-def _first_lines(path: Path, names_only: bool) -> tuple[Encoding, list[str]]:
-    with open_bytes(path) as opened:
-        first = opened.stream.read(_SAMPLE_BYTES)
+def _first_lines(path: Path, names_only: bool) -> tuple[tuple[str, str], list[str]]:
+    with open_bytes(path) as (stream, _):
+        first = stream.read(_SAMPLE_BYTES)
 
         def parts() -> Iterator[bytes]:
             yield first if len(first) < _SAMPLE_BYTES or not names_only else first.rpartition(b"\n")[0]
-            while not names_only and (part := opened.stream.read(1 << 22)):
+            while not names_only and (part := stream.read(1 << 22)):
                 yield part
 
         encoding = encoding_of(parts(), path)
     is_whole = len(first) < _SAMPLE_BYTES
-    text = codecs.getincrementaldecoder(encoding.name)(errors="replace").decode(first, final=is_whole)
+    text = codecs.getincrementaldecoder(encoding[0])(errors="replace").decode(first, final=is_whole)
     if "\0" in text:
         raise UserError(f"{path} is not a text file: it holds NUL characters; save the table as CSV or Parquet")
     lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
