@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.recipe.modality import modality
-from unfreeze.models.recipe.run import Choose, Evaluate, Step, Train, run_recipe
+from unfreeze.models.recipe.run import Evaluate, SelectModel, Step, Train, run_recipe
 from unfreeze.models.recipe.training_data import Activations
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.store.workspace import Build, Derived, Workspace
@@ -77,12 +77,12 @@ class Prepared:
             if isinstance(step, Train):
                 for _ in step.run():
                     pass
-            elif isinstance(step, Choose | Evaluate):
+            elif isinstance(step, SelectModel | Evaluate):
                 metrics |= step.run().metrics
             else:
                 step.run()
             after(step)
-        return metrics, step.course.kept.name
+        return metrics, step.state.kept.name
 
 
 @contextmanager

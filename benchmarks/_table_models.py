@@ -96,7 +96,7 @@ def ours(task: Task, seed: int, **changes: object) -> np.ndarray:
         for step in run_recipe(data, workspace):
             for _ in step.run() if isinstance(step, Train) else [step.run()]:
                 pass
-        data.save(Path(folder) / "model", step.course.kept)
+        data.save(Path(folder) / "model", step.state.kept)
         answers = kind.load(Path(folder) / "model", "cpu").predict(task.raw.iloc[task.test].drop(columns="target"))
     if task.classes:
         return np.stack(answers["probabilities"].to_list())

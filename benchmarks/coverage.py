@@ -65,7 +65,7 @@ def _frame(columns: np.ndarray, target: np.ndarray) -> pd.DataFrame:
 
 def measured(model: Estimator, work: Path) -> dict[str, float]:
     """Of the kept model on its test rows."""
-    model.train()
+    model.fit()
     assert model._trained is not None
     data: Any = model._trained[0]
     rows = data.rows["test"]

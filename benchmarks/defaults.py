@@ -142,9 +142,9 @@ def ours(images: ImageSet, folder: Path, seed: int, work: Path) -> Result:
 
     def judge_head(step: Step) -> None:
         if isinstance(step, Evaluate) and step.section == "baseline":
-            paused, course = time.process_time(), step.course
-            alone = Candidate(step.stage.name, [course.learner.state()], step.position)
-            found, _ = course.data.evaluate(course.learner, alone, course.activations(step.position), "test")
+            paused, state = time.process_time(), step.state
+            alone = Candidate(step.stage.name, [state.learner.state()], step.position)
+            found, _ = state.data.evaluate(state.learner, alone, state.activations(step.position), "test")
             head.append((found.metrics["test/accuracy"], time.process_time() - paused))
 
     params = build_spec(

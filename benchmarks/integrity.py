@@ -53,7 +53,7 @@ def train(params: TrainImages, home: Path) -> int:
         if isinstance(step, Train):
             for event in step.run():
                 if event.kind == "epoch":
-                    checkpoints.save_checkpoint(step.course.learner, home / "checkpoint")
+                    checkpoints.save_checkpoint(step.state.learner, home / "checkpoint")
                     written += (home / "checkpoint").stat().st_size
         else:
             step.run()

@@ -46,12 +46,12 @@ OPTIONS: dict[str, dict[str, object]] = {
 def losses(photos: Prepared, params: TrainImages, shared: SharedStages) -> tuple[float, float]:
     """Validation and test loss of the network after the last stage."""
     data = photos.bind(**{name: getattr(params, name) for name in ("augment", "optimizer", "recipe", "seed")})
-    for step in run_recipe(data, photos.workspace, done_by=shared.takes):
+    for step in run_recipe(data, photos.workspace, done_by=shared.handles):
         if not isinstance(step, Train):
             break
         for _ in step.run():
             pass
-        learner, position = step.course.learner, step.position
+        learner, position = step.state.learner, step.position
     trained = Candidate("full", [learner.state()], position)
     valid, test = (
         data.target.loss_of(data.predictions(learner, trained, {}, split), data.actual(split))

@@ -7,7 +7,7 @@ from prefect import flow
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.run import FindLr, Train
-from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.settings import TrainImages, TrainTables
 from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.steps import train_stage as steps
@@ -50,10 +50,10 @@ def search(params: TrainImages | TrainTables, stage: str | None) -> dict[str, An
     position = [each.name for each in params.recipe].index(name)
     check_training(params)
     with open_run(params, kind="find-lr") as run:
-        course = Course(prepare(params), FlowWorkspace(), Record())
+        state = TrainingState(prepare(params), FlowWorkspace(), Record())
         for before in range(position):
             if params.recipe[before].regression:
-                steps.train_stage(run, Train(course, before))
-        suggestions = steps.find_lr(run, FindLr(course, position))
+                steps.train_stage(run, Train(state, before))
+        suggestions = steps.find_lr(run, FindLr(state, position))
         found = {"stage": name, "method": params.finder.method, "suggestions": suggestions}
         return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{name}.png")}

@@ -27,6 +27,13 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     -------
     dict
         ``run_id``, ``metrics``, ``stages``, ``model``, ``model_uri`` and ``seconds``.
+
+    Examples
+    --------
+    >>> from unfreeze import train
+    >>> trained = train("photos", backbone="timm/test_resnet", weights="none", size=16)
+    >>> trained["metrics"]["valid/accuracy"] > 0.5
+    True
     """
     known = read_settings(Path(config)) if isinstance(config, str | Path) else dict(config or {})
     spec = modality(str(known.get("modality", "images"))).spec
@@ -51,6 +58,13 @@ def predict(model: str, source: str | Path, out: str | Path, **settings: Any) ->
     ------
     UserError
         If a setting is unknown or not allowed.
+
+    Examples
+    --------
+    >>> from unfreeze import predict, train
+    >>> trained = train("photos", backbone="timm/test_resnet", weights="none", size=16)
+    >>> predict("photos", "incoming", "predictions.csv")["rows"]
+    3
     """
     given = {"model": model, "source": str(source), "out": str(out)}
     params = build_spec(Predict, given, dotted(Predict, settings))

@@ -10,7 +10,7 @@ from pydantic import Field
 from unfreeze.flows.outcome import keep_result
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality_of
-from unfreeze.models.recipe.run import Choose, Evaluate, run_recipe
+from unfreeze.models.recipe.run import Evaluate, SelectModel, run_recipe
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.addresses import WITHOUT_PASSWORD
 from unfreeze.models.settings.overrides import build_spec
@@ -103,11 +103,11 @@ def register_best(
     record.results = {position: {} for position in range(len(run.params.recipe))}  # a trial keeps its last weights
     evaluated: list[Callable[[], object]] = []
     for step in run_recipe(data, FlowWorkspace(), record):
-        if isinstance(step, Choose):
+        if isinstance(step, SelectModel):
             choose(run, step)
         elif isinstance(step, Evaluate) and step.section != "baseline":
             evaluated.append(evaluate(run, step))
-    model = register(run, data, step.course.kept)
+    model = register(run, data, step.state.kept)
     for show in evaluated:
         show()
     return {**best, "metrics": run.metrics, "model": model, "worth_a_look": report_at_end(run.id)}

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import State
 
 from unfreeze.flows.outcome import keep_result
 from unfreeze.models.recipe.modality import modality_of
-from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Precompute, Refit, Train, Unfreeze, run_recipe
+from unfreeze.models.recipe.run import Evaluate, FindLr, Precompute, Refit, SelectModel, Train, Unfreeze, run_recipe
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.machine.interruption import cancelled
@@ -74,13 +74,13 @@ def follow_recipe(run: Run) -> dict[str, Any]:
                 unfreeze(run, step)
             case Train():
                 train_stage(run, step)
-            case Choose():
+            case SelectModel():
                 choose(run, step)
             case Evaluate():
                 evaluated.append(evaluate(run, step))
             case Refit():
                 refit(run, step)
-    model = register(run, data, step.course.kept)
+    model = register(run, data, step.state.kept)
     for show in evaluated:
         show()
     found = as_task("summarise", lambda: run.summary(model))

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 
+from unfreeze.models.reading.sampling import sample_rows
+
 BINS = 15
 DRAWS = 200
-"""Of labels, for what is to be expected by chance."""
+"""Of labels, for the error that is to be expected by chance."""
 MOST_ROWS = 20_000
-"""Rows that are drawn for: of more the chance is next to nothing."""
+"""Rows that labels are drawn for: with more of them chance adds next to nothing."""
 
 
 def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray) -> float:
@@ -25,20 +27,19 @@ def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray) ->
     Guo et al., "On Calibration of Modern Neural Networks", 2017.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == actual
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
+    gaps = np.bincount(_bins(confidence), weights=confidence - right, minlength=BINS)
     return float(np.abs(gaps).sum() / len(actual))
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    return np.asarray(np.minimum((confidence * BINS).astype(int), BINS - 1))
 
 
 def reliability(probabilities: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
     """The bins of `expected_calibration_error` that have rows: ``confidence`` and ``accuracy`` (means), ``rows``."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == actual
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    rows = np.bincount(bins, minlength=BINS)
-    filled = rows > 0
-    sums = [np.bincount(bins, weights=values, minlength=BINS)[filled] for values in (confidence, right)]
-    return pd.DataFrame(
-        {"confidence": sums[0] / rows[filled], "accuracy": sums[1] / rows[filled], "rows": rows[filled]}
+    rows = pd.DataFrame({"confidence": probabilities.max(1), "accuracy": probabilities.argmax(1) == actual})
+    return rows.groupby(_bins(probabilities.max(1))).agg(
+        confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), rows=("accuracy", "size")
     )
 
 
@@ -47,9 +48,9 @@ def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) 
 
     The error of few rows is well above 0 whatever the model: here each row is right with the probability that it says.
     """
-    confidence = probabilities[:MOST_ROWS].max(1)
+    confidence = probabilities[sample_rows(np.arange(len(probabilities)), MOST_ROWS)].max(1)
     right = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = _bins(confidence)
     sums = np.zeros((DRAWS, BINS))
     for number in np.unique(bins):
         chosen = bins == number

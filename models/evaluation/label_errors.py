@@ -41,7 +41,7 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
 def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of which a label is confidently there or not there, against what they are labelled with.
 
-    Every label is judged by itself, as two classes: see `find_label_errors`.
+    Each label is treated as a problem of two classes, see `find_label_errors`.
 
     Parameters
     ----------

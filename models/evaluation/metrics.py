@@ -2,12 +2,10 @@
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import torch
 from scipy.stats import rankdata
 from sklearn import metrics as sklearn_metrics
 
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, one_line
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)), or (probabilities (N, L),
@@ -227,48 +225,32 @@ def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
     """
     module, colon, function = name.partition(":")
     if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(
-            f"metrics: {name!r} is not one of {', '.join(known)}, nor a `package.module:function` of your own{hint}"
+            f"metrics: {name!r} is not one of {', '.join(known)}, nor a `package.module:function` of your own"
+            f"{_nearest(name, known)}"
         )
-    imported = _imported(module, name)
-    metric: Metric | None = getattr(imported, function, None)
-    if callable(metric):
-        return function, metric
-    where = getattr(imported, "__file__", None) or module
-    if metric is not None:
-        raise UserError(f"metrics: {name!r}: {function} in {where} cannot be called; name a function")
-    functions = [each for each, value in vars(imported).items() if callable(value) and not each.startswith("_")]
-    close = difflib.get_close_matches(function, functions, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UserError(f"metrics: {name!r}: there is no function {function} in {where}{hint}")
-
-
-def _imported(module: str, name: str) -> ModuleType:
     folder = Path.cwd()
     if not {"", str(folder)} & set(sys.path):
         sys.path.append(str(folder))  # for good: what the module imports later must be found as well
     importlib.invalidate_caches()  # the file may be newer than the last look at its folder
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise UserError(
-                f"metrics: {name!r}: there is no module {error.name}; looked for {error.name.replace('.', '/')}.py in "
-                f"the working folder {folder} and on Python's import path; put the file there, or its folder into "
-                "PYTHONPATH of the process that trains"
-            ) from error
-        raise _failed(module, name, error) from error
+        imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # importing runs the file, in which anything may go wrong
-        raise _failed(module, name, error) from error
+        raise UserError(
+            f"metrics: {name!r}: importing {module} failed: {type(error).__name__}: {one_line(error)}; looked in "
+            f"the working folder {folder} and on Python's import path, PYTHONPATH"
+        ) from error
+    metric: Metric | None = getattr(imported, function, None)
+    if callable(metric):
+        return function, metric
+    functions = [each for each, value in vars(imported).items() if callable(value) and not each.startswith("_")]
+    where = getattr(imported, "__file__", None) or module
+    raise UserError(f"metrics: {name!r}: {where} has no function {function}{_nearest(function, functions)}")
 
 
-def _failed(module: str, name: str, error: BaseException) -> UserError:
-    spec = importlib.util.find_spec(module.split(".", maxsplit=1)[0])
-    where = spec.origin if spec is not None and spec.origin is not None else module
-    detail = " ".join(str(error).split())
-    return UserError(f"metrics: {name!r}: importing {where} failed: {type(error).__name__}: {detail}; mend the module")
+def _nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 LIBRARY = "torchmetrics"
@@ -297,9 +279,7 @@ def library_metric(function: str, task: str) -> Callable[[np.ndarray, np.ndarray
         ) from error
     known = [name for name in functional.__all__ if callable(getattr(functional, name))]
     if function not in known:
-        close = difflib.get_close_matches(function, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"metrics: torchmetrics.functional has no {function!r}{hint}")
+        raise UserError(f"metrics: torchmetrics.functional has no {function!r}{_nearest(function, known)}")
     measure = getattr(functional, function)
     classifies = "task" in inspect.signature(measure).parameters
     if task == "regression" if classifies else "regression" not in task:

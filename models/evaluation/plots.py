@@ -35,7 +35,7 @@ def plot_schedule(lrs: Mapping[str, Sequence[tuple[int, float]]], title: str) ->
 
 
 def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Rows are the true classes, columns the predicted ones; numbers are rows that were judged."""
+    """Rows are the true classes, columns the predicted ones; numbers are rows."""
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
     side = min(12, 3 + 0.35 * len(classes))

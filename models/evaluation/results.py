@@ -1,4 +1,4 @@
-"""What a step found out: metrics, tables, texts, figures and charts, for whoever keeps or shows them."""
+"""Results of a step as data: metrics, tables, texts, figures and charts, independent of where they are shown."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from unfreeze.models.errors import one_line
 
 
 class Gain(NamedTuple):
-    """What a part of a training brought: a metric of two models on the same rows.
+    """Improvement that one part of a training made: a metric of two models on the same rows.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Findings:
     frames, texts : dict
         Path below a run's artifacts -> table or text.
     tables : list of tuple
-        (key, title, rows) for people.
+        (key, title, rows) to show.
     figures : dict
         Path -> (title, what draws the figure).
     later : dict
@@ -105,9 +105,9 @@ class Findings:
     notices, lines : list of str
         What a person must read, and what a log keeps.
     gains : list of Gain
-        What parts of the training brought.
+        Improvements by parts of the training.
     charts, counts : list
-        What a report draws by itself.
+        Drawn by the report.
     cards : list of Card
         Rows with the worst errors.
     """

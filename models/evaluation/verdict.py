@@ -1,4 +1,4 @@
-"""What a training came to, in words: what each part brought, and what is suspicious about it."""
+"""Summarise a training in sentences: how good it is, which parts of it helped, and what is suspicious."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class Suspicion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a verdict is made of.
+class TrainingSummary:
+    """Facts that a verdict is derived from.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Training:
     stages
         Results of the stages in order, see `unfreeze.models.recipe.run.Train.result`.
     gains
-        What parts of it brought.
+        Improvements by its parts.
     kept
         Name of the model that the training ended with; empty if it is unknown.
     refitted
@@ -99,8 +99,8 @@ def headlines(metrics: Mapping[str, float]) -> list[Headline]:
     return sorted(found, key=lambda each: (sections.index(each.section), each.name.startswith("loss")))
 
 
-def verdict(training: Training) -> list[str]:
-    """Sentences: how good the model is, which one was kept, and what each part of the training brought."""
+def verdict(training: TrainingSummary) -> list[str]:
+    """Summarise a training in sentences: how good the model is, which one was kept, and which parts helped."""
     lines = []
     shown = headlines(training.metrics)
     for section in dict.fromkeys(each.section for each in shown):
@@ -129,7 +129,7 @@ def described(gain: Gain) -> str:
     if gain.low > 0:
         return f"{what} helped: {change}; {interval}."
     if gain.high < 0:
-        return f"{what} did harm: {change}; {interval}."
+        return f"{what} made it worse: {change}; {interval}."
     if gain.before == gain.after:
         return f"{what} changed nothing on the {rows}."
     return f"{what} made no difference that {gain.rows:,} rows could show: {change}; {interval}."
@@ -146,7 +146,7 @@ def compared(found: Mapping[str, Any]) -> str:
     )
 
 
-def suspicions(training: Training) -> list[Suspicion]:
+def suspicions(training: TrainingSummary) -> list[Suspicion]:
     """What a person should look at, the serious first."""
     found = [
         *_of_losses(training),
@@ -158,7 +158,7 @@ def suspicions(training: Training) -> list[Suspicion]:
     return sorted(found, key=lambda each: not each.serious)
 
 
-def _of_losses(training: Training) -> list[Suspicion]:
+def _of_losses(training: TrainingSummary) -> list[Suspicion]:
     found = []
     for stage in training.stages:
         losses = [stage.get("train_loss"), stage.get("metrics", {}).get("loss")]
@@ -184,7 +184,7 @@ def _of_losses(training: Training) -> list[Suspicion]:
     return found
 
 
-def _of_rows(training: Training) -> list[Suspicion]:
+def _of_rows(training: TrainingSummary) -> list[Suspicion]:
     found, metrics, rows = [], training.metrics, training.splits.get("valid", 0)
     if 0 < rows < FEWEST_ROWS:
         found.append(
@@ -246,7 +246,7 @@ def _worse(one: Headline, other: Headline) -> bool:
     return one.high < other.low
 
 
-def _of_probabilities(training: Training) -> list[Suspicion]:
+def _of_probabilities(training: TrainingSummary) -> list[Suspicion]:
     section = "test" if "test/ece" in training.metrics else "valid"
     error = training.metrics.get(f"{section}/ece", 0.0)
     if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
@@ -257,7 +257,7 @@ def _of_probabilities(training: Training) -> list[Suspicion]:
     return [Suspicion(f"{off}, {after}: more validation rows, or rows like those to predict, may help.")]
 
 
-def _of_drift(training: Training) -> list[Suspicion]:
+def _of_drift(training: TrainingSummary) -> list[Suspicion]:
     found = [_unlike("The data are unlike those that the champion was trained on", training.drift)]
     for split, rows in training.shift.items():
         found.append(_unlike(f"The {SECTION_NAMES[split]} rows are unlike the training rows", rows))
@@ -279,7 +279,7 @@ def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
 
 
 def named(metric: str) -> str:
-    """A metric's name for people: ``accuracy with TTA``."""
+    """A metric's name in a sentence: ``accuracy with TTA``."""
     plain = metric.removesuffix("_tta")
     return plain.replace("_", " ") + (" with TTA" if plain != metric else "")
 

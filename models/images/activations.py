@@ -15,7 +15,7 @@ from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.images.pixels.row_shards import RowStore, missing_lots
 from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.network import digest
+from unfreeze.models.training.network import weights_digest
 from unfreeze.models.training.precision import Precision
 
 ACTIVATIONS_VERSION = 4
@@ -40,7 +40,7 @@ def precompute(
     libraries choose their ways by the size of a batch, and the last one of a shard is filled up. On accelerators rows
     agree to within rounding. Memory: the images of one forward pass and 128 rows, and the hashes of all images.
     """
-    weights, features = digest(learner.network.body), cast(Body, learner.network.body).features
+    weights, features = weights_digest(learner.network.body), cast(Body, learner.network.body).features
     contents = {split: data.contents(split) for split, _ in views}
     named = {f"{split}/{view}": (split, view) for split, view in views}
     frozen = cache(partial(data.frozen_body, learner, position))

@@ -29,7 +29,7 @@ def image_candidates(
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
-        yield Candidate("the last weights alone", [final], position, lacks="snapshots")
+        yield Candidate("the last weights alone", [final], position, ablated="snapshots")
     frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
     if not frozen:
         return
@@ -45,7 +45,7 @@ def image_candidates(
         alone = with_head(learner.head_alone)
         name = "logistic regression" if regressed else "head"
         ends = [frozen[-1]] if regressed else []
-        yield Candidate(name, [alone], frozen[-1], lacks="fine-tuning the body", stages=ends)
+        yield Candidate(name, [alone], frozen[-1], ablated="fine-tuning the body", stages=ends)
         if regressed:
             both, ends = f"{recipe[position].name} and {name}", [position, *ends]
             yield Candidate(both, [final, alone], position, margin=BOTH_MARGIN, stages=ends)

@@ -64,7 +64,7 @@ def evaluate(
     """Evaluate a candidate as it predicts: ``SECTION/NAME``; and with and without TTA: ``NAME_tta``, ``NAME_plain``.
 
     Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
-    are of the rows that took no part in what `Target.settled` tuned; the losses are of all rows. The head alone
+    are of the rows that took no part in what `Target.tuned` tuned; the losses are of all rows. The head alone
     (``baseline``) is evaluated without TTA. The validation rows decide whether the model predicts with TTA and by which
     temperature, and tune the target of `data`; their own probabilities are scaled by a temperature of other rows.
     """
@@ -75,11 +75,11 @@ def evaluate(
     members = data.of_members(learner, candidate, lambda: predict_views(learner, views, tta))
     plain, averaged = (np.mean(each, axis=0) for each in zip(*members, strict=True))
     if section == "valid":
-        candidate, plain, averaged = _settled(candidate, plain, averaged, data, actual, found)
+        candidate, plain, averaged = _calibrated(candidate, plain, averaged, data, actual, found)
     else:
         plain, averaged = (data.target.tempered(each, candidate.temperature) for each in (plain, averaged))
     kept = averaged if candidate.with_tta else plain
-    target = data.target.settled(kept, actual) if section == "baseline" else data.target
+    target = data.target.tuned(kept, actual) if section == "baseline" else data.target
     rows = np.arange(len(actual)) if section == "test" else target.unbiased_rows(actual)
     metrics, groups = target.metrics(data.metric_names()), data.blocks(split)
     blocks = groups[rows] if groups is not None else None
@@ -94,8 +94,8 @@ def evaluate(
     if modes:
         values["error_reduction_tta"] = error_reduction(values["accuracy_plain"], values["accuracy_tta"])
     if section != "baseline":
-        judges = metrics if section == "test" else data.judges()
-        values |= _ends(intervals(judges, kept[rows], actual[rows], blocks))
+        compared = metrics if section == "test" else data.comparison_metrics()
+        values |= _ends(intervals(compared, kept[rows], actual[rows], blocks))
     found.metrics = {f"{section}/{name}": value for name, value in values.items()}
     others = {mode: each for mode, each in modes.items() if each is not kept}
     predictions = target.evaluated(actual, kept, others)
@@ -117,7 +117,7 @@ def evaluate(
     if section != "baseline":
         found.add(target.report(kept[rows], actual[rows], section, candidate.title))
         if candidate.with_tta:
-            found.gains += gains("TTA", data.judges(), plain[rows], averaged[rows], actual[rows], blocks)
+            found.gains += gains("TTA", data.comparison_metrics(), plain[rows], averaged[rows], actual[rows], blocks)
         if data.params.tracking.top_losses:
             title = f"Highest losses: {candidate.title}, {len(actual):,} {section} rows"
             mistaken = target.mistaken(kept, actual)
@@ -131,7 +131,7 @@ def evaluate(
     return found, candidate
 
 
-def _settled(
+def _calibrated(
     candidate: Candidate,
     plain: np.ndarray,
     averaged: np.ndarray,
@@ -169,7 +169,7 @@ def _settled(
     found.lines.append(f"{candidate.title}: {way}")
     final = target.tempered(averaged if candidate.with_tta else plain, way.temperature)
     candidate = replace(candidate, temperature=way.temperature, scores=scores_of(target, final, actual))
-    data.target = target.settled(final, actual)
+    data.target = target.tuned(final, actual)
     return candidate, ways[0].predictions, ways[1].predictions
 
 

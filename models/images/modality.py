@@ -39,7 +39,7 @@ from unfreeze.models.images.pixels.mixing import MIXES
 from unfreeze.models.images.serving.explain import explain_images
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
-from unfreeze.models.recipe.modality import Modality, Trained
+from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.predict import Explain, Predict
@@ -221,7 +221,7 @@ class Images(Modality):
         paths = [path for each in listed for path in each.files if path]
         return explain_images(ImagePredictor(folder, params.device), paths, params.layers)
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
+    def compare(self, data: Any, champion: ModelVersion, challenger: ModelVersion, margin: float = 0.0) -> Comparison:
         """Both on the test images, or without any on the validation images, that the champion did not learn from.
 
         Raises
@@ -247,7 +247,7 @@ class Images(Modality):
         blocks = [groups] if groups is not None else []
         return predictors[1].target.compare(index.labels(rows), before, after, margin=margin, blocks=blocks)
 
-    def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    def drift(self, data: Any, champion: ModelVersion, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Class balance of all images, looks and features of the new ones against the champion's."""
         predictor, index = ImagePredictor(champion.folder), data.index
         before = _index_of(champion)
@@ -268,7 +268,7 @@ class Images(Modality):
         return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"
 
 
-def _index_of(version: Trained) -> Index:
+def _index_of(version: ModelVersion) -> Index:
     """The index that a version was trained with."""
     return Index.load(version.kept_file)
 

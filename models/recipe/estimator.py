@@ -1,17 +1,4 @@
-"""Training in a notebook: an estimator per modality, without servers; tracked flows take the same specs.
-
-Examples
---------
->>> from unfreeze import Images
->>> model = Images("digits", backbone="timm/test_resnet", weights="none", size=16, seed=1)
->>> model.spec.model.backbone
-'timm/test_resnet'
->>> model.train()                                           # doctest: +SKIP
->>> model.metrics["valid/accuracy"]                         # doctest: +SKIP
-0.94
->>> model.predict(["seven.png"])                            # doctest: +SKIP
-  class  probability  ...
-"""
+"""Training in a notebook: an estimator per modality, without servers; tracked flows take the same specs."""
 
 import tempfile
 from collections.abc import Mapping
@@ -23,8 +10,8 @@ import pandas as pd
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.recipe.modality import Modality, Predictor, modality, modality_in
-from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Train, run_recipe
-from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.recipe.run import Evaluate, FindLr, SelectModel, Train, run_recipe
+from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import Candidate, TrainingData
 from unfreeze.models.settings import Training
 from unfreeze.models.settings.overrides import build_spec, dotted
@@ -34,7 +21,7 @@ from unfreeze.models.training.suggestions import LrCurve
 
 
 class Estimator:
-    """A training on one source: ``train()``, then ``predict(rows)``, ``metrics`` and ``save(folder)``.
+    """A training on one source: ``fit()``, then ``predict(rows)``, ``metrics`` and ``save(folder)``.
 
     Parameters
     ----------
@@ -53,7 +40,7 @@ class Estimator:
     spec
         The whole spec.
     metrics
-        ``SECTION/NAME`` -> value, once trained.
+        ``SECTION/NAME`` -> value, once fitted.
     stages
         See `unfreeze.models.recipe.run.Train.result`, one per stage.
     findings
@@ -80,7 +67,7 @@ class Estimator:
         self._trained: tuple[TrainingData, Candidate] | None = None
         self._predictor: Predictor | None = None
 
-    def train(self) -> Self:
+    def fit(self) -> Self:
         """Prepare the data, take the recipe's steps, evaluate on the validation rows, and on the test rows if any."""
         data = self._data()
         for step in run_recipe(data, self._workspace):
@@ -89,35 +76,55 @@ class Estimator:
                     if event.kind == "epoch":
                         self._workspace.notice(f"{step.stage.name}: epoch {event.epoch}: {_shown(event.metrics)}")
                 self.stages.append(step.result)
-            elif isinstance(step, Choose | Evaluate):
+            elif isinstance(step, SelectModel | Evaluate):
                 section = step.section if isinstance(step, Evaluate) else "choice"
                 self.findings[section] = step.run()
                 self.findings[section].complete()
                 self.metrics |= self.findings[section].metrics
             else:
                 step.run()
-        self._trained, self._predictor = (data, step.course.kept), None
+        self._trained, self._predictor = (data, step.state.kept), None
         return self
 
     def find_lr(self, stage: int = 0) -> LrCurve:
         """The learning-rate finder on a stage of the recipe, with initial weights."""
-        return FindLr(Course(self._data(), self._workspace, Record()), stage).run()
+        return FindLr(TrainingState(self._data(), self._workspace, Record()), stage).run()
 
     def predict(self, rows: Any, coverage: float | None = None) -> pd.DataFrame:
-        """Predictions for rows: paths or encoded bytes of images, or a frame with a table's raw columns.
+        """Predict rows.
 
-        With a coverage, such as 0.9, also what holds the truth in that share of rows: see `targets.conformal`.
+        Parameters
+        ----------
+        rows
+            Of images a path, the bytes of an encoded image, or a list of them; of a table a frame with its raw columns.
+        coverage
+            Such as 0.9: also return what holds the truth in that share of rows, see `targets.conformal`.
+
+        Returns
+        -------
+        pd.DataFrame
+            A row per row: ``class``, ``probability`` and ``probabilities``, or ``labels`` and ``probabilities``, or a
+            column per number.
+
+        Raises
+        ------
+        UserError
+            If the model is not fitted, or the rows are of another kind.
         """
         if self._predictor is None:
             with tempfile.TemporaryDirectory() as folder:
                 self._predictor = load_model(self.save(folder))
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({"image": [_encoded(each) for each in rows]})
+        frame = rows if isinstance(rows, pd.DataFrame) else self._frame(rows)
         return self._predictor.predict(frame, {"coverage": coverage})
+
+    def _frame(self, rows: Any) -> pd.DataFrame:
+        """What `predict` is given, as the predictor takes it."""
+        raise UserError(f"rows: give a pandas frame with the columns of the table, not {type(rows).__name__}")
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder, which `load_model` reads."""
         if self._trained is None:
-            raise UserError("the model is not trained yet; call train() first")
+            raise UserError("the model is not fitted yet; call fit() first")
         data, candidate = self._trained
         data.save(Path(folder), candidate)
         return Path(folder)
@@ -128,13 +135,35 @@ class Estimator:
 
 
 class Images(Estimator):
-    """A classifier of images; see `Estimator`."""
+    """A classifier of images; see `Estimator`.
+
+    Examples
+    --------
+    >>> from unfreeze import Images
+    >>> photos = Images("photos", backbone="timm/test_resnet", weights="none", size=16).fit()
+    >>> photos.metrics["valid/accuracy"] > 0.5
+    True
+    >>> photos.predict("new.jpg")["class"].tolist()
+    ['across']
+    """
 
     kind = "images"
 
+    def _frame(self, rows: Any) -> pd.DataFrame:
+        images = [rows] if isinstance(rows, str | bytes | Path) else rows
+        return pd.DataFrame({"image": [_encoded(each) for each in images]})
+
 
 class Tables(Estimator):
-    """A network on a table; see `Estimator`. ``Tables("sales.csv", target=["sales"], date=["day"])``."""
+    """A network and gradient-boosted trees on a table; see `Estimator`.
+
+    Examples
+    --------
+    >>> from unfreeze import Tables
+    >>> sales = Tables("sales.csv", target=["Sales"], date=["Date"]).fit()
+    >>> sales.predict(pd.DataFrame({"Store": [1], "Date": ["2015-03-02"], "Promo": [1]}))["Sales"].round(-2).tolist()
+    [200.0]
+    """
 
     kind = "tables"
 
@@ -153,12 +182,27 @@ def load_model(folder: str | Path, device: str = "auto") -> Predictor:
     ------
     UserError
         If it is not a model folder.
+
+    Examples
+    --------
+    >>> from unfreeze import Tables, load_model
+    >>> folder = Tables("sales.csv", target=["Sales"], date=["Date"]).fit().save("sales-model")
+    >>> rows = pd.DataFrame({"Store": [3], "Date": ["2015-03-02"], "Promo": [0]})
+    >>> load_model(folder).predict(rows)["Sales"].round(-2).tolist()
+    [300.0]
     """
     return modality_in(Path(folder)).load(Path(folder), device)
 
 
 def _encoded(image: Any) -> bytes:
-    return image if isinstance(image, bytes) else Path(image).read_bytes()
+    if isinstance(image, bytes):
+        return image
+    if Path(image).is_dir():
+        raise UserError(f"rows: {str(image)!r} is a folder; give a list of its images")
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise UserError(f"rows: {str(image)!r} cannot be read: {error.strerror}") from error
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -1,9 +1,10 @@
-"""What a training will take, measured by a few steps of every stage; and what of it a budget allows."""
+"""Forecast of what a training will take, from a few timed steps of every stage; and shortening it to a budget."""
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import psutil
@@ -12,16 +13,16 @@ from torch import nn
 
 from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.settings import Stage, Training
-from unfreeze.models.training.batches import Batches, Inputs, split_inputs
-from unfreeze.models.training.finder import FEWEST_STEPS, SHARE, SMALLER, SWEEPS
+from unfreeze.models.training.batches import Batches, split_inputs
+from unfreeze.models.training.finder import SWEEPS, sweep_lengths
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.trials import steps_of_trials
 
 WARM_UP, MEASURED = 2, 6
-"""Steps of a stage that are not timed (libraries choose their ways meanwhile), and those that are."""
-JUDGED = 2
-"""Candidates at the end whose whole network sees the validation rows: the network as trained, and its mean."""
+"""Steps of a stage that are not timed (libraries choose their algorithms meanwhile), and those that are."""
+CANDIDATES = 2
+"""Models at the end that predict the validation rows with the whole network: as trained, and averaged."""
 TrainingType = TypeVar("TrainingType", bound=Training)
 
 
@@ -40,7 +41,7 @@ class StageForecast:
     step_seconds, epoch_seconds
         Of a step; of an epoch with its validation.
     before_seconds
-        Of what comes first: precomputed activations and the finder.
+        Of precomputed activations and the finder.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Forecast:
     Attributes
     ----------
     evaluation_seconds
-        Of the evaluations at its end and of the head alone, with test-time augmentation, and of fitting the models
-        that the network is compared with.
+        Of the evaluations at its end and of the head alone, with test-time augmentation; models other than the network
+        are not counted.
     memory
         Most bytes that the process, or on an accelerator its tensors, took while the steps were measured.
     """
@@ -82,79 +83,73 @@ class Forecast:
         return sum(stage.seconds for stage in self.stages) + self.evaluation_seconds
 
 
-@dataclass
-class _Held:
-    """Batches of the head's inputs, held in memory: as precomputed activations, for the time of a step."""
-
-    inputs: torch.Tensor
-    targets: torch.Tensor
-    batch_size: int
-    forward_size: int
-    precomputed: bool = field(default=True, init=False)
-    epoch: int = field(default=0, init=False)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[Inputs, torch.Tensor]:
-        return self.inputs[rows], self.targets[rows]
-
-
 def forecast(data: TrainingData) -> Forecast:
-    """Measure a few steps of every stage on real rows; nothing of it is kept, and the data are as before."""
-    learner, stages, passes = data.learner(), [], 0.0
+    """Time a few steps of every stage on real rows with a learner of its own; the data are not changed."""
+    learner, stages, row_seconds = data.learner(), [], 0.0
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
     memory = _memory(data.device)
     for position, stage in enumerate(data.params.recipe):
-        found, passes = _stage(data, learner, stage, position)
+        found, row_seconds = _stage(data, learner, stage, position)
         stages.append(found)
         memory = max(memory, _memory(data.device))
-    views = 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
-    judged = len(data.rows["valid"]) + len(data.rows["test"])
-    evaluation = (judged * views + JUDGED * len(data.rows["valid"])) * passes
-    return Forecast(stages, evaluation + data.other_models_seconds(), memory)
+    valid, test = len(data.rows["valid"]), len(data.rows["test"])
+    return Forecast(stages, row_seconds * ((valid + test) * _views(data) + CANDIDATES * valid), memory)
+
+
+def _views(data: TrainingData) -> int:
+    """Views of a row that is evaluated."""
+    return 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
 
 
 def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) -> tuple[StageForecast, float]:
-    """A stage's forecast, and seconds that a row takes through the whole network."""
-    rows, splits = len(data.rows["train"]), ("train", "valid", "test")
-    train, valid = (data.batches(position, split, {}) for split in splits[:2])
+    """Forecast of a stage, and seconds that a row takes through the whole network."""
+    train, valid = (data.batches(position, split, {}) for split in ("train", "valid"))
     learner.prepare(stage, position, stage.lr or 1e-5)
     is_found = stage.lr is None and stage.lrs is None and not stage.regression
-    trained = zip(learner.groups, learner.base_lrs, strict=True) if not stage.regression else ()
-    lrs = {group.name: lr for group, lr in trained}
-    if is_found:
-        lrs = {name: lr / learner.base_lrs[-1] for name, lr in lrs.items()}
-    per_row = _pass_seconds(learner, learner.network, valid)
-    steps, before, validation = steps_per_epoch(rows, train.batch_size), 0.0, per_row * len(valid)
+    unit = learner.base_lrs[-1] if is_found else 1.0
+    trained = () if stage.regression else zip(learner.groups, learner.base_lrs, strict=True)
+    row_seconds = _row_seconds(learner, learner.network, valid)
+    rows, before, validation = len(data.rows["train"]), 0.0, row_seconds * len(valid)
+    batch = torch.arange(min(len(train), train.batch_size))
+    features = None
     if stage.precomputes:
-        body = _pass_seconds(learner, data.frozen_body(learner, position), valid)
-        views = 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
-        judged = sum(len(data.rows[split]) for split in splits[1:])
-        before += body * (rows * (stage.precompute + (stage.views or 0)) + judged * views)
-        train, validation = _precomputed(learner, train), 0.0
-    seconds = _step_seconds(learner, train)
+        judged = len(data.rows["valid"]) + len(data.rows["test"])
+        views = rows * (stage.precompute + (stage.views or 0)) + judged * _views(data)
+        before += views * _row_seconds(learner, data.frozen_body(learner, position), valid)
+        inputs, targets = train.gather(batch, None)
+        with torch.no_grad():
+            features = torch.cat([learner.network.body(part) for part in split_inputs(inputs, train.forward_size)])
+        train, validation = copy.copy(train), 0.0
+        train.precomputed = True
+    learner.train_mode()
+
+    def step() -> None:
+        given = train.gather(batch, learner.generator) if features is None else (features, targets)
+        learner.train_batch(*given, train)
+
+    seconds, per_epoch = _median(step, learner.device), steps_per_epoch(rows, train.batch_size)
     if stage.find_lr:
-        before += seconds * _finder_steps(data.params.finder.steps, stage, steps)
+        trains_body = stage.train != "head"
+        steps, batch_size = sweep_lengths(data.params.finder, train.batch_size, per_epoch * stage.epochs, trains_body)
+        before += seconds * SWEEPS * steps * batch_size / train.batch_size
         if train.precomputed and data.params.finder.trials:
             before += seconds * steps_of_trials(stage, rows, train.batch_size)
-    per_epoch = steps * seconds + validation
     found = StageForecast(
-        stage.name, stage.cycles, stage.epochs, steps * stage.epochs, lrs, is_found, seconds, per_epoch, before
+        stage.name,
+        stage.cycles,
+        stage.epochs,
+        per_epoch * stage.epochs,
+        {group.name: lr / unit for group, lr in trained},
+        is_found,
+        seconds,
+        per_epoch * seconds + validation,
+        before,
     )
-    return found, per_row
+    return found, row_seconds
 
 
-def _finder_steps(wanted: int, stage: Stage, per_epoch: int) -> float:
-    """What the finder's steps come to in steps of the stage: where the body is trained its batches are smaller."""
-    if stage.train == "head":
-        return wanted
-    least = SWEEPS * FEWEST_STEPS
-    return max(least, min(wanted, SMALLER * SHARE * per_epoch * stage.epochs)) / SMALLER
-
-
-def _pass_seconds(learner: Learner, network: nn.Module, batches: Batches) -> float:
+def _row_seconds(learner: Learner, network: nn.Module, batches: Batches) -> float:
     """Seconds of a row through a network, without gradients."""
     rows = torch.arange(min(len(batches), batches.forward_size))
 
@@ -166,36 +161,15 @@ def _pass_seconds(learner: Learner, network: nn.Module, batches: Batches) -> flo
     return _median(run, learner.device) / len(rows)
 
 
-def _precomputed(learner: Learner, train: Batches) -> _Held:
-    rows = torch.arange(min(len(train), train.batch_size))
-    inputs, targets = train.gather(rows, None)
-    learner.network.eval()
-    with torch.no_grad():
-        features = torch.cat([learner.network.body(part) for part in split_inputs(inputs, train.forward_size)])
-    return _Held(features, targets, train.batch_size, train.forward_size)
-
-
-def _step_seconds(learner: Learner, train: Batches) -> float:
-    rows = torch.arange(min(len(train), train.batch_size))
-    learner.train_mode()
-
-    def run() -> None:
-        inputs, targets = train.gather(rows, learner.generator)
-        learner.train_batch(inputs, targets, train)
-
-    return _median(run, learner.device)
-
-
 def _median(run: Callable[[], None], device: torch.device) -> float:
     times = []
-    for number in range(WARM_UP + MEASURED):
+    for _ in range(WARM_UP + MEASURED):
         began = time.perf_counter()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if number >= WARM_UP:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[WARM_UP:])
 
 
 def _memory(device: torch.device) -> int:
@@ -205,7 +179,7 @@ def _memory(device: torch.device) -> int:
 
 
 def within(params: TrainingType, expected: Forecast, seconds: float) -> tuple[TrainingType, Forecast, list[str]]:
-    """The training with as many cycles and epochs taken away as a budget needs; what was cut, in words.
+    """Shorten a training to a budget, with a line for every stage that was cut.
 
     The stage that takes longest loses its last cycle, again and again; of stages with one cycle each the longest loses
     epochs. What comes before stages and after them stays.
@@ -219,24 +193,25 @@ def within(params: TrainingType, expected: Forecast, seconds: float) -> tuple[Tr
     seconds
         The budget.
     """
-    recipe, cuts = list(params.recipe), []
-    stages = list(expected.stages)
+    recipe, stages = list(params.recipe), list(expected.stages)
     while Forecast(stages, expected.evaluation_seconds, 0).seconds > seconds:
         shrinkable = [place for place, stage in enumerate(recipe) if stage.epochs > 1]
         if not shrinkable:
             break
         place = max(shrinkable, key=lambda each: stages[each].epochs * stages[each].epoch_seconds)
-        recipe[place] = _shorter(recipe[place])
-        epochs, per_epoch = recipe[place].epochs, stages[place].steps // stages[place].epochs
-        changed = {"cycles": recipe[place].cycles, "epochs": epochs, "steps": epochs * per_epoch}
-        stages[place] = StageForecast(**{**vars(stages[place]), **changed})
-    for before, after in zip(params.recipe, recipe, strict=True):
-        if before.epochs != after.epochs:
-            cuts.append(
-                f"{before.name}: {after.epochs} of {before.epochs} epochs, {after.cycles} of {before.cycles} cycles"
-            )
+        shorter, before = _shorter(recipe[place]), stages[place]
+        steps = shorter.epochs * before.steps // before.epochs
+        recipe[place], stages[place] = (
+            shorter,
+            replace(before, cycles=shorter.cycles, epochs=shorter.epochs, steps=steps),
+        )
+    cuts = [
+        f"{before.name}: {after.epochs} of {before.epochs} epochs, {after.cycles} of {before.cycles} cycles"
+        for before, after in zip(params.recipe, recipe, strict=True)
+        if before.epochs != after.epochs
+    ]
     shortened = params.model_copy(update={"recipe": recipe})
-    return shortened, Forecast(stages, expected.evaluation_seconds, expected.memory), cuts
+    return shortened, replace(expected, stages=stages), cuts
 
 
 def _shorter(stage: Stage) -> Stage:

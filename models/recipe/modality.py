@@ -1,4 +1,4 @@
-"""What images and tables differ in, behind one interface; a new kind of data is one folder with these classes.
+"""Interface of the kinds of data, images and tables; a new kind is one folder with these classes.
 
 A `Modality` prepares data (`Prepared`, a handle of plain JSON), binds them to a spec (`TrainingData`, what the recipe
 trains on) and loads a trained model (`Predictor`). Its name is kept in specs and models.
@@ -64,7 +64,7 @@ class Modality(ABC):
     """Column that names a predicted row."""
 
     def complete(self, params: Any) -> Any:
-        """The spec with what its source brings along."""
+        """The spec with the defaults that its source provides."""
         return params
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Modality(ABC):
 
     @abstractmethod
     def compare(
-        self, data: TrainingData, champion: "Trained", challenger: "Trained", margin: float = 0.0
+        self, data: TrainingData, champion: "ModelVersion", challenger: "ModelVersion", margin: float = 0.0
     ) -> Comparison:
         """Champion against challenger on the same test rows, which neither was trained or chosen on.
 
@@ -115,11 +115,11 @@ class Modality(ABC):
         """
 
     @abstractmethod
-    def drift(self, data: TrainingData, champion: "Trained", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    def drift(self, data: TrainingData, champion: "ModelVersion", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """How the data differ from the champion's, a row per measure with a ``verdict``; and a line about it."""
 
 
-class Trained(NamedTuple):
+class ModelVersion(NamedTuple):
     """A registered version, as far as comparisons need it.
 
     Attributes
@@ -138,7 +138,7 @@ class Trained(NamedTuple):
 
 
 MODALITIES = {"images": "unfreeze.models.images.modality:Images", "tables": "unfreeze.models.tables.modality:Tables"}
-"""Name -> class; imported when it is needed, because each brings its libraries along."""
+"""Name -> class, imported on first use: each needs other libraries."""
 
 
 def modality(name: str) -> Modality:

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from unfreeze.models.evaluation.intervals import gains
 from unfreeze.models.evaluation.results import Findings
-from unfreeze.models.recipe.selection import Compared, choose_model, judge_of
-from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.recipe.selection import Compared, criterion_of, select_model
+from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import Candidate, TrainingData
 from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
@@ -38,16 +38,16 @@ LOWER = "start again with a lower learning rate"
 
 @dataclass
 class Step:
-    """A step that is to be done; `run` does it."""
+    """A step of a training that `run` carries out."""
 
-    course: Course
+    state: TrainingState
     position: int
     verb: ClassVar[str]
 
     @property
     def stage(self) -> Stage:
         """The stage that the step is part of."""
-        stage: Stage = self.course.params.recipe[self.position]
+        stage: Stage = self.state.params.recipe[self.position]
         return stage
 
     @property
@@ -56,7 +56,7 @@ class Step:
         return f"{self.verb} {self.stage.name}"
 
     def run(self) -> Any:
-        """Do it."""
+        """Carry out the step."""
         raise NotImplementedError
 
 
@@ -67,7 +67,7 @@ class Precompute(Step):
 
     def run(self) -> Mapping[tuple[str, int], Path]:
         """The files, see `unfreeze.models.recipe.modality.Activations`."""
-        return self.course.activations(self.position)
+        return self.state.activations(self.position)
 
 
 class Unfreeze(Step):
@@ -77,8 +77,8 @@ class Unfreeze(Step):
 
     def run(self) -> list[dict[str, Any]]:
         """A row per layer group: ``layer group``, ``trainable parameters``, ``lr relative to the head``."""
-        self.course.begin()
-        learner = self.course.learner
+        self.state.begin()
+        learner = self.state.learner
         learner.prepare(self.stage, self.position, 1.0)
         parameters = dict(learner.network.named_parameters())
         return [
@@ -100,16 +100,16 @@ class FindLr(Step):
 
     def run(self) -> LrCurve:
         """The curve; its suggestions are kept in the record."""
-        course, position = self.course, self.position
-        train = course.data.batches(position, "train", course.activations(position))
-        course.begin()
-        course.learner.prepare(self.stage, position, 1.0)
+        state, position = self.state, self.position
+        train = state.data.batches(position, "train", state.activations(position))
+        state.begin()
+        state.learner.prepare(self.stage, position, 1.0)
         steps = self.stage.epochs * steps_per_epoch(len(train), train.batch_size)
-        prior = course.data.lr_prior(self.stage)
-        curve = find_lr(course.learner, train, course.params.finder, steps, prior)
-        if train.precomputed and course.params.finder.trials:
-            curve = replace(curve, trials=try_lrs(course.learner, train, self.stage, curve.read()[0]))
-        course.record.suggestions[position] = curve.suggestions()
+        prior = state.data.lr_prior(self.stage)
+        curve = find_lr(state.learner, train, state.params.finder, steps, prior)
+        if train.precomputed and state.params.finder.trials:
+            curve = replace(curve, trials=try_lrs(state.learner, train, self.stage, curve.read()[0]))
+        state.record.suggestions[position] = curve.suggestions()
         return curve
 
 
@@ -129,14 +129,14 @@ class Train(Step):
     @property
     def lr(self) -> float | None:
         """Of the head; None of one that is fitted by regression."""
-        return None if self.stage.regression else self.course.record.lr(self.course.params, self.position)
+        return None if self.stage.regression else self.state.record.lr(self.state.params, self.position)
 
-    def run(self) -> Iterator[loop.Step]:
+    def run(self) -> Iterator[loop.Event]:
         """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
         began = time.monotonic()
-        course, stage, learner = self.course, self.stage, self.course.learner
-        if why := course.skips(self.position):
-            before = course.record.results[self.position - 1]
+        state, stage, learner = self.state, self.stage, self.state.learner
+        if why := state.skips(self.position):
+            before = state.record.results[self.position - 1]
             none = {
                 "lr": self.lr,
                 "epochs": 0,
@@ -146,23 +146,23 @@ class Train(Step):
                 "seconds": 0.0,
             }
             self.result = {**before, **none, "name": stage.name, "stopped": why}
-            course.record.results[self.position] = self.result
+            state.record.results[self.position] = self.result
             return
-        activations = course.activations(self.position)
-        train, valid = (course.data.batches(self.position, split, activations) for split in ("train", "valid"))
-        course.begin()
+        activations = state.activations(self.position)
+        train, valid = (state.data.batches(self.position, split, activations) for split in ("train", "valid"))
+        state.begin()
         learner.prepare(stage, self.position, self.lr or 0.0)
         if stage.regression:
-            learner.network.head.load_state_dict(course.data.regressed_head(activations))
+            learner.network.head.load_state_dict(state.data.regressed_head(activations))
             learner.progress.stopped = "fitted by logistic regression"
-        checkpoint, course.record.checkpoint = course.record.checkpoint, None
+        checkpoint, state.record.checkpoint = state.record.checkpoint, None
         if checkpoint is not None and checkpoint.stage == self.position:
             restore(learner, checkpoint)
-        last: loop.Step | None = None
+        last: loop.Event | None = None
         for step in () if stage.regression else loop.fit(learner, stage, train, valid):
             last = step if step.kind == "epoch" else last
             yield step
-        course.end()
+        state.end()
         restored = last is None or stage.patience is not None
         self.result = {
             "name": stage.name,
@@ -175,7 +175,7 @@ class Train(Step):
             "seconds": round(time.monotonic() - began, 2),
             "stopped": learner.progress.stopped,
         }
-        course.record.results[self.position] = self.result
+        state.record.results[self.position] = self.result
 
 
 def _kept_epochs(stage: Stage, progress: Progress) -> int:
@@ -187,8 +187,8 @@ def _kept_epochs(stage: Stage, progress: Progress) -> int:
     return cycle_ends(best, stage.cycle_len, stage.cycle_mult)[-1]
 
 
-class Choose(Step):
-    """Which of the models that the training can end with is kept: see `unfreeze.models.recipe.selection`.
+class SelectModel(Step):
+    """Selection of the model to keep among the candidates, see `unfreeze.models.recipe.selection`.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Choose(Step):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Shown in progress and logs."""
         return "choose the model to keep"
 
     def run(self, snapshots: Sequence[State] = (), report: Callable[[Compared], None] = lambda _: None) -> Findings:
@@ -214,42 +214,48 @@ class Choose(Step):
         report
             Called with each candidate as soon as its loss is known.
         """
-        course, found = self.course, Findings()
-        course.begin()
-        data, learner = course.data, course.learner
+        state, found = self.state, Findings()
+        state.begin()
+        data, learner = state.data, state.learner
         actual = data.actual("valid")
         compared: list[Compared] = []
-        judge = judge_of(data.target, course.params.select)
-        most = None if course.params.keep == "best" else 1
+        criterion = criterion_of(data.target, state.params.select)
+        most = None if state.params.keep == "best" else 1
         last = learner.progress.stage  # not that of this step where the last stages were skipped
-        for candidate in islice(data.candidates(learner, last, course.activations, snapshots), most):
-            predictions = data.predictions(learner, candidate, course.activations(candidate.position), "valid")
+        for candidate in islice(data.candidates(learner, last, state.activations, snapshots), most):
+            predictions = data.predictions(learner, candidate, state.activations(candidate.position), "valid")
             fitted = calibrate(data.target, predictions, actual, data.blocks("valid"))
             candidate, predictions = replace(candidate, fitted=fitted), fitted.predictions
             compared.append(Compared(candidate, data.target.loss_of(predictions, actual), predictions))
             report(compared[-1])
-            if candidate.lacks:
+            if candidate.ablated:
                 trained = compared[0].predictions
-                found.gains += gains(candidate.lacks, data.judges(), predictions, trained, actual, data.blocks("valid"))
-        course.begin()
-        found.add(data.cross_validation(course.activations, course.workspace))
-        choice = choose_model(compared, judge, actual, data.blocks("valid"))
-        if choice is None:
+                found.gains += gains(
+                    candidate.ablated, data.comparison_metrics(), predictions, trained, actual, data.blocks("valid")
+                )
+        state.begin()
+        found.add(data.cross_validation(state.activations, state.workspace))
+        selection = select_model(compared, criterion, actual, data.blocks("valid"))
+        if selection is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
-        self.kept, course.chosen = choice.kept, choice.kept.candidate
+        self.kept, state.chosen = selection.kept, selection.kept.candidate
         rows = [
             {
                 "model": each.candidate.name,
                 "validation loss": f"{each.loss:.4g}",
-                **({} if judge.name == "loss" else {judge.name: f"{judge.metric(each.predictions, actual):.4g}"}),
-                "kept": "yes" if each is choice.kept else "",
+                **(
+                    {}
+                    if criterion.name == "loss"
+                    else {criterion.name: f"{criterion.metric(each.predictions, actual):.4g}"}
+                ),
+                "kept": "yes" if each is selection.kept else "",
             }
             for each in compared
         ]
-        title = f"Models by their {judge.name} on {len(actual):,} validation rows: {choice.verdict}"
+        title = f"Models by their {criterion.name} on {len(actual):,} validation rows: {selection.verdict}"
         found.table("choice", title, rows)
         found.metrics |= {f"choice/{_slug(each.candidate.name)}": each.loss for each in compared}
-        found.lines.append(choice.verdict)
+        found.lines.append(selection.verdict)
         return found
 
 
@@ -272,17 +278,17 @@ class Evaluate(Step):
 
     def run(self) -> Findings:
         """The findings; a `DivergedError` if the loss of the model that is kept is not finite."""
-        course = self.course
-        course.begin()
+        state = self.state
+        state.begin()
         alone = self.section == "baseline"
-        candidate = Candidate(self.stage.name, [course.learner.state()], self.position) if alone else course.kept
-        activations = course.activations(candidate.position)
-        found, judged = course.data.evaluate(course.learner, candidate, activations, self.section)
+        candidate = Candidate(self.stage.name, [state.learner.state()], self.position) if alone else state.kept
+        activations = state.activations(candidate.position)
+        found, judged = state.data.evaluate(state.learner, candidate, activations, self.section)
         if not alone:
             _require_finite(found.metrics, f"{self.section}/loss")
         if self.section == "valid":
-            course.chosen = judged
-        course.record.evaluated.add(self.section)
+            state.chosen = judged
+        state.record.evaluated.add(self.section)
         return found
 
 
@@ -293,17 +299,17 @@ class Refit(Step):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Shown in progress and logs."""
         return "refit the model on all rows"
 
     def run(self) -> Findings:
-        """What is said of it; the model that is kept is another one afterwards."""
-        course = self.course
-        course.begin()
-        results = [course.record.results[position] for position in range(len(course.params.recipe))]
-        rows = len(course.data.rows["train"]) + len(course.data.rows["valid"])
-        name = course.kept.name
-        course.chosen, what = course.data.refitted(course.kept, results, course.workspace)
+        """Refit and report it; the refitted model is kept afterwards."""
+        state = self.state
+        state.begin()
+        results = [state.record.results[position] for position in range(len(state.params.recipe))]
+        rows = len(state.data.rows["train"]) + len(state.data.rows["valid"])
+        name = state.kept.name
+        state.chosen, what = state.data.refitted(state.kept, results, state.workspace)
         line = (
             f"{name}: {what} refitted on all {rows:,} training and validation rows; metrics of validation rows are of"
         )
@@ -334,40 +340,40 @@ def run_recipe(
         What is done already; it is updated by every step.
     done_by
         Whether a step is done by someone else, who then does it before answering: such steps are not yielded. See
-        `unfreeze.models.recipe.shared_stages.SharedStages.takes`.
+        `unfreeze.models.recipe.shared_stages.SharedStages.handles`.
     """
     for step in _steps(data, workspace, record or Record()):
         if done_by is None or not done_by(step):
             yield step
 
 
-def _before_training(course: Course, position: int) -> Iterator[Step]:
-    stages, stage = course.params.recipe, course.params.recipe[position]
+def _before_training(state: TrainingState, position: int) -> Iterator[Step]:
+    stages, stage = state.params.recipe, state.params.recipe[position]
     if stage.precomputes:
-        yield Precompute(course, position)
+        yield Precompute(state, position)
     if stage.train != "head" and (position == 0 or stages[position - 1].train != stage.train):
-        yield Unfreeze(course, position)
-    if stage.find_lr and position not in course.record.suggestions:
-        yield FindLr(course, position)
+        yield Unfreeze(state, position)
+    if stage.find_lr and position not in state.record.suggestions:
+        yield FindLr(state, position)
 
 
 def _steps(data: TrainingData, workspace: Workspace, record: Record) -> Iterator[Step]:
-    course, stages = Course(data, workspace, record), data.params.recipe
+    state, stages = TrainingState(data, workspace, record), data.params.recipe
     for position, stage in enumerate(stages):
         if position not in record.results:
-            if not course.skips(position):
-                yield from _before_training(course, position)
-            yield Train(course, position)
+            if not state.skips(position):
+                yield from _before_training(state, position)
+            yield Train(state, position)
         is_head = stage.train == "head" and stages[min(position + 1, len(stages) - 1)].train != "head"
         if is_head and data.evaluates_head_alone:
-            course.keep_head()
+            state.keep_head()
             if "baseline" not in record.evaluated:
-                yield Evaluate(course, position, "baseline")
-    yield Choose(course, len(stages) - 1)
+                yield Evaluate(state, position, "baseline")
+    yield SelectModel(state, len(stages) - 1)
     last = len(stages) - 1
     if len(data.rows["valid"]) and "valid" not in record.evaluated:
-        yield Evaluate(course, last, "valid")
-    if data.refits(course.kept) and all("kept_epochs" in record.results[each] for each in range(len(stages))):
-        yield Refit(course, last)
+        yield Evaluate(state, last, "valid")
+    if data.refits(state.kept) and all("kept_epochs" in record.results[each] for each in range(len(stages))):
+        yield Refit(state, last)
     if len(data.rows["test"]) and "test" not in record.evaluated:
-        yield Evaluate(course, last, "test")
+        yield Evaluate(state, last, "test")

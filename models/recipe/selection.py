@@ -1,4 +1,4 @@
-"""Which of the models that a training can end with is kept."""
+"""Model selection: which candidate of a training is kept."""
 
 import math
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ class Compared(NamedTuple):
     predictions: np.ndarray
 
 
-class Choice(NamedTuple):
-    """The model that is kept, and what was decided, in words."""
+class Selection(NamedTuple):
+    """The model that is kept, and the decision in a sentence."""
 
     kept: Compared
     verdict: str
 
 
-class Judge(NamedTuple):
-    """What models are chosen by.
+class Criterion(NamedTuple):
+    """Metric that models are selected by.
 
     Attributes
     ----------
@@ -57,8 +57,8 @@ class Judge(NamedTuple):
     cost: Metric
 
 
-def judge_of(target: Target, select: str) -> Judge:
-    """The judge that ``select`` names.
+def criterion_of(target: Target, select: str) -> Criterion:
+    """The criterion that ``select`` names.
 
     Raises
     ------
@@ -66,15 +66,15 @@ def judge_of(target: Target, select: str) -> Judge:
         For a metric that does not fit the target; names those that do.
     """
     if select == "loss":
-        return Judge("loss", target.loss_of, target.cautious_loss)
+        return Criterion("loss", target.loss_of, target.cautious_loss)
     metric = choose({"loss": target.loss_of, **target.selectable()}, select, "select")
     sign = 1 if select in LOWER_IS_BETTER else -1
-    return Judge(select, metric, lambda predictions, actual: sign * metric(predictions, actual))
+    return Criterion(select, metric, lambda predictions, actual: sign * metric(predictions, actual))
 
 
-def choose_model(
-    compared: Sequence[Compared], judge: Judge, actual: np.ndarray, blocks: np.ndarray | None = None
-) -> Choice | None:
+def select_model(
+    compared: Sequence[Compared], criterion: Criterion, actual: np.ndarray, blocks: np.ndarray | None = None
+) -> Selection | None:
     """The best model on the validation rows, unless a more cautious one is as good.
 
     A network may have been stopped where its validation loss is lowest, which flatters it on few rows; and predictions
@@ -86,8 +86,8 @@ def choose_model(
     ----------
     compared
         All models, the network as it was trained first.
-    judge
-        What they are chosen by; between equal ones their cautious loss decides.
+    criterion
+        What they are selected by; between equal ones their loss decides.
     actual
         Targets of the validation rows.
     blocks
@@ -95,28 +95,28 @@ def choose_model(
 
     Returns
     -------
-    Choice or None
+    Selection or None
         None if no loss is finite.
     """
-    costs = {id(each): judge.cost(each.predictions, actual) for each in compared if math.isfinite(each.loss)}
+    costs = {id(each): criterion.cost(each.predictions, actual) for each in compared if math.isfinite(each.loss)}
     finite = sorted((each for each in compared if id(each) in costs), key=lambda each: (costs[id(each)], each.loss))
     if not finite:
         return None
     best, trained = finite[0], compared[0]
-    shown = {id(each): f"{judge.metric(each.predictions, actual):.4g}" for each in finite}
+    shown = {id(each): f"{criterion.metric(each.predictions, actual):.4g}" for each in finite}
     for each in (each for each in finite if each.candidate.margin and not best.candidate.margin):
-        error = standard_error(judge.cost, best.predictions, each.predictions, actual, blocks)
+        error = standard_error(criterion.cost, best.predictions, each.predictions, actual, blocks)
         difference, margin = costs[id(each)] - costs[id(best)], each.candidate.margin
         if difference <= margin * error:
-            return Choice(
+            return Selection(
                 each,
-                f"{each.candidate.name} is kept: the validation {judge.name} of {best.candidate.name} is better by "
+                f"{each.candidate.name} is kept: the validation {criterion.name} of {best.candidate.name} is better by "
                 f"{difference:.2g}{', one more row counted that is wrong,' if each.loss < best.loss else ','} within "
                 f"{margin:g} standard error{'s' * (margin != 1)} ({error:.2g} each)",
             )
-    verdict = f"{best.candidate.name} is kept: its validation {judge.name} of {shown[id(best)]} is the best"
-    if judge.name == "loss" and best.loss > min(each.loss for each in finite):
+    verdict = f"{best.candidate.name} is kept: its validation {criterion.name} of {shown[id(best)]} is the best"
+    if criterion.name == "loss" and best.loss > min(each.loss for each in finite):
         verdict += ", one more row counted that is wrong"
     if best is not trained and id(trained) in shown:
         verdict += f", against {shown[id(trained)]} of {trained.candidate.name}"
-    return Choice(best, verdict)
+    return Selection(best, verdict)

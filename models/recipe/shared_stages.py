@@ -1,14 +1,14 @@
-"""Stages that the trials of a sweep have in common, trained once."""
+"""Stages shared by the trials of a sweep, trained once."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from unfreeze.models.recipe.run import Choose, Evaluate, FindLr, Step, Train
-from unfreeze.models.recipe.state import Course
+from unfreeze.models.recipe.run import Evaluate, FindLr, SelectModel, Step, Train
+from unfreeze.models.recipe.state import TrainingState
 from unfreeze.models.store.workspace import Derived, key_of
 from unfreeze.models.training.checkpoints import save_checkpoint
-from unfreeze.models.training.network import digest
+from unfreeze.models.training.network import weights_digest
 
 STAGES_VERSION = 5
 """Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
@@ -29,8 +29,8 @@ class SharedStages:
         self.count, self._settings = count, settings
         self._key: str | None = None
 
-    def takes(self, step: Step) -> bool:
-        """Whether a step is done here, or not needed: all but training the stages that are not shared, and evaluation.
+    def handles(self, step: Step) -> bool:
+        """Carry out or skip a step, and return whether it was; stages that are not shared and evaluations are left.
 
         The finder's suggestions and the weights of shared stages are taken from the workspace, or computed into it.
         """
@@ -38,51 +38,51 @@ class SharedStages:
             self._suggest(step)
         if isinstance(step, Train):
             return self._passes(step)
-        return not isinstance(step, Evaluate | Choose) or step.name == "evaluate baseline"
+        return not isinstance(step, Evaluate | SelectModel) or step.name == "evaluate baseline"
 
     def _suggest(self, step: FindLr) -> None:
         """The suggestions of the finder on a stage with its own ratios, measured if no training did before."""
-        course, stage = step.course, step.stage
+        state, stage = step.state, step.stage
         inputs = stage.model_dump(include={"train", "precompute", "views", "size"})
         if stage.train != "head":
             inputs |= stage.model_dump(include={"ratio", "early_ratio", "layer_decay", "lrs", "freeze_batchnorm"})
-        finder = course.params.finder.model_dump()
-        key = key_of(self._chain(course), inputs, finder, course.data.stage_inputs(step.position))
+        finder = state.params.finder.model_dump()
+        key = key_of(self._chain(state), inputs, finder, state.data.stage_inputs(step.position))
 
         def build(wanted: dict[str, Path]) -> None:
             suggestions = step.run().suggestions()
             wanted["suggestions"].write_text(json.dumps(suggestions))
-            course.workspace.log(
-                f"{stage.name}: lr {suggestions[course.params.finder.method]:.2g}, for every trial with its ratios"
+            state.workspace.log(
+                f"{stage.name}: lr {suggestions[state.params.finder.method]:.2g}, for every trial with its ratios"
             )
 
         files = {"suggestions": Derived("learning_rates", key, ".json")}
-        built = course.workspace.derive(f"find lr for {stage.name}", files, build)
-        course.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
+        built = state.workspace.derive(f"find lr for {stage.name}", files, build)
+        state.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
 
     def _passes(self, step: Train) -> bool:
         """Whether the stage is a shared one, which is then trained or passed by; otherwise its key is noted."""
-        course, stage = step.course, step.stage
+        state, stage = step.state, step.stage
         settings = stage.model_dump(exclude={"name", "lr", "lr_factor", "find_lr"})
-        self._key = key = key_of(self._chain(course), settings, step.lr, course.data.stage_inputs(step.position))
+        self._key = key = key_of(self._chain(state), settings, step.lr, state.data.stage_inputs(step.position))
         if step.position >= self.count:
             return False
 
         def build(wanted: dict[str, Path]) -> None:
-            course.built += 1
+            state.built += 1
             for _ in step.run():
                 pass
-            save_checkpoint(course.learner, wanted["weights"])
+            save_checkpoint(state.learner, wanted["weights"])
             seconds = step.result["seconds"]
-            course.workspace.log(f"trained {stage.name} for every trial that shares it, in {seconds:.1f} s")
+            state.workspace.log(f"trained {stage.name} for every trial that shares it, in {seconds:.1f} s")
 
         files = {"weights": Derived("stages", key, ".safetensors")}
-        course.unloaded = course.workspace.derive(f"train {stage.name}", files, build)["weights"]
+        state.unloaded = state.workspace.derive(f"train {stage.name}", files, build)["weights"]
         return True
 
-    def _chain(self, course: Course) -> str:
+    def _chain(self, state: TrainingState) -> str:
         """Key of everything up to here."""
         if self._key is None:
-            device = [course.learner.device.type, str(course.learner.precision)]
-            self._key = key_of(STAGES_VERSION, digest(course.learner.network), self._settings, device)
+            device = [state.learner.device.type, str(state.learner.precision)]
+            self._key = key_of(STAGES_VERSION, weights_digest(state.learner.network), self._settings, device)
         return self._key

@@ -1,4 +1,4 @@
-"""A training under way: what of it is done, and what its steps share."""
+"""State of a training in progress: what is done, and what its steps share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from unfreeze.models.training.checkpoints import (
 
 @dataclass
 class Record:
-    """What of a training is done, by position of the stage.
+    """Finished parts of a training, by position of the stage.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class Record:
         return float(self.suggestions[latest][params.finder.method] * stage.lr_factor)
 
 
-class Course:
-    """A training under way: its learner, and what its steps share."""
+class TrainingState:
+    """What the steps of a training share: its data, learner, activations and record."""
 
     def __init__(self, data: TrainingData, workspace: Workspace, record: Record) -> None:
         self.data, self.workspace, self.record, self.params = data, workspace, record, data.params
@@ -67,7 +67,7 @@ class Course:
 
     @property
     def kept(self) -> Candidate:
-        """The model that the training ends with; it is chosen by `Choose`."""
+        """The model that the training ends with; it is chosen by `SelectModel`."""
         if self.chosen is None:
             raise RuntimeError("no model is chosen yet")
         return self.chosen

@@ -1,4 +1,4 @@
-"""A network layer by layer as a stage trains it: the course's ``learn.summary()``."""
+"""Summary of a network layer by layer, as a stage trains it (the course's ``learn.summary()``)."""
 
 from typing import Any
 

@@ -65,13 +65,13 @@ class Candidate:
     Attributes
     ----------
     name
-        For people: ``full``, ``head``, ``network and trees``.
+        Shown: ``full``, ``head``, ``network and trees``.
     states
         Weights of its networks, whose predictions are averaged.
     position
         The stage whose inputs it takes.
     parts
-        What else it is made of, by a name that its modality knows.
+        Parts other than networks, by a name that its modality knows.
     margin
         By how many standard errors of the difference the best model must be better, or this one is kept instead.
     lacks
@@ -94,7 +94,7 @@ class Candidate:
     states: Sequence[State]
     position: int
     parts: Mapping[str, Any] = field(default_factory=dict)
-    lacks: str = ""
+    ablated: str = ""
     margin: float = 0.0
     with_tta: bool | None = None
     stages: Sequence[int | None] = ()
@@ -201,7 +201,7 @@ class TrainingData(ABC):
         """Metrics to compute; none: those that fit the target."""
         return list(self.params.metrics)
 
-    def judges(self) -> dict[str, Metric]:
+    def comparison_metrics(self) -> dict[str, Metric]:
         """What differences of models are measured by: the loss that choices go by, and the first metric."""
         name, metric = next(iter(self.target.metrics(self.metric_names()).items()))
         return {"loss": self.target.loss_of, name: metric}
@@ -252,13 +252,9 @@ class TrainingData(ABC):
         kind = f"{name}, {len(states)} snapshots" if snapshots else name
         yield Candidate(kind, states, position, stages=() if snapshots else [position])
 
-    def other_models_seconds(self) -> float:
-        """What fitting the candidates beside the network will take, in seconds, as measured by a part of it."""
-        return 0.0
-
     @property
     def judged_as_kept(self) -> bool:
-        """Whether a trial of a sweep is judged by the model that its training would keep, not by its network alone."""
+        """Whether a sweep scores the model that a trial's training would keep, rather than its network alone."""
         return False
 
     @abstractmethod
@@ -299,7 +295,7 @@ class TrainingData(ABC):
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """The model that is kept, fitted on training and validation rows once the latter have judged it.
+        """Refit the kept model on training and validation rows, after its evaluation on the latter.
 
         Parameters
         ----------
@@ -311,7 +307,7 @@ class TrainingData(ABC):
         Returns
         -------
         tuple of Candidate and str
-            `Candidate.judged` is the model as it was; what of it was refitted, in words.
+            `Candidate.judged` is the model as it was; the text names the refitted parts.
         """
         raise NotImplementedError
 

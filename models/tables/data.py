@@ -31,7 +31,7 @@ from unfreeze.models.tables.preparing.sources import parse_join
 from unfreeze.models.tables.preparing.splits import row_blocks, time_blocks
 from unfreeze.models.tables.reading.frames import names_in_file, open_table, table_name, to_frame
 from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
-from unfreeze.models.tables.trees import Trees, filled, seconds_to_fit
+from unfreeze.models.tables.trees import Trees, filled
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.lengths import plan, planned
@@ -225,12 +225,6 @@ class TableData(TrainingData):
         about: dict[str, Any] = {"settings": settings, "class_weights": self.target.class_weights, **how}
         return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, **about)
 
-    def other_models_seconds(self) -> float:
-        """Of the trees, by a part of them."""
-        if not self.params.trees:
-            return 0.0
-        return seconds_to_fit(self.encoder, *self.encoded("train"), self.params.seed, self.params.boosting)
-
     @property
     def judged_as_kept(self) -> bool:
         """Whether the trees may be kept."""
@@ -243,7 +237,7 @@ class TableData(TrainingData):
         states = [*snapshots, learner.state()]
         yield Candidate(f"network, {len(states)} snapshots" if snapshots else "network", states, position)
         if snapshots:
-            yield Candidate("network, the last weights alone", states[-1:], position, lacks="snapshots")
+            yield Candidate("network, the last weights alone", states[-1:], position, ablated="snapshots")
         if self.params.trees:
             yield Candidate("network and trees", states, position, {"trees": self.trees})
             yield Candidate("trees", [], position, {"trees": self.trees})

@@ -57,7 +57,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
             found.lines.append(f"{candidate.title}: {calibrated}")
     kept = predictions["kept"]
     found.metrics[f"{section}/loss"] = data.target.loss_of(kept, actual)
-    sure = intervals(learner.metrics if section == "test" else data.judges(), kept, actual, blocks=blocks)
+    sure = intervals(learner.metrics if section == "test" else data.comparison_metrics(), kept, actual, blocks=blocks)
     for name, (low, high) in sure.items():
         found.metrics |= {f"{section}/{name}_low": low, f"{section}/{name}_high": high}
     table, columns = [], dict[str, np.ndarray]()
@@ -70,7 +70,9 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
         table.append({"model": shown, **{name: round(float(value), 5) for name, value in metrics.items()}})
         columns |= data.target.prefixed(model, values)
         if model in COMPARED and not np.array_equal(values, kept):
-            found.gains += gains(f"{candidate.name} instead of {title}", data.judges(), values, kept, actual, blocks)
+            found.gains += gains(
+                f"{candidate.name} instead of {title}", data.comparison_metrics(), values, kept, actual, blocks
+            )
     found.table("models", f"Models on the same {len(actual):,} {section} rows", table)
     found.text(f"{section}/models.txt", pd.DataFrame(table).to_string(index=False))
     found.lines += [", ".join(f"{name} {value}" for name, value in row.items()) for row in table]

@@ -14,7 +14,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.comparison import Comparison
 from unfreeze.models.evaluation.drift import table_drift
 from unfreeze.models.evaluation.results import Explanation
-from unfreeze.models.recipe.modality import Modality, Trained
+from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
 from unfreeze.models.settings.predict import Explain, Predict
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables, completed
@@ -132,7 +132,7 @@ class Tables(Modality):
         listed = self.list_source(Predict(source=params.source[0]), model, folder, workspace, ())
         return explain_rows(TablePredictor(folder, params.device), open_table(Path(listed["path"])))
 
-    def compare(self, data: Any, champion: Trained, challenger: Trained, margin: float = 0.0) -> Comparison:
+    def compare(self, data: Any, champion: ModelVersion, challenger: ModelVersion, margin: float = 0.0) -> Comparison:
         """Both on the test rows, or without any on the validation rows, that the champion did not learn from.
 
         With dates those are later than the rows it was trained on, and weeks are resampled as a whole; so are the
@@ -161,7 +161,7 @@ class Tables(Modality):
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
         return target.compare(actual, before, after, margin=margin, blocks=blocks_of(frame, spec))
 
-    def drift(self, data: Any, champion: Trained, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    def drift(self, data: Any, champion: ModelVersion, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Distributions of the columns against the champion's."""
         every = np.concatenate([data.rows[split] for split in SPLITS])
         sample = data.sample(every)

@@ -6,7 +6,6 @@ depends on which rows it was stopped by.
 """
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,8 +22,6 @@ from unfreeze.models.targets import mean_in_order
 
 MOST_FITTED = 2_000_000
 """Training rows that trees are fitted on at most: a random part of more."""
-MOST_TIMED = 50_000
-"""Training rows that a booster is fitted on at most to see how long it takes."""
 PARTS = 10
 """A booster leaves out one of so many equal parts of its rows, and is judged on it while trees are added."""
 ROUNDS = 2000
@@ -225,17 +222,6 @@ def rows_to_fit(targets: np.ndarray, seed: int, most: int | None = None) -> np.n
     drawn = np.random.default_rng(seed).choice(len(targets), most, replace=False, shuffle=False)
     firsts = np.unique(targets, return_index=True)[1] if targets.ndim == 1 else np.array([], np.int64)
     return np.union1d(drawn, firsts)
-
-
-def seconds_to_fit(
-    encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int, settings: TreesSpec = DEFAULTS
-) -> float:
-    """About how long `Trees.fit` takes, by one booster on at most `MOST_TIMED` of the rows."""
-    timed = rows_to_fit(targets, seed, MOST_TIMED)
-    began = time.perf_counter()
-    Trees.fit(encoder, train.rows(timed), targets[timed], seed, boosters=1, settings=settings)
-    seconds, fitted = time.perf_counter() - began, min(len(targets), MOST_FITTED)
-    return seconds * fitted / len(timed) * _boosters_of_target(fitted, len(encoder.classes))
 
 
 def _boosters_of_target(rows: int, classes: int) -> int:

@@ -15,7 +15,7 @@ from unfreeze.models.targets.numbers import Numbers
 from unfreeze.models.targets.single_label import SingleLabel
 
 TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, MultiLabel, Numbers)}
-"""Name -> class; what a spec's task comes to, once the data are known."""
+"""Name -> class; the data decide which one a spec's task means."""
 
 __all__ = [
     "TARGETS",

@@ -71,7 +71,7 @@ class Target(ABC):
         return self
 
     def imbalance(self, targets: np.ndarray) -> Findings:
-        """What a person should know where classes have very different numbers of training rows."""
+        """Notices about classes with very different numbers of training rows."""
         return Findings()
 
     def loss(self, settings: OptimizerSpec, targets: np.ndarray, device: torch.device) -> Loss:
@@ -84,12 +84,12 @@ class Target(ABC):
         """The named metrics, or those that fit the target."""
         return pick_metrics(names or self.default_metrics, self.known_metrics, self.task)
 
-    def settled(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
-        """The target with what follows from the kept model's predictions of the validation rows."""
+    def tuned(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
+        """The target with its decisions tuned on the kept model's predictions of the validation rows."""
         return self
 
     def unbiased_rows(self, actual: np.ndarray) -> np.ndarray:
-        """Those of the validation rows (n,) int64 that `settled` did not look at."""
+        """Validation rows (n,) int64 that `tuned` does not use."""
         return np.arange(len(actual))
 
     @abstractmethod
@@ -126,11 +126,11 @@ class Target(ABC):
         return None
 
     def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
-        """What lies within these distances (T,) of predictions (N, C), one row per row."""
+        """Prediction sets or intervals: everything within distances (T,) of predictions (N, C), one row per row."""
         raise NotImplementedError
 
     def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
-        """What several models say together: the mean of their predictions (N, C), float64."""
+        """Prediction of an ensemble: the mean of its members' predictions (N, C), float64."""
         return mean_in_order(members)
 
     @abstractmethod
@@ -139,11 +139,11 @@ class Target(ABC):
 
     @abstractmethod
     def majority(self, actual: np.ndarray) -> float:
-        """Accuracy of the commonest answer for every row: what any model must beat; NaN for numbers."""
+        """Accuracy of always answering the commonest class, which any model must beat; NaN for numbers."""
 
     @abstractmethod
     def frame(self, predictions: np.ndarray) -> pd.DataFrame:
-        """What a served model answers, one row per row."""
+        """Answers of a served model, one row per row."""
 
     @abstractmethod
     def fields(self, top_k: int) -> list[pa.Field]:
@@ -151,11 +151,11 @@ class Target(ABC):
 
     @abstractmethod
     def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
-        """What these columns hold for predictions (N, C)."""
+        """Values of these columns for predictions (N, C)."""
 
     @abstractmethod
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
-        """Every row of an evaluation: what it is, what the kept model predicts, its loss, and what others predict.
+        """Rows of an evaluation: actual values, the kept model's predictions with their loss, and those of others.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class Target(ABC):
         kept
             The kept model's predictions (N, C).
         others
-            Those of the same model in another way, by the suffix of their columns: ``tta``, ``plain``.
+            Predictions of the same model with or without TTA, by the suffix of their columns: ``tta``, ``plain``.
         """
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
@@ -172,12 +172,12 @@ class Target(ABC):
         return [f"{Path(path).name}\nloss {loss:.2f}" for path, loss in zip(rows["path"], rows["loss"], strict=True)]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """What a card says of a row of `evaluated`, by name."""
+        """Facts on a card about a row of `evaluated`, by name."""
         return {"loss": f"{row['loss']:.3f}"}
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What a model keeps of it, plain JSON: ``name``, and what its constructor takes."""
+        """Plain JSON that is stored with a model: ``name`` and the arguments of the constructor."""
 
     @abstractmethod
     def prefixed(self, model: str, predictions: np.ndarray) -> dict[str, np.ndarray]:
@@ -188,7 +188,7 @@ class Target(ABC):
         """Size of every row's error, (N,) float64."""
 
     def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """Number of the output that made a row wrong, (N,) int64; -1 where it is right, or where none is to blame."""
+        """Output that made a row wrong, (N,) int64; -1 where the row is right or no output is to blame."""
         return np.full(len(actual), -1)
 
     def label_errors(self, predictions: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
@@ -221,7 +221,7 @@ class Target(ABC):
         Raises
         ------
         UserError
-            If the champion answers in another way.
+            If the champion's answers have other columns.
         """
 
 

@@ -60,7 +60,7 @@ def squared_error(settings: OptimizerSpec, targets: np.ndarray, outputs: int, de
 
 
 def binary_cross_entropy(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
-    """Cross entropy of every label by itself: the mean over logits (B, L) and labels (B, L) of 0 and 1.
+    """Binary cross entropy: the mean over logits (B, L) and labels (B, L) of 0 and 1.
 
     Label smoothing moves the labels towards one half, as far as it does with two classes.
     """

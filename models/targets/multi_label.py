@@ -49,7 +49,7 @@ def _yes_or_no(predictions: np.ndarray) -> np.ndarray:
 
 
 class MultiLabel(Target):
-    """Any number of labels per row, none included: each has a probability by itself.
+    """Any number of labels per row, none included; each has an independent probability.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class MultiLabel(Target):
         known = {name: _at(self.thresholds, metric) for name, metric in LABEL_METRICS.items()}
         return pick_metrics(names or self.default_metrics, known, self.task)
 
-    def settled(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
+    def tuned(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
         """With the thresholds of the highest F1 on one half of the rows; `unbiased_rows` are the other half."""
         tuning = np.setdiff1d(np.arange(len(actual)), self.unbiased_rows(actual))
         return type(self)(self.classes, tuned_thresholds(predictions[tuning], actual[tuning].astype(bool)).tolist())
@@ -111,7 +111,7 @@ class MultiLabel(Target):
         return {name: cls.known_metrics[name] for name in ("map", "auc", "log_loss")}
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
-        """Probabilities (N, L), each by itself."""
+        """Independent probabilities (N, L)."""
         probabilities: np.ndarray = outputs.double().sigmoid().numpy()
         return probabilities
 
@@ -129,7 +129,7 @@ class MultiLabel(Target):
         return labels
 
     def answers(self, predictions: np.ndarray) -> np.ndarray:
-        """Which labels probabilities (N, L) amount to, (N, L) bool."""
+        """Labels whose probability (N, L) reaches its threshold, (N, L) bool."""
         said: np.ndarray = predictions >= self.thresholds
         return said
 

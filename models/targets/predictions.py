@@ -175,7 +175,7 @@ class Tally:
     abstaining : int
         Rows whose set has not exactly one class.
     unseen : Counter
-        Column -> rows with a category that no training row has; filled in by whoever knows.
+        Column -> rows with a category that no training row has; filled in by the caller.
     """
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class Tally:
         return self.reasons.total()
 
     def table(self) -> list[dict[str, Any]]:
-        """Rows of a table: class or label, rows and share; or target, mean, smallest and largest."""
+        """Summary to show: class or label, rows and share; or target, mean, smallest and largest."""
         readable = max(self.rows - self.unreadable, 1)
         for what, counts in (("class", self.classes), ("label", self.labels)):
             if counts:

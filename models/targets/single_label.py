@@ -29,7 +29,7 @@ from unfreeze.models.targets.temperature import best_temperature, effective_rows
 SMALLEST_PROBABILITY = 1e-7
 """One row that a model is wrong about with certainty must not decide between models."""
 UNEQUAL = 5
-"""Where the largest class has so many times the training rows of the smallest, a person is told."""
+"""Ratio of the largest to the smallest class from which a notice is shown."""
 MOST_CLASSES_COUNTED = 20
 """Classes whose confusion is a table of numbers; that of more is an image."""
 
@@ -64,7 +64,7 @@ class SingleLabel(Target):
         return type(self)(self.classes, balanced_weights(targets(), len(self.classes)).double().numpy())
 
     def imbalance(self, targets: np.ndarray) -> Findings:
-        """What the weights are; without any, a notice if one class has `UNEQUAL` times the rows of another."""
+        """A line on the class weights; without any, a notice if one class has `UNEQUAL` times the rows of another."""
         counts = np.bincount(targets, minlength=len(self.classes))
         least, most = int(np.where(counts, counts, len(targets) + 1).argmin()), int(counts.argmax())
         small, large = self.classes[least], self.classes[most]
@@ -92,11 +92,11 @@ class SingleLabel(Target):
         return float(np.average(losses, weights=self._counts(actual)))
 
     def _counts(self, actual: np.ndarray) -> np.ndarray | None:
-        """What rows count, (N,)."""
+        """Weights of rows, (N,)."""
         return None if self.class_weights is None else self.class_weights[actual]
 
     def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """As if in one more row the class was right that is most probable besides."""
+        """As if one more row had its most probable wrong class as label."""
         rows = effective_rows(len(actual), self._counts(actual))
         return with_one_more(
             self.loss_of(predictions, actual), self.loss_of(predictions, second(predictions, actual)), rows

@@ -1,4 +1,4 @@
-"""Temperature: probabilities made as sure as rows that they were not fitted on allow.
+"""Temperature scaling of probabilities, fitted on the validation rows.
 
 Guo et al., "On Calibration of Modern Neural Networks", 2017: logits divided by one number keep their order, and most of
 what networks are too sure of themselves goes.
@@ -27,7 +27,7 @@ TINY = np.finfo(np.float64).tiny
 
 
 class Calibration(NamedTuple):
-    """A model's temperature, and what it does on the validation rows.
+    """A model's temperature and its effect on the validation rows.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Calibration(NamedTuple):
     error: float = 0.0
 
     def __str__(self) -> str:
-        """What was decided, in words."""
+        """Describe the decision in a sentence."""
         if self.temperature == 1:
             return f"no temperature: it would change the loss by {-self.gain:.2g}, standard error {self.error:.2g}"
         return (

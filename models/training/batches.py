@@ -1,4 +1,4 @@
-"""What the loop trains on: rows in memory-mapped files, gathered batch by batch."""
+"""Batches: rows in memory-mapped files, gathered as the training loop asks for them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol

@@ -18,8 +18,6 @@ BETA = 0.98
 """Weight of the past in the smoothed loss."""
 DIVERGED = 4.0
 """The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
-
-
 SWEEPS = 3
 FEWEST_STEPS = 12
 """Of a sweep, whatever a stage's length."""
@@ -29,11 +27,23 @@ SMALLER = 8
 """How many times smaller batches are there: a sweep needs steps, not rows."""
 
 
+def sweep_lengths(settings: FinderSpec, batch_size: int, stage_steps: int, trains_body: bool) -> tuple[int, int]:
+    """Steps and batch size of one sweep.
+
+    Where the body is trained, which takes time, sweeps have smaller batches and together at most a tenth of the stage's
+    rows, but 12 steps each.
+    """
+    steps = settings.steps // SWEEPS
+    if trains_body:
+        rows, batch_size = batch_size * stage_steps, max(batch_size // SMALLER, 4)
+        steps = min(steps, int(SHARE * rows / batch_size) // SWEEPS)
+    return max(steps, FEWEST_STEPS), batch_size
+
+
 def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps: int, prior: LrPrior | None) -> LrCurve:
     """The mean curve of three sweeps with other orders of rows, from the same weights.
 
-    Sweeps do not depend on the training's seed but for the weights. Where the body is trained, which takes time, they
-    have smaller batches and together at most a tenth of the stage's rows, but 12 steps each.
+    Sweeps do not depend on the training's seed but for the weights. See `sweep_lengths` for their size.
 
     Parameters
     ----------
@@ -46,12 +56,9 @@ def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps:
     prior
         What is known without a sweep.
     """
-    steps = settings.steps // SWEEPS
-    if learner.network.body_is_trainable() and not train.precomputed:
-        rows, train = train.batch_size * stage_steps, copy.copy(train)
-        train.batch_size = max(train.batch_size // SMALLER, 4)
-        steps = min(steps, int(SHARE * rows / train.batch_size) // SWEEPS)
-    settings = settings.model_copy(update={"steps": max(steps, FEWEST_STEPS)})
+    trains_body, train = learner.network.body_is_trainable() and not train.precomputed, copy.copy(train)
+    steps, train.batch_size = sweep_lengths(settings, train.batch_size, stage_steps, trains_body)
+    settings = settings.model_copy(update={"steps": steps})
     states = random_states(learner)
     sweeps = []
     for number in range(SWEEPS):

@@ -1,4 +1,4 @@
-"""A network with all that changes during training."""
+"""The learner: a network, its optimizer, its random numbers and its progress."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -166,7 +166,7 @@ class Learner:
             return self.loss(logits, targets)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Meanwhile the network has the average of its weights, if `OptimizerSpec.ema` wants one."""
+        """Temporarily swap in the averaged weights, if `OptimizerSpec.ema` is set."""
         return nullcontext() if self.average is None else self.average.applied()
 
     def train_mode(self) -> None:
@@ -193,7 +193,7 @@ class Learner:
     def of_members(
         self, states: Sequence[State], predict: Callable[[], Result], head: nn.Module | None = None
     ) -> list[Result]:
-        """What `predict` returns with each of `states`; the learner's own weights are put back.
+        """Predict with each of several sets of weights; the learner's own are restored.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class Learner:
         predict
             Uses the learner's network.
         head
-            What the network has instead of its head meanwhile.
+            Temporarily replaces the network's head.
         """
         own, own_head = self.state(), self.network.head
         results = []

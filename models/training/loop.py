@@ -23,8 +23,8 @@ class DivergedError(UserError):
 
 
 @dataclass(frozen=True)
-class Step:
-    """What just ended: a batch, an epoch or a cycle."""
+class Event:
+    """End of a batch, an epoch or a cycle."""
 
     kind: Literal["batch", "epoch", "cycle"]
     step: int
@@ -36,7 +36,7 @@ class Step:
     lrs: dict[str, float]
     """Learning rate of every trained layer group, at the last batch."""
     loss: torch.Tensor
-    """Batch: its loss, a scalar on the training device. Epoch and cycle: the mean over the epoch."""
+    """Batch: its loss, a scalar on the training device; reading it waits for the device. Epoch and cycle: the mean."""
     batch: int
     """Batches of this stage that are done."""
     batches: int
@@ -77,22 +77,21 @@ def train_epoch(
     for number in range(progress.batch, len(batches)):
         lrs = learner.set_lrs(schedule(first + number))
         inputs, targets = train.gather(batches[number], learner.generator)
-        loss = learner.train_batch(inputs, targets, train)
-        losses[number] = loss
+        losses[number] = learner.train_batch(inputs, targets, train)
         progress.batch += 1
         progress.step += 1
-        yield loss, lrs
+        yield losses[number], lrs
     progress.order = None
 
 
-def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Iterator[Step]:
+def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Iterator[Event]:
     """Train one stage; yields after each batch, epoch and cycle, and the caller logs, saves, prunes or stops.
 
     The learner must be prepared for the stage. It continues from ``learner.progress``, which at every yield is exactly
     what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after so
     many cycles in a row without a lower validation loss than it began with, and the best weights are restored: for a
     head those that it began with if no cycle improved on them, for more layers those of its own best cycle, which are
-    compared with the head's later (`unfreeze.models.recipe.run.Choose`). See `close_cycle`.
+    compared with the head's later (`unfreeze.models.recipe.run.SelectModel`). See `close_cycle`.
 
     Raises
     ------
@@ -114,7 +113,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
             done = progress.epoch * per_epoch + progress.batch
-            yield Step("batch", progress.step, progress.epoch, cycle, lrs, loss, done, batches)
+            yield Event("batch", progress.step, progress.epoch, cycle, lrs, loss, done, batches)
         losses = progress.losses
         if not losses.isfinite().all():
             bad = progress.step - len(losses) + int((~losses.isfinite()).nonzero()[0]) + 1
@@ -128,7 +127,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
         for kind in ("epoch", "cycle") if at_cycle_end else ("epoch",):
             done = progress.epoch * per_epoch
             mean = losses.mean()
-            yield Step(kind, progress.step, progress.epoch, cycle, lrs, mean, done, batches, metrics, at_cycle_end)
+            yield Event(kind, progress.step, progress.epoch, cycle, lrs, mean, done, batches, metrics, at_cycle_end)
     if progress.best is not None:
         learner.network.load_state_dict(progress.best)
         progress.best = None
@@ -150,7 +149,7 @@ def _diverged(learner: Learner, stage: Stage, what: str) -> DivergedError:
 
 
 def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -> None:
-    """Decide at a cycle's end whether the stage goes on, and say in ``learner.progress.stopped`` why not."""
+    """Decide at a cycle's end whether the stage continues; ``learner.progress.stopped`` says why not."""
     progress, before = learner.progress, learner.progress.best_loss
     over = cycle >= stage.cycles
     if stage.patience is not None:
@@ -160,8 +159,8 @@ def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -
             progress.best_loss, progress.cycles_since_best = valid_loss, 0
         else:
             progress.cycles_since_best += 1
-        goes_on = valid_loss < before * (1 - WORTHWHILE) and progress.epoch < MOST_PROLONGED * stage.epochs
-        over = over and not goes_on
+        continues = valid_loss < before * (1 - WORTHWHILE) and progress.epoch < MOST_PROLONGED * stage.epochs
+        over = over and not continues
         if progress.cycles_since_best >= stage.patience:
             progress.stopped = f"no lower validation loss than {before:.4g} in {_cycles(stage.patience)}"
     if over and not progress.stopped:

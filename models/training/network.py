@@ -1,4 +1,4 @@
-"""The shape every fine-tuned network has: a body in blocks, and a head."""
+"""Structure of every fine-tuned network: a body in blocks, and a head."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ class Network(nn.Module):
         return any(parameter.requires_grad for parameter in self.body.parameters())
 
 
-def digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
+def weights_digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
     """BLAKE2b (16 bytes, hexadecimal) over names, shapes, dtypes and bytes of a state dict in the order of names."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     fingerprint = hashlib.blake2b(digest_size=16)
@@ -104,7 +104,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Meanwhile the network has the averages for weights."""
+        """Temporarily swap in the averaged weights."""
         self._swap()
         try:
             yield

@@ -75,7 +75,7 @@ def reuse_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of giving them back to the system; returns whether it could.
 
     A pass through a network frees and asks for the same tens of megabytes again and again. By default each block is
-    mapped and unmapped, and every page of it faults in anew: on a virtual machine that was half of the time of a
+    mapped and unmapped, and every page of it faults in again: on a virtual machine that was half of the time of a
     training step. Other C libraries and systems are left alone.
     """
     if sys.platform != "linux":

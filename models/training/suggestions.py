@@ -114,7 +114,7 @@ def longest_descent(values: np.ndarray) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LrTrials:
-    """What became of the lrs that were tried."""
+    """Losses of the learning rates that were tried."""
 
     lrs: np.ndarray
     """Of the head, (K,) float64, rising."""
@@ -140,7 +140,7 @@ class LrTrials:
 
 @dataclass(frozen=True)
 class LrCurve:
-    """What the finder saw: one entry per batch."""
+    """Curve of the finder: one entry per batch."""
 
     lrs: np.ndarray
     """Learning rate of the head, (N,) float64."""
@@ -153,7 +153,7 @@ class LrCurve:
     sweeps: "tuple[LrCurve, ...]" = ()
     """The sweeps that this is the mean of."""
     trials: LrTrials | None = None
-    """What came of lrs around the suggestion, where they were tried."""
+    """Trials of lrs around the suggestion, if there were any."""
 
     def suggestions(self) -> dict[str, float]:
         """Learning rates by method: ``stable``, see `estimate`, and those of `suggest`."""
@@ -162,7 +162,7 @@ class LrCurve:
     def estimate(self) -> tuple[float, float]:
         """The learning rate to use, and its uncertainty in decades.
 
-        Each rule by itself moves by a decade from one sweep to the next, so what the curves say is the mean over the
+        A single rule moves by a decade from one sweep to the next, so what the curves say is the mean over the
         four rules on the mean of the sweeps, in log10(lr), and its error their standard deviation over rules and
         sweeps. It is weighed with the prior by inverse variances, as two independent measurements are. Where the loss
         falls by no more than its noise, as with a head that is trained already, the curve says nothing: the prior is

@@ -1,7 +1,7 @@
-"""Learning rates tried on the stage itself, where its steps are cheap: what no curve of a sweep can tell.
+"""Learning rates tried on the stage itself, where its steps are cheap.
 
 A sweep shows how fast a loss falls within some batches. Whether a head over-fits at that lr shows only at the stage's
-end, so five lrs around the sweep's train the stage on most of its training rows, and are judged by the others.
+end, so five lrs around the sweep's train the stage on most of its training rows, and are scored on the held-out rest.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ TRIED = (-1.0, -0.5, 0.0, 0.5, 1.0)
 FOLDS = 3
 """Times that every lr is tried, with other rows held out."""
 HELD_OUT, FEWEST_HELD_OUT = 0.1, 30
-"""Share of the training rows that judges, and how many it is at least; but no more than a third of them."""
+"""Share of the training rows that is held out, and its least number; at most a third of them."""
 FEWEST_ROWS = 30
 """With fewer training rows nothing is tried."""
 MOST_STEPS = 150

@@ -12,7 +12,7 @@ import pandas as pd
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.drift import SHIFTS
 from unfreeze.models.evaluation.results import Chart, Gain
-from unfreeze.models.evaluation.verdict import Headline, Suspicion, Training, headlines, suspicions, verdict
+from unfreeze.models.evaluation.verdict import Headline, Suspicion, TrainingSummary, headlines, suspicions, verdict
 from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import tracking_store
@@ -85,7 +85,7 @@ def collect(run_id: str) -> Report:
         raise UserError(f"run {run_id} has no findings to report: it stopped before it had any, or is not a training")
     rows, splits = modality_from(spec, f"run {run_id}").rows, splits_of(run_id)
     stages, errors = stages_of(run.data.tags), _label_errors(parts)
-    training = Training(
+    training = TrainingSummary(
         metrics=run.data.metrics,
         splits=splits,
         stages=stages,

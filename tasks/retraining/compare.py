@@ -11,7 +11,7 @@ from unfreeze.models.evaluation.drift import UNCLEAR
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.evaluation import TUNED
 from unfreeze.models.reading.labels import split
-from unfreeze.models.recipe.modality import Trained, bind, modality_of, training_from
+from unfreeze.models.recipe.modality import ModelVersion, bind, modality_of, training_from
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import Training
 from unfreeze.models.tables.modality import blocks_of
@@ -44,7 +44,7 @@ def compare_models(training: Training, data: Prepared, champion: Champion, run_i
 
     def compare() -> Comparison:
         bound = bind(training, data)
-        challenger = Trained(tracking.kept_model(run_id), bound.kept_file, tracking.tags_of(run_id))
+        challenger = ModelVersion(tracking.kept_model(run_id), bound.kept_file, tracking.tags_of(run_id))
         comparison = modality_of(training).compare(bound, champion.trained, challenger, margin)
         flat = {name: value for name, value in asdict(comparison).items() if name != "classes"}
         found = Findings(metrics={f"comparison/{name}": flat[name] for name in _METRICS})

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unfreeze.models.recipe.modality import Trained, modality_from
+from unfreeze.models.recipe.modality import ModelVersion, modality_from
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.overrides import build_spec
@@ -35,7 +35,7 @@ class Champion(NamedTuple):
     """
 
     version: registry.Version
-    trained: Trained
+    trained: ModelVersion
     reference: Path | None
     fresh_weights: str | None
 
@@ -91,7 +91,7 @@ def _fresh_weights(champion: registry.Version) -> str | None:
 
 def read_champion(version: registry.Version) -> Champion:
     """The champion with its files on this machine."""
-    trained = Trained(registry.folder_of(version), kept_file(version.run_id), tracking.tags_of(version.run_id))
+    trained = ModelVersion(registry.folder_of(version), kept_file(version.run_id), tracking.tags_of(version.run_id))
     return Champion(version, trained, tracking.fetch(version.run_id, REFERENCE), _fresh_weights(version))
 
 

@@ -9,7 +9,7 @@ import torch
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.recipe.modality import modality_of
-from unfreeze.models.recipe.run import Choose, Evaluate, Refit
+from unfreeze.models.recipe.run import Evaluate, Refit, SelectModel
 from unfreeze.models.recipe.selection import Compared
 from unfreeze.models.recipe.training_data import Candidate, TrainingData
 from unfreeze.models.store.sealed_files import CHECKSUMS, checksum
@@ -56,15 +56,15 @@ def describe(data: TrainingData, run_id: str) -> None:
     as_task("describe data and network", described)
 
 
-def choose(run: Run, step: Choose) -> dict[str, float]:
+def choose(run: Run, step: SelectModel) -> dict[str, float]:
     """Compare the models that the training could end with, and keep the best on the validation rows."""
 
     def log_loss(compared: Compared) -> None:
         log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
 
     def chosen() -> dict[str, float]:
-        found = step.run(_snapshots(run, step.course.data), log_loss)
-        return keep_findings(run.id, found, "choice", step.course.learner.progress.step)
+        found = step.run(_snapshots(run, step.state.data), log_loss)
+        return keep_findings(run.id, found, "choice", step.state.learner.progress.step)
 
     return as_task(step.name, chosen)
 
@@ -79,9 +79,9 @@ def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
     def evaluated() -> Findings:
         found = step.run()
         metrics, found.metrics = tracking.as_float(found.metrics), {}
-        tracking.log_metrics(run.id, metrics, step.course.learner.progress.step + 1)
+        tracking.log_metrics(run.id, metrics, step.state.learner.progress.step + 1)
         if step.section == "valid":  # which decided how the model predicts
-            tracking.log_tags(run.id, {"unfreeze.kept": step.course.kept.title})
+            tracking.log_tags(run.id, {"unfreeze.kept": step.state.kept.title})
         run.metrics |= metrics
         return found
 
@@ -95,7 +95,7 @@ def refit(run: Run, step: Refit) -> dict[str, float]:
     def refitted() -> dict[str, float]:
         found = step.run()
         tracking.log_tags(run.id, {REFITTED: found.lines[0]})
-        return keep_findings(run.id, found, "refit", step.course.learner.progress.step)
+        return keep_findings(run.id, found, "refit", step.state.learner.progress.step)
 
     return as_task(step.name, refitted)
 

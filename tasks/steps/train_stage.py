@@ -81,10 +81,10 @@ def train_stage(run: Run, step: Train) -> dict[str, Any]:
 
 
 def _train(run: Run, step: Train) -> dict[str, Any]:
-    stage, learner = step.stage, step.course.learner
+    stage, learner = step.stage, step.state.learner
     keeps_cycles = run.params.tracking.cycle_checkpoints or run.params.snapshots > 1
     lrs: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    last: loop.Step | None = None
+    last: loop.Event | None = None
     with (
         tracking.MetricLog(run.id, with_checkpoints=True) as log,
         progress(f"Training {stage.name}", lambda: _note(last)) as advance,
@@ -93,7 +93,7 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
         saved = time.monotonic()
         for event in step.run():
             if event.kind == "batch":
-                log.log({"train/loss": float(event.loss), **_named("lr", event.lrs)}, event.step)
+                log.log({"train/loss": event.loss, **_named("lr", event.lrs)}, event.step)
                 for group, lr in event.lrs.items():
                     lrs[group].append((event.step, lr))
                 advance(event.batch, event.batches)
@@ -161,7 +161,7 @@ def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{section}/{name}": value for name, value in values.items()}
 
 
-def _note(step: loop.Step | None) -> str:
+def _note(step: loop.Event | None) -> str:
     if step is None:
         return ""
     values = {"train_loss": float(step.loss), **{f"valid_{name}": value for name, value in step.metrics.items()}}

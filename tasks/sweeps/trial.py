@@ -16,7 +16,7 @@ from optuna.trial import Trial
 
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import bind, modality_of
-from unfreeze.models.recipe.run import Choose, Train, run_recipe
+from unfreeze.models.recipe.run import SelectModel, Train, run_recipe
 from unfreeze.models.recipe.shared_stages import SharedStages
 from unfreeze.models.recipe.training_data import Prepared, TrainingData
 from unfreeze.models.settings import Training
@@ -121,41 +121,41 @@ class TrialRunner:
         section = f"seed-{spec.seed}/" if repeat else ""
         epochs, seconds, metrics = 0, 0.0, dict[str, float]()
         prunes = self.search.repeats == 1 and not data.judged_as_kept
-        for step in run_recipe(data, workspace, done_by=SharedStages(self.shared, settings).takes):
-            if isinstance(step, Choose) and data.judged_as_kept:
+        for step in run_recipe(data, workspace, done_by=SharedStages(self.shared, settings).handles):
+            if isinstance(step, SelectModel) and data.judged_as_kept:
                 began = time.monotonic()
                 metrics = self._judge(trial, step, data)
                 seconds += time.monotonic() - began
-                log.log(_named(f"{section}kept", metrics), step.course.learner.progress.step + 1)
+                log.log(_named(f"{section}kept", metrics), step.state.learner.progress.step + 1)
             if not isinstance(step, Train):
                 break  # evaluations, which come last
             for event in step.run():
                 if event.kind == "batch":
                     lrs = {f"{section}lr/{group}": lr for group, lr in event.lrs.items()}
-                    log.log({f"{section}train/loss": float(event.loss), **lrs}, event.step)
+                    log.log({f"{section}train/loss": event.loss, **lrs}, event.step)
                 elif event.kind == "epoch":
                     epochs += 1
                     log.log(_named(f"{section}valid", event.metrics), event.step)
                     value = event.metrics.get(self.search.objectives[0])
                     if prunes and self._hopeless(trial, value, epochs):
-                        _count_prefix(trial, step.course.built)
+                        _count_prefix(trial, step.state.built)
                         return None
             metrics, seconds = step.result["metrics"], seconds + step.result["seconds"]
             if step.stage.patience is not None:  # the best weights have been restored
-                log.log(_named(f"{section}valid", metrics), step.course.learner.progress.step + 1)
+                log.log(_named(f"{section}valid", metrics), step.state.learner.progress.step + 1)
             if checkpoint is not None:
-                save_checkpoint(step.course.learner, checkpoint)
-        _count_prefix(trial, step.course.built)
+                save_checkpoint(step.state.learner, checkpoint)
+        _count_prefix(trial, step.state.built)
         return {**metrics, "seconds": seconds}
 
-    def _judge(self, trial: Trial, step: Choose, data: TrainingData) -> dict[str, float]:
+    def _judge(self, trial: Trial, step: SelectModel, data: TrainingData) -> dict[str, float]:
         """Loss and metrics of the model that the training would keep; its name and losses are stored with the trial."""
         step.run()
         kept, actual = step.kept, data.actual("valid")
         trial.set_user_attr(KEPT, kept.candidate.name)
         if self.search.repeats == 1:
             trial.set_user_attr(LOSSES, _losses(data, kept.predictions, actual))
-        metrics = {name: metric(kept.predictions, actual) for name, metric in step.course.learner.metrics.items()}
+        metrics = {name: metric(kept.predictions, actual) for name, metric in step.state.learner.metrics.items()}
         return {**metrics, "loss": kept.loss}
 
     def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:

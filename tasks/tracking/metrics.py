@@ -44,10 +44,13 @@ class MetricLog:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log values at a step; they are sent when the buffer is full, every few seconds, and at the end."""
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Log values at a step; they are sent when the buffer is full, every few seconds, and at the end.
+
+        A value may be a tensor on an accelerator, which is only read when it is sent: reading waits for the device.
+        """
         now = int(time.time() * 1000)
-        self._rows += [[key, float(value), now, step] for key, value in values.items() if step > self._latest(key)]
+        self._rows += [[key, value, now, step] for key, value in values.items() if step > self._latest(key)]
         if not self._holds and (len(self._rows) >= METRICS_PER_CALL or time.monotonic() - self._sent > 5):
             self.flush()
 
@@ -57,6 +60,8 @@ class MetricLog:
     def take(self) -> list[Entry]:
         """What is buffered, for `save_checkpoint` to keep; the buffer is empty then."""
         rows, self._rows, self._sent = self._rows, [], time.monotonic()
+        for row in rows:
+            row[1] = float(row[1])
         return [("metrics", {"rows": rows})] if rows else []
 
     def flush(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.recipe.test_choose import STAGES, choice_of, trained
+from tests.models.recipe.test_select_model import STAGES, choice_of, trained
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.recipe.run import Evaluate
@@ -25,12 +25,12 @@ def test_all_steps_run_and_the_model_that_is_kept_predicts_the_same_on_the_cpu(
 ) -> None:
     data = on_gpu(tiny_recipe, precision)
     steps = trained(data, tmp_path)
-    course, losses = choice_of(steps)
-    assert course.learner.device.type == "cuda"
+    state, losses = choice_of(steps)
+    assert state.learner.device.type == "cuda"
     assert all(np.isfinite(loss) for loss in losses.values())
     assert [done.step.section for done in steps if isinstance(done.step, Evaluate)] == ["baseline", "valid"]
-    expected = data.predictions(course.learner, course.kept, course.activations(course.kept.position), "valid")
-    data.save(tmp_path / "model", course.kept)
+    expected = data.predictions(state.learner, state.kept, state.activations(state.kept.position), "valid")
+    data.save(tmp_path / "model", state.kept)
     paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
     found = ImagePredictor(tmp_path / "model", "cpu").probabilities(paths)
     np.testing.assert_allclose(found, expected, atol=1e-3 if precision == "fp32" else 0.1)

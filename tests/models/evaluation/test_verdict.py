@@ -9,7 +9,15 @@ from scipy.stats import binom, fisher_exact
 from unfreeze.models.evaluation.comparison import compare_classes, compare_labels, compare_values
 from unfreeze.models.evaluation.intervals import exact_interval
 from unfreeze.models.evaluation.results import Gain
-from unfreeze.models.evaluation.verdict import Training, compared, described, headlines, number, suspicions, verdict
+from unfreeze.models.evaluation.verdict import (
+    TrainingSummary,
+    compared,
+    described,
+    headlines,
+    number,
+    suspicions,
+    verdict,
+)
 
 METRICS = {"valid/accuracy": 0.9, "valid/accuracy_low": 0.85, "valid/accuracy_high": 0.94, "valid/majority": 0.5}
 SPLITS = {"train": 1000, "valid": 250, "test": 50}
@@ -20,19 +28,19 @@ def gain(low: float, high: float, before: float = 0.3, after: float = 0.2) -> Ga
 
 
 def texts(**facts: object) -> str:
-    return "\n".join(each.text for each in suspicions(Training(**{"splits": SPLITS, **facts})))
+    return "\n".join(each.text for each in suspicions(TrainingSummary(**{"splits": SPLITS, **facts})))
 
 
 def test_a_gain_is_claimed_only_as_far_as_its_interval_allows():
     assert described(gain(0.02, 0.1)).startswith("Fine-tuning helped: loss 0.300 to 0.200 on the validation rows")
     assert described(gain(-0.02, 0.1)).startswith("Fine-tuning made no difference that 250 rows could show")
-    assert described(gain(-0.1, -0.02, 0.2, 0.3)).startswith("Fine-tuning did harm")
+    assert described(gain(-0.1, -0.02, 0.2, 0.3)).startswith("Fine-tuning made it worse")
     assert described(gain(0.0, 0.0, 0.2, 0.2)) == "Fine-tuning changed nothing on the validation rows."
     assert "to 0.200 on the test rows" in described(gain(0.02, 0.1)._replace(split="test"))
 
 
 def test_the_verdict_names_metric_interval_rows_the_kept_model_and_every_gain():
-    lines = verdict(Training(METRICS, SPLITS, gains=[gain(0.02, 0.1)], kept="mean of head and all weights"))
+    lines = verdict(TrainingSummary(METRICS, SPLITS, gains=[gain(0.02, 0.1)], kept="mean of head and all weights"))
     assert lines[0].startswith("accuracy 0.900 (0.850 to 0.940) of mean of head and all weights on 250 validation rows")
     assert "mean of head and all weights" in lines[1]
     assert lines[2].startswith("Fine-tuning helped")
@@ -53,7 +61,7 @@ def test_a_sound_training_raises_no_suspicion():
 
 @pytest.mark.parametrize("stage", [{"train_loss": math.nan}, {"metrics": {"loss": math.inf}}])
 def test_a_loss_that_is_not_finite_is_serious(stage):
-    (found,) = suspicions(Training(splits=SPLITS, stages=[{"name": "full", **stage}]))
+    (found,) = suspicions(TrainingSummary(splits=SPLITS, stages=[{"name": "full", **stage}]))
     assert found.serious
     assert "full diverged" in found.text
 
@@ -139,7 +147,7 @@ def test_too_few_rows_with_other_labels_or_values_are_no_difference(differing):
 def test_none_wrong_of_210_and_4_of_350_are_not_called_different():
     metrics = of_counts(210, 210, "valid") | of_counts(346, 350, "test")
     assert "worse" not in texts(metrics=metrics)
-    lines = verdict(Training(metrics, {"valid": 210, "test": 350}))
+    lines = verdict(TrainingSummary(metrics, {"valid": 210, "test": 350}))
     assert lines[0].startswith("accuracy 0.989 (0.971 to 0.997) and loss")
     assert lines[1].startswith("accuracy 1.000 (0.983 to 1.000) and loss")
 

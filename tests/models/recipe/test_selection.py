@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.recipe.selection import Compared, choose_model, judge_of
+from unfreeze.models.recipe.selection import Compared, criterion_of, select_model
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.targets import MultiLabel, Numbers, SingleLabel
 
 ROWS = 60
 ACTUAL = np.arange(ROWS) % 2
-LOSS = judge_of(SingleLabel(), "loss")
+LOSS = criterion_of(SingleLabel(), "loss")
 
 
 def compared(name: str, right: np.ndarray, margin: float = 0.0) -> Compared:
@@ -27,43 +27,43 @@ NOISE = np.random.default_rng(0).uniform(0.6, 0.99, ROWS)
 
 
 def test_the_lowest_validation_loss_is_kept():
-    choice = choose_model([GOOD, compared("head", np.full(ROWS, 0.8))], LOSS, ACTUAL)
-    assert choice.kept is GOOD
-    assert choice.verdict == "full is kept: its validation loss of 0.1054 is the best"
+    selection = select_model([GOOD, compared("head", np.full(ROWS, 0.8))], LOSS, ACTUAL)
+    assert selection.kept is GOOD
+    assert selection.verdict == "full is kept: its validation loss of 0.1054 is the best"
 
 
 def test_a_model_that_beats_the_trained_network_is_kept_and_named():
     better = compared("head", np.full(ROWS, 0.95))
-    choice = choose_model([GOOD, better], LOSS, ACTUAL)
-    assert choice.kept is better
-    assert choice.verdict == "head is kept: its validation loss of 0.05129 is the best, against 0.1054 of full"
+    selection = select_model([GOOD, better], LOSS, ACTUAL)
+    assert selection.kept is better
+    assert selection.verdict == "head is kept: its validation loss of 0.05129 is the best, against 0.1054 of full"
 
 
 def test_a_network_is_kept_over_a_cautious_model_only_beyond_its_margin():
     cautious = compared("logistic regression", NOISE, margin=1.0)
     hardly_better = compared("full", np.roll(NOISE, 7) + 0.003)
     assert hardly_better.loss < cautious.loss
-    choice = choose_model([hardly_better, cautious], LOSS, ACTUAL)
-    assert choice.kept is cautious
-    assert "within 1 standard error (" in choice.verdict
+    selection = select_model([hardly_better, cautious], LOSS, ACTUAL)
+    assert selection.kept is cautious
+    assert "within 1 standard error (" in selection.verdict
 
 
 def test_a_clearly_lower_loss_is_kept_whatever_stopped_it():
     cautious = compared("logistic regression", NOISE - 0.1, margin=1.0)
     clearly_better = compared("full", NOISE)
-    assert choose_model([clearly_better, cautious], LOSS, ACTUAL).kept is clearly_better
+    assert select_model([clearly_better, cautious], LOSS, ACTUAL).kept is clearly_better
 
 
 def test_of_two_cautious_models_the_better_is_kept():
     one, other = compared("views", NOISE, margin=1.0), compared("plain", np.roll(NOISE, 7) + 0.003, margin=1.0)
-    assert choose_model([compared("full", NOISE - 0.3), one, other], LOSS, ACTUAL).kept is other
+    assert select_model([compared("full", NOISE - 0.3), one, other], LOSS, ACTUAL).kept is other
 
 
 def test_a_loss_that_is_not_finite_is_never_kept():
     broken = GOOD._replace(loss=math.nan)
     worse = compared("head", np.full(ROWS, 0.8))
-    assert choose_model([broken, worse], LOSS, ACTUAL).kept is worse
-    assert choose_model([broken], LOSS, ACTUAL) is None
+    assert select_model([broken, worse], LOSS, ACTUAL).kept is worse
+    assert select_model([broken], LOSS, ACTUAL) is None
 
 
 @pytest.mark.parametrize("rows", [25, 210])
@@ -74,9 +74,9 @@ def test_the_surest_of_models_that_are_always_right_is_not_kept_for_that(rows):
 
     right = np.zeros(rows, int)
     calibrated, sharp = sure("calibrated", rows / (rows + 1)), sure("sharp", 1 - 1e-7)
-    choice = choose_model([sharp, calibrated], LOSS, right)
-    assert choice.kept is calibrated
-    assert "one more row counted that is wrong" in choice.verdict
+    selection = select_model([sharp, calibrated], LOSS, right)
+    assert selection.kept is calibrated
+    assert "one more row counted that is wrong" in selection.verdict
 
 
 def test_a_network_that_is_right_in_97_of_100_rows_is_kept_over_a_regression_that_is_in_90():
@@ -90,7 +90,7 @@ def test_a_network_that_is_right_in_97_of_100_rows_is_kept_over_a_regression_tha
         )
 
     network, regression = drawn("full", 3, 0.0), drawn("logistic regression", 10, 1.0)
-    assert choose_model([network, regression], LOSS, np.zeros(100, int)).kept is network
+    assert select_model([network, regression], LOSS, np.zeros(100, int)).kept is network
 
 
 def test_the_metric_that_is_asked_for_decides():
@@ -100,23 +100,23 @@ def test_the_metric_that_is_asked_for_decides():
     models = [
         Compared(Candidate(name, [], 0), LOSS.metric(each, rare), each) for name, each in (("a", usual), ("b", fair))
     ]
-    assert choose_model(models, LOSS, rare).kept.candidate.name == "a"
-    choice = choose_model(models, judge_of(SingleLabel(), "balanced_accuracy"), rare)
-    assert choice.kept.candidate.name == "b"
-    assert choice.verdict == "b is kept: its validation balanced_accuracy of 1 is the best, against 0.5 of a"
+    assert select_model(models, LOSS, rare).kept.candidate.name == "a"
+    selection = select_model(models, criterion_of(SingleLabel(), "balanced_accuracy"), rare)
+    assert selection.kept.candidate.name == "b"
+    assert selection.verdict == "b is kept: its validation balanced_accuracy of 1 is the best, against 0.5 of a"
 
 
 def test_an_error_of_numbers_is_to_be_low_and_a_share_that_is_explained_high():
     actual = np.arange(10.0)[:, None]
     near, far = (Compared(Candidate(name, [], 0), 1.0, actual + off) for name, off in (("near", 0.1), ("far", 3.0)))
     for metric in ("rmse", "r2"):
-        assert choose_model([far, near], judge_of(Numbers(["price"]), metric), actual).kept is near
+        assert select_model([far, near], criterion_of(Numbers(["price"]), metric), actual).kept is near
 
 
 def test_a_metric_that_does_not_fit_is_refused_with_those_that_do():
     with pytest.raises(UserError, match="select: 'rmse' is not one of loss, accuracy, balanced_accuracy"):
-        judge_of(SingleLabel(), "rmse")
+        criterion_of(SingleLabel(), "rmse")
     with pytest.raises(UserError, match="select: 'f1' is not one of loss, map, auc, log_loss"):
-        judge_of(MultiLabel(["a"]), "f1")
+        criterion_of(MultiLabel(["a"]), "f1")
     with pytest.raises(UserError, match="did you mean rmse"):
-        judge_of(Numbers(["price"]), "rms")
+        criterion_of(Numbers(["price"]), "rms")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unfreeze.models.recipe.estimator import Tables, load_model
-from unfreeze.models.recipe.run import Choose, Evaluate, Train, run_recipe
+from unfreeze.models.recipe.run import Evaluate, SelectModel, Train, run_recipe
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.store.model_folder import judged_folder
 from unfreeze.models.tables.data import TableData
@@ -49,7 +49,7 @@ DEAR = {"data__target": ["dear"], "data__drop": ["price"], "data__log_target": F
 
 @pytest.mark.parametrize("settings", [{}, DEAR])
 def test_the_model_with_the_lowest_validation_loss_is_kept_saved_and_evaluated(source, settings, tmp_path):
-    model = estimator(source, **settings).train()
+    model = estimator(source, **settings).fit()
     losses = {name.split("/")[1]: value for name, value in model.metrics.items() if name.startswith("choice/")}
     assert set(losses) == {"network", "network_and_trees", "trees"}
     assert model.metrics["valid/loss"] == pytest.approx(min(losses.values()))
@@ -67,9 +67,9 @@ def test_each_model_is_what_it_is_called(source):
             break
         for _ in step.run() if isinstance(step, Train) else [step.run()]:
             pass
-        if isinstance(step, Choose):
-            learner = step.course.learner
-            candidates = {each.name: each for each in data.candidates(learner, 0, step.course.activations, [])}
+        if isinstance(step, SelectModel):
+            learner = step.state.learner
+            candidates = {each.name: each for each in data.candidates(learner, 0, step.state.activations, [])}
     said = {name: data.predictions(learner, each, {}, "valid") for name, each in candidates.items()}
     together = np.expm1((np.log1p(said["network"]) + np.log1p(said["trees"])) / 2)
     np.testing.assert_allclose(said["network and trees"], together)
@@ -80,7 +80,7 @@ def test_each_model_is_what_it_is_called(source):
 
 def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_was_judged(source, tmp_path):
     settings = {"data__test_fraction": 0.2, "seed": 1}
-    refitted, judged = estimator(source, **settings).train(), estimator(source, refit=False, **settings).train()
+    refitted, judged = estimator(source, **settings).fit(), estimator(source, refit=False, **settings).fit()
     losses = {name: value for name, value in judged.metrics.items() if name.startswith(("valid/", "choice/"))}
     assert {name: refitted.metrics[name] for name in losses} == losses
     assert refitted.metrics["test/loss"] != judged.metrics["test/loss"]
@@ -89,7 +89,7 @@ def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_w
     said = load_model(folder, "cpu").predict(rows)
     assert not said.equals(judged.predict(rows))
     pd.testing.assert_frame_equal(load_model(judged_folder(folder), "cpu").predict(rows), judged.predict(rows))
-    pd.testing.assert_frame_equal(estimator(source, **settings).train().predict(rows), said)  # the same steps again
+    pd.testing.assert_frame_equal(estimator(source, **settings).fit().predict(rows), said)  # the same steps again
 
 
 WEIGHTED = {**DEAR, "optimizer__class_weights": "balanced", "data__split": "last_rows"}
@@ -103,11 +103,11 @@ def test_as_many_trees_are_refitted_and_the_network_goes_on_from_its_weights(sou
     for step in run_recipe(data, estimator(source)._workspace):
         for _ in step.run() if isinstance(step, Train) else [step.run()]:
             pass
-        if isinstance(step, Choose):
-            learner, result = step.course.learner, step.course.record.results[0]
+        if isinstance(step, SelectModel):
+            learner, result = step.state.learner, step.state.record.results[0]
             judged = Candidate("both", [learner.state()], 0, {"trees": data.trees})
     rows, data.rows["valid"] = data.encoded("valid")[0], data.rows["valid"][:0]
-    again = data.refitted(judged, [result], step.course.workspace)[0]
+    again = data.refitted(judged, [result], step.state.workspace)[0]
     trees, network = (
         [data.answers(learner, replace(each, **part), rows) for each in (judged, again)] for part in PARTS
     )
@@ -116,7 +116,7 @@ def test_as_many_trees_are_refitted_and_the_network_goes_on_from_its_weights(sou
 
 
 def test_a_row_of_a_kept_model_is_predicted_the_same_whatever_is_beside_it(source):
-    model = estimator(source).train()
+    model = estimator(source).fit()
     rows = pd.read_csv(source)[["kind", "size"]]
     together = model.predict(rows)
     for row in (0, 255, 256, ROWS - 1):
@@ -148,7 +148,7 @@ def test_a_saved_model_divides_its_logits_by_its_temperature(source, tmp_path):
 
 
 def test_without_trees_there_is_only_the_network(source):
-    model = estimator(source, trees=False).train()
+    model = estimator(source, trees=False).fit()
     assert [name for name in model.metrics if name.startswith("choice/")] == ["choice/network"]
     assert not [name for name in model.metrics if name.startswith(("baseline/tree", "ensemble/"))]
     assert "baseline/mean_rmse" in model.metrics
@@ -172,8 +172,3 @@ def test_a_batch_of_an_ensemble_costs_the_mean_of_its_members_losses(source):
 def test_what_the_network_is_expected_to_bring_is_said_where_there_are_trees_beside_it(source):
     assert estimator(source)._data().decided()[0].startswith("network: about 60 % of the time; beside the trees")
     assert estimator(source, trees=False)._data().decided() == []
-
-
-def test_a_forecast_counts_the_trees_if_there_are_any(source):
-    assert estimator(source)._data().other_models_seconds() > 0
-    assert estimator(source, trees=False)._data().other_models_seconds() == 0

@@ -36,7 +36,7 @@ def prices(rows: int = 300) -> pd.DataFrame:
 
 
 def test_the_test_is_reported_beside_the_validation(tmp_path: Path) -> None:
-    model = table_of(tmp_path, prices(), test_fraction=0.2).train()
+    model = table_of(tmp_path, prices(), test_fraction=0.2).fit()
     assert {"valid/rmse", "baseline/tree_rmse", "test/rmse"} <= set(model.metrics)
     assert model.metrics["valid/rmse"] != model.metrics["test/rmse"]
     assert 30 < len(model.findings["test"].frames["test/predictions.feather"]) < 90
@@ -88,7 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
     folder = tmp_path_factory.mktemp("messy")
     model = table_of(folder, messy())
     model.spec = model.spec.model_copy(update={"refit": False})  # the model that is registered is the one evaluated
-    return model.train(), folder
+    return model.fit(), folder
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -135,7 +135,7 @@ def test_known_and_missing_categories_are_not_called_unseen(trained: tuple[Table
 def test_a_split_of_its_own_is_compared_without_the_column_that_makes_it(tmp_path: Path) -> None:
     frame = prices(300).assign(part=["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
     frame.loc[frame["part"] == "test", "area"] += 100
-    data, _ = table_of(tmp_path, frame, split="column", split_column="part").train()._trained
+    data, _ = table_of(tmp_path, frame, split="column", split_column="part").fit()._trained
     shifts = {key: rows for key, _, rows in data.describe().tables if key in SHIFTS.values()}
     verdicts = {key: {row["column"]: row["verdict"] for row in rows} for key, rows in shifts.items()}
     assert set(verdicts["shift"]) == {"area", "town", "price"}

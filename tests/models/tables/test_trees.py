@@ -221,17 +221,6 @@ def test_trees_see_a_sample_of_many_rows_with_every_class(monkeypatch):
     assert accuracy(fit(encoder, train, targets, rounds=60).predict(valid), actual) > 0.85
 
 
-def test_the_time_that_trees_take_is_told_by_a_part_of_the_rows(monkeypatch):
-    encoder, train, targets, *_ = prepare(table(), **LARGE)
-    seen = []
-    monkeypatch.setattr(trees, "MOST_TIMED", 100)
-    monkeypatch.setattr(Trees, "fit", lambda encoder, train, *more, **settings: seen.append((len(train), settings)))
-    assert trees.seconds_to_fit(encoder, train, targets, 0) > 0
-    assert [(100 <= rows <= 103, settings) for rows, settings in seen] == [
-        (True, {"boosters": 1, "settings": TreesSpec()})
-    ]
-
-
 def test_few_rows_are_all_fitted():
     assert rows_to_fit(np.zeros((5, 1)), seed=0).tolist() == [0, 1, 2, 3, 4]
 

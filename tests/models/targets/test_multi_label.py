@@ -65,13 +65,13 @@ def test_a_served_model_answers_with_a_list_of_labels():
 
 def test_thresholds_are_tuned_on_one_half_of_the_rows_and_no_other_metric_sees_that_half():
     probabilities, actual = scored()
-    settled = TARGET.settled(probabilities, actual)
+    settled = TARGET.tuned(probabilities, actual)
     judged = TARGET.unbiased_rows(actual)
     assert len(judged) == 100
     assert np.abs(actual[judged].sum(0) - actual.sum(0) / 2).max() <= 2
     changed = probabilities.copy()
     changed[judged] = 0.5
-    np.testing.assert_array_equal(TARGET.settled(changed, actual).thresholds, settled.thresholds)
+    np.testing.assert_array_equal(TARGET.tuned(changed, actual).thresholds, settled.thresholds)
     before, after = (each.metrics(["f1"])["f1"](probabilities[judged], actual[judged]) for each in (TARGET, settled))
     assert before < 0.1
     assert after > 0.95
@@ -80,12 +80,12 @@ def test_thresholds_are_tuned_on_one_half_of_the_rows_and_no_other_metric_sees_t
 @given(st.integers(0, 60))
 def test_any_number_of_rows_can_be_settled(rows):
     probabilities, actual = scored(rows)
-    assert len(TARGET.settled(probabilities, actual).thresholds) == 3
+    assert len(TARGET.tuned(probabilities, actual).thresholds) == 3
     assert set(TARGET.unbiased_rows(actual)) <= set(range(rows))
 
 
 def test_a_model_keeps_all_of_it():
-    settled = TARGET.settled(*scored())
+    settled = TARGET.tuned(*scored())
     kept = target_from(settled.settings())
     assert isinstance(kept, MultiLabel)
     assert kept.classes == settled.classes
@@ -107,7 +107,7 @@ def test_an_evaluation_has_a_row_per_image():
 
 def test_the_report_says_of_every_label_how_well_it_is_found():
     probabilities, actual = scored()
-    report = TARGET.settled(probabilities, actual).report(probabilities, actual, "valid", "full")
+    report = TARGET.tuned(probabilities, actual).report(probabilities, actual, "valid", "full")
     table = report.frames["valid/per_label.feather"].set_index("label")
     assert table["rows"].to_dict() == dict(zip(TARGET.classes, actual.sum(0), strict=True))
     assert (table[["precision", "recall", "f1", "average_precision", "auc"]] > 0.9).all(axis=None)

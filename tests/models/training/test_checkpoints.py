@@ -24,7 +24,7 @@ from unfreeze.models.training.checkpoints import (
     without_initial,
 )
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.loop import Step, fit
+from unfreeze.models.training.loop import Event, fit
 
 RECIPE = [
     Stage(name="head", cycles=2),
@@ -37,7 +37,7 @@ YIELDS = (3 + 2) * 2 + (3 + 2) + (6 + 3)
 """Of the whole recipe, should it run to its end."""
 
 
-def train(learner: Learner, position: int) -> Iterator[Step]:
+def train(learner: Learner, position: int) -> Iterator[Event]:
     """The rest of the recipe, from a learner prepared for (or restored into) stage `position`."""
     for number, stage in enumerate(RECIPE[position:], start=position):
         if number > position:
@@ -45,7 +45,7 @@ def train(learner: Learner, position: int) -> Iterator[Step]:
         yield from fit(learner, stage, pixels(20), VALID)
 
 
-def told(step: Step) -> tuple[object, ...]:
+def told(step: Event) -> tuple[object, ...]:
     return (step.kind, step.step, step.epoch, step.cycle, step.lrs, float(step.loss), step.metrics)
 
 

@@ -9,13 +9,13 @@ from tests.models.conftest import MakeLearner, TensorBatches, assert_same, pixel
 from unfreeze.models.settings import Stage
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.lengths import possible_epochs
-from unfreeze.models.training.loop import DivergedError, Step, fit
+from unfreeze.models.training.loop import DivergedError, Event, fit
 from unfreeze.models.training.schedules import cosine_restarts
 
 VALID = pixels(11, seed=1)
 
 
-def run(learner: Learner, stage: Stage, train: TensorBatches | None = None) -> list[Step]:
+def run(learner: Learner, stage: Stage, train: TensorBatches | None = None) -> list[Event]:
     return list(fit(learner, stage, train or pixels(20), VALID))
 
 

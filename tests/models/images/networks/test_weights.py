@@ -15,7 +15,7 @@ from unfreeze.models.images.networks import weights
 from unfreeze.models.images.networks.backbones import load_body
 from unfreeze.models.images.networks.weights import load_by_order, load_strictly, packaged_weights, read_weights
 from unfreeze.models.settings import ModelSpec
-from unfreeze.models.training.network import digest
+from unfreeze.models.training.network import weights_digest
 
 
 def small_network() -> nn.Module:
@@ -40,15 +40,15 @@ def test_wrappers_and_prefixes_are_taken_off(tmp_path, wrapper, prefix):
     state = small_network().state_dict()
     content = {prefix + name: value for name, value in state.items()}
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "file.pth")
-    assert digest(read_weights(tmp_path / "file.pth")) == digest(state)
+    assert weights_digest(read_weights(tmp_path / "file.pth")) == weights_digest(state)
 
 
 def test_a_safetensors_file_holds_the_same_weights_as_a_pth_file(tmp_path):
     network = small_network()
     torch.save(network.state_dict(), tmp_path / "file.pth")
     save_file(network.state_dict(), tmp_path / "file.safetensors")
-    digests = {digest(read_weights(tmp_path / name)) for name in ("file.pth", "file.safetensors")}
-    assert digests == {digest(network)}
+    digests = {weights_digest(read_weights(tmp_path / name)) for name in ("file.pth", "file.safetensors")}
+    assert digests == {weights_digest(network)}
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -120,21 +120,21 @@ def test_the_digest_changes_with_a_value_a_name_a_shape_and_a_dtype():
         {**state, "a": torch.arange(6.0).reshape(2, 3)},
         {**state, "b": torch.tensor(1, dtype=torch.int32)},
     ]
-    assert len({digest(variant) for variant in variants}) == len(variants)
-    assert len(digest(state)) == 32
+    assert len({weights_digest(variant) for variant in variants}) == len(variants)
+    assert len(weights_digest(state)) == 32
 
 
 def test_the_digest_ignores_order_and_memory_layout():
     values = torch.randn(2, 3, 4, 4)
     first = {"a": values, "b": torch.ones(())}
     second = {"b": torch.ones(()), "a": values.to(memory_format=torch.channels_last)}
-    assert digest(first) == digest(second)
+    assert weights_digest(first) == weights_digest(second)
 
 
 def test_loading_by_order_checks_every_shape():
     network, state = small_network(), {f"old.{name}": value + 1 for name, value in small_network().state_dict().items()}
     load_by_order(network, state, "file")
-    assert digest(dict(zip(network.state_dict(), state.values(), strict=True))) == digest(network)
+    assert weights_digest(dict(zip(network.state_dict(), state.values(), strict=True))) == weights_digest(network)
     with pytest.raises(UserError, match=r"file does not fit.*Missing key.*running_var"):
         load_by_order(network, dict(list(state.items())[:-2]), "file")
     with pytest.raises(UserError, match=r"Unexpected key.*more"):

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.conftest import draw_stripes
 from tests.flows.tiny import tiny_training
 from unfreeze.models.evaluation.drift import SHIFTS
-from unfreeze.models.evaluation.verdict import Training, suspicions
+from unfreeze.models.evaluation.verdict import TrainingSummary, suspicions
 from unfreeze.models.images.modality import Images
 from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.store.workspace import Workspace
@@ -24,7 +24,7 @@ def described(source: Path, workspace: Path) -> str:
     data: TrainingData = Images().bind(params, Images().prepare(params, Workspace(workspace)))
     found = data.describe()
     shift = {split: rows for split, wanted in SHIFTS.items() for key, _, rows in found.tables if key == wanted}
-    return "\n".join(each.text for each in suspicions(Training(notices=found.notices, shift=shift)))
+    return "\n".join(each.text for each in suspicions(TrainingSummary(notices=found.notices, shift=shift)))
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.recipe import run
 from unfreeze.models.recipe.estimator import load_model
-from unfreeze.models.recipe.run import Choose, Evaluate, Step, Train, run_recipe
-from unfreeze.models.recipe.state import Course, Record
+from unfreeze.models.recipe.run import Evaluate, SelectModel, Step, Train, run_recipe
+from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
@@ -63,18 +63,18 @@ def trained(data: ImageData, folder: Path, record: Record | None = None) -> list
     return steps
 
 
-def choice_of(steps: list[Done]) -> tuple[Course, dict[str, float]]:
-    """The course, and validation losses by candidate."""
-    ((choose, found),) = [done for done in steps if isinstance(done.step, Choose)]
-    return choose.course, {name: loss for name, loss in found.metrics.items() if name.startswith("choice/")}
+def choice_of(steps: list[Done]) -> tuple[TrainingState, dict[str, float]]:
+    """The state, and validation losses by candidate."""
+    ((choose, found),) = [done for done in steps if isinstance(done.step, SelectModel)]
+    return choose.state, {name: loss for name, loss in found.metrics.items() if name.startswith("choice/")}
 
 
 def test_a_full_stage_that_harms_is_not_kept(tiny_recipe, tmp_path):
     harmful = STAGES[1].model_copy(update={"lr": 1.0, "ratio": 1})
-    course, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful]), tmp_path))
+    state, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful]), tmp_path))
     assert losses["choice/head"] < losses["choice/full"]
-    assert course.kept.name != "full"
-    assert f"choice/{course.kept.name.replace(' ', '_')}" == min(losses, key=lambda name: losses[name])
+    assert state.kept.name != "full"
+    assert f"choice/{state.kept.name.replace(' ', '_')}" == min(losses, key=lambda name: losses[name])
 
 
 def test_every_candidate_is_compared(tiny_recipe, tmp_path):
@@ -94,14 +94,14 @@ def test_a_head_fitted_by_regression_is_where_all_layers_begin(tiny_recipe, tmp_
     model = tiny_recipe.params.model.model_copy(update={"head": None})
     still = STAGES[1].model_copy(update={"lr": 1e-9, "ratio": 1, "freeze_batchnorm": True})
     data = data_with(tiny_recipe, [REGRESSION, still], model=model)
-    course, losses = choice_of(trained(data, tmp_path))
+    state, losses = choice_of(trained(data, tmp_path))
     assert set(losses) == {"choice/full", "choice/logistic_regression", "choice/full_and_logistic_regression"}
     assert losses["choice/full"] == pytest.approx(losses["choice/logistic_regression"], rel=1e-3)
-    rows = [course.activations(0)["train", view] for view in (0, 1)]
+    rows = [state.activations(0)["train", view] for view in (0, 1)]
     views = [ShardedRows(file).gather(np.arange(len(data.rows["train"]))).numpy() for file in rows]
     fitted = fit_linear_head(views, data.targets("train"), len(data.index.classes))
-    assert_same(fitted, course.learner.head_alone)
-    assert course.record.results[0]["stopped"] == "fitted by logistic regression"
+    assert_same(fitted, state.learner.head_alone)
+    assert state.record.results[0]["stopped"] == "fitted by logistic regression"
 
 
 def test_class_weights_reach_the_head_that_is_fitted(tiny_recipe, tmp_path):
@@ -118,15 +118,15 @@ def test_class_weights_reach_the_head_that_is_fitted(tiny_recipe, tmp_path):
 
 def test_a_head_fitted_by_regression_is_kept_alone(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, [REGRESSION], model=tiny_recipe.params.model.model_copy(update={"head": None}))
-    course, losses = choice_of(trained(data, tmp_path))
+    state, losses = choice_of(trained(data, tmp_path))
     assert set(losses) == {"choice/logistic_regression"}
-    assert course.kept.name == "logistic regression"
+    assert state.kept.name == "logistic regression"
 
 
 def test_the_network_as_trained_is_kept_where_it_is_asked_for(tiny_recipe, tmp_path):
     harmful = STAGES[1].model_copy(update={"lr": 1.0, "ratio": 1})
-    course, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful], keep="trained"), tmp_path))
-    assert course.kept.name == "full"
+    state, losses = choice_of(trained(data_with(tiny_recipe, [STAGES[0], harmful], keep="trained"), tmp_path))
+    assert state.kept.name == "full"
     assert set(losses) == {"choice/full"}
 
 
@@ -139,9 +139,9 @@ def test_without_a_frozen_stage_the_network_is_alone(tiny_recipe, tmp_path):
 @pytest.mark.parametrize("name", ["full", "head", "mean of head and all weights", "logistic regression"])
 def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
     data = data_with(tiny_recipe, STAGES)
-    course, _ = choice_of(trained(data, tmp_path))
-    (candidate,) = [each for each in data.candidates(course.learner, 1, course.activations, ()) if each.name == name]
-    expected = data.predictions(course.learner, candidate, course.activations(candidate.position), "valid")
+    state, _ = choice_of(trained(data, tmp_path))
+    (candidate,) = [each for each in data.candidates(state.learner, 1, state.activations, ()) if each.name == name]
+    expected = data.predictions(state.learner, candidate, state.activations(candidate.position), "valid")
     expected = np.sqrt(expected) / np.sqrt(expected).sum(1, keepdims=True)
     data.save(tmp_path / "model", replace(candidate, temperature=2.0))
     paths = [data.index.rows["path"][int(row)].as_py() for row in data.rows["valid"]]
@@ -152,11 +152,11 @@ def test_what_is_saved_predicts_what_was_evaluated(tiny_recipe, tmp_path, name):
 @pytest.mark.slow
 def test_comparing_leaves_the_trained_network_as_it_was(tiny_recipe, tmp_path):
     data = data_with(tiny_recipe, STAGES)
-    course, _ = choice_of(trained(data, tmp_path))
-    before = course.learner.state()
-    Choose(course, 1).run()
-    assert_same(course.learner.state(), before)
-    head = course.learner.network.head
+    state, _ = choice_of(trained(data, tmp_path))
+    before = state.learner.state()
+    SelectModel(state, 1).run()
+    assert_same(state.learner.state(), before)
+    head = state.learner.network.head
     assert isinstance(head, nn.Sequential)
     assert len(head) == 7  # the course's head, not that of a candidate
 
@@ -173,7 +173,7 @@ def test_a_resumed_training_compares_the_same_candidates(tiny_recipe, tmp_path):
     for step in head:  # until the full stage has begun, where it is stopped with a checkpoint
         if isinstance(step, Train) and step.stage.name == "full":
             next(iter(step.run()))
-            save_checkpoint(step.course.learner, tmp_path / "stopped.safetensors")
+            save_checkpoint(step.state.learner, tmp_path / "stopped.safetensors")
             break
         for _ in step.run() if isinstance(step, Train) else [step.run()]:
             pass
@@ -191,7 +191,7 @@ def test_the_test_rows_take_no_part_in_the_choice(tiny_recipe, tmp_path):
     evaluated = [step.section for step, _ in steps if isinstance(step, Evaluate)]
     assert evaluated == ["baseline", "valid", "test"]
     data.targets, targets = lambda split: torch.zeros(0).numpy() if split == "test" else targets(split), data.targets
-    (choose,) = [step for step, _ in steps if isinstance(step, Choose)]
+    (choose,) = [step for step, _ in steps if isinstance(step, SelectModel)]
     again, losses = choose.run().metrics, choice_of(steps)[1]
     assert {name: again[name] for name in losses} == losses
 
@@ -210,7 +210,7 @@ def test_a_test_has_intervals_around_its_metrics(tiny_recipe, tmp_path):
 @pytest.mark.slow
 def test_few_validation_rows_are_cross_validated_with_the_training_rows(tiny_recipe, tmp_path):
     steps = trained(data_with(tiny_recipe, STAGES), tmp_path)
-    (found,) = (found for step, found in steps if isinstance(step, Choose))
+    (found,) = (found for step, found in steps if isinstance(step, SelectModel))
     assert 0 <= found.metrics["folds/accuracy_low"] <= found.metrics["folds/accuracy"] <= 1
     assert any("all 39 training and validation rows" in line for line in found.lines)
 
@@ -221,7 +221,7 @@ def test_every_number_of_a_report_is_of_the_model_as_it_predicts(tiny_recipe, tm
     data = data_with(tiny_recipe, STAGES[:1])
     data.rows = {**data.rows, "test": data.rows["valid"][::2]}
     *_, valid, test = trained(data, tmp_path / "cache")
-    kept = valid.step.course.kept
+    kept = valid.step.state.kept
     assert kept.with_tta is with_tta
     data.save(tmp_path / "model", kept)
     paths = data.index.rows["path"].take(data.rows["valid"]).to_pylist()
@@ -267,7 +267,7 @@ def refitted(tiny_recipe: ImageData, folder: Path, **changes: Any) -> tuple[Cand
     still = STAGES[1].model_copy(update={"lr": 1e-9, "freeze_batchnorm": True})
     model = tiny_recipe.params.model.model_copy(update={"head": None})
     data = data_with(tiny_recipe, [REGRESSION, still], model=model, **changes)
-    return trained(data, folder)[-1].step.course.kept, data
+    return trained(data, folder)[-1].step.state.kept, data
 
 
 def test_the_regression_is_refitted_on_validation_images_once_they_have_judged_it(tiny_recipe, tmp_path):
