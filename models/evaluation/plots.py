@@ -1,6 +1,7 @@
-"""Figures of a training."""
+"""Matplotlib figures of a training."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,4 +139,48 @@ def plot_residuals(
         right.tick_params(axis="x", rotation=45)
         right.legend(fontsize=8)
     figure.tight_layout()
+    return figure
+
+
+LR_CURVES: dict[str, dict[str, Any]] = {
+    "loss of the batch": {"color": "#c3cede", "linewidth": 1},
+    "running average": {"color": "#7f9cc4", "linewidth": 1.2, "linestyle": ":"},
+    "trend": {"color": "#1f4e8c", "linewidth": 2},
+}
+"""Curve of the finder -> how it is drawn."""
+_NAMES = {"falling": "highest still falling", "minimum": "minimum / 10"}
+_RULE_COLOURS = ("#d1495b", "#2e7d8c", "#66a182", "#edae49", "#8d6a9f")
+
+
+def plot_lr_curve(
+    lrs: np.ndarray,
+    losses: Mapping[str, np.ndarray],
+    suggestions: Mapping[str, float],
+    used: str,
+    title: str,
+) -> Figure:
+    """Draw the finder's curve with every suggestion; the one that is used stands out.
+
+    Parameters
+    ----------
+    lrs
+        (N,) float64.
+    losses
+        Name of a curve of `LR_CURVES` -> losses (N,) float64.
+    """
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
+    for name, values in losses.items():
+        axes.plot(lrs, values, label=name, **LR_CURVES[name])
+    top = 1.6 * float(np.median(losses["loss of the batch"][:5]))
+    for colour, (method, lr) in zip(_RULE_COLOURS, suggestions.items(), strict=False):
+        style = {"linewidth": 2.2} if method == used else {"linewidth": 1.1, "linestyle": "--"}
+        axes.axvline(
+            lr,
+            color=colour,
+            label=f"{_NAMES.get(method, method)}: {lr:.2g}{' (used)' if method == used else ''}",
+            **style,
+        )
+    axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss", title=shown(title, TITLE), ylim=(0, top))
+    axes.legend(fontsize=8)
     return figure

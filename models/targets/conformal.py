@@ -1,4 +1,4 @@
-"""Sets of classes and intervals of numbers that hold the truth as often as is asked for, by split conformal prediction.
+"""Split conformal prediction: sets of classes and intervals of numbers that hold the truth with a given coverage.
 
 Vovk et al., "Algorithmic Learning in a Random World", 2005, and Lei et al., "Distribution-Free Predictive Inference for
 Regression", 2018. That holds for new rows that could be exchanged with the validation rows.
@@ -13,7 +13,7 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.store.model_folder import SCORES
-from unfreeze.models.targets import Target
+from unfreeze.models.targets.base import Target
 
 MOST_SCORES = 1000
 """Of a target that are kept with a model: of more validation rows those of evenly spaced ranks, for 0.001 more."""

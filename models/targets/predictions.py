@@ -14,7 +14,7 @@ import pyarrow.parquet
 from pyarrow.fs import LocalFileSystem
 
 from unfreeze.models.reading.labels import SEPARATOR, kind_of_reason, split
-from unfreeze.models.targets import Target
+from unfreeze.models.targets.base import Target
 
 ROWS_AT_ONCE = 131_072
 """Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""

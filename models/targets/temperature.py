@@ -4,7 +4,7 @@ Guo et al., "On Calibration of Modern Neural Networks", 2017: logits divided by 
 what networks are too sure of themselves goes.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -12,9 +12,7 @@ from scipy.special import log_softmax, softmax
 
 from unfreeze.models.evaluation.intervals import standard_error
 from unfreeze.models.reading.sampling import sample_rows
-
-if TYPE_CHECKING:
-    from unfreeze.models.targets import Target
+from unfreeze.models.targets.base import Target
 
 TEMPERATURES = (0.05, 20.0)
 """Between which one is looked for."""
@@ -111,7 +109,7 @@ def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.n
 
 
 def calibrate(
-    target: "Target", predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
+    target: Target, predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> Calibration:
     """The temperature of a model by cross-fitting on its validation rows.
 

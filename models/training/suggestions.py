@@ -155,6 +155,11 @@ class LrCurve:
     trials: LrTrials | None = None
     """Trials of lrs around the suggestion, if there were any."""
 
+    def curves(self) -> dict[str, np.ndarray]:
+        """Losses to draw, (N,) each: of the batches, their running average, and the trend of five points or more."""
+        trend = {"trend": centred(self.losses)[0]} if len(self.losses) >= 5 else {}
+        return {"loss of the batch": self.losses, "running average": self.smoothed, **trend}
+
     def suggestions(self) -> dict[str, float]:
         """Learning rates by method: ``stable``, see `estimate`, and those of `suggest`."""
         return {"stable": self.estimate()[0], **suggest(self.lrs, self.losses)}

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from tests.hostile_texts import hostile_texts
 from tests.tasks.test_report import SPEC, Tags
-from unfreeze.flows import show
+from unfreeze.flows.commands import show
 from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.models.settings.names import LONGEST_FOLDER, safe_name
 from unfreeze.models.targets import Numbers, SingleLabel

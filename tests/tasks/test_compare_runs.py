@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unfreeze.flows import show
+from unfreeze.flows.commands import show
 from unfreeze.tasks import tracking
 from unfreeze.tasks.retraining.compare import compare_runs
 

@@ -12,15 +12,14 @@ from matplotlib.figure import Figure
 
 from tests.hostile_texts import hostile_texts
 from unfreeze.models.evaluation import plots
-from unfreeze.models.evaluation.plots import plot_confusion, plot_images, plot_schedule, shown
-from unfreeze.models.training.lr_plot import plot_lr_curve
+from unfreeze.models.evaluation.plots import plot_confusion, plot_images, plot_lr_curve, plot_schedule, shown
 from unfreeze.models.training.suggestions import LrCurve
 
 
 def test_the_finders_plot_marks_every_suggestion_and_the_used_one() -> None:
     lrs = np.geomspace(1e-5, 1, 50)
     losses = np.linspace(3, 1, 50)
-    figure = plot_lr_curve(LrCurve(lrs, losses, losses), {"falling": 0.1, "valley": 0.01}, "falling", "x")
+    figure = plot_lr_curve(lrs, LrCurve(lrs, losses, losses).curves(), {"falling": 0.1, "valley": 0.01}, "falling", "x")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert any("0.1 (used)" in label for label in labels)
     assert any("valley: 0.01" in label for label in labels)
@@ -44,7 +43,7 @@ def test_images_have_their_captions() -> None:
 CURVE = LrCurve(np.geomspace(1e-4, 1, 9), np.linspace(3, 1, 9), np.linspace(3, 1, 9))
 NUMBERS = np.linspace(0, 1, 40)
 FIGURES: dict[str, Callable[[Sequence[str]], Figure]] = {
-    "plot_lr_curve": lambda texts: plot_lr_curve(CURVE, {"falling": 0.1}, "falling", texts[0]),
+    "plot_lr_curve": lambda texts: plot_lr_curve(CURVE.lrs, CURVE.curves(), {"falling": 0.1}, "falling", texts[0]),
     "plot_schedule": lambda texts: plot_schedule({text: [(1, 0.1), (2, 0.2)] for text in texts}, texts[0]),
     "plot_confusion": lambda texts: plot_confusion(np.arange(40), np.arange(40), texts, texts[0]),
     "plot_labels": lambda texts: plots.plot_labels(
