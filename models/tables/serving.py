@@ -19,12 +19,12 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables
 from unfreeze.models.store.model_folder import TEMPERATURE, load_networks, loading, read_description, save_model_folder
 from unfreeze.models.tables.columns.calendar import Calendar
-from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, require
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.columns.number_texts import example_of
 from unfreeze.models.tables.network import network_of
 from unfreeze.models.tables.preparing.prepare import Joined, assemble, with_date_parts
 from unfreeze.models.tables.preparing.row_reader import RawColumns, RowReader, TrainedTypes, plainly_named
-from unfreeze.models.tables.reading.frames import open_table
+from unfreeze.models.tables.reading.frames import open_table, require
 from unfreeze.models.tables.trees import Trees
 from unfreeze.models.targets.conformal import answers, kept_scores
 from unfreeze.models.targets.predictions import Chunk, unseen_note
@@ -175,7 +175,7 @@ class TablePredictor:
 
     def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
-        require(frame, self.raw.needed, "the rows")
+        require(frame, self.raw.needed, "rows to predict")
         data = self.params.data
         assembled = assemble(frame, self.joins, data, False, self.calendar, self.raw.lenient)
         return assembled.frame, assembled.unknown

@@ -14,7 +14,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.tables.columns.column_names import words_of
 from unfreeze.models.tables.columns.date_texts import check_date_format, parse_dates
 from unfreeze.models.tables.reading.columnar_files import PER_SECOND
-from unfreeze.models.tables.reading.frames import open_table, to_frame, unknown_column, write_feather
+from unfreeze.models.tables.reading.frames import open_table, require, to_frame, write_feather
 
 DAY = 86_400  # seconds
 _DAY_FLAGS = tuple(f"Is_{period}_{side}" for period in ("month", "quarter", "year") for side in ("end", "start"))
@@ -128,8 +128,7 @@ def add_datepart(
 
     Raises UserError if there is no such column, or it holds something else than dates.
     """
-    if column not in frame.columns:
-        raise unknown_column(column, frame.columns, "date column")
+    require(frame, [column], "date column")
     dates = parse_dates(frame[column], column, form)
     # Not by assigning columns, which copies each.
     parts = pd.DataFrame(date_parts(dates, _prefix_of(column), time, cyclic), index=frame.index, copy=False)
@@ -237,9 +236,7 @@ def with_dates(frame: pd.DataFrame, date_from: Mapping[str, Sequence[str]]) -> p
             raise UserError(
                 f"data.date_from: {date}: name columns of {', '.join(_PART_NAMES)}, in this order, at least two"
             )
-        for name in columns:
-            if name not in frame:
-                raise unknown_column(name, frame.columns, f"data.date_from: {date}")
+        for name in require(frame, columns, f"data.date_from: {date}"):
             if not is_numeric_dtype(frame[name]):
                 raise UserError(f"data.date_from: {date}: column {name} holds no numbers; drop it from the list")
         parts = pd.DataFrame({part: frame[name] for part, name in zip(_PART_NAMES, columns, strict=False)})

@@ -26,7 +26,7 @@ from unfreeze.models.tables.columns.kinds import (
     without_categories,
 )
 from unfreeze.models.tables.columns.target_means import trusted_rows, values_of
-from unfreeze.models.tables.reading.frames import count_up_to, in_chunks
+from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, require
 from unfreeze.models.targets import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
@@ -165,7 +165,7 @@ class TableEncoder:
         UserError
             If columns are missing, or are text where the training rows were numbers or the reverse.
         """
-        frame = frame[require(frame, self.columns(), "the table")]
+        frame = frame[require(frame, self.columns(), "rows to encode")]
         codes = np.empty((len(frame), len(self.categorical)), np.int32)
         numbers = np.empty((len(frame), len(self.continuous)), np.float32)
         end = 0
@@ -206,7 +206,7 @@ class TableEncoder:
         UserError
             If a target is missing, of the wrong kind, or a class that no training row has.
         """
-        columns = without_categories(frame[require(frame, self.target_names, "the table")])
+        columns = without_categories(frame[require(frame, self.target_names, "rows to encode")])
         if self.task == "regression":
             values = (_regressed(columns[name], self.log_target).astype(np.float32) for name in self.target_names)
             return np.column_stack(list(values))
@@ -274,14 +274,6 @@ def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray
 def embedding_width(categories: int, rule: str) -> int:
     """Width of an embedding by fastai 0.7 (``course``) or fastai 1 and 2 (``later``, their ``emb_sz_rule``)."""
     return min(50, (categories + 1) // 2) if rule == "course" else min(600, round(1.6 * categories**0.56))
-
-
-def require(frame: pd.DataFrame, names: Sequence[str], where: str) -> list[str]:
-    """The names that `where` asked for; a `UserError` with all that are not columns of the frame."""
-    if missing := [name for name in dict.fromkeys(names) if name not in frame]:
-        there = ", ".join(map(str, frame.columns)) or "none"
-        raise UserError(f"{where}: there is no column {', '.join(missing)}; there are {there}")
-    return list(names)
 
 
 def _check_names(frame: pd.DataFrame, train: np.ndarray, data: TableDataSpec) -> None:

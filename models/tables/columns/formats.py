@@ -31,7 +31,7 @@ from unfreeze.models.tables.columns.number_texts import (
     is_missing,
     read_numbers,
 )
-from unfreeze.models.tables.reading.frames import unknown_column
+from unfreeze.models.tables.reading.frames import require
 
 SAMPLE_ROWS = 20_000
 """Most rows that decide what a column is; conversions and counts of ids use all rows."""
@@ -79,10 +79,8 @@ def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> F
         For an invalid format, a missing column, and named dates whose format nothing tells.
     """
     for field, check in (("numbers", check_number_format), ("date_formats", check_date_format)):
-        for name, form in getattr(data, field).items():
-            if name not in frame:
-                raise unknown_column(name, frame.columns, f"data.{field}")
-            check(form, f"data.{field}: {name}")
+        for name in require(frame, getattr(data, field), f"data.{field}"):
+            check(getattr(data, field)[name], f"data.{field}: {name}")
     formats = Formats(dict(data.numbers), dict(data.date_formats), {})
     columns = [str(name) for name in frame if name not in data.drop]
     read = {*columns} - {*data.numbers} - (named - {*data.continuous, *data.target})

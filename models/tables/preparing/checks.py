@@ -17,7 +17,7 @@ from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, is_qu
 from unfreeze.models.tables.columns.formats import is_text
 from unfreeze.models.tables.columns.number_texts import is_missing
 from unfreeze.models.tables.preparing.splits import Split
-from unfreeze.models.tables.reading.frames import CHUNK_ROWS, count_up_to, in_chunks, unknown_column
+from unfreeze.models.tables.reading.frames import CHUNK_ROWS, count_up_to, in_chunks, require
 
 FEWEST_ROWS = 29
 """Rows that a warning needs: a column that is right in nine rows of ten is right in 29 of 29 once in 20 tables."""
@@ -282,9 +282,7 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
 
     Raises UserError where a target is absent or constant, or fewer than 20 rows are left.
     """
-    for target in targets:
-        if target not in frame.columns:
-            raise unknown_column(target, frame.columns, "target")
+    require(frame, targets, "target")
     rejected: list[dict[str, Any]] = []
     for column in (name for name in frame.columns if is_float_dtype(frame[name])):
         infinite = np.concatenate([part.isin([np.inf, -np.inf]).to_numpy() for part in in_chunks(frame[column])])

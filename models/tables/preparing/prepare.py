@@ -13,7 +13,7 @@ from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.columns.calendar import Calendar
 from unfreeze.models.tables.columns.date_texts import ISO, parse_dates, read_dates
 from unfreeze.models.tables.columns.dates import add_datepart, part_names, varies_in_time, with_dates
-from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, require, require_numbers
+from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder, require_numbers
 from unfreeze.models.tables.columns.formats import convert_numbers
 from unfreeze.models.tables.columns.kinds import has_fractions
 from unfreeze.models.tables.columns.roles import Found, Role, describe_roles, infer_roles
@@ -30,7 +30,7 @@ from unfreeze.models.tables.preparing.checks import (
 from unfreeze.models.tables.preparing.row_reader import RawColumns
 from unfreeze.models.tables.preparing.sources import join_many_to_one, keep_where, require_one_role
 from unfreeze.models.tables.preparing.splits import choose_split, split_rows, unseen_parts
-from unfreeze.models.tables.reading.frames import unknown_column
+from unfreeze.models.tables.reading.frames import require
 
 
 class Joined(NamedTuple):
@@ -164,9 +164,7 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     frame, found = assembled.frame, assembled.found
     assert found is not None  # it is a training
     data = found.data
-    for name in data.target:
-        if name not in frame:
-            raise unknown_column(name, frame.columns, "data.target")
+    require(frame, data.target, "data.target")
     frame, rows_out = drop_unusable_rows(frame, data.target)
     frame = frame.reset_index(drop=True)
     data, split_role = choose_split(frame, data, stated)

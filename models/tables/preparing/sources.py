@@ -18,7 +18,7 @@ from unfreeze.models.store.content import hash_files
 from unfreeze.models.store.paths import given_path, irregular_kind
 from unfreeze.models.store.workspace import key_of
 from unfreeze.models.tables.reading.flights import FLIGHTS
-from unfreeze.models.tables.reading.frames import SUFFIXES, files_of, is_table, open_file, table_name, unknown_column
+from unfreeze.models.tables.reading.frames import SUFFIXES, files_of, is_table, open_file, require, table_name
 
 _CONDITION = re.compile(r"\s*(?P<column>.*?[^\s=<>!])\s*(?P<comparison>==|!=|<=|>=|<|>)\s*(?P<value>[^=<>].*?)\s*")
 _COMPARISONS = {
@@ -70,9 +70,8 @@ def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | No
             "rename the key so that both have it"
         )
     for key in keys:
-        for frame, where in ((left, f"join {name}, in the main table"), (right, f"join {name}, in {name}")):
-            if key not in frame.columns:
-                raise unknown_column(key, frame.columns, where)
+        require(left, [key], f"join {name}, in the main table")
+        require(right, [key], f"join {name}, in {name}")
         if right[key].isna().all():
             raise UserError(f"join {name}: {key} has no value in any row of {name}; join on other columns")
         if left[key].isna().all():  # such as one row to predict: its type means nothing, and merge would reject it
@@ -122,8 +121,7 @@ def keep_where(frame: pd.DataFrame, conditions: list[str]) -> tuple[pd.DataFrame
         match = _CONDITION.fullmatch(condition)
         if match is None:
             raise UserError(f"where {condition!r}: write COLUMN {' '.join(_COMPARISONS)} VALUE, such as Open == 1")
-        if match["column"] not in frame.columns:
-            raise unknown_column(match["column"], frame.columns, f"where {condition!r}")
+        require(frame, [match["column"]], f"where {condition!r}")
         column = frame[match["column"]]
         text = re.sub(r"""^(["'])(.*)\1$""", r"\2", match["value"])
         try:
@@ -189,8 +187,7 @@ def check_sources(data: TableDataSpec) -> None:
         for name in getattr(data, field):
             if name in left_out:
                 raise UserError(f"data.{field}: column {name!r} cannot be used: {left_out[name]}")
-            if name not in columns:
-                raise unknown_column(name, columns, f"data.{field}")
+            require(columns, [name], f"data.{field}")
 
 
 def require_one_role(data: TableDataSpec) -> None:

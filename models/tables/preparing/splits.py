@@ -14,7 +14,7 @@ from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.tables.columns.column_names import is_entity
 from unfreeze.models.tables.columns.dates import elapsed_name, part_names
 from unfreeze.models.tables.columns.roles import Role
-from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, unknown_column
+from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, require
 
 _TRAIN, _VALID, _TEST, _UNUSED = range(4)
 _SAYS: dict[str, Part] = {"1": "valid", "true": "valid", "0": "train", "false": "train"}
@@ -66,19 +66,13 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
     Raises UserError where a column is absent or has other values, or where nothing is left to train, to validate, or
     to test although a test was asked for.
     """
-
-    def column(name: str, where: str) -> pd.Series:
-        if name not in frame.columns:
-            raise unknown_column(name, frame.columns, where)
-        return frame[name]
-
     kind = data.split if data.split != "auto" else "last_days" if data.date else "random"
     if data.test_fraction and kind == "last_days":  # `auto` learns of a date late
         raise UserError("rows are split by their days: the last ones test by data.test_days, not data.test_fraction")
     if data.test_days and kind != "last_days":
         raise UserError(f"split {kind}: data.test_days needs a date to split by; name it in data.date")
     if kind == "last_days":
-        parts, advice = _by_days(column(data.date[0], "date"), data)
+        parts, advice = _by_days(frame[require(frame, data.date[:1], "date")[0]], data)
     elif kind == "random" or (kind == "group" and data.split_column is None):
         names = list(map(str, identity or frame.columns))
         parts = _random(frame, names if kind == "random" else _features(names, data), data)
@@ -88,7 +82,7 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
         bounds = [places < data.test_fraction, places < data.test_fraction + data.valid_fraction]
         parts, advice = np.select(bounds, [_TEST, _VALID], _TRAIN), f"valid_fraction is {data.valid_fraction:g}"
     else:
-        told = column(str(data.split_column), "split_column")
+        told = frame[require(frame, [str(data.split_column)], "split_column")[0]]
         if kind == "group":
             codes, values = pd.factorize(told)
             shares = np.array([_share(_text(value), data.split_seed) for value in values], dtype=float)

@@ -82,14 +82,16 @@ def open_file(source: Path, names_only: bool = False) -> TableFile:
     return TextFile(source, names_only)
 
 
-def unknown_column(column: str, columns: Iterable[str], where: str) -> UserError:
-    """Error for a column that a table lacks, with the closest of its `columns`; `where` names the setting."""
-    names = [str(name) for name in columns]
-    by_lower = {name.lower(): name for name in names}  # a wrong case is the commonest slip
-    close = [by_lower[name] for name in difflib.get_close_matches(column.lower(), by_lower, n=2)]
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    hint = f"; did you mean {' or '.join(close)}?" if close else f"; it has: {listed}"
-    return UserError(f"{where}: the table has no column {column!r}{hint}")
+def require(columns: pd.DataFrame | Iterable[str], names: Iterable[str], where: str) -> list[str]:
+    """The `names`; a `UserError` if a table with these `columns` lacks some. `where` names the setting that asks."""
+    known, names = [*columns], [*names]
+    if missing := [name for name in dict.fromkeys(names) if name not in known]:
+        by_lower = {str(name).lower(): str(name) for name in known}  # a wrong case is the commonest slip
+        close = [by_lower[name] for name in difflib.get_close_matches(missing[0].lower(), by_lower, n=2)]
+        listed = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")
+        hint = f"; did you mean {' or '.join(close)}?" if close else f"; it has: {listed}"
+        raise UserError(f"{where}: the table has no column {', '.join(map(repr, missing))}{hint}")
+    return names
 
 
 def write_feather(

@@ -148,7 +148,7 @@ def test_what_a_model_needs_is_only_what_it_uses(trained: tuple[Tables, Path]) -
     data, _ = model._trained
     needed = ["area", "town", "rent", "share", "zip", "garden", "cellar", "floors", "built", "heating"]
     assert list(data.example().columns) == needed
-    with pytest.raises(UserError, match="the rows: there is no column zip"):
+    with pytest.raises(UserError, match="rows to predict: the table has no column 'zip'"):
         model.predict(read(folder).drop(columns="zip"))
 
 

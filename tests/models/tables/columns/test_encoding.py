@@ -272,17 +272,17 @@ def test_dropped_columns_and_the_one_that_splits_are_no_features():
 
 
 def test_all_missing_columns_are_named_at_once():
-    with pytest.raises(UserError, match="kind, distance"):
+    with pytest.raises(UserError, match="'kind', 'distance'"):
         fitted(shop()).transform(shop().drop(columns=["kind", "distance"]))
 
 
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
-        ({}, {"categorical": ["size", "kind"]}, "data.categorical: there is no column size"),
+        ({}, {"categorical": ["size", "kind"]}, "data.categorical: the table has no column 'size'"),
         ({}, {"continuous": ["kind"]}, "data.continuous: column 'kind' is text"),
         ({}, {"continuous": ["open"], "categorical": ["open"]}, "both name open"),
-        ({}, {"target": ["profit"]}, "no column profit"),
+        ({}, {"target": ["profit"]}, "no column 'profit'"),
         ({"Elapsed": pd.Timestamp("2015-01-01")}, {}, "'Elapsed' holds dates"),
         ({"distance_na": 1}, {}, "distance_na: the name is wanted"),
         ({}, {"drop": ["kind", "open", "weekday", "Elapsed", "distance"]}, "no column is left"),
