@@ -1,6 +1,6 @@
 """What a classifier sees: Grad-CAM of the likeliest classes, activation maps, kernels of the first layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,9 +74,8 @@ def explain_images(predictor: ImagePredictor, paths: Sequence[str], layers: Sequ
         raise UserError(f"layers: {without[0]} has no activation maps (channels over places); choose another layer")
     for number, path in enumerate(readable):
         hot = [None if heat is None else heat[number] for heat in heats]
-        seen = _seen(predictor, Path(path), names, probabilities[number], top[number], hot)
-        seen.key = f"image-{number}"
-        found.sections.append(seen)
+        said = {names[each]: float(probabilities[number, each]) for each in top[number]}
+        found.sections.append(_seen(predictor, f"image-{number}", Path(path), said, hot))
         found.sections += [_maps(number, Path(path).name, name, maps[number]) for name, maps in maps_of.items()]
     found.sections += [*_first_kernels(body), _classic(Path(readable[0]).name, squares[0])]
     return found
@@ -123,44 +122,35 @@ def _heats(predictor: ImagePredictor, inputs: Tensor, outputs: np.ndarray) -> np
 
 
 def _seen(
-    predictor: ImagePredictor,
-    path: Path,
-    names: Sequence[str],
-    probabilities: np.ndarray,
-    top: np.ndarray,
-    maps: Sequence[np.ndarray | None],
+    predictor: ImagePredictor, key: str, path: Path, said: Mapping[str, float], maps: Sequence[np.ndarray | None]
 ) -> Section:
+    """An image with a Grad-CAM map (h, w) for each class that is `said`, with its probability."""
     how = predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels, predictor.ranges
     square = square_jpeg(path, LARGEST, *how)
     assert square is not None  # its square was read just now
     tiles = [Tile("the image as the network sees it", square, "jpeg")]
-    for number, heat in zip(top.tolist(), maps, strict=True):
-        says = f"{names[number]}: {probabilities[number]:.1%}"
+    for (name, probability), heat in zip(said.items(), maps, strict=True):
+        text = f"{name}: {probability:.1%}"
         if heat is not None and heat.max() > 0:
-            tiles.append(Tile(says, square, "jpeg", overlay(heat)))
+            tiles.append(Tile(text, square, "jpeg", overlay(heat)))
         else:  # an overlay cannot show it
-            tiles.append(Tile(f"{says}; no place speaks for it", square, "jpeg"))
-    text = "Grad-CAM: the brighter a place, the more it speaks for the class."
-    return Section("", path.name, text, tiles)
+            tiles.append(Tile(f"{text}; no place speaks for it", square, "jpeg"))
+    return Section(key, path.name, "Grad-CAM: the brighter a place, the more it speaks for the class.", tiles)
 
 
 # --- activation maps
 
 
 def _layers(body: Body, wanted: Sequence[str]) -> list[str]:
-    """Names of modules of the body's network."""
-    modules = {name: module for name, module in body.network.named_modules() if name}
-    if wanted:
-        blocks = {block.name: None for block in body.blocks if block.name in modules}
-        for name in wanted:
-            if name not in modules:
-                choose(blocks, name, "layers")
-        return list(dict.fromkeys(wanted))
-    blocks_there = [block.name for block in body.blocks if block.name in modules]
-    if not blocks_there:
-        return []
-    places = np.linspace(0, len(blocks_there) - 1, 3).round().astype(int)
-    return list(dict.fromkeys(blocks_there[place] for place in places))
+    """Names of modules of the body's network: those wanted, or three blocks spread over it."""
+    modules = dict(body.network.named_modules())
+    blocks = {block.name: None for block in body.blocks if block.name in modules}
+    for name in wanted:
+        if name not in modules:
+            choose(blocks, name, "layers")
+    names = list(blocks)
+    spread = [names[place] for place in np.linspace(0, len(names) - 1, 3).round().astype(int)] if names else []
+    return list(dict.fromkeys(wanted or spread))
 
 
 def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str, np.ndarray]:
