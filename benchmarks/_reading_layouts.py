@@ -348,8 +348,14 @@ def _table_cases() -> list[Case]:
                 ("class", "old"),
                 ("tags", "old"),
                 ("second label", "old"),
-                ("label", "old"),
             )
+        ),
+        refused_case(
+            "two columns of one name",
+            [*flat],
+            "several columns are called label",
+            {"t.csv": "path,label,label\na.png,cat,young\nb.png,dog,old\nc.png,cat,old\n"},
+            "t.csv",
         ),
         refused_case(
             "the labels of another column",
@@ -362,7 +368,7 @@ def _table_cases() -> list[Case]:
             refused_case(
                 f"unquoted labels {text!r}",
                 [*flat],
-                "more fields than the header",
+                "quote values that contain commas",
                 {"t.csv": f"path,label\na.png,{text}\nb.png,dog\nc.png,cat\n"},
                 "t.csv",
             )

@@ -13,16 +13,16 @@ import torch
 from benchmarks._prepared import PHOTOS, Prepared, prepared
 from unfreeze.models.images.activations import precompute
 from unfreeze.models.images.networks.linear_head import fit_linear_head
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.store.row_store import StoredRows
 
 
 def test_loss(photos: Prepared) -> float:
     """Log loss of the test images."""
     data = photos.bind()
     files = precompute(data, data.learner(), 0, [("train", 0), ("valid", 0), ("test", 0)], photos.workspace)
-    rows = {split: ShardedRows(files[split, 0]) for split in ("train", "valid", "test")}
+    rows = {split: StoredRows(files[split, 0]) for split in ("train", "valid", "test")}
     known, tested = (
         np.concatenate([rows[each].gather(np.arange(len(rows[each]))).numpy() for each in splits])
         for splits in (("train", "valid"), ("test",))

@@ -33,9 +33,9 @@ from torch import nn
 from benchmarks._image_sets import DEV, written
 from benchmarks._prepared import prepared
 from unfreeze.models.images.networks.classifier import build_head
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.settings import FinderSpec, OptimizerSpec, Stage, TrainImages
 from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.targets.losses import cross_entropy
 from unfreeze.models.training.finder import find_lr
 from unfreeze.models.training.learner import LR_PRIORS, OPTIMIZERS, Learner
@@ -88,7 +88,7 @@ def image_data(words: list[str]) -> Iterator[Set]:
             with prepared(params) as photos:
                 data, files = photos.bind(), photos.precompute()[0]
                 parts = [
-                    (ShardedRows(files[split, 0]).gather(np.arange(len(data.rows[split]))).numpy(), data.targets(split))
+                    (StoredRows(files[split, 0]).gather(np.arange(len(data.rows[split]))).numpy(), data.targets(split))
                     for split in ("train", "valid")
                 ]
             yield Set(name, parts[0], parts[1], True)

@@ -80,7 +80,7 @@ def main() -> None:
             clock.seconds, began = 0.0, time.perf_counter()
             written = train(params, Path(folder))
             whole = time.perf_counter() - began
-            cached = sum(path.stat().st_size for path in (Path(folder) / "cache").rglob("*.arrow"))
+            cached = sum(path.stat().st_size for path in (Path(folder) / "cache").rglob("*") if path.is_file())
             print(
                 f"{caches:12} {whole:7.1f} s, of which {clock.seconds:6.2f} s ({clock.seconds / whole:.1%}) for the "
                 f"integrity of {cached / 1e6:,.0f} MB of caches and {written / 1e6:,.0f} MB of checkpoints",

@@ -19,9 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks._prepared import PHOTOS, SHARED, prepared
 from unfreeze.models.images.networks.linear_head import fit_linear_head
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.store.row_store import StoredRows
 
 TRASH, SIGNS = SHARED / "data" / "trash", SHARED / "data" / "signs"
 
@@ -51,7 +51,7 @@ def regressions(name: str, source: Path, size: int | None) -> None:
         files = {part: path for activations_of in photos.precompute() for part, path in activations_of.items()}
 
         def activations(split: str, view: int) -> np.ndarray:
-            return ShardedRows(files[split, view]).gather(np.arange(len(data.rows[split]))).numpy()
+            return StoredRows(files[split, view]).gather(np.arange(len(data.rows[split]))).numpy()
 
         views = [activations("train", view) for view in sorted(view for split, view in files if split == "train")]
         targets, valid = data.targets("train"), torch.from_numpy(activations("valid", 0))

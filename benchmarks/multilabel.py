@@ -27,10 +27,10 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks._prepared import MOBILENET, Prepared
 from unfreeze.models.evaluation.calibration import tuned_thresholds
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.recipe.training_data import Activations
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.targets import MultiLabel
 
 IMAGES, SIDE, SHARES = 2400, 64, {"circle": 0.5, "square": 0.4, "triangle": 0.3, "ring": 0.25, "cross": 0.2, "bar": 0.1}
@@ -43,7 +43,7 @@ RECIPE = [
 
 
 def draw(folder: Path) -> Path:
-    """Write images and a table of their labels, in random order with spaces between them."""
+    """Write images and a table of their labels, in random order with semicolons between them."""
     generator = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -55,7 +55,7 @@ def draw(folder: Path) -> Path:
         for name in labels:
             shape(ImageDraw.Draw(image), name, generator)
         image.save(folder / "images" / f"{number}.png")
-        rows.append({"id": number, "shapes": " ".join(labels)})
+        rows.append({"id": number, "shapes": ";".join(labels)})
     pd.DataFrame(rows).to_csv(folder / "shapes.csv", index=False)
     return folder / "shapes.csv"
 
@@ -84,8 +84,7 @@ def shape(pen: ImageDraw.ImageDraw, name: str, generator: np.random.Generator) -
 def regressed(data: ImageData, activations: Activations) -> dict[str, np.ndarray]:
     """Probabilities of the validation and test rows by a regression per label, its penalty the best on the former."""
     inputs = {
-        split: ShardedRows(activations[split, 0]).gather(np.arange(len(data.rows[split]))).numpy()
-        for split in data.rows
+        split: StoredRows(activations[split, 0]).gather(np.arange(len(data.rows[split]))).numpy() for split in data.rows
     }
     known, judged = data.actual("train"), data.actual("valid")
     found = {split: np.zeros(data.actual(split).shape) for split in ("valid", "test")}

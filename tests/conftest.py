@@ -149,7 +149,7 @@ def draw_squares(folder: Path, count: int, seed: int) -> pd.DataFrame:
             pixels[down : down + 14, across : across + 14] = SQUARES[label]
         Image.fromarray(pixels).save(folder / f"{seed}-{number}.png")
         generator.shuffle(labels)
-        rows.append({"id": f"{seed}-{number}", "tags": " ".join(labels)})
+        rows.append({"id": f"{seed}-{number}", "tags": ";".join(labels)})
     return pd.DataFrame(rows)
 
 

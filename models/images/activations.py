@@ -12,7 +12,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
 from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.backbones import Body
-from unfreeze.models.images.pixels.row_shards import RowStore, missing_lots
+from unfreeze.models.store.row_store import RowStore, missing_lots
 from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import weights_digest
@@ -34,11 +34,11 @@ def precompute(
 
     Rows are float16, D numbers each (5 KB for efficientnet-lite0), keyed by the body's weights, how the images were
     made, and the image's content: runs with other seeds and splits share them, and an added image costs one forward
-    pass. Shards are published as they fill; a kill loses one.
+    pass. A kill loses at most 512 rows.
 
     On a CPU a row is the same to the last bit whatever else is computed: every forward pass has the same size, because
-    libraries choose their ways by the size of a batch, and the last one of a shard is filled up. On accelerators rows
-    agree to within rounding. Memory: the images of one forward pass and 128 rows, and the hashes of all images.
+    libraries choose their ways by the size of a batch, and the last one is filled up. On accelerators rows
+    agree to within rounding. Memory: the images of one forward pass and 512 rows, and the hashes of all images.
     """
     weights, features = weights_digest(learner.network.body), cast(Body, learner.network.body).features
     contents = {split: data.contents(split) for split, _ in views}
@@ -51,10 +51,10 @@ def precompute(
         total, done = sum(len(set(contents[named[name][0]])) for name in wanted), 0
 
         def rows(
-            images: ImageBatches, numbers: Mapping[str, int], shard: Sequence[str], names: Sequence[str]
+            images: ImageBatches, numbers: Mapping[str, int], contents: Sequence[str], names: Sequence[str]
         ) -> Iterator[Mapping[str, np.ndarray]]:
             nonlocal done
-            chosen = torch.tensor([numbers[content] for content in shard])
+            chosen = torch.tensor([numbers[content] for content in contents])
             for made in forward(frozen(), images, chosen, data.precision):
                 yield {names[0]: _as_halves(made, stage)}
                 done += len(made)

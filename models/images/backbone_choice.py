@@ -16,9 +16,9 @@ from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.linear_head import losses_out_of_fold
 from unfreeze.models.images.networks.timm_models import has_weights
 from unfreeze.models.images.pixels.index import Index
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings import TrainImages
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.store.workspace import Advance, Workspace
 
 AUTO = "auto"
@@ -119,7 +119,7 @@ def _timed(name: str, data: BoundImages) -> Ranked:
 
 
 def _losses(data: BoundImages, workspace: Workspace) -> list[float]:
-    file = ShardedRows(precompute(data, data.learner(), 0, [("train", 0)], workspace)["train", 0])
+    file = StoredRows(precompute(data, data.learner(), 0, [("train", 0)], workspace)["train", 0])
     activations, target = file.gather(np.arange(len(file))).numpy(), data.target
     losses = losses_out_of_fold(activations, data.targets("train"), target.outputs, target.class_weights)
     return [float(each) for each in losses]

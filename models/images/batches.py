@@ -7,11 +7,10 @@ import torch
 
 from unfreeze.models.images.networks.backbones import Preprocessing
 from unfreeze.models.images.networks.classifier import normalise
-from unfreeze.models.images.pixels.augmentation import alternating_flips, apply_views, draw_views
+from unfreeze.models.images.pixels.augmentation import alternating_flips, apply_views, draw_views, mix_batch
 from unfreeze.models.images.pixels.cache import ImageCache
-from unfreeze.models.images.pixels.mixing import mix_batch
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.settings import AugmentSpec
+from unfreeze.models.store.row_store import StoredRows
 
 CPU_FORWARD_SIZE = 16
 """Images in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""
@@ -84,9 +83,7 @@ class ActivationBatches:
 
     precomputed, epoch = True, 0
 
-    def __init__(
-        self, views: Sequence[ShardedRows], targets: np.ndarray, device: torch.device, batch_size: int
-    ) -> None:
+    def __init__(self, views: Sequence[StoredRows], targets: np.ndarray, device: torch.device, batch_size: int) -> None:
         self.views, self.targets = views, torch.from_numpy(targets)
         self.device, self.batch_size, self.forward_size = device, batch_size, max(batch_size, 1024)
 

@@ -18,10 +18,10 @@ from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.pixels.augmentation import numbered_view
 from unfreeze.models.images.pixels.cache import ImageCache, usable_size
 from unfreeze.models.images.pixels.index import Index
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.training_data import SPLITS, Activations, Candidate, Prepared, TrainingData
 from unfreeze.models.settings import Stage, TrainImages
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
 from unfreeze.models.training.lengths import planned
@@ -156,12 +156,12 @@ class BoundImages(TrainingData):
         return partial(self.images, position, split)
 
     def _activations(self, split: str, views: Iterable[int], activations: Activations) -> ActivationBatches:
-        files = [ShardedRows(activations[split, view]) for view in views]
+        files = [StoredRows(activations[split, view]) for view in views]
         return ActivationBatches(files, self.targets(split), self.device, self.batch_size)
 
     def plain_activations(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
         """Of training and then validation rows, without augmentation: (N, D) float32, and their targets."""
-        files = [ShardedRows(activations[split, 0]) for split in ("train", "valid")]
+        files = [StoredRows(activations[split, 0]) for split in ("train", "valid")]
         rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
         return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
 
@@ -171,7 +171,7 @@ class BoundImages(TrainingData):
 
     def regressed_head(self, activations: Activations) -> State:
         """A linear head fitted to all precomputed views of the training rows."""
-        views = [ShardedRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
+        views = [StoredRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
         rows = np.arange(len(self.rows["train"]))
         fitted_on = [view.gather(rows).numpy() for view in views]
         return fit_linear_head(fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)

@@ -15,7 +15,7 @@ from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.classifier import normalise_bytes
 from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
 from unfreeze.models.images.pixels.augmentation import average_views
-from unfreeze.models.images.pixels.rendering import square_jpeg
+from unfreeze.models.images.pixels.decode import square_jpeg
 from unfreeze.models.recipe.training_data import Activations, Candidate
 from unfreeze.models.settings import TtaSpec
 from unfreeze.models.targets.conformal import scores_of

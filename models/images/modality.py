@@ -26,16 +26,14 @@ from unfreeze.models.images.backbone_choice import (
 )
 from unfreeze.models.images.bound import SAMPLED, image_sizes
 from unfreeze.models.images.data import ImageData
-from unfreeze.models.images.listing.copies import unite_copies
-from unfreeze.models.images.listing.excluded import without_excluded
-from unfreeze.models.images.listing.groups import group_label, grouped
-from unfreeze.models.images.listing.rows import Listing
+from unfreeze.models.images.listing.rows import Listing, unite_copies, without_excluded
 from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
+from unfreeze.models.images.listing.splits import group_label, grouped
 from unfreeze.models.images.networks.backbones import check_backbone, preprocessing_of
 from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS
+from unfreeze.models.images.pixels.augmentation import MIXES
 from unfreeze.models.images.pixels.cache import build_image_caches, image_store
 from unfreeze.models.images.pixels.index import Index, build_index
-from unfreeze.models.images.pixels.mixing import MIXES
 from unfreeze.models.images.serving.explain import explain_images
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
@@ -50,7 +48,7 @@ from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metri
 
 THREADS = max(2, os.cpu_count() or 2)
 """Threads that read and decode; PIL releases the interpreter meanwhile."""
-INDEX_VERSION = 6
+INDEX_VERSION = 7
 """Raise it when the same files would give another index; it is part of the key."""
 _LABELS = {True: "any number of labels", False: "one label"}
 _TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}

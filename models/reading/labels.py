@@ -16,13 +16,10 @@ from unfreeze.models.errors import UserError
 SEPARATOR = "|"
 """Between the labels of one row, wherever they are one text: in an index, in predictions, in figures."""
 SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
-"""What may separate labels, in the order in which it is looked for; ``space`` is any white space."""
+"""What may separate labels, in the order in which it is looked for; ``space``, any white space, is never guessed."""
 Labels = Literal["auto", "single", "multiple"]
-_RECURRING, _REORDERED, _REPEATED = 0.9, 0.1, 0.01
-"""Shares of the rule of `understand`: parts in several texts, texts in another order, those with a part twice."""
-_LENGTHS, _COMMON, _EXTENDED, _COMBINED = 3, 0.02, 0.5, 2
-"""Of white space: numbers of words that occur, in what share of the rows at least; texts that are another one with one
-word more, as a share; texts per word."""
+_RECURRING = 0.9
+"""Share of the parts between separators that occur in several texts, at least, if they are labels."""
 
 
 class Understood(NamedTuple):
@@ -33,7 +30,7 @@ class Understood(NamedTuple):
     labels
         Of every row, sorted; None if every text is one label.
     how
-        For people; empty where that cannot surprise.
+        A sentence; empty where that is obvious.
     """
 
     labels: list[tuple[str, ...]] | None
@@ -63,11 +60,8 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     """Whether each text is one label or several, and which.
 
     One label per row, unless the texts show otherwise. They are lists (``["cat", "indoor"]``) if all of them are. They
-    are combinations of labels if nearly all parts between separators occur in several texts, and either a tenth of the
-    texts occur in another order as well, or there are more different texts than parts. Words with white space between
-    them are often one name (`golden retriever`), so there the latter takes more: at least three different numbers of
-    words (none among them), and half of the texts are another one with one word more, or there are twice as many texts
-    as words.
+    are combinations of labels if nearly all parts between ``|``, ``;`` or ``,`` occur in several texts, and there are
+    more different texts than parts, or the same parts occur in two orders.
 
     Parameters
     ----------
@@ -87,8 +81,7 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
     """
     if labels == "single":
         return Understood(None, "")
-    counts = Counter(texts)
-    missing = counts.pop("", 0)
+    counts = Counter(filter(None, texts))
     if separator is not None:
         return _split(texts, separator, setting)
     lists = {text: list_in(text) for text in counts}
@@ -96,7 +89,7 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
         lists = {text: [text] if found is None else found for text, found in lists.items()}
     if counts and all(each is not None for each in lists.values()):
         return _several([lists.get(text) or [] for text in texts], "lists", setting)
-    found = next((name for name in SEPARATORS if separates(counts, name, missing)), None)
+    found = next((name for name in SEPARATORS if name != "space" and _separates(counts, name)), None)
     if found is None and labels == "multiple":
         found = next((name for name in SEPARATORS if any(len(parts(text, name)) > 1 for text in counts)), "space")
     if found is not None:
@@ -123,7 +116,7 @@ def _shown(separator: str) -> str:
 
 
 def parts(text: str, separator: str) -> list[str]:
-    """What a separator (a key of `SEPARATORS`, or any text) makes of a text; empty parts do not count."""
+    """Split a text at a separator, a key of `SEPARATORS` or any text; empty parts are dropped."""
     between = SEPARATORS.get(separator, separator)
     found = text.split() if between == " " else [part.strip() for part in text.split(between)]
     return [part for part in found if part]
@@ -147,44 +140,23 @@ def list_in(text: str) -> list[str] | None:
     return [label for each in found if (label := str(each).strip())]
 
 
-def separates(counts: Counter[str], separator: str, missing: int = 0) -> bool:
-    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule.
-
-    `missing` is the number of rows without a text.
-    """
+def _separates(counts: Counter[str], separator: str) -> bool:
+    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule."""
     found = {text: tuple(parts(text, separator)) for text in counts}
-    orders: dict[frozenset[str], set[tuple[str, ...]]] = {}
-    for each in found.values():
-        orders.setdefault(frozenset(each), set()).add(each)
-    words = Counter(word for labels in orders for word in labels)
-    several = [labels for labels in orders if len(labels) > 1]
-    rows = sum(counts.values())
-    repeated = sum(counts[text] for text, each in found.items() if len(set(each)) < len(each))
-    if not several or repeated > _REPEATED * rows:  # a sentence, not a set
-        return False
+    several = {each for each in found.values() if len(each) > 1}
+    sets = {frozenset(each) for each in found.values()}
+    words = Counter(word for labels in sets for word in labels)
     uses = Counter[bool]()
     for text, each in found.items():
         for word in each:
             uses[words[word] > 1] += counts[text]
-    if uses[True] < _RECURRING * uses.total():
+    if not several or uses[True] < _RECURRING * uses.total():
         return False
-    if sum(len(orders[labels]) > 1 for labels in several) >= _REORDERED * len(several):
-        return True
-    if len(words) >= len(orders):
-        return False
-    if separator != "space":
-        return True
-    lengths = Counter({0: missing})
-    for text, each in found.items():
-        lengths[len(each)] += counts[text]
-    common = [length for length, count in lengths.items() if count >= _COMMON * (rows + missing)]
-    extended = sum(any(labels - {word} in orders for word in labels) for labels in several)
-    combined = extended >= _EXTENDED * len(several) or len(orders) > _COMBINED * len(words)
-    return len(common) >= _LENGTHS and combined
+    return len(sets) > len(words) or len(several) > len(set(map(frozenset, several)))
 
 
 def _taken_whole(counts: Counter[str], setting: str) -> str:
-    """What a person should know who meant several labels."""
+    """Hint for those who meant several labels."""
     for name in SEPARATORS:
         text = next((text for text in counts if len(parts(text, name)) > 1), None)
         if text is not None:
@@ -217,7 +189,7 @@ def count_reasons(kinds: Iterable[str]) -> str:
 
 @cache
 def spelling_key(label: str) -> str:
-    """What spellings of one label share: case, blanks, hyphens, underscores and Unicode forms do not count.
+    """Key that all spellings of a label share: case, blanks, hyphens, underscores and Unicode forms do not count.
 
     A single character is its own key: ``A`` and ``a`` are two letters.
 

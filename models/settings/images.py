@@ -88,7 +88,7 @@ class DataSpec(Spec):
         default=None,
         min_length=1,
         description="What separates the labels of an image in `label_column`, such as `;` or `space`: they are "
-        "`multiple` then. Empty: found from `|`, `;`, `,` and spaces.",
+        "`multiple` then. Empty: found from `|`, `;` and `,`.",
     )
     split_column: str | None = Field(
         default=None,

@@ -1,15 +1,16 @@
-"""How large a cache may become: what was not used for longest goes first, and never what a living process uses.
+"""The limit of the cache: least recently used files go first, and never one that a living process uses.
 
-A process keeps a list of the cached files that it asked for in ``.in-use``, beside a lock that it holds until it ends,
-however it ends. Whoever removes a file holds the lock of its builders and looks at the lists under it; whoever wants a
-file first puts it onto a list and then waits for that lock. So a file is either seen in use, or seen missing.
+A process that asks for a file locks, for as long as it lives and however it ends, a byte of ``.in-use`` that stands for
+the file. Only then does it wait for the lock of the file's builders, under which others remove it: so it finds the file
+in use, or missing.
 """
 
+import fcntl
+import hashlib
 import os
 import re
 import shutil
 import threading
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ LIMIT = "UNFREEZE_CACHE_LIMIT"
 """Variable: the most that the cached files may take, such as ``20 GB``; without it, a fifth of the disk."""
 _IN_USE = ".in-use"
 _guard = threading.Lock()
+_open = dict[Path, int]()
+_held = set[Path]()
 
 
 class Cached(NamedTuple):
@@ -33,34 +36,38 @@ class Cached(NamedTuple):
     used: float
 
 
-class _List:
-    """The files that this process uses, for other processes to read."""
-
-    def __init__(self, cache: Path) -> None:
-        (cache / _IN_USE).mkdir(parents=True, exist_ok=True)
-        self.path = cache / _IN_USE / f"{uuid.uuid4().hex}.txt"
-        # Not of one thread: it is held until the process ends.
-        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
-        self._lock.acquire()
-        self._names: set[str] = set()
-        self.path.touch()
-
-    def add(self, names: Iterable[str]) -> None:
-        new = set(names) - self._names
-        with self.path.open("a") as file:
-            file.writelines(f"{name}\n" for name in sorted(new))
-        self._names |= new
-
-
-_lists: dict[Path, _List] = {}
-
-
 def hold(cache: Path, paths: Iterable[Path]) -> None:
-    """Keep cached files from being removed while this process lives, and remember that they are used now."""
+    """Keep cached files from being removed while this process lives."""
     with _guard:
-        if cache not in _lists or not _lists[cache].path.exists():
-            _lists[cache] = _List(cache)
-        _lists[cache].add(path.relative_to(cache).as_posix() for path in paths)
+        for path in set(paths) - _held:
+            fcntl.lockf(_locks(cache), fcntl.LOCK_SH, 1, _place(path))
+            _held.add(path)
+
+
+def is_in_use(cache: Path, path: Path) -> bool:
+    """Whether a living process uses a cached file."""
+    with _guard:
+        if path in _held:
+            return True
+        try:
+            fcntl.lockf(_locks(cache), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(path))
+        except OSError:
+            return True
+        fcntl.lockf(_locks(cache), fcntl.LOCK_UN, 1, _place(path))
+    return False
+
+
+def _locks(cache: Path) -> int:
+    """The open file of a cache's locks: closed once, it would let go of all of them."""
+    if cache not in _open:
+        cache.mkdir(parents=True, exist_ok=True)
+        _open[cache] = os.open(cache / _IN_USE, os.O_RDWR | os.O_CREAT, 0o600)
+    return _open[cache]
+
+
+def _place(path: Path) -> int:
+    """The byte of the locks' file that stands for a cached file."""
+    return int.from_bytes(hashlib.blake2b(f"{path.parent.name}/{path.name}".encode(), digest_size=7).digest())
 
 
 def size_limit(cache: Path) -> int:
@@ -81,9 +88,9 @@ def size_limit(cache: Path) -> int:
 
 
 def cached_files(cache: Path) -> list[Cached]:
-    """All cached files, those that were not used for longest first."""
+    """List all cached files, least recently used first."""
     found = []
-    for beside in _within(cache, f"*{SUFFIX}"):
+    for beside in cache.glob(f"*/*{SUFFIX}"):
         path = beside.with_name(beside.name.removesuffix(SUFFIX))
         try:
             parts = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
@@ -94,7 +101,7 @@ def cached_files(cache: Path) -> list[Cached]:
 
 
 def evict(cache: Path, limit: int) -> list[Cached]:
-    """Remove files until the others take at most `limit` bytes, or are in use; returns those that were removed."""
+    """Remove the least recently used files until `limit` is kept or the rest is in use; return the removed ones."""
     files, removed = cached_files(cache), list[Cached]()
     total = sum(each.size for each in files)
     for each in files:
@@ -107,14 +114,14 @@ def evict(cache: Path, limit: int) -> list[Cached]:
 
 
 def remove(cache: Path, path: Path) -> bool:
-    """Remove a cached file unless a living process uses or builds it; whether it was removed."""
+    """Remove a cached file unless a living process uses or builds it; return whether it was removed."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
     try:
-        if path.relative_to(cache).as_posix() in in_use(cache):
+        if is_in_use(cache, path):
             return False
         remove_tree(path)
         checksum_file(path).unlink(missing_ok=True)
@@ -130,35 +137,9 @@ def remove_tree(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def in_use(cache: Path) -> set[str]:
-    """Names below `cache` of the files that living processes use; lists of ended ones are removed."""
-    names = set[str]()
-    for path in (cache / _IN_USE).glob("*.txt"):
-        lock = FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            names |= set(path.read_text().splitlines())
-            continue
-        path.unlink(missing_ok=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-    return names
-
-
 def unfinished_files(cache: Path) -> list[Path]:
-    """What builders that were killed left behind."""
-    return [path for path in _within(cache, "*.partial*") if not _is_being_built(path)]
-
-
-def _within(cache: Path, pattern: str) -> list[Path]:
-    """What matches in the folders of a cache and in those within them; not within files that are folders."""
-    found = list(cache.glob(f"*/{pattern}"))
-    for path in cache.glob(f"*/*/{pattern}"):
-        folder = path.parent
-        if not checksum_file(folder).exists() and ".partial" not in folder.name:
-            found.append(path)
-    return found
+    """List the partial files of killed builders."""
+    return [path for path in cache.glob("*/*.partial*") if not _is_being_built(path)]
 
 
 def _is_being_built(path: Path) -> bool:

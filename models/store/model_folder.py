@@ -53,7 +53,7 @@ def save_model_folder(folder: Path, states: Sequence[Mapping[str, torch.Tensor]]
 
 
 def judged_folder(folder: Path) -> Path:
-    """Where the model is that validation rows can judge: a model folder's own, or that within a refitted one."""
+    """Folder of the model that never saw the validation rows: a refitted model's inner one, otherwise `folder`."""
     return folder / JUDGED if (folder / JUDGED / DESCRIPTION).is_file() else folder
 
 
@@ -63,7 +63,7 @@ def weights_file(number: int) -> str:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The description in a folder that `save_model_folder` wrote.
+    """Read the description that `save_model_folder` wrote.
 
     Raises
     ------
@@ -90,9 +90,9 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """Turn whatever a folder with another description, or other weights, leads to into a `UserError`.
+    """Turn any error while loading a model folder into a `UserError`.
 
-    Its checksums are right then: somebody changed it, or another release wrote it.
+    Its checksums are right: somebody changed it, or another release wrote it.
     """
     try:
         yield
@@ -115,7 +115,7 @@ def _damaged(path: Path) -> UserError:
 
 
 def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[NetworkType]:
-    """The networks in a folder that `save_model_folder` wrote, in evaluation mode.
+    """Load the networks that `save_model_folder` wrote, in evaluation mode.
 
     Parameters
     ----------

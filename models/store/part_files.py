@@ -15,8 +15,8 @@ _NAME = f"part-{'[0-9]' * 12}"
 class PartFiles:
     """Parts of a table of a known number of rows, in a folder.
 
-    A part has its name only once it and its checksum are whole and on disk, so an interrupted run leaves whole parts,
-    and at most one unfinished file that is none of them. A damaged part counts as missing.
+    A part gets its name once it and its checksum are on disk: an interrupted run leaves whole parts and at most one
+    unfinished file. A damaged part counts as missing.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class PartFiles:
         self._folder, self._rows, self._chunk = folder, rows, chunk
 
     def done(self) -> int:
-        """Rows of the whole parts from the first on, without a gap."""
+        """Count the rows of the leading whole parts."""
         for first in range(0, self._rows, self._chunk):
             try:
                 count = self._read(first).num_rows

@@ -1,9 +1,8 @@
-"""Files with a checksum beside them: whatever damages one is noticed before anything is computed with it.
+"""Files with a checksum beside them, so that damage is noticed before anything is computed with them.
 
-``FILE.xxh3`` holds the XXH3 hash (128 bits) of a file or of a folder's files. A file is read for it once per process,
-when it is first asked for, in one pass at the speed of the disk or, from memory, of 10 GB a second. Blocks that are
-checked as they are read would read less of a file of which little is used; but nearly all of a cache is used, in random
-order and many times over, and only a check before the first use can build a damaged file again without undoing work.
+``FILE.xxh3`` holds the XXH3 hash (128 bits) of a file or of a folder's files. A file is verified once per process,
+before its first use, at the speed of the disk or, from memory, at 10 GB a second: found damaged later, it could not be
+built again without undoing work.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import xxhash
 SUFFIX = ".xxh3"
 DESCRIPTION = "model.json"
 JUDGED = "judged"
-"""Folder within that of a refitted model: the model as the validation rows judged it, which never learnt from them."""
+"""Folder inside a refitted model's: the model from before the refit, which was scored on the validation rows."""
 CHECKSUMS = "checksums.json"
 _BLOCK = 2**18
 """Bytes read at a time: they stay in a core's cache while they are hashed."""
@@ -52,7 +51,7 @@ def is_intact(path: Path) -> bool:
 
 
 def has_checksum(path: Path, wanted: str) -> bool:
-    """Whether a file has a checksum; it is read at the first question, and when it was written to since."""
+    """Whether a file has this checksum; it is read once, and again after it was written to."""
     state = _state(path)
     if path not in _known or _known[path][0] != state:
         _known[path] = state, checksum(path)
@@ -77,7 +76,7 @@ def checksum(path: Path) -> str:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: renamed before, it could be empty after a loss of power."""
+    """Flush a file to the disk: renamed before, it could be empty after a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -104,7 +103,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def damaged_file(folder: Path) -> str | None:
-    """The first file of a model folder that is missing or not as it was written; None if there is none."""
+    """First file of a model folder that is missing or damaged, or None."""
     try:
         checksums: dict[str, str] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         named = [(folder / name, known) for name, known in checksums.items()]

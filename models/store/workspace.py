@@ -1,11 +1,11 @@
-"""Where derived files are kept: whatever can be derived again is kept under a key of what it was derived from."""
+"""A cache of derived files, each under a key of what it was derived from."""
 
 import hashlib
 import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,13 +23,9 @@ Build = Callable[[dict[str, Path]], Iterator[str] | None]
 
 
 def key_of(*parts: Any) -> str:
-    """A key of JSON-able parts: hashes of contents, parameters and version constants; never a path or a date."""
+    """Hash JSON-able parts: hashes of contents, parameters and version constants; never a path or a date."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _no_parts(path: Path) -> list[Path]:
-    return []
 
 
 class Derived(NamedTuple):
@@ -43,14 +39,14 @@ class Derived(NamedTuple):
         Of what it is derived from.
     suffix
         Of its name.
-    parts
-        Reads from the file which other files of the cache it is of no use without.
+    is_usable
+        Whether everything an intact file refers to is there.
     """
 
     kind: str
     key: str
     suffix: str = ".arrow"
-    parts: Callable[[Path], list[Path]] = _no_parts
+    is_usable: Callable[[Path], bool] = lambda path: True
 
 
 class Workspace:
@@ -86,9 +82,9 @@ class Workspace:
         return function()
 
     def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
-        """Make sure that derived files exist and are intact, as a named step; a damaged one is built again.
+        """Build derived files that are missing or damaged, as a named step, and return the paths of all.
 
-        They stay while this process lives. Others that were not used for long may go for what is built here.
+        They are not removed while this process lives. Least recently used files may go to make room.
 
         Parameters
         ----------
@@ -97,80 +93,62 @@ class Workspace:
         files
             Wanted files by any name.
         build
-            Called with temporary paths of the missing or damaged ones by the same names, and writes them. What it
-            yields the name of is there from then on, whatever happens to the others.
+            Writes the missing ones, given as name -> temporary path. A name that it yields is final at once,
+            whatever happens to the others.
         """
-        before = self.built
-        paths = self.build(files, build)
-        if self.built > before:
+        paths = {each: self.path(derived) for each, derived in files.items()}
+        hold(self.cache, paths.values())
+        with locked(paths.values()):
+            names = {path: each for each, path in paths.items()}  # files of one key are one file
+            missing = {each: path for path, each in names.items() if not self._is_ready(files[each])}
+            if missing:
+                self._build(missing, build)
+        note_use(paths.values())
+        if missing:
             self._keep_to_limit()
         return paths
 
-    def build(self, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
-        """As `derive`, but as a part of a step: the limit of the cache is not looked at."""
-        derived = {self.path(each): (name, each) for name, each in files.items()}
-        wanted = list[Path]()
-
-        def find_missing(paths: Sequence[Path]) -> list[Path]:
-            wanted[:] = [path for path in paths if not self._is_ready(path, derived[path][1])]
-            return wanted
-
-        def build_missing(temporary: list[Path]) -> Iterator[Path] | None:
-            for path in wanted:
-                if path.exists() and not is_intact(path):
-                    self._name_damaged(path)
-            self.built += 1
-            targets = {derived[path][0]: target for path, target in zip(wanted, temporary, strict=True)}
-            finished = build(targets)
-            return None if finished is None else (targets[each] for each in finished)
-
-        hold(self.cache, derived)
-        build_files(list(derived), build_missing, find_missing)
-        _note_use(derived)
-        return {name: self.path(each) for name, each in files.items()}
-
     def unready(self, files: Iterable[Derived]) -> list[Path]:
-        """Where those of the derived files are that must be built; the others stay while this process lives."""
-        derived = {self.path(each): each for each in files}
-        hold(self.cache, derived)
-        with _locked(list(derived)):
-            unready = [path for path, each in derived.items() if not self._is_ready(path, each)]
-        _note_use(set(derived) - set(unready))
+        """Paths of the derived files that must be built; the others are not removed while this process lives."""
+        paths = {self.path(derived): derived for derived in files}
+        hold(self.cache, paths)
+        with locked(paths):
+            unready = [path for path, derived in paths.items() if not self._is_ready(derived)]
+        note_use(set(paths) - set(unready))
         return unready
 
-    def intact(self, paths: Iterable[Path], drop: bool = False) -> list[Path]:
-        """Those of the files that are there and intact; they count as used, and stay while this process lives.
+    def _is_ready(self, derived: Derived) -> bool:
+        """Whether a locked file is intact and usable."""
+        path = self.path(derived)
+        return is_intact(path) and derived.is_usable(path)
 
-        With `drop` a damaged one is removed, and a line says so. However many there are, one is locked at a time.
-        """
-        wanted, found = list(paths), list[Path]()
-        hold(self.cache, wanted)
-        for path in wanted:
-            with _locked([path]):
-                if is_intact(path):
-                    found.append(path)
-                    _note_use([path])
-                elif drop and path.exists():
-                    self._name_damaged(path)
-                    remove_tree(path)
-        return found
-
-    def _is_ready(self, path: Path, derived: Derived) -> bool:
-        """Whether a file that is locked is intact, and all of its parts are."""
-        if not is_intact(path):
-            return False
-        parts = derived.parts(path)
-        return len(self.intact(parts)) == len(parts)
-
-    def _name_damaged(self, path: Path) -> None:
-        self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
+    def _build(self, missing: Mapping[str, Path], build: Build) -> None:
+        """Build locked files under temporary names and rename each when it is finished."""
+        self.built += 1
+        for path in missing.values():
+            if path.exists() and not is_intact(path):
+                self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
+            for left in path.parent.glob(f"{path.name}.*.partial*"):  # by a builder that was killed
+                remove_tree(left)
+        temporary = {name: path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for name, path in missing.items()}
+        try:
+            finished = set[str]()
+            for name in build(dict(temporary)) or ():
+                publish(temporary[name], missing[name])
+                finished.add(name)
+            for name, path in missing.items():
+                if name not in finished:
+                    publish(temporary[name], path)
+        finally:
+            for source in temporary.values():
+                remove_tree(source)
 
     def _keep_to_limit(self) -> None:
         limit = size_limit(self.cache)
         if removed := evict(self.cache, limit):
             freed = sum(each.size for each in removed) / 1e6
             self.log(
-                f"removed {len(removed)} cached files of {freed:,.0f} MB that were not used for longest: the limit of "
+                f"removed the {len(removed)} least recently used files of {freed:,.0f} MB: the limit of "
                 f"the cache is {limit / 1e9:,.1f} GB ({LIMIT})"
             )
 
@@ -187,58 +165,17 @@ class Workspace:
         print(line, file=sys.stderr)
 
 
-def missing(paths: Sequence[Path]) -> list[Path]:
-    """Those of `paths` that are not there, or damaged."""
-    return [path for path in paths if not is_intact(path)]
-
-
-def build_files(
-    paths: Sequence[Path],
-    builder: Callable[[list[Path]], Iterator[Path] | None],
-    find_missing: Callable[[Sequence[Path]], list[Path]] = missing,
-) -> list[Path]:
-    """Build the files that are missing or damaged; processes that want the same one wait for one of them to build it.
-
-    Parameters
-    ----------
-    paths
-        Wanted files.
-    builder
-        Called with temporary names for those, in the order of ``find_missing(paths)``, and writes them. Each then gets
-        a checksum and is renamed into place, so that a half-written file never has a final name: those that it yields
-        at once, the others after all are written.
-    find_missing
-        Which of `paths` are to be built.
-    """
-    with _locked(paths):
-        wanted = find_missing(paths)
-        for path in wanted:  # what a builder that was killed left behind
-            for left in path.parent.glob(f"{path.name}.*.partial*"):
-                remove_tree(left)
-        temporary = [path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for path in wanted]
-        try:
-            targets = dict(zip(temporary, wanted, strict=True))
-            for source in (builder(temporary) if wanted else None) or ():
-                publish(source, targets.pop(source))
-            for source, path in targets.items():
-                publish(source, path)
-        finally:
-            for source in temporary:
-                remove_tree(source)
-    return list(paths)
-
-
 @contextmanager
-def _locked(paths: Sequence[Path]) -> Iterator[None]:
-    """Be the only one that builds or removes these files."""
+def locked(paths: Iterable[Path]) -> Iterator[None]:
+    """Exclude other builders and removers of these files."""
     with ExitStack() as locks:
-        for path in sorted(paths):  # sorted, so that two builders never wait for each other
+        for path in sorted(set(paths)):  # sorted, so that two builders never wait for each other
             path.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(FileLock(f"{path}.lock"))
         yield
 
 
-def _note_use(paths: Iterable[Path]) -> None:
-    """Those that were not used for longest are removed first; a file's time of use is that of its checksum."""
+def note_use(paths: Iterable[Path]) -> None:
+    """Record a use: the time of a file's checksum, by which the least recently used files are removed first."""
     for path in paths:
         os.utime(checksum_file(path))

@@ -28,7 +28,7 @@ from unfreeze.models.evaluation.metrics import (
 from unfreeze.models.evaluation.plots import plot_labels
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.reading.labels import join
-from unfreeze.models.reading.stratification import stratify
+from unfreeze.models.reading.sampling import stratify
 from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target, require_answers
 from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values

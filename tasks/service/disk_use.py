@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from unfreeze.models.store.cache_limit import Cached, cached_files, in_use, remove, remove_tree, unfinished_files
+from unfreeze.models.store.cache_limit import Cached, cached_files, is_in_use, remove, remove_tree, unfinished_files
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints, stored_checkpoints
 
@@ -40,11 +40,11 @@ def disk_use() -> list[Share]:
 
 
 def _caches(cache: Path) -> Iterator[Share]:
-    used, kinds = in_use(cache), dict[str, list[Cached]]()
+    kinds = dict[str, list[Cached]]()
     for each in cached_files(cache):
         kinds.setdefault(each.path.relative_to(cache).parts[0], []).append(each)
     for kind, files in kinds.items():
-        free = [each for each in files if each.path.relative_to(cache).as_posix() not in used]
+        free = [each for each in files if not is_in_use(cache, each.path)]
         size, freeable = (sum(each.size for each in some) for some in (files, free))
         note = "made again when it is needed" if free else "in use by a running process"
 

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.conftest import draw_stripes
 from tests.deployments.browser import needs_chromium, views_without_a_network
 from unfreeze.flows.cli import main
-from unfreeze.models.images.listing.groups import grouped
 from unfreeze.models.images.listing.sources import resolve_source
+from unfreeze.models.images.listing.splits import grouped
 from unfreeze.models.settings import DataSpec
 
 SETTINGS = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]

@@ -58,7 +58,7 @@ def test_a_model_of_several_labels_is_trained_predicts_is_served_and_retrained(
 
     source = squares(tmp_path)
     result = trained(source, **{"data.test_fraction": 0.15})
-    assert "any number of labels per image, separated by spaces" in "\n".join(log_lines)
+    assert "any number of labels per image, separated by `;`" in "\n".join(log_lines)
     assert result["metrics"]["valid/f1"] > 0.8
     assert {"valid/map", "valid/auc_tta", "baseline/f1"} <= result["metrics"].keys()
     assert {"test/f2_low", "test/f2_high"} <= result["metrics"].keys()

@@ -23,10 +23,8 @@ from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.networks.backbones import preprocessing_of
 from unfreeze.models.images.networks.classifier import build_classifier
 from unfreeze.models.images.networks.weights import read_weights
-from unfreeze.models.images.pixels.cache import CACHE_VERSION, ImageCache, image_store
+from unfreeze.models.images.pixels.cache import ImageCache, image_store
 from unfreeze.models.images.pixels.index import Index, build_index
-from unfreeze.models.images.pixels.row_file import RowFile, RowWriter
-from unfreeze.models.images.pixels.row_shards import missing_lots
 from unfreeze.models.images.serving.predictor import save_classifier
 from unfreeze.models.recipe.modality import modality_in
 from unfreeze.models.settings import DataSpec, OptimizerSpec, Stage, TrainImages
@@ -210,22 +208,14 @@ _WEIGHTS = st.sampled_from(["a.pth", "b.pth", "c.safetensors"]).flatmap(
 # --- caches, indexes, parts
 
 
-def _write_rows(path: Path) -> None:
-    with RowWriter(path, 4 * 4 * 3, np.uint8, {"version": str(CACHE_VERSION), "size": "4", "fit": "crop"}) as writer:
-        writer.append(np.arange(5 * 48, dtype=np.uint8).reshape(5, 48))
-
-
 def _write_list(path: Path) -> None:
-    """Write a list of squares, and beside it the folder of their shard."""
+    """Write a list of squares, and beside it the file of their rows."""
     store = image_store(Workspace(path.parent / "made"), 4, "crop", "bilinear")
     contents = [f"{number:032x}" for number in range(5)]
-    for lot in missing_lots({"4": store}, contents):
-        lot.write(lambda shard, names: iter([{"4": np.full((len(shard), 48), 7, np.uint8)}]))
+    store.append(contents, np.full((5, 48), 7, np.uint8))
     store.write_list(path, contents)
-    (shard,) = store.workspace.path(store.shard_of([])).parent.glob("*.arrow")
-    place = path.parent / shard.parent.name
-    place.mkdir(exist_ok=True)
-    shutil.copy(shard, place)
+    for each in (store.path, sealed_files.checksum_file(store.path)):
+        shutil.copy(each, path.parent)
 
 
 def _write_index(path: Path) -> None:
@@ -246,7 +236,6 @@ def _write_part(path: Path) -> None:
 
 
 _WRITERS: Mapping[str, Callable[[Path], None]] = {
-    "rows": _write_rows,
     "list": _write_list,
     "index": _write_index,
     "part": _write_part,
@@ -281,14 +270,11 @@ def run_opened(case: tuple[str, bytes], folder: Path) -> None:
     path = folder / ("part-000000000000.arrow" if what == "part" else f"{what}.arrow")
     path.unlink(missing_ok=True)
     if what == "list":
-        _write_list(path)  # for its shard
+        _write_list(path)  # for its rows
     path.write_bytes(content)
     sealed_files._known.clear()
     sealed_files.checksum_file(path).write_text(sealed_files.checksum(path))
-    if what == "rows":
-        rows = RowFile(path)
-        rows.gather(np.arange(len(rows)))
-    elif what == "list":
+    if what == "list":
         cache = ImageCache(path)
         cache.gather(np.arange(len(cache)))
     elif what == "index":

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.fuzz.endings import Kind
 from tests.fuzz.mutations import near, words
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.excluded import without_excluded
+from unfreeze.models.images.listing.rows import without_excluded
 from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.settings import DataSpec

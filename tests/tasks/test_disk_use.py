@@ -50,15 +50,15 @@ def test_caches_can_be_freed_by_kind_but_not_what_a_process_uses(own_home: Path)
     assert (found["cache: activations"].size, found["cache: activations"].freeable) == (500_000, 0)
 
 
-def test_shards_belong_to_their_kind_and_are_freed_with_it(own_home: Path) -> None:
-    shard, before_shards = cached("images/224", "a.arrow", 3_000_000), cached("images", "b.arrow", 1_000_000)
-    left = shard.with_name(f"c.arrow.{'0' * 32}.partial")
+def test_rows_are_freed_with_their_lists(own_home: Path) -> None:
+    rows, another = cached("images", "a.rows", 3_000_000), cached("images", "b.json", 1_000_000)
+    left = rows.with_name(f"c.arrow.{'0' * 32}.partial")
     left.write_bytes(bytes(1000))
     found = shares()
     assert (found["cache: images"].files, found["cache: images"].freeable) == (2, 4_000_000)
     assert found["unfinished files"].freeable == 1000
     assert main(["clean", "--yes"]) == 0
-    assert not any(path.exists() for path in (shard, before_shards, left))
+    assert not any(path.exists() for path in (rows, another, left))
 
 
 def test_nothing_is_removed_without_a_yes(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

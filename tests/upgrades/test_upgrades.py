@@ -90,7 +90,7 @@ def test_a_registered_classifier_says_what_it_said(home: Path) -> None:
 def test_caches_are_read(home: Path) -> None:
     (index,) = (home / "cache" / "indexes").glob("*.arrow")
     assert len(Index.load(index)) == 8
-    images = list((home / "cache" / "images").glob("*.arrow"))
+    images = list((home / "cache" / "images").glob("*.json"))
     assert {ImageCache(path).size for path in images} == {32}
 
 

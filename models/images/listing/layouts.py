@@ -1,9 +1,9 @@
-"""What the folders of an image source stand for: parts of a split, classes, or nothing."""
+"""The meaning of an image source's folders: parts of a split, classes, or nothing."""
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
     split_by
         See `Listing.split_by`.
     remarks
-        What was left out, and every reading that is a guess.
+        What was left out, and what was guessed.
     """
 
     files: list[ListedFile]
@@ -49,7 +49,7 @@ class _Row(NamedTuple):
 
 
 def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], class_folder: ClassFolder) -> Layout:
-    """Understand the folders of a source.
+    """Read labels and split from the folders of a source.
 
     Folders that say nothing are dropped first: one that is called like the folder that it is in, and one that holds all
     the others. Then the level whose names are split words is looked for, outside or inside the class folders. What is
@@ -95,14 +95,15 @@ def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], cl
     return Layout(listed, split_by, remarks)
 
 
-def _beside(images: Sequence[ListedFile], others: Sequence[Path]) -> list[ListedFile]:
-    """Other files in a folder of one class, as if they were its images: so they are reported as not usable."""
+def _beside(images: Sequence[ListedFile], others: Sequence[Path]) -> Iterator[ListedFile]:
+    """Other files beside images of one class, as if they were images of it: so they are reported as not usable."""
     places: dict[Path, set[ListedFile]] = {file.parent: set() for file in others}
     for image in images:
-        for place in image.path.parents if places else ():
-            if place in places:
-                places[place].add(image._replace(path=place))
-    return [next(iter(places[file.parent]))._replace(path=file) for file in others if len(places[file.parent]) == 1]
+        if (place := image.path.parent) in places:
+            places[place].add(image._replace(path=place))
+    return (
+        each._replace(path=file) for file in others for each in places[file.parent] if len(places[file.parent]) == 1
+    )
 
 
 def _refusal(folder: Path, problem: str) -> UserError:
@@ -165,7 +166,7 @@ def _split(folder: Path, rows: list[_Row]) -> tuple[list[_Row], list[str]]:
 
 
 def _drawn(rows: list[_Row], names: Sequence[str]) -> tuple[list[_Row], str, list[str]]:
-    """Rows without a part where that is to be drawn; in words, where the split comes from; and what is drawn."""
+    """Clear the part of rows whose validation images are to be drawn; return also the split's source and remarks."""
     parts = {row.part for row in rows}
     used = [name for name in names if _word_in(name).part in parts]
     said = f"split by the folders {shortened(used)}"

@@ -1,6 +1,5 @@
 """Tables of image paths: CSV, JSON lines, feather, Arrow and Parquet, their cells as text."""
 
-import csv
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
@@ -19,7 +19,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
 from unfreeze.models.reading.split_words import Part
 from unfreeze.models.store.paths import given_path
-from unfreeze.models.tables.reading.text_files import layout_of
+from unfreeze.models.tables.reading.frames import open_file
 
 TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
 """Suffixes of files that are read as tables of paths."""
@@ -48,7 +48,7 @@ class PathTable:
     @cached_property
     def names(self) -> list[str]:
         """Names of all columns without white space around them; a `UserError` if the file is not a table."""
-        return list(self._cells)
+        return [str(name) for name in self._rows]
 
     def columns(self, wanted: Sequence[str], settings: str) -> dict[str, list[str]]:
         """Columns as text without white space around it, empty where a value is missing; lists as JSON.
@@ -63,17 +63,17 @@ class PathTable:
                 f"{self.path} has no column {', '.join(map(repr, absent))}; its columns are "
                 f"{', '.join(map(repr, self.names))}. Set {settings}."
             )
-        return {column: self._cells[column] for column in wanted}
+        return {column: self._rows[column].tolist() for column in wanted}
 
     @cached_property
     def splits(self) -> list[Part | None]:
         """The part of the split of every row, as its file says it; None for a single file."""
-        return [part for part, (_, rows) in zip(self._parts.values(), self._read, strict=True) for _ in range(rows)]
+        return [self._parts[table] for table, _ in self._rows.index]
 
     def files(self, values: Iterable[str], folder: str | None, suffix: str) -> list[Path]:
         """The files that paths or ids mean: below `folder`, which begins at the table's own, and with `suffix`."""
         named = (value if value.endswith(suffix) else value + suffix for value in values)
-        folders = [table.parent / given_path(folder or "") for table, _ in self._places]
+        folders = [table.parent / given_path(folder or "") for table, _ in self._rows.index]
         return [Path(os.path.normpath(place / name)) for place, name in zip(folders, named, strict=True)]
 
     def moved_files(self, values: Sequence[str], folder: str | None) -> list[Path] | None:
@@ -85,7 +85,7 @@ class PathTable:
         found: list[Path] = []
         for table in self._parts:
             place = table.parent / given_path(folder or "")
-            paths = [_path_parts(value) for value, (of, _) in zip(values, self._places, strict=True) if of == table]
+            paths = [_path_parts(value) for value, (of, _) in zip(values, self._rows.index, strict=True) if of == table]
             if not all(paths) or not os.path.isdir(place):
                 return None
             files = [*islice(files_below(place), _MOST_FILES + _MOST_FILES_A_ROW * len(paths))]
@@ -106,8 +106,8 @@ class PathTable:
         wrong = list(rows)
         if wrong:
             names = {
-                row: f"{number}" + (f" of {table}" if len(self._parts) > 1 else "")
-                for row, (table, number) in enumerate(self._places)
+                row: f"{number + 1}" + (f" of {table}" if len(self._parts) > 1 else "")
+                for row, (table, number) in enumerate(self._rows.index)
             }
             shown = shortened((names[row] + (f" ({detail(row)})" if detail else "") for row in wrong), most=5)
             raise UserError(
@@ -116,25 +116,15 @@ class PathTable:
             )
 
     @cached_property
-    def _cells(self) -> dict[str, list[str]]:
-        first, *others = (cells for cells, _ in self._read)
-        for table, cells in zip(list(self._parts)[1:], others, strict=True):
-            if cells.keys() != first.keys():
-                odd = shortened(map(repr, sorted(cells.keys() ^ first.keys())))
-                raise UserError(f"{table} has other columns than {next(iter(self._parts))}: {odd}; make them the same")
-        return {name: [cell for cells, _ in self._read for cell in cells[name]] for name in first}
-
-    @cached_property
-    def _places(self) -> list[tuple[Path, int]]:
-        """Of every row its file, and its number there."""
-        return [
-            (table, row + 1) for table, (_, rows) in zip(self._parts, self._read, strict=True) for row in range(rows)
-        ]
-
-    @cached_property
-    def _read(self) -> list[tuple[dict[str, list[str]], int]]:
-        """Of every file its cells and its number of rows."""
-        return [_read_cells(table) for table in self._parts]
+    def _rows(self) -> pd.DataFrame:
+        """All cells as text, by file and number of the row in it from 0."""
+        frames = {table: _read_cells(table) for table in self._parts}
+        first = next(iter(frames))
+        for table, frame in frames.items():
+            if odd := set(frame) ^ set(frames[first]):
+                named = shortened(map(repr, sorted(map(str, odd))))
+                raise UserError(f"{table} has other columns than {first}: {named}; make them the same")
+        return pd.concat(frames)
 
 
 def shortened(items: Iterable[str], most: int = 10) -> str:
@@ -143,15 +133,15 @@ def shortened(items: Iterable[str], most: int = 10) -> str:
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
-def _read_cells(table: Path) -> tuple[dict[str, list[str]], int]:
+def _read_cells(table: Path) -> pd.DataFrame:
     read = {".csv": _csv_cells, ".tsv": _csv_cells, ".jsonl": _json_cells}.get(table.suffix.lower(), _arrow_cells)
     try:
         cells = {name: [cell.strip() for cell in column] for name, column in read(table).items()}
     except UserError:
         raise
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{table} cannot be read as a table: {error}") from error
-    return cells, len(next(iter(cells.values()), []))
+    return pd.DataFrame(cells, dtype=object)
 
 
 def _path_parts(value: str) -> tuple[str, ...]:
@@ -189,35 +179,12 @@ def _by_rule(rule: _Rule, path: tuple[str, ...]) -> tuple[str, ...]:
 
 def _csv_cells(table: Path) -> dict[str, list[str]]:
     """Cells as they are written: a label 007 or NA must not turn into a number or a missing value."""
-    layout = layout_of(table)
-    width = len(layout.names)
-    with open(table, encoding=layout.encoding, newline="") as file:
-        for _ in range(layout.lines):
-            file.readline()
-        reader = csv.reader(file, delimiter=layout.separator, quotechar=layout.quote, escapechar=layout.escape)
-        rows = [row for row in reader if row]
-    # An empty field at the end is a separator too many, but a label behind it would be lost.
-    if wide := [number for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row[width:])]:
-        first = rows[wide[0] - 1]
-        raise UserError(
-            f"{table}: {len(wide):,} rows have more fields than the header, which has {width}: row {wide[0]} has "
-            f"{len(first)}, {shortened(map(repr, first))} (the first row below the header is row 1). Put quotes around "
-            'fields with commas, as in "cat, young", or name the column that is missing in the header.'
-        )
-    filled = [[*row[:width], *[""] * (width - len(row))] for row in rows]
-    return dict(
-        zip(_distinct(layout.names), map(list, zip(*filled, strict=True)) if rows else [[]] * width, strict=True)
-    )
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    """Names of columns without white space around them; a second `label` is called `label.1`."""
-    found: dict[str, int] = {}
-    distinct = []
-    for name in (each.strip() for each in names):
-        count = found[name] = found.get(name, -1) + 1
-        distinct.append(f"{name}.{count}" if count else name)
-    return distinct
+    file = open_file(table)
+    cells: dict[str, list[str]] = {name: [] for name in file.names}
+    for batch, _ in file.batches():
+        for name, column in zip(file.names, batch.columns, strict=True):
+            cells[name] += column.fill_null("").to_pylist()
+    return cells
 
 
 def _json_cells(table: Path) -> dict[str, list[str]]:

@@ -1,14 +1,21 @@
-"""The files of a source with their labels, before any is opened."""
+"""The files of a source with their labels, before any is opened; images left out by a list, or in several folders."""
 
-from dataclasses import dataclass
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.path_tables import shortened
-from unfreeze.models.reading.labels import split
+from unfreeze.models.reading.labels import SEPARATOR, Labels, join, split
 from unfreeze.models.reading.split_words import Part
+from unfreeze.models.store.paths import given_path
 
 _MOST_NAMED = 6
+FEWEST, SHARE = 10, 0.25
+"""Images in several class folders, at least as many and as large a share of all, are not there by mistake."""
 
 
 class ListedFile(NamedTuple):
@@ -21,7 +28,7 @@ class ListedFile(NamedTuple):
     label: str
     split: Part | None
     group: str = ""
-    """What it belongs to, such as a patient: see `unfreeze.models.images.listing.groups`."""
+    """What it belongs to, such as a patient: see `unfreeze.models.images.listing.splits`."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,12 @@ class Listing:
     multiple: bool = False
     """Whether an image may have any number of labels."""
     how: str = ""
-    """How the labels were understood, for people; empty where that cannot surprise."""
+    """How the labels were understood; empty where that is obvious."""
     is_table: bool = False
 
     @property
     def told(self) -> str:
-        """All that is known about how the source was understood, in one line."""
+        """How the source was understood, with all remarks, in one line."""
         return "; ".join(filter(None, (self.understood, self.note, self.how)))
 
     @property
@@ -54,3 +61,83 @@ class Listing:
         )
         kind = "labels, any number per image" if self.multiple else "classes"
         return f"{len(labels):,} {kind}, {self.split_by}: {shortened(labels, _MOST_NAMED)}"
+
+
+def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, str]:
+    """Leave out the images whose paths a text file lists, one a line; return the listing and a remark.
+
+    Relative paths begin at the file's folder. A path that is not in the listing is no error: the image may be gone.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or fewer than two classes are left.
+    """
+    if excluded is None:
+        return listing, ""
+    file = given_path(excluded)
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(
+            f"data.exclude: cannot read {excluded}: {reason}; give a text file with a path a line"
+        ) from error
+    place = file.resolve().parent
+    wanted = {os.path.abspath(place / line) for line in lines if line}
+    kept = tuple(each for each in listing.files if os.path.abspath(each.path) not in wanted)
+    if len({each.label for each in kept}) < 2:
+        raise UserError(f"data.exclude: {excluded} leaves fewer than two classes of {listing.name}")
+    left_out = len(listing.files) - len(kept)
+    note = f"{left_out:,} images are left out by {excluded}"
+    if left_out < len(wanted):
+        note += f", which lists {len(wanted) - left_out:,} more that are not there"
+    return replace(listing, files=kept), note
+
+
+def unite_copies(listing: Listing, hashes: Sequence[str], labels: Labels) -> tuple[Listing, list[str]]:
+    """Merge copies of an image in several class folders into one image with all of their labels.
+
+    That is done if `labels` say so, or where a quarter of all images, and at least ten, are in several folders. A table
+    names all labels of an image in its rows, so copies are left alone there.
+
+    Parameters
+    ----------
+    listing, hashes
+        Files, and hashes of their content; empty for one that cannot be read.
+    labels
+        See `data.labels`.
+
+    Returns
+    -------
+    tuple
+        The listing and its hashes: each content once for each side of the source's own split.
+
+    Raises
+    ------
+    UserError
+        If the name of a folder cannot be a label.
+    """
+    if labels == "single" or listing.is_table:
+        return listing, list(hashes)
+    found: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for file, content in zip(listing.files, hashes, strict=True):
+        # A file that cannot be read is no copy of another one.
+        found[content or str(file.path), file.split].append(file.label)
+    shared = sum(len(set(each)) > 1 for each in found.values())
+    if labels == "auto" and (shared < FEWEST or shared < SHARE * len(found)):
+        return listing, list(hashes)
+    if wrong := sorted({file.label for file in listing.files if SEPARATOR in file.label}):
+        raise UserError(
+            f"{listing.name}: the folder {wrong[0]!r} holds {SEPARATOR!r}, which separates labels; rename it"
+        )
+    files: dict[tuple[str, str | None], tuple[ListedFile, str]] = {}
+    for file, content in zip(listing.files, hashes, strict=True):
+        key = (content or str(file.path), file.split)
+        files.setdefault(key, (file._replace(label=join(found[key])), content))
+    how = (
+        f"any number of labels per image: {shared:,} of {len(found):,} images are in several class folders; "
+        "`--data.labels single` rejects those"
+    )
+    kept = [file for file, _ in files.values()]
+    return replace(listing, files=tuple(kept), multiple=True, how=how), [content for _, content in files.values()]

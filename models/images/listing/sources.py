@@ -12,8 +12,7 @@ from unfreeze.models.images.listing.folder_files import files_below, may_be_imag
 from unfreeze.models.images.listing.layouts import LAYOUTS, drawn_validation, read_layout
 from unfreeze.models.images.listing.path_tables import TABLES, PathTable, shortened
 from unfreeze.models.images.listing.rows import ListedFile, Listing
-from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths
-from unfreeze.models.images.listing.table_labels import table_labels
+from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths, table_labels
 from unfreeze.models.reading.labels import join, spelled_differently, split
 from unfreeze.models.reading.split_words import PARTS, Part, part_of, split_word_in
 from unfreeze.models.settings import DataSpec
@@ -64,7 +63,7 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
 
 
 def check_source(source: str) -> None:
-    """Report a source to train on that is none, without listing its files.
+    """Raise an error if there is no such source, without listing its files.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""Which columns of a table hold the images' paths and the split, where no setting says so."""
+"""What the columns of a table of images hold: paths, the split and labels, where no setting says so."""
 
 import os
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.path_tables import PathTable, shortened
+from unfreeze.models.reading.labels import SEPARATOR, join, list_in, understand
 from unfreeze.models.reading.split_words import PARTS, Part, part_of
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.settings.predict import Predict
 
 _LOOKED_AT = 100
 """Paths of a column that are looked for, until one is there."""
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+FEWEST_COLUMNS = 2
+"""A single column of 0 and 1 is a column of classes."""
+_LABEL_NAMES = {"label", "labels", "class", "classes", "class_name", "category", "choice", "choices", "target", "tags"}
+_LABEL_WORDS = {"label", "class", "category", "tag"}
+"""Columns that hold labels where `data.label_column` is not there."""
 
 
 class Paths(NamedTuple):
@@ -26,7 +34,7 @@ class Paths(NamedTuple):
     files
         The file of every row, whether it is there or not.
     how
-        How they were found, for people; empty where that cannot surprise.
+        How they were found; empty where that is obvious.
     """
 
     column: str
@@ -106,3 +114,141 @@ def find_split_column(table: PathTable, data: DataSpec) -> str | None:
     if len(found) > 1:
         raise UserError(f"{table.path} has several columns of a split: {shortened(found)}; set data.split_column")
     return found[0] if found else None
+
+
+# --- labels
+
+
+class TableLabels(NamedTuple):
+    """What the rows of a table are labelled with.
+
+    Attributes
+    ----------
+    texts
+        Of every row: its class, or its labels as `models.label_sets.join` writes them.
+    multiple
+        Whether a row may have any number of labels.
+    how
+        How they were understood.
+    unused
+        Which columns are ignored.
+    """
+
+    texts: list[str]
+    multiple: bool
+    how: str
+    unused: str = ""
+
+
+def table_labels(table: PathTable, data: DataSpec) -> TableLabels:
+    """Read the labels as the settings, or the cells, say.
+
+    Raises
+    ------
+    UserError
+        For a column that is missing, an empty cell where a class is expected, one that is neither 0 nor 1, or a second
+        column of labels that `data.labels` says nothing about.
+    """
+    apart = (data.path_column, data.split_column, data.group_column)
+    others = [name for name in table.names if name not in apart]
+    columns = data.label_columns or _columns_of_marks(table, others, data)
+    if columns:
+        return _from_marks(table, columns, data)._replace(unused=_unused(set(others) - set(columns)))
+    column = _label_column(table, others, data)
+    texts = table.columns([column], "data.label_column, or data.label_columns")[column]
+    further = _further_columns(table, column, texts, [name for name in others if name != column])
+    if further and data.labels == "auto":
+        raise UserError(
+            f"{table.path} has labels in {column!r} and in {shortened(map(repr, further))}: set data.labels to "
+            f"`multiple` to use all of them, or to `single` to use {column!r} alone"
+        )
+    if further and data.labels == "multiple":
+        return _from_columns(table, [column, *further], data)._replace(unused=_unused(set(others) - {column, *further}))
+    unused = _unused(set(others) - {column})
+    lists = {text: list_in(text) or [] for text in set(texts)}
+    if data.labels != "multiple" and all(len(each) == 1 for each in lists.values()):
+        how = "one label per image: every list holds one; `--data.labels multiple` lets an image have several"
+        return TableLabels([lists[text][0] for text in texts], False, how, unused)
+    understood = understand(texts, data.labels, data.label_separator, "data.labels")
+    if understood.labels is not None:
+        return TableLabels([join(each) for each in understood.labels], True, understood.how, unused)
+    table.reject_rows((row for row, text in enumerate(texts) if not text), f"empty {column!r}")
+    return TableLabels(texts, False, understood.how, unused)
+
+
+def _from_columns(table: PathTable, columns: Sequence[str], data: DataSpec) -> TableLabels:
+    """Combine the labels of several columns; a cell is one label unless it is a list."""
+    rows: list[set[str]] = []
+    for cells in table.columns(columns, "data.label_column").values():
+        found = understand(cells, "auto", data.label_separator, "data.labels").labels
+        labels = found if found is not None else [(cell,) if cell else () for cell in cells]
+        rows = [row | set(each) for row, each in zip(rows or [set()] * len(cells), labels, strict=True)]
+    how = f"any number of labels per image, from the columns {shortened(columns, most=3)}"
+    return TableLabels([join(row) for row in rows], True, how)
+
+
+def _label_column(table: PathTable, others: Sequence[str], data: DataSpec) -> str:
+    """The column of the setting, or without it the only other one, or the only one that is called as labels are."""
+    if data.label_column in table.names or data.label_column != DataSpec().label_column:
+        return data.label_column
+    called = [name for name in others if name.casefold() in _LABEL_NAMES]
+    candidates = called or others
+    return candidates[0] if len(candidates) == 1 else data.label_column
+
+
+def _further_columns(table: PathTable, column: str, texts: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Columns that hold labels too: called like the column of labels, or with its labels as cells.
+
+    One whose cell follows from the label, such as the number of the class, says nothing new.
+    """
+    words, labels = _words(column), set(texts) - {""}
+    further = []
+    for name, cells in table.columns(others, "data.label_column").items():
+        values = set(cells) - {""}
+        says_more = len(set(zip(texts, cells, strict=True))) > len(set(texts))
+        is_numbers = all(re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell) for cell in values - labels)
+        is_called_so = bool((words | _LABEL_WORDS) & _words(name)) and not (is_numbers and values - labels)
+        if says_more and (is_called_so or 2 * len(values & labels) >= len(values)):
+            further.append(name)
+    return further
+
+
+def _words(name: str) -> set[str]:
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return {word if word.endswith("ss") else word.removesuffix("s") for word in words}
+
+
+def _unused(columns: set[str]) -> str:
+    return f"columns that are not used: {shortened(sorted(columns))}" if columns else ""
+
+
+def _columns_of_marks(table: PathTable, others: list[str], data: DataSpec) -> list[str]:
+    """All columns but those of paths and of the split, if there is no column of labels and all of them are 0 or 1."""
+    if data.label_column in table.names or len(others) < FEWEST_COLUMNS:
+        return []
+    cells = table.columns(others, "data.label_columns")
+    is_marks = all(set(map(str.casefold, column)) <= _YES | _NO for column in cells.values())
+    return others if is_marks and any(cells.values()) else []
+
+
+def _from_marks(table: PathTable, columns: Sequence[str], data: DataSpec) -> TableLabels:
+    cells = table.columns(columns, "data.label_columns")
+    for name, column in cells.items():
+        wrong = [row for row, cell in enumerate(column) if cell.casefold() not in _YES | _NO]
+        shown = {row: repr(column[row]) for row in wrong}
+        table.reject_rows(wrong, f"{name!r} is neither 0 nor 1", shown.__getitem__)
+        if SEPARATOR in name:
+            raise UserError(f"data.label_columns: {name!r} holds {SEPARATOR!r}, which separates labels; rename it")
+    rows = zip(*([cell.casefold() in _YES for cell in column] for column in cells.values()), strict=True)
+    labels = [[name for name, marked in zip(columns, row, strict=True) if marked] for row in rows]
+    if data.labels != "multiple" and all(len(each) == 1 for each in labels):
+        how = (
+            f"one label per image: every row has a single 1 in {shortened(columns, most=3)}; "
+            "`--data.labels multiple` lets an image have several"
+        )
+        return TableLabels([each[0] for each in labels], False, how)
+    if data.labels == "single":
+        others = (row for row, each in enumerate(labels) if len(each) != 1)
+        table.reject_rows(others, "data.labels is single, so exactly one label column must be 1")
+    how = f"any number of labels per image, from columns of 0 and 1: {shortened(columns, most=3)}"
+    return TableLabels([join(each) for each in labels], True, how)

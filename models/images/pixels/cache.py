@@ -1,4 +1,4 @@
-"""Images resized once: square uint8 rows in memory-mapped shards, so a batch is a gather."""
+"""Images resized once: square uint8 rows in a memory-mapped file, so a batch is a gather."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -19,8 +19,8 @@ from unfreeze.models.images.pixels.decode import (
     read_image,
 )
 from unfreeze.models.images.pixels.index import Index
-from unfreeze.models.images.pixels.row_shards import RowStore, ShardedRows, missing_lots
 from unfreeze.models.store.content import hash_file, map_in_order
+from unfreeze.models.store.row_store import RowStore, StoredRows, missing_lots
 from unfreeze.models.store.workspace import Workspace, key_of
 
 CACHE_VERSION = 2
@@ -50,10 +50,9 @@ def build_image_caches(
 
     A row equals ``make_square(read_image(path, max_megapixels, size, index.ranges), size, fit, interpolation)``,
     whichever sizes are built together. Every content that is not there is decoded once, however often it is listed.
-    Shards are published as they are full.
 
-    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and one record batch per
-    size (128 rows, fewer where that exceeds 32 MiB), whatever the number of images, of which paths, hashes and places
+    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and 32 MiB of rows per size,
+    whatever the number of images, of which paths, hashes and places
     are held.
 
     Parameters
@@ -77,12 +76,12 @@ def build_image_caches(
         path = path_of[content]
         # Rows are found by content: pixels of another content must never be stored under it.
         if hash_file(path) != content:
-            raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it anew")
+            raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it")
         try:
             # One after the other, so that there is only one decoded image at a time.
             return {name: made for side, sizes in sides.items() for name, made in square(path, side, sizes).items()}
         except UnreadableImage as error:
-            raise UserError(f"{path}: {error}; run again to index the images anew") from error
+            raise UserError(f"{path}: {error}; run again to index the images") from error
 
     def rows(contents: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
@@ -110,11 +109,11 @@ class ImageCache:
 
     Its `size` is the side of the squares in pixels; its `fit`, how images became square; its `key`, that of the store,
     which says how the pixels were made but not of which images. A `UserError` if the file is not such a list, if it or
-    one of its shards is incomplete, or if it is of another version.
+    its store is incomplete, or if it is of another version.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows = ShardedRows(path)
+        self._rows = StoredRows(path)
         version = self._rows.metadata.get("version")
         if version != str(CACHE_VERSION):
             raise UserError(f"{path} has cache version {version}, not {CACHE_VERSION}; delete it and run again")
@@ -128,7 +127,7 @@ class ImageCache:
         return len(self._rows)
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy the images at positions (B,) of the index, as `RowFile.gather`: (B, 3, size, size), channels last."""
+        """Copy the images at positions (B,) of the index, as `StoredRows.gather`: (B, 3, size, size), channels last."""
         return self._rows.gather(rows).view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)
 
 

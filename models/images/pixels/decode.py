@@ -19,7 +19,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from unfreeze.models.images.pixels.bit_depth import Box, DeepPixels, Ranges, Samples, range_for
-from unfreeze.models.images.pixels.foreign_formats import foreign_format
 from unfreeze.models.store.paths import irregular_kind
 
 Fit = Literal["crop", "squish", "pad"]
@@ -41,6 +40,20 @@ BYTES_PER_PIXEL = 12
 """Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
 # Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
 _PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_EXPORT = "export it as JPEG, PNG or TIFF"
+_BEGINNINGS = {
+    b"\xff\x0a": f"JPEG XL, which is not read; {_EXPORT}",
+    b"\0\0\0\x0cJXL ": f"JPEG XL, which is not read; {_EXPORT}",
+    b"8BPS": f"a Photoshop document, which is not read; {_EXPORT}",
+    b"%PDF": f"a PDF, which is not read; {_EXPORT}",
+    b"<svg": f"SVG, which is not read; {_EXPORT}",
+    b"SIMPLE  =": f"FITS, which is not read; {_EXPORT}",
+    b"\x93NUMPY": f"a NumPy array, which is not read; {_EXPORT}",
+    b"FUJIFILMCCD-RAW": f"a raw photo, which is not read; {_EXPORT}",
+    b"\0\0\0\x18ftypcrx ": f"a raw photo, which is not read; {_EXPORT}",
+    b"\x76\x2f\x31\x01": f"OpenEXR, which is not read; {_EXPORT}",
+}
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -155,6 +168,27 @@ def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpol
     return np.array(image.resize((size, size), filter_, box=box, reducing_gap=3.0))
 
 
+def square_jpeg(
+    path: Path, largest: int, fit: Fit, interpolation: Interpolation, max_megapixels: float, ranges: Ranges
+) -> bytes | None:
+    """The square that the network sees, with the image's own pixels up to `largest`; None if it is no longer there."""
+    try:
+        image = read_image(path, max_megapixels, largest, ranges)
+    except (UnreadableImage, OSError):
+        return None
+    side = min(largest, *image.size)
+    encoded = BytesIO()
+    Image.fromarray(make_square(image, side, fit, interpolation)).save(encoded, "JPEG", quality=88, optimize=True)
+    return encoded.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W) or (H, W, 3) uint8 as a PNG."""
+    encoded = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, "PNG", optimize=True)
+    return encoded.getvalue()
+
+
 @contextmanager
 def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[tuple[ImageFile.ImageFile, DeepPixels | None]]:
     """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
@@ -193,9 +227,20 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format, or damaged
                 if str(error) in ("unknown pixel mode", "unknown data organization"):
                     unsupported = "a TIFF with samples of a type that is not read; save it with 8 or 16 bits"
-    if unsupported or (unsupported := foreign_format(start)):
+    if unsupported or (unsupported := _foreign_format(start)):
         raise UnreadableImage(unsupported)
     raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
+
+
+def _foreign_format(start: bytes) -> str:
+    """What a file is that begins with these 132 bytes, and what to do; empty for an unknown one."""
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+        return "HEIC, which needs the package pillow-heif; pip install 'unfreeze[heic]'"
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
+        return "AVIF, which needs a newer Pillow; pip install --upgrade pillow"
+    if start[128:132] == b"DICM":
+        return f"DICOM, which is not read; {_EXPORT} of 16 bits"
+    return next((what for beginning, what in _BEGINNINGS.items() if start.startswith(beginning)), "")
 
 
 @cache

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.groups import units_of
 from unfreeze.models.images.listing.path_tables import shortened
 from unfreeze.models.images.listing.rows import ListedFile, Listing
-from unfreeze.models.images.listing.splits import deal_sides, draw_sides
+from unfreeze.models.images.listing.splits import deal_sides, draw_sides, units_of
 from unfreeze.models.images.pixels.bit_depth import Ranges, ranges_of
 from unfreeze.models.images.pixels.decode import ImageFacts, UnreadableImage, check_image
 from unfreeze.models.reading import labels as label_sets
@@ -63,7 +62,7 @@ class Index:
     ranges: Ranges = field(default_factory=dict)
     """What is black and white where samples have more than 8 bits."""
     understood: str = ""
-    """How the source was understood, for people."""
+    """How the source was understood, as a sentence."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -125,15 +124,16 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
-        metadata = {
-            "classes": json.dumps(self.classes),
-            "multiple": json.dumps(self.multiple),
+        kept = {
+            "classes": self.classes,
+            "multiple": self.multiple,
             "understood": self.understood,
             "digest": self.digest,
-            "ranges": json.dumps(self.ranges),
-            "rejected": json.dumps(self.rejected.to_pylist()),
+            "ranges": self.ranges,
+            "rejected": self.rejected.to_pylist(),
         }
-        pa.feather.write_feather(self.rows.replace_schema_metadata(metadata), str(path), compression="zstd")
+        rows = self.rows.replace_schema_metadata({"index": json.dumps(kept)})
+        pa.feather.write_feather(rows, str(path), compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -141,17 +141,19 @@ class Index:
         try:
             rows = pa.feather.read_table(str(path), memory_map=False)
             rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
-            metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+            kept = json.loads((rows.schema.metadata or {})[b"index"])
             wanted = _rows_schema(rows.schema.field("target").type)
-            rows = rows.select(wanted.names).cast(wanted)
-            rejected = pa.Table.from_pylist(json.loads(metadata["rejected"]), schema=_REJECTED)
-            classes = tuple(json.loads(metadata["classes"]))
-            digest, multiple = metadata["digest"], bool(json.loads(metadata["multiple"]))
-            ranges = {kind: (low, high) for kind, (low, high) in json.loads(metadata["ranges"]).items()}
-            understood = metadata["understood"]
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            return cls(
+                rows=rows.select(wanted.names).cast(wanted),
+                rejected=pa.Table.from_pylist(kept["rejected"], schema=_REJECTED),
+                classes=tuple(kept["classes"]),
+                digest=kept["digest"],
+                multiple=bool(kept["multiple"]),
+                ranges={kind: (low, high) for kind, (low, high) in kept["ranges"].items()},
+                understood=kept["understood"],
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise UserError(f"{path} is not an image index ({error}); delete it and run again") from error
-        return cls(rows, rejected, classes, digest, multiple, ranges, understood)
 
 
 def build_index(

@@ -17,8 +17,7 @@ from unfreeze.models.evaluation.results import Explanation, Section, Tile
 from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.images.networks.classifier import normalise_bytes
 from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
-from unfreeze.models.images.pixels.decode import UnreadableImage
-from unfreeze.models.images.pixels.rendering import png, square_jpeg
+from unfreeze.models.images.pixels.decode import UnreadableImage, png, square_jpeg
 from unfreeze.models.images.serving.predictor import ImagePredictor
 
 MOST_IMAGES = 12

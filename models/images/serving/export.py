@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.pixels.rendering import png
+from unfreeze.models.images.pixels.decode import png
 from unfreeze.models.images.pixels.streaming import ImageSource
 from unfreeze.models.images.serving.export_timm import load_timm, write_timm
 from unfreeze.models.images.serving.predictor import ImagePredictor

@@ -23,8 +23,7 @@ from unfreeze.models.images.networks.classifier import build_classifier, normali
 from unfreeze.models.images.networks.folding import fold_batch_norms
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
-from unfreeze.models.images.pixels.decode import make_square, read_image
-from unfreeze.models.images.pixels.rendering import png
+from unfreeze.models.images.pixels.decode import make_square, png, read_image
 from unfreeze.models.images.pixels.streaming import Chunk, ImageSource, stream
 from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.store.content import hash_image

@@ -13,10 +13,10 @@ from unfreeze.models.images.activations import View, forward
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE, ImageBatches
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.networks.backbones import load_body
-from unfreeze.models.images.pixels import row_shards
 from unfreeze.models.images.pixels.index import Index
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.settings import ModelSpec
+from unfreeze.models.store import row_store
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.store.workspace import Advance, Workspace
 from unfreeze.models.training.loop import fit
 
@@ -56,7 +56,7 @@ def passes(monkeypatch) -> list[int]:
 def computed(data: ImageData, folder: Path, position: int = 0) -> dict[View, torch.Tensor]:
     """Activations (N, D) of every view that a stage reads."""
     files = data.precompute(data.learner(), position, Workspace(folder))
-    return {view: (rows := ShardedRows(path)).gather(np.arange(len(rows))) for view, path in files.items()}
+    return {view: (rows := StoredRows(path)).gather(np.arange(len(rows))) for view, path in files.items()}
 
 
 def test_activations_that_the_cache_cannot_hold_are_an_error_that_names_the_stage(tiny_recipe, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_head_on_activations_equals_the_whole_network(tiny_recipe, tmp_path,
 
 def test_activations_are_one_row_per_image_with_their_origin(tiny_recipe, tmp_path):
     learner, workspace = tiny_recipe.learner(), Watched(tmp_path)
-    rows = ShardedRows(tiny_recipe.precompute(learner, 1, workspace)["train", 1])
+    rows = StoredRows(tiny_recipe.precompute(learner, 1, workspace)["train", 1])
     assert (len(rows), rows.width) == (30, learner.network.body.features)
     assert {name: rows.metadata[name] for name in ("split", "view", "size")} == {
         "split": "train", "view": "1", "size": "32"
@@ -125,7 +125,7 @@ def test_a_body_that_trained_the_head_still_gives_the_same_activations(tiny_reci
         pass
     after = tiny_recipe.precompute(learner, 0, Workspace(tmp_path / "after"))
     for view, path in before.items():
-        one, other = (ShardedRows(each).gather(torch.arange(9)) for each in (path, after[view]))
+        one, other = (StoredRows(each).gather(torch.arange(9)) for each in (path, after[view]))
         assert torch.equal(one, other)
 
 
@@ -149,26 +149,24 @@ def test_training_from_activations_equals_training_from_images(tiny_recipe, tmp_
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_a_computation_that_was_killed_between_shards_goes_on_to_the_same_bits(
-    tiny_recipe, tmp_path, monkeypatch, position, passes
-):
-    monkeypatch.setattr(row_shards, "MOST_ROWS", PASS)
+def test_a_computation_that_was_killed_goes_on_to_the_same_bits(tiny_recipe, tmp_path, monkeypatch, position, passes):
+    monkeypatch.setattr(row_store, "MOST_ROWS", PASS)
     whole = computed(tiny_recipe, tmp_path / "whole", position)
     needed = len(passes)
 
     def pulled(*arguments: Any) -> Iterator[np.ndarray]:
-        for number, made in enumerate(forward(*arguments)):
+        for made in forward(*arguments):
             passes.append(len(made))
-            yield made
-            if len(passes) == needed + 4 and number == 0:
+            if len(passes) == needed + 4:
                 raise PlugPulledError
+            yield made
 
     with monkeypatch.context() as patch:
         patch.setattr(activations, "forward", pulled)
         with pytest.raises(PlugPulledError):
             computed(tiny_recipe, tmp_path / "killed", position)
     assert_same(computed(tiny_recipe, tmp_path / "killed", position), whole)
-    assert len(passes) == 2 * needed + 1  # of the shard under way alone
+    assert len(passes) == 2 * needed + 1  # the one under way
 
 
 def test_an_added_image_costs_a_pass_per_view_and_changes_no_bit_of_the_others(tiny_recipe, tmp_path, passes):
@@ -191,7 +189,7 @@ def test_an_image_that_moves_to_another_split_costs_nothing(tiny_recipe, tmp_pat
     passes.clear()
     files = moved.precompute(moved.learner(), 0, Workspace(tmp_path))
     assert passes == []
-    assert (len(ShardedRows(files["train", 0])), len(ShardedRows(files["valid", 0]))) == (31, 8)
+    assert (len(StoredRows(files["train", 0])), len(StoredRows(files["valid", 0]))) == (31, 8)
 
 
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit"])

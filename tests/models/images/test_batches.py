@@ -9,8 +9,8 @@ from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.networks.backbones import Preprocessing
 from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, numbered_view
 from unfreeze.models.images.pixels.cache import ImageCache
-from unfreeze.models.images.pixels.row_shards import RowStore, ShardedRows, missing_lots
 from unfreeze.models.settings import AugmentSpec
+from unfreeze.models.store.row_store import RowStore, StoredRows, missing_lots
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.batches import in_order
 
@@ -25,14 +25,14 @@ def images(cache: ImageCache, fixed_views: torch.Tensor | None = None) -> ImageB
     return ImageBatches(cache, ROWS, TARGETS, 4, AUGMENT, PREPROCESSING, CPU, 4, fixed_views)
 
 
-def written(folder: Path, name: str, rows: np.ndarray) -> ShardedRows:
+def written(folder: Path, name: str, rows: np.ndarray) -> StoredRows:
     store = RowStore(Workspace(folder), "views", name, rows.shape[1], np.float32, {})
     contents = [str(number) for number in range(len(rows))]
     for lot in missing_lots({name: store}, contents):
         lot.write(lambda _, names: iter([{names[0]: rows}]))
     path = store.workspace.path(store.list_of(contents))
     store.write_list(path, contents)
-    return ShardedRows(path)
+    return StoredRows(path)
 
 
 def normalised(shares: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_images_in_order_are_the_rows_in_order(tiny_cache):
 
 
 @pytest.fixture
-def views(tmp_path) -> list[ShardedRows]:
+def views(tmp_path) -> list[StoredRows]:
     """Three views of six rows: 10 times the row plus the number of the view."""
     return [
         written(tmp_path, str(view), np.repeat(10 * np.arange(6, dtype=np.float32)[:, None] + view, 2, axis=1))

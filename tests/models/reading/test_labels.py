@@ -7,7 +7,7 @@ from torchvision.models import MobileNet_V2_Weights
 from torchvision.models.video import R3D_18_Weights
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.reading.labels import join, list_in, matrix_of, split, understand
+from unfreeze.models.reading.labels import join, list_in, matrix_of, spelled_differently, split, understand
 
 SETTING = "data.labels"
 PETS = ["golden retriever", "labrador retriever", "tabby cat", "siamese cat", "beagle", "pug", "great dane"]
@@ -41,20 +41,6 @@ def test_names_of_two_words_stay_one_class_however_often_they_occur(rows):
     assert labels_of([PETS[row] for row in rows]) is None
 
 
-CROPS, STATES = ("tomato", "potato", "corn"), ("rust", "early blight", "leaf mold")
-RIPENESS, FRUIT = ("", "ripe", "rotten", "green"), ("apple", "pear", "fig")
-PRODUCTS = {
-    "crops": [f"{crop} {state}" for crop in CROPS for state in STATES],
-    "fruit": [f"{state} {fruit}".strip() for state in RIPENESS for fruit in FRUIT],
-    "directions": ["left", "right", "up", "down", "left up", "left down", "right up", "right down"],
-}
-
-
-@pytest.mark.parametrize("names", PRODUCTS.values(), ids=PRODUCTS)
-def test_names_that_combine_two_properties_are_one_class(names):
-    assert labels_of(names * 20) is None
-
-
 @pytest.mark.parametrize("weights", [MobileNet_V2_Weights.IMAGENET1K_V1, R3D_18_Weights.KINETICS400_V1])
 def test_no_part_of_the_class_names_of_real_data_sets_is_split(weights):
     names = np.array(weights.meta["categories"])
@@ -64,27 +50,13 @@ def test_no_part_of_the_class_names_of_real_data_sets_is_split(weights):
         assert labels_of(texts.tolist()) is None
 
 
-@given(st.lists(st.integers(0, 8), min_size=30, max_size=200))
-def test_a_colour_and_a_shape_in_every_row_are_one_class(rows):
-    texts = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "star")]
-    assert labels_of([texts[row] for row in rows]) is None
-
-
 @given(st.integers(0, 10_000))
-def test_words_that_recur_in_combinations_of_different_lengths_are_labels(seed):
+@pytest.mark.parametrize("separator", ["|", "; ", ", "])
+def test_parts_that_recur_in_other_combinations_are_labels_but_words_are_not(separator, seed):
     generator = np.random.default_rng(seed)
     rows = [[str(generator.choice(WEATHER)), *np.array(GROUND)[generator.random(4) < 0.5].tolist()] for _ in range(100)]
-    assert labels_of([" ".join(row) for row in rows]) == [tuple(sorted(row)) for row in rows]
-
-
-@given(st.lists(st.tuples(st.sampled_from(["cat", "dog", "cow"]), st.sampled_from(["indoor", "outdoor"])), min_size=60))
-def test_words_in_several_orders_are_labels_however_few_they_are(rows):
-    generator = np.random.default_rng(len(rows))
-    texts = [" ".join(row if generator.random() < 0.5 else row[::-1]) for row in rows]
-    found = labels_of(texts)
-    combinations = {frozenset(row) for row in rows}
-    if all(sum(word in each for each in combinations) > 1 for row in rows for word in row):
-        assert found == [tuple(sorted(row)) for row in rows]
+    assert labels_of([separator.join(row) for row in rows]) == [tuple(sorted(row)) for row in rows]
+    assert labels_of([" ".join(row) for row in rows]) is None
 
 
 @pytest.mark.parametrize(
@@ -93,8 +65,7 @@ def test_words_in_several_orders_are_labels_however_few_they_are(rows):
         (["a|b", "b|a", "a", "b"], ("a", "b")),
         (["old town; bridge", "bridge", "old town", "river;bridge", "river"], ("bridge", "old town")),
         (["a,b", "b, c", "c", "a", "a,c"], ("a", "b")),
-        (["cat dog", "cat", "dog", ""], ("cat", "dog")),
-        (["cat dog", "cat", "dog", "dog cat"], ("cat", "dog")),
+        (["cat;dog", "cat", "dog", ""], ("cat", "dog")),
         (['["a", "b c"]', "[]", '["a"]'], ("a", "b c")),
         (["['b', 'a']", "['a']"], ("a", "b")),
     ],
@@ -113,7 +84,7 @@ def test_every_way_of_writing_several_labels_is_found(texts, labels):
         ["maple tree", "oak tree", "tree frog", "bus"],
         ["a", "b", "c"],
         ["tench, Tinca tinca", "goldfish, Carassius auratus"],
-        ["a cat and a dog", "a dog", "a cat and a cat", "a cat"] * 3,
+        ["cat indoor", "dog", "indoor cat", "dog indoor"] * 3,
         ["[draft]", "[final]"],
     ],
 )
@@ -135,7 +106,7 @@ def test_settings_go_before_what_the_texts_show():
 
 
 def test_rows_without_labels_have_none():
-    assert labels_of(["cat dog", "", "cat", "dog"]) == [("cat", "dog"), (), ("cat",), ("dog",)]
+    assert labels_of(["cat|dog", "", "cat", "dog"]) == [("cat", "dog"), (), ("cat",), ("dog",)]
 
 
 def test_a_label_with_the_separator_of_results_is_refused():
@@ -154,3 +125,8 @@ def test_a_matrix_counts_every_label_once(sets):
     counts = Counter(label for each in sets for label in each)
     assert marks.shape == (len(sets), 4)
     np.testing.assert_array_equal(marks.sum(0), [counts[label] for label in "abcd"])
+
+
+def test_case_blanks_hyphens_and_unicode_forms_are_spellings_of_one_label():
+    labels = ["Red Fox", "red_fox ", "red-fox", "K\u00e4fer", "Ka\u0308fer", "owl", "A", "a", "-1", "1"]
+    assert spelled_differently(labels) == [["Ka\u0308fer", "K\u00e4fer"], ["Red Fox", "red-fox", "red_fox "]]

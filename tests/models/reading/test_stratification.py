@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unfreeze.models.reading.stratification import stratify
+from unfreeze.models.reading.sampling import stratify
 
 LABELS = arrays.arrays(bool, st.tuples(st.integers(1, 120), st.integers(0, 6)))
 SHARES = st.sampled_from([(0.8, 0.2), (0.5, 0.5), (0.6, 0.2, 0.2)])

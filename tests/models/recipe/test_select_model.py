@@ -19,7 +19,6 @@ from unfreeze.models.images import evaluation
 from unfreeze.models.images.candidates import parts_to_refit
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.networks.linear_head import fit_linear_head
-from unfreeze.models.images.pixels.row_shards import ShardedRows
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.recipe import run
 from unfreeze.models.recipe.estimator import load_model
@@ -27,6 +26,7 @@ from unfreeze.models.recipe.run import Evaluate, SelectModel, Step, Train, run_r
 from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.settings import Stage
+from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets.temperature import Calibration, calibrate
 from unfreeze.models.training.checkpoints import load_checkpoint, save_checkpoint
@@ -98,7 +98,7 @@ def test_a_head_fitted_by_regression_is_where_all_layers_begin(tiny_recipe, tmp_
     assert set(losses) == {"choice/full", "choice/logistic_regression", "choice/full_and_logistic_regression"}
     assert losses["choice/full"] == pytest.approx(losses["choice/logistic_regression"], rel=1e-3)
     rows = [state.activations(0)["train", view] for view in (0, 1)]
-    views = [ShardedRows(file).gather(np.arange(len(data.rows["train"]))).numpy() for file in rows]
+    views = [StoredRows(file).gather(np.arange(len(data.rows["train"]))).numpy() for file in rows]
     fitted = fit_linear_head(views, data.targets("train"), len(data.index.classes))
     assert_same(fitted, state.learner.head_alone)
     assert state.record.results[0]["stopped"] == "fitted by logistic regression"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.store.cache_limit import LIMIT, cached_files, evict, hold, in_use, size_limit, unfinished_files
+from unfreeze.models.store.cache_limit import LIMIT, cached_files, evict, hold, is_in_use, size_limit, unfinished_files
 from unfreeze.models.store.sealed_files import checksum_file, is_intact, publish
 from unfreeze.models.store.workspace import Derived, Workspace
 
@@ -37,18 +37,18 @@ def test_what_was_not_used_for_longest_goes_first_and_no_more_than_needed(tmp_pa
     assert evict(tmp_path, 90 * KB) == []
 
 
-def test_files_in_folders_of_a_kind_count_by_themselves_and_those_of_a_derived_folder_as_one(tmp_path: Path) -> None:
-    shards = [cached(tmp_path, f"folder/{name}", 40 * KB, used) for name, used in [("a", 2), ("b", 1)]]
+def test_the_files_of_a_derived_folder_count_as_one(tmp_path: Path) -> None:
+    files = [cached(tmp_path, name, 40 * KB, used) for name, used in [("a", 2), ("b", 1)]]
     partial = tmp_path / "models" / "m.partial"
     partial.mkdir(parents=True)
     for name in ("weights", "weights.xxh3"):
         (partial / name).write_bytes(bytes(KB))
     publish(partial, tmp_path / "models" / "m")
     assert {each.path: each.size for each in cached_files(tmp_path)} == {
-        **dict.fromkeys(shards, 40 * KB),
+        **dict.fromkeys(files, 40 * KB),
         tmp_path / "models" / "m": 2 * KB,
     }
-    assert [each.path for each in evict(tmp_path, 50 * KB)] == [shards[1]]
+    assert [each.path for each in evict(tmp_path, 50 * KB)] == [files[1]]
 
 
 def test_a_file_that_this_process_uses_stays(tmp_path: Path) -> None:
@@ -70,9 +70,8 @@ def test_a_file_that_another_process_uses_stays_until_that_ends_however_it_ends(
         assert evict(tmp_path, 0) == []
         other.kill()
         other.wait()
-    assert in_use(tmp_path) == set()
+    assert not is_in_use(tmp_path, path)
     assert [each.path for each in evict(tmp_path, 0)] == [path]
-    assert list((tmp_path / ".in-use").iterdir()) == []
 
 
 def test_a_workspace_keeps_to_the_limit_and_holds_what_it_was_asked_for(

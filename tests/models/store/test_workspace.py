@@ -10,12 +10,7 @@ import pytest
 from tests.damage import DAMAGES, Damage, flip_bit
 from unfreeze.models.store import sealed_files
 from unfreeze.models.store.sealed_files import checksum_file
-from unfreeze.models.store.workspace import Derived, Workspace, build_files as build, key_of, missing
-
-
-@pytest.fixture
-def cache_path(tmp_path: Path) -> Callable[[str, str], Path]:
-    return lambda kind, key: tmp_path / kind / key
+from unfreeze.models.store.workspace import Derived, Workspace, key_of
 
 
 def test_a_key_changes_with_every_part_and_with_nothing_else() -> None:
@@ -23,64 +18,46 @@ def test_a_key_changes_with_every_part_and_with_nothing_else() -> None:
     assert len({key_of("a", 1), key_of("a", 2), key_of("b", 1), key_of("a", [1])}) == 4
 
 
-def test_an_existing_file_is_not_built_again(cache_path: Callable[[str, str], Path]) -> None:
-    path = cache_path("things", key_of(1))
-    build([path], lambda temporary: temporary[0].write_text("first") and None)
-    build([path], lambda temporary: pytest.fail("built again"))
-    assert path.read_text() == "first"
+def test_only_missing_files_are_built(tmp_path: Path) -> None:
+    files = {name: Derived("things", name) for name in "abc"}
+
+    def build(wanted: dict[str, Path]) -> None:
+        for name, path in wanted.items():
+            path.write_text(f"{name} of {''.join(wanted)}")
+
+    Workspace(tmp_path).derive("build", {"a": files["a"]}, build)
+    paths = Workspace(tmp_path).derive("build", files, build)
+    assert [path.read_text() for path in paths.values()] == ["a of a", "b of bc", "c of bc"]
+    paths["b"].unlink()
+    Workspace(tmp_path).derive("build", files, build)
+    assert [path.read_text() for path in paths.values()] == ["a of a", "b of b", "c of bc"]
 
 
-def test_a_deleted_file_is_built_again(cache_path: Callable[[str, str], Path]) -> None:
-    path = cache_path("things", key_of(2))
-    for content in ("first", "second"):
-        build([path], lambda temporary, content=content: temporary[0].write_text(content) and None)
-        assert path.read_text() == content
-        path.unlink()
-
-
-def test_only_the_missing_files_are_built(cache_path: Callable[[str, str], Path]) -> None:
-    paths = [cache_path("things", key_of(3, number)) for number in range(3)]
-    build(paths[:1], lambda temporary: temporary[0].write_text("old") and None)
-    wanted = missing(paths)
-
-    def build_rest(temporary: list[Path]) -> None:
-        assert len(temporary) == 2
-        for path in temporary:
-            path.write_text("new")
-
-    assert build(paths, build_rest) == paths
-    assert wanted == paths[1:]
-    assert [path.read_text() for path in paths] == ["old", "new", "new"]
-
-
-def test_a_builder_that_fails_leaves_no_file_behind(cache_path: Callable[[str, str], Path]) -> None:
-    path = cache_path("things", key_of(4))
-
-    def fail(temporary: list[Path]) -> None:
-        temporary[0].write_text("half")
+def test_a_builder_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
+    def fail(wanted: dict[str, Path]) -> None:
+        wanted["it"].write_text("half")
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        build([path], fail)
-    assert [each for each in path.parent.iterdir() if each.suffix != ".lock"] == []
+        Workspace(tmp_path).derive("build", {"it": FILE}, fail)
+    assert [each for each in (tmp_path / "cache" / "things").iterdir() if each.suffix != ".lock"] == []
 
 
-def test_two_builders_of_one_file_take_turns_and_the_second_finds_it(cache_path: Callable[[str, str], Path]) -> None:
-    path = cache_path("things", key_of(5))
+def test_two_builders_of_one_file_take_turns_and_the_second_finds_it(tmp_path: Path) -> None:
     built: list[int] = []
-    inside = threading.Event()
 
-    def slow(temporary: list[Path]) -> None:
-        inside.set()
+    def slow(wanted: dict[str, Path]) -> None:
         built.append(1)
-        temporary[0].write_text("one")
+        write(wanted)
 
-    threads = [threading.Thread(target=build, args=([path], slow)) for _ in range(2)]
+    def derive() -> None:
+        Workspace(tmp_path).derive("build", {"it": FILE}, slow)
+
+    threads = [threading.Thread(target=derive) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert inside.is_set()
     assert built == [1]
 
 
@@ -159,11 +136,11 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
 
 def test_what_a_killed_builder_of_the_same_file_left_is_removed(tmp_path: Path) -> None:
-    path = tmp_path / "things" / "a.arrow"
-    path.parent.mkdir()
+    path = tmp_path / "cache" / "things" / "a.arrow"
+    path.parent.mkdir(parents=True)
     for name in ("a.arrow.1234.partial", "a.arrow.1234.partial.xxh3", "b.arrow.1234.partial"):
         (path.parent / name).touch()
-    build([path], lambda temporary: temporary[0].write_text("content") and None)
+    Workspace(tmp_path).derive("build", {"it": Derived("things", "a")}, write)
     assert [each.name for each in path.parent.glob("*.partial*")] == ["b.arrow.1234.partial"]
 
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.excluded import without_excluded
-from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.rows import ListedFile, Listing, without_excluded
 
 
 @pytest.fixture

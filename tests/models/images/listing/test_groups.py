@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from unfreeze.models.images.listing.groups import group_label, grouped, units_of
 from unfreeze.models.images.listing.sources import resolve_source
+from unfreeze.models.images.listing.splits import group_label, grouped, units_of
 from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.settings import DataSpec

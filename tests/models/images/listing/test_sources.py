@@ -73,14 +73,14 @@ def test_a_folder_per_class_is_listed_in_order_without_hidden_files(tmp_path):
         image(root / name)
     image(root / "__MACOSX" / "x.png")
     image(root / ".hidden" / "x.png")
-    (root / "cat" / "notes.txt").write_text("listed, and rejected by the index")
+    (root / "dog" / "notes.txt").write_text("listed, and rejected by the index")
     listing = listed(root)
     assert listing.name == "pets"
     assert [(file.path.relative_to(root).as_posix(), file.label, file.split) for file in listing.files] == [
         ("cat/deep/er/c.png", "cat", None),
-        ("cat/notes.txt", "cat", None),
         ("dog/a.png", "dog", None),
         ("dog/b.png", "dog", None),
+        ("dog/notes.txt", "dog", None),
     ]
 
 
@@ -240,7 +240,7 @@ def test_empty_cells_are_refused_by_row(two_images, name):
 
 def test_a_row_with_too_few_fields_is_refused_by_row(two_images):
     (two_images / "t.csv").write_text("path,label\na.png,x\nsub/b.png\n")
-    assert "1 rows: empty 'label': row 2" in refusal(two_images / "t.csv")
+    assert "t.csv, row 3: 1 field instead of 2" in refusal(two_images / "t.csv")
 
 
 def test_missing_files_are_counted_and_named(two_images):

@@ -84,7 +84,7 @@ def test_images_to_predict_are_found_by_their_ids_as_well(photos):
 
 
 def test_separated_labels_are_found_sorted_and_said(photos):
-    listing = listed(photos, {"id": IDS, "label": TAGS})
+    listing = listed(photos, {"id": IDS, "label": TAGS}, label_separator="space")
     assert listing.multiple
     assert labels(listing) == ["cat|indoor", "dog|outdoor", "dog|indoor", "cat|indoor", "cat|outdoor", ""]
     assert "separated by spaces" in listing.how
@@ -95,6 +95,10 @@ def test_the_same_text_is_one_class_if_that_is_set_and_then_it_must_be_there(pho
     assert not listing.multiple
     assert labels(listing)[0] == "cat indoor"
     assert listing.how == ""
+    assert (
+        "`--data.labels multiple` splits them at spaces"
+        in listed(photos, {"id": IDS, "label": [*TAGS[:5], "none"]}).how
+    )
     with pytest.raises(UserError, match="1 rows: empty 'label': row 6"):
         listed(photos, {"id": IDS, "label": TAGS}, labels="single")
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.sources import resolve_source
-from unfreeze.models.images.pixels import cache as cache_module, row_file, row_shards
+from unfreeze.models.images.pixels import cache as cache_module
 from unfreeze.models.images.pixels.cache import ImageCache, build_image_caches, image_store, usable_size
 from unfreeze.models.images.pixels.decode import Fit, make_square, read_image
 from unfreeze.models.images.pixels.index import Index, build_index
-from unfreeze.models.images.pixels.row_shards import shards_of
 from unfreeze.models.settings import DataSpec
+from unfreeze.models.store import row_store
 from unfreeze.models.store.content import hash_files
 from unfreeze.models.store.workspace import Advance, Workspace
 
@@ -58,6 +58,11 @@ def build(
     paths = {size: workspace.path(store.list_of(contents)) for size, store in lists.items()}
     build_image_caches(index, paths, fit, "bicubic", 100, 2, workspace, progress)
     return paths
+
+
+def rows_of(path: Path) -> list[Path]:
+    """The file of the rows of the only list in a folder, and that of their checksums."""
+    return [path, *path.parent.glob("*.rows"), *path.parent.glob("*.rows.xxh3")]
 
 
 @pytest.fixture
@@ -116,18 +121,8 @@ def test_several_sizes_at_once_equal_single_builds(tmp_path):
     together = build(tmp_path / "together", index, [48, 160, 600])
     for size, path in together.items():
         alone = build(tmp_path / f"alone{size}", index, [size])[size]
-        assert path.read_bytes() == alone.read_bytes()
-        for one, other in zip(shards_of(path), shards_of(alone), strict=True):
-            assert one.read_bytes() == other.read_bytes()
-
-
-def test_large_rows_come_in_smaller_batches(images, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_file, "_MOST_BYTES", 10 * 24 * 24 * 3)
-    path = build(tmp_path, images)[24]
-    rows = np.array([0, 9, 10, 127, 128, 269, 270])
-    small_batches = ImageCache(path).gather(rows)
-    monkeypatch.undo()
-    assert torch.equal(small_batches, cache.gather(rows))
+        for one in rows_of(alone):
+            assert one.read_bytes() == (path.parent / one.name).read_bytes()
 
 
 def test_each_image_is_decoded_once_for_several_sizes(images, tmp_path, decoded):
@@ -187,7 +182,7 @@ def test_a_size_more_decodes_for_that_size_and_copies_are_decoded_once(tmp_path,
 )
 def test_after_any_additions_and_removals_rows_are_the_images_as_resized(sets, fit):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_shards, "MOST_ROWS", 3)
+        patch.setattr(row_store, "MOST_ROWS", 3)
         every = written(Path(folder) / "images", {"cat": 6, "dog": 6})
         for rows in map(sorted, sets):
             index = Index(every.rows.take(rows), every.rejected, every.classes, "")
@@ -202,10 +197,10 @@ def test_an_image_that_changed_since_the_index_is_refused(tmp_path):
         build(tmp_path, index)
 
 
-@pytest.mark.parametrize("of", ["the list", "a shard"])
+@pytest.mark.parametrize("of", [0, 1, 2], ids=["list", "rows", "checksums"])
 def test_an_incomplete_cache_is_refused(images, tmp_path, of):
     path = build(tmp_path, images)[24]
-    damaged = path if of == "the list" else shards_of(path)[0]
+    damaged = rows_of(path)[of]
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="not a complete cache file"):
@@ -227,7 +222,7 @@ def test_a_cache_of_another_version_is_refused(images, tmp_path, monkeypatch):
 
 def test_a_cache_that_does_not_say_how_it_was_made_is_refused(images, tmp_path):
     path = build(tmp_path, images)[24]
-    path.write_bytes(path.read_bytes().replace(b"fit", b"fat"))
+    path.write_bytes(path.read_bytes().replace(b'"fit"', b'"fat"'))
     with pytest.raises(UserError, match="not an image cache"):
         ImageCache(path)
 

@@ -9,8 +9,7 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.copies import FEWEST, unite_copies
-from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.rows import FEWEST, ListedFile, Listing, unite_copies
 from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.modality import Images
 from unfreeze.models.images.pixels import index as index_module

@@ -4,8 +4,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn import functional
 
-from unfreeze.models.images.pixels.augmentation import alternating_flips
-from unfreeze.models.images.pixels.mixing import MIXES, mix_batch
+from unfreeze.models.images.pixels.augmentation import MIXES, alternating_flips, mix_batch
 from unfreeze.models.settings import AugmentSpec, OptimizerSpec
 from unfreeze.models.targets.losses import cross_entropy, focal
 

@@ -1,4 +1,4 @@
-"""Rows by content, in shards."""
+"""Rows by content."""
 
 import os
 import subprocess
@@ -15,11 +15,10 @@ from hypothesis import given, settings, strategies as st
 
 from tests.damage import DAMAGES, Damage
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.pixels import row_shards
-from unfreeze.models.images.pixels.row_shards import MANY_SMALL, RowStore, ShardedRows, missing_lots, shards_of
-from unfreeze.models.store import cache_limit
+from unfreeze.models.store import cache_limit, row_store
 from unfreeze.models.store.cache_limit import cached_files, evict
-from unfreeze.models.store.sealed_files import checksum_file, is_intact
+from unfreeze.models.store.row_store import RowStore, StoredRows, missing_lots
+from unfreeze.models.store.sealed_files import checksum_file
 from unfreeze.models.store.workspace import Workspace
 
 WIDTH = 50
@@ -52,7 +51,7 @@ def complete(folder: Path, contents: Sequence[str], made: list[str], key: str = 
 
 
 def read(path: Path) -> list[int]:
-    rows = ShardedRows(path)
+    rows = StoredRows(path)
     gathered = rows.gather(np.arange(len(rows)))
     assert (gathered == gathered[:, :1]).all()
     return gathered[:, 0].tolist()
@@ -64,12 +63,18 @@ def size_of(folder: Path) -> int:
 
 def end_process(folder: Path) -> None:
     """Let go of what is in use, as the end of the process would."""
-    cache_limit._lists.pop(folder / "cache", None)
+    cache_limit._held.clear()
+
+
+def rows_in(folder: Path) -> Path:
+    """The only file of rows."""
+    (path,) = (folder / "cache" / "things").glob("*.rows")
+    return path
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_shards, "MOST_ROWS", 8)
+def few_rows_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_store, "MOST_ROWS", 8)
 
 
 @pytest.fixture
@@ -82,12 +87,12 @@ def test_rows_come_back_in_the_order_of_the_list_and_copies_are_made_once(tmp_pa
     path = complete(tmp_path, contents, made)
     assert read(path) == [*range(20), 3, 3]
     assert made == names(20)
-    assert [len(ShardedRows(path)), ShardedRows(path).width, len(shards_of(path))] == [22, WIDTH, 3]
-    assert ShardedRows(path).metadata == {"note": "größe", "key": "store"}
+    assert [len(StoredRows(path)), StoredRows(path).width] == [22, WIDTH]
+    assert StoredRows(path).metadata == {"note": "größe", "key": "store"}
 
 
 def test_a_row_outside_the_list_is_refused(tmp_path: Path, made: list[str]) -> None:
-    rows = ShardedRows(complete(tmp_path, names(10), made))
+    rows = StoredRows(complete(tmp_path, names(10), made))
     for outside in (-1, 10):
         with pytest.raises(IndexError):
             rows.gather(np.array([0, outside]))
@@ -124,41 +129,58 @@ def test_rows_of_another_key_are_others(tmp_path: Path, made: list[str]) -> None
 def test_any_sequence_of_sets_gives_their_rows_and_makes_each_once(sets: list[list[int]], most: int) -> None:
     made: list[str] = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_shards, "MOST_ROWS", most)
+        patch.setattr(row_store, "MOST_ROWS", most)
         for numbers in sets:
             assert read(complete(Path(folder), [f"{number:06d}" for number in numbers], made)) == numbers
         end_process(Path(folder))
     assert len(made) == len(set(made)) == len({number for numbers in sets for number in numbers})
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_rows_keep_their_numbers_and_what_is_gathered_is_a_copy(tmp_path: Path, dtype: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (30, 7)).astype(dtype)
+    store = RowStore(Workspace(tmp_path), "things", "store", 7, dtype, {})
+    store.append(names(30), rows)
+    store.write_list(tmp_path / "cache" / "things" / "list", names(30))
+    stored = StoredRows(tmp_path / "cache" / "things" / "list")
+    wanted = [29, 3, 3, 0]
+    gathered = stored.gather(np.array(wanted))
+    assert gathered.numpy().dtype == ("float32" if dtype == "float16" else dtype)
+    np.testing.assert_array_equal(gathered, rows[wanted])
+    gathered += 1
+    np.testing.assert_array_equal(stored.gather(np.array(wanted)), rows[wanted])
+
+
 @pytest.mark.parametrize("damage", [*DAMAGES, Path.unlink])
-def test_a_damaged_shard_is_made_again_by_itself(
-    tmp_path: Path, made: list[str], damage: Damage, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("of", ["rows", "checksums"])
+def test_damaged_rows_are_made_again_and_no_others(
+    tmp_path: Path, made: list[str], damage: Damage, of: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = complete(tmp_path, names(30), made)
-    shard = shards_of(path)[1]
+    complete(tmp_path, names(30), made)
+    path = rows_in(tmp_path)
     made.clear()
-    damage(shard)
+    damage(path if of == "rows" else checksum_file(path))
+    os.utime(path) if path.exists() else None
     assert read(complete(tmp_path, names(30), made)) == list(range(30))
-    assert made == names(8, 8)
-    assert is_intact(shard)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == (damage is not Path.unlink)
-    assert all(f"{shard} is damaged" in line for line in said)
-
-
-def test_a_damaged_shard_whose_contents_are_partly_gone_is_made_as_far_as_it_is_needed(
-    tmp_path: Path, made: list[str]
-) -> None:
-    shard = shards_of(complete(tmp_path, names(30), made))[1]
+    assert made
+    assert len(made) == len(set(made))
+    if of == "rows" and damage is DAMAGES[0]:
+        assert made == names(1, 14)
+        assert f"{path} is damaged: 1 rows" in capsys.readouterr().err
     made.clear()
-    DAMAGES[0](shard)
+    complete(tmp_path, names(30), made)
+    assert made == []
+
+
+def test_a_damaged_row_that_no_list_needs_is_let_be(tmp_path: Path, made: list[str]) -> None:
+    complete(tmp_path, names(30), made)
+    made.clear()
+    DAMAGES[0](rows_in(tmp_path))
     assert read(complete(tmp_path, names(12), made)) == list(range(12))
-    assert made == names(4, 8)
-    assert not shard.exists()
+    assert made == []
 
 
-def test_opening_a_list_counts_as_using_its_shards(tmp_path: Path, made: list[str]) -> None:
+def test_opening_a_list_counts_as_using_its_rows(tmp_path: Path, made: list[str]) -> None:
     complete(tmp_path, names(30), made)
     for each in cached_files(tmp_path / "cache"):
         os.utime(checksum_file(each.path), (1, 1))
@@ -166,36 +188,23 @@ def test_opening_a_list_counts_as_using_its_shards(tmp_path: Path, made: list[st
     assert all(time.time() - each.used < 60 for each in cached_files(tmp_path / "cache"))
 
 
-def test_a_shard_that_is_used_stays_and_afterwards_the_oldest_goes_alone_and_is_made_again(
-    tmp_path: Path, made: list[str]
-) -> None:
+def test_rows_in_use_stay_and_are_removed_and_made_again_afterwards(tmp_path: Path, made: list[str]) -> None:
     path, cache = complete(tmp_path, names(30), made), tmp_path / "cache"
-    shard = shards_of(path)[2]
-    os.utime(checksum_file(shard), (1, 1))
+    rows = rows_in(tmp_path)
+    os.utime(checksum_file(rows), (1, 1))
     limit = sum(each.size for each in cached_files(cache)) - 1
     assert evict(cache, limit) == []
     end_process(tmp_path)
-    assert [each.path for each in evict(cache, limit)] == [shard]
+    assert [each.path for each in evict(cache, limit)] == [rows]
     with pytest.raises(UserError, match="not a complete cache file"):
-        ShardedRows(path)
+        StoredRows(path)
     workspace = Workspace(tmp_path)
     wanted = RowStore(workspace, "things", "store", WIDTH, np.int32, {}).list_of(names(30))
     assert workspace.unready([wanted]) == [path]
     made.clear()
     assert complete(tmp_path, names(30), made) == path
-    assert made == names(8, 16)
+    assert made == names(30)
     assert workspace.unready([wanted]) == []
-
-
-def test_contents_that_are_added_one_by_one_do_not_stay_a_shard_each(
-    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(row_shards, "MOST_ROWS", 64)
-    for count in range(1, 60):
-        path = complete(tmp_path, names(count), made)
-    assert read(path) == list(range(59))
-    assert made == names(59)
-    assert len(shards_of(path)) < 2 * MANY_SMALL
 
 
 def test_several_stores_are_filled_together_each_with_what_it_lacks(tmp_path: Path, made: list[str]) -> None:
@@ -217,21 +226,11 @@ def test_several_stores_are_filled_together_each_with_what_it_lacks(tmp_path: Pa
         assert read(path) == list(range(6))
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files")
-def test_open_lists_keep_no_file_open(tmp_path: Path, made: list[str]) -> None:
-    path = complete(tmp_path, names(100), made)
-    before = len(os.listdir("/proc/self/fd"))
-    rows = ShardedRows(path)
-    assert len(os.listdir("/proc/self/fd")) == before
-    rows.gather(np.arange(100)).add_(1)  # copies: the files must not be reachable for writing
-    assert read(path) == list(range(100))
-
-
 BUILDER = """
 import os, signal, sys, time
 from pathlib import Path
-from tests.models.images.pixels import test_row_shards
-from unfreeze.models.images.pixels import row_shards
+from tests.models.store import test_row_store
+from unfreeze.models.store import row_store
 
 class Made(list):
     def append(self, content):
@@ -242,11 +241,11 @@ class Made(list):
         if len(self) == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-row_shards.MOST_ROWS = 8
+row_store.MOST_ROWS = 8
 print("ready", flush=True)
 sys.stdin.readline()
-path = test_row_shards.complete(Path(sys.argv[1]), test_row_shards.names(int(sys.argv[4])), Made())
-assert test_row_shards.read(path) == list(range(int(sys.argv[4])))
+path = test_row_store.complete(Path(sys.argv[1]), test_row_store.names(int(sys.argv[4])), Made())
+assert test_row_store.read(path) == list(range(int(sys.argv[4])))
 """
 
 
@@ -267,7 +266,7 @@ def go(*processes: "subprocess.Popen[str]") -> list[int]:
     return [process.wait(60) for process in processes]
 
 
-def test_a_kill_loses_the_shard_under_way_and_no_other(tmp_path: Path, made: list[str]) -> None:
+def test_a_kill_loses_the_rows_that_were_not_appended_yet(tmp_path: Path, made: list[str]) -> None:
     with builder(tmp_path, tmp_path / "log", 20, 30) as killed:
         assert go(killed) == [-9]
     assert read(complete(tmp_path, names(30), made)) == list(range(30))
@@ -285,8 +284,6 @@ def test_two_processes_at_once_do_no_work_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_overlapping_contents_both_get_their_rows(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    run = partial(builder, tmp_path, log, 0)
+    run = partial(builder, tmp_path, tmp_path / "log", 0)
     with run(50) as one, run(63) as other:
         assert go(one, other) == [0, 0]
-    assert all(is_intact(each.path) for each in cached_files(tmp_path / "cache"))
