@@ -1,9 +1,8 @@
-"""A spec bound to its prepared table: the network, the batches, and what is shown of both."""
+"""What a training of a table does with its data: what it shows, compares, evaluates, refits and saves."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,22 @@ from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.refit import trained_again, trained_on
-from unfreeze.models.recipe.training_data import SPLITS, Activations, ActivationsOf, Candidate, Prepared, TrainingData
-from unfreeze.models.settings.tables import TableDataSpec, TrainTables
+from unfreeze.models.recipe.training_data import Activations, ActivationsOf, Candidate
+from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.store.sealed_files import JUDGED
 from unfreeze.models.store.workspace import Workspace
-from unfreeze.models.tables.batches import TableBatches, read_encoded
+from unfreeze.models.tables.bound import BoundTable
 from unfreeze.models.tables.columns.calendar import Calendar
-from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.evaluation import evaluate
-from unfreeze.models.tables.network import network_of, summarise_table
+from unfreeze.models.tables.network import summarise_table
 from unfreeze.models.tables.preparing.prepare import Joined
-from unfreeze.models.tables.preparing.row_reader import RawColumns
 from unfreeze.models.tables.preparing.sources import parse_join
-from unfreeze.models.tables.preparing.splits import row_blocks, time_blocks
-from unfreeze.models.tables.reading.frames import names_in_file, open_table, table_name, to_frame
-from unfreeze.models.tables.serving import example_rows, predict_encoded, predictions_of, save_table_model
-from unfreeze.models.tables.trees import Trees, filled
-from unfreeze.models.training.batches import Batches
+from unfreeze.models.tables.reading.frames import names_in_file, open_table, table_name
+from unfreeze.models.tables.serving import example_rows, save_table_model
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import plan, planned
-from unfreeze.models.training.network import Network, State
-from unfreeze.models.training.precision import pick_precision, ready_device
+from unfreeze.models.training.lengths import plan
+from unfreeze.models.training.network import State
 
 SAMPLED = 2000  # rows whose distributions are kept
 REFIT_LR = 0.3
@@ -78,62 +71,10 @@ def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
     return [Joined(table_name(path), open_table(file).to_pandas(), on) for (path, on), file in joins]
 
 
-class TableData(TrainingData):
-    """A spec, an encoder and the encoded rows.
-
-    `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``columns``, ``notes``, ``calendar``,
-    ``main`` and ``join-N``. The data of `params` have what was found filled in.
-    """
-
-    batch_sizes = (32, 256)
-
-    def __init__(self, params: TrainTables, prepared: Prepared) -> None:
-        self.prepared = prepared
-        columns = json.loads(self._file("columns").read_text())
-        self.raw = RawColumns(**columns["raw"])
-        params = params.model_copy(update={"data": params.data.model_copy(update=columns["found"])})
-        self.encoder = TableEncoder.from_json(self.kept_file.read_text())
-        self.device = ready_device(params.device)
-        self.precision = pick_precision(params.precision, self.device)
-        with np.load(self._file("split")) as split:
-            self.rows = {name: split[name] for name in SPLITS}
-        self.target = self.encoder.target.weighed(params.optimizer, partial(self.targets, "train"))
-        self.params = planned(params, len(self.rows["train"]), *self.batch_sizes)
-
-    def _file(self, name: str) -> Path:
-        return Path(self.prepared.files[name])
-
-    # --- training
-
-    def network(self) -> Network:
-        """A new network."""
-        return network_of(self.params, self.encoder)
-
-    def targets(self, split: str) -> np.ndarray:
-        """As `TableEncoder.targets` gives them."""
-        _, targets = read_encoded(self._file("encoded"))
-        return np.asarray(targets[self.rows[split]])
-
-    def encoded(self, split: str) -> tuple[Encoded, np.ndarray]:
-        """All rows of a split, and their targets."""
-        encoded, targets = read_encoded(self._file("encoded"))
-        return encoded.rows(self.rows[split]), targets[self.rows[split]]
-
-    def batches(self, position: int, split: str, activations: Activations) -> Batches:
-        """Rows of a split, the same in every stage."""
-        return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
+class TableData(BoundTable):
+    """A bound table with the steps of a training; see `TrainingData`."""
 
     # --- what is shown
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """All rows before they were encoded, with targets and dates; numbers stay in the mapped file, read-only."""
-        return to_frame(open_table(self._file("frame")))
-
-    @property
-    def kept_file(self) -> Path:
-        """The encoder of columns."""
-        return self._file("encoder")
 
     def describe(self) -> Findings:
         """Roles and types of columns, what was rejected, warnings, the model's summary."""
@@ -187,43 +128,7 @@ class TableData(TrainingData):
         found = {"data.trained_until": self.dates("train"), "data.validated_until": self.dates("valid")}
         return {name: str(dates.max()) for name, dates in found.items() if dates is not None}
 
-    def dates(self, split: str) -> pd.Series | None:
-        """The first column of dates in the rows of a split, if there is one."""
-        dates = self.params.data.date
-        return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
-
-    def blocks(self, split: str) -> np.ndarray | None:
-        """Weeks or days of the first column of dates; without dates series, or runs of rows that are in the order of
-        time; None where there is only one of them.
-        """
-        dates, groups = self.dates(split), self.params.data.group
-        if dates is not None:
-            blocks = time_blocks(dates)
-        elif groups:
-            blocks = self.frame[groups].iloc[self.rows[split]].groupby(groups, dropna=False).ngroup().to_numpy()
-        elif self.params.data.split == "last_rows":
-            blocks = row_blocks(len(self.rows[split]))
-        else:
-            return None
-        return blocks if len(blocks) and (blocks != blocks[0]).any() else None
-
     # --- evaluation
-
-    @cached_property
-    def trees(self) -> Trees:
-        """Gradient-boosted trees, fitted on the training rows."""
-        return self.fit_trees(len(self.rows["train"]), later=self.encoded("valid") if self.in_time else None)
-
-    @property
-    def in_time(self) -> bool:
-        """Whether the validation rows come after the training rows."""
-        return self.params.data.split in ("last_days", "last_rows")
-
-    def fit_trees(self, rows: int, **how: Any) -> Trees:
-        """Trees on the training rows, with the settings that follow from a number of `rows`."""
-        settings = filled(self.params.boosting, rows)
-        about: dict[str, Any] = {"settings": settings, "class_weights": self.target.class_weights, **how}
-        return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, **about)
 
     @property
     def judged_as_kept(self) -> bool:
@@ -245,14 +150,6 @@ class TableData(TrainingData):
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """Probabilities (N, C), or values (N, T) in their own scale, float64."""
         return self.answers(learner, candidate, self.encoded(split)[0])
-
-    def answers(self, learner: Learner, candidate: Candidate, rows: Encoded) -> np.ndarray:
-        """As `predictions`, of any rows."""
-        outputs = learner.of_members(
-            candidate.states, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
-        )
-        predictions = predictions_of(self.encoder, outputs, candidate.parts.get("trees"), rows)
-        return self.target.tempered(predictions, candidate.temperature)
 
     def evaluate(
         self, learner: Learner, candidate: Candidate, activations: Activations, section: str

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,12 @@ from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.settings.names import safe_name
 from unfreeze.models.tables.baselines import group_mean
+from unfreeze.models.tables.bound import BoundTable
 from unfreeze.models.tables.columns.encoding import Encoded
 from unfreeze.models.tables.trees import rows_to_fit
 from unfreeze.models.targets.conformal import scores_of
 from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.learner import Learner
-
-if TYPE_CHECKING:
-    from unfreeze.models.tables.data import TableData
 
 MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
 IMPORTANCE_ROWS = 2_000  # at most, that permutation importance is measured on
@@ -36,7 +34,7 @@ COMPARED = ("tree", "mean")
 """Models that the kept one is compared with, with an interval."""
 
 
-def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section: str) -> tuple[Findings, Candidate]:
+def evaluate(data: BoundTable, learner: Learner, candidate: Candidate, section: str) -> tuple[Findings, Candidate]:
     """Evaluate the model that is kept, and those beside it, on all rows of a split.
 
     ``SECTION/METRIC`` of the model that is kept, ``network/METRIC``, ``ensemble/METRIC`` of the average of network and
@@ -90,7 +88,7 @@ def evaluate(data: "TableData", learner: Learner, candidate: Candidate, section:
 
 
 def _predictions(
-    data: "TableData", learner: Learner, candidate: Candidate, rows: Encoded, found: Findings
+    data: BoundTable, learner: Learner, candidate: Candidate, rows: Encoded, found: Findings
 ) -> dict[str, np.ndarray]:
     """Predictions of each model of `MODELS`."""
     predictions = {"kept": data.answers(learner, candidate, rows)}
@@ -113,7 +111,7 @@ def _predictions(
     return {**predictions, "mean": mean.predictions}
 
 
-def _draw_embeddings(data: "TableData", learner: Learner, found: Findings) -> None:
+def _draw_embeddings(data: BoundTable, learner: Learner, found: Findings) -> None:
     """The trained vectors of every category, as a figure per column and a feather file."""
     embeddings: Any = learner.network.body.embeddings
     drawn = 0
@@ -131,7 +129,7 @@ def _draw_embeddings(data: "TableData", learner: Learner, found: Findings) -> No
             found.figure(f"embeddings/{file}.png", f"Embedding of {name} in the trained network", draw)
 
 
-def _draw_importance(data: "TableData", learner: Learner, candidate: Candidate, section: str, found: Findings) -> None:
+def _draw_importance(data: BoundTable, learner: Learner, candidate: Candidate, section: str, found: Findings) -> None:
     """How much the loss grows when a column is shuffled (Breiman, "Random Forests", 2001)."""
     generator = np.random.default_rng(data.params.seed)
     rows, actual = data.encoded(section)[0], data.actual(section)
