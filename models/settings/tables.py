@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
 
+CATEGORY_VALUES = 50
+"""A column of whole numbers with at most this many values is a category unless the spec says otherwise."""
+
 
 class TableDataSpec(Spec):
     """Which table, its columns, and how its rows are split."""
@@ -58,15 +61,6 @@ class TableDataSpec(Spec):
     date_from: dict[str, list[str]] = Field(
         default={},
         description="Dates put together from columns: `{when: [year, month, day, hour]}`. Others are found.",
-    )
-    max_category_values: int = Field(
-        default=50,
-        ge=2,
-        le=100_000,
-        description="A column of whole numbers with at most this many values is a category; text always is.",
-    )
-    max_categories: int = Field(
-        default=10_000, ge=2, le=1_000_000, description="Categories kept of a column; the rarest of more become one."
     )
     min_count: int = Field(
         default=1, ge=1, le=10_000, description="Categories with fewer training rows are treated as unseen."
@@ -152,17 +146,10 @@ class TableDataSpec(Spec):
 class TableModelSpec(Spec):
     """Embeddings, and an ensemble of small networks that share their hidden layers."""
 
-    embedding_rule: Literal["course", "later"] = Field(
-        default="course",
-        description="Width of an embedding by its categories c: min(50, (c + 1) // 2) as in the course, or "
-        "min(600, round(1.6 c^0.56)) as later.",
-    )
-    embedding_sizes: dict[str, int] = Field(default={}, description="Widths by hand, by column.")
     embedding_dropout: float = Field(
         default=0.05, ge=0, lt=1, description="Share of a row's categories that training treats as unseen."
     )
     bins: int = Field(default=16, ge=1, le=256, description="Quantile bins at which the embedding of a number bends.")
-    number_width: int = Field(default=8, ge=1, le=64, description="Width of the embedding of a number.")
     members: int = Field(
         default=8,
         ge=1,

@@ -22,6 +22,8 @@ from unfreeze.models.training.network import Network
 Column = tuple[Sequence[int], float, int]
 """Training rows of each code of a categorical column, how many it takes to trust one, and its embedding's width."""
 
+NUMBER_WIDTH = 8
+"""Of the embedding of a number."""
 DROPOUT_OF_CLASSES = 0.1
 """After each hidden layer, unless the spec says otherwise; numbers have none, see "Tables" in docs/design.md."""
 
@@ -138,8 +140,8 @@ class TableBody(nn.Module):
     def __init__(self, columns: Sequence[Column], numbers: int, model: TableModelSpec, dropout: float) -> None:
         super().__init__()
         self.embeddings = CategoryEmbeddings(columns, model.embedding_dropout)
-        self.numbers = NumberEmbeddings(numbers, model.bins, model.number_width) if numbers else None
-        inputs = sum(width for _, _, width in columns) + numbers * model.number_width
+        self.numbers = NumberEmbeddings(numbers, model.bins, NUMBER_WIDTH) if numbers else None
+        inputs = sum(width for _, _, width in columns) + numbers * NUMBER_WIDTH
         self.signs = nn.Parameter(torch.randint(0, 2, (model.members, inputs)) * 2.0 - 1)
         layers: list[nn.Module] = []
         for _ in range(model.depth):
@@ -205,8 +207,7 @@ def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
     model, target = params.model, encoder.target
     columns: list[Column] = []
     for name, categories in encoder.sizes():
-        width = model.embedding_sizes.get(name, embedding_width(categories, model.embedding_rule))
-        columns.append((encoder.counts[name], encoder.trusted_rows[name], width))
+        columns.append((encoder.counts[name], encoder.trusted_rows[name], embedding_width(categories)))
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         usual = 0.0 if target.columns else DROPOUT_OF_CLASSES

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.settings.tables import CATEGORY_VALUES, TableDataSpec
 from unfreeze.models.tables.columns.dates import elapsed_name
 from unfreeze.models.tables.columns.kinds import (
     codes_of,
@@ -31,6 +31,8 @@ from unfreeze.models.targets import Category, Numbers, SingleLabel, Target
 
 REGRESSION_VALUES = 20
 """A target of whole numbers with more values than this is a regression unless the spec says otherwise."""
+MOST_CATEGORIES = 10_000
+"""Of a column; the rarest of more become one."""
 MOST_QUANTILES, ROWS_PER_QUANTILE = 1001, 30
 TAIL = 1e-4
 """Share of the rows beyond which a normal score grows no further: 3.7 deviations."""
@@ -136,7 +138,7 @@ class TableEncoder:
         if _is_category(column, kind, data):
             counts = count_categories(column, kind)
             counts = counts[counts >= data.min_count].sort_values(ascending=False, kind="stable")
-            kept = counts.iloc[: data.max_categories].sort_index()
+            kept = counts.iloc[:MOST_CATEGORIES].sort_index()
             self.categorical[name] = kept.index.tolist()
             self.counts[name] = [len(column) - int(kept.sum()), *kept.tolist()]
             codes, values = codes_of(column, self.categorical[name]), values_of(targets, len(self.classes))
@@ -271,9 +273,9 @@ def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray
     return scores
 
 
-def embedding_width(categories: int, rule: str) -> int:
-    """Width of an embedding by fastai 0.7 (``course``) or fastai 1 and 2 (``later``, their ``emb_sz_rule``)."""
-    return min(50, (categories + 1) // 2) if rule == "course" else min(600, round(1.6 * categories**0.56))
+def embedding_width(categories: int) -> int:
+    """Width of an embedding, by fastai 0.7."""
+    return min(50, (categories + 1) // 2)
 
 
 def _check_names(frame: pd.DataFrame, train: np.ndarray, data: TableDataSpec) -> None:
@@ -296,8 +298,7 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return True
     if str(column.name) in map(elapsed_name, data.date):  # seconds since 1970: few days in a table make it no category
         return False
-    most = data.max_category_values
-    return not has_fractions(column) and count_up_to(whole_numbers_of(column), most + 1) <= most
+    return not has_fractions(column) and count_up_to(whole_numbers_of(column), CATEGORY_VALUES + 1) <= CATEGORY_VALUES
 
 
 def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:

@@ -10,7 +10,7 @@ from pandas.api.types import is_numeric_dtype, is_numeric_dtype as is_number
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.reading.split_words import PARTS, Part, part_of
-from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.settings.tables import CATEGORY_VALUES, TableDataSpec
 from unfreeze.models.tables.columns.column_names import is_entity
 from unfreeze.models.tables.columns.dates import elapsed_name, part_names
 from unfreeze.models.tables.columns.roles import Role
@@ -329,16 +329,15 @@ def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray,
     for date in data.date:
         names = {*part_names(date, bool(data.time_of_day), data.cyclic)} - named - {elapsed_name(date)}
         for name in (name for name in map(str, features) if name in names):
-            share = _unseen(features[name].iloc[train], features[name].iloc[valid], data)
+            share = _unseen(features[name].iloc[train], features[name].iloc[valid])
             if share > MOST_UNSEEN:
                 reason = f"{share:.0%} of the validation rows have values of it that no training row has"
                 roles[name] = Role(name, "left out", reason, f"--data.continuous {name}")
     return roles
 
 
-def _unseen(train: pd.Series, valid: pd.Series, data: TableDataSpec) -> float:
+def _unseen(train: pd.Series, valid: pd.Series) -> float:
     """Share of the validation rows with a value that is new (of few values) or beyond all others (of many)."""
-    most = data.max_category_values
-    if count_up_to(train, most + 1) <= most:
+    if count_up_to(train, CATEGORY_VALUES + 1) <= CATEGORY_VALUES:
         return float((~valid.isin(train.unique()) & valid.notna()).mean())
     return float(((valid < train.min()) | (valid > train.max())).mean())

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.tables import TableDataSpec
+from unfreeze.models.tables.columns import encoding
 from unfreeze.models.tables.columns.encoding import TableEncoder, embedding_width, normal_scores, quantiles_of
 from unfreeze.models.tables.reading import frames as reading
 
@@ -215,12 +216,13 @@ def test_text_mixed_with_numbers_is_refused():
         fitted(shop(kind=pd.Series(["a", 0, 1, "b", 2, 3], dtype=object)))
 
 
-def test_rare_categories_and_those_beyond_the_most_frequent_become_one():
+def test_rare_categories_and_those_beyond_the_most_frequent_become_one(monkeypatch):
     frame = shop(kind=["d", "a", "c", "a", "c", "b"])
     assert fitted(frame, min_count=2).categorical["kind"] == ["a", "c"]
     assert fitted(frame, min_count=2).counts["kind"] == [2, 2, 2]  # rows of rare categories count as unseen
-    assert fitted(frame, max_categories=3).categorical["kind"] == ["a", "b", "c"]
     assert fitted(frame, min_count=2).transform(frame).categorical[:, 0].tolist() == [0, 1, 2, 1, 2, 0]
+    monkeypatch.setattr(encoding, "MOST_CATEGORIES", 3)
+    assert fitted(frame).categorical["kind"] == ["a", "b", "c"]
 
 
 def test_lists_of_columns_overrule_the_types():
@@ -244,8 +246,9 @@ def test_a_few_whole_numbers_are_a_number_as_well_unless_they_are_named_as_categ
     assert "weekday" not in fitted(shop(), categorical=["weekday"]).continuous
 
 
-def test_more_whole_numbers_than_allowed_are_a_number():
-    assert "weekday" in fitted(shop(), max_category_values=2).continuous
+def test_more_whole_numbers_than_allowed_are_a_number(monkeypatch):
+    monkeypatch.setattr(encoding, "CATEGORY_VALUES", 2)
+    assert "weekday" in fitted(shop()).continuous
 
 
 def test_columns_that_tell_nothing_are_rejected_and_not_asked_for_again():
@@ -357,12 +360,9 @@ def test_a_class_that_no_training_row_has_is_named():
         encoder.targets(frame.assign(late=1))
 
 
-@pytest.mark.parametrize(
-    ("categories", "course", "later"), [(1, 1, 2), (3, 2, 3), (8, 4, 5), (1116, 50, 81), (10**6, 50, 600)]
-)
-def test_widths_of_embeddings_follow_the_rules(categories, course, later):
-    assert embedding_width(categories, "course") == course
-    assert embedding_width(categories, "later") == later
+@pytest.mark.parametrize(("categories", "width"), [(1, 1), (3, 2), (8, 4), (1116, 50), (10**6, 50)])
+def test_widths_of_embeddings_follow_the_course(categories, width):
+    assert embedding_width(categories) == width
 
 
 @pytest.mark.parametrize("target", ["sales", "late"])
