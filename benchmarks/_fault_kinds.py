@@ -23,7 +23,7 @@ from tests.disks import small_disk, why_no_disks
 
 Found = dict[str, Any]
 """What was done, the ``outcome``, and the last line that was ``said``."""
-FLIPPED = (".arrow", ".json", ".safetensors", ".xxh3", ".feather")
+FLIPPED = (".arrow", ".json", ".jsonl", ".safetensors", ".xxh3", ".feather")
 """Kept files that a training reads again; databases have a format of their own."""
 LONGEST_OUTAGE = 300
 """Seconds; the shortest is one, and as many are below 17 as above."""
@@ -169,7 +169,7 @@ def _end(case: Case, ended: "subprocess.CompletedProcess[str]") -> Found:
 
 def _flip(home: Path, chance: random.Random) -> str | None:
     """Flip a bit of a kept file; the file's name, None if there is none yet."""
-    folders = (home / "cache", home / "mlflow-artifacts")
+    folders = (home / "cache", home / "mlflow-artifacts", home / "runs")
     files = sorted(
         path for folder in folders for path in folder.rglob("*") if path.suffix in FLIPPED and path.stat().st_size
     )

@@ -9,6 +9,7 @@ from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.run import FindLr, Train
 from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.settings import TrainImages, TrainTables
+from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.steps import train_stage as steps
 from unfreeze.tasks.steps.prepare import check_training, prepare
@@ -56,4 +57,7 @@ def search(params: TrainImages | TrainTables, stage: str | None) -> dict[str, An
                 steps.train_stage(run, Train(state, before))
         suggestions = steps.find_lr(run, FindLr(state, position))
         found = {"stage": name, "method": params.finder.method, "suggestions": suggestions}
-        return {**run.identity(), **found, "curve": run.artifact_uri(f"learning_rate/{name}.png")}
+        curve = f"learning_rate/{name}.png"
+        if tracking.wait_until_published(run.id):
+            curve = str(tracking.local_file(run.id, curve) or curve)
+        return {**run.identity(), **found, "curve": curve}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.processes import share_processors
-from unfreeze.tasks.machine.servers import require_mlflow, require_prefect
+from unfreeze.tasks.machine.servers import require_prefect
 from unfreeze.tasks.machine.storage import storage_trouble
 from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
@@ -32,7 +32,6 @@ def prefect_starting() -> Iterator[None]:
     # They tell of every attempt, the second with a traceback; we tell of an outage.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    require_mlflow()
     if knows_a_server():
         require_prefect()
         yield

@@ -26,7 +26,7 @@ from unfreeze.tasks.retraining.promotion import approved, carry_out, notificatio
 from unfreeze.tasks.retraining.training import Champion
 from unfreeze.tasks.retraining.watching import NotNow, leave_to_later_run, require_turn
 from unfreeze.tasks.steps.prepare import check_training, prepare_handle
-from unfreeze.tasks.tracking.decisions import PROMOTED
+from unfreeze.tasks.tracking.registry import PROMOTED
 from unfreeze.tasks.tracking.training_run import unfinished_training
 
 DEFAULTS = Retrain()

@@ -65,7 +65,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
             if ended["died"]:
                 under_way.run_trials()  # those that they left behind
             found = {**under_way.finish(), "workers": ended}
-            report_at_end(found["run_id"])
+            report_at_end(under_way.run_id)
             sweeps.require_survivor(ended)
         return keep_result(found)
     except KeyboardInterrupt as stopped:

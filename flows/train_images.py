@@ -28,7 +28,7 @@ from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, describe, evaluate, refit, register
 from unfreeze.tasks.steps.prepare import check_training, prepare
-from unfreeze.tasks.steps.train_stage import drop_resumption, find_lr, precompute, train_stage, unfreeze
+from unfreeze.tasks.steps.train_stage import find_lr, precompute, train_stage, unfreeze
 from unfreeze.tasks.steps.workspace import FlowWorkspace, as_task
 from unfreeze.tasks.tracking.training_run import Run, open_run
 
@@ -53,7 +53,6 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any] 
         check_training(params)
         with open_run(params, resume_run_id) as run:
             result = follow_recipe(run)
-        drop_resumption(run)  # not before the run is finished: until then it may have to be resumed
         return keep_result(result)
     except KeyboardInterrupt as stopped:
         return keep_result(cancelled(stopped))

@@ -59,6 +59,7 @@ def predict(
             f"source: {params.source!r} does not exist in {Path.cwd()}; give a folder of images, an image, a file of "
             "image paths, a table's file, or `digits`"
         )
+    require_mlflow()
     return run_flow("predict", "predict", params, show=show.predictions, json=json)
 
 
@@ -101,7 +102,9 @@ def retrain(
     json: Json = False,
 ) -> int:
     """Retrain a registered model on new data; promote the new one if it is better."""
-    return run_flow("retrain", "retrain", spec_from(Retrain, given, model=model), show=show.retraining, json=json)
+    params = spec_from(Retrain, given, model=model)
+    require_mlflow()
+    return run_flow("retrain", "retrain", params, show=show.retraining, json=json)
 
 
 def promote(model: str, version: str, /) -> int:

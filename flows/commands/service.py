@@ -102,7 +102,7 @@ def status(*, json: Json = False) -> int:
 def runs(*, count: Annotated[int, Parameter(help="How many.")] = 20, json: Json = False) -> int:
     """List the latest runs, what became of them, and how to continue each."""
     from unfreeze.tasks.service.prefect_server import end_gone_runs
-    from unfreeze.tasks.tracking.listing import recent_runs
+    from unfreeze.tasks.tracking.runs import recent_runs
     from unfreeze.tasks.tracking.server import require_answer
 
     require_answer()
@@ -115,32 +115,25 @@ def runs(*, count: Annotated[int, Parameter(help="How many.")] = 20, json: Json 
     console().print(table(columns, [[row[name] for name in columns] for row in rows], whole=2))
     for row in rows:
         if row["waiting"]:
-            console().print(f"{row['run']}: {row['waiting']} operations wait: unfreeze sync")
+            console().print(f"{row['run']}: {row['waiting']} changes wait: unfreeze sync")
         if row["continue"]:
             console().print(f"{row['state'].lower()}; continue with: {row['continue']}")
     return 0
 
 
 def sync() -> int:
-    """Deliver to MLflow what trainings logged while it was away."""
+    """Publish to MLflow what trainings logged while it was away."""
     from unfreeze.tasks.service.prefect_server import end_gone_runs
     from unfreeze.tasks.tracking.server import require_answer
-    from unfreeze.tasks.tracking.syncing import sync
 
     require_answer()
-    done = sync()
-    end_gone_runs()
+    done = end_gone_runs()
     for each in done:
-        left = f", {each.left} left ({each.why})" if each.left else ""
-        print(f"run {each.run_id}: {each.delivered} operations delivered{left}", file=sys.stderr)
+        left = f"{each.left} changes left ({each.why})" if each.left else "published"
+        print(f"run {each.run_id}: {left}", file=sys.stderr)
         print(*(f"  {line}" for line in each.news), sep="\n", end="\n" if each.news else "", file=sys.stderr)
     if not done:
         print("nothing waits", file=sys.stderr)
-        return 0
-    from unfreeze.tasks.report.publish import report_if_owed  # which brings torch along
-
-    for run_id in dict.fromkeys(each.run_id for each in done if not each.left):
-        report_if_owed(run_id)
     return 1 if any(each.left for each in done) else 0
 
 

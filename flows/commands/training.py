@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from unfreeze.flows.commands import show
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, config_of, flags_of, spec_from
-from unfreeze.flows.commands.running import finish, require_runs, run_flow, shown
+from unfreeze.flows.commands.running import finish, run_flow, shown
 from unfreeze.flows.prefect_starting import prefect_starting
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings import TrainImages, Training
@@ -20,6 +20,7 @@ from unfreeze.models.settings.search import SWEEPS, SweepSpec, parse_dimension, 
 from unfreeze.models.settings.tables import TrainTables
 from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.environment import make_home
+from unfreeze.tasks.machine.servers import require_mlflow
 
 Trained = TrainImages | TrainTables
 AnyTraining = TypeVar("AnyTraining", TrainImages, TrainTables, Trained)
@@ -85,10 +86,9 @@ def resume(run_id: str, /, *, json: Json = False) -> int:
     json
         Print one JSON object as the last line of stdout.
     """
-    require_runs(run_id)  # a run that is not there should not wait for Prefect and torch
     from unfreeze.tasks.tracking import spec_of
 
-    spec = spec_of(run_id)
+    spec = spec_of(run_id)  # a run that is not there should not wait for Prefect and torch
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
@@ -179,6 +179,8 @@ def sweep(
     wanted = search_from(search, space, given, params.modality)
     if (best or register) and wanted.study is None:
         raise UserError("--best: which study? give --study NAME")
+    if best or register:
+        require_mlflow()
     is_new = source is not None or "config" in given or wanted.study is None
     if is_new:
         understood(given_training)

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_held: set[int] = set()
+"""Descriptors of this process's locks; a forked child closes its copies, by which it would hold them as well."""
+
 
 def hold(path: Path, shared: bool = False) -> int | None:
     """Lock a file for as long as this process lives, or until `release`.
@@ -29,11 +32,13 @@ def hold(path: Path, shared: bool = False) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+    _held.add(descriptor)
     return descriptor
 
 
 def release(descriptor: int) -> None:
     """Let go of a lock."""
+    _held.discard(descriptor)
     os.close(descriptor)
 
 
@@ -46,3 +51,11 @@ def holding(path: Path) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             release(descriptor)
+
+
+def _forget() -> None:
+    for descriptor in tuple(_held):
+        release(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget)

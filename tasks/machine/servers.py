@@ -16,6 +16,10 @@ SECONDS_TO_ANSWER = 4.0
 """Within which a server is expected to answer, also one that is busy."""
 
 
+class NoAnswerError(UserError):
+    """A server does not answer; it may later."""
+
+
 def responds(address: str) -> bool:
     """Whether a GET is answered with success."""
     try:
@@ -52,12 +56,12 @@ def require_mlflow() -> None:
         time.sleep(1)
 
 
-def no_mlflow(reason: object) -> UserError:
+def no_mlflow(reason: object) -> NoAnswerError:
     """The error of a command that cannot reach MLflow."""
     in_a_line = " ".join(str(reason).split())
-    return UserError(
+    return NoAnswerError(
         f"MLflow at {tracking_store()} does not answer ({in_a_line}); start it, or set MLFLOW_TRACKING_URI to one that "
-        "runs: a run needs it to begin, and only then"
+        "runs"
     )
 
 

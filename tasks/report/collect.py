@@ -19,10 +19,10 @@ from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.report.findings import Part, parts_of
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.history import history, splits_of, version_of_run
-from unfreeze.tasks.tracking.origin import starts_of
+from unfreeze.tasks.tracking.registry import version_of_run
+from unfreeze.tasks.tracking.runs import history, splits_of
 from unfreeze.tasks.tracking.server import local_file
-from unfreeze.tasks.tracking.training_run import REFITTED, stages_of
+from unfreeze.tasks.tracking.training_run import REFITTED, stages_of, starts_of
 
 LABEL_ERRORS = "label-errors"
 """Key of the table of likely label errors; a text of the same part lists them for `data.exclude`."""

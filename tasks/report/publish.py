@@ -9,7 +9,7 @@ from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.page import as_markdown, show
 from unfreeze.tasks.report.collect import Report, collect
 from unfreeze.tasks.report.page import render, require_place, writing
-from unfreeze.tasks.tracking.history import describe_version
+from unfreeze.tasks.tracking.registry import describe_version
 from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 
 FILE = "report.html"
@@ -61,7 +61,7 @@ def report_at_end(run_id: str) -> list[str]:
     list of str
         What is worth a look; nothing where there is no report.
     """
-    if not tracking.wait_until_delivered(run_id):
+    if not tracking.wait_until_published(run_id):
         log_notice("a report is made of what MLflow has; `unfreeze sync` makes it once MLflow has everything")
         return []
     try:

@@ -21,8 +21,7 @@ from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.retraining.training import Champion
 from unfreeze.tasks.steps.workspace import as_task
-from unfreeze.tasks.tracking.origin import starts_of
-from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, model_name
+from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, model_name, starts_of
 
 SECTIONS = ("test", "valid")
 MOST_SHOWN = 100

@@ -21,7 +21,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import artifact_key, as_markdown, show
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.decisions import KEPT, decision_entry
+from unfreeze.tasks.tracking.registry import KEPT
 
 WAITS = "waits"
 """A decision to promote that MLflow does not have yet."""
@@ -63,8 +63,9 @@ def carry_out(
     """
     number = champion.number
     numbers = {name: value for name, value in asdict(comparison).items() if name != "classes"}
-    entry = decision_entry(champion.name, number, decision.promote, decision.reasons, to_json(numbers), data)
-    outcome = tracking.keep_and_wait(run_id, entry)
+    about = {"name": champion.name, "champion": number, "promote": decision.promote}
+    why = {"reasons": decision.reasons, "numbers": to_json(numbers), "data": data}
+    outcome = tracking.decide(run_id, {**about, **why})
     if not outcome:
         line = f"The challenger was not promoted, version {number} stays champion; MLflow does not know yet"
         if decision.promote:

@@ -12,7 +12,6 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.steps.evaluate import REFERENCE
 from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
-from unfreeze.tasks.tracking.decisions import latest_retraining
 from unfreeze.tasks.tracking.training_run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
@@ -97,7 +96,7 @@ def read_champion(version: registry.Version) -> Champion:
 
 def is_new(data: Prepared, champion: registry.Version) -> bool:
     """Whether neither the champion nor the latest retraining has seen these data."""
-    latest = latest_retraining(champion.name)
+    latest = registry.latest_retraining(champion.name)
     known = {tracking.tags_of(champion.run_id).get(tracking.FINGERPRINT), latest["data"] if latest else None}
     return data.fingerprint not in known
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from unfreeze.models.store.cache_limit import Cached, cached_files, is_in_use, remove, remove_tree, unfinished_files
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints, stored_checkpoints
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,13 @@ def disk_use() -> list[Share]:
     folder = home()
     if not folder.exists():
         return []
-    shares = [*_caches(folder / "cache"), *_checkpoints()]
-    counted = sum(share.size for share in shares if share.kind.startswith("checkpoints"))
+    sizes = [_files(path) for path in (folder / "mlflow-artifacts").glob("*/*/artifacts/checkpoints")]
+    files, counted = (sum(each[number] for each in sizes) for number in (0, 1))
+    note = "to resume a run, or to register a sweep's best trial"
+    shares = [*_caches(folder / "cache"), Share("checkpoints", files, counted, 0, note)]
     for name, kind, note in (
         ("mlflow-artifacts", "models and other artifacts", "removed in MLflow, then `mlflow gc`"),
+        ("runs", "runs under way or stopped", "to resume them, and what MLflow does not have yet"),
         ("datasets", "downloaded data sets", "what a training reads"),
         ("prefect", "Prefect's database", "the history of flow runs"),
         ("logs", "logs", "of the service"),
@@ -61,21 +63,6 @@ def _caches(cache: Path) -> Iterator[Share]:
             remove_tree(path)
 
     yield Share("unfinished files", len(paths), size, size, "left by processes that were killed", free_unfinished)
-
-
-def _checkpoints() -> Iterator[Share]:
-    stored = stored_checkpoints() if (home() / "mlflow.db").exists() else []
-    ended = [each for each in stored if each.is_over]
-    waiting = [each for each in stored if not each.is_over]
-
-    def free() -> None:
-        for each in ended:
-            drop_checkpoints(each.run_id, each.names)
-
-    size, files = sum(each.size for each in ended), sum(len(each.names) for each in ended)
-    yield Share("checkpoints of finished runs", files, size, size, "nothing continues from them", free)
-    size, files = sum(each.size for each in waiting), sum(len(each.names) for each in waiting)
-    yield Share("checkpoints", files, size, 0, "to resume a run, or to register a sweep's best trial")
 
 
 def _files(path: Path) -> tuple[int, int]:

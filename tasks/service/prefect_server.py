@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -22,6 +22,9 @@ from unfreeze.tasks.machine.environment import credentials, home, make_home
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.supervise import wait_for
+
+if TYPE_CHECKING:
+    from unfreeze.tasks.tracking.publisher import Published
 
 SECONDS_TO_START = 180
 EMBEDDED = "UNFREEZE_EMBEDDED_PREFECT"
@@ -86,14 +89,18 @@ def start_embedded() -> Callable[[], None]:
     return lambda: wait_for("Prefect's server", server, lambda: responds(f"{api}/health"), log, SECONDS_TO_START)
 
 
-def end_gone_runs() -> None:
-    """End runs whose process is gone in MLflow and in Prefect, and deliver what they left for MLflow."""
-    from unfreeze.tasks import tracking
+def end_gone_runs() -> "list[Published]":
+    """End runs and flow runs of killed processes, and publish what runs have that MLflow lacks; returns what was."""
     from unfreeze.tasks.machine.flow_runs import end_gone_flow_runs, gone_flow_runs
-    from unfreeze.tasks.tracking.syncing import close_stale_runs
+    from unfreeze.tasks.tracking.publisher import sync
 
     try:
-        close_stale_runs(list(tracking.experiments().values()))
+        published = sync()
+        if whole := [each.run_id for each in published if not each.left]:
+            from unfreeze.tasks.report.publish import report_if_owed  # which brings torch along
+
+            for run_id in whole:
+                report_if_owed(run_id)
     finally:  # whatever happens to MLflow
         if gone_flow_runs():
             from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
@@ -106,6 +113,7 @@ def end_gone_runs() -> None:
             if responds(f"{api}/health"):
                 with temporary_settings({name: value for name, value in own.items() if value}):
                     end_gone_flow_runs()
+    return published
 
 
 # --- in the server's own process

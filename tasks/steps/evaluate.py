@@ -107,19 +107,20 @@ def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, st
     -------
     dict
         ``model_uri``, ``name``, ``version``, ``alias``, and a ``line`` about which version answers; only the name if
-        MLflow does not answer: the model is then registered when what the run has logged is delivered.
+        MLflow does not answer: the model is then registered when the run is published.
     """
 
     def registered() -> dict[str, str]:
         kind = modality_of(run.params)
-        with tempfile.TemporaryDirectory() as temporary, tracking.place_of(run.id, "model") as place:
+        with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / kind.suffix
             data.save(folder, candidate)
             tracking.log_tags(run.id, {MODEL_DIGEST: checksum(folder / CHECKSUMS)})
-            tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
-            tracking.keep_model(run.id, folder)
-            body = {"path": str(place), "name": run.model_name, "description": data.summary(candidate, run.metrics)}
-            made = tracking.keep_and_wait(run.id, ("model", body))
+
+            def write(place: Path) -> None:
+                tracking.save_mlflow_model(place, folder, kind, data.target, data.example())
+
+            made = tracking.register(run.id, write, run.model_name, data.summary(candidate, run.metrics))
         if made:
             log_info(f"registered {run.model_name} version {made['version']} as {made['alias']}: {made['line']}")
         return made or {"name": run.model_name}

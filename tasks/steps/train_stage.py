@@ -4,7 +4,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,8 +20,6 @@ from unfreeze.tasks.machine.notices import log_info, log_notice
 from unfreeze.tasks.machine.page import progress, show_table
 from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.files import log_figure
-from unfreeze.tasks.tracking.operations import SLOTS
-from unfreeze.tasks.tracking.stored_checkpoints import drop_checkpoints
 from unfreeze.tasks.tracking.training_run import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 90
@@ -143,19 +140,6 @@ def _save(run: Run, learner: Learner, log: tracking.MetricLog, name: str | None 
 def cycle_checkpoint(stage: str, cycle: int) -> str:
     """Name of the checkpoint at a cycle's end, counted from 1."""
     return f"{stage}-cycle-{cycle}.safetensors"
-
-
-def drop_resumption(run: Run) -> None:
-    """Remove the checkpoints of a finished run, but for those of cycles that the spec asks for.
-
-    Not while something of the run waits for MLflow: `unfreeze clean` does it later.
-    """
-    if not tracking.wait_until_delivered(run.id):
-        return
-    names = tracking.artifacts(run.id, tracking.CHECKPOINTS)
-    if run.params.tracking.cycle_checkpoints:
-        names = [name for name in names if Path(name).name in SLOTS]
-    drop_checkpoints(run.id, names)
 
 
 def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -12,6 +12,6 @@
   stored under a key of all that they depend on, so that workers, later sweeps and single trials share them.
 - **A study can be joined and left**: workers on other machines use a database. A dead one is noticed by its process id
   or its missing heartbeat, and its trial is tried again. A resumed study keeps the settings it was begun with.
-- **Trials do not wait for MLflow**: what they log goes by way of the sweep's run (`unfreeze.tasks.tracking`).
+- **Trials do not wait for MLflow**: each is a folder in its sweep's (`unfreeze.tasks.tracking`).
 - **Addresses hold no password**: it is in `UNFREEZE_STORAGE_PASSWORD` in the environment of each worker.
 """

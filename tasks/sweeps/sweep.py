@@ -39,17 +39,12 @@ from unfreeze.tasks.sweeps.study import (
     settings_of,
 )
 from unfreeze.tasks.sweeps.trial import HAS_WEIGHTS, RUN, TrialRunner, in_words
-from unfreeze.tasks.tracking.children import require_child
-from unfreeze.tasks.tracking.listing import RESUME
-from unfreeze.tasks.tracking.operations import DROP_CHECKPOINTS
-from unfreeze.tasks.tracking.origin import log_origin
-from unfreeze.tasks.tracking.server import require_answer, show_mlflow_link
-from unfreeze.tasks.tracking.spool import CHILD
-from unfreeze.tasks.tracking.syncing import deliver_left
-from unfreeze.tasks.tracking.training_run import Run, earlier_run, prefect_tags, source_name
+from unfreeze.tasks.tracking.runs import RESUME
+from unfreeze.tasks.tracking.server import show_mlflow_link
+from unfreeze.tasks.tracking.training_run import Run, earlier_run, log_origin, prefect_tags, source_name
 
 SWEEP_RUN = "UNFREEZE_SWEEP_RUN"
-"""Environment variable of a worker: the sweep's MLflow run and its experiment, so that MLflow need not be asked."""
+"""Environment variable of a worker: the key of the sweep's run."""
 MAX_FAILURES = 3
 """Trials that fail in a row; then it is not their values that are wrong."""
 
@@ -61,10 +56,10 @@ class WorkersDied(RuntimeError):
 class Sweep:
     """A running sweep: an Optuna study and an MLflow run in which `training` is varied as `search` says."""
 
-    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str, experiment: str) -> None:
+    def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str, leads: bool = True) -> None:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
-        self.experiment = experiment
-        self._runner = TrialRunner(search, training, experiment, run_id)
+        self._leads = leads  # and logs the best trial
+        self._runner = TrialRunner(search, training, run_id)
         self._began = time.monotonic()
         self._artifact = ProgressArtifact()
 
@@ -93,12 +88,11 @@ class Sweep:
         for trial in trials:  # weights of trials that were the best once, and are not any more
             complete = trial.state == TrialState.COMPLETE
             if complete and HAS_WEIGHTS in trial.user_attrs and not is_among_best(self.study, tuple(trial.values)):
-                tracking.keep(self.run_id, (DROP_CHECKPOINTS, {CHILD: trial.user_attrs[RUN]}))
+                tracking.drop_weights(trial.user_attrs[RUN])
         best = best_trial(self.study)
         return {
             "study": self.study.study_name,
-            "run_id": self.run_id,
-            "experiment_id": self.experiment,
+            **tracking.ids_of(self.run_id),
             "best": None if best is None else _shown(best),
             "verdict": lines,
             "trials": counts(self.study),
@@ -117,9 +111,9 @@ class Sweep:
             line += f"; best: trial {best.number} with {in_words(values)} ({in_words(best.params)})"
             found = {"trial": best.number, "value": best.values[0], **values, **best.params}
             numbers = {f"best_{name}": each for name, each in found.items() if not isinstance(each, bool | str)}
-            tracking.log_metrics(self.run_id, numbers, over)
             texts = {f"best_{name}": str(each) for name, each in found.items() if isinstance(each, bool | str)}
-            if texts:
+            if self._leads:
+                tracking.log_metrics(self.run_id, numbers, over)
                 tracking.log_tags(self.run_id, texts)
         log_notice(line)
         self._artifact.set(min(100.0, 100 * over / self.search.trials), line)
@@ -129,14 +123,13 @@ class Sweep:
 def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     """Start or resume a sweep, and end its MLflow run as the block ends.
 
-    MLflow is needed to begin; from then on the block continues without it, see `tracking.delivering`.
+    MLflow may be away all along.
 
     Raises
     ------
     UserError
-        If the space is invalid, the study of that name was begun with other settings, or MLflow does not answer.
+        If the space is invalid, or the study of that name was begun with other settings.
     """
-    require_answer()
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
     experiment = training.tracking.experiment
@@ -147,24 +140,23 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name, RESUME: resume_command}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
     is_new = run_id is None
+    params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
     if run_id is None:
-        params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
-        run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags)
-    else:
-        deliver_left(run_id)
-        tracking.reopen_run(run_id, tags, finished=True)
-    log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
-    show_mlflow_link(run_id)
-    with (
-        heeding_hangups(),
-        tracking.delivering_together(run_id, is_first=True),
-        tracking.closing_run(run_id, resume_command),
-    ):
+        run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags, shared=True)
+    with heeding_hangups(), tracking.held_run(run_id, is_new) as key:
         if is_new:
-            log_origin(run_id)
-            describe(prepare(training), run_id)
-        yield Sweep(search, training, study, run_id, str(tracking.info_of(run_id).experiment_id))
-        wait_until_shown()
+            tracking.log_spec(key, params)
+        else:
+            tracking.reopen_run(key, tags, finished=True)
+        with tracking.publishing(key, resume_command):
+            run_id = tracking.ids_of(key)["run_id"]
+            log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
+            show_mlflow_link(key)
+            if is_new:
+                log_origin(key)
+                describe(prepare(training), key)
+            yield Sweep(search, training, study, key)
+            wait_until_shown()
 
 
 @contextmanager
@@ -180,7 +172,7 @@ def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
     settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = own_module("unfreeze.flows.cli", "sweep", "--study", sweep.study.study_name, *flags)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: f"{sweep.run_id} {sweep.experiment}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: sweep.run_id}
     try:
         if search.workers > 1:
             with get_client(sync_client=True) as client:
@@ -225,9 +217,7 @@ def _log(sweep: Sweep, number: int) -> Path:
 def join_sweep(search: SweepSpec, training: Any) -> None:
     """Run trials of a sweep that another process leads and reports, and that started this one."""
     study = open_study(search.study or source_name(training.data.source), search, training)
-    run_id, experiment = os.environ[SWEEP_RUN].split()
-    with tracking.delivering_together(run_id, is_first=False):
-        Sweep(search, training, study, run_id, experiment).run_trials()
+    Sweep(search, training, study, os.environ[SWEEP_RUN], leads=False).run_trials()
 
 
 def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, Training]:
@@ -250,7 +240,7 @@ def best_of(study: Study) -> dict[str, Any]:
     best = best_trial(study)
     if best is None:
         raise UserError(f"study {study.study_name!r} has no complete trial yet")
-    return {**_shown(best), "run_id": require_child(best.user_attrs[RUN])}
+    return {**_shown(best), "run_id": str(tracking.get_run(best.user_attrs[RUN]).info.run_id)}
 
 
 def _shown(trial: FrozenTrial) -> dict[str, Any]:

@@ -41,14 +41,12 @@ class TrialRunner:
     ----------
     search, training
         What varies, and what is trained.
-    experiment
-        Id of the MLflow experiment.
     parent
-        The sweep's MLflow run.
+        Key of the sweep's run.
     """
 
-    def __init__(self, search: SweepSpec, training: Training, experiment: str, parent: str) -> None:
-        self.search, self.training, self.experiment, self.parent = search, training, experiment, parent
+    def __init__(self, search: SweepSpec, training: Training, parent: str) -> None:
+        self.search, self.training, self.parent = search, training, parent
         self.shared = shared_stages(search, training)
         self._known: dict[str, Prepared] = {}
         gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
@@ -70,7 +68,7 @@ class TrialRunner:
         tags = {"unfreeze.kind": "trial", "unfreeze.trial": str(trial.number)}
         if rule := trial.user_attrs.get("rule"):
             tags["unfreeze.rule"] = rule
-        with tracking.part_of_run(self.parent, self.experiment, f"trial {trial.number}", values, tags) as key:
+        with tracking.part_of_run(self.parent, f"trial {trial.number}", values, tags) as key:
             for name, value in {RUN: key, "prefix_builds": 0}.items():  # over those of an attempt that died
                 trial.set_user_attr(name, value)
             tracking.log_spec(key, spec.model_dump(mode="json"))

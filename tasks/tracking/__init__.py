@@ -2,30 +2,22 @@
 
 Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models, and `training_run` in flows that train.
 
-=========================  =============================================================================================
-``server.py``              the client, experiments, a run by its id, addresses of pages, columns of the table of runs
-``operations.py``          everything that is done to a run in MLflow, each so that it may be repeated
-``spool.py``               a run's operations that MLflow does not have yet: a durable log in the data folder
-``delivery.py``            the thread that sends them
-``under_way.py``           the runs that this process has under way; `keep`, by which everything below writes
-``children.py``            runs that are part of one under way: a key until MLflow gives them an id
-``syncing.py``             what processes left behind: spools, and runs that look as if they were under way
-``runs.py``                a run's life: start, hold, reopen, close; its tags, params and input data
-``metrics.py``             by step, computed once, of the machine
-``files.py``               a run's artifacts: spec, texts, tables, images, checkpoints
-``logged_models.py``       a trained model as MLflow keeps models: written here, logged with its run
-``registry.py``            registered models: a new version, find one, download it, make it champion
-``decisions.py``           what a retraining decided: the alias, and everything that says why
-``origin.py``              the code and the machine that a run was made with
-``history.py``             what a run has logged so far, read back
-``checkpoints.py``         which checkpoint a training continues from
-``stored_checkpoints.py``  which checkpoints runs have; those of finished runs are removed
-``training_run.py``        `Run`, one training for its flow: opened or resumed, what is done already, its summary
-``listing.py``             the latest runs, and how to continue each
-=========================  =============================================================================================
+========================  ==============================================================================================
+``folder.py``             a run as a folder in the data folder: the truth about it
+``publish.py``            MLflow made equal to a folder, which may be repeated at any time
+``publisher.py``          the thread that does it while a run is under way; `sync` does it afterwards
+``server.py``             the client, experiments, a run by its id, addresses of pages, columns of the table of runs
+``runs.py``               a run's life: start, hold, resume, close; its tags; the latest runs
+``metrics.py``            by step, computed once, of the machine
+``files.py``              a run's artifacts: spec, texts, tables, figures, checkpoints, its model
+``elsewhere.py``          runs that MLflow has and this data folder has not
+``registry.py``           models: logged, registered, the champion, what a retraining decided
+``training_run.py``       `Run`, one training for its flow: opened or resumed, what is done already, its summary
+========================  ==============================================================================================
 
-What must hold: **between the start of a training and its end nothing waits for MLflow**. What is written goes through
-`keep`, what is read is known since the start (`delivery_of`). A new kind of write is an operation that may be repeated.
+What must hold: **a run is its folder, and MLflow shows it**. No training waits for MLflow: what is logged is committed
+to the folder, what is read comes from there. Whatever `publish` sends may be sent again. A new kind of thing to log is
+a key of a commit and a few lines of `publish`.
 
 What is where in MLflow:
 
@@ -36,13 +28,12 @@ What is where in MLflow:
 - **Tags of a run**:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
-  - ``unfreeze.host`` and ``unfreeze.process``: who trains it; ``unfreeze.alive``: when that was last heard of. A run
-    whose process is gone is set to KILLED by `unfreeze up` or the next command.
+  - ``unfreeze.key``: its name in the data folder; ``unfreeze.host`` and ``unfreeze.process``: who trains it;
+    ``unfreeze.alive``: when that was last heard of
   - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
     ``unfreeze.stage.N``: the result of stage N, once it is over
   - ``unfreeze.resume``: the command that continues it, where it is not `unfreeze resume`
-  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb;
-    ``unfreeze.key``: by which the study knows the trial's run
+  - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
   - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
   - ``unfreeze.xxh3/NAME``: hash of an artifact that is read again to decide something
@@ -59,7 +50,6 @@ What is where in MLflow:
 from unfreeze.tasks.tracking.files import (
     artifacts as artifacts,
     fetch as fetch,
-    keep_model as keep_model,
     kept_model as kept_model,
     log_file as log_file,
     log_frame as log_frame,
@@ -67,49 +57,50 @@ from unfreeze.tasks.tracking.files import (
     log_spec as log_spec,
     log_text as log_text,
     read_frame as read_frame,
+    register as register,
     save_checkpoint as save_checkpoint,
     spec_of as spec_of,
 )
-from unfreeze.tasks.tracking.logged_models import save_mlflow_model as save_mlflow_model, signature_of as signature_of
+from unfreeze.tasks.tracking.folder import CHECKPOINTS as CHECKPOINTS
 from unfreeze.tasks.tracking.metrics import (
     MetricLog as MetricLog,
     as_float as as_float,
     log_metrics as log_metrics,
     system_metrics as system_metrics,
 )
-from unfreeze.tasks.tracking.operations import CHECKPOINTS as CHECKPOINTS
+from unfreeze.tasks.tracking.publisher import (
+    staying_open as staying_open,
+    sync as sync,
+    wait_until_published as wait_until_published,
+)
+from unfreeze.tasks.tracking.registry import save_mlflow_model as save_mlflow_model, signature_of as signature_of
 from unfreeze.tasks.tracking.runs import (
     FINGERPRINT as FINGERPRINT,
     TRAINED_UNTIL as TRAINED_UNTIL,
     RunStatus as RunStatus,
     close_run as close_run,
-    closing_run as closing_run,
-    create_run as create_run,
+    decide as decide,
+    drop_weights as drop_weights,
     flatten as flatten,
     held_run as held_run,
-    info_of as info_of,
+    ids_of as ids_of,
     kind_of_run as kind_of_run,
     log_data_set as log_data_set,
     log_tags as log_tags,
+    metrics_of as metrics_of,
     part_of_run as part_of_run,
+    publishing as publishing,
     reopen_run as reopen_run,
     run_with_tag as run_with_tag,
     start_run as start_run,
+    state_of_run as state_of_run,
+    tags_of as tags_of,
 )
 from unfreeze.tasks.tracking.server import (
     client as client,
     experiment_id as experiment_id,
     experiments as experiments,
     get_run as get_run,
+    local_file as local_file,
     page as page,
-)
-from unfreeze.tasks.tracking.under_way import (
-    delivering as delivering,
-    delivering_together as delivering_together,
-    keep as keep,
-    keep_and_wait as keep_and_wait,
-    place_of as place_of,
-    staying_open as staying_open,
-    tags_of as tags_of,
-    wait_until_delivered as wait_until_delivered,
 )

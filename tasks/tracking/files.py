@@ -19,15 +19,17 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import checksum, has_checksum
 from unfreeze.tasks.machine.notices import as_warning, in_run, log_notice
+from unfreeze.tasks.tracking.folder import ARTIFACTS, CHECKPOINTS, MODEL, folder_of
 from unfreeze.tasks.tracking.metrics import MetricLog
-from unfreeze.tasks.tracking.operations import CHECKPOINTS
+from unfreeze.tasks.tracking.publish import LATEST_CHECKPOINT, publish_model
+from unfreeze.tasks.tracking.publisher import publish_now, wait_until_published
+from unfreeze.tasks.tracking.runs import log_tags, tags_of
 from unfreeze.tasks.tracking.server import client, get_run, local_file
-from unfreeze.tasks.tracking.under_way import delivery_of, keep, place_of, tags_of
 
 if TYPE_CHECKING:  # it takes half a second, and most commands draw nothing
     from matplotlib.figure import Figure
 
-SPEC, MODEL = "spec.json", "model"
+SPEC = "spec.json"
 SPEC_COPY = "code/spec.json"
 """Taken where `SPEC` is damaged: without a spec nothing is resumed, retrained or compared."""
 DECIDING = ("*spec.json", "data/*.arrow", "data/*.json", "data/reference.feather", "*/predictions.feather")
@@ -45,7 +47,8 @@ def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
 
 def spec_of(run_id: str) -> dict[str, Any]:
     """The spec that a run was started with; a backbone that its data decided is filled in, so that it stays the one."""
-    get_run(run_id)
+    if folder_of(run_id) is None:
+        get_run(run_id)
     damaged: list[UserError] = []
     for name in (SPEC, SPEC_COPY):
         try:
@@ -119,16 +122,26 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 
 def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
     """Keep a file that `write` writes; if the disk of a run under way is full, the run continues without the file."""
-    folder, _, file = name.rpartition("/")
-    try:
-        with place_of(run_id, file) as path:
+    folder = folder_of(run_id)
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / Path(name).name
             write(path)
-            hashed = [("tags", {"tags": {f"{CHECKSUM}{name}": checksum(path)}})] if _decides(name) else []
-            keep(run_id, ("file", {"path": str(path), "folder": folder or None}), *hashed)
+            client().log_artifact(get_run(run_id).info.run_id, str(path), name.rpartition("/")[0] or None)
+            if _decides(name):
+                log_tags(run_id, {f"{CHECKSUM}{name}": checksum(path)})
+        return
+    try:
+        with folder.writing(f"{ARTIFACTS}/{name}") as path:
+            write(path)
+            hashed = {f"{CHECKSUM}{name}": checksum(path)} if _decides(name) else {}
+        if hashed:
+            folder.commit(tags=hashed)
     except OSError as error:
-        if delivery_of(run_id) is None:
+        if not folder.keeps_unwritten:
             raise
         log_notice(f"warning: {name} cannot be written ({error}); the run continues without it")
+    publish_now(folder)
 
 
 def _link(path: Path, copy: Path) -> None:
@@ -139,24 +152,54 @@ def _link(path: Path, copy: Path) -> None:
         shutil.copyfile(path, copy)
 
 
-def keep_model(run_id: str, folder: Path) -> None:
-    """Keep a copy of the model that a run under way ends with, see `kept_model`."""
-    delivery = delivery_of(run_id)
-    if delivery is not None:
-        shutil.rmtree(delivery.kept(MODEL), ignore_errors=True)
-        shutil.copytree(folder, delivery.kept(MODEL), copy_function=lambda file, copy: _link(Path(file), Path(copy)))
+def register(run_id: str, write: Callable[[Path], object], name: str, description: str) -> dict[str, str]:
+    """Keep the model that a run ends with, and have it registered.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    write
+        Writes it in MLflow's format, see `save_mlflow_model`, to a path.
+    name, description
+        In the model registry.
+
+    Returns
+    -------
+    dict
+        ``model_uri``, ``name``, ``version``, ``alias`` and a ``line``; empty if MLflow does not answer: it is
+        registered when the run is published.
+    """
+    folder, about = folder_of(run_id), {"name": name, "description": description}
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            write(place := Path(temporary) / MODEL)
+            return publish_model(get_run(run_id).info.run_id, place, about)
+    with folder.writing(MODEL) as place:
+        write(place)
+    folder.commit(model=about)
+    publish_now(folder)
+    wait_until_published(run_id)
+    made: dict[str, str] = folder.published().get("model", {})
+    return made
 
 
 def kept_model(run_id: str) -> Path:
     """The folder of the model that a run under way ended with, whether MLflow has it or not."""
-    delivery = delivery_of(run_id)
-    assert delivery is not None
-    return delivery.kept(MODEL)
+    folder = folder_of(run_id)
+    assert folder is not None
+    return next((folder.path / MODEL / "data").iterdir())
 
 
 def artifacts(run_id: str, folder: str | None = None) -> list[str]:
     """Paths of the run's artifacts in a folder."""
-    return [item.path for item in client().list_artifacts(run_id, folder)]
+    local, found = folder_of(run_id), set[str]()
+    if local is not None:
+        for root in (local.path / ARTIFACTS, *([local.path] if folder == CHECKPOINTS else [])):
+            found |= {path.relative_to(root).as_posix() for path in (root / (folder or "")).glob("*")}
+    if local is None or local.about.get("fetched"):
+        found |= {item.path for item in client().list_artifacts(get_run(run_id).info.run_id, folder)}
+    return sorted(found)
 
 
 def fetch(run_id: str, name: str) -> Path | None:
@@ -199,14 +242,19 @@ def _damaged(run_id: str, name: str, why: str) -> UserError:
 
 
 def _found(run_id: str, name: str) -> Path | None:
-    delivery = delivery_of(run_id)
-    if delivery is not None and delivery.kept(name).exists():
-        return delivery.kept(name)
+    folder = folder_of(run_id)
+    if folder is not None:
+        for path in (folder.path / ARTIFACTS / name, folder.path / name):
+            if path.is_file():
+                return path
+        if not folder.about.get("fetched"):
+            return None
     if name not in artifacts(run_id, name.rpartition("/")[0] or None):
         return None
     if (local := local_file(run_id, name)) is not None:
         return local
     # MLflow's own choice would be a folder that nobody removes.
+    run_id = get_run(run_id).info.run_id
     return Path(client().download_artifacts(run_id, name, tempfile.mkdtemp(dir=_downloads().name)))
 
 
@@ -219,22 +267,33 @@ def _downloads() -> "tempfile.TemporaryDirectory[str]":
 def save_checkpoint(
     run_id: str, write: Callable[[Path], object], name: str | None = None, log: MetricLog | None = None
 ) -> None:
-    """Keep a checkpoint, and the run's tag that points at it.
+    """Keep a checkpoint of a run under way.
 
     Parameters
     ----------
     run_id
-        The MLflow run.
+        The run.
     write
         Writes it to a path.
     name
         Of a file that is kept for good; without one it takes the place of the checkpoint before the last.
     log
-        Its metrics so far are kept with the checkpoint, all or none.
+        Its metrics so far are committed with the checkpoint, all or none.
     """
-    with place_of(run_id, name or "checkpoint.safetensors") as path:
+    folder = folder_of(run_id)
+    assert folder is not None
+    file = name or folder.next_checkpoint()
+    with folder.writing(f"{CHECKPOINTS}/{file}") as path:
         write(path)
-        delivery = delivery_of(run_id)
-        if name is not None and delivery is not None:
-            _link(path, delivery.kept(f"{CHECKPOINTS}/{name}"))  # before the thread sends and removes it
-        keep(run_id, ("checkpoint", {"path": str(path), "name": name}), *(log.take() if log else ()))
+    folder.commit(checkpoint=file, rows=log.take() if log else [])
+    folder.remove_checkpoints()
+    publish_now(folder)
+
+
+def checkpoints_of(run_id: str) -> list[str]:
+    """Artifacts that are checkpoints of a run, the latest last."""
+    folder = folder_of(run_id)
+    if folder is not None:
+        return [f"{CHECKPOINTS}/{name}" for name in folder.checkpoints]
+    latest = get_run(run_id).data.tags.get(LATEST_CHECKPOINT)
+    return [] if latest is None else sorted({*artifacts(run_id, CHECKPOINTS), latest}, key=lambda name: name == latest)

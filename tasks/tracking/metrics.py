@@ -8,35 +8,49 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
+from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from unfreeze.tasks.tracking.operations import METRICS_PER_CALL
-from unfreeze.tasks.tracking.spool import Entry
-from unfreeze.tasks.tracking.under_way import delivery_of, keep
+from unfreeze.tasks.tracking.folder import folder_of
+from unfreeze.tasks.tracking.publish import ROWS_PER_CALL
+from unfreeze.tasks.tracking.publisher import publish_now
+from unfreeze.tasks.tracking.runs import metrics_of
+from unfreeze.tasks.tracking.server import client, get_run
 
 SYSTEM = "system/"
 """Prefix of metrics of the machine."""
 SECONDS_BETWEEN_SAMPLES = 5
 
 
+def _log_rows(run_id: str, rows: list[list[Any]]) -> None:
+    folder = folder_of(run_id)
+    if not rows:
+        return
+    if folder is None:
+        client().log_batch(get_run(run_id).info.run_id, metrics=[Metric(*row) for row in rows])
+        return
+    folder.commit(rows=rows)
+    publish_now(folder)
+
+
 class MetricLog:
-    """Buffers a run's metrics by step and sends them in batches; use it as a context manager.
+    """Buffers a run's metrics by step and logs them in batches; use it as a context manager.
 
     What an earlier attempt at the run logged of a metric is not logged again: its steps up to the latest are skipped.
 
     Parameters
     ----------
     run_id
-        The MLflow run.
+        The run.
     with_checkpoints
-        Send nothing before the block's end but what `take` returned: metrics are kept with the checkpoint that they
+        Log nothing before the block's end but what `take` returned: metrics are committed with the checkpoint that they
         lead up to, so that a run that is killed and resumed has each step once.
     """
 
     def __init__(self, run_id: str, with_checkpoints: bool = False) -> None:
         self.run_id, self._holds, self._rows, self._sent = run_id, with_checkpoints, list[list[Any]](), time.monotonic()
-        delivery = delivery_of(run_id)
-        self._known = {name: step for name, (step, _) in delivery.known.items()} if delivery is not None else {}
+        folder = folder_of(run_id)
+        self._known = {} if folder is None else {name: step for name, (step, _) in folder.known.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -50,32 +64,28 @@ class MetricLog:
         A value may be a tensor on an accelerator, which is only read when it is sent: reading waits for the device.
         """
         now = int(time.time() * 1000)
-        self._rows += [[key, value, now, step] for key, value in values.items() if step > self._latest(key)]
-        if not self._holds and (len(self._rows) >= METRICS_PER_CALL or time.monotonic() - self._sent > 5):
+        self._rows += [
+            [key, value, now, step] for key, value in values.items() if step > self._known.get(key, -math.inf)
+        ]
+        if not self._holds and (len(self._rows) >= ROWS_PER_CALL or time.monotonic() - self._sent > 5):
             self.flush()
 
-    def _latest(self, key: str) -> float:
-        return self._known.get(key, -math.inf)
-
-    def take(self) -> list[Entry]:
-        """What is buffered, for `save_checkpoint` to keep; the buffer is empty then."""
+    def take(self) -> list[list[Any]]:
+        """The buffered rows, for `save_checkpoint` to commit; the buffer is empty then."""
         rows, self._rows, self._sent = self._rows, [], time.monotonic()
-        for row in rows:
-            row[1] = float(row[1])
-        return [("metrics", {"rows": rows})] if rows else []
+        return [[key, float(value), now, step] for key, value, now, step in rows]
 
     def flush(self) -> None:
-        """Send what is buffered."""
-        keep(self.run_id, *self.take())
+        """Log what is buffered."""
+        _log_rows(self.run_id, self.take())
 
 
 def log_metrics(run_id: str, values: Mapping[str, float], step: int) -> None:
     """Log values that are computed once; those that an earlier attempt at the run logged as they are, are skipped."""
-    delivery, now = delivery_of(run_id), int(time.time() * 1000)
-    known = delivery.known if delivery is not None else {}
+    folder, now = folder_of(run_id), int(time.time() * 1000)
+    known = {} if folder is None else folder.known
     new = {key: float(value) for key, value in values.items() if known.get(key) != (step, float(value))}
-    if new:
-        keep(run_id, ("metrics", {"rows": [[key, value, now, step] for key, value in new.items()]}))
+    _log_rows(run_id, [[key, value, now, step] for key, value in new.items()])
 
 
 def as_float(values: Mapping[str, Any]) -> dict[str, float]:
@@ -100,17 +110,18 @@ def system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
 
 
 def _watch_machine(run_id: str, ending: threading.Event) -> None:
-    """Log by way of the run's spool; MLflow's own monitor asks the server each time, and ends if it does not answer."""
-    source, delivery = SystemMetricsMonitor(run_id), delivery_of(run_id)
-    known = delivery.known if delivery is not None else {}
+    """Sample into the run's folder; MLflow's own monitor ends where the server does not answer."""
+    source, known = SystemMetricsMonitor(run_id), metrics_of(run_id)
     number = max([step for name, (step, _) in known.items() if name.startswith(SYSTEM)], default=-1) + 1
     while not ending.is_set():
         source.collect_metrics()
         if ending.wait(SECONDS_BETWEEN_SAMPLES):
             return
         now = int(time.time() * 1000)
-        rows = [[f"{SYSTEM}{name}", float(value), now, number] for name, value in source.aggregate_metrics().items()]
-        keep(run_id, ("metrics", {"rows": rows}))
+        _log_rows(
+            run_id,
+            [[f"{SYSTEM}{name}", float(value), now, number] for name, value in source.aggregate_metrics().items()],
+        )
         number += 1
         for each in source.monitors:
             each.clear_metrics()

@@ -1,24 +1,44 @@
-"""Registered models: their versions, the champion among them, and what was decided about them."""
+"""Models in MLflow: logged with their runs, registered as versions, promoted by people and retrainings."""
 
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import mlflow
 import mlflow.artifacts
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+import unfreeze.models
 from unfreeze.models.errors import UserError
 from unfreeze.models.store.sealed_files import CHECKSUMS, DESCRIPTION, JUDGED, damaged_file
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
 
+if TYPE_CHECKING:  # they bring torch along, and what only lists runs should not wait for it
+    from unfreeze.models.recipe.modality import Modality
+    from unfreeze.models.targets import Target
+
+LOGGED = "model"
+"""Name of a run's logged model."""
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 LATEST_RETRAINING = "unfreeze.retrained"
 """Tag of a registered model: JSON of the latest retraining's time, decision, data and version."""
+
+PROMOTED, KEPT, SUPERSEDED = "promoted", "kept champion", "superseded"
+"""Values of the tag ``unfreeze.decision``; superseded is a promotion over a version that is not champion any more."""
 
 
 class Version(NamedTuple):
@@ -30,13 +50,14 @@ class Version(NamedTuple):
     uri: str
 
 
-def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> tuple[str, str]:
+def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> dict[str, str]:
     """Register a run's logged model under `name`, unless it is registered there already.
 
     Returns
     -------
-    tuple of str
-        The version, and the alias it got: ``champion`` if the name had none, else ``challenger``.
+    dict
+        ``name``, ``version``, ``alias`` (``champion`` if the name had none, else ``challenger``), and a ``line`` about
+        which version answers.
     """
     mlflow_client = client()
     try:
@@ -54,11 +75,10 @@ def register_model(name: str, run_id: str, model_uri: str, model_id: str, descri
         version = str(made.version)
     aliases = {alias: str(number) for alias, number in mlflow_client.get_registered_model(name).aliases.items()}
     held = [alias for alias in (CHAMPION, CHALLENGER, PREVIOUS) if aliases.get(alias) == version]
-    if held:
-        return version, held[0]
-    alias = CHALLENGER if CHAMPION in aliases else CHAMPION
-    mlflow_client.set_registered_model_alias(name, alias, version)
-    return version, alias
+    alias = held[0] if held else CHALLENGER if CHAMPION in aliases else CHAMPION
+    if not held:
+        mlflow_client.set_registered_model_alias(name, alias, version)
+    return {"name": name, "version": version, "alias": alias, "line": answering(name, version, run_id)}
 
 
 def full_name(name: str) -> str:
@@ -218,3 +238,139 @@ def _champion_run(model: Any) -> Any | None:
 
 def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def version_of_run(run_id: str) -> Any | None:
+    """The latest registered version that the run made, as MLflow has it; None if there is none."""
+    versions = client().search_model_versions(f"run_id = '{run_id}'")
+    latest = max(versions, key=lambda each: int(each.version), default=None)
+    # The search leaves aliases out.
+    return None if latest is None else client().get_model_version(latest.name, latest.version)
+
+
+def describe_version(name: str, number: str, text: str) -> None:
+    """Replace the description of a registered version."""
+    client().update_model_version(name, number, text)
+
+
+def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
+    """Move the alias if the challenger is promoted and the version it beat is still champion; write it all down.
+
+    Returns
+    -------
+    dict
+        ``decision``, one of this module's constants, ``version`` of the challenger, ``champion``, and a ``line``.
+    """
+    mlflow_client, name, compared = client(), body["name"], body["champion"]
+    found = mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if not found:
+        raise MlflowException(f"run {run_id} has registered no version of {name}", RESOURCE_DOES_NOT_EXIST)
+    number = str(max(int(each.version) for each in found))
+    champion = mlflow_client.get_registered_model(name).aliases.get(CHAMPION)
+    champion = None if champion is None else str(champion)
+    if not body["promote"]:
+        decision = KEPT
+        line = f"Version {number} was not promoted, version {compared} stays champion"
+    elif champion in (compared, number):
+        set_champion(name, number)
+        decision, champion = PROMOTED, number
+        line = f"Version {number} was promoted over version {compared}"
+    else:
+        decision, now = SUPERSEDED, f"version {champion} is" if champion is not None else "there is none"
+        line = f"Version {number} beat version {compared}, but {now} champion by now, so it was not promoted"
+    tags = {
+        "unfreeze.decision": decision,
+        "unfreeze.decision.reasons": "; ".join(body["reasons"]),
+        "unfreeze.decision.numbers": body["numbers"],
+        "unfreeze.champion_before": compared,
+    }
+    whole = f"{line}: {'; '.join(body['reasons'])}."
+    if whole not in (mlflow_client.get_model_version(name, number).description or ""):  # by an earlier attempt
+        describe(name, number, whole)
+    for key, value in tags.items():
+        mlflow_client.set_model_version_tag(name, number, key, value)
+        mlflow_client.set_tag(run_id, key, value)
+    _remember(name, {"time": body["time"], "decision": line, "version": number, "data": body["data"]})
+    return {"decision": decision, "version": number, "champion": champion or "", "line": line}
+
+
+def _remember(name: str, retraining: dict[str, Any]) -> None:
+    """Keep it as the model's latest retraining, unless a later one is known already."""
+    latest = latest_retraining(name)
+    if latest is None or latest["time"] <= retraining["time"]:
+        client().set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(retraining))
+
+
+def latest_retraining(name: str) -> dict[str, Any] | None:
+    """The model's latest retraining, its time, decision, version and data; None before the first."""
+    text = client().get_registered_model(name).tags.get(LATEST_RETRAINING)
+    kept: dict[str, Any] | None = json.loads(text) if text else None
+    return kept
+
+
+def signature_of(example: pd.DataFrame, target: "Target") -> ModelSignature:
+    """What a model takes and answers: every column of the example is required, and no other.
+
+    Only bytes have a type, by which a server decodes them. For the others MLflow would refuse what a model can read:
+    gaps in whole numbers, whole numbers among fractions, pandas' categories, and truths where a file had text. The
+    parameter ``coverage`` is that of `unfreeze.models.targets.conformal.answers`.
+    """
+    types = {name: DataType.binary if isinstance(example[name].iloc[0], bytes) else AnyType() for name in example}
+    inputs = Schema([ColSpec(each, str(name)) for name, each in types.items()])
+    answer = target.frame(np.ones((1, target.outputs)))  # with every label, where there may be several
+    outputs = Schema([ColSpec(_type_of(answer[name].iloc[0]), str(name)) for name in answer])
+    return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("coverage", DataType.double, None)]))
+
+
+def _type_of(value: object) -> DataType | Array:
+    """Of a column of answers: numbers, lists, or the text of a class."""
+    if isinstance(value, list):
+        return Array(_type_of(value[0]))
+    return DataType.double if isinstance(value, float) else DataType.string
+
+
+def save_mlflow_model(place: Path, folder: Path, modality: "Modality", target: "Target", example: pd.DataFrame) -> None:
+    """Write the model in `folder` as MLflow keeps models, with the code of `unfreeze.models`, into the new `place`.
+
+    The packages that the modality's models need are pinned to the versions installed here. No server is asked.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        code, source = Path(temporary) / "unfreeze", Path(unfreeze.models.__file__).parent
+        shutil.copytree(source, code / "models", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(source.parent / "__init__.py", code)
+        mlflow.pyfunc.save_model(
+            place,
+            loader_module=modality.loader,
+            data_path=str(folder),
+            code_paths=[str(code)],
+            signature=signature_of(example, target),
+            input_example=example,
+            pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in modality.requirements],
+            metadata={"targets": list(target.columns), "classes": [str(each) for each in target.classes]},
+        )
+
+
+def log_model_folder(run_id: str, place: Path) -> tuple[str, str]:
+    """Log what `save_mlflow_model` wrote as the model of a run, which has one; returns its URI and id."""
+    mlflow_client = client()
+    run = mlflow_client.get_run(run_id)
+    experiment = run.info.experiment_id
+    known = mlflow_client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{LOGGED}'")
+    # Created here, because Model.log would put it into the default experiment, whatever the run's is, and would log a
+    # second one where the answer to the first attempt was lost.
+    logged = (
+        known[0]
+        if known
+        else mlflow_client.create_logged_model(
+            experiment, name=LOGGED, source_run_id=run_id, params=dict(run.data.params)
+        )
+    )
+    if logged.model_id not in [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]:
+        mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    description = Model.load(str(place))
+    description.run_id, description.model_id, description.model_uuid = run_id, logged.model_id, logged.model_id
+    description.artifact_path = logged.artifact_location
+    description.save(str(place / MLMODEL_FILE_NAME))
+    mlflow_client.log_model_artifacts(logged.model_id, str(place))
+    mlflow_client.finalize_logged_model(logged.model_id, "READY")
+    return f"models:/{logged.model_id}", str(logged.model_id)

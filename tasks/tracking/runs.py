@@ -1,42 +1,58 @@
-"""A run's life: started or reopened, held by one process, given tags and data, closed.
+"""A run's life: started, fetched, held by one process, resumed, closed; its tags, metrics and input data.
 
-A run belongs to its flow by id. Everything is logged through `MlflowClient` with that id, never through MLflow's active
-run, which is one per thread and opens a new run when there is none.
+A run is known by its key or by MLflow's id. What is logged to one that has a folder here is a commit of its log, which
+is published; what is logged to any other goes to MLflow at once.
 """
 
 import json
-import os
 import re
-import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
-from filelock import Timeout
+from mlflow.entities import RunTag
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.machine.processes import is_gone, this_process
-from unfreeze.tasks.tracking.children import make_run
-from unfreeze.tasks.tracking.delivery import ALIVE
-from unfreeze.tasks.tracking.files import log_spec
-from unfreeze.tasks.tracking.operations import BEGIN
-from unfreeze.tasks.tracking.server import client, experiment_id, get_run
-from unfreeze.tasks.tracking.spool import lock_of
-from unfreeze.tasks.tracking.syncing import close_stale_runs
-from unfreeze.tasks.tracking.under_way import at_the_end, delivering_part, delivery_of, keep, tags_of
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.processes import this_process
+from unfreeze.tasks.machine.servers import NoAnswerError
+from unfreeze.tasks.tracking.elsewhere import fetched, unless_outdated
+from unfreeze.tasks.tracking.folder import (
+    CHECKPOINTS,
+    PARTS,
+    RunFolder,
+    end_if_gone,
+    folder_of,
+    let_go,
+    new_folder,
+    run_folders,
+    take,
+)
+from unfreeze.tasks.tracking.publish import drop_checkpoints, pending
+from unfreeze.tasks.tracking.publisher import (
+    PATIENCE,
+    PATIENCE_WHEN_STOPPED,
+    Publisher,
+    at_the_end,
+    finish,
+    publish_now,
+    publisher_of,
+    remove_if_done,
+    shown_id,
+)
+from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, require_answer
 
 FINGERPRINT = "data.fingerprint"
 """Tag: hash of the images with their labels, or of the tables, whatever their split."""
 TRAINED_UNTIL = "data.trained_until"
 """Tag of a run on a table with dates: the last date among the training rows."""
-FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
-"""Tags: the Prefect flow run that trains the run, and the one that this is part of, such as a retraining."""
-SILENT_SECONDS = 120
-"""A run on another machine of which nothing was heard for this long is taken for dead."""
-SECONDS_TO_DELIVER = 60
-"""How long whoever resumes a run waits for one that is delivering what its dead process left."""
+RESUME = "unfreeze.resume"
+"""Tag of a run: the command that continues it, for one that is not a training."""
 
 _NAME = re.compile(r"\w{1,100}", re.ASCII)
 
@@ -44,34 +60,274 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended."""
 
 
-def start_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Start a run in an experiment (by name) and log the whole spec, also as params; returns the run's id."""
-    number = experiment_id(experiment)
-    close_stale_runs([number])
-    run_id = create_run(number, name, params, tags)
-    log_spec(run_id, params)
-    return run_id
+# --- life
 
 
-def create_run(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Create a running run of this process in an experiment (by id) and log its params; returns the run's id."""
-    return make_run(experiment, name, _texts(params), {**tags, **this_process()}, None)
+def start_run(
+    experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], shared: bool = False
+) -> str:
+    """Make the folder of a run in an experiment (by name), which `held_run` then holds; returns its key.
+
+    Parameters
+    ----------
+    experiment, name
+        Of the run.
+    params
+        The whole spec.
+    tags
+        To begin with.
+    shared
+        Whether several processes have it at a time, as they have a sweep.
+    """
+    for folder in run_folders():
+        end_if_gone(folder)
+    about = {"experiment": experiment, "name": name, "params": _texts(params), "shared": shared}
+    return new_folder(about, tags).key
 
 
 @contextmanager
-def part_of_run(
-    run_id: str, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
-) -> Iterator[str]:
-    """A run of this process that is part of one under way, such as a sweep's trial; MLflow is not waited for.
+def held_run(run_id: str, is_new: bool = False, own_tags: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Hold a run while the block runs, fetched from MLflow if it has no folder here; yields its key.
 
-    Yields the key by which everything here knows it, as if it were the run's id; MLflow gives that as the spool is
-    delivered, see `unfreeze.tasks.tracking.children`.
+    Parameters
+    ----------
+    run_id
+        Key or MLflow's id.
+    is_new
+        Whether `start_run` has just made it.
+    own_tags
+        Tags that it will get: those of a Prefect flow run tell an earlier attempt of that from another process.
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or another process has it, here or elsewhere.
     """
-    key, all_tags = uuid.uuid4().hex, {**tags, **this_process()}
-    began = {"experiment": experiment, "name": name, "time": int(time.time() * 1000)}
-    with delivering_part(run_id, key, all_tags):
-        keep(key, (BEGIN, {**began, "params": _texts(params), "tags": all_tags}))
-        yield key
+    folder = folder_of(run_id)
+    if folder is not None and not is_new:
+        folder = unless_outdated(folder)
+    if folder is None:
+        folder = fetched(run_id, own_tags)
+    if not is_new:
+        take(folder)
+
+    def end() -> None:
+        let_go(folder)
+        remove_if_done(folder)
+
+    try:
+        yield folder.key
+    finally:
+        at_the_end(end)
+
+
+def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
+    """Set a held run that was stopped, or with `finished` any run, to running again, in this process.
+
+    Raises
+    ------
+    UserError
+        If it is finished and may not be.
+    """
+    folder = _folder(run_id)
+    if folder.state == "FINISHED" and not finished:
+        raise UserError(f"run {shown_id(folder)} is finished; there is nothing to resume")
+    folder.commit(tags={**tags, **this_process()}, state="RUNNING")
+
+
+def _folder(run_id: str) -> RunFolder:
+    folder = folder_of(run_id)
+    assert folder is not None, run_id
+    return folder
+
+
+@contextmanager
+def part_of_run(run_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
+    """A run of this process that is part of another, such as a sweep's trial; yields its key."""
+    whole = _folder(run_id)
+    about = {"experiment": whole.about["experiment"], "name": name, "params": _texts(params)}
+    part = new_folder(about, tags, whole.path / PARTS / uuid.uuid4().hex)
+    part.keeps_unwritten = True
+    try:
+        yield part.key
+    finally:
+        let_go(part)
+
+
+def close_run(run_id: str, status: RunStatus) -> None:
+    """End a run of this process; one that another has taken up since stays as it is.
+
+    Nothing continues from a training that is finished: its checkpoints go, but those that its spec asks to keep.
+    """
+    folder = _folder(run_id)
+    if folder.refresh().owner != tuple(this_process().values()):
+        return
+    ended: dict[str, Any] = {"state": status, "time": int(time.time() * 1000)}
+    if status == "FINISHED" and folder.tags.get("unfreeze.kind", "").startswith("train-"):
+        keeps = dict(folder.about["params"]).get("tracking.cycle_checkpoints") == "True"
+        ended["dropped"] = {"but": [each for each in folder.checkpoints if keeps and not each.startswith("last-")]}
+    folder.commit(**ended)
+    folder.remove_checkpoints()
+    publish_now(folder)
+
+
+@contextmanager
+def publishing(run_id: str, resume_command: str) -> Iterator[None]:
+    """Publish a held run while the block runs, and end it with the block; MLflow may be away all along.
+
+    It ends FINISHED, FAILED after an error, KILLED after a signal, Ctrl-C or a cancellation; `resume_command` is noted
+    on the exception that stopped the block.
+
+    Raises
+    ------
+    UserError
+        If waiting for MLflow would not help: the experiment was deleted, the store is damaged or its disk is full.
+    """
+    publisher, patience = Publisher(_folder(run_id)), PATIENCE
+    try:
+        try:
+            publisher.begin()
+            yield
+        except Exception:
+            close_run(run_id, "FAILED")
+            raise
+        except BaseException as stopped:
+            close_run(run_id, "KILLED")
+            stopped.add_note(f"continue with: {resume_command}")
+            patience = PATIENCE_WHEN_STOPPED
+            raise
+        close_run(run_id, "FINISHED")
+    except BaseException:
+        with suppress(UserError):  # what stopped it comes first
+            at_the_end(partial(finish, publisher, 0.0 if publisher.invalid else patience))
+        raise
+    at_the_end(partial(finish, publisher, patience))
+
+
+def drop_weights(run_id: str) -> None:
+    """Remove the checkpoints of a run that is part of another, from its folder or else from MLflow."""
+    folder = folder_of(run_id)
+    if folder is not None:
+        folder.commit(dropped={"but": []})
+        folder.remove_checkpoints()
+        publish_now(folder)
+        return
+    try:
+        run_id = str(get_run(run_id).info.run_id)
+        drop_checkpoints(run_id, [each.path for each in client().list_artifacts(run_id, CHECKPOINTS)])
+    except Exception as error:
+        log_notice(f"checkpoints of run {run_id} could not be removed ({error})")
+
+
+# --- what is known of a run
+
+
+def run_with_tag(experiment: str, name: str, value: str) -> str | None:
+    """The experiment's latest run with this value of a tag, from its folder or else from MLflow; None if there is none.
+
+    One that only an MLflow has that does not answer is not found.
+    """
+    own = [each for each in run_folders() if each.about["experiment"] == experiment and each.tags.get(name) == value]
+    if own:
+        return max(own, key=lambda each: int(each.about["time"])).key
+    try:
+        require_answer(0)
+    except NoAnswerError:
+        return None
+    found = client().search_runs([experiment_id(experiment)], f"tags.`{name}` = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def state_of_run(run_id: str) -> str:
+    """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    folder = folder_of(run_id)
+    return str(get_run(run_id).info.status) if folder is None else folder.state
+
+
+def tags_of(run_id: str) -> dict[str, str]:
+    """Tags of a run."""
+    folder = folder_of(run_id)
+    return dict(get_run(run_id).data.tags if folder is None else folder.tags)
+
+
+def metrics_of(run_id: str) -> dict[str, tuple[int, float]]:
+    """Metric -> its latest step and value."""
+    folder = folder_of(run_id)
+    if folder is not None:
+        return dict(folder.known)
+    return {each.key: (int(each.step), float(each.value)) for each in get_run(run_id).data._metric_objs}
+
+
+def ids_of(run_id: str) -> dict[str, str | None]:
+    """``run_id`` and ``experiment_id`` of MLflow; the key, and None, before it has the run."""
+    folder = folder_of(run_id)
+    if folder is None:
+        info = get_run(run_id).info
+        return {"run_id": str(info.run_id), "experiment_id": str(info.experiment_id)}
+    return {"run_id": shown_id(folder), "experiment_id": folder.published().get("experiment")}
+
+
+def kind_of_run(run_id: str) -> str:
+    """What started the run: ``train-images``, ``train-tables``, ``find-lr``, ``sweep`` or ``trial``."""
+    return tags_of(run_id).get("unfreeze.kind", "")
+
+
+def history(run_id: str, metric: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a metric, in the order of the steps; both empty if the run has none of that name."""
+    run_id = get_run(run_id).info.run_id
+    logged = sorted((each.step, each.timestamp, each.value) for each in client().get_metric_history(run_id, metric))
+    return [float(step) for step, _, _ in logged], [float(value) for _, _, value in logged]
+
+
+def splits_of(run_id: str) -> dict[str, int]:
+    """Rows of ``train``, ``valid`` and ``test`` of the run's data set; empty before it is known."""
+    inputs = get_run(run_id).inputs.dataset_inputs
+    splits: dict[str, int] = json.loads(inputs[-1].dataset.profile or "{}") if inputs else {}
+    return splits
+
+
+def recent_runs(count: int) -> list[dict[str, Any]]:
+    """The latest runs that a person started, the last first.
+
+    Returns
+    -------
+    list of dict
+        ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (changes that MLflow does not have yet)
+        and ``continue``, a command; both None where there is nothing to do.
+    """
+    folders = {shown_id(each): each for each in run_folders()}
+    waiting = Counter({run_id: pending(each) for run_id, each in folders.items()})
+    found = client().search_runs(
+        list(experiments().values()),
+        "tags.`unfreeze.kind` != 'trial'",
+        order_by=["attributes.start_time DESC"],
+        max_results=count,
+    )
+    rows = [
+        (run.info.start_time, run.info.run_id, run.info.run_name, run.info.status, run.data.tags)
+        for run in found
+        if run.info.run_id not in folders
+    ]
+    rows += [
+        (each.about["time"], run_id, each.about["name"], each.state, each.tags) for run_id, each in folders.items()
+    ]
+    return [
+        {
+            "run": run_id,
+            "name": name,
+            "kind": (kind := tags["unfreeze.kind"]),
+            "state": state,
+            "began": time.strftime("%Y-%m-%d %H:%M", time.localtime(began / 1000)),
+            "waiting": waiting.get(run_id) or None,
+            "continue": (tags.get(RESUME) or (f"unfreeze resume {run_id}" if kind.startswith("train-") else None))
+            if state in ("KILLED", "FAILED")
+            else None,
+        }
+        for began, run_id, name, state, tags in sorted(rows, key=lambda row: -row[0])[:count]
+    ]
+
+
+# --- what is logged
 
 
 def _texts(params: Mapping[str, Any]) -> list[list[str]]:
@@ -95,127 +351,30 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@contextmanager
-def held_run(run_id: str) -> Iterator[None]:
-    """Hold the run: `UserError` if another process of this machine and data folder does."""
-    lock, began = lock_of(run_id), time.monotonic()
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            tags = tags_of(run_id)
-            # Another command delivers what a process that is gone left.
-            if not is_gone(tags) or time.monotonic() - began > SECONDS_TO_DELIVER:
-                raise _already_trained(run_id, tags) from None
-    try:
-        yield
-    finally:
-        at_the_end(lock.release)
-
-
-def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
-    """Set a stopped run, or with `finished` any run, to running again, in this process.
-
-    With `finished` the run may have several processes at a time, as a sweep has.
-
-    Raises
-    ------
-    UserError
-        If there is no such run, it is finished and may not be, or its process lives.
-    """
-    run = get_run(run_id)
-    if run.info.status == "FINISHED" and not finished:
-        raise UserError(f"run {run_id} is finished; there is nothing to resume")
-    if run.info.status == "RUNNING" and not finished:
-        _refuse_live_run(run, tags)
-    close_stale_runs([run.info.experiment_id])
-    client().update_run(run_id, status="RUNNING")
-    log_tags(run_id, {**tags, **this_process(), ALIVE: str(int(time.time() * 1000))})
-
-
-def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
-    """Refuse a run whose process lives: on this machine by its process id, elsewhere by its last sign of life.
-
-    An earlier attempt of the same Prefect flow run on another machine has ended, however late its last sign: Prefect
-    starts the next only then.
-    """
-    tags, run_id = run.data.tags, run.info.run_id
-    process, host = _process_id(tags), tags.get("unfreeze.host", "another machine")
-    if host == socket.gethostname():
-        if process != str(os.getpid()) and not is_gone(tags):
-            raise _already_trained(run_id, tags)
-        return
-    if any(name in own_tags and tags.get(name) == own_tags[name] for name in (FLOW_RUN, PARENT)):
-        return
-    silent = time.time() - _last_sign(run) / 1000
-    if silent < SILENT_SECONDS:
-        raise UserError(
-            f"run {run_id} is being trained by process {process} on {host}, which was heard of {silent:.0f} s ago; "
-            f"stop it there. A run of which nothing is heard for {SILENT_SECONDS} s is taken for dead"
-        )
-
-
-def _already_trained(run_id: str, tags: Mapping[str, str]) -> UserError:
-    process = _process_id(tags)
-    return UserError(f"run {run_id} is being trained by process {process} of this machine; stop that one first")
-
-
-def _process_id(tags: Mapping[str, str]) -> str:
-    return tags.get("unfreeze.process", "").partition(":")[0]
-
-
-def _last_sign(run: Any) -> int:
-    """When the run's process was last heard of: milliseconds since 1970."""
-    return max(int(run.info.start_time), int(run.data.tags.get(ALIVE, 0)))
-
-
-def close_run(run_id: str, status: RunStatus) -> None:
-    """End a run of this process."""
-    keep(run_id, ("end", {"status": status, "time": int(time.time() * 1000), **this_process()}))
-
-
-@contextmanager
-def closing_run(run_id: str, resume_command: str) -> Iterator[None]:
-    """End a run as the block ends: FINISHED, FAILED after an error, KILLED after a signal, Ctrl-C or a cancellation.
-
-    `resume_command` is noted on the exception that stopped the block.
-    """
-    try:
-        yield
-    except Exception:
-        close_run(run_id, "FAILED")
-        raise
-    except BaseException as stopped:
-        close_run(run_id, "KILLED")
-        stopped.add_note(f"continue with: {resume_command}")
-        raise
-    close_run(run_id, "FINISHED")
-
-
-def run_with_tag(experiment: str, name: str, value: str) -> str | None:
-    """The experiment's latest run with this value of a tag; None if there is none."""
-    found = client().search_runs([experiment_id(experiment)], f"tags.`{name}` = '{value}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
-    keep(run_id, ("tags", {"tags": dict(tags)}))
-
-
-def info_of(run_id: str) -> Any:
-    """What MLflow has of the run besides tags, params and metrics, such as the id of its experiment."""
-    delivery = delivery_of(run_id)
-    return delivery.info if delivery is not None else get_run(run_id).info
-
-
-def kind_of_run(run_id: str) -> str:
-    """What started the run: ``train-images``, ``train-tables``, ``find-lr``, ``sweep`` or ``trial``."""
-    return tags_of(run_id).get("unfreeze.kind", "")
+    folder = folder_of(run_id)
+    if folder is None:
+        client().log_batch(get_run(run_id).info.run_id, tags=[RunTag(*each) for each in tags.items()])
+        return
+    folder.commit(tags=dict(tags))
+    publish_now(folder)
 
 
 def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
     """Log the data set as the run's input; `digest` identifies images, labels and split."""
     described = {"source": json.dumps({"uri": source}), "profile": json.dumps(dict(profile))}
-    keep(run_id, ("data set", {"name": name, "digest": digest[:8], "source_type": "local", **described}))
+    folder = _folder(run_id)
+    folder.commit(data={"name": name, "digest": digest[:8], "source_type": "local", **described})
+    publish_now(folder)
+
+
+def decide(run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """Have a retraining's decision carried out, see `registry.apply_decision`; empty if MLflow does not answer."""
+    folder = _folder(run_id)
+    folder.commit(decision={**about, "time": int(time.time())})
+    publish_now(folder)
+    if (publisher := publisher_of(folder)) is not None:
+        publisher.wait(PATIENCE)
+    made: dict[str, str] = folder.published().get("decision", {})
+    return made

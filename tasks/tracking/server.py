@@ -21,6 +21,7 @@ from unfreeze.tasks.machine.environment import home, make_home, tracking_store
 from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.servers import SECONDS_TO_ANSWER, no_mlflow, require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
+from unfreeze.tasks.tracking.folder import folder_of
 
 WORKFLOW = "workflowType=machine_learning"
 """Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
@@ -47,6 +48,8 @@ COLUMN_WIDTHS = {
 # It logs a traceback of every error that it raises as well, such as those of a full disk.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's errors for an id that it does not know."""
 SECONDS_TO_UNLOCK = 30.0
 """How long a command waits for a local database that is locked, before it begins."""
 
@@ -75,8 +78,8 @@ def client() -> MlflowClient:
         return MlflowClient(uri)
 
 
-def require_answer() -> None:
-    """Raise `UserError` if MLflow does not answer: a run begins with an id that only MLflow can give.
+def require_answer(seconds_to_unlock: float = SECONDS_TO_UNLOCK) -> None:
+    """Raise `UserError` if MLflow does not answer, `NoAnswerError` if it may later.
 
     A server has 4 s. Another process may hold a local database for longer: it is given half a minute.
     """
@@ -97,9 +100,9 @@ def require_answer() -> None:
             reason = reason_of(_root(error))
             if is_local and "locked" not in reason and (trouble := storage_trouble(error)):
                 raise UserError(trouble) from error  # waiting does not mend it
-        if time.monotonic() - began > (SECONDS_TO_UNLOCK if is_local else SECONDS_TO_ANSWER):
+        if time.monotonic() - began > (seconds_to_unlock if is_local else SECONDS_TO_ANSWER):
             raise no_mlflow(reason)
-        if is_local and not told:
+        if is_local and not told and seconds_to_unlock == SECONDS_TO_UNLOCK:
             log_notice(f"MLflow at {tracking_store()} does not answer ({reason}); trying for {SECONDS_TO_UNLOCK:.0f} s")
             told = True
         time.sleep(1)
@@ -150,16 +153,34 @@ def experiments() -> dict[str, str]:
 
 
 def get_run(run_id: str) -> Any:
-    """The MLflow run; an unknown id is a `UserError`, and so is a server that does not answer."""
+    """The MLflow run of a key or an id; an unknown one is a `UserError`, and so is a server that does not answer."""
+    folder = folder_of(run_id)
+    known = None if folder is None else folder.published().get("id")
+    if folder is not None and known is None:
+        raise UserError(f"MLflow does not have run {run_id} yet; `unfreeze sync` publishes it")
+    mlflow_client = client()
     try:
-        return client().get_run(run_id)
+        try:
+            return mlflow_client.get_run(known or run_id)
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN or (found := find_by_key(run_id)) is None:
+                raise
+            return mlflow_client.get_run(found)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code not in UNKNOWN:
             raise UserError(f"MLflow at {tracking_store()} does not answer: {reason_of(error)}") from error
         raise UserError(
             f"run {run_id!r} is not in MLflow at {tracking_store()}; "
             "copy the id from the MLflow page or from the run's last lines"
         ) from error
+
+
+def find_by_key(key: str, but: str = "") -> str | None:
+    """MLflow's id of the run whose tag ``unfreeze.key`` this is; None if there is none `but` that one."""
+    if not key.isalnum():
+        return None
+    found = client().search_runs(list(experiments().values()), f"tags.`unfreeze.key` = '{key}'", max_results=2)
+    return next((str(run.info.run_id) for run in found if run.info.run_id != but), None)
 
 
 def page(run_id: str, experiment: str | None = None) -> str | None:
@@ -170,6 +191,11 @@ def page(run_id: str, experiment: str | None = None) -> str | None:
     uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith("http"):
         return None
+    if (folder := folder_of(run_id)) is not None:
+        shown = folder.published()
+        if "id" not in shown:
+            return None
+        run_id, experiment = shown["id"], shown["experiment"]
     experiment = experiment or get_run(run_id).info.experiment_id
     return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{WORKFLOW}"
 
@@ -177,7 +203,8 @@ def page(run_id: str, experiment: str | None = None) -> str | None:
 def artifact_page(run_id: str, name: str) -> str:
     """Address of an artifact on MLflow's page; without a server the part that follows the server's own address."""
     server = (page(run_id) or "").partition("/#")[0]
-    return f"{server}/#/experiments/{get_run(run_id).info.experiment_id}/runs/{run_id}/artifacts/{name}?{WORKFLOW}"
+    info = get_run(run_id).info
+    return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/{name}?{WORKFLOW}"
 
 
 def runs_page(server: str, experiment: str) -> str:

@@ -17,16 +17,15 @@ from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.state import Record
 from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.strict_json import to_json
-from unfreeze.models.training.checkpoints import Checkpoint
+from unfreeze.models.training.checkpoints import Checkpoint, DamagedCheckpointError, load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import show_table, wait_until_shown
-from unfreeze.tasks.tracking.checkpoints import usable_checkpoint
-from unfreeze.tasks.tracking.origin import log_origin
-from unfreeze.tasks.tracking.runs import FLOW_RUN, PARENT
-from unfreeze.tasks.tracking.server import require_answer, show_mlflow_link
-from unfreeze.tasks.tracking.syncing import require_delivered
+from unfreeze.tasks.machine.provenance import provenance
+from unfreeze.tasks.tracking.elsewhere import FLOW_RUN, PARENT
+from unfreeze.tasks.tracking.files import checkpoints_of, fetch
+from unfreeze.tasks.tracking.server import show_mlflow_link
 
 MAX_SOURCE_NAME = 200
 """Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
@@ -34,6 +33,9 @@ MODEL_DIGEST = "unfreeze.model"
 """Tag of a run: a hash of all files of the model that it ended with; equal hashes have equal weights, bit by bit."""
 REFITTED = "unfreeze.refitted"
 """Tag of a run whose model was refitted on training and validation rows: what is said about it."""
+STARTS, PACKAGES = "code/starts.json", "code/packages.txt"
+COMMIT = "mlflow.source.git.commit"
+"""Tag that MLflow's page shows."""
 _LR, _STAGE = "unfreeze.lr.", "unfreeze.stage."
 
 
@@ -79,14 +81,9 @@ class Run:
         uri = model.get("model_uri")
         return {**self.identity(), "model_uri": uri, "model": dict(model), "stages": stages, "metrics": self.metrics}
 
-    def artifact_uri(self, name: str) -> str:
-        """Address of one of the run's artifacts."""
-        return f"{tracking.info_of(self.id).artifact_uri}/{name}"
-
     def identity(self) -> dict[str, Any]:
         """The run's ids and the seconds it has taken so far."""
-        experiment = tracking.info_of(self.id).experiment_id
-        return {"run_id": self.id, "experiment_id": experiment, "seconds": round(time.monotonic() - self._began, 2)}
+        return {**tracking.ids_of(self.id), "seconds": round(time.monotonic() - self._began, 2)}
 
 
 def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
@@ -105,11 +102,49 @@ def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
     return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
 
 
+def usable_checkpoint(run_id: str) -> tuple[Checkpoint | None, list[str]]:
+    """The run's latest checkpoint that can be used, and what is wrong with later ones.
+
+    Returns
+    -------
+    tuple
+        The checkpoint, None if there is none; and a line for each that is damaged or missing.
+    """
+    *others, latest = [*checkpoints_of(run_id)] or [""]
+    if not latest:
+        return None, []
+    checkpoint, problem = _loaded(run_id, latest)
+    if checkpoint is not None:
+        return checkpoint, []
+    problems, usable = [problem], list[tuple[int, int, str, Checkpoint]]()
+    for name in others:
+        checkpoint, problem = _loaded(run_id, name)
+        if checkpoint is None:
+            problems.append(problem)
+        else:
+            usable.append((checkpoint.stage, checkpoint.position["step"], name, checkpoint))
+    if not usable:
+        return None, problems
+    stage, step, name, checkpoint = max(usable, key=lambda each: each[:3])
+    return checkpoint, [*problems, f"{name} is used instead, from stage {stage + 1} after step {step:,}"]
+
+
+def _loaded(run_id: str, name: str) -> tuple[Checkpoint | None, str]:
+    path = fetch(run_id, name)
+    if path is None:
+        return None, f"checkpoint {name} of run {run_id} is missing"
+    try:
+        return load_checkpoint(path), ""
+    except DamagedCheckpointError as error:
+        return None, f"checkpoint {name} of run {run_id} is damaged: {error}"
+
+
 def earlier_run(run_id: str, params: Any) -> Run:
-    """A run as its earlier attempts left it; read at once, because MLflow may be gone when it is needed."""
-    data = tracking.get_run(run_id).data
-    lrs, results = (_by_position(data.tags, prefix) for prefix in (_LR, _STAGE))
-    metrics = {key: value for key, value in data.metrics.items() if key.startswith("baseline/")}
+    """A run as its earlier attempts left it."""
+    tags = tracking.tags_of(run_id)
+    lrs, results = (_by_position(tags, prefix) for prefix in (_LR, _STAGE))
+    known = tracking.metrics_of(run_id)
+    metrics = {key: value for key, (_, value) in known.items() if key.startswith("baseline/")}
     checkpoint, problems = usable_checkpoint(run_id)
     for line in problems:
         log_notice(line)
@@ -128,30 +163,27 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
     """Start a run, or resume one that was stopped, and end it as the block ends.
 
     A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
-    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``. MLflow is needed to begin; from
-    then on the block goes on without it, see `tracking.delivering`.
+    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``. MLflow may be away all along,
+    but for a run that is resumed and has no folder here.
 
     Raises
     ------
     UserError
-        If MLflow does not answer.
+        If there is no such run, another process has it, or what it is to be kept in is damaged.
     """
-    require_answer()
     tags, is_own = prefect_tags(), False
     if resume_run_id is None and FLOW_RUN in tags:
         resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
         # Prefect was gone as an earlier attempt finished: this one repeats what it had to tell, and changes nothing.
-        is_own = resume_run_id is not None and tracking.get_run(resume_run_id).info.status == "FINISHED"
+        is_own = resume_run_id is not None and tracking.state_of_run(resume_run_id) == "FINISHED"
     with ExitStack() as held:
         held.enter_context(heeding_hangups())
         held.callback(wait_until_shown)
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
-            held.enter_context(tracking.held_run(resume_run_id))
-            require_delivered(resume_run_id)
-            tracking.reopen_run(resume_run_id, tags, finished=is_own)
-            run = earlier_run(resume_run_id, params)
-            log_notice(f"MLflow run {run.id} is resumed")
+            run_id = held.enter_context(tracking.held_run(resume_run_id, own_tags=tags))
+            tracking.reopen_run(run_id, tags, finished=is_own)
+            run = earlier_run(run_id, params)
         else:
             network = getattr(params.model, "backbone", "embeddings")
             title = f"{source_name(params.data.source)} {network} seed {params.seed}"
@@ -160,15 +192,42 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": full_kind}
             spec = params.model_dump(mode="json")
             run = Run(tracking.start_run(params.tracking.experiment, name, spec, tags), params)
-            held.enter_context(tracking.held_run(run.id))
-            resume = f"; after an interruption: unfreeze resume {run.id}" if kind == "train" else ""
-            log_notice(f"MLflow run {run.id} ({name}){resume}")
-        show_mlflow_link(run.id)
-        held.enter_context(tracking.delivering(run.id))
-        held.enter_context(tracking.closing_run(run.id, f"unfreeze resume {run.id}"))
-        log_origin(run.id)
-        held.enter_context(tracking.system_metrics(run.id, params.tracking.system_metrics))
-        yield run
+            held.enter_context(tracking.held_run(run.id, is_new=True))
+            tracking.log_spec(run.id, spec)
+        with tracking.publishing(run.id, f"unfreeze resume {run.id}"):
+            shown = tracking.ids_of(run.id)["run_id"]
+            if resume_run_id is not None:
+                log_notice(f"MLflow run {shown} is resumed")
+            else:
+                resume = f"; after an interruption: unfreeze resume {shown}" if kind == "train" else ""
+                log_notice(f"MLflow run {shown} ({name}){resume}")
+            show_mlflow_link(run.id)
+            log_origin(run.id)
+            with tracking.system_metrics(run.id, params.tracking.system_metrics):
+                yield run
+
+
+def log_origin(run_id: str) -> None:
+    """Keep what the run is made with from here on: a resumed run may be finished by other code on another machine."""
+    found, before = provenance(), starts_of(run_id)
+    patch = f"code/uncommitted-{len(before) + 1}.patch" if found.diff else ""
+    if patch:
+        tracking.log_text(run_id, found.diff, patch)
+    tracking.log_text(run_id, found.packages, PACKAGES)
+    tracking.log_text(run_id, json.dumps([*before, {**found.facts, "patch": patch}], indent=1), STARTS)
+    if found.commit:
+        tracking.log_tags(run_id, {COMMIT: found.commit})
+
+
+def starts_of(run_id: str) -> list[dict[str, str]]:
+    """What the run was made with at every start, the first one first; see `Provenance.facts`."""
+    path = tracking.fetch(run_id, STARTS)
+    try:
+        starts: list[dict[str, str]] = json.loads(path.read_text()) if path is not None else []
+    except ValueError as error:
+        log_notice(f"warning: {STARTS} of run {run_id} is damaged ({error}): what it was made with is unknown")
+        return []
+    return starts
 
 
 def unfinished_training(experiment: str) -> str | None:
@@ -177,7 +236,7 @@ def unfinished_training(experiment: str) -> str | None:
     if context is None or context.flow_run is None or context.flow_run.run_count < 2:
         return None
     run_id = tracking.run_with_tag(experiment, PARENT, str(context.flow_run.id))
-    return run_id if run_id is not None and tracking.get_run(run_id).info.status != "FINISHED" else None
+    return run_id if run_id is not None and tracking.state_of_run(run_id) != "FINISHED" else None
 
 
 def model_name(params: Any) -> str:

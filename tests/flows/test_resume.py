@@ -113,8 +113,9 @@ def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monke
 
 @pytest.mark.slow
 def test_a_finished_run_is_not_resumed(uninterrupted: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="is finished"):
-        tracking.reopen_run(uninterrupted["run_id"], {})
+    run_id = uninterrupted["run_id"]
+    with pytest.raises(UserError, match=f"{run_id} is finished"), tracking.held_run(run_id) as key:
+        tracking.reopen_run(key, {})
 
 
 def test_an_unknown_run_is_named_in_the_error() -> None:

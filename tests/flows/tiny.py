@@ -83,7 +83,7 @@ def tiny_table(folder: Path, **overrides: object) -> TrainTables:
 def latest_checkpoint(run_id: str) -> Path | None:
     """A local copy of the run's latest checkpoint; None before the first."""
     from unfreeze.tasks import tracking
-    from unfreeze.tasks.tracking.operations import LATEST_CHECKPOINT
+    from unfreeze.tasks.tracking.files import checkpoints_of
 
-    name = tracking.get_run(run_id).data.tags.get(LATEST_CHECKPOINT)
-    return tracking.fetch(run_id, name) if name else None
+    found = checkpoints_of(run_id)
+    return tracking.fetch(run_id, found[-1]) if found else None

@@ -19,7 +19,7 @@ from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.findings import keep_part, parts_of
 from unfreeze.tasks.report.page import render
 from unfreeze.tasks.report.publish import report_to_file, write_report
-from unfreeze.tasks.tracking.origin import log_origin, starts_of
+from unfreeze.tasks.tracking.training_run import log_origin, starts_of
 
 pytestmark = pytest.mark.usefixtures("own_home")
 SPEC = {"modality": "images", "data": {"source": "photos"}, "tracking": {"experiment": "tests"}}

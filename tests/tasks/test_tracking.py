@@ -1,9 +1,6 @@
 """MLflow, on a real SQLite store."""
 
 import os
-import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +13,12 @@ from unfreeze.tasks import tracking
 pytestmark = pytest.mark.usefixtures("home_with_store")
 
 
-def start(name: str) -> str:
-    return tracking.start_run("tests", name, {"seed": 1, "recipe": [{"name": "head"}]}, {"kind": "test"})
+def start(name: str, experiment: str = "tests") -> str:
+    """A run that MLflow has and nobody trains: what is logged to it goes there at once."""
+    key = tracking.start_run(experiment, name, {"seed": 1, "recipe": [{"name": "head"}]}, {"unfreeze.kind": "test"})
+    with tracking.held_run(key, is_new=True), tracking.publishing(key, ""):
+        pass
+    return str(tracking.get_run(key).info.run_id)
 
 
 def history(run_id: str, key: str) -> list[tuple[int, float]]:
@@ -57,25 +58,6 @@ def test_metrics_of_a_block_that_fails_are_sent_all_the_same() -> None:
     assert history(run_id, "train/loss") == [(1, 1.5)]
 
 
-def test_a_run_whose_process_is_gone_is_marked_killed_by_the_next() -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    stale, alive = start("stale"), start("alive")
-    tracking.log_tags(stale, {"unfreeze.process": f"{gone.pid}:1"})
-    start("next")
-    assert tracking.get_run(stale).info.status == "KILLED"
-    assert tracking.get_run(alive).info.status == "RUNNING"
-
-
-def test_a_run_of_which_another_machine_was_just_heard_is_refused_but_not_to_the_next_attempt_of_its_flow_run() -> None:
-    run_id = start("elsewhere")
-    tracking.log_tags(run_id, {"unfreeze.host": "elsewhere", "prefect.flow_run_id": "f"})
-    with pytest.raises(UserError, match="on elsewhere, which was heard of"):
-        tracking.reopen_run(run_id, {"prefect.flow_run_id": "another"})
-    tracking.reopen_run(run_id, {"prefect.flow_run_id": "f"})
-    assert tracking.tags_of(run_id)["unfreeze.host"] == socket.gethostname()
-
-
 def test_a_deleted_experiment_is_named_in_the_error() -> None:
     tracking.client().delete_experiment(tracking.experiment_id("gone"))
     with pytest.raises(UserError, match="'gone' was deleted"):
@@ -94,7 +76,7 @@ def test_a_missing_artifact_is_none() -> None:
 def test_an_experiment_of_any_name_keeps_its_artifacts_in_one_folder_of_the_home(
     name: str, home_with_store: Path
 ) -> None:
-    run_id = tracking.create_run(tracking.experiment_id(name), "run", {}, {})
+    run_id = start("run", name)
     tracking.log_text(run_id, "content", "note.txt")
     (note,) = home_with_store.parent.rglob("note.txt")
     assert note.parents[3] == home_with_store / "mlflow-artifacts"

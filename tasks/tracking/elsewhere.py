@@ -1,0 +1,110 @@
+"""Runs that MLflow has and this data folder has not: fetched to be resumed here, unless they are trained elsewhere."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.processes import process_of
+from unfreeze.tasks.tracking.folder import (
+    CHECKPOINTS,
+    OWNER,
+    RunFolder,
+    end_if_gone,
+    let_go,
+    new_folder,
+    runs_folder,
+    set_aside,
+)
+from unfreeze.tasks.tracking.publish import ALIVE, KEY, LATEST_CHECKPOINT
+from unfreeze.tasks.tracking.server import client, get_run, require_answer
+
+FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
+"""Tags: the Prefect flow run that trains the run, and the one that this is part of, such as a retraining."""
+SILENT_SECONDS = 120
+"""A run on another machine of which nothing was heard for this long is taken for dead."""
+
+
+def unless_outdated(folder: RunFolder) -> RunFolder | None:
+    """The folder; None, and it is set aside, if the run was taken up elsewhere since. MLflow may be away."""
+    if folder.about.get("shared") or "id" not in folder.published() or not end_if_gone(folder):
+        return folder
+    try:
+        require_answer(0)
+        tags = get_run(folder.key).data.tags
+    except UserError:
+        return folder
+    if tuple(tags.get(name) for name in OWNER) in folder.owners:
+        return folder
+    log_notice(f"run {folder.key} was resumed elsewhere since; the folder is kept as {set_aside(folder)}")
+    return None
+
+
+def fetched(run_id: str, own_tags: Mapping[str, str]) -> RunFolder:
+    """The folder of a run that MLflow has: its tags, latest metrics and checkpoints; other files stay there."""
+    run = get_run(run_id)
+    tags, metrics = dict(run.data.tags), run.data._metric_objs
+    about = {
+        "experiment": client().get_experiment(run.info.experiment_id).name,
+        "name": run.info.run_name,
+        "params": [],
+        "time": run.info.start_time,
+        "shared": tags.get("unfreeze.kind") == "sweep",
+        "fetched": True,
+    }
+    if run.info.status == "RUNNING" and not about["shared"]:
+        _refuse_live_run(run, own_tags)
+    key = tags.get(KEY, str(run.info.run_id))
+    folder = new_folder(about, {}, runs_folder() / key)
+    try:
+        names = [each.path for each in client().list_artifacts(run.info.run_id, CHECKPOINTS)]
+        latest = tags.pop(LATEST_CHECKPOINT, None)
+        kept, shown = [], {}
+        for number, name in enumerate(sorted(names, key=lambda each: each == latest), 1):
+            slot = Path(name).name
+            own = f"last-{number}.safetensors" if slot.startswith("last-") else slot
+            with folder.writing(f"{CHECKPOINTS}/{own}") as path:
+                downloaded = client().download_artifacts(run.info.run_id, name, str(path.parent))
+                os.replace(downloaded, path)
+            kept.append(own)
+            shown[own] = slot
+        rows = [[each.key, each.value, each.timestamp, each.step] for each in metrics]
+        ended = {"state": run.info.status, "time": run.info.end_time or 0}
+        for name in kept:
+            folder.commit(checkpoint=name)
+        folder.commit(tags=tags, rows=rows, **ended)
+        size = folder.refresh().size
+        about = {"id": run.info.run_id, "experiment": run.info.experiment_id, "tags": tags, "checkpoints": shown}
+        done = "RUNNING" if ended["state"] == "RUNNING" else list(ended.values())
+        folder.keep_published({**about, "offset": size, "rows": size, "state": done})
+    finally:
+        let_go(folder)
+    return folder
+
+
+def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
+    """Refuse a run whose process lives: here in another data folder, or elsewhere by its last sign of life.
+
+    An earlier attempt of the same Prefect flow run on another machine has ended, however late its last sign: Prefect
+    starts the next only then.
+    """
+    tags, run_id = run.data.tags, run.info.run_id
+    host, mark = (tags.get(name, "") for name in OWNER)
+    number = mark.partition(":")[0]
+    if host == socket.gethostname():
+        if number != str(os.getpid()) and process_of(mark) is not None:
+            raise UserError(f"run {run_id} is being trained by process {number} of this machine; stop that one first")
+        return
+    if any(name in own_tags and tags.get(name) == own_tags[name] for name in (FLOW_RUN, PARENT)):
+        return
+    silent = time.time() - max(int(run.info.start_time), int(tags.get(ALIVE, 0))) / 1000
+    if silent < SILENT_SECONDS:
+        raise UserError(
+            f"run {run_id} is being trained by process {number} on {host or 'another machine'}, which was heard of "
+            f"{silent:.0f} s ago; stop it there. A run of which nothing is heard for {SILENT_SECONDS} s is taken for "
+            "dead"
+        )

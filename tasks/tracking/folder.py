@@ -1,0 +1,376 @@
+"""A run as a folder in the data folder: the truth about it, which `publish` shows in MLflow.
+
+===================  ==================================================================================================
+``lock``             held by the process that trains the run, or by each of a sweep's
+``log.jsonl``        append-only, fsynced; a line is a checksum and a commit, kept whole or not at all
+``artifacts/``       files, under the names that they have in MLflow
+``checkpoints/``     the latest two, and those with a name of their own
+``model/``           the model that the run ended with, in MLflow's format
+``parts/KEY/``       runs that are part of this one: a sweep's trials
+``published.json``   what MLflow has of all this, and under which id
+===================  ==================================================================================================
+
+A commit is a JSON object with any of these keys: ``begin``, ``tags``, ``rows`` (metrics), ``checkpoint``, ``dropped``,
+``data``, ``model``, ``decision``, ``state``. Metrics are committed with the checkpoint that they lead up to, so that a
+resumed run has each step once.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from unfreeze.models.errors import UserError
+from unfreeze.models.store.sealed_files import flush_to_disk
+from unfreeze.tasks.machine.environment import home, make_home
+from unfreeze.tasks.machine.locks import hold, holding, release
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.machine.processes import this_process
+
+LOG, PUBLISHED, LOCK, PARTS = "log.jsonl", "published.json", "lock", "parts"
+ARTIFACTS, CHECKPOINTS, MODEL = "artifacts", "checkpoints", "model"
+OUTDATED = "outdated"
+"""Folder beside the runs: those that another process has taken up elsewhere."""
+OWNER = ("unfreeze.host", "unfreeze.process")
+KEPT_CHECKPOINTS = 2
+SECONDS_TO_TAKE = 2.0
+"""How long a command waits for a lock: whoever looks for killed runs has it for a moment."""
+
+
+class DamagedLogError(Exception):
+    """A line is not what was written."""
+
+
+def _line(entries: Mapping[str, Any]) -> str:
+    """A commit as a line: its checksum and JSON."""
+    text = json.dumps(entries)
+    return f"{xxhash.xxh3_64_hexdigest(text.encode())} {text}\n"
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    seal, _, text = line.rstrip(b"\n").partition(b" ")
+    if seal.decode(errors="replace") != xxhash.xxh3_64_hexdigest(text):
+        raise DamagedLogError
+    entries: dict[str, Any] = json.loads(text)
+    return entries
+
+
+class RunFolder:
+    """One run's folder; the attributes are what its log says, this process's last commit included.
+
+    Attributes
+    ----------
+    about
+        ``experiment``, ``name``, ``params`` (pairs), ``time``, ``shared`` (several processes at a time), ``fetched``
+        (from MLflow, which has artifacts that the folder lacks).
+    tags, known
+        Tags; metric -> its latest step and value.
+    checkpoints
+        File names, the latest last.
+    dropped
+        Whether its other checkpoints are to be removed from MLflow.
+    state, ended
+        ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``; when it ended, in milliseconds since 1970.
+    owners
+        Every process that has had the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.key = path, path.name
+        self.about: dict[str, Any] = {}
+        self.tags: dict[str, str] = {}
+        self.known: dict[str, tuple[int, float]] = {}
+        self.checkpoints: list[str] = []
+        self.dropped, self.state, self.ended = False, "RUNNING", 0
+        self.data: dict[str, str] | None = None
+        self.model: dict[str, str] | None = None
+        self.decision: dict[str, Any] | None = None
+        self.owners: set[tuple[str | None, ...]] = set()
+        self.size = 0
+        """Bytes of the log that were read; whole lines only."""
+        self.keeps_unwritten = False
+        """Whether commits that the disk has no space for wait in memory for the next."""
+        self._unwritten: list[dict[str, Any]] = []
+        self._guard = threading.RLock()
+        self.refresh()
+
+    @property
+    def owner(self) -> tuple[str | None, ...]:
+        """Host and process that took the run up last."""
+        return tuple(self.tags.get(name) for name in OWNER)
+
+    @property
+    def unwritten(self) -> int:
+        """How many commits are in memory only."""
+        return len(self._unwritten)
+
+    def refresh(self) -> "RunFolder":
+        """Read what was committed since, by whichever process."""
+        with self._guard:
+            for commit, end in self.commits(self.size):
+                self._apply(commit)
+                self.size = end
+        return self
+
+    def commits(self, start: int = 0, end: int | None = None) -> Iterator[tuple[dict[str, Any], int]]:
+        """Commits of the log from byte `start` to `end`, each with the byte at which it ends."""
+        try:
+            with (self.path / LOG).open("rb") as log:
+                log.seek(start)
+                for line in log:
+                    start += len(line)
+                    if not line.endswith(b"\n") or (end is not None and start > end):
+                        return
+                    yield _read(line), start
+        except FileNotFoundError:
+            return
+
+    def commit(self, **entries: Any) -> None:
+        """Append a commit; what it names is on the disk before, and it is when this returns.
+
+        Raises
+        ------
+        OSError
+            If the disk is full, unless `keeps_unwritten`.
+        """
+        with self._guard:
+            self._apply(entries)
+            self._unwritten.append(entries)
+            try:
+                self._append("".join(_line(each) for each in self._unwritten).encode())
+            except OSError as error:
+                if not self.keeps_unwritten:
+                    raise
+                if len(self._unwritten) == 1:
+                    log_notice(f"{self.path} cannot be written ({error}); what the run logs waits in memory")
+            else:
+                self._unwritten = []
+
+    def retry_unwritten(self) -> None:
+        """Write what waits in memory, if there is space again."""
+        if self._unwritten:
+            self.commit()
+
+    def _append(self, lines: bytes) -> None:
+        with (self.path / LOG).open("r+b", buffering=0) as log:
+            fcntl.flock(log, fcntl.LOCK_EX)  # until it is closed
+            whole = log.seek(0, os.SEEK_END)
+            log.seek(max(0, whole - 1))
+            if log.read(1) not in (b"", b"\n"):  # a process was killed in the middle of a line
+                log.seek(0)
+                whole = log.read().rfind(b"\n") + 1
+            try:
+                log.truncate(whole)
+                log.seek(whole)
+                while lines:
+                    lines = lines[log.write(lines) :]
+                os.fsync(log.fileno())
+            except OSError:
+                log.truncate(whole)
+                raise
+
+    def _apply(self, commit: Mapping[str, Any]) -> None:
+        """Fold a commit into the attributes; twice is as good as once."""
+        self.about |= commit.get("begin", {})
+        if tags := commit.get("tags"):
+            self.tags |= tags
+            if OWNER[1] in tags:
+                self.owners.add(self.owner)
+        for key, value, _, step in commit.get("rows", []):
+            if step >= self.known.get(key, (step, 0))[0]:
+                self.known[key] = (step, value)
+        if (name := commit.get("checkpoint")) is not None:
+            self.checkpoints = [*(each for each in self.checkpoints if each != name), name]
+            unnamed = [each for each in self.checkpoints if is_unnamed(each)]
+            self.checkpoints = [each for each in self.checkpoints if each not in unnamed[:-KEPT_CHECKPOINTS]]
+            self.dropped = False
+        if "dropped" in commit:
+            self.checkpoints = [each for each in self.checkpoints if each in commit["dropped"]["but"]]
+            self.dropped = True
+        self.data = commit.get("data", self.data)
+        self.model = commit.get("model", self.model)
+        self.decision = commit.get("decision", self.decision)
+        if "state" in commit:
+            self.state, self.ended = commit["state"], commit.get("time", 0)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Write a file or folder of that name below the run's folder: the block is given another path for it.
+
+        It is there as the block ends, whole and on the disk, unless the block raises.
+        """
+        place = self.path / "new" / uuid.uuid4().hex
+        place.mkdir(parents=True)
+        target, written = self.path / name, place / Path(name).name
+        try:
+            yield written
+            for each in (written, *written.rglob("*")):
+                flush_to_disk(each)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(written, target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def next_checkpoint(self) -> str:
+        """File name of a checkpoint without a name of its own."""
+        numbers = [int(each[5:].partition(".")[0]) for each in self.checkpoints if is_unnamed(each)]
+        return f"last-{max(numbers, default=0) + 1}.safetensors"
+
+    def remove_checkpoints(self) -> None:
+        """Remove the files of checkpoints that the log does not have any more."""
+        for path in (self.path / CHECKPOINTS).glob("*"):
+            if path.name not in self.checkpoints:
+                path.unlink(missing_ok=True)
+
+    def files(self) -> dict[str, Path]:
+        """Name -> path of every artifact."""
+        root = self.path / ARTIFACTS
+        return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+    def parts(self) -> list["RunFolder"]:
+        """Runs that are part of this one."""
+        found = (opened(path) for path in sorted((self.path / PARTS).glob("*")))
+        return [each for each in found if each is not None]
+
+    def published(self) -> dict[str, Any]:
+        """What MLflow has of the run, see `publish`; empty before the first time."""
+        try:
+            return _read((self.path / PUBLISHED).read_bytes())
+        except (OSError, DamagedLogError):
+            return {}
+
+    def keep_published(self, shown: Mapping[str, Any]) -> None:
+        """Replace what `published` returns; it may be lost, since everything may be published again."""
+        temporary = self.path / f"{PUBLISHED}.new"
+        temporary.write_text(_line(shown))
+        os.replace(temporary, self.path / PUBLISHED)
+
+
+def is_unnamed(checkpoint: str) -> bool:
+    """Whether a checkpoint has no name of its own: the next but one replaces it."""
+    return checkpoint.startswith("last-")
+
+
+_folders: dict[Path, RunFolder] = {}
+_ids: dict[str, Path] = {}
+"""MLflow's id -> folder, as far as this process has looked."""
+_locks: dict[Path, int] = {}
+
+
+def runs_folder() -> Path:
+    """Where runs lie."""
+    return home() / "runs"
+
+
+def opened(path: Path) -> RunFolder | None:
+    """The run in a folder; None if there is none, or its log is damaged: then what MLflow has of it is used."""
+    if not (path / LOG).exists():
+        _folders.pop(path, None)
+        return None
+    try:
+        if path not in _folders:
+            _folders[path] = RunFolder(path)
+        return _folders[path].refresh()
+    except DamagedLogError:
+        log_notice(f"warning: {path / LOG} is damaged; what MLflow has of the run is used")
+        return None
+
+
+def run_folders() -> list[RunFolder]:
+    """Every run of the data folder that is no part of another."""
+    found = (opened(path) for path in sorted(runs_folder().glob("*")) if path.name != OUTDATED)
+    return [each for each in found if each is not None]
+
+
+def folder_of(run_id: str) -> RunFolder | None:
+    """The folder of a run, by its key or MLflow's id; None if MLflow alone has the run."""
+    if not run_id.isalnum():
+        return None
+    paths = [runs_folder() / run_id, *runs_folder().glob(f"*/{PARTS}/{run_id}")]
+    if run_id in _ids:
+        paths.append(_ids[run_id])
+    for path in paths:
+        if (folder := opened(path)) is not None:
+            return folder
+    for path in (*runs_folder().glob(f"*/{PUBLISHED}"), *runs_folder().glob(f"*/{PARTS}/*/{PUBLISHED}")):
+        if (folder := opened(path.parent)) is not None and folder.published().get("id") == run_id:
+            _ids[run_id] = folder.path
+            return folder
+    return None
+
+
+def new_folder(about: Mapping[str, Any], tags: Mapping[str, str], path: Path | None = None) -> RunFolder:
+    """Make the folder of a run of this process, which holds it until `let_go`."""
+    make_home()
+    path = path or runs_folder() / uuid.uuid4().hex
+    lock = hold(path / LOCK, bool(about.get("shared")))
+    assert lock is not None
+    _locks[path] = lock
+    begin = {"time": int(time.time() * 1000), **about}
+    (path / f"{LOG}.new").write_text(_line({"begin": begin, "tags": {**tags, **this_process()}}))
+    flush_to_disk(path / f"{LOG}.new")
+    os.replace(path / f"{LOG}.new", path / LOG)
+    _folders[path] = RunFolder(path)
+    return _folders[path]
+
+
+def take(folder: RunFolder) -> None:
+    """Hold a run's folder until `let_go`.
+
+    Raises
+    ------
+    UserError
+        If another process of this machine does.
+    """
+    end = time.monotonic() + SECONDS_TO_TAKE
+    while folder.path in _locks or (lock := hold(folder.path / LOCK, bool(folder.about.get("shared")))) is None:
+        if time.monotonic() > end:  # a command that looks for killed runs has it for a moment
+            process = str(folder.refresh().tags.get(OWNER[1])).partition(":")[0]
+            raise UserError(
+                f"run {folder.key} is being trained by process {process} of this machine; stop that one first"
+            )
+        time.sleep(0.1)
+    _locks[folder.path] = lock
+
+
+def let_go(folder: RunFolder) -> None:
+    """End `take` and `new_folder`."""
+    release(_locks.pop(folder.path))
+
+
+def end_if_gone(folder: RunFolder) -> bool:
+    """Set a run to KILLED if no process holds it and it says that one does; returns whether none holds it."""
+    if folder.path in _locks:
+        return False
+    with holding(folder.path / LOCK) as is_free:
+        if is_free and folder.refresh().state == "RUNNING":
+            folder.commit(state="KILLED", time=int(time.time() * 1000))
+        return is_free
+
+
+def remove(folder: RunFolder) -> None:
+    """Remove a folder of which MLflow has everything, unless a process has taken the run up."""
+    with holding(folder.path / LOCK) as is_free:
+        if is_free:
+            _folders.pop(folder.path, None)
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def set_aside(folder: RunFolder) -> Path:
+    """Move a folder away whose run another process has taken up elsewhere; returns where it is now."""
+    aside = runs_folder() / OUTDATED / f"{folder.key}-{time.time_ns()}"
+    aside.parent.mkdir(exist_ok=True)
+    _folders.pop(folder.path, None)
+    folder.path.rename(aside)
+    return aside

@@ -1,0 +1,306 @@
+"""MLflow made equal to a run's folder: may be repeated at any time, by whichever process, with the effect of once.
+
+The answer to a request may be lost, so whatever is sent may be sent again. MLflow's stores hold one row for each run,
+name, step, time and value of a metric; tags and files replace what is there; a run is found by its key, a model by its
+run, before either is made; an alias moves only from the version that was compared. Metrics go before the checkpoint
+that they lead up to: another machine that goes on from the one before logs them again, and skips what is there.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from unfreeze.models.store.sealed_files import flush_to_disk
+from unfreeze.tasks.machine.locks import holding
+from unfreeze.tasks.machine.notices import log_notice
+from unfreeze.tasks.tracking.folder import CHECKPOINTS, MODEL, OWNER, PARTS, RunFolder, end_if_gone, is_unnamed
+from unfreeze.tasks.tracking.registry import apply_decision, log_model_folder, register_model
+from unfreeze.tasks.tracking.server import client, experiment_id, find_by_key, local_file, reason_of
+
+LATEST_CHECKPOINT = "unfreeze.checkpoint"
+"""Tag of a run: the artifact that is its latest checkpoint."""
+SLOTS = ("last-a.safetensors", "last-b.safetensors")
+"""Checkpoints without a name take turns in MLflow, so that the one the run points at is never overwritten."""
+KEY, WHOLE = "unfreeze.key", "mlflow.parentRunId"
+"""Tags of a run: its key in the data folder; of a part, the id of the whole."""
+ALIVE = "unfreeze.alive"
+"""Tag of a run: when its process was last heard of, in milliseconds since 1970."""
+ROWS_PER_CALL, PARAMS_PER_CALL = 500, 100
+"""MLflow takes at most 1000 and 100; a thousand metrics take it 120 ms, and one call 20 ms."""
+FINAL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+"""MLflow's errors that no repetition mends."""
+
+_settled: dict[Path, int] = {}
+"""Folder of a part that ended and is published -> bytes of its log: a sweep may have thousands."""
+
+
+class TakenOver(Exception):
+    """Another process has taken up the run; what this folder has left to say of it is outdated."""
+
+
+class Busy(Exception):
+    """Another process is publishing the run."""
+
+
+def publish(folder: RunFolder, is_careful: bool = True, progress: Callable[[float], None] = lambda size: None) -> None:
+    """Make MLflow equal to a run's folder and those of its parts.
+
+    Parameters
+    ----------
+    folder
+        Of a run that is no part of another.
+    is_careful
+        Whether to look first who has the run now.
+    progress
+        Called before each request with its megabytes.
+
+    Raises
+    ------
+    TakenOver
+        If another process has.
+    Busy
+        If another process, or thread, is at it.
+    MlflowException, OSError, ...
+        If MLflow does not answer.
+    """
+    with holding(folder.path / "publishing") as is_ours:
+        if not is_ours:
+            raise Busy(f"run {folder.key} is being published by another process")
+        whole = _Publication(folder, None, progress)
+        whole.run(is_careful)
+        for part in folder.parts():
+            if part.state == "RUNNING":
+                end_if_gone(part)
+            if pending(part):
+                _Publication(part, whole.id, progress).run(False)
+
+
+def pending(folder: RunFolder) -> int:
+    """How much of a run, its parts included, MLflow does not have yet: commits and files."""
+    if _settled.get(folder.path) == folder.refresh().size:
+        return 0
+    shown = folder.published()
+    commits: int = sum(1 for _ in folder.commits(shown.get("offset", 0)))
+    files: int = sum(shown.get("files", {}).get(name) != _state(path) for name, path in folder.files().items())
+    count = commits + files + sum(pending(part) for part in folder.parts())
+    if not count and folder.state != "RUNNING" and folder.path.parent.name == PARTS:
+        _settled[folder.path] = folder.size
+    return count
+
+
+def refused(folder: RunFolder) -> list[str]:
+    """What MLflow refused of a run and its parts, each with the reason."""
+    own = [f"{what}: {why}" for what, why in folder.published().get("refused", {}).items()]
+    return [*own, *(line for part in folder.parts() for line in refused(part))]
+
+
+def _state(path: Path) -> list[int]:
+    """Changes with a file's content."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+class _Publication:
+    """One run's way into MLflow."""
+
+    def __init__(self, folder: RunFolder, whole: str | None, progress: Callable[[float], None]) -> None:
+        self.folder, self.whole, self.progress = folder.refresh(), whole, progress
+        self.end = folder.size
+        self.shown = folder.published()
+        self.shown.setdefault("refused", {})
+
+    @property
+    def id(self) -> str:
+        """MLflow's id of the run."""
+        return str(self.shown["id"])
+
+    def run(self, is_careful: bool) -> None:
+        """Publish everything that was committed before this call."""
+        folder, shown = self.folder, self.shown
+        if "id" not in shown:
+            self._create()
+        elif is_careful and not folder.about.get("shared"):
+            self._require_own()
+        tags = {name: text for name, text in folder.tags.items() if shown.get("tags", {}).get(name) != text}
+        if owner := {name: tags.pop(name) for name in OWNER if name in tags}:
+            self._tags(owner)  # before anything else: from here on others find who has the run
+        if folder.state == "RUNNING" and shown.get("state", "RUNNING") != "RUNNING":
+            self._send("state", partial(client().update_run, self.id, status="RUNNING"))
+        if folder.data is not None and not shown.get("data"):
+            described = [DatasetInput(Dataset(**folder.data), [InputTag("mlflow.data.context", "training")])]
+            self._send("data set", partial(client().log_inputs, self.id, described))
+            shown["data"] = True
+        self._files()
+        self._rows()
+        self._checkpoints()
+        self._tags(tags)
+        self._model()
+        if folder.state != "RUNNING" and shown.get("state") != [folder.state, folder.ended]:
+            self._send("end", partial(client().set_terminated, self.id, folder.state, folder.ended))
+            drop_doubles(folder.key, self.id)
+        shown["state"] = "RUNNING" if folder.state == "RUNNING" else [folder.state, folder.ended]
+        shown["offset"] = self.end
+        self._keep()
+
+    def _create(self) -> None:
+        """Find the run by its key, or create it: its tag with the key comes into being with it."""
+        folder, about = self.folder, self.folder.about
+        experiment = experiment_id(about["experiment"])
+        found = find_by_key(folder.key)
+        if found is None:
+            tags = {**folder.tags, KEY: folder.key, **({WHOLE: self.whole} if self.whole else {})}
+            short = {name: text[:5000] for name, text in tags.items() if len(name) <= 250}
+            run = client().create_run(experiment, start_time=about["time"], run_name=about["name"], tags=short)
+            found = str(run.info.run_id)
+        self.shown |= {"id": found, "experiment": experiment}
+        self._keep()
+        params = about["params"]
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            batch = [Param(*each) for each in params[start : start + PARAMS_PER_CALL]]
+            self._send(f"params from {start}", partial(client().log_batch, self.id, params=batch))
+
+    def _require_own(self) -> None:
+        tags = client().get_run(self.id).data.tags
+        if tuple(tags.get(name) for name in OWNER) not in self.folder.owners:
+            host, process = (tags.get(name) for name in OWNER)
+            raise TakenOver(f"run {self.id} was resumed by process {process} on {host}")
+
+    def _send(self, what: str, call: Callable[[], object], size: float = 0.0) -> None:
+        """Make a request; one that MLflow refuses for good is noted, so that it does not hold up the others."""
+        self.progress(size)
+        try:
+            call()
+        except MlflowException as error:
+            if error.error_code not in FINAL:
+                raise
+            if what not in self.shown["refused"]:
+                log_notice(f"MLflow refuses something of run {self.id} ({what}): {reason_of(error)}")
+            self.shown["refused"][what] = reason_of(error)
+
+    def _keep(self) -> None:
+        with suppress(OSError):  # without space on the disk it is sent again
+            self.folder.keep_published(self.shown)
+
+    def _tags(self, tags: Mapping[str, str]) -> None:
+        kept = self.shown.setdefault("tags", {})
+        if not tags:
+            return
+        try:
+            self.progress(0.0)
+            client().log_batch(self.id, tags=[RunTag(*each) for each in tags.items()])
+        except MlflowException as error:
+            if error.error_code not in FINAL:
+                raise
+            for name, text in tags.items():  # all but the one that is refused
+                self._send(f"tag {name}", partial(client().set_tag, self.id, name, text))
+        kept |= tags
+
+    def _files(self) -> None:
+        kept = self.shown.setdefault("files", {})
+        for name, path in self.folder.files().items():
+            with suppress(FileNotFoundError):  # it is being replaced, and published the next time
+                state = _state(path)
+                if kept.get(name) != state:
+                    folder = name.rpartition("/")[0] or None
+                    self._send(name, partial(client().log_artifact, self.id, str(path), folder), state[0] / 2**20)
+                    kept[name] = state
+                    self._keep()
+
+    def _rows(self) -> None:
+        rows: list[list[Any]] = []
+        start, sent = self.shown.get("rows", 0), self.shown.get("rows", 0)
+        for commit, sent in self.folder.commits(start, self.end):
+            rows += commit.get("rows", [])
+            if len(rows) >= ROWS_PER_CALL:
+                self._metrics(rows)
+                rows, self.shown["rows"] = [], sent
+        self._metrics(rows)
+        self.shown["rows"] = sent
+
+    def _metrics(self, rows: list[list[Any]]) -> None:
+        for start in range(0, len(rows), ROWS_PER_CALL):
+            batch = [Metric(*row) for row in rows[start : start + ROWS_PER_CALL]]
+            self._send("metrics", partial(client().log_batch, self.id, metrics=batch))
+
+    def _checkpoints(self) -> None:
+        """Upload the latest checkpoint, and those with a name; remove what the run dropped."""
+        folder, shown, kept = self.folder, self.shown, self.shown.setdefault("checkpoints", {})
+        if folder.dropped and not shown.get("dropped"):
+            names = [each.path for each in client().list_artifacts(self.id, CHECKPOINTS)]
+            drop_checkpoints(self.id, [each for each in names if Path(each).name not in folder.checkpoints])
+        shown["dropped"] = folder.dropped
+        latest = folder.checkpoints[-1] if folder.checkpoints else None
+        for name in folder.checkpoints:
+            if name in kept or (is_unnamed(name) and name != latest):
+                continue
+            last = client().get_run(self.id).data.tags.get(LATEST_CHECKPOINT, "")
+            target = (SLOTS[1] if last.endswith(SLOTS[0]) else SLOTS[0]) if is_unnamed(name) else name
+            with tempfile.TemporaryDirectory(dir=folder.path) as place:
+                copy = Path(place) / target  # an artifact has the name of its file
+                try:
+                    os.link(folder.path / CHECKPOINTS / name, copy)
+                except FileNotFoundError:  # two newer ones were saved since; the next call publishes those
+                    continue
+                size = copy.stat().st_size / 2**20
+                self._send(name, partial(client().log_artifact, self.id, str(copy), CHECKPOINTS), size)
+            if (local := local_file(self.id, f"{CHECKPOINTS}/{target}")) is not None and local.exists():
+                flush_to_disk(local)
+            if name == latest:
+                client().set_tag(self.id, LATEST_CHECKPOINT, f"{CHECKPOINTS}/{target}")
+            kept[name] = target
+            self._keep()
+
+    def _model(self) -> None:
+        """Register the model, and carry out what a retraining decided about it; each once."""
+        folder, shown = self.folder, self.shown
+        place, about, decision = folder.path / MODEL, folder.model, folder.decision
+        if about is not None and "model" not in shown and place.exists():
+            size = sum(each.stat().st_size for each in place.rglob("*")) / 2**20
+            self._send("model", lambda: shown.update(model=publish_model(self.id, place, about)), size)
+            self._keep()
+        if decision is not None and "model" in shown and "decision" not in shown:
+            self._send("decision", lambda: shown.update(decision=apply_decision(self.id, decision)))
+            self._keep()
+
+
+def publish_model(run_id: str, place: Path, about: Mapping[str, str]) -> dict[str, str]:
+    """Log a folder that `save_mlflow_model` wrote as the run's model, and register it."""
+    uri, model_id = log_model_folder(run_id, place)
+    return {"model_uri": uri, **register_model(about["name"], run_id, uri, model_id, about["description"])}
+
+
+def drop_checkpoints(run_id: str, names: Iterable[str]) -> None:
+    """Remove checkpoints from MLflow, by their artifacts' names.
+
+    A store that does not allow it is no reason for a finished run to fail.
+    """
+    run = client().get_run(run_id)
+    if run.data.tags.get(LATEST_CHECKPOINT) in (names := list(names)):
+        client().delete_tag(run_id, LATEST_CHECKPOINT)
+    try:
+        store = get_artifact_repository(run.info.artifact_uri)
+        for name in names:
+            store.delete_artifacts(name)
+    except Exception as error:
+        log_notice(f"checkpoints of run {run_id} could not be removed ({reason_of(error)})")
+
+
+def drop_doubles(key: str, run_id: str) -> None:
+    """Remove runs of a key but the one that is used: a request that hung may have made another one later."""
+    while (other := find_by_key(key, but=run_id)) is not None:
+        client().delete_run(other)
+
+
+def sign_of_life(folder: RunFolder) -> None:
+    """Tell MLflow that the run's process lives."""
+    if (run_id := folder.published().get("id")) is not None:
+        client().set_tag(run_id, ALIVE, str(int(time.time() * 1000)))
