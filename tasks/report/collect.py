@@ -81,6 +81,7 @@ def collect(run_id: str) -> Report:
         If there is no such run, or unfreeze did not start it.
     """
     run, spec, parts = tracking.get_run(run_id), tracking.spec_of(run_id), parts_of(run_id)
+    run_id = str(run.info.run_id)  # by which MLflow knows versions
     if not parts:
         raise UserError(f"run {run_id} has no findings to report: it stopped before it had any, or is not a training")
     rows, splits = modality_from(spec, f"run {run_id}").rows, splits_of(run_id)

@@ -237,8 +237,9 @@ def mlflow_command() -> str:
 
 def mlflow_link(run_id: str) -> str:
     """Where the run is in MLflow, as Markdown: a link, or without a server the command that starts one."""
-    address = page(run_id)
-    command = f"Run `{run_id}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
+    address, folder = page(run_id), folder_of(run_id)
+    shown = run_id if folder is None else folder.published().get("id", run_id)
+    command = f"Run `{shown}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
     return f"## MLflow\n\n{f'[Open the run in MLflow]({address})' if address else command}"
 
 

@@ -1,6 +1,7 @@
 """The smallest trainings that go through every step."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.tables import TrainTables
+from unfreeze.tasks import tracking
 
 
 def tiny_training(source: Path, **overrides: object) -> TrainImages:
@@ -87,3 +89,11 @@ def latest_checkpoint(run_id: str) -> Path | None:
 
     found = checkpoints_of(run_id)
     return tracking.fetch(run_id, found[-1]) if found else None
+
+
+def published_run(name: str, spec: dict[str, Any], tags: dict[str, str] | None = None) -> str:
+    """A run of the experiment "tests" that MLflow has and nobody trains: what is logged to it goes there at once."""
+    key = tracking.start_run("tests", name, spec, tags or {})
+    with tracking.held_run(key, is_new=True), tracking.publishing(key, ""):
+        tracking.log_spec(key, spec)
+    return str(tracking.get_run(key).info.run_id)

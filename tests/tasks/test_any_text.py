@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 
+from tests.flows.tiny import published_run
 from tests.hostile_texts import hostile_texts
 from tests.tasks.test_report import SPEC, Tags
 from unfreeze.flows.commands import show
@@ -37,7 +38,7 @@ def a_figure_that_fails() -> Figure:
 
 @pytest.fixture
 def run_id() -> str:
-    return tracking.start_run("tests", "any text", SPEC, {"unfreeze.kind": "train-images"})
+    return published_run("any text", SPEC, {"unfreeze.kind": "train-images"})
 
 
 def findings_of(texts: list[str]) -> Findings:
@@ -137,7 +138,7 @@ def test_names_of_files_are_safe_different_and_short() -> None:
 
 def test_columns_of_any_name_are_params_that_mlflow_takes() -> None:
     spec = {**SPEC, "data": {"source": "x", "numbers": dict.fromkeys(TEXTS, ","), "target": TEXTS}}
-    run_id = tracking.start_run("tests", "columns", spec, {"unfreeze.kind": "train-tables"})
+    run_id = published_run("columns", spec, {"unfreeze.kind": "train-tables"})
     assert tracking.spec_of(run_id)["data"]["numbers"].keys() == set(TEXTS)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.flows.tiny import published_run
 from unfreeze.flows.commands import show
 from unfreeze.tasks import tracking
 from unfreeze.tasks.retraining.compare import compare_runs
@@ -14,7 +15,7 @@ SPEC = {"modality": "images", "data": {"source": "photos"}}
 
 def run_with(predicted: np.ndarray, section: str, **columns: np.ndarray) -> str:
     """A run that predicted forty images of cats."""
-    run_id = tracking.start_run("tests", "photos", SPEC, {})
+    run_id = published_run("photos", SPEC)
     paths = [f"{number}.jpg" for number in range(len(predicted))]
     frame = pd.DataFrame({"path": paths, "label": "cat", "predicted": predicted, **columns})
     tracking.log_frame(run_id, frame, f"{section}/predictions.feather")

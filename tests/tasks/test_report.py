@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tests.flows.tiny import published_run
 from unfreeze import models
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
@@ -26,7 +27,7 @@ SPEC = {"modality": "images", "data": {"source": "photos"}, "tracking": {"experi
 
 
 def start() -> str:
-    return tracking.start_run("tests", "<b>photos</b>", SPEC, {"unfreeze.kind": "train-images"})
+    return published_run("<b>photos</b>", SPEC, {"unfreeze.kind": "train-images"})
 
 
 def some_findings() -> Findings:

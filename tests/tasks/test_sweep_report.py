@@ -18,6 +18,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from optuna.trial import Trial
 from scipy.stats import ttest_1samp
 
+from tests.flows.tiny import published_run
 from unfreeze.tasks import tracking
 from unfreeze.tasks.sweeps.report import compare_with_rules, draw_study, keep_report, verdict
 from unfreeze.tasks.sweeps.study import best_trial
@@ -63,7 +64,7 @@ def search(
 
 def kept(study: optuna.Study, objectives: list[str]) -> tuple[str, set[str]]:
     """The run that the report went to, and the names of its files."""
-    run_id = tracking.start_run("tests", "sweep", {}, {})
+    run_id = published_run("sweep", {}, {"unfreeze.kind": "sweep"})
     keep_report(study, objectives, run_id)
     stored = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).list_artifacts(run_id, "sweep")
     return run_id, {item.path.removeprefix("sweep/") for item in stored}
