@@ -1,4 +1,4 @@
-"""A flow's result, kept where its Prefect server went away before it could be told."""
+"""Flow results that survive the loss of the Prefect server."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,24 +14,24 @@ from unfreeze.tasks.machine.notices import log_notice
 Result = TypeVar("Result")
 
 _results: list[Any] = []
-"""The result of the flow that is ending in this process, once it has one."""
+"""Result of the flow that is ending in this process, if any yet."""
 prefect_is_gone = False
-"""Whether Prefect did not answer as the latest flow of this process ended."""
+"""Whether Prefect was unreachable when this process's latest flow ended."""
 
 
 def keep_result(result: Result) -> Result:
-    """Remember what a flow is about to return, a result or a state; returns it."""
+    """Remember a flow's result or state, and return it."""
     _results[:] = [result]
     return result
 
 
 def forget_result() -> None:
-    """A flow fails: what a flow within it came to is not its result."""
+    """Forget a subflow's result when its parent fails."""
     _results.clear()
 
 
 def state_of(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
-    """Run a flow and return the state that it ends in, even if Prefect went away before it could hear of it."""
+    """Run a flow and return its final state, even if Prefect became unreachable before recording it."""
     global prefect_is_gone  # noqa: PLW0603
     _results.clear()
     prefect_is_gone = False

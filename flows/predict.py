@@ -1,4 +1,4 @@
-"""Predict with a registered model: from a folder of images, or a table, to one file of predictions."""
+"""Predict a folder of images or a table with a registered model, into one file."""
 
 import time
 from typing import Any

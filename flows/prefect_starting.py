@@ -1,4 +1,4 @@
-"""A Prefect server of this process's own, for flows that are started where no service runs."""
+"""A private Prefect server for flows that start where no service runs."""
 
 import logging
 import os
@@ -16,20 +16,20 @@ from unfreeze.tasks.service.prefect_server import knows_a_server, start_embedded
 
 @contextmanager
 def prefect_starting() -> Iterator[None]:
-    """Quiet the libraries, and let Prefect's embedded server start while the block imports torch: each takes seconds.
+    """Quiet the libraries, and start Prefect's embedded server while the block imports torch (seconds each).
 
-    The block ends when the server answers: a flow that met it half started would not wait for it.
+    The block ends once the server answers, because a flow would not wait for a half-started one.
     """
     make_home()
     share_processors()
-    # In a terminal the bars say it all; elsewhere the steps' own lines do.
+    # Progress bars suffice in a terminal, the steps' own lines elsewhere.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if sys.stderr.isatty() else "INFO")
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
     for noisy in ("alembic", "mlflow", "httpx", "timm", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Prefect would write to stderr, between our lines, of each line that it cannot send.
+    # Prefect would report every line that it cannot send on stderr, between ours.
     logging.raiseExceptions = False
-    # They tell of every attempt, the second with a traceback; we tell of an outage.
+    # They log every attempt, the second with a traceback; we report outages.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if knows_a_server():
@@ -40,5 +40,5 @@ def prefect_starting() -> Iterator[None]:
     yield
     try:
         wait_for_server()
-    except UserError as error:  # its log knows of a traceback, and the disk of its cause
+    except UserError as error:  # its log has the traceback, the disk the cause
         raise UserError(storage_trouble(error) or str(error)) from error

@@ -1,4 +1,4 @@
-"""Retrain a registered model: is there new data? train, compare with the champion, promote if better."""
+"""Retrain a registered model on new data, compare it with the champion, and promote it if better."""
 
 from dataclasses import asdict
 from typing import Any
@@ -41,7 +41,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     """
     try:
         leave_to_later_run()
-        for name in params.notify:  # before hours are spent
+        for name in params.notify:  # before hours of training
             notification_block(name)
         require_turn(retraining.name_of(params))
         with heeding_hangups():
@@ -58,7 +58,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
 
 
 def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
-    """Look for new data, train, compare, decide, and keep what was decided."""
+    """Check for new data, train, compare, decide, and record the decision."""
     champion = retraining.champion_of(params)
     if champion is None:
         return first_champion(params)
@@ -76,7 +76,7 @@ def retrain_model(params: Retrain) -> dict[str, Any] | State[Any]:
 
 
 def challenge(params: Retrain, training: Training, data: Prepared, champion: Champion) -> dict[str, Any]:
-    """Train, compare with the champion as it was read, decide and carry out; from here on MLflow may be away."""
+    """Train, compare with the champion as read, decide and act; MLflow may be unavailable from here on."""
     trained = train(training)
     run_id = trained["run_id"]
     retraining.mark_challenger(run_id, champion)
@@ -106,7 +106,7 @@ def challenge(params: Retrain, training: Training, data: Prepared, champion: Cha
 
 
 def first_champion(params: Retrain) -> dict[str, Any]:
-    """Train the default model for the first time: there is nothing to compare it with."""
+    """Train the default model for the first time, with no champion to compare."""
     trained = train(build_spec(TrainImages, dict(params.changes), {}))
     version = trained["model"].get("version")
     line = f"version {version} is the first champion" if version else "the first champion waits for MLflow"
@@ -116,7 +116,7 @@ def first_champion(params: Retrain) -> dict[str, Any]:
 
 
 def train(training: Training) -> dict[str, Any]:
-    """The training as a flow inside this one; a retraining that crashed and is run again continues with it."""
+    """Train in a subflow; a crashed retraining resumes it when run again."""
     unfinished = unfinished_training(training.tracking.experiment)
     state: State[Any] = FLOWS[training.modality](training, unfinished, return_state=True)
     if state.is_cancelled():

@@ -1,4 +1,4 @@
-"""Search for better settings, by default the differential learning-rate ratios, and pay for the shared part once."""
+"""Search for better settings, by default differential learning-rate ratios; train shared stages once."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -53,7 +53,7 @@ def sweep_tables(params: TableSweep = TABLE_DEFAULTS, training: TrainTables = TA
 
 
 def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:
-    """Run trials, in this process and in those beside it, and say what was found."""
+    """Run trials in this process and its workers, and return the result."""
     try:
         training = modality_of(training).complete(training)
         params = with_effect(params, training)
@@ -63,7 +63,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
                 under_way.run_trials()
                 ended = sweeps.wait_for(workers, under_way)
             if ended["died"]:
-                under_way.run_trials()  # those that they left behind
+                under_way.run_trials()  # trials that they left unfinished
             found = {**under_way.finish(), "workers": ended}
             report_at_end(under_way.run_id)
             sweeps.require_survivor(ended)
@@ -95,7 +95,7 @@ def register_best(
         study: Name of the study.
         storage: Database of studies, without its password. Empty: the journal file on this machine.
     """
-    build_spec(SweepSpec, {"storage": storage})  # which refuses a password
+    build_spec(SweepSpec, {"storage": storage})  # refuses a password
     best, run = sweeps.best_run(load_study(study, storage))
     data, record = prepare(run.params), run.record
     if record.checkpoint is None:

@@ -9,8 +9,8 @@
 7. `find_lr`: again, for the whole network;
 8. `train_stage`: all layers, in cycles that grow (`cycle_mult`) until over-fitting.
 
-Which of them a training takes follows from the spec's `recipe`: `course` takes all eight; the default fits the head by
-logistic regression in place of 2 to 4, and has an lr for 8. A stage that is done is not repeated by a resumed run.
+The spec's `recipe` selects the steps. `course` takes all eight; the default fits the head by logistic regression in
+place of 2 to 4, and sets the lr of 8. A resumed run skips finished stages.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The short form of a training: the five settings that people meet first; all others are those of `train_images`."""
+"""A short training form: the five most common settings, with the defaults of `train_images` for all others."""
 
 from typing import Annotated, Any
 

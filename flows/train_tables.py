@@ -1,7 +1,7 @@
-"""Train an entity-embedding network on a table: from CSV files to a registered model, with baselines beside it.
+"""Train an entity-embedding network on a table, from CSV files to a registered model, with baselines.
 
-The steps are those of `unfreeze.flows.train_images`; a table's network has no pretrained body, so that the default
-recipe finds an lr and trains all layers.
+The steps are those of `unfreeze.flows.train_images`. Networks for tables have no pretrained body, so the default recipe
+finds an lr and trains all layers.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Look at the sources of registered models; new data make Prefect start their retraining."""
+"""Watch the sources of registered models, and start retrainings on new data."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ DEFAULTS = Watch()
 
 @flow(name="watch", flow_run_name="watch sources", **HOOKS)
 def watch(params: Watch = DEFAULTS) -> State[Any]:
-    """Look whether the data of registered models changed since their latest retraining, and say so in an event.
+    """Emit an event for every registered model whose data changed since its latest retraining.
 
-    The automation `unfreeze: new data start a retraining` answers the event. A model whose source cannot be looked at
-    makes the run fail, but only after the others were looked at.
+    The automation `unfreeze: new data start a retraining` answers the event. A source that cannot be read fails the
+    run, after all others were checked.
 
     Args:
         params: Which models to look after.
@@ -32,9 +32,9 @@ def watch(params: Watch = DEFAULTS) -> State[Any]:
             look = look_at_source(model)
             if look is not None:
                 report_new_data(model)
-                remember(model, look)  # only now: data that were not announced are new at the next look as well
+                remember(model, look)  # only now: unannounced data stay new for the next check
                 new.append(model)
-        except Exception as error:  # a source that is away, or a model of another program, must not hide the others
+        except Exception as error:  # an unreachable source or another program's model must not hide the others
             broken[model] = f"{type(error).__name__}: {error}"
             log_notice(f"{model}: cannot be looked at: {broken[model]}")
         models.append(model)

@@ -1,10 +1,10 @@
 """Fine-tune pretrained networks the way the fast.ai course taught it, as a tracked and scheduled pipeline.
 
-In a notebook, ``from unfreeze import Images, Tables, load_model`` trains and predicts without any server, and
-``train`` and ``predict`` run the flows that MLflow and Prefect keep track of.
+In a notebook, ``from unfreeze import Images, Tables, load_model`` trains and predicts without any server;
+``train`` and ``predict`` run the flows tracked by MLflow and Prefect.
 
-``unfreeze.models`` trains and predicts, and knows no orchestration; ``unfreeze.tasks`` are its steps, kept by MLflow;
-``unfreeze.flows`` are what a person starts. Imports point one way: flows, tasks, models.
+``unfreeze.models`` trains and predicts without orchestration, ``unfreeze.tasks`` wraps its steps for Prefect and
+MLflow, and ``unfreeze.flows`` has the flows and commands. Imports point one way: flows, tasks, models.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch and prefect take seconds."""
+    """Import a public name on first use, because torch and prefect take seconds."""
     if name not in _PLACES:
         raise AttributeError(f"module 'unfreeze' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

@@ -1,8 +1,8 @@
-"""Flags of commands, one per setting of a spec, so that a setting is described once and never typed twice.
+"""Command-line flags generated from specs, one per setting.
 
-``--data.size 96`` sets a field, ``--recipe.2.lr 0.01`` or ``--recipe.full.lr 0.01`` one of a list's entry, and
+``--data.size 96`` sets a field, ``--recipe.2.lr 0.01`` or ``--recipe.full.lr 0.01`` a field of a list entry, and
 ``--recipe '[{name: full, lr: 0.01}]'`` the whole list. ``--config FILE`` wins over the defaults, flags win over both.
-Cyclopts parses, completes and describes them; what a text means is for the spec to say.
+Cyclopts parses, completes and documents flags; the spec interprets their values.
 """
 
 import inspect
@@ -20,14 +20,14 @@ from unfreeze.models.settings.overrides import NONE_WORDS, SpecType, build_spec
 from unfreeze.models.store.paths import given_path
 
 SECTIONS = ("sweep",)
-"""Parts of a file of settings that belong to another spec than the training's."""
+"""Sections of a settings file that belong to other specs than the training's."""
 SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", *NONE_WORDS)
 _switches: set[str] = set()
-"""Names of the flags that may stand without a value, of all commands."""
+"""Flags, of any command, that need no value."""
 _ENTRY = re.compile(r"--recipe\.([^.=]+)\.([^.=]+)")
 
 Given = Mapping[str, str]
-"""Settings as text by dotted name, and ``config``, the name of a file of them."""
+"""Settings as text by dotted name; ``config`` is the path of a settings file."""
 NOTHING: Given = {}
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ else:
 def flags_of(*specs: type[Spec], without: Collection[str] = (), config: bool = True) -> Any:
     """The annotation of a command's parameter `given`: ``--config`` and a flag per setting of the specs.
 
-    A setting that several specs have is one flag, whose help says what it is in each.
+    A setting of several specs is one flag, whose help describes each.
     """
     about = "YAML or JSON file of settings; flags win over it."
     file = Annotated[str, Parameter(name="--config", metavar="FILE", help=about)]
@@ -84,7 +84,7 @@ def parse(app: App, arguments: Sequence[str]) -> tuple[Callable[..., Any], inspe
     Raises
     ------
     cyclopts.CycloptsError
-        If they are not understood.
+        If the arguments are invalid.
     """
     entries: dict[str, str] = {}
     rest: list[str] = []
@@ -96,7 +96,7 @@ def parse(app: App, arguments: Sequence[str]) -> tuple[Callable[..., Any], inspe
         leaf = match[2].replace("-", "_") if match else ""
         is_entry = match is not None and match[1] != "N" and leaf in Stage.model_fields
         is_switch = flag.startswith("--") and not equals and (f"recipe.N.{leaf}" if is_entry else name) in _switches
-        if is_switch:  # which may stand alone
+        if is_switch:  # may stand alone
             value = words.pop(0) if words and words[0].lower() in SWITCH_WORDS else "true"
         elif is_entry and not equals and words:
             value = words.pop(0)
@@ -115,14 +115,13 @@ def parse(app: App, arguments: Sequence[str]) -> tuple[Callable[..., Any], inspe
 def spec_from(spec_class: type[SpecType], given: Given, section: str | None = None, **fixed: Any) -> SpecType:
     """Build the spec that the command line describes: defaults, then the file, then the flags, then `fixed`.
 
-    `section` is the part of the file that holds this spec's settings; without it they are at the top, beside
-    `SECTIONS`. `fixed` settings go by dotted name, None for one that is not given. A `UserError` has one line per
-    problem.
+    `section` is the part of the file with this spec's settings; without it they are at the top level, beside
+    `SECTIONS`. `fixed` is keyed by dotted name; None means not given. A `UserError` has one line per problem.
     """
     overrides: dict[str, Any] = {}
     for name, text in given.items():
         field = field_named(spec_class, name)
-        if name != "config":  # single values stay text, and the field says what it means
+        if name != "config":  # single values stay text, which the field parses
             is_yaml = field is not None and field.is_structured
             overrides[name] = parse_yaml(text, f"--{name}") if is_yaml else text
         if field and isinstance(overrides[name], str) and list[str] in field.kinds:

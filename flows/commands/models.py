@@ -193,7 +193,7 @@ def export_model(params: Export) -> dict[str, Any]:
         raise UserError(f"out: there is no folder {out.absolute().parent}")
     result = export_classifier(Path(model["folder"]), params.to, out.absolute(), _images(params, model["run_id"]))
     if not model["run_id"]:
-        with suppress(OSError):  # a folder that nobody may write in is exported all the same
+        with suppress(OSError):  # a model in a read-only folder is exported too
             Path(model["folder"], f"export-{params.to}.json").write_text(json_text.dumps(result, indent=1))
     return {"out": str(out), "model": model["name"], "version": model["version"], **result}
 

@@ -33,10 +33,10 @@ def up(*, given: ServiceFlags = NOTHING) -> int:
     from unfreeze.tasks.service.stack import Stack
 
     def report(line: str) -> None:
-        with contextlib.suppress(OSError):  # a terminal that was closed must not keep it from stopping its parts
+        with contextlib.suppress(OSError):  # a closed terminal must not prevent an orderly stop
             print(line, file=sys.stderr, flush=True)
 
-    # What a service manager or `kill` sends ends it as Ctrl-C does; a shell's background jobs ignore SIGINT.
+    # SIGTERM, from service managers or `kill`, acts as Ctrl-C; a shell's background jobs ignore SIGINT.
     ending = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it continues without its terminal
         ending.append(signal.SIGHUP)
@@ -56,7 +56,7 @@ def up(*, given: ServiceFlags = NOTHING) -> int:
     except KeyboardInterrupt:
         report("stopping")
     finally:
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not leave some parts running.
         for number in ending:
             signal.signal(number, signal.SIG_IGN)
         if stack.parts:

@@ -1,7 +1,7 @@
-"""Files of settings: YAML and JSON.
+"""Settings files in YAML and JSON.
 
-YAML values stay text, as on the command line, and the setting that a text is for says what it means: ``no`` is a name
-where a name is expected, and false where a switch is.
+YAML values stay text, as on the command line, and each setting parses its own: ``no`` is a name where a name is
+expected, and false for a switch.
 """
 
 import json
@@ -12,7 +12,7 @@ from unfreeze.models.errors import UserError, one_line
 from unfreeze.models.store.paths import irregular_kind
 
 MOST_BYTES = 2**20
-"""Size of a file of settings; the whole spec takes 10 KB."""
+"""Maximum size of a settings file; the whole spec takes 10 KB."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If there is no such file, or it is not valid; names line and column.
+        If the file is missing or invalid; names line and column.
     """
     kind = "a folder" if path.is_dir() else irregular_kind(path)
     if kind is not None:
@@ -45,10 +45,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, origin: str) -> Any:
     """The value in a text of YAML 1.2, with every single value as text; None if it is empty.
 
-    Duplicate keys and aliases, with which a few lines unfold into gigabytes, are refused. A `UserError` names
+    Duplicate keys are refused, and so are aliases, a few lines of which can expand to gigabytes. A `UserError` names
     `origin`, line and column.
     """
-    from ruamel.yaml import YAML  # here, because `--help` needs this module but no YAML
+    from ruamel.yaml import YAML  # imported late: `--help` needs this module but no YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.events import AliasEvent
 
@@ -64,7 +64,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin}{where}: {one_line(error.problem or error.context)}") from error
     except RecursionError:
         raise UserError(f"{origin}: nested too deep") from None
-    except (YAMLError, ValueError, OverflowError, TypeError) as error:  # of escapes out of range, of names in brackets
+    except (YAMLError, ValueError, OverflowError, TypeError) as error:  # escapes out of range, names in brackets
         raise UserError(f"{origin}: {one_line(error)}") from error
 
 
@@ -83,7 +83,7 @@ def parse_json(text: str, origin: str) -> Any:
         raise UserError(f"{origin}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError:
         raise UserError(f"{origin}: nested too deep") from None
-    except ValueError as error:  # also of a whole number of thousands of digits
+    except ValueError as error:  # also for integers of thousands of digits
         raise UserError(f"{origin}: {one_line(error)}") from error
 
 

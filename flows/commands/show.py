@@ -1,4 +1,4 @@
-"""What a command reports at its end: tables and ways to continue, for a person, on stderr."""
+"""Human-readable results of commands on stderr: tables and next steps."""
 
 import shlex
 import sys
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 MOST_ROWS = 10
-"""Of a long table."""
+"""Of a long table that are shown."""
 
 
 def console(stderr: bool = False) -> "Console":
     """A console that shows any text as it is; what is piped is not wrapped."""
-    from rich.console import Console  # here, because `--help` needs this module but no table
+    from rich.console import Console  # imported late: `--help` needs this module but no table
 
     shown = Console(stderr=stderr, markup=False, emoji=False)
     if not shown.is_terminal:
@@ -71,7 +71,7 @@ def retraining(result: dict[str, Any]) -> None:
 
 def comparison(result: dict[str, Any]) -> None:
     """Two trainings side by side, and the rows that changed sides."""
-    from unfreeze.models.evaluation.verdict import compared  # which brings scipy along
+    from unfreeze.models.evaluation.verdict import compared  # imports scipy
 
     found = result["comparison"]
     rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
@@ -183,7 +183,7 @@ def lrs(result: dict[str, Any]) -> None:
 
 def predictions(result: dict[str, Any]) -> None:
     """What was predicted: the first rows, what the model had never seen, the file and the speed."""
-    from unfreeze.models.targets.predictions import unseen_note  # which brings pyarrow along
+    from unfreeze.models.targets.predictions import unseen_note  # imports pyarrow
 
     if result["table"]:
         _table(tuple(result["table"][0]), [row.values() for row in result["table"]])

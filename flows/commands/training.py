@@ -1,4 +1,4 @@
-"""Commands that train, and those that say what a training would do."""
+"""Commands that train, search settings, or describe a training in advance."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ TABLE_SUFFIXES = (
     ".xz",
     ".zip",
 )
-"""Of files that can only be tables; the others may be tables of the paths of images."""
+"""Suffixes of files that can only be tables; other tables may list image paths."""
 
 if TYPE_CHECKING:
     Source = str | None
@@ -88,7 +88,7 @@ def resume(run_id: str, /, *, json: Json = False) -> int:
     """
     from unfreeze.tasks.tracking import spec_of
 
-    spec = spec_of(run_id)  # a run that is not there should not wait for Prefect and torch
+    spec = spec_of(run_id)  # reject an unknown run before importing Prefect and torch
     with prefect_starting():
         from unfreeze.flows.outcome import state_of
         from unfreeze.flows.train_tables import FLOWS
@@ -196,7 +196,7 @@ def sweep(
             return shown(best_of(study), show.best, json)
         return finish(state_of(register_best, study.study_name, wanted.storage), show.registered, json)
     if not is_new:
-        # A study keeps the settings it was begun with: a flag that would change them must not be ignored.
+        # A study keeps its original settings, so flags that would change them are rejected.
         if changing := sorted({*given, *({"objectives", "repeats"} & search.keys()), *(["space"] if space else [])}):
             raise UserError(
                 f"--{', --'.join(changing)}: study {wanted.study!r} keeps the settings it was begun with; omit them, "
@@ -210,7 +210,7 @@ def sweep(
 
 def search_from(search: Given, space: Sequence[str], given: Given, modality: str) -> SweepSpec:
     """What a sweep searches, as it was given on the command line and in the file's part ``sweep``."""
-    if "storage" in search:  # its password moves into the environment: everybody who sees the pages sees a spec
+    if "storage" in search:  # move its password to the environment: specs are visible on the pages
         address, _, password = split_password(search["storage"])
         if password is not None:
             os.environ["UNFREEZE_STORAGE_PASSWORD"] = password
@@ -218,7 +218,7 @@ def search_from(search: Given, space: Sequence[str], given: Given, modality: str
     config = {"config": given["config"]} if "config" in given else {}
     wanted = spec_from(SWEEPS[modality], {**search, **config}, section="sweep")
     named = {dimension.name: dimension for dimension in wanted.space}
-    for name, dimension in named.items():  # a YAML file has numbers as text
+    for name, dimension in named.items():  # numbers from YAML are text
         choices = [value_of(each) if isinstance(each, str) else each for each in dimension.choices or []]
         named[name] = dimension.model_copy(update={"choices": choices or None})
     for text in space:

@@ -1,4 +1,4 @@
-"""Where things are kept, and quiet defaults for what we start. Imports nothing heavy."""
+"""Data folder, and quiet defaults for Prefect, MLflow and libraries. Imports nothing heavy."""
 
 import ipaddress
 import json
@@ -17,20 +17,20 @@ from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.processes import process_of, share_processors
 
 SERVICE_RECORD = "service.json"
-"""File in `home` that says what `unfreeze up` is running."""
+"""File in `home` that records what `unfreeze up` is running."""
 CREDENTIALS = "prefect.auth"
 """File in `home` with the credentials of the Prefect servers that run for this folder, as USER:PASSWORD."""
 WORKING_FOLDER = "UNFREEZE_WORKING_FOLDER"
-"""Variable of a worker: the folder that relative paths in its flow runs begin at."""
+"""Environment variable of a worker: base folder of relative paths in its flow runs."""
 
 
 def home() -> Path:
-    """The folder of everything that unfreeze keeps: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
+    """The data folder: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
     return given_path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).resolve()
 
 
 def make_home() -> Path:
-    """Make the data folder, readable by its owner alone: credentials, data and code that is loaded lie in it."""
+    """Make the data folder, readable by its owner alone because it holds credentials, data and loadable code."""
     folder = home()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_private(folder) and folder.stat().st_uid == os.getuid():
@@ -39,9 +39,9 @@ def make_home() -> Path:
 
 
 def credentials() -> str:
-    """The folder's credentials for Prefect, as USER:PASSWORD; made at the first call.
+    """The folder's credentials for Prefect, as USER:PASSWORD; created by the first call.
 
-    A file that others can read is replaced: it may have come with a folder from elsewhere.
+    A file readable by others is replaced, because the folder may have been copied from elsewhere.
     """
     path = make_home() / CREDENTIALS
     with FileLock(f"{path}.lock"):
@@ -60,10 +60,10 @@ def _is_private(path: Path) -> bool:
 
 
 def live_service() -> dict[str, Any] | None:
-    """What `unfreeze up` recorded for this `home` while it runs; None if it does not.
+    """The record of a running `unfreeze up` in this `home`; None if none runs.
 
-    A record is believed only if its host, user and process are this machine's and its addresses are loopback: a folder
-    that came from elsewhere must not send commands to somebody's server.
+    A record is trusted only if its host, user and process are this machine's and its addresses are loopback: a copied
+    folder must not send commands to somebody else's server.
     """
     record = service_record()
     if record is None or record.get("unfreeze.host") != socket.gethostname() or record.get("user") != os.getuid():
@@ -75,7 +75,7 @@ def live_service() -> dict[str, Any] | None:
 
 
 def service_record() -> dict[str, Any] | None:
-    """The content of `SERVICE_RECORD`, believable or not; None if there is none that can be read."""
+    """The content of `SERVICE_RECORD`, trusted or not; None if missing or unreadable."""
     try:
         record = json.loads((home() / SERVICE_RECORD).read_text())
     except (OSError, ValueError):
@@ -84,7 +84,7 @@ def service_record() -> dict[str, Any] | None:
 
 
 def _is_loopback(address: Any) -> bool:
-    """Whether an address of a server is this machine's; None, for a server that runs elsewhere, is harmless."""
+    """Whether a server address is loopback; also true for None, a server that runs elsewhere."""
     try:
         parts = urlsplit(address)
         return address is None or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
@@ -93,7 +93,7 @@ def _is_loopback(address: Any) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Whether only this machine can reach a listener on `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -101,13 +101,13 @@ def is_loopback(host: str) -> bool:
 
 
 _SET_HERE: set[str] = set()
-"""Variables that `set_defaults` set; a person's own are not among them."""
+"""Variables set by `set_defaults`, without the user's own."""
 
 
 def set_defaults() -> None:
-    """Telemetry off, Prefect and MLflow in the data folder; what a person has set stays.
+    """Disable telemetry, and point Prefect and MLflow at the data folder; the user's own settings stay.
 
-    Where `unfreeze up` runs, its servers are used, so that commands and pages show the same.
+    Where `unfreeze up` runs, its servers are used.
     """
     _hide_passwords()
     keep_from_proxies("127.0.0.1", "localhost", "::1", socket.gethostname())
@@ -125,21 +125,21 @@ def set_defaults() -> None:
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # Prefect's own default is one folder of the user's: databases, results and settings of all projects in one.
+        # By default Prefect keeps databases, results and settings of all projects in one folder of the user.
         "PREFECT_HOME": str(home() / "prefect"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{home() / 'mlflow.db'}",
-        # Without it MLflow prints links to a server on port 5000 that nobody started.
+        # Otherwise MLflow prints links to a server on port 5000 that does not run.
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        # Half a minute, in which `unfreeze up` restarts a server, instead of one.
+        # Half a minute instead of one: enough for `unfreeze up` to restart a server.
         "PREFECT_CLIENT_MAX_RETRIES": "4",
-        # By default a request waits up to 120 s, eight times over: minutes in which nothing can be said.
+        # By default a request waits up to 120 s, eight times: minutes of silence.
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        # Its bars for every small download would drown the lines of the steps.
+        # Its bars for every small download would drown the steps' lines.
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # Threads of torch and LightGBM spin for microseconds before they sleep, not for milliseconds: beside other work
-        # that spinning takes most of the processor time.
+        # Threads of torch and LightGBM spin for microseconds, not milliseconds, before they sleep: beside other work,
+        # spinning takes most of the processor time.
         "GOMP_SPINCOUNT": "10000",
     }
     for name, value in {**defaults, **servers}.items():
@@ -149,10 +149,10 @@ def set_defaults() -> None:
 
 
 def keep_from_proxies(*hosts: str) -> None:
-    """Have requests to these hosts go through no proxy, here and in processes that are started from here.
+    """Exempt these hosts from proxies, in this process and its children.
 
-    A proxy cannot reach the servers of this machine. Both spellings are set, because libraries differ in which of two
-    they heed. Without a proxy in the environment nothing is: the system's own settings would be ignored for it.
+    A proxy cannot reach the servers of this machine. Both spellings are set, because libraries differ in which they
+    read. Without a proxy in the environment nothing is set, because it would override the system's own settings.
     """
     proxies = getproxies_environment()
     known = [name.strip() for name in proxies.pop("no", "").split(",") if name.strip()]
@@ -161,9 +161,9 @@ def keep_from_proxies(*hosts: str) -> None:
 
 
 def _hide_passwords() -> None:
-    """Move user and password of the servers' addresses to where MLflow and Prefect look for them.
+    """Move user and password from the servers' addresses to the variables that MLflow and Prefect read.
 
-    The addresses are printed, logged and kept with runs.
+    The addresses are printed, logged and stored with runs.
     """
     for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         address, user, password = split_password(os.environ.get(variable, ""))
@@ -178,12 +178,12 @@ def _hide_passwords() -> None:
 
 
 def tracking_store() -> str:
-    """MLflow's address to show: the password of a database stays in the environment."""
+    """MLflow's address for display, without a database password."""
     return masked(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def move_home(folder: Path) -> None:
-    """Keep everything in `folder` from here on, Prefect's database included."""
+    """Use `folder` as the data folder from here on, also for Prefect's database."""
     for name in _SET_HERE:
         del os.environ[name]
     _SET_HERE.clear()
@@ -196,5 +196,5 @@ set_defaults()
 if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker's process for one flow run
     share_processors()
     if WORKING_FOLDER in os.environ:
-        # Not as the process starts: Prefect would import modules from it before those of the same name anywhere else.
+        # Not at process start: Prefect would import modules from it before any others of the same name.
         os.chdir(os.environ[WORKING_FOLDER])

@@ -1,7 +1,7 @@
-"""Flow runs of killed processes: found by a lock file that each process holds, and ended by the next command.
+"""Flow runs of killed processes, found by lock files and ended by the next command.
 
-``flow-runs/ID`` in the data folder is locked by the process of the flow run and removed as that ends. A file without
-its lock belongs to a process that was killed, or that could not tell Prefect how its run ended: the file says it then.
+``flow-runs/ID`` in the data folder is locked by the flow run's process and removed when the run ends. An unlocked file
+belongs to a process that was killed, or that could not report its final state to Prefect and wrote it to the file.
 """
 
 import json
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _held: dict[Path, int] = {}
-"""File of a flow run of this process -> its lock."""
+"""Files of this process's flow runs -> their locks."""
 
 
 def note_process(flow: Any, flow_run: Any, state: Any) -> None:
-    """Lock the file of a flow run that begins, unless a deployment's: those have a worker and automations."""
+    """Lock the file of a starting flow run, except for deployments, which have a worker and automations."""
     path = _folder() / str(flow_run.id)
     if flow_run.deployment_id is None and path not in _held:
-        new = path.with_name(f"{flow_run.id.hex}.new")  # nobody looks at it before it is locked
+        new = path.with_name(f"{flow_run.id.hex}.new")  # ignored by others until it is locked
         if (lock := hold(new)) is not None:
             new.rename(path)
             _held[path] = lock
 
 
 def forget_process(flow: Any, flow_run: Any, state: Any) -> None:
-    """Remove the file of a flow run that ended."""
+    """Remove the file of a finished flow run."""
     path = _folder() / str(flow_run.id)
     path.unlink(missing_ok=True)
     if path in _held:
@@ -46,7 +46,7 @@ HOOKS: dict[str, Any] = {
 
 
 def note_end(state: "State[Any]") -> None:
-    """Note how this process's flow runs ended when Prefect could not be told."""
+    """Record the final state of this process's flow runs when Prefect is unreachable."""
     for path in list(_held):
         if path.exists():
             path.write_text(json.dumps({"ended": str(state.type.value), "message": state.message}))
@@ -54,7 +54,7 @@ def note_end(state: "State[Any]") -> None:
 
 
 def gone_flow_runs() -> list[Path]:
-    """Files of flow runs of this data folder that no living process holds."""
+    """Files of this data folder's flow runs that no living process holds."""
     found = []
     for path in sorted(_folder().glob("*-*")):
         with holding(path) as is_gone:
@@ -64,9 +64,9 @@ def gone_flow_runs() -> list[Path]:
 
 
 def end_gone_flow_runs() -> int:
-    """End the flow runs of `gone_flow_runs` on the server, as noted or else as Crashed; returns their number.
+    """End the flow runs of `gone_flow_runs` on the server, in their recorded state or as Crashed; returns their number.
 
-    The server is asked only if there are any.
+    The server is contacted only if there are any.
     """
     if not (gone := gone_flow_runs()):  # most commands find none, and importing Prefect takes two seconds
         return 0
@@ -77,7 +77,7 @@ def end_gone_flow_runs() -> int:
     count = 0
     crashed = {"ended": "CRASHED", "message": "Its process is gone; see `unfreeze runs`"}
     for path in gone:
-        with suppress(ValueError):  # the file's name is no id
+        with suppress(ValueError):  # the file name is not an id
             noted = crashed | json.loads(path.read_text() or "{}")
             with get_client(sync_client=True) as client, suppress(ObjectNotFound):
                 found = client.read_flow_run(UUID(path.name))

@@ -1,4 +1,4 @@
-"""Stopping between two batches: a signal in the middle of an optimizer step must not tear the weights."""
+"""Deferred signals: a training stops between two batches, never in the middle of an optimizer step."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from prefect.states import Cancelled
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Hold back SIGINT, SIGTERM and SIGHUP while the block runs; yields a function that tells whether one has come.
 
-    The block then saves what it has and ends, and the signal takes its effect on leaving: Ctrl-C raises
-    `KeyboardInterrupt`, Prefect's handler raises its `TerminationSignal`. Where the flow run is being cancelled,
-    SIGTERM raises `KeyboardInterrupt` too: Prefect's worker announces a cancellation only while Prefect's own handler
-    is in place, and would take the run for crashed. A second signal is not held back, except for SIGHUP: the kernel and
-    the shell both send it when a terminal is closed. Signals without a handler in Python, and threads other than the
-    main one, where signals never arrive, are left alone.
+    The block then saves its state and ends, and the signal takes effect at its exit: Ctrl-C raises
+    `KeyboardInterrupt`, Prefect's handler its `TerminationSignal`. If the flow run is being cancelled, SIGTERM raises
+    `KeyboardInterrupt` too, because Prefect's worker announces a cancellation only while Prefect's own handler is in
+    place, and would take the run for crashed. A second signal is not held back, except SIGHUP, which both the kernel
+    and the shell send when a terminal closes. Signals without a Python handler are left alone, and so are threads other
+    than the main one, which receive no signals.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -54,10 +54,10 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def heeding_hangups() -> Iterator[None]:
-    """Let SIGHUP, sent as a terminal closes, act as Ctrl-C while the block runs; `nohup` keeps it ignored.
+    """Let SIGHUP, sent when a terminal closes, act as Ctrl-C while the block runs; `nohup` keeps it ignored.
 
-    By default it would end the process on the spot, without a checkpoint. Once it has come it is ignored: a shell that
-    passes it on and then ends makes the kernel send it again, in the middle of what the first lets the block do.
+    By default it would end the process at once, without a checkpoint. Only the first one counts: a shell that passes it
+    on and exits makes the kernel send it again, while the block cleans up.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
@@ -78,22 +78,22 @@ def heeding_hangups() -> Iterator[None]:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether the flow run that a worker started as this process is being cancelled, as far as the server can tell."""
+    """Whether the flow run that a worker started as this process is being cancelled, according to the server."""
     try:
         flow_run = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run).state
-    except Exception:  # no worker started it, or the server is away: then it cannot be told from any other end
+    except Exception:  # no worker started it, or the server is unreachable: treated as any other signal
         return False
     return state is not None and state.is_cancelling()
 
 
 def _leave_terminal() -> None:
-    """Send what would be printed nowhere, if it went to a terminal: writing to one that is closed is an error."""
+    """Redirect terminal output to nowhere, because writing to a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         try:
-            is_terminal = stat.S_ISCHR(os.fstat(descriptor).st_mode)  # isatty says no where the terminal is closed
+            is_terminal = stat.S_ISCHR(os.fstat(descriptor).st_mode)  # isatty is false for a closed terminal
         except OSError:
             continue
         if is_terminal:
@@ -102,5 +102,5 @@ def _leave_terminal() -> None:
 
 
 def cancelled(stopped: KeyboardInterrupt) -> State[Any]:
-    """The state of a flow that was stopped; its message says how to continue, if a note of `stopped` does."""
+    """The state of a stopped flow; its message says how to continue if a note on `stopped` does."""
     return Cancelled(message="; ".join(["Stopped", *getattr(stopped, "__notes__", [])]))

@@ -1,4 +1,4 @@
-"""Locks that a process holds while it lives: the kernel releases them however it ends, kill -9 included."""
+"""Locks that last as long as their process: the kernel releases them even after kill -9."""
 
 import fcntl
 import os
@@ -7,26 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _held: set[int] = set()
-"""Descriptors of this process's locks; a forked child closes its copies, by which it would hold them as well."""
+"""Descriptors of this process's locks; a forked child closes its copies, which would keep the locks."""
 
 
 def hold(path: Path, shared: bool = False) -> int | None:
-    """Lock a file for as long as this process lives, or until `release`.
+    """Lock a file until `release` or the end of this process.
 
     Parameters
     ----------
     path
-        Made if it is missing, together with its folder.
+        Created if missing, with its folder.
     shared
-        Whether other processes may hold it as well, if they say so too.
+        Whether other processes may hold it too, if they also pass `shared`.
 
     Returns
     -------
     int or None
-        The descriptor for `release`; None if another holder is in the way.
+        The descriptor for `release`; None if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # not inherited by processes that are started from here
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # not inherited by child processes
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -37,14 +37,14 @@ def hold(path: Path, shared: bool = False) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Let go of a lock."""
+    """Release a lock."""
     _held.discard(descriptor)
     os.close(descriptor)
 
 
 @contextmanager
 def holding(path: Path) -> Iterator[bool]:
-    """Try to hold a lock while the block runs; yields whether it is held."""
+    """Try to hold a lock while the block runs; yields whether that succeeded."""
     descriptor = hold(path)
     try:
         yield descriptor is not None

@@ -1,4 +1,4 @@
-"""Lines for the person who watches; bad input and servers that are gone without a traceback."""
+"""Log lines for the user; bad input and lost servers are reported without a traceback."""
 
 import logging
 import sys
@@ -31,13 +31,13 @@ def log_notice(line: str) -> None:
 
 def in_run() -> bool:
     """Whether a Prefect run is under way."""
-    context = sys.modules.get("prefect.context")  # without it there is none, and importing Prefect takes two seconds
+    context = sys.modules.get("prefect.context")  # absent outside of runs, and importing Prefect takes two seconds
     return context is not None and (context.FlowRunContext.get() or context.TaskRunContext.get()) is not None
 
 
 @contextmanager
 def as_warning(name: str) -> Iterator[None]:
-    """Turn an error in the block into a warning that names it: nothing else depends on it."""
+    """Turn an error in the block, on which nothing else depends, into a warning that names it."""
     try:
         yield
     except Exception as error:
@@ -45,10 +45,10 @@ def as_warning(name: str) -> Iterator[None]:
 
 
 class WithoutTraceback(logging.Filter):
-    """Log a `UserError`, a full disk, or a Prefect server that is gone as one line: a traceback is for our mistakes."""
+    """Log a `UserError`, a full disk or a lost Prefect server as one line; tracebacks are for bugs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, these without their traceback."""
+        """Pass every record, these without their traceback."""
         error = record.exc_info[1] if record.exc_info else None
         line = None
         if isinstance(error, UserError | httpx.TransportError):

@@ -1,6 +1,6 @@
-"""What the Prefect page shows of the run under way: tables, progress, Markdown.
+"""Tables, progress and Markdown of the current run on its Prefect page.
 
-A thread sends it, so that a Prefect server that is gone neither stalls nor ends a run.
+A thread sends them, so a lost Prefect server neither stalls nor ends a run.
 """
 
 import atexit
@@ -25,9 +25,9 @@ from unfreeze.models.errors import printable
 from unfreeze.tasks.machine.notices import in_run, log_notice
 
 SECONDS_BETWEEN_REPORTS = 10
-"""Shorter steps make no progress artifact and no line in the middle."""
+"""Shorter steps have no progress artifact and no intermediate line."""
 MOST_WAITING = 1000
-"""Artifacts that wait for Prefect; more are dropped, since MLflow has everything that they show."""
+"""Maximum number of artifacts waiting for Prefect; more are dropped, since MLflow has their content."""
 SECONDS_AT_THE_END = 10.0
 
 Advance = Callable[[int, int], None]
@@ -39,7 +39,7 @@ _is_away = threading.Event()
 
 
 def show(make: Callable[[], object]) -> None:
-    """Queue a call that makes something on the Prefect page of the run under way; returns at once."""
+    """Queue a call that adds to the current run's Prefect page; returns at once."""
     _sender()
     try:
         _waiting.put_nowait((copy_context(), make))
@@ -48,7 +48,7 @@ def show(make: Callable[[], object]) -> None:
 
 
 def wait_until_shown() -> None:
-    """Wait a moment until the page has everything, unless Prefect does not answer."""
+    """Wait briefly until the page is complete, unless Prefect does not answer."""
     end = time.monotonic() + SECONDS_AT_THE_END
     while _waiting.unfinished_tasks and not _is_away.is_set() and time.monotonic() < end:
         time.sleep(0.05)
@@ -68,7 +68,7 @@ def _send() -> None:
         try:
             context.run(make)
             _is_away.clear()
-        except Exception as error:  # of Prefect, its client, or the network
+        except Exception as error:  # from Prefect, its client, or the network
             if not _is_away.is_set():
                 context.run(
                     log_notice,
@@ -97,7 +97,7 @@ def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> No
 
 
 class ProgressArtifact:
-    """A bar on the Prefect page of the run under way, which appears with its first value."""
+    """A progress bar on the current run's Prefect page; appears with its first value."""
 
     def __init__(self) -> None:
         self._id: UUID | None = None
@@ -118,14 +118,14 @@ class ProgressArtifact:
 
 @contextmanager
 def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
-    """Report progress while the block runs: a bar in a terminal, lines elsewhere, an artifact on the Prefect page.
+    """Report progress while the block runs, as a bar in a terminal, lines elsewhere, and a Prefect artifact.
 
     Parameters
     ----------
     text
-        What is under way, such as ``Resizing images``.
+        Name of the activity, such as ``Resizing images``.
     note
-        Returns the latest news, such as the loss, to show beside the numbers.
+        Returns a note, such as the latest loss, to show beside the numbers.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

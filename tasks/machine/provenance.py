@@ -1,4 +1,4 @@
-"""What a run is made with: the code's commit and uncommitted changes, installed packages, and the hardware."""
+"""Provenance of a run: commit, uncommitted changes, installed packages, hardware."""
 
 import hashlib
 import os
@@ -14,24 +14,24 @@ import torch
 import unfreeze.models
 
 LONGEST_DIFF = 1_000_000
-"""Characters of uncommitted changes that are kept; more are no patch but generated files."""
+"""Maximum characters of uncommitted changes; more are generated files rather than a patch."""
 SECONDS = 30
-"""For git: a repository on a slow disk must not hold up a training."""
+"""Timeout of git in seconds: a repository on a slow disk must not delay a training."""
 
 
 class Provenance(NamedTuple):
-    """What a run is made with.
+    """Code, packages and machine of a run.
 
     Attributes
     ----------
     facts
-        By name, for people: ``commit``, ``uncommitted changes``, ``packages``, ``Python``, ``processor``, ...
+        Readable values by name: ``commit``, ``uncommitted changes``, ``packages``, ``Python``, ``processor``, ...
     commit
-        Of the code; empty if it is not in a repository, as in an installed package.
+        Of the code; empty outside a repository, as in an installed package.
     diff
         Its uncommitted changes to tracked files, as a patch.
     packages
-        ``NAME==VERSION`` of all that is installed, one a line.
+        ``NAME==VERSION`` of all installed packages, one per line.
     """
 
     facts: dict[str, str]
@@ -41,7 +41,7 @@ class Provenance(NamedTuple):
 
 
 def provenance() -> Provenance:
-    """Look at the code and the machine; whatever cannot be found out is left out."""
+    """Inspect code and machine; unknown facts are left out."""
     commit, diff = _code()
     installed = sorted({f"{each.name}=={each.version}" for each in distributions() if each.name}, key=str.lower)
     packages = "".join(f"{line}\n" for line in installed)
@@ -76,11 +76,11 @@ def _processor() -> str:
 
 
 def _code() -> tuple[str, str]:
-    """Commit and diff of the repository that this package is tracked in; empty texts if it is in none."""
+    """Commit and diff of the repository that tracks this package; empty if none does."""
     # Resolved: in a clone the package's folder holds links to the repository's.
     folder = Path(unfreeze.models.__file__).resolve().parent
     if not _git(folder, "ls-files", "--error-unmatch", "__init__.py"):
-        return "", ""  # installed somewhere inside a repository of somebody else
+        return "", ""  # installed inside another project's repository
     return _git(folder, "rev-parse", "HEAD").strip(), _git(folder, "diff", "--no-ext-diff", "HEAD")
 
 

@@ -1,4 +1,4 @@
-"""Servers that the environment names: whether they answer, asked before anything heavy is imported."""
+"""Checks, before heavy imports, that the servers named in the environment answer."""
 
 import os
 import ssl
@@ -13,15 +13,15 @@ from unfreeze.models.settings.addresses import masked
 from unfreeze.tasks.machine.environment import is_loopback, tracking_store
 
 SECONDS_TO_ANSWER = 4.0
-"""Within which a server is expected to answer, also one that is busy."""
+"""Timeout in seconds, also for a busy server."""
 
 
 class NoAnswerError(UserError):
-    """A server does not answer; it may later."""
+    """A server does not answer now, but may later."""
 
 
 def responds(address: str) -> bool:
-    """Whether a GET is answered with success."""
+    """Whether a GET request succeeds."""
     try:
         return 200 <= _status(address) < 300
     except (OSError, ValueError, HTTPException):
@@ -41,7 +41,7 @@ def require_prefect() -> None:
 
 
 def require_mlflow() -> None:
-    """Raise `UserError` if ``MLFLOW_TRACKING_URI`` is the address of a server, and nothing there answers."""
+    """Raise `UserError` if ``MLFLOW_TRACKING_URI`` is a server's address and nothing answers there."""
     uri, end = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + SECONDS_TO_ANSWER
     while uri.startswith("http"):
         try:
@@ -50,7 +50,7 @@ def require_mlflow() -> None:
         except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):
-            return  # something answers; MLflow's own settings say which certificates are good
+            return  # something answers; MLflow's own settings decide which certificates to trust
         if time.monotonic() > end:
             raise no_mlflow(reason)
         time.sleep(1)
@@ -66,8 +66,8 @@ def no_mlflow(reason: object) -> NoAnswerError:
 
 
 def _status(address: str) -> int:
-    """Of the answer to a GET; raises OSError, ValueError or HTTPException if there is none."""
-    # urllib asks a proxy for [::1] whatever NO_PROXY says.
+    """Status of the response to a GET; raises OSError, ValueError or HTTPException without one."""
+    # urllib uses a proxy for [::1] regardless of NO_PROXY.
     without_proxy = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(address).hostname or "") else []
     try:
         with urllib.request.build_opener(*without_proxy).open(address, timeout=SECONDS_TO_ANSWER) as answer:

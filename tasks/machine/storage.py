@@ -1,4 +1,4 @@
-"""Trouble with storage in one line: a full or read-only disk, a damaged or locked database, an impossible path."""
+"""Storage failures in one line: a full or read-only disk, a damaged or locked database, an impossible path."""
 
 import errno
 import os
@@ -22,19 +22,19 @@ _DATABASES = {
     "mlflow.db": "it holds all runs and models: put a copy of it back, or move it away to begin without them",
     "prefect/prefect.db": "it holds the pages of earlier flow runs: move it away, and Prefect begins a new one",
 }
-"""Database in the data folder -> what to do once it is damaged."""
+"""Database in the data folder -> remedy for damage."""
 _SQLITE_IO = "disk i/o error"
 _SCARCE = 2 * 2**20
-"""Bytes; with fewer left, a disk is as good as full: a database that finds no space gives back what it had taken."""
+"""Free bytes below which a disk counts as full: a database that finds no space releases what it had taken."""
 
 
 def storage_trouble(error: BaseException) -> str | None:
-    """What is wrong with the storage, where, and what to do, if that is why something failed; else None."""
+    """Problem, place and remedy if an error was caused by the storage, else None."""
     return told_by(error) or state_of_storage()
 
 
 def told_by(error: BaseException) -> str | None:
-    """What an error itself, or what led to it, says of trouble with the storage; None if it is about something else."""
+    """The storage problem named by an error or its causes; None if there is no such."""
     causes = list(_causes(error))
     said = " ".join(str(each) for each in causes).lower()
     errors = [each for each in causes if isinstance(each, OSError)]
@@ -45,7 +45,7 @@ def told_by(error: BaseException) -> str | None:
         return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
     if any(each.errno in _IMPOSSIBLE for each in errors):
         return f"{one_line(place)}: {_reason(errors)}; give another path"
-    if _SQLITE_IO in said:  # also where there is no room for the file that its processes share
+    if _SQLITE_IO in said:  # also if there is no space for the file that its processes share
         return (
             state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"
         )
@@ -53,7 +53,7 @@ def told_by(error: BaseException) -> str | None:
 
 
 def state_of_storage() -> str | None:
-    """What is wrong with the data folder and its databases as they are now, and what to do; None if nothing is."""
+    """Current problem of the data folder or its databases, and its remedy; None if they are sound."""
     folder = home()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if shutil.disk_usage(there).free < _SCARCE:
@@ -67,12 +67,12 @@ def state_of_storage() -> str | None:
 
 
 def unreadable_database(name: str) -> str | None:
-    """What to do about a database of the data folder that is none any more, found at once; None for any other."""
+    """Remedy for a file of the data folder that is no longer a valid database, found at once; None for any other."""
     database = home() / name
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0)) as opened:
             opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:  # it is missing, or another process holds it
+    except sqlite3.OperationalError:  # missing, or held by another process
         return None
     except sqlite3.DatabaseError as error:
         return f"{database} is damaged ({error}); {_DATABASES[name]}"
@@ -102,7 +102,7 @@ def _problem_of(database: Path) -> str | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that led to it."""
+    """The error and all its causes."""
     seen = set[int]()
     left: list[BaseException | None] = [error]
     while left:
