@@ -1,4 +1,4 @@
-"""Errors for users, and lookups by name that end in one."""
+"""User errors, and lookup by name with suggestions."""
 
 import difflib
 import unicodedata
@@ -8,17 +8,17 @@ from typing import TypeVar
 Entry = TypeVar("Entry")
 
 LONGEST = 2_500
-"""Characters of a message."""
+"""Maximum length of a message, in characters."""
 _NOT_SHOWN = ("Cc", "Cs")
-"""Control characters, and halves of characters that no file and no database can keep."""
+"""Control characters, and lone surrogates, which neither files nor databases can store."""
 
 
 class UserError(ValueError):
     """Invalid input: bad data, a missing file, a setting that cannot work.
 
     The message says what is wrong, where (file, row, field) and what to do; the command line prints it without a
-    traceback and exits with status 2. Names and values in it come from anywhere: what a terminal would obey instead of
-    showing is written as an escape, and a message is cut where nobody would read on.
+    traceback and exits with status 2. It may quote untrusted names and values, so control characters are escaped and
+    long messages are cut.
     """
 
     def __init__(self, message: str) -> None:
@@ -26,7 +26,7 @@ class UserError(ValueError):
 
 
 def printable(message: str) -> str:
-    """A message as a terminal may have it: escapes instead of control characters, no empty lines, not endless."""
+    """Make a message safe for a terminal: control characters escaped, empty lines dropped, length limited."""
     lines = [line.rstrip() for line in message[:LONGEST].split("\n") if line.strip()]
     shown = "".join(
         each if each == "\n" or unicodedata.category(each) not in _NOT_SHOWN else ascii(each)[1:-1]
@@ -36,17 +36,17 @@ def printable(message: str) -> str:
 
 
 def one_line(error: object) -> str:
-    """What a library says, for a message of ours: without line breaks, and not endless."""
+    """A library's error message on one line, shortened."""
     return " ".join(str(error).split())[:200]
 
 
 def choose(entries: Mapping[str, Entry], name: str, field: str) -> Entry:
-    """The entry of that name.
+    """Look up an entry by name.
 
     Raises
     ------
     UserError
-        If there is none; names the field, the choices and the nearest of them.
+        If there is no such entry; names the field, the choices and the closest one.
 
     Examples
     --------

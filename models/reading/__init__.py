@@ -1,1 +1,1 @@
-"""What readers of images and tables share: labels, names of splits, samples of rows."""
+"""Code shared by the image and table readers: labels, split names, row sampling."""

@@ -1,4 +1,4 @@
-"""Several labels of one row as text, and how text that a person wrote is understood."""
+"""Multi-label text: joining and splitting labels, and interpreting hand-written label columns."""
 
 import ast
 import json
@@ -14,23 +14,23 @@ import numpy as np
 from unfreeze.models.errors import UserError
 
 SEPARATOR = "|"
-"""Between the labels of one row, wherever they are one text: in an index, in predictions, in figures."""
+"""Joins the labels of a row in an index, in predictions and in figures."""
 SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
-"""What may separate labels, in the order in which it is looked for; ``space``, any white space, is never guessed."""
+"""Label separators, in the order in which they are tried; ``space`` (any white space) is never guessed."""
 Labels = Literal["auto", "single", "multiple"]
 _RECURRING = 0.9
-"""Share of the parts between separators that occur in several texts, at least, if they are labels."""
+"""Minimum share of the separated parts that must occur in several texts for them to be labels."""
 
 
 class Understood(NamedTuple):
-    """How the texts of one column were understood.
+    """Interpretation of a label column.
 
     Attributes
     ----------
     labels
-        Of every row, sorted; None if every text is one label.
+        Sorted labels of every row; None if every text is one label.
     how
-        A sentence; empty where that is obvious.
+        Explanation in one sentence; empty if obvious.
     """
 
     labels: list[tuple[str, ...]] | None
@@ -38,17 +38,17 @@ class Understood(NamedTuple):
 
 
 def join(labels: Iterable[str]) -> str:
-    """Labels as one text: sorted, each once; empty for none."""
+    """Join labels into one text: sorted, without duplicates; empty if there are no labels."""
     return SEPARATOR.join(sorted(set(labels)))
 
 
 def split(text: str) -> list[str]:
-    """The labels in what `join` returned."""
+    """Split a text that `join` returned."""
     return text.split(SEPARATOR) if text else []
 
 
 def matrix_of(labels: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
-    """Which of the L `names` every row has, (N, L) bool."""
+    """Indicator matrix of the L `names`, (N, L) bool."""
     place = {name: number for number, name in enumerate(names)}
     marks = np.zeros((len(labels), len(names)), dtype=bool)
     for row, found in enumerate(labels):
@@ -57,27 +57,27 @@ def matrix_of(labels: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarr
 
 
 def understand(texts: Sequence[str], labels: Labels, separator: str | None, setting: str) -> Understood:
-    """Whether each text is one label or several, and which.
+    """Decide whether each text holds one label or several, and read them.
 
-    One label per row, unless the texts show otherwise. They are lists (``["cat", "indoor"]``) if all of them are. They
-    are combinations of labels if nearly all parts between ``|``, ``;`` or ``,`` occur in several texts, and there are
-    more different texts than parts, or the same parts occur in two orders.
+    The default is one label per row. Texts are lists (``["cat", "indoor"]``) only if all of them are. They are
+    combinations of labels if nearly all parts between ``|``, ``;`` or ``,`` occur in several texts, and either there
+    are more distinct texts than parts or the same parts occur in two orders.
 
     Parameters
     ----------
     texts
-        Of every row; empty for none.
+        One per row; empty for no label.
     labels
-        ``single`` and ``multiple`` decide without the texts.
+        ``single`` and ``multiple`` override the guess.
     separator
-        What separates labels, in place of what the texts show.
+        Label separator, overriding the guess.
     setting
         Name of the setting of `labels`, for errors.
 
     Raises
     ------
     UserError
-        If a label holds the character that separates labels in results.
+        If a label contains the character that joins labels in results.
     """
     if labels == "single":
         return Understood(None, "")
@@ -123,7 +123,7 @@ def parts(text: str, separator: str) -> list[str]:
 
 
 def list_in(text: str) -> list[str] | None:
-    """The labels of a list as JSON or Python writes it, also as the only value of an object; None for other text."""
+    """Parse a JSON or Python list of labels, also as the only value of an object; None for other text."""
     if not (text.startswith(("[", "{")) and text.endswith(("]", "}"))):
         return None
     try:
@@ -141,7 +141,7 @@ def list_in(text: str) -> list[str] | None:
 
 
 def _separates(counts: Counter[str], separator: str) -> bool:
-    """Whether texts (each with its number of rows) are combinations of labels; see `understand` for the rule."""
+    """Whether the texts (text -> number of rows) are combinations of labels; see `understand` for the rule."""
     found = {text: tuple(parts(text, separator)) for text in counts}
     several = {each for each in found.values() if len(each) > 1}
     sets = {frozenset(each) for each in found.values()}
@@ -156,7 +156,7 @@ def _separates(counts: Counter[str], separator: str) -> bool:
 
 
 def _taken_whole(counts: Counter[str], setting: str) -> str:
-    """Hint for those who meant several labels."""
+    """Hint that the texts could be several labels each."""
     for name in SEPARATORS:
         text = next((text for text in counts if len(parts(text, name)) > 1), None)
         if text is not None:
@@ -169,13 +169,13 @@ _SIZE = re.compile(r"\b\d[\d,.x]*(?= (megapixels|pixels|GB)\b)")
 
 
 def kind_of_reason(reason: str) -> str:
-    """A reason without what differs from file to file: ``truncated or damaged: ...`` without what follows the colon."""
+    """A rejection reason without its file-specific detail: the part before the colon."""
     sizeless = _SIZE.sub("N", reason)
     return sizeless if sizeless != reason else reason.partition(": ")[0]
 
 
 def count_reasons(kinds: Iterable[str]) -> str:
-    """The commonest kinds of reasons with their counts: ``not an image (12), zero bytes (1)``.
+    """List the commonest kinds of reasons with their counts: ``not an image (12), zero bytes (1)``.
 
     Examples
     --------
@@ -189,9 +189,9 @@ def count_reasons(kinds: Iterable[str]) -> str:
 
 @cache
 def spelling_key(label: str) -> str:
-    """Key that all spellings of a label share: case, blanks, hyphens, underscores and Unicode forms do not count.
+    """Key shared by all spellings of a label: ignores case, blanks, hyphens, underscores and Unicode forms.
 
-    A single character is its own key: ``A`` and ``a`` are two letters.
+    A single character is its own key: ``A`` and ``a`` differ.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def spelling_key(label: str) -> str:
 
 
 def spelled_differently(labels: Iterable[str]) -> list[list[str]]:
-    """Groups of labels with the same key, sorted."""
+    """Group labels that share a spelling key, sorted."""
     groups: dict[str, set[str]] = defaultdict(set)
     for label in labels:
         groups[spelling_key(label)].add(label)

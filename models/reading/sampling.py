@@ -1,4 +1,4 @@
-"""Rows drawn for a figure or a comparison, and dealt to the sides of a split."""
+"""Random samples of rows, and stratified splits."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def sample_rows(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the rows, drawn at random with a fixed seed, ascending.
+    """Draw at most `most` of the rows at random with a fixed seed; returns them in ascending order.
 
     Examples
     --------
@@ -22,23 +22,23 @@ def stratify(
     fixed: np.ndarray | None = None,
     sizes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Deal rows to sides so that each side has its share of the rows of every label.
+    """Assign rows to the sides of a split, stratified by label.
 
-    Iterative stratification: the label with the fewest rows left is dealt first, each of its rows to the side that
-    lacks most of it; rows without a label fill up the sides. Common labels get what the rare ones leave, so single rows
-    change sides afterwards as long as that brings the sides closer to their shares. Every side wants at least one row
-    of every label, and so gets it where there are enough rows and labels do not stand in each other's way.
+    Iterative stratification: the label with the fewest remaining rows is assigned first, each row to the side with the
+    largest deficit of that label; rows without a label fill up the sides. Single rows are then moved while that brings
+    the sides closer to their shares. Each side gets at least one row of every label, unless there are too few rows or
+    labels conflict.
 
     Parameters
     ----------
     labels
-        Of every row, (N, L) bool, or how many times it has each. Rows with the same labels are dealt in their order.
+        Labels of every row, (N, L) bool, or counts. Rows with the same labels are assigned in their order.
     shares
-        Of every side, above 0 and adding up to 1; of equals the first takes the row.
+        Share of every side, above 0 and adding up to 1; ties go to the first side.
     fixed
-        Side of every row that is not dealt but counted, (N,) int64; -1 for the others.
+        Side of every row with a fixed assignment, (N,) int64; -1 for rows to assign.
     sizes
-        What every row counts for, such as the images of a group, (N,) int64; 1 if not given.
+        Weight of every row, such as the number of images in a group, (N,) int64; 1 if not given.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def stratify(
     labels = np.asarray(labels).astype(np.int64)
     sides = np.full(len(labels), -1) if fixed is None else fixed.astype(np.int64)
     wanted = np.array(shares, dtype=np.float64)
-    # Of every label (and, in the last column, of all rows) how many each side still lacks: (sides, L + 1).
+    # Deficit of each side per label and, in the last column, over all rows: (sides, L + 1).
     counted = np.column_stack([labels, np.ones(len(labels), dtype=np.int64) if sizes is None else sizes])
     totals = counted.sum(0)
     wants = np.maximum(np.outer(wanted, totals), totals >= len(wanted)).astype(np.float64)
@@ -76,10 +76,9 @@ def stratify(
 
 
 def _settle(counted: np.ndarray, sides: np.ndarray, free: np.ndarray, lacks: np.ndarray, totals: np.ndarray) -> None:
-    """Move the row that helps most to another side, until none does; changes `sides` and `lacks`.
+    """Move the row that helps most until no move helps; changes `sides` and `lacks`.
 
-    What is lowered is the sum of squares of what the sides lack of every label, each divided by the label's rows: a row
-    of a rare label counts most.
+    The objective is the sum of squared deficits per side and label, each divided by the label's row count.
     """
     kinds, kind_of = np.unique(counted, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)
@@ -89,7 +88,7 @@ def _settle(counted: np.ndarray, sides: np.ndarray, free: np.ndarray, lacks: np.
     weighed = kinds / np.maximum(totals, 1)
     own = (weighed * kinds).sum(1)
     for _ in range(len(counted)):
-        # To give a row of kind k away changes the sum by twice `lacking[side, k]`, and to get one by minus that.
+        # Giving away a row of kind k changes the sum by 2 * lacking[side, k], receiving one by minus that.
         lacking = lacks @ weighed.T
         change = 2 * (lacking[:, None] - lacking[None]) + 2 * own
         change[np.broadcast_to(counts[:, None] == 0, change.shape)] = np.inf

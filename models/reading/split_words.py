@@ -1,4 +1,4 @@
-"""Names of folders and values of columns that stand for a part of a data set."""
+"""Folder names and column values that denote a split: train, valid, test."""
 
 import re
 from functools import cache
@@ -22,16 +22,16 @@ _WORDS: dict[str, Part] = {
 }
 _GLUED = re.compile(rf"({'|'.join(_WORDS)})(?=(set|data|images|imgs)\b)", re.IGNORECASE)
 _BETWEEN = re.compile(r"([\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[^\W\d])(?=\d)|(?<=\d)(?=[^\W\d]))")
-"""What separates words: blanks and punctuation, a change to a capital letter, or between letters and digits."""
+"""Word boundaries: blanks, punctuation, a change to a capital letter, or between letters and digits."""
 
 
 class SplitWord(NamedTuple):
-    """A split word in a longer name.
+    """Split word in a longer name.
 
     Attributes
     ----------
     part
-        What it stands for.
+        Split that the word denotes.
     rest
         The name without it.
     """
@@ -41,15 +41,15 @@ class SplitWord(NamedTuple):
 
 
 def part_of(word: str) -> Part | None:
-    """The part of a data set that a word stands for, ignoring case: ``Training`` is train; else None."""
+    """The split that a word denotes, ignoring case (``Training`` is train), or None."""
     return _WORDS.get(word.strip().casefold())
 
 
 @cache
 def split_word_in(name: str) -> SplitWord | None:
-    """The only split word in a name of several words, such as ``seg_train``, ``imagesTrain`` or ``valset``.
+    """Find the only split word in a name of several words, such as ``seg_train``, ``imagesTrain`` or ``valset``.
 
-    None where there is no split word, or more than one (``train_val``).
+    None if there is no split word, or more than one (``train_val``).
     """
     pieces = _BETWEEN.split(_GLUED.sub(r"\1 ", name))
     places = [place for place, piece in enumerate(pieces) if part_of(piece) is not None]

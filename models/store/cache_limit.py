@@ -1,8 +1,7 @@
-"""The limit of the cache: least recently used files go first, and never one that a living process uses.
+"""Cache size limit: evicts the least recently used files, except those in use by a running process.
 
-A process that asks for a file locks, for as long as it lives and however it ends, a byte of ``.in-use`` that stands for
-the file. Only then does it wait for the lock of the file's builders, under which others remove it: so it finds the file
-in use, or missing.
+A process that requests a file locks the file's byte in ``.in-use`` until it exits, and only then waits for the build
+lock. Eviction holds the build lock, so a requested file is either protected or already gone.
 """
 
 import fcntl
@@ -21,7 +20,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.store.sealed_files import SUFFIX, checksum_file
 
 LIMIT = "UNFREEZE_CACHE_LIMIT"
-"""Variable: the most that the cached files may take, such as ``20 GB``; without it, a fifth of the disk."""
+"""Environment variable with the cache size limit, such as ``20 GB``; default: a fifth of the disk."""
 _IN_USE = ".in-use"
 _guard = threading.Lock()
 _open = dict[Path, int]()
@@ -29,7 +28,7 @@ _held = set[Path]()
 
 
 class Cached(NamedTuple):
-    """A cached file or folder: where it is, its bytes, and when it was last asked for (seconds since 1970)."""
+    """A cached file or folder: path, size in bytes, and time of last use (seconds since 1970)."""
 
     path: Path
     size: int
@@ -37,7 +36,7 @@ class Cached(NamedTuple):
 
 
 def hold(cache: Path, paths: Iterable[Path]) -> None:
-    """Keep cached files from being removed while this process lives."""
+    """Protect cached files from removal while this process runs."""
     with _guard:
         for path in set(paths) - _held:
             fcntl.lockf(_locks(cache), fcntl.LOCK_SH, 1, _place(path))
@@ -45,7 +44,7 @@ def hold(cache: Path, paths: Iterable[Path]) -> None:
 
 
 def is_in_use(cache: Path, path: Path) -> bool:
-    """Whether a living process uses a cached file."""
+    """Whether a running process uses a cached file."""
     with _guard:
         if path in _held:
             return True
@@ -58,7 +57,7 @@ def is_in_use(cache: Path, path: Path) -> bool:
 
 
 def _locks(cache: Path) -> int:
-    """The open file of a cache's locks: closed once, it would let go of all of them."""
+    """Descriptor of a cache's lock file; it stays open because closing any descriptor releases all locks."""
     if cache not in _open:
         cache.mkdir(parents=True, exist_ok=True)
         _open[cache] = os.open(cache / _IN_USE, os.O_RDWR | os.O_CREAT, 0o600)
@@ -66,17 +65,17 @@ def _locks(cache: Path) -> int:
 
 
 def _place(path: Path) -> int:
-    """The byte of the locks' file that stands for a cached file."""
+    """Byte offset of a cached file in the lock file."""
     return int.from_bytes(hashlib.blake2b(f"{path.parent.name}/{path.name}".encode(), digest_size=7).digest())
 
 
 def size_limit(cache: Path) -> int:
-    """Bytes that the cached files may take.
+    """Cache size limit in bytes.
 
     Raises
     ------
     UserError
-        If the variable `LIMIT` holds no size.
+        If the variable `LIMIT` is not a valid size.
     """
     text = os.environ.get(LIMIT, "").strip()
     if not text:
@@ -101,7 +100,7 @@ def cached_files(cache: Path) -> list[Cached]:
 
 
 def evict(cache: Path, limit: int) -> list[Cached]:
-    """Remove the least recently used files until `limit` is kept or the rest is in use; return the removed ones."""
+    """Remove least recently used files until the cache fits `limit` or the rest is in use; return the removed files."""
     files, removed = cached_files(cache), list[Cached]()
     total = sum(each.size for each in files)
     for each in files:
@@ -114,7 +113,7 @@ def evict(cache: Path, limit: int) -> list[Cached]:
 
 
 def remove(cache: Path, path: Path) -> bool:
-    """Remove a cached file unless a living process uses or builds it; return whether it was removed."""
+    """Remove a cached file unless a running process uses or builds it; return whether it was removed."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
@@ -131,14 +130,14 @@ def remove(cache: Path, path: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file or a folder tree, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
 
 
 def unfinished_files(cache: Path) -> list[Path]:
-    """List the partial files of killed builders."""
+    """List partial files left by killed builders."""
     return [path for path in cache.glob("*/*.partial*") if not _is_being_built(path)]
 
 

@@ -1,4 +1,4 @@
-"""The content of an image: the hash of its encoded bytes, by which it is known whatever its name and place."""
+"""Content hashes: an image is identified by the hash of its encoded bytes, not by its path."""
 
 import hashlib
 from collections import deque
@@ -18,7 +18,7 @@ def map_in_order(
 ) -> Generator[Result, None, None]:
     """Call `function` on threads and yield its results in the order of `items`.
 
-    At most `in_flight` items are submitted and not yet yielded, so memory stays bounded however many there are.
+    At most `in_flight` items are submitted and not yet yielded, which bounds memory.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
@@ -35,7 +35,7 @@ def map_in_order(
 
 
 def hash_file(path: Path) -> str:
-    """Hash a file's content: blake2b of 16 bytes in hexadecimal, or an empty string if it cannot be read."""
+    """Hash a file's content: 16-byte blake2b in hexadecimal, or an empty string if it cannot be read."""
     if irregular_kind(path) is not None:
         return ""
     try:
@@ -51,7 +51,7 @@ def hash_image(image: bytes | str | Path) -> str:
 
 
 def hash_files(paths: Sequence[Path], threads: int) -> list[str]:
-    """Hash the content of files, as `hash_file` does, in the order of `paths`."""
+    """Hash files as `hash_file` does, in the order of `paths`."""
     return list(map_in_order(hash_file, paths, threads, in_flight=16 * threads))
 
 

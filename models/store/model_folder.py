@@ -1,7 +1,4 @@
-"""A trained network as a folder of plain files: its weights, and a description that a predictor is built from.
-
-The checksums of its files are verified when the folder is opened.
-"""
+"""Model folder: a trained model's weights and description as plain files, with verified checksums."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,29 +16,29 @@ from unfreeze.models.store.sealed_files import CHECKSUMS, DESCRIPTION, JUDGED, d
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 FORMAT_VERSION = 5
-"""Raise it when a folder of before can no longer be read."""
+"""Increment when older folders can no longer be read."""
 WEIGHTS = "model.safetensors"
 WITH_TTA = "with_tta"
-"""Key of a description: whether the model predicts with test-time augmentation."""
+"""Description key: whether the model predicts with test-time augmentation."""
 TEMPERATURE = "temperature"
-"""Key of a description: what logits are divided by; 1 in models of before."""
+"""Description key: temperature that divides the logits; 1 in older models."""
 SCORES = "scores"
-"""Key of a description: the number of validation rows, and how far from the truth they were; see `conformal.Scores`."""
+"""Description key: number of validation rows and their conformity scores; see `conformal.Scores`."""
 
 
 def save_model_folder(folder: Path, states: Sequence[Mapping[str, torch.Tensor]], description: dict[str, Any]) -> None:
-    """Write the weights, ``model.json`` and the checksums of all files into `folder`, which is made if need be.
+    """Write weights, ``model.json`` and checksums of all files into `folder`, creating it if necessary.
 
-    The first network's weights are ``model.safetensors``, those of others ``network-N.safetensors``.
+    The first network's weights are in ``model.safetensors``, the others' in ``network-N.safetensors``.
 
     Parameters
     ----------
     folder
-        Where to write; files that are in it already become part of the model.
+        Target folder; files already in it become part of the model.
     states
-        Weights and buffers of every network, whose predictions are averaged.
+        Weights and buffers of every network of the ensemble.
     description
-        Whatever JSON can hold; the format's number and the number of networks are added.
+        JSON-serialisable; the format number and the number of networks are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number, state in enumerate(states):
@@ -53,12 +50,12 @@ def save_model_folder(folder: Path, states: Sequence[Mapping[str, torch.Tensor]]
 
 
 def judged_folder(folder: Path) -> Path:
-    """Folder of the model that never saw the validation rows: a refitted model's inner one, otherwise `folder`."""
+    """Folder of the model not trained on the validation rows: a refitted model's inner folder, otherwise `folder`."""
     return folder / JUDGED if (folder / JUDGED / DESCRIPTION).is_file() else folder
 
 
 def weights_file(number: int) -> str:
-    """File of a network's weights, by its number from 0."""
+    """Name of the weights file of network `number`, from 0."""
     return WEIGHTS if number == 0 else f"network-{number}.safetensors"
 
 
@@ -68,7 +65,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If there is none, it is of a format that this release does not read, or a file of the folder is damaged.
+        If it is missing, has an unsupported format, or a file in the folder is damaged.
     """
     path, damaged = folder / DESCRIPTION, damaged_file(folder)
     if damaged not in (None, CHECKSUMS):
@@ -92,7 +89,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def loading(folder: Path) -> Iterator[None]:
     """Turn any error while loading a model folder into a `UserError`.
 
-    Its checksums are right: somebody changed it, or another release wrote it.
+    The checksums matched, so the folder was edited or written by another release.
     """
     try:
         yield
@@ -100,7 +97,7 @@ def loading(folder: Path) -> Iterator[None]:
         if str(folder) in str(error):
             raise
         raise UserError(f"the model in {folder} cannot be loaded: {error}") from error
-    except Exception as error:  # what is built from a description fails in as many ways as there are settings
+    except Exception as error:  # building from a bad description can raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(
             f"the model in {folder} cannot be loaded ({why}); copy or download it again, or train and register it again"
@@ -120,7 +117,7 @@ def load_networks(folder: Path, make: Callable[[], NetworkType]) -> list[Network
     Parameters
     ----------
     make
-        Makes a network of the same shape.
+        Builds a network of the same architecture.
     """
     networks: list[NetworkType] = []
     for number in range(read_description(folder)["networks"]):

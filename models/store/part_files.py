@@ -1,4 +1,4 @@
-"""A long table written part by part, so that an interrupted run continues after its last whole part."""
+"""A table written in parts; an interrupted run resumes after the last complete part."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ _NAME = f"part-{'[0-9]' * 12}"
 class PartFiles:
     """Parts of a table of a known number of rows, in a folder.
 
-    A part gets its name once it and its checksum are on disk: an interrupted run leaves whole parts and at most one
-    unfinished file. A damaged part counts as missing.
+    A part is renamed into place once it and its checksum are on disk, so an interrupted run leaves complete parts and
+    at most one unfinished file. A damaged part counts as missing.
 
     Parameters
     ----------
     folder
-        For these parts only; created by the first.
+        Holds only these parts; created with the first one.
     rows
-        Rows of the whole table.
+        Number of rows in the table.
     chunk
-        Rows of each part but the last.
+        Rows per part, except the last.
     """
 
     def __init__(self, folder: Path, rows: int, chunk: int) -> None:
         self._folder, self._rows, self._chunk = folder, rows, chunk
 
     def done(self) -> int:
-        """Count the rows of the leading whole parts."""
+        """Count the rows in the leading complete parts."""
         for first in range(0, self._rows, self._chunk):
             try:
                 count = self._read(first).num_rows
@@ -43,7 +43,7 @@ class PartFiles:
         return self._rows
 
     def write(self, first: int, batch: pa.RecordBatch) -> None:
-        """Write the part that begins at row `first`, whole or not at all."""
+        """Write the part that starts at row `first`, atomically."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(first)
         unfinished = path.with_suffix(".unfinished")
@@ -52,15 +52,15 @@ class PartFiles:
         publish(unfinished, path)
 
     def schema(self) -> pa.Schema:
-        """Of the rows; the first part must be there."""
+        """Schema of the table; requires the first part."""
         return self._read(0).schema
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows in order; every part must be there, and a `UserError` names one that is damaged."""
+        """Yield all rows in order; requires every part, and raises a `UserError` for a damaged one."""
         return map(self._read, range(0, self._rows, self._chunk))
 
     def remove(self) -> None:
-        """Remove the parts, and the folder unless something else is in it."""
+        """Remove the parts, and the folder if it is then empty."""
         for kind in ("arrow", "unfinished"):
             for suffix in ("", SUFFIX):
                 for path in self._folder.glob(f"{_NAME}.{kind}{suffix}"):

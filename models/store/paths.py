@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""User-supplied paths."""
 
 import os
 import stat
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def given_path(path: str | Path) -> Path:
-    """Return the path with `~` and `~user` replaced by their home folders; the name of no user stays as it is.
+    """Expand `~` and `~user` to home folders; an unknown user's name is kept as it is.
 
-    Unlike `pathlib.Path.expanduser`, which raises a `RuntimeError` for it: ``~draft`` may be a file here.
+    Unlike `pathlib.Path.expanduser`, which raises a `RuntimeError`: ``~draft`` may be a file.
 
     Examples
     --------
@@ -27,7 +27,7 @@ _KINDS = {
 
 
 def irregular_kind(path: Path | str) -> str | None:
-    """What a path leads to, such as ``a named pipe``, or None for a file, a folder or nothing; follows links."""
+    """Kind of a special file, such as ``a named pipe``; None for a file, a folder or a missing path. Follows links."""
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     except (OSError, ValueError):  # missing files and invalid paths are for the caller to report

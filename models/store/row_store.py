@@ -1,9 +1,8 @@
-"""Rows of one width by the content of their image: a file that only grows, and the checksum of every row beside it.
+"""Fixed-width rows keyed by image content: an append-only file with a checksum per row.
 
-``KEY.rows`` has the rows of one kind, such as all squares of 224 pixels or what a body makes of a view, of whichever
-data sets. ``KEY.rows.xxh3`` names the content of each row and its checksum (XXH3), written once the row is on the disk:
-a killed process loses the rows that it had not appended yet. A list, a derived file of its own, names the contents of a
-data set in its order.
+``KEY.rows`` holds rows of one kind (all squares of 224 pixels, or a body's activations of one view) from any data set.
+``KEY.rows.xxh3`` holds the content hash and checksum (XXH3) of each row, written after the row is on disk; a killed
+process loses only rows not yet appended. A list (a separate derived file) holds a data set's content hashes in order.
 """
 
 import json
@@ -23,13 +22,13 @@ from unfreeze.models.store.sealed_files import checksum_file
 from unfreeze.models.store.workspace import Derived, Workspace, key_of, locked, note_use
 
 MOST_ROWS, MOST_BYTES = 512, 32 * 2**20
-"""Rows held in memory before they are appended, per store."""
+"""Rows buffered per store before they are appended."""
 _RECORD = np.dtype([("content", "S32"), ("checksum", "<u8")])
 _verified = dict[Path, tuple[int, np.ndarray]]()
-"""File of rows -> when it was last written to, and which of its rows this process verified since."""
+"""Row file -> its modification time, and the rows that this process has verified since."""
 
 RowsOf = Callable[[Sequence[str], Sequence[str]], Iterator[Mapping[str, np.ndarray]]]
-"""(contents, names of stores) -> their rows in order, a few at a time: name -> (n, width)."""
+"""(contents, store names) -> batches of rows in order: name -> (n, width)."""
 
 
 class RowStore:
@@ -38,15 +37,15 @@ class RowStore:
     Parameters
     ----------
     workspace
-        Where they are kept.
+        Where the rows are stored.
     kind
-        Folder of the cache.
+        Cache folder.
     key
-        Of what the rows depend on besides the image's content.
+        Hash of everything the rows depend on besides the image's content.
     width, dtype
-        Of a row.
+        Length and dtype of a row.
     metadata
-        Texts kept in every list.
+        Texts stored in every list.
     """
 
     def __init__(
@@ -56,17 +55,17 @@ class RowStore:
         self.path = workspace.path(Derived(kind, key, ".rows"))
         self.width, self.dtype = width, np.dtype(dtype)
         self.damaged = 0
-        """How many rows `find` found damaged."""
+        """Number of damaged rows that `find` found."""
         self.most_rows = max(1, min(MOST_ROWS, MOST_BYTES // (width * self.dtype.itemsize)))
 
     def list_of(self, contents: Sequence[str]) -> Derived:
-        """Name the list of these contents; it is usable while the store has all of their rows."""
+        """Describe the list of these contents; it is usable while the store has all of their rows."""
         return Derived(self.kind, key_of(self.key, list(contents)), ".json", lambda _: not self.find(contents))
 
     def find(self, contents: Sequence[str]) -> list[str]:
-        """List the contents without an intact row, each once, in their order.
+        """List the distinct contents without an intact row, in order.
 
-        The store is not removed while this process lives. Each row is verified once per process.
+        Protects the store from removal while this process runs. Each row is verified once per process.
         """
         hold(self.workspace.cache, [self.path])
         with locked([self.path]):
@@ -83,7 +82,7 @@ class RowStore:
         return [each for each, number in zip(wanted, numbers, strict=True) if number < 0 or not known[number]]
 
     def append(self, contents: Sequence[str], rows: np.ndarray) -> None:
-        """Append the rows (n, width) of contents, durably."""
+        """Append rows (n, width) and flush them to disk."""
         new = np.zeros(len(contents), _RECORD)
         new["content"] = contents
         new["checksum"] = [xxhash.xxh3_64_intdigest(row) for row in np.ascontiguousarray(rows, self.dtype)]
@@ -95,13 +94,13 @@ class RowStore:
             _verified[self.path] = self.path.stat().st_mtime_ns, np.append(known, np.ones(len(new), bool))
 
     def write_list(self, path: Path, contents: Sequence[str]) -> None:
-        """Write a list of contents whose rows are there."""
+        """Write a list of contents; their rows must be stored already."""
         rows = {"file": self.path.name, "width": self.width, "dtype": self.dtype.name}
         kept = {**rows, "metadata": {**self.metadata, "key": self.key}, "contents": list(contents)}
         path.write_text(json.dumps(kept))
 
     def _verified(self, count: int) -> np.ndarray:
-        """Mask of the first `count` rows: which of them this process found intact, (count,) bool."""
+        """Mask of the first `count` rows that this process has verified, (count,) bool."""
         known = np.zeros(count, bool)
         written, before = _verified.get(self.path, (None, known))
         if self.path.exists() and self.path.stat().st_mtime_ns == written:
@@ -111,13 +110,13 @@ class RowStore:
 
 @dataclass(frozen=True)
 class Lot:
-    """Contents that the same stores lack."""
+    """Contents missing from the same stores."""
 
     stores: Mapping[str, RowStore]
     contents: Sequence[str]
 
     def write(self, rows_of: RowsOf) -> None:
-        """Compute the rows of all contents and append them as they come."""
+        """Compute the rows of all contents and append them in batches."""
         most, first = min(store.most_rows for store in self.stores.values()), 0
         made = {name: list[np.ndarray]() for name in self.stores}
         for rows in rows_of(self.contents, list(self.stores)):
@@ -132,7 +131,7 @@ class Lot:
 
 
 def missing_lots(stores: Mapping[str, RowStore], contents: Sequence[str]) -> list[Lot]:
-    """Group the missing rows: contents that the same stores lack are one lot."""
+    """Group contents by the stores that lack them."""
     missing = {name: set(store.find(contents)) for name, store in stores.items()}
     for store in stores.values():
         if store.damaged:
@@ -147,10 +146,10 @@ def missing_lots(stores: Mapping[str, RowStore], contents: Sequence[str]) -> lis
 
 
 class StoredRows:
-    """The rows of a list that `RowStore` wrote, memory-mapped: only the rows asked for are read.
+    """Memory-mapped rows of a list that `RowStore` wrote; only requested rows are read.
 
-    It has their `width`, the list's `metadata`, and as many rows as the list has contents. A `UserError` if the list is
-    damaged, or the store lacks one of its rows.
+    Has the rows' `width`, the list's `metadata`, and one row per content. Raises a `UserError` if the list is damaged
+    or the store lacks one of its rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,9 +167,9 @@ class StoredRows:
         return len(self._numbers)
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy rows (B,) int64, in any order and repeatedly, as (B, width) of the store's dtype; halves as float32.
+        """Copy rows (B,) int64, in any order and with repeats: (B, width) of the store's dtype, float16 as float32.
 
-        An `IndexError` if a row is negative or past the end.
+        Raises an `IndexError` if a row is negative or past the end.
         """
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
@@ -180,24 +179,24 @@ class StoredRows:
 
 
 def _mapped(path: Path, width: int, dtype: np.dtype) -> np.ndarray:
-    """All whole rows of a file, mapped into memory: (rows, width), none where there is no file."""
+    """Memory-map all complete rows of a file: (rows, width); empty if the file is missing."""
     count = path.stat().st_size // (width * dtype.itemsize) if path.exists() else 0
     return np.memmap(path, dtype, "r", shape=(count, width)).view(np.ndarray) if count else np.empty((0, width), dtype)
 
 
 def _records(path: Path) -> np.ndarray:
-    """The content and the checksum of every row of a file."""
+    """Content hash and checksum of every row of a file."""
     beside = checksum_file(path)
     return np.fromfile(beside, _RECORD) if beside.exists() else np.empty(0, _RECORD)
 
 
 def _places(records: np.ndarray) -> dict[bytes, int]:
-    """Content -> its last row: one that was damaged was appended again."""
+    """Content -> its last row, because damaged rows are appended again."""
     return {content: row for row, content in enumerate(records["content"].tolist())}
 
 
 def _write_at(path: Path, position: int, values: np.ndarray) -> None:
-    """Write at a position of a file, and wait until it is on the disk."""
+    """Write at a file position and flush to disk."""
     with open(path, "r+b" if path.exists() else "w+b") as file:
         file.seek(position)
         file.write(values.tobytes())

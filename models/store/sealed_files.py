@@ -1,8 +1,8 @@
-"""Files with a checksum beside them, so that damage is noticed before anything is computed with them.
+"""Files with checksums, verified before use.
 
 ``FILE.xxh3`` holds the XXH3 hash (128 bits) of a file or of a folder's files. A file is verified once per process,
-before its first use, at the speed of the disk or, from memory, at 10 GB a second: found damaged later, it could not be
-built again without undoing work.
+before its first use, at disk speed or, from memory, at 10 GB a second. Damage found later could not be repaired
+without undoing work.
 """
 
 import contextlib
@@ -16,34 +16,34 @@ import xxhash
 SUFFIX = ".xxh3"
 DESCRIPTION = "model.json"
 JUDGED = "judged"
-"""Folder inside a refitted model's: the model from before the refit, which was scored on the validation rows."""
+"""Subfolder of a refitted model: the model before the refit, which was scored on the validation rows."""
 CHECKSUMS = "checksums.json"
 _BLOCK = 2**18
-"""Bytes read at a time: they stay in a core's cache while they are hashed."""
+"""Read size in bytes; it fits a core's cache while it is hashed."""
 _known: dict[Path, tuple[tuple[object, ...], str]] = {}
-"""Files that were read, with what `_state` said then and their checksum."""
+"""File -> its `_state` when it was read, and its checksum."""
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename a finished file or folder to `path`, once it and its checksum are on the disk."""
+    """Rename a finished file or folder to `path` after flushing it and its checksum to disk."""
     for file in _files(temporary):
         flush_to_disk(file)
     beside = temporary.with_name(f"{temporary.name}{SUFFIX}")
     hashed = checksum(temporary)
     beside.write_text(hashed)
     flush_to_disk(beside)
-    # The checksum first: a file without one counts as damaged, and so does one with that of the file before.
+    # Checksum first: until the file follows, the old one counts as damaged.
     os.replace(beside, checksum_file(path))
-    if path.is_dir():  # which cannot be replaced
+    if path.is_dir():  # os.replace cannot overwrite a folder
         shutil.rmtree(path)
     os.replace(temporary, path)
-    with contextlib.suppress(OSError):  # not every system opens folders
+    with contextlib.suppress(OSError):  # some systems cannot open folders
         flush_to_disk(path.parent)
     _known[path] = _state(path), hashed
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a published file is there and holds what was published."""
+    """Whether a published file exists and matches its checksum."""
     try:
         return has_checksum(path, checksum_file(path).read_text())
     except (OSError, UnicodeDecodeError):
@@ -51,7 +51,7 @@ def is_intact(path: Path) -> bool:
 
 
 def has_checksum(path: Path, wanted: str) -> bool:
-    """Whether a file has this checksum; it is read once, and again after it was written to."""
+    """Whether a file has this checksum; it is read again only after a change."""
     state = _state(path)
     if path not in _known or _known[path][0] != state:
         _known[path] = state, checksum(path)
@@ -59,7 +59,7 @@ def has_checksum(path: Path, wanted: str) -> bool:
 
 
 def checksum_file(path: Path) -> Path:
-    """Where the checksum of a file is."""
+    """Path of a file's checksum."""
     return path.with_name(f"{path.name}{SUFFIX}")
 
 
@@ -76,7 +76,7 @@ def checksum(path: Path) -> str:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Flush a file to the disk: renamed before, it could be empty after a loss of power."""
+    """Flush a file to disk; without this, a renamed file may be empty after a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,18 +85,18 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file itself, or all files of a folder in the order of their names."""
+    """The file itself, or all files of a folder sorted by name."""
     return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
 
 def _state(path: Path) -> tuple[object, ...]:
-    """Changes if a file is replaced or written to; not if its content decays on the disk."""
+    """Stat values that change when a file is replaced or written to, but not when its content decays on disk."""
     stats = [(file, file.stat()) for file in _files(path)]
     return tuple((file, stat.st_ino, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the XXH3 hashes of all files that are in a model folder now into ``checksums.json``."""
+    """Write the XXH3 hashes of all files now in a model folder into ``checksums.json``."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     checksums = {name: checksum(folder / name) for name in files if name != CHECKSUMS}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))

@@ -1,4 +1,4 @@
-"""JSON that every program reads: the standard has no NaN and no infinity."""
+"""Standard JSON, which has no NaN and no infinity."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def to_json(value: Any, **settings: Any) -> str:
-    """As `json.dumps`, with null for a number that is not finite.
+    """Serialise as `json.dumps` does, with null for non-finite numbers.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A cache of derived files, each under a key of what it was derived from."""
+"""Cache of derived files, keyed by their inputs."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 Build = Callable[[dict[str, Path]], Iterator[str] | None]
-"""Writes files, given as name -> temporary path; yields the name of each that is finished, or returns after all."""
+"""Writes files (name -> temporary path); yields the name of each finished file, or returns after all."""
 
 
 def key_of(*parts: Any) -> str:
-    """Hash JSON-able parts: hashes of contents, parameters and version constants; never a path or a date."""
+    """Hash JSON-serialisable parts: content hashes, parameters and version constants; never a path or a date."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Derived(NamedTuple):
-    """Names a derived file.
+    """Identity of a derived file.
 
     Attributes
     ----------
     kind
-        A folder of the cache, or one within it.
+        Cache folder or subfolder.
     key
-        Of what it is derived from.
+        Hash of its inputs.
     suffix
-        Of its name.
+        File suffix.
     is_usable
-        Whether everything an intact file refers to is there.
+        Whether everything that an intact file refers to exists.
     """
 
     kind: str
@@ -50,31 +50,31 @@ class Derived(NamedTuple):
 
 
 class Workspace:
-    """A folder of derived files and data sets, and how steps report; this one prints, a flow's shows tasks.
+    """Folder of derived files and data sets, with progress reporting: this class prints, a flow's shows tasks.
 
     Parameters
     ----------
     folder
-        Made if need be.
+        Created if necessary.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.built = 0
-        """How often something had to be derived."""
+        """Number of builds so far."""
 
     @property
     def datasets(self) -> Path:
-        """Where data sets are downloaded to."""
+        """Folder of downloaded data sets."""
         return self.folder / "datasets"
 
     @property
     def cache(self) -> Path:
-        """Where derived files are."""
+        """Folder of derived files."""
         return self.folder / "cache"
 
     def path(self, derived: Derived) -> Path:
-        """Where a derived file is, or will be."""
+        """Path of a derived file, which may not exist yet."""
         return self.cache / derived.kind / f"{derived.key}{derived.suffix}"
 
     def step(self, name: str, function: Callable[[], Result]) -> Result:
@@ -82,24 +82,24 @@ class Workspace:
         return function()
 
     def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
-        """Build derived files that are missing or damaged, as a named step, and return the paths of all.
+        """Build missing or damaged derived files as a named step, and return the paths of all.
 
-        They are not removed while this process lives. Least recently used files may go to make room.
+        Protects them from removal while this process runs. May evict least recently used files.
 
         Parameters
         ----------
         name
-            Of the step.
+            Name of the step.
         files
-            Wanted files by any name.
+            Requested files by any name.
         build
-            Writes the missing ones, given as name -> temporary path. A name that it yields is final at once,
-            whatever happens to the others.
+            Writes the missing files (name -> temporary path). A file whose name it yields is published at once, even if
+            a later one fails.
         """
         paths = {each: self.path(derived) for each, derived in files.items()}
         hold(self.cache, paths.values())
         with locked(paths.values()):
-            names = {path: each for each, path in paths.items()}  # files of one key are one file
+            names = {path: each for each, path in paths.items()}  # equal keys share a file
             missing = {each: path for path, each in names.items() if not self._is_ready(files[each])}
             if missing:
                 self._build(missing, build)
@@ -109,7 +109,7 @@ class Workspace:
         return paths
 
     def unready(self, files: Iterable[Derived]) -> list[Path]:
-        """Paths of the derived files that must be built; the others are not removed while this process lives."""
+        """Paths of the derived files that must be built; the others are protected while this process runs."""
         paths = {self.path(derived): derived for derived in files}
         hold(self.cache, paths)
         with locked(paths):
@@ -128,7 +128,7 @@ class Workspace:
         for path in missing.values():
             if path.exists() and not is_intact(path):
                 self.notice(f"{path} is damaged: its content is not that of its checksum; it is built again")
-            for left in path.parent.glob(f"{path.name}.*.partial*"):  # by a builder that was killed
+            for left in path.parent.glob(f"{path.name}.*.partial*"):  # left by a killed builder
                 remove_tree(left)
         temporary = {name: path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial") for name, path in missing.items()}
         try:
@@ -154,28 +154,28 @@ class Workspace:
 
     @contextmanager
     def progress(self, text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
-        """Report how far the block is."""
+        """Report progress within a block."""
         yield lambda done, total: None
 
     def log(self, line: str) -> None:
-        """A line for a log."""
+        """Write a line to the log."""
 
     def notice(self, line: str) -> None:
-        """A line that a person should read."""
+        """Show a line to the user."""
         print(line, file=sys.stderr)
 
 
 @contextmanager
 def locked(paths: Iterable[Path]) -> Iterator[None]:
-    """Exclude other builders and removers of these files."""
+    """Lock files against other builders and eviction."""
     with ExitStack() as locks:
-        for path in sorted(set(paths)):  # sorted, so that two builders never wait for each other
+        for path in sorted(set(paths)):  # sorted order prevents deadlocks
             path.parent.mkdir(parents=True, exist_ok=True)
             locks.enter_context(FileLock(f"{path}.lock"))
         yield
 
 
 def note_use(paths: Iterable[Path]) -> None:
-    """Record a use: the time of a file's checksum, by which the least recently used files are removed first."""
+    """Record a use as the modification time of a file's checksum; eviction goes by that time."""
     for path in paths:
         os.utime(checksum_file(path))
