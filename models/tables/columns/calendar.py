@@ -1,8 +1,8 @@
-"""Features of a row from other days of its group: the training's days are kept, so that predictions see the same.
+"""Features of a row from other days of its group.
 
-The days since and until an event and the mean of the week before look at other rows. Computed from the rows of a
-request alone they would depend on how the request was cut; a model therefore carries its calendar: date, group and the
-columns of events of every row that it was trained or validated on. Rows of a request add days that it does not have.
+The days since and until an event and the mean of the week before look at other rows. From the rows of a request alone
+they would depend on how the request was cut, so a model carries its calendar: date, group and event columns of every
+row it was trained or validated on. Rows of a request add days that the calendar lacks.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ _DAY = pd.Timedelta(days=1)
 
 @dataclass(frozen=True, eq=False)
 class Calendar:
-    """Days that features of events are computed from.
+    """Days from which event features are computed.
 
     Attributes
     ----------
     days
-        A row per row of the training's table, in its order: date, group, events and values.
+        One row per row of the training table, in its order: date, group, events and values.
     data
         `date`, `group`, `events`, `rolling` and `event_horizon` are used.
     """
@@ -37,17 +37,17 @@ class Calendar:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, data: TableDataSpec) -> "Calendar":
-        """The calendar of a training's rows, dates read; without a date a `UserError`."""
+        """Build the calendar from training rows with parsed dates; `UserError` without a date column."""
         if not data.date:
             raise UserError("data.events and data.rolling need a date column in data.date")
         names = dict.fromkeys([data.date[0], *data.group, *data.events, *data.rolling])
         days = frame[list(names)].reset_index(drop=True)
-        # Rolling means count rows; of events only the days matter.
+        # Rolling means count rows; for events only the days matter.
         return cls(days if data.rolling else days.drop_duplicates(ignore_index=True), data)
 
     @property
     def window(self) -> int:
-        """Days before and after a row that its features look at."""
+        """Days before and after a row that can affect its features."""
         return max(self.data.event_horizon if self.data.events else 0, ROLLING_DAYS if self.data.rolling else 0)
 
     def save(self, path: Path) -> None:
@@ -56,25 +56,24 @@ class Calendar:
 
     @classmethod
     def load(cls, path: Path, data: TableDataSpec) -> "Calendar":
-        """The calendar that `save` wrote."""
+        """Read the calendar that `save` wrote."""
         return cls(pd.read_feather(path), data)
 
     def own_features(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Features (n,) float64 by name of the rows that the calendar was made of."""
+        """Features (n,) float64 by name, for the calendar's own rows."""
         return self._features(frame, np.ones(len(frame), bool))
 
     def features(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        """Features (n,) float64 by name of other rows, and which rows have none because days before them are missing.
+        """Features (n,) float64 by name for other rows, and the rows without features because earlier days are missing.
 
-        A day of a group that the calendar has is taken from there, whatever the row contains; other days are taken
-        from the rows.
+        A group's day in the calendar takes precedence over the row's values; other days come from the rows.
         """
-        try:  # in the calendar's types: 1 and "1" would be two groups
+        try:  # cast to the calendar's types: 1 and "1" would be two groups
             frame = frame.astype({name: self.days[name].dtype for name in self.data.group})
         except (TypeError, ValueError) as error:
             known = ", ".join(f"{name} ({self.days[name].dtype})" for name in self.data.group)
             raise UserError(f"data.group: the training had {known}; write these columns likewise ({error})") from error
-        # Days further away change nothing, to the last bit.
+        # Days further away do not change the features, bit for bit.
         dates, reach = frame[self.data.date[0]], (self.window + 1) * _DAY
         near = self.days[self.days[self.data.date[0]].between(dates.min() - reach, dates.max() + reach)]
         is_new = ~self._keys(frame).isin(self._keys(near))
@@ -88,13 +87,13 @@ class Calendar:
         return pd.MultiIndex.from_arrays([day, *(frame[name] for name in self.data.group)])
 
     def _features(self, frame: pd.DataFrame, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of every row; only rows that count contribute to them."""
+        """Features of every row, computed from the rows marked in `counts`."""
         data, added = self.data, dict[str, np.ndarray]()
         dates, groups = frame[data.date[0]], [frame[name] for name in data.group]
         for name in data.events:
             event = _is_event(frame[name]) & counts
             for direction, days in (("since", days_since), ("until", days_until)):
-                # Without an end, rows near the end of the table would differ from all before: no event is known yet.
+                # Without a horizon, rows near the table's end would differ from the rest: no later event is known yet.
                 distance = np.nan_to_num(days(dates, event, groups), nan=data.event_horizon)
                 added[f"days_{direction}_{name}"] = np.minimum(distance, data.event_horizon)
         for name in data.rolling:
@@ -104,7 +103,7 @@ class Calendar:
         return added
 
     def _unknown(self, dates: pd.Series) -> dict[int, str]:
-        """Rows after a gap beyond the calendar's end that is longer than any gap in it, with the reason."""
+        """Rows past the calendar's end after a gap longer than any within it, with the reason."""
         day = dates.dt.normalize()
         known = self.days[self.data.date[0]].dropna().dt.normalize().drop_duplicates().sort_values()
         longest = known.diff().fillna(_DAY).max()
@@ -132,7 +131,7 @@ def _is_event(column: pd.Series) -> np.ndarray:
 def days_since(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series]) -> np.ndarray:
     """Whole days since the last event of a row's group, 0 on its day; NaN before the group's first event.
 
-    `event` (n,) bool marks days of an event of the row's group; one such row of a day is enough.
+    `event` (n,) bool marks rows with an event; one marked row per day and group is enough.
     """
     day, group, known = _days(dates, groups)
     return _days_to_last(day, group, event, known)
@@ -141,23 +140,22 @@ def days_since(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series])
 def days_until(dates: pd.Series, event: np.ndarray, groups: Sequence[pd.Series]) -> np.ndarray:
     """Whole days until the next event of a row's group, 0 on its day; NaN after the group's last event.
 
-    This looks ahead: it is a feature only where the events are planned and known beforehand.
+    This looks ahead, so use it only for events that are planned and known beforehand.
     """
     day, group, known = _days(dates, groups)
-    # With the calendar backwards, the next event is the last one.
+    # With time reversed, the next event is the last one.
     return _days_to_last(day.max(initial=0) - day, group, event, known)
 
 
 def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Series], days: int) -> np.ndarray:
-    """Mean of a row's group over the days before, without the row's own day; NaN where there is no value.
+    """Mean of a row's group over the `days` before, excluding the row's own day; NaN where there is no value.
 
-    The window is one of time, not of rows: with `days` 7, the rows of the seven calendar days before, however many;
-    missing `values` (n,) are ignored. Nothing of the same day, a later day or another group takes part, not even by
-    rounding: each window adds up its days' sums in their order.
+    The window counts calendar days, not rows; missing `values` (n,) are ignored. The same day, later days and other
+    groups have no effect, not even by rounding: each window adds up its days' sums in order.
     """
     numbers = np.asarray(values, dtype=np.float64)
     day, group, known = _days(dates, groups)
-    # With empty days between the groups, no window reaches into another group.
+    # Empty days between groups keep windows within their group.
     keys, position = np.unique(group * (day.max(initial=0) + 1 + days) + day, return_inverse=True)
     present = ~np.isnan(numbers[known])
     counts = np.bincount(position, weights=present, minlength=len(keys))
@@ -173,7 +171,7 @@ def rolling_mean(values: np.ndarray, dates: pd.Series, groups: Sequence[pd.Serie
 
 
 def _days(dates: pd.Series, groups: Sequence[pd.Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Day, from 0, and number of the group of the rows with a date; and which rows have one."""
+    """Day (from 0) and group number of the rows with a date, and a mask of those rows."""
     known = dates.notna().to_numpy()
     day = dates.to_numpy()[known].astype("datetime64[D]").astype(np.int64)
     group: np.ndarray = np.zeros(len(dates), np.int64)
@@ -187,13 +185,13 @@ def _days_to_last(day: np.ndarray, group: np.ndarray, event: np.ndarray, known: 
     """Days since the last event of each row's group."""
     span = day.max(initial=0) + 1
     keys = group * span + day
-    events = np.append(-1, np.unique(keys[event[known]]))  # -1 is below all groups, so that every key has one
+    events = np.append(-1, np.unique(keys[event[known]]))  # -1 sorts below all groups: every key finds one
     last = events[np.searchsorted(events, keys, side="right") - 1]
     return _scatter(np.where(last >= group * span, keys - last, np.nan), known)
 
 
 def _scatter(results: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Results in the rows that have a date, NaN in the others."""
+    """Spread results over the rows with a date; NaN elsewhere."""
     everywhere = np.full(len(known), np.nan)
     everywhere[known] = results
     return everywhere

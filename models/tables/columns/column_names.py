@@ -29,19 +29,19 @@ _MOMENT_NAMES = {
 
 
 def is_id(name: str) -> bool:
-    """Whether a name is that of an id: ``customerID``, ``order_id``, ``uuid``; not ``paid``."""
+    """Whether a name suggests an id: ``customerID``, ``order_id``, ``uuid``; not ``paid``."""
     words = words_of(name)
     return bool({*words} & _ID_NAMES) or any(_GLUED_ID.fullmatch(word) for word in words)
 
 
 def is_code(name: str) -> bool:
-    """Whether numbers of that name are codes, of which more is not more: ids, zip codes, ``patient``."""
+    """Whether numbers with that name are codes without magnitude: ids, zip codes, ``patient``."""
     words = words_of(name)
     return is_entity(name) or bool({*words} & _CODE_NAMES) or words[-1:] == ["code"]
 
 
 def is_counter(name: str) -> bool:
-    """Whether a name is that of a row number: ``index``, ``order_no``, ``Kundennummer``; not ``number_of_rooms``."""
+    """Whether a name suggests a row number: ``index``, ``order_no``, ``Kundennummer``; not ``number_of_rooms``."""
     last = words_of(name)[-1:]
     return bool({*last} & _COUNTER_NAMES or any(map(_GLUED_NUMBER.fullmatch, last)) or _NO_NAME.fullmatch(name))
 
@@ -52,15 +52,15 @@ def is_entity(name: str) -> bool:
 
 
 def is_order(name: str) -> bool:
-    """Whether a name is that of a time or a rank, which may grow from row to row as row numbers do."""
+    """Whether a name suggests a time or a rank, which may grow from row to row like a row number."""
     return bool({*words_of(name)} & _ORDER_NAMES)
 
 
 def is_moment(name: str) -> bool:
-    """Whether a name is that of a moment: ``created_at``, ``pickupTime``."""
+    """Whether a name suggests a point in time: ``created_at``, ``pickupTime``."""
     return bool({*words_of(name)} & _MOMENT_NAMES)
 
 
 def words_of(name: str) -> list[str]:
-    """Words in lower case: those of customerID and customer_id are ``customer`` and ``id``."""
+    """Split a name into lower-case words: customerID and customer_id give ``customer`` and ``id``."""
     return [part.lower() for part in _WORD.findall(name)]

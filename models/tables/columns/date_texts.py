@@ -1,4 +1,4 @@
-"""Dates and times in text: the format of a column is found once, by the training, and kept."""
+"""Dates and times in text; training detects a column's format once and keeps it."""
 
 import re
 from collections.abc import Sequence
@@ -13,33 +13,33 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.tables.columns.number_texts import MOST_UNREADABLE
 
 ISO = "ISO 8601"
-"""The format of dates that read alike everywhere; such texts are read whatever format a column has."""
+"""Unambiguous dates; such texts are read in every column, regardless of its format."""
 DATE_FORMATS = (
     *(form.replace("/", mark) for mark in "/-." for form in ("%d/%m/%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%Y", "%Y/%m")),
     *(form.replace("/", mark) for mark in "/-" for form in ("%m/%d/%Y", "%m/%d/%y")),
     *("%d %b %Y", "%b %d %Y", "%Y %b %d", "%d %b %y", "%b %Y", "%Y %b", "%b %y"),
 )
-"""What is tried on texts that are not ISO 8601. Months by name may be written out, with any marks between the parts; a
-time of day may stand anywhere beside the date."""
+"""Formats tried on texts that are not ISO 8601. Month names may be written out, with any marks between the parts; a
+time of day may precede or follow the date."""
 DIGITS = {"%Y%m": 6, "%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14, "%d%m%Y": 8, "%m%d%Y": 8}
-"""Formats of bare digits -> how many."""
+"""Formats of bare digits -> number of digits."""
 UNITS = {"unix s": 10, "unix ms": 13, "unix us": 16, "unix ns": 19}
-"""Formats of ticks since 1970 -> digits of a moment of these years."""
+"""Formats of ticks since 1970 -> digits of a present-day timestamp."""
 PERIODS = {
     "quarter": re.compile(r"(?P<year>\d{4})\W?Q(?P<number>[1-4])|Q(?P<after>[1-4])\W?(?P<of>\d{4})", re.IGNORECASE),
     "week": re.compile(r"(?P<year>\d{4})\W?W(?P<number>\d{1,2})|W(?P<after>\d{1,2})\W?(?P<of>\d{4})", re.IGNORECASE),
 }
-"""Formats of periods that are read as their first day; weeks are those of ISO 8601."""
+"""Formats of periods, read as their first day; weeks follow ISO 8601."""
 YEARS = 1900, 2100
-"""First and last year of a date that is written as a bare number, which might be another number."""
-_SHOWN = 3  # rows that an error names
-_SAMPLE = 100  # texts that decide which formats are tried on all
+"""First and last plausible year of a date written as a bare number, which might be another number."""
+_SHOWN = 3  # rows named in an error
+_SAMPLE = 100  # texts used to shortlist formats
 _YEARS_AHEAD = 10
-"""Two-digit years are read as those up to so many years after the training, and the 99 before."""
+"""Two-digit years lie up to this many years after the training, or in the 99 years before that."""
 _FEWEST_IN_ORDER = 8
 _MICROSECONDS: Literal["datetime64[us]"] = "datetime64[us]"
 _WINDOW = re.compile(r"(.*%y.*) to (\d{4})")
-# A zone is looked for after a time only: the end of 01-02-2020 looks like one too.
+# Only look for a zone after a time: the end of 01-02-2020 looks like one too.
 _ZONE = r"\s*(?:Z|UTC|GMT|[ECMP][SD]T|CES?T|BST|IST|JST|[+-]\d{2}(?::?\d{2})?)(?![^\s\])])"
 _ISO_ZONE = re.compile(rf"([:T]\d{{2,6}}(?:[.,]\d+)?){_ZONE}", re.IGNORECASE)
 # pandas would also read a lone year or number, a year before 0, and the words "now" and "today".
@@ -56,11 +56,11 @@ _MONTH = re.compile(
 _BESIDE = re.compile(
     r"\b(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?\b|(?<=\d)(?:st|nd|rd|th)\b", re.IGNORECASE
 )
-"""Weekdays, and the ending of 7th."""
+"""Weekdays and ordinal suffixes (7th)."""
 
 
 class DateFormat(NamedTuple):
-    """Format of a column of dates; `reason` says what decided if it is a guess, else it is empty."""
+    """Format of a date column; `reason` explains a guess, else it is empty."""
 
     form: str
     reason: str = ""
@@ -69,17 +69,15 @@ class DateFormat(NamedTuple):
 def parse_dates(values: pd.Series, name: str, form: str | None = None) -> pd.Series:
     """Read a column as dates and times, datetime64 in the unit of `values` if it has one, with its index.
 
-    Times with a zone keep the wall clock of their own zone and lose the zone: the hour at which a shop opens says
-    more than the hour in Greenwich. Missing values and blank texts become NaT.
+    Times with a zone keep their local wall clock and lose the zone: the hour at which a shop opens says more than
+    the hour in Greenwich. Missing values and blank texts become NaT.
 
     Parameters
     ----------
     form
-        The format of texts and whole numbers that are not ISO 8601, see `find_date_format`, which finds it if there is
-        none here.
+        The format of texts and whole numbers that are not ISO 8601; None: detected by `find_date_format`.
 
-    Raises UserError if a value is not a date, or if nothing tells in which order day and month stand; it names the
-    column `name`.
+    Raises UserError, naming the column, if a value is not a date or the order of day and month is ambiguous.
     """
     times, wrong = read_dates(values, name, form)
     if not wrong.any():
@@ -104,20 +102,20 @@ def read_dates(values: pd.Series, name: str, form: str | None = None) -> tuple[p
         texts = texts.str.zfill(DIGITS[form])
     codes, distinct = pd.factorize(texts)
     parsed = _parse(pd.Series(distinct, dtype="str"), form or _find(pd.Series(distinct, dtype="str"), name).form)
-    # One more entry, NaT, which the code -1 of a missing text finds.
+    # Append NaT: code -1 (missing text) selects it.
     times = np.append(parsed.to_numpy(), np.datetime64("NaT"))[codes]
     return pd.Series(times, index=values.index, name=values.name), np.isnat(times) & texts.notna().to_numpy()
 
 
 def find_date_format(values: pd.Series, name: str) -> DateFormat:
-    """The format by which most of a column's texts, or whole numbers, are dates: `ISO`, one of `DATE_FORMATS`, ...
+    """Find the format in which most of a column's texts or whole numbers are dates: `ISO`, one of `DATE_FORMATS`, ...
 
-    Where several formats read all of them differently, the only one that puts the rows in the order of time is taken.
+    If several formats read all values but disagree, the only one under which the rows are in time order wins.
 
     Raises
     ------
     UserError
-        If nothing tells which format it is, or no single one reads texts that are dates by one or another.
+        If the format is ambiguous, or the column mixes formats that no single one covers.
     """
     values = _without_categories(values)
     if types.is_datetime64_any_dtype(values.dtype):
@@ -126,7 +124,7 @@ def find_date_format(values: pd.Series, name: str) -> DateFormat:
 
 
 def check_date_format(form: str, where: str) -> None:
-    """Raise a `UserError` that names `where` unless it is a format that `read_dates` takes."""
+    """Raise a `UserError` that names `where` unless `read_dates` supports the format."""
     if form in (ISO, *UNITS, *PERIODS) or _WINDOW.fullmatch(form):
         return
     parts = set(re.findall("%(.)", form))
@@ -141,7 +139,7 @@ def check_date_format(form: str, where: str) -> None:
 
 
 def _parse(texts: pd.Series, form: str) -> pd.Series:
-    """Times of texts by ISO 8601, of the others by the format; NaT where neither reads them."""
+    """Parse texts by ISO 8601, else by the format; NaT where neither applies."""
     local = texts.str.replace(_ISO_ZONE, r"\1", regex=True)
     iso = local.str.match(_ISO_BEGINS).to_numpy(bool)
     if form in UNITS or form in DIGITS:
@@ -155,7 +153,7 @@ def _parse(texts: pd.Series, form: str) -> pd.Series:
 
 
 def _by_format(texts: pd.Series, form: str) -> pd.Series:
-    """Times of texts (n,), datetime64[us]."""
+    """Parse texts (n,) to datetime64[us]."""
     texts = texts.str.strip()
     if form in PERIODS:
         return _first_days(texts, form)
@@ -169,7 +167,7 @@ def _by_format(texts: pd.Series, form: str) -> pd.Series:
     else:
         heads, seconds = _split(texts.where(~texts.str.startswith("-"), ""))  # pandas reads years before 0
     window = _WINDOW.fullmatch(form)
-    codes, distinct = pd.factorize(heads)  # many times are of the same day
+    codes, distinct = pd.factorize(heads)  # many times share a day
     days = pd.to_datetime(pd.Series(distinct, dtype="str"), format=window[1] if window else form, errors="coerce")
     days = days.dt.tz_localize(None).astype(_MICROSECONDS)
     if window:
@@ -216,7 +214,7 @@ def _date_and_seconds(text: str) -> tuple[str, float]:
 
 
 def _find(texts: pd.Series, name: str) -> DateFormat:
-    """As `find_date_format`, of distinct texts in the order of their rows."""
+    """`find_date_format` for distinct texts in row order."""
     others = texts[_parse(texts, ISO).isna() & texts.str.contains(r"\d")].str.strip()
     if others.empty:
         return DateFormat(ISO)
@@ -247,15 +245,15 @@ def _plausible(texts: pd.Series, form: str) -> bool:
 
 
 def _most_readable(texts: pd.Series, likely: Sequence[str], name: str) -> DateFormat:
-    """The format that reads most of the texts; a `UserError` where several do, differently."""
+    """The format that reads most of the texts; `UserError` where several do and disagree."""
     if not likely:
-        return DateFormat(ISO)  # which reads none of them
+        return DateFormat(ISO)  # it reads none of them
     readings = {form: _by_format(texts, form) for form in likely}
     most = max(int(reading.notna().sum()) for reading in readings.values())
     best = {form: reading for form, reading in readings.items() if reading.notna().sum() == most}
     form, reading = next(iter(best.items()))
     if pd.concat(readings, axis=1).notna().any(axis=1).mean() < 1 - MOST_UNREADABLE:
-        return DateFormat(form)  # hardly dates: the caller reports those that are not
+        return DateFormat(form)  # mostly not dates: the caller reports the rest
     left = texts[reading.isna()]
     if other := next((other for other in readings if readings[other][left.index].notna().any()), None):
         text = left[readings[other][left.index].notna()].iloc[0]
@@ -284,7 +282,7 @@ def _without_categories(values: pd.Series) -> pd.Series:
 
 def _without_zone(values: pd.Series) -> pd.Series:
     if isinstance(values.dtype, pd.ArrowDtype):
-        # Arrow's dates and times are read as objects or with their zone; numpy's types are what the rest expects.
+        # Arrow's dates and times come as objects or with a zone; the rest expects numpy types.
         plain = values.array.__arrow_array__().to_pandas(date_as_object=False)
         values = pd.Series(plain.array, index=values.index, name=values.name)
     local: pd.Series = values.dt.tz_localize(None)

@@ -1,4 +1,4 @@
-"""Parts of dates as columns: those that the course trains on, and dates put together from columns."""
+"""Parts of dates as columns, as in the fast.ai course, and dates assembled from columns."""
 
 import re
 import tempfile
@@ -25,14 +25,14 @@ _PART_NAMES = {
     "hour": {"hour", "hr", "hh"},
     "minute": {"minute", "min", "mi"},
 }
-"""Part of a date -> words by which columns of it are called."""
+"""Part of a date -> words that name its columns."""
 _RANGES = {"year": (1900, 2100), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59)}
 _FEWEST = 2
-"""Parts, from the year on, that make a date: a year alone is a number."""
+"""Combinations of parts that make a date; a year alone is a number."""
 
 
 def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool = False) -> dict[str, np.ndarray]:
-    """The parts of dates by name, as fastai 2.8 names and types them.
+    """Parts of dates by name, named and typed as in fastai 2.8.
 
     Year, Month, Week (ISO 8601), Day, Dayofweek (Monday is 0), Dayofyear, six flags for the ends and starts of month,
     quarter and year, with `time` also Hour, Minute and Second, and Elapsed (whole seconds since 1970). With `cyclic`
@@ -44,13 +44,13 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     values : Series of length n, datetime64 without a zone
         See `parse_dates`.
     prefix : str
-        Put before each name.
+        Prefix of each name.
 
     Returns
     -------
     dict of arrays of shape (n,)
         int32 for numbers, bool for flags, float64 for Elapsed, float32 for sines and cosines. Where a date is missing,
-        flags are False and all else is NaN; then the numbers are float64.
+        flags are False and the rest NaN; the numbers are then float64.
 
     Notes
     -----
@@ -62,7 +62,7 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
     ticks = np.where(missing, 0, moments.view(np.int64)) if blanks else moments.view(np.int64)
     seconds = ticks // PER_SECOND[np.datetime_data(moments.dtype)[0]]
     days = seconds // DAY
-    # Millions of rows share a few thousand days: each day's parts are found once.
+    # Millions of rows share a few thousand days: compute each day's parts once.
     codes, distinct = _distinct_days(days)
     of_days = pd.DatetimeIndex((distinct * DAY).astype("datetime64[s]"))
     numbers = {
@@ -98,39 +98,39 @@ def date_parts(values: pd.Series, prefix: str, time: bool = False, cyclic: bool 
 
 
 def varies_in_time(dates: pd.Series) -> bool:
-    """Whether dates (n,) have different times of day."""
+    """Whether the time of day varies among dates (n,)."""
     times = dates.dropna()
     return len(times) > 0 and bool(((times - times.dt.normalize()) != times.iloc[0] - times.iloc[0].normalize()).any())
 
 
 def part_names(column: str, time: bool = False, cyclic: bool = False) -> list[str]:
-    """Names of the parts that `add_datepart` makes of a column."""
+    """Names of the columns that `add_datepart` derives from a column."""
     return list(date_parts(pd.Series(pd.to_datetime(["2000-01-01"])), _prefix_of(column), time, cyclic))
 
 
 def elapsed_name(column: str) -> str:
-    """Name of the seconds since 1970 that `add_datepart` makes of a column."""
+    """Name of the column of seconds since 1970 that `add_datepart` derives."""
     return f"{_prefix_of(column)}Elapsed"
 
 
 def add_datepart(
     frame: pd.DataFrame, column: str, time: bool = False, cyclic: bool = False, form: str | None = None
 ) -> pd.DataFrame:
-    """A copy of a table with the parts of one of its dates (see `parse_dates`, `date_parts`) instead of the date.
+    """Copy a table with one date column replaced by its parts (see `parse_dates`, `date_parts`).
 
-    They stand at its end, named after the column without Date or date at its end. A column that has the name of a part
-    gives way to it, as with fastai.
+    The parts come last, named after the column without a trailing Date or date. An existing column with the name of a
+    part is replaced, as in fastai.
 
     Parameters
     ----------
     form : str or None
-        How the dates are written, see `find_date_format`, which finds it if it is None.
+        Format of the dates; None: detected by `find_date_format`.
 
-    Raises UserError if there is no such column, or it holds something else than dates.
+    Raises UserError if the column is missing or holds anything but dates.
     """
     require(frame, [column], "date column")
     dates = parse_dates(frame[column], column, form)
-    # Not by assigning columns, which copies each.
+    # Assigning columns one at a time would copy each.
     parts = pd.DataFrame(date_parts(dates, _prefix_of(column), time, cyclic), index=frame.index, copy=False)
     return pd.concat([frame.drop(columns=[column, *frame.columns.intersection(parts.columns)]), parts], axis=1)
 
@@ -145,13 +145,12 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 def add_datepart_to_file(
     source: Path, column: str, out: Path, time: bool = False, cyclic: bool = False, form: str | None = None
 ) -> int:
-    """Write a copy of a table's file with the parts of one of its dates; return the number of rows.
+    """Write a copy of a table file with one date column replaced by its parts; return the number of rows.
 
-    The source is read as for a training (see `write_feather`); an existing `out`, which is .csv, .parquet or .feather,
-    is replaced once all is written.
+    The source is read as for a training (see `write_feather`); an existing `out` (.csv, .parquet or .feather) is
+    replaced once everything is written.
 
-    Raises UserError if a file cannot be read or written, or if the column is missing or holds something else than
-    dates.
+    Raises UserError if a file cannot be read or written, or the column is missing or holds anything but dates.
     """
     if form is not None:
         check_date_format(form, "format")
@@ -180,16 +179,16 @@ def _prefix_of(column: str) -> str:
 
 
 def _distinct_days(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's position among distinct days, and these days."""
+    """Each row's position among the distinct days, and those days."""
     first, last = (int(days.min()), int(days.max())) if len(days) else (0, -1)
     if last - first < len(days):
-        # Rather some days too many than a hash of each row, which takes longer than all parts together.
+        # A few unused days cost less than hashing each row, which takes longer than computing all parts.
         return days - first, np.arange(first, last + 1)
     return pd.factorize(days)
 
 
 def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Blank the rows without a date in one part."""
+    """Blank one part where the date is missing."""
     if part.dtype == bool:
         present: np.ndarray = part & ~missing
         return present
@@ -198,11 +197,11 @@ def _blank(part: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return part
 
 
-# --- dates put together from columns ----------------------------------------------------------------------------------
+# --- dates assembled from columns -------------------------------------------------------------------------------------
 
 
 def find_date_columns(frame: pd.DataFrame, left_out: Collection[str]) -> dict[str, list[str]]:
-    """Find columns of whole numbers that are named as parts of a date.
+    """Find columns of whole numbers named like parts of a date.
 
     Returns the name of each date -> its columns, from the year to the finest.
     """
@@ -223,12 +222,12 @@ def find_date_columns(frame: pd.DataFrame, left_out: Collection[str]) -> dict[st
 
 
 def with_dates(frame: pd.DataFrame, date_from: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Add dates that are put together from columns; impossible and incomplete dates are missing.
+    """Add dates assembled from columns; impossible and incomplete dates are missing.
 
     Raises
     ------
     UserError
-        If there is no such column, a date has fewer than two or more than five, or they are not numbers.
+        If a column is missing or not numeric, or a date has fewer than two or more than five columns.
     """
     made = {}
     for date, columns in date_from.items():

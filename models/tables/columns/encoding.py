@@ -1,7 +1,7 @@
-"""From columns to the network's inputs: category codes, normal scores of numbers, and targets, by the training rows.
+"""Encode columns as network inputs by the training rows: category codes, normal scores of numbers, and targets.
 
-Missing numbers are filled and flagged as in fastai 0.7 (``proc_df``, ``fix_missing``), which also gives the widths of
-embeddings. After Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016.
+Missing numbers are filled and flagged as in fastai 0.7 (``proc_df``, ``fix_missing``), which also sets the embedding
+widths. After Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016.
 """
 
 import json
@@ -32,12 +32,12 @@ from unfreeze.models.targets import Category, Numbers, SingleLabel, Target
 REGRESSION_VALUES = 20
 """A target of whole numbers with more values than this is a regression unless the spec says otherwise."""
 MOST_CATEGORIES = 10_000
-"""Of a column; the rarest of more become one."""
+"""Categories per column; beyond it the rarest are merged."""
 MOST_QUANTILES, ROWS_PER_QUANTILE = 1001, 30
 TAIL = 1e-4
-"""Share of the rows beyond which a normal score grows no further: 3.7 deviations."""
+"""Share of the rows at which normal scores are clipped: 3.7 deviations."""
 LARGEST = 1e18
-"""Of a target: the square of a larger one is no float32."""
+"""Limit of a target; the square of a larger one overflows float32."""
 _NO_VALUE = "there is no value; drop such rows"
 _KIND_NAMES = {"text": "text", "bool": "true or false", "number": "numbers"}
 
@@ -53,31 +53,31 @@ class Encoded:
         return len(self.categorical)
 
     def rows(self, rows: np.ndarray) -> "Encoded":
-        """Some of the rows, by number (B,) int64 or by a mask (N,) bool."""
+        """Select rows by number (B,) int64 or mask (N,) bool."""
         return Encoded(self.categorical[rows], self.continuous[rows])
 
 
 @dataclass(frozen=True)
 class TableEncoder:
-    """Statistics of the training rows by column; made by `fit`.
+    """Statistics of the training rows by column, learned by `fit`.
 
     Attributes
     ----------
     log_target
         Whether the network is trained on log(1 + target).
     classes
-        Sorted; none for regression.
+        Sorted; empty for regression.
     target_means, target_deviations
-        Of the training targets of a regression, by target, after the logarithm.
+        Of the training targets in a regression, per target, after the logarithm.
     categorical
         Column -> its categories, sorted; the category at position i has code i + 1. Flags of missing numbers
         (``<name>_na``) come last.
     counts, trusted_rows
-        Categorical column -> training rows of each code, that of missing and unseen first; and how many it takes to
+        Categorical column -> training rows of each code (missing and unseen first), and how many rows it takes to
         trust a category, see `unfreeze.models.tables.columns.target_means`.
     continuous
-        Column -> its quantiles at even shares, an odd number of them: that in the middle is the median. A column of a
-        few whole numbers is here as well as among the categories, unless it was named as one: they have an order.
+        Column -> its quantiles at even shares, an odd number: the middle one is the median. A column of a few whole
+        numbers is ordered, so it is both here and among the categories unless the spec names it as a category.
     flags, kinds, rejected
         Flag -> the column whose missing values it marks; column -> ``text``, ``bool`` or ``number``, which later tables
         must match; column without information -> the reason.
@@ -99,9 +99,9 @@ class TableEncoder:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, train: np.ndarray, data: TableDataSpec) -> "TableEncoder":
-        """Learn categories, medians, means and the task from a joined and filtered table with the parts of dates.
+        """Learn categories, medians, means and the task from a joined and filtered table with date parts.
 
-        `train` are the training rows, numbers (n,) int64 or a mask (N,) bool; no other row is used.
+        `train` selects the training rows by number (n,) int64 or mask (N,) bool; no other row is used.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class TableEncoder:
             encoder = cls("classification", list(data.target), data.log_target, _classes(targets, data), [], [])
         known = encoder.targets(targets)
         unused = {*data.target, *data.drop, *([data.split_column] if data.split == "column" else [])}
-        for name in (name for name in frame if name not in unused):  # all columns at once would be a second table
+        for name in (name for name in frame if name not in unused):  # all columns at once would copy the table
             encoder._add(without_categories(frame[[name]].iloc[train])[name], data, known)
         if taken := sorted(set(encoder.flags) & set(frame.columns)):
             raise UserError(f"column {', '.join(taken)}: the name is wanted for a flag of missing values; rename it")
@@ -129,7 +129,7 @@ class TableEncoder:
         return encoder
 
     def _add(self, column: pd.Series, data: TableDataSpec, targets: np.ndarray) -> None:
-        """Learn one feature from its training rows, and their targets."""
+        """Learn one feature from its training rows and their targets."""
         name, kind = str(column.name), kind_of(column)
         if kind == "empty" or (kind == "number" and np.isnan(numbers_of(column)).all()):
             self.rejected[name] = "no value in the training rows"
@@ -160,7 +160,7 @@ class TableEncoder:
             self.rejected[name] = f"{numbers[0]:g} in every training row"
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
-        """Encode any rows that have the columns of the training table, in any order; targets may be absent.
+        """Encode rows with the columns of the training table, in any order; targets may be absent.
 
         Raises
         ------
@@ -190,9 +190,9 @@ class TableEncoder:
         return Encoded(codes, numbers)
 
     def unseen(self, frame: pd.DataFrame, encoded: Encoded) -> dict[str, np.ndarray]:
-        """Column -> rows (n,) int64 with a category that no training row has, which is encoded as a missing one.
+        """Column -> rows (n,) int64 whose category no training row has; it is encoded as missing.
 
-        `encoded` is what `transform` made of the frame; columns without such rows are left out.
+        `encoded` is the frame after `transform`; columns without such rows are left out.
         """
         found = {}
         for name, codes in zip(self.categorical, encoded.categorical.T, strict=True):
@@ -201,7 +201,7 @@ class TableEncoder:
         return {name: rows for name, rows in found.items() if len(rows)}
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
-        """Targets as the network is trained on them: (N, T) float32 (see `log_target`), or class numbers (N,) int64.
+        """Targets in the network's scale: (N, T) float32 (see `log_target`), or class numbers (N,) int64.
 
         Raises
         ------
@@ -223,47 +223,47 @@ class TableEncoder:
 
     @property
     def target(self) -> Target:
-        """What is predicted."""
+        """The prediction target."""
         if self.classes:
             return SingleLabel(self.classes)
         return Numbers(self.target_names, self.log_target, self.target_deviations)
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """Values (N, T) float64 in their own scale, from those that `targets` gives; class scores are unchanged."""
+        """Invert the scaling of `targets`: values (N, T) float64 in their own scale; class scores are unchanged."""
         outputs = np.asarray(outputs, dtype=np.float64)
         return np.expm1(outputs) if self.log_target else outputs
 
     def sizes(self) -> list[tuple[str, int]]:
-        """Categorical columns in the order of the codes, with their numbers of codes, that of missing included."""
+        """Categorical columns in code order, with their number of codes including missing."""
         return [(name, len(categories) + 1) for name, categories in self.categorical.items()]
 
     def columns(self) -> list[str]:
-        """Columns that `transform` reads, in the order of the training table."""
+        """Columns read by `transform`, in the order of the training table."""
         return [name for name in self.kinds if name not in self.rejected or name in self.flags.values()]
 
     def to_json(self) -> str:
-        """A text that `from_json` reads."""
+        """Serialise for `from_json`."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "TableEncoder":
-        """The encoder that `to_json` wrote."""
+        """Restore an encoder from `to_json`."""
         return cls(**json.loads(text))
 
 
 def quantiles_of(numbers: np.ndarray) -> list[float]:
-    """Quantiles of numbers (N,) float64 at even shares: one for every 30 numbers, from 11 to 1,001, an odd number."""
+    """Quantiles of numbers (N,) float64 at even shares, an odd count: one per 30 numbers, from 11 to 1,001."""
     count = min(max(len(numbers) // ROWS_PER_QUANTILE, 10), MOST_QUANTILES) | 1
     quantiles: list[float] = np.quantile(numbers, np.linspace(0, 1, count)).tolist()
     return quantiles
 
 
 def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
-    """Numbers (N,) float64 as a standard normal variable has them at the same rank; missing ones are the median.
+    """Map numbers (N,) float64 to standard normal values of the same rank; missing ones become the median.
 
-    The share of the rows below a number is interpolated between the quantiles; equal quantiles count half. So a long
-    tail or a far outlier takes no more room than other rows do (the rank-based transformation of Gorishniy et al.,
-    "Revisiting deep learning models for tabular data", 2021). Numbers beyond the training rows' are as their extremes.
+    The share of the rows below a number is interpolated between the quantiles; equal quantiles count half. This tames
+    long tails and outliers (the rank-based transformation of Gorishniy et al., "Revisiting deep learning models for
+    tabular data", 2021). Numbers outside the training range are clipped to it.
     """
     known, shares = np.asarray(quantiles), np.linspace(0, 1, len(quantiles))
     numbers = np.nan_to_num(numbers, nan=known[len(known) // 2])
@@ -274,7 +274,7 @@ def normal_scores(numbers: np.ndarray, quantiles: Sequence[float]) -> np.ndarray
 
 
 def embedding_width(categories: int) -> int:
-    """Width of an embedding, by fastai 0.7."""
+    """Width of an embedding by the rule of fastai 0.7."""
     return min(50, (categories + 1) // 2)
 
 
@@ -296,7 +296,7 @@ def _is_category(column: pd.Series, kind: str, data: TableDataSpec) -> bool:
         return False
     if kind in ("text", "bool") or column.name in data.categorical:
         return True
-    if str(column.name) in map(elapsed_name, data.date):  # seconds since 1970: few days in a table make it no category
+    if str(column.name) in map(elapsed_name, data.date):  # seconds since 1970 are never a category, even with few days
         return False
     return not has_fractions(column) and count_up_to(whole_numbers_of(column), CATEGORY_VALUES + 1) <= CATEGORY_VALUES
 
@@ -311,12 +311,12 @@ def _is_regression(targets: pd.DataFrame, data: TableDataSpec) -> bool:
 
 
 def is_quantity(target: pd.Series) -> bool:
-    """Whether a target of numbers is regressed unless the settings say otherwise: of many values, or with fractions."""
+    """Whether a numeric target is a regression by default: it has many values, or fractions."""
     return count_up_to(target, REGRESSION_VALUES + 1) > REGRESSION_VALUES or has_fractions(target)
 
 
 def _classes(targets: pd.DataFrame, data: TableDataSpec) -> list[Category]:
-    """The classes of the only target, sorted."""
+    """Sorted classes of the single target."""
     if len(data.target) > 1:
         raise UserError(f"data.target: {', '.join(data.target)} cannot be classified together; name one target")
     name, column = data.target[0], targets[data.target[0]]
@@ -339,7 +339,7 @@ def require_numbers(column: pd.Series) -> None:
 
 
 def _regressed(column: pd.Series, log: bool) -> np.ndarray:
-    """Targets (N,) float64, after the logarithm if `log`."""
+    """Targets (N,) float64, as logarithms if `log`."""
     require_numbers(column)
     numbers = numbers_of(column)
     _reject_where(column, np.isnan(numbers), _NO_VALUE)
@@ -350,7 +350,7 @@ def _regressed(column: pd.Series, log: bool) -> np.ndarray:
 
 
 def _reject_where(column: pd.Series, invalid: np.ndarray | pd.Series, problem: str) -> None:
-    """Report the first invalid target, whose value is put into the `problem`."""
+    """Raise `UserError` for the first invalid target, with its value in the `problem`."""
     if invalid.any():
         place = int(invalid.argmax())
         raise UserError(f"target {column.name!r}, row {column.index[place]}: {problem.format(column.iloc[place])}")

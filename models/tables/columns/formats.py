@@ -1,4 +1,4 @@
-"""Formats of numbers and dates in text: found from whole columns, and kept in the model."""
+"""Formats of numbers and dates in text, detected from whole columns and kept in the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,20 +34,20 @@ from unfreeze.models.tables.columns.number_texts import (
 from unfreeze.models.tables.reading.frames import require
 
 SAMPLE_ROWS = 20_000
-"""Most rows that decide what a column is; conversions and counts of ids use all rows."""
-FEWEST_ROWS = 20  # what fewer rows have in common says nothing about the column
+"""Rows sampled to classify a column; conversions and counts of ids use all rows."""
+FEWEST_ROWS = 20  # fewer rows say nothing about the column
 _SHOWN = 10
-"""Values of a column that are shown beside their reading."""
+"""Values of a column shown beside their reading."""
 _FEW_VALUES = 1_000
-"""Distinct texts that are tried as dates, which takes far longer than numbers."""
+"""Distinct texts tried as dates, which takes far longer than numbers."""
 _YEAR_MONTH = r"(?:19|20)\d\d\.(?:0[1-9]|1[0-2])"
-_FIRST_DATE = 100_000  # fewer digits than six are no date
+_FIRST_DATE = 100_000  # dates have at least six digits
 
 
 class Formats(NamedTuple):
-    """Formats by column, see `read_numbers` and `read_dates`, and remarks on them.
+    """Formats by column, see `read_numbers` and `read_dates`, with remarks.
 
-    `dates` includes those that a setting names.
+    `dates` includes dates named in the settings.
     """
 
     numbers: dict[str, str]
@@ -56,27 +56,27 @@ class Formats(NamedTuple):
 
 
 def sample_of(column: pd.Series) -> pd.Series:
-    """At most `SAMPLE_ROWS` values from the whole column, those missing left out."""
+    """At most `SAMPLE_ROWS` non-missing values from the whole column."""
     return column.iloc[:: max(1, len(column) // SAMPLE_ROWS)].dropna()
 
 
 def is_text(column: pd.Series) -> bool:
-    """Whether a column holds neither numbers nor truths nor dates."""
+    """Whether a column holds neither numbers nor booleans nor dates."""
     return not (is_numeric_dtype(column) or is_bool_dtype(column) or is_datetime64_any_dtype(column))
 
 
 def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> Formats:
-    """The formats of a training's columns; those that `data` states stay.
+    """Detect the formats of a training's columns; those stated in `data` are kept.
 
     Parameters
     ----------
     named
-        Columns whose role a setting states: only targets, dates and `continuous` among them are read.
+        Columns with a role in the settings; among them only targets, dates and `continuous` are read.
 
     Raises
     ------
     UserError
-        For an invalid format, a missing column, and named dates whose format nothing tells.
+        For an invalid format, a missing column, or a named date column of ambiguous format.
     """
     for field, check in (("numbers", check_number_format), ("date_formats", check_date_format)):
         for name in require(frame, getattr(data, field), f"data.{field}"):
@@ -90,9 +90,9 @@ def find_formats(frame: pd.DataFrame, data: TableDataSpec, named: set[str]) -> F
 
 
 def convert_numbers(frame: pd.DataFrame, numbers: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
-    """Read the texts of some columns as numbers; those that are numbers already, or absent, stay as they are.
+    """Read the texts of some columns as numbers; numeric and absent columns are left alone.
 
-    Returns the table, and for every column that was text its texts that could not be read.
+    Returns the table, and the unreadable texts of every column that was text.
     """
     read, unreadable = {}, {}
     for name, form in numbers.items():
@@ -103,7 +103,7 @@ def convert_numbers(frame: pd.DataFrame, numbers: Mapping[str, str]) -> tuple[pd
 
 
 def readings(raw: pd.Series, read: pd.Series) -> list[dict[str, Any]]:
-    """Ten different values of a column beside their reading, for the report."""
+    """Ten distinct values of a column beside their reading, for the report."""
     distinct = raw.dropna().drop_duplicates()
     rows = distinct.index[np.unique(np.linspace(0, len(distinct) - 1, min(_SHOWN, len(distinct))).astype(int))]
     shown = ["missing" if pd.isna(read[row]) else str(read[row]).removesuffix(" 00:00:00") for row in rows]
@@ -126,7 +126,7 @@ def _find_numbers(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSp
 
 
 def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | None) -> NumberFormat:
-    """The format of a column of numbers; none for other text."""
+    """The format of a column of numbers; no form for other text."""
     name = str(texts.name)
     form, reason = find_number_format(texts, mark)
     if form is None and name in data.continuous:
@@ -142,7 +142,7 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
         return NumberFormat(None)
     are_rare = missing.mean() <= MOST_UNREADABLE
     if name in data.target and data.task == "classification" and (form != "." or not are_rare):
-        return NumberFormat(None)  # its classes are as they are written
+        return NumberFormat(None)  # classes stay as written
     numbers = pd.Series(read_numbers(texts, form)[0])
     if name in data.target and data.task == "auto" and not are_rare and not is_quantity(numbers):
         beside = ", ".join(f"{number:g}" for number in numbers.dropna().drop_duplicates().head(3))
@@ -155,7 +155,7 @@ def _number_format(texts: pd.Series, data: TableDataSpec, mark: DecimalMark | No
 
 
 def _is_padded(texts: pd.Series, any_length: bool) -> bool:
-    """Whether these are digits, of one length if not any, of which some begin with 0."""
+    """Whether all texts are digits, some with a leading 0, and of one length unless `any_length`."""
     one_length = any_length or texts.str.len().nunique() == 1
     return one_length and bool(texts.str.fullmatch(r"\d+").all() and texts.str.fullmatch(r"0\d+").any())
 
@@ -164,7 +164,7 @@ def _is_padded(texts: pd.Series, any_length: bool) -> bool:
 
 
 def _find_dates(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec, formats: Formats) -> None:
-    """Formats of named dates, and of columns that hold nothing else."""
+    """Add the formats of named dates, and of columns that hold only dates."""
     for name in (name for name in columns if name not in formats.dates):
         try:
             found = _date_format(frame[name], name, name in data.date)
@@ -175,11 +175,11 @@ def _find_dates(frame: pd.DataFrame, columns: Sequence[str], data: TableDataSpec
             continue
         if found is not None:
             formats.dates[name], formats.reasons[name] = found
-            formats.numbers.pop(name, None)  # such as 20240131, which is a number as well
+            formats.numbers.pop(name, None)  # such as 20240131, also a number
 
 
 def _date_format(column: pd.Series, name: str, named: bool) -> DateFormat | None:
-    """The format of a column of dates; None for other columns, and for those whose type says what they are."""
+    """The format of a column of dates; None for other columns and for typed dates."""
     if is_datetime64_any_dtype(column) or is_bool_dtype(column):
         return None
     if named:
@@ -194,7 +194,7 @@ def _date_format(column: pd.Series, name: str, named: bool) -> DateFormat | None
 
 
 def _distinct_texts(column: pd.Series) -> pd.Series:
-    """Up to about 1,000 texts, or whole numbers of six digits or more as text; none of other columns."""
+    """Up to about 1,000 distinct texts, or whole numbers of six digits or more as text; empty for other columns."""
     sample = sample_of(column)
     if is_numeric_dtype(column) and len(sample) and sample.min() >= _FIRST_DATE and not has_fractions(sample):
         sample = sample.astype("Int64").astype("str")
@@ -205,10 +205,10 @@ def _distinct_texts(column: pd.Series) -> pd.Series:
 
 
 def _of_bare_numbers(texts: pd.Series, name: str) -> DateFormat | None:
-    """The format of whole numbers that are dates, which others might be as well: ids, phone numbers, amounts."""
+    """The format of whole numbers that are dates rather than ids, phone numbers or amounts."""
     try:
         found = find_date_format(texts, name)
-    except UserError:  # six or eight digits that may be several dates are more likely none
+    except UserError:  # six or eight ambiguous digits are more likely no dates
         return None
     times, wrong = read_dates(texts, name, found.form)
     if wrong.any() or not times.dt.year.between(*YEARS).all():

@@ -1,4 +1,4 @@
-"""Values of a column as numbers, whole numbers or categories, whatever the types that pandas keeps them in."""
+"""Values of a column as numbers, whole numbers or categories, regardless of their pandas dtype."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from unfreeze.models.targets import Category
 _KINDS = {"string": "text", "boolean": "bool", "empty": "empty"} | dict.fromkeys(
     ("integer", "integer-na", "floating", "mixed-integer-float", "decimal"), "number"
 )
-"""Type that pandas infers of a column's values -> kind of column."""
+"""Type that pandas infers from a column's values -> kind of column."""
 
 
 def without_categories(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without pandas' own categories: what counts is the type of the values."""
+    """Convert pandas categoricals to the type of their values."""
     return frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))
 
 
 def kind_of(column: pd.Series) -> str:
-    """``text``, ``bool``, ``number`` or ``empty``; a `UserError` for all else."""
+    """``text``, ``bool``, ``number`` or ``empty``; `UserError` for anything else."""
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     if inferred.startswith(("date", "time", "period")):
         raise UserError(f"column {column.name!r} holds dates or times; name it in data.date or data.drop")
@@ -34,27 +34,27 @@ def kind_of(column: pd.Series) -> str:
 
 
 def numbers_of(column: pd.Series) -> np.ndarray:
-    """Values (N,) float64, a copy; missing and infinite ones, and those beyond float32, are NaN."""
+    """Copy of the values, (N,) float64; NaN where missing, infinite or beyond float32."""
     values = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     values[np.abs(values) > np.finfo(np.float32).max] = np.nan
     return values
 
 
 def whole_numbers_of(column: pd.Series) -> pd.Series:
-    """Values as Int64; missing where they are not whole numbers."""
-    if pd.api.types.is_signed_integer_dtype(column.dtype):  # not by way of floats: these end at 2^53
+    """Values as Int64; missing where not a whole number."""
+    if pd.api.types.is_signed_integer_dtype(column.dtype):  # floats are exact only up to 2^53
         return column.astype("Int64")
     numbers = pd.Series(numbers_of(column))
     return numbers.where((numbers.abs() < 2.0**63) & (numbers % 1 == 0)).astype("Int64")
 
 
 def has_fractions(column: pd.Series) -> bool:
-    """Whether any number is not a whole one."""
+    """Whether any number has a fraction."""
     return any(whole_numbers_of(part).count() < (~np.isnan(numbers_of(part))).sum() for part in in_chunks(column))
 
 
 def _values(column: pd.Series, of: type) -> pd.Index:
-    """Values as categories of a type are looked up: true and false as 1 and 0, and 1.0 as 1 unless beside 0.5."""
+    """Values as keys of categories of a type: true and false as 1 and 0, and 1.0 as 1 unless beside 0.5."""
     if of is str:
         texts: pd.Index = pd.Index(column)
         return texts
@@ -62,14 +62,14 @@ def _values(column: pd.Series, of: type) -> pd.Index:
 
 
 def count_categories(column: pd.Series, kind: str) -> pd.Series:
-    """Rows of every category, sorted by category."""
+    """Count the rows of every category, sorted by category."""
     of = {"text": str, "bool": bool}.get(kind) or (float if has_fractions(column) else int)
     counts = pd.concat([_values(part, of).value_counts() for part in in_chunks(column)]).groupby(level=0).sum()
     return counts.set_axis(pd.Index([of(value) for value in counts.index], dtype=object))
 
 
 def codes_of(column: pd.Series, categories: Sequence[Category]) -> np.ndarray:
-    """Position of every value among the categories, from 1; 0 for others. (N,) int64."""
+    """Position (N,) int64 of every value among the categories, from 1; 0 for others."""
     if not categories or column.isna().all():
         return np.zeros(len(column), np.int64)
     of = type(categories[0])

@@ -1,4 +1,4 @@
-"""Numbers that a table holds as text: with units, multipliers, separators of thousands, or a decimal comma."""
+"""Numbers in text: with units, multipliers, thousands separators, or a decimal comma."""
 
 import re
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ MISSING_WORDS = frozenset(
         *("na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "missing", "unknown", "<na>"),
     )
 )
-"""Texts that stand for a missing value in a column of numbers, whatever their case."""
+"""Texts for a missing value in a column of numbers, in any case."""
 MOST_UNREADABLE = 0.05
-"""Share of the texts that may be no number, or no date, in a column of these."""
+"""Largest share of unreadable texts in a column of numbers or dates."""
 
 _SPACE = r"[\s\x{00A0}\x{2009}\x{202F}]"
 _MINUS = "-\N{MINUS SIGN}"
@@ -33,22 +33,22 @@ _SCALES = {"k": 1e3, "thousand": 1e3} | {
     **dict.fromkeys(("m", "mn", "mio", "million"), 1e6),
     **dict.fromkeys(("b", "bn", "mrd", "billion"), 1e9),
 }
-"""Words behind a number that multiply it."""
+"""Multipliers that follow a number."""
 _UNITS_RATHER = ("m", "b")
-"""Scales that are a unit where a column has no other: metres and bytes."""
+"""Scales read as the unit of a column without another: metres and bytes."""
 _BEHIND = re.compile(
     rf"\+?\s*(?:(?P<scale>{'|'.join(sorted(_SCALES, key=len, reverse=True))})\b\.?\s*(?P<money>(?-i:{_CURRENCY})?)"
     rf"|(?P<unit>(?:%|(?:[^\W\d_]|[{_SYMBOLS}°\u2032\u2033µ])[^\d()]{{0,14}})?))\s*\+?\s*",
     re.IGNORECASE,
 )
-"""What may stand behind a number, without a closing parenthesis."""
+"""Text allowed after a number, without a closing parenthesis."""
 
 
 def _pattern(mark: DecimalMark) -> str:
-    """Pattern (RE2) of a number with what stands before and behind it."""
+    """Pattern (RE2) of a number with the text before and after it."""
     decimal, thousands = (r"\.", ",") if mark == "." else (",", r"\.")
     fraction = rf"(?:{decimal}\d*)?"
-    # A group of three begins with no 0: 0,123 is a fraction.
+    # The first group never begins with 0: 0,123 is a fraction.
     groups = "|".join(rf"(?:{separator}\d{{3}})+" for separator in (thousands, _SPACE, r"['\x{2019}]"))
     number = rf"[1-9]\d{{0,2}}(?:{groups}){fraction}|(?:\d+{fraction}|{decimal}\d+)(?:[eE][+-]?\d+)?"
     sign = r"[-+\x{2212}]?"
@@ -61,7 +61,7 @@ _DOTS_OF_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"
 
 
 class _Shape(NamedTuple):
-    """Texts of several numbers, which are added with their weights; durations have units of their own instead."""
+    """Texts of several numbers, added with their weights; durations carry units instead."""
 
     pattern: re.Pattern[str]
     weights: tuple[int, ...]
@@ -90,7 +90,7 @@ _SHAPES: Mapping[str, _Shape] = {
 
 
 def check_number_format(form: str, where: str) -> None:
-    """Raise a `UserError` that names `where` unless it is a format that `read_numbers` takes."""
+    """Raise a `UserError` that names `where` unless `read_numbers` supports the format."""
     if form not in _SHAPES and not re.fullmatch(r"[.,]( \S.*)?", form):
         raise UserError(
             f"{where}: {form!r} is no format of numbers; take the decimal mark (. or ,), or the mark, a space and the "
@@ -99,7 +99,7 @@ def check_number_format(form: str, where: str) -> None:
 
 
 def example_of(form: str) -> str:
-    """A text that is a number in that format."""
+    """An example of a number in a format."""
     return _SHAPES[form].example if form in _SHAPES else f"0{form[1:]}"
 
 
@@ -115,30 +115,29 @@ def describe_format(form: str) -> str:
 
 
 def read_numbers(column: pd.Series, form: str) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as numbers: ``$1,234.50``, ``(12)`` (negative), ``45.2 %`` (45.2), ``1 234``, ``1e3``, ``13.1M``; with a
-    decimal comma ``3,14`` and ``1.234,50``.
+    """Read texts as numbers: ``$1,234.50``, ``(12)`` (negative), ``45.2 %`` (45.2), ``1 234``, ``1e3``, ``13.1M``;
+    with a decimal comma ``3,14`` and ``1.234,50``.
 
     Parameters
     ----------
     column
-        Texts (N,); values of other types are taken as they are written. Missing ones and
-        `MISSING_WORDS` have no number.
+        Texts (N,); other types are converted to text. Missing values and `MISSING_WORDS` have no number.
     form
-        The decimal mark, ``.`` or ``,``, which may be followed by a space and the unit (``. kg``); or ``m:ss``,
-        ``h:mm:ss``, ``duration`` (seconds), ``feet`` (inches). With a unit, numbers in another are not read; without,
-        any currency and percent are.
+        The decimal mark, ``.`` or ``,``, optionally with a space and the unit (``. kg``); or ``m:ss``,
+        ``h:mm:ss``, ``duration`` (seconds), ``feet`` (inches). With a unit, other units are not read; without, any
+        currency and percent are.
 
     Returns
     -------
     tuple
-        Numbers (N,) float64, else NaN; and which texts could not be read, (N,) bool.
+        Numbers (N,) float64, NaN where there is none, and a mask (N,) bool of unreadable texts.
     """
     parts = [_read(part, form) for part in in_chunks(column)]
     return np.concatenate([numbers for numbers, _ in parts]), np.concatenate([wrong for _, wrong in parts])
 
 
 def is_missing(texts: pd.Series) -> np.ndarray:
-    """Whether each of the texts (N,) is one of `MISSING_WORDS`, (N,) bool."""
+    """Mask (N,) bool of texts (N,) among `MISSING_WORDS`."""
     missing: np.ndarray = texts.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(bool)
     return missing
 
@@ -166,14 +165,14 @@ def _of_shape(texts: pd.Series, form: str) -> np.ndarray:
 
 
 class _Parts(NamedTuple):
-    """Texts (n,) taken apart: numbers (float64, NaN where unreadable), units and scales (empty where absent)."""
+    """Parts of texts (n,): numbers (float64, NaN where unreadable), units and scales (empty where absent)."""
 
     numbers: np.ndarray
     units: np.ndarray
     scales: np.ndarray
 
     def in_unit(self, unit: str) -> np.ndarray:
-        """Whether a number is in that unit, (n,) bool; percent must be written everywhere or nowhere."""
+        """Mask (n,) bool of numbers in a unit; percent must be written everywhere or nowhere."""
         if not unit:
             return np.array([not each or _is_money(each) or each == "%" for each in self.units], dtype=bool)
         bare = (self.units == "") & (unit != "%")
@@ -181,7 +180,7 @@ class _Parts(NamedTuple):
         return named
 
     def factors(self, unit: str) -> np.ndarray:
-        """What the scales multiply with, (n,) float64."""
+        """Factors (n,) float64 of the scales."""
         return np.array([1.0 if not each or each == unit else _SCALES[each] for each in self.scales])
 
 
@@ -191,7 +190,7 @@ def _parts(texts: pd.Series, mark: str) -> _Parts:
     number = pc.replace_substring_regex(number, rf"[{'.' if mark == ',' else ','}'\x{{2019}}]|{_SPACE}", "")
     values = pc.replace_substring(number, ",", ".").cast(pa.float64()).to_numpy(zero_copy_only=False)
     beside = pd.DataFrame({"before": before.to_pandas(), "behind": behind.to_pandas()}).fillna("")
-    codes = beside.groupby([*beside], sort=False).ngroup().to_numpy()  # few: each pair is looked at once
+    codes = beside.groupby([*beside], sort=False).ngroup().to_numpy()  # few: parse each pair once
     distinct = [_beside(*pair) for pair in beside.drop_duplicates().to_numpy(str)]
     each = pd.DataFrame(distinct, columns=["sign", "unit", "scale"]).iloc[codes]
     signs = each["sign"].to_numpy(np.float64)
@@ -199,7 +198,7 @@ def _parts(texts: pd.Series, mark: str) -> _Parts:
 
 
 def _beside(before: str, behind: str) -> tuple[float, str, str]:
-    """Sign, unit and scale from what stands before and behind a number; the sign is NaN where these are invalid."""
+    """Sign, unit and scale from the text before and after a number; the sign is NaN if that text is invalid."""
     found = _BEHIND.fullmatch(behind.removesuffix(")"))
     money = before.strip(f"(<>≤≥~≈+{_MINUS} \t\N{NO-BREAK SPACE}\u2009\u202f")
     if found is None or ("(" in before) != behind.endswith(")") or (money and found["money"]):
@@ -223,10 +222,10 @@ def _is_money(unit: str) -> bool:
 
 
 class NumberFormat(NamedTuple):
-    """How the texts of a column are read.
+    """Format of a column's texts.
 
-    `form` is for `read_numbers`, None for texts that are no numbers; `reason` why numbers stay text, or what is a
-    guess; empty where there is nothing to say.
+    `form` is for `read_numbers`, None if the texts are not numbers; `reason` says why numbers stay text or what was
+    guessed, else it is empty.
     """
 
     form: str | None
@@ -234,7 +233,7 @@ class NumberFormat(NamedTuple):
 
 
 def find_number_format(texts: pd.Series, mark: DecimalMark | None = None) -> NumberFormat:
-    """The format in which nearly all of the texts (N,) are numbers; a `mark` that other columns have decides ties."""
+    """The format in which nearly all texts (N,) are numbers; the decimal `mark` of other columns breaks ties."""
     rows = _plain(texts)
     rows = rows[~is_missing(rows)]
     if rows.empty:
@@ -255,12 +254,12 @@ def find_number_format(texts: pd.Series, mark: DecimalMark | None = None) -> Num
 
 
 def _with_unit(mark: str, parts: _Parts, weights: np.ndarray) -> NumberFormat:
-    """The format of numbers by what stands behind them."""
+    """The format of numbers by the text after them."""
     units = pd.Series(weights).groupby(parts.units).sum()
     units = units[units > 0].sort_values(ascending=False, kind="stable")
     bare, units = int(units.get("", 0)), units.drop("", errors="ignore")
     scales = {each for each, weight in zip(parts.scales, weights, strict=True) if each and weight}
-    if units.sum() <= MOST_UNREADABLE * weights.sum():  # a word behind a number here and there
+    if units.sum() <= MOST_UNREADABLE * weights.sum():  # only occasional words after numbers
         only = next(iter(scales)) if len(scales) == 1 else ""
         return NumberFormat(f"{mark} {only}" if only in _UNITS_RATHER else mark)
     unit, total = str(units.index[0]), weights.sum()
@@ -273,7 +272,7 @@ def _with_unit(mark: str, parts: _Parts, weights: np.ndarray) -> NumberFormat:
 
 
 def demanded_mark(texts: pd.Series) -> DecimalMark | None:
-    """The decimal mark with which more of the texts (N,) are numbers; None if it makes no difference."""
+    """The decimal mark under which more texts (N,) are numbers; None for a tie."""
     rows = _plain(texts.drop_duplicates())
     return _demanded({mark: _parts(rows, mark) for mark in _PATTERNS}, np.ones(len(rows)))
 
@@ -284,7 +283,7 @@ def _demanded(ways: Mapping[str, _Parts], weights: np.ndarray) -> DecimalMark | 
 
 
 def _may_be_thousands(distinct: pd.Series) -> bool:
-    """Whether 6.611 beside 850 is six thousand: of fractions some would be shorter, or a bare number larger."""
+    """Whether 6.611 beside 850 means six thousand: among fractions some would be shorter, or a bare number larger."""
     whole = pd.to_numeric(distinct[~distinct.str.contains(r"[.,]", regex=True)], errors="coerce").abs()
     dotted = distinct[distinct.str.contains(".", regex=False)]
     grouped = len(dotted) > 0 and bool(dotted.str.match(_DOTS_OF_THOUSANDS).all())

@@ -1,7 +1,7 @@
-"""Roles of a table's columns, inferred from their values; what a setting says about a column wins.
+"""Roles of a table's columns, inferred from their values; settings take precedence.
 
-Text that holds numbers or dates is read as such, ids and row numbers are left out, and codes are categories. What is
-found becomes settings, so that a model reads rows as its training did.
+Text with numbers or dates is converted, ids and row numbers are left out, and codes are categories. The findings
+become settings, so a model reads rows as its training did.
 """
 
 import math
@@ -29,21 +29,21 @@ from unfreeze.models.tables.columns.kinds import has_fractions, whole_numbers_of
 from unfreeze.models.tables.columns.number_texts import describe_format
 
 ALL_DISTINCT = 0.99
-"""Share of distinct values from which on a column identifies its rows."""
+"""Least share of distinct values at which a column identifies its rows."""
 MOST_ALONE = 0.9
-"""Share of rows with a text that no other row has, from which on it tells too little of other rows."""
-_WORDS_OF_TEXT = 4  # free text has more words a value than a name of something
-_EXAMPLES = 2  # readings that a line shows
-_FIRST_ROWS = 1_000  # of which readings are shown
-_CHANCE = 1e-4  # that so many numbers of a range are all different, if the rows were measured
-_MOST_GAPS = 0.2  # of the steps of row numbers, where rows were left out
+"""Share of rows with a unique text above which a column does not generalise to other rows."""
+_WORDS_OF_TEXT = 4  # free text has more words per value than a name
+_EXAMPLES = 2  # readings shown per line
+_FIRST_ROWS = 1_000  # source of the readings shown
+_CHANCE = 1e-4  # probability that measurements in this range are all distinct
+_MOST_GAPS = 0.2  # share of the steps of row numbers, where rows were left out
 _FEWEST_NUMBERS = 40
-_LONG = 9  # digits: of measurements so many are not exact
-_FIRST_KEY = 100  # the first of keys: a series of settings, such as 18, 19, 20 degrees, begins lower
+_LONG = 9  # digits: measurements are not that exact
+_FIRST_KEY = 100  # least first key: a series of settings, such as 18, 19, 20 degrees, begins lower
 
 
 class Role(NamedTuple):
-    """What a column is used for, why, and the flag that changes it; printed as a line."""
+    """Use of a column, the reason, and the flag that changes it; printed as a line."""
 
     column: str
     role: str
@@ -55,20 +55,20 @@ class Role(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a table.
+    """Findings about a table's columns.
 
     Attributes
     ----------
     columns
         All of the table.
     data
-        The settings with what was found filled in.
+        The settings, completed with the findings.
     roles
-        Column -> its role, for columns that are not plainly numbers or categories.
+        Column -> its role, for columns other than plain numbers and categories.
     lenient
-        Columns in which what cannot be read is missing, instead of an error.
+        Columns in which unreadable values are missing instead of an error.
     readings
-        Values of columns of text beside what they are read as, see `unfreeze.models.tables.columns.formats.readings`.
+        Values of text columns beside their readings, see `unfreeze.models.tables.columns.formats.readings`.
     """
 
     columns: list[str]
@@ -81,14 +81,14 @@ class Found(NamedTuple):
 def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame, Found]:
     """Find numbers and dates in text, ids, row numbers and codes.
 
-    Returns the table with texts of numbers and dates converted, and with dates that are put together from columns.
+    Returns the table with texts of numbers and dates converted, and with dates assembled from columns.
 
     Parameters
     ----------
     frame
-        The joined table with all its rows, and with the dates of `data.date_from`.
+        The joined table with all rows and the dates of `data.date_from`.
     data
-        Columns that it names keep the role that they have there: only targets, dates and `continuous` are converted.
+        Columns named here keep their role; only targets, dates and `continuous` are converted.
     """
     named = _named(data)
     formats = find_formats(frame, data, named)
@@ -130,7 +130,7 @@ def infer_roles(frame: pd.DataFrame, data: TableDataSpec) -> tuple[pd.DataFrame,
 
 _FORMAT_FLAG = "--data.numbers or --data.date_formats"
 _SETTINGS = {"date": "date", "left out": "drop", "category": "categorical"}
-"""Role -> the setting that it becomes."""
+"""Role -> the setting that stores it."""
 
 
 def describe_roles(
@@ -141,9 +141,9 @@ def describe_roles(
     Parameters
     ----------
     found, stated
-        What was found, and the settings before that.
+        The findings, and the settings before them.
     encoder
-        What the training rows made of columns about which nothing was found.
+        Decides columns without a finding, by the training rows.
     rejected
         See `drop_unusable_columns`.
     """
@@ -182,7 +182,7 @@ def _category_role(name: str, role: Role | None, encoder: TableEncoder) -> Role:
 
 
 def _named(data: TableDataSpec) -> set[str]:
-    """Columns whose role a setting states."""
+    """Columns with a role in the settings."""
     fields = ("target", "date", "drop", "categorical", "continuous", "group", "events", "rolling")
     named = {name for field in fields for name in getattr(data, field)}
     return named | ({data.split_column} if data.split_column else set())
@@ -229,7 +229,7 @@ def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
     if has_fractions(sample) or has_fractions(column):  # a measurement, however distinct
         return None
     name = str(column.name)
-    if not is_code(name) and sample.nunique() < ALL_DISTINCT * len(sample):  # of all rows a smaller share is distinct
+    if not is_code(name) and sample.nunique() < ALL_DISTINCT * len(sample):  # the share among all rows is no larger
         return None
     values, rows = int(column.nunique()), int(column.count())
     if reason := _why_id(column, values, rows):
@@ -239,7 +239,7 @@ def _look_at_numbers(column: pd.Series, sample: pd.Series) -> Role | None:
 
 
 def _why_id(column: pd.Series, values: int, rows: int) -> str:
-    """Why whole numbers identify their rows; empty where they do not."""
+    """Why whole numbers identify their rows; empty if they do not."""
     name, are_distinct = str(column.name), values >= ALL_DISTINCT * rows
     what = "an id" if is_id(name) and values * 2 > rows else ""
     what = what or ("a row number" if is_counter(name) else "a code" if is_code(name) else "") * are_distinct
@@ -249,11 +249,11 @@ def _why_id(column: pd.Series, values: int, rows: int) -> str:
 
 
 def _why_numbering(column: pd.Series) -> str:
-    """Why whole numbers, all different, number the rows; empty where they may be a measurement.
+    """Why distinct whole numbers number the rows; empty if they may be a measurement.
 
-    They are consecutive in the order of the rows; or so dense in their range that measurements would hardly be all
-    different (the birthday problem, with a probability below 1 in 10,000); or have nine digits or more, all equally
-    many, as hashes and telephone numbers do.
+    They are consecutive in row order; or so dense in their range that measurements would hardly all be distinct (the
+    birthday problem, with a probability below 1 in 10,000); or have equally many digits, at least nine, like hashes
+    and telephone numbers.
     """
     numbers = whole_numbers_of(column).to_numpy(np.int64)
     low, high, rows = int(numbers.min()), int(numbers.max()), len(numbers)
@@ -275,7 +275,7 @@ def _why_numbering(column: pd.Series) -> str:
 
 def _text_id_role(column: pd.Series, sample: pd.Series) -> Role | None:
     name, rows = str(column.name), int(column.count())
-    share = sample.nunique() / len(sample)  # of all rows it is at most as large
+    share = sample.nunique() / len(sample)  # at least the share among all rows
     if is_id(name) and share > 1 / 2 and (values := int(column.nunique())) * 2 > rows:
         return _left_out(name, f"an id by its name, {values:,} values in {rows:,} rows")
     if share >= MOST_ALONE and (column.value_counts() == 1).sum() >= MOST_ALONE * rows:

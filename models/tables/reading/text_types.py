@@ -1,19 +1,19 @@
-"""Types of a text file's columns: whole numbers, numbers or text, the narrowest that fits all rows."""
+"""Types of a text file's columns: the narrowest of whole numbers, numbers and text that fits all rows."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 MISSING = [*pyarrow.csv.ConvertOptions().null_values, "None", "<NA>"]
-"""Texts that pandas takes for missing as well: a file must mean the same to pandas and to this package."""
+"""Texts for missing values, the same as in pandas."""
 
-_TYPES = (pa.int64(), pa.float64(), pa.string())  # from the narrowest on
+_TYPES = (pa.int64(), pa.float64(), pa.string())  # narrowest first
 _NUMBER = r"^\s*[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)\s*$"
 _SHORTEST_CODE = 3
-"""Digits; shorter ones with leading zeros are months and hours rather than codes, but for the column to predict."""
+"""Least digits of a code; shorter ones with leading zeros are months and hours, except in the target column."""
 _SPECIAL_DOTS = r"^[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|(?:19|20)\d\d\.(?:0[1-9]|1[0-2]))$"
-"""6.611, which may be thousands, and 2019.10, which may be a month."""
-_FIRST = 1_000  # values that are looked at before all of a block are
+"""Ambiguous numbers: 6.611 may be thousands, and 2019.10 a month."""
+_FIRST = 1_000  # values tested before the whole block
 
 
 class TextType:
@@ -22,10 +22,9 @@ class TextType:
     Parameters
     ----------
     is_text
-        Whether it is text whatever it holds: 007 must not become a number where it is a name.
+        Whether it is always text: the name 007 must not become a number.
     verbatim
-        Whether words such as None are kept in a column of text, and leading zeros: it is to be predicted, and they may
-        be classes.
+        Whether leading zeros are kept and, in a text column, words such as None: in a target they may be classes.
     first_row
         Number of the first row of values, for notes.
     """
@@ -36,7 +35,7 @@ class TextType:
         self._row, self._note = first_row, ""
         self._lengths: set[int] = set()
         self._is_padded = False
-        self._has_dots: bool | None = None  # not known before a value with a dot
+        self._has_dots: bool | None = None  # unknown before the first value with a dot
 
     def see(self, values: pa.Array) -> None:
         """Take the texts of a block into account."""
@@ -54,7 +53,7 @@ class TextType:
 
     def _fits(self, values: pa.Array, wanted: pa.DataType) -> bool:
         numbers = _numbers(values, wanted)
-        # Arrow reads nan as a number, of which nothing is left to name.
+        # Arrow reads nan as a number, leaving no word to name.
         is_word = (
             self._verbatim and wanted == pa.float64() and numbers is not None and pc.any(pc.is_nan(numbers)).as_py()
         )
@@ -74,7 +73,7 @@ class TextType:
 
     @property
     def type(self) -> pa.DataType:
-        """Narrowest type that fits all blocks so far."""
+        """The narrowest type that fits all blocks so far."""
         return pa.string() if self._is_code or self._is_dotted else self._known or pa.string()
 
     @property
@@ -108,11 +107,11 @@ def without_words(values: pa.Array) -> pa.Array:
 
 
 def _numbers(values: pa.Array, wanted: pa.DataType) -> pa.Array | None:
-    """Convert text to numbers; None where a value is no such number."""
+    """Convert text to numbers; None if any value does not fit."""
     try:
         return values.cast(wanted)
     except pa.ArrowInvalid:
-        pass  # perhaps only for spaces or a plus, which are rare: try without them
+        pass  # rarely caused by spaces or a plus: retry without them
     trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
     try:
         return pc.if_else(pc.equal(trimmed, ""), None, trimmed).cast(wanted)
