@@ -1,4 +1,4 @@
-"""Precomputed activations: what a frozen body makes of every image, computed once and kept by the image's content."""
+"""Precomputed activations of a frozen body, stored by image content."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -19,26 +19,26 @@ from unfreeze.models.training.network import weights_digest
 from unfreeze.models.training.precision import Precision
 
 ACTIVATIONS_VERSION = 4
-"""Raise it when the same inputs would give other activations; it is part of a cache key."""
+"""Increment when the same inputs would give other activations; part of the cache key."""
 FORWARD_SIZE = 64
-"""Images in every forward pass on an accelerator; `CPU_FORWARD_SIZE` on a CPU."""
+"""Images per forward pass on an accelerator; on a CPU it is `CPU_FORWARD_SIZE`."""
 
 View = tuple[str, int]
-"""A split and the number of a view: 0 is plain, others are random but fixed."""
+"""Split and view number: 0 is the plain view, others are random but fixed."""
 
 
 def precompute(
     data: BoundImages, learner: Learner, position: int, views: Sequence[View], workspace: Workspace
 ) -> dict[View, Path]:
-    """Make sure that the activations of views are in the workspace; lists of their rows in the order of the split.
+    """Compute missing activations of views; returns the lists of their rows in the split's order.
 
-    Rows are float16, D numbers each (5 KB for efficientnet-lite0), keyed by the body's weights, how the images were
-    made, and the image's content: runs with other seeds and splits share them, and an added image costs one forward
-    pass. A kill loses at most 512 rows.
+    Rows are float16 of width D (5 KB for efficientnet-lite0), keyed by the body's weights, the preprocessing and the
+    image's content. Runs with other seeds and splits share them, and an added image costs one forward pass. A kill
+    loses at most 512 rows.
 
-    On a CPU a row is the same to the last bit whatever else is computed: every forward pass has the same size, because
-    libraries choose their ways by the size of a batch, and the last one is filled up. On accelerators rows
-    agree to within rounding. Memory: the images of one forward pass and 512 rows, and the hashes of all images.
+    On a CPU rows are reproducible bit for bit: every forward pass has the same size (the last one is padded), because
+    libraries choose algorithms by batch size. On accelerators rows agree to within rounding. Memory: the images of one
+    forward pass, 512 rows, and the hashes of all images.
     """
     weights, features = weights_digest(learner.network.body), cast(Body, learner.network.body).features
     contents = {split: data.contents(split) for split, _ in views}
@@ -61,7 +61,7 @@ def precompute(
                 advance(done, total)
 
         with workspace.progress("Precomputing activations") as advance:
-            for name, path in wanted.items():  # one view after the other, for the memory of where its rows are
+            for name, path in wanted.items():  # one view at a time bounds the memory for row positions
                 split, view = named[name]
                 store = store_of((split, view))
                 numbers = {content: number for number, content in enumerate(contents[split])}
@@ -80,18 +80,18 @@ def precompute(
 
 @torch.no_grad()
 def forward(body: Body, images: ImageBatches, rows: torch.Tensor, precision: Precision) -> Iterator[np.ndarray]:
-    """What a body makes of images, pass by pass: (n, D) float32, pooled.
+    """Yield a body's pooled activations, (n, D) float32 per forward pass.
 
     Parameters
     ----------
     body
-        Frozen: put into evaluation mode here, so that the activations equal the frozen network's.
+        Put into evaluation mode here, so activations equal those of the frozen network.
     images
-        With the fixed view to take.
+        Images, with the fixed view to apply.
     rows
-        Which of them, (N,) int64. Every pass has the same size; the last one is filled up with copies of its first.
+        Rows to compute, (N,) int64. Every pass has the same size; the last is padded with copies of its first row.
     precision
-        Number formats; inference is used.
+        Precision; its inference setting is used.
     """
     body.to(images.device).to(memory_format=torch.channels_last).eval()
     size = CPU_FORWARD_SIZE if images.device.type == "cpu" else FORWARD_SIZE
@@ -103,7 +103,7 @@ def forward(body: Body, images: ImageBatches, rows: torch.Tensor, precision: Pre
 
 
 def _as_halves(activations: np.ndarray, stage: str) -> np.ndarray:
-    """Activations in float16, whose rounding (2^-11) is far below what augmentation changes."""
+    """Convert to float16; the rounding (2^-11) is far below the effect of augmentation."""
     if np.abs(activations).max(initial=0) > np.finfo(np.float16).max:
         raise UserError(
             f"activations of stage {stage!r} reach {np.abs(activations).max():.3g}, which the cache's number format "
@@ -113,7 +113,7 @@ def _as_halves(activations: np.ndarray, stage: str) -> np.ndarray:
 
 
 def _store(data: BoundImages, weights: str, features: int, position: int, workspace: Workspace, view: View) -> RowStore:
-    """Where the activations of a view of images are, whichever split they are in."""
+    """Row store of a view's activations, shared by all splits."""
     params, images, number = data.params, data.cache(position), view[1]
     numbers = [data.device.type, str(data.precision.inference)]
     preprocessing = [data.preprocessing.mean, data.preprocessing.std]

@@ -1,4 +1,4 @@
-"""Which pretrained network suits the images: a ranking by logistic regression on what each makes of a sample."""
+"""Backbone choice: ranks pretrained networks by logistic regression on their activations of a sample."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.store.workspace import Advance, Workspace
 
 AUTO = "auto"
-"""In place of a backbone's name."""
+"""Value of `model.backbone` that leaves the choice open."""
 CANDIDATES = (
     "timm/mobilenetv2_100.ra_in1k",
     *(f"timm/tf_efficientnet_lite{size}" for size in range(3)),
@@ -39,29 +39,29 @@ CANDIDATES = (
     "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
     "timm/convnext_base.fb_in22k_ft_in1k",
 )
-"""Networks that are ranked if their weights are at hand: 3.5 to 89 million parameters."""
+"""Networks to rank if their weights are on this machine: 3.5 to 89 million parameters."""
 SAMPLED, OF_EACH_CLASS = 160, 4
-"""Training images that are looked at: so many, or of many classes so many of each."""
+"""Sampled training images: in total, or per class if there are many classes."""
 PASSES, FEWEST, SHARE = 20, 500, 0.1
-"""A training takes about so many passes of its network over its images, or over so many where they are fewer, because
-few are trained on for more epochs; the ranking may take that share of it."""
+"""Estimated passes over the training images in a training, the minimum number of images to assume (small data sets
+train for more epochs), and the share of the training's time that the ranking may take."""
 TIMED = 8
-"""Images in a pass that is timed."""
+"""Images in a timed pass."""
 RANKING_VERSION = 1
-"""Raise it when the same images would be ranked differently; it is part of a key."""
+"""Increment when the same images would be ranked differently; part of the cache key."""
 
 
 class Ranked(NamedTuple):
-    """A network as it was ranked.
+    """Ranking result of one network.
 
     Attributes
     ----------
     parameters
-        Of the body.
+        Parameters of the body.
     seconds
-        Of a pass, per image; on a CPU of its processor's time.
+        Forward time per image; processor time on a CPU.
     losses
-        Of the sampled images (N,), by logistic regressions not fitted on them; empty if the network was too slow.
+        Out-of-fold log losses of the sampled images (N,); empty if the network was too slow.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Ranked(NamedTuple):
 
 
 def at_hand() -> list[str]:
-    """Those of `CANDIDATES` whose weights are on this machine; a `UserError` if there are none."""
+    """List the `CANDIDATES` whose weights are on this machine; raises a `UserError` if there are none."""
     if names := [name for name in CANDIDATES if has_weights(name)]:
         return names
     raise UserError(
@@ -81,7 +81,7 @@ def at_hand() -> list[str]:
 
 
 def sample_of(index: Index) -> Index:
-    """Training images to rank by, drawn at random."""
+    """Draw a random sample of the training images for the ranking."""
     rows = sample_rows(index.rows_of("train"), max(SAMPLED, OF_EACH_CLASS * len(index.classes)))
     return replace(index, rows=index.rows.take(rows))
 
@@ -89,10 +89,10 @@ def sample_of(index: Index) -> Index:
 def rank(
     names: Sequence[str], bind: Callable[[str], BoundImages], rows: int, workspace: Workspace, advance: Advance
 ) -> list[Ranked]:
-    """Rank networks, the lowest log loss first; those that were not looked at are the last.
+    """Rank networks by log loss, lowest first; networks not evaluated come last.
 
-    The fastest are looked at first, as many as take `SHARE` of a training on all `rows` with the fastest of them.
-    `bind` makes a sample of those rows ready for a network of that name.
+    Networks are evaluated from the fastest on, within `SHARE` of the time of a training on all `rows` with the fastest.
+    `bind` prepares the sample for a network by name.
     """
     timed = sorted((_timed(name, bind(name)) for name in names), key=lambda each: each.seconds)
     left, ranked = SHARE * PASSES * max(rows, FEWEST) * timed[0].seconds, list[Ranked]()
@@ -108,9 +108,9 @@ def rank(
 def _timed(name: str, data: BoundImages) -> Ranked:
     body = data.network().body.to(data.device).to(memory_format=torch.channels_last).eval()
     inputs, _ = data.images(0, "train").gather(torch.arange(min(TIMED, len(data.index))), None)
-    clock = time.process_time if data.device.type == "cpu" else time.perf_counter  # a busy machine must not decide
+    clock = time.process_time if data.device.type == "cpu" else time.perf_counter  # unaffected by other load
     seconds = []
-    for _ in range(3):  # libraries choose their ways in the first pass
+    for _ in range(3):  # libraries select algorithms in the first pass
         began = clock()
         with data.precision.autocast(training=False):
             body(inputs).cpu()
@@ -126,7 +126,7 @@ def _losses(data: BoundImages, workspace: Workspace) -> list[float]:
 
 
 def chosen(ranked: Sequence[Ranked]) -> Ranked:
-    """The fastest whose loss is above the lowest by no more than a standard error of the difference, row by row."""
+    """The fastest network whose loss is within one standard error (of the paired difference) of the lowest."""
     best, equal = np.array(ranked[0].losses), [ranked[0]]
     for each in ranked[1:]:
         if each.losses and np.mean(each.losses - best) <= _error(each.losses - best):
@@ -139,7 +139,7 @@ def _error(values: Sequence[float] | np.ndarray) -> float:
 
 
 def described(ranked: Sequence[Ranked]) -> tuple[list[str], list[dict[str, str]]]:
-    """Lines for the beginning of a training, and a row for each network."""
+    """Describe a ranking: log lines, and a table row for each network."""
     rows = [
         {
             "backbone": each.name,
@@ -164,17 +164,17 @@ def described(ranked: Sequence[Ranked]) -> tuple[list[str], list[dict[str, str]]
 
 
 def write_ranking(path: Path, ranked: Sequence[Ranked]) -> None:
-    """Keep a ranking in a file."""
+    """Write a ranking to a file."""
     path.write_text(json.dumps(ranked))
 
 
 def read_ranking(path: str | None) -> list[Ranked]:
-    """The ranking in a prepared file; empty where the backbone is named."""
+    """Read a ranking; empty if `path` is None because the backbone is named."""
     return [] if path is None else [Ranked(*each) for each in json.loads(Path(path).read_text())]
 
 
 def with_backbone(params: TrainImages, ranked: Sequence[Ranked]) -> TrainImages:
-    """The training with the backbone that is taken, if there is a ranking."""
+    """Fill in the chosen backbone, if there is a ranking."""
     if not ranked:
         return params
     return params.model_copy(update={"model": params.model.model_copy(update={"backbone": chosen(ranked).name})})

@@ -1,4 +1,4 @@
-"""The two kinds of rows an image stage trains on: images, and activations of images."""
+"""Training batches of an image stage: images, or precomputed activations."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from unfreeze.models.settings import AugmentSpec
 from unfreeze.models.store.row_store import StoredRows
 
 CPU_FORWARD_SIZE = 16
-"""Images in a forward pass on a CPU: activations of 64 no longer fit its caches, and take a sixth longer each."""
+"""Images per forward pass on a CPU: with 64, activations exceed its caches and each image takes a sixth longer."""
 
 
 class ImageBatches:
-    """Rows (N,) int64 of an image cache, freshly augmented whenever they are drawn for training.
+    """Rows (N,) int64 of an image cache, augmented at random each time they are drawn for training.
 
     Parameters
     ----------
     targets
-        Class of each of `rows`, (N,) int64.
+        Class of each row, (N,) int64.
     augment
-        Random views; unused when a batch is gathered without a generator.
+        Random views; unused if a batch is gathered without a generator.
     fixed_views
-        View parameters (N, 8) to apply when no generator is given: test-time augmentation. None: the plain view.
+        View parameters (N, 8) to apply without a generator, for test-time augmentation; None for the plain view.
     """
 
     precomputed, epoch = False, 0
@@ -52,9 +52,9 @@ class ImageBatches:
         return len(self.rows)
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`.
+        """Gather normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`.
 
-        Targets of mixed images are (B, C) float32.
+        Mixed images have targets (B, C) float32.
         """
         images = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
         targets = self.targets[rows].to(self.device)
@@ -71,12 +71,12 @@ class ImageBatches:
 
 
 class ActivationBatches:
-    """Precomputed activations of one or several views of the same rows.
+    """Precomputed activations of one or more views of the same rows.
 
     Parameters
     ----------
     views
-        One list per view, each with N rows in the same order. With several, training draws one per row and visit.
+        Rows of each view, N each in the same order. With several, training draws a view per row and visit.
     targets
         Class of each row, (N,) int64.
     """
@@ -91,7 +91,7 @@ class ActivationBatches:
         return len(self.targets)
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Activations (B, D) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        """Gather activations (B, D) float32 and targets (B,) int64; see `training.batches.Batches`."""
         if generator is None or len(self.views) == 1:
             activations = self.views[0].gather(rows.numpy())
         else:

@@ -1,4 +1,4 @@
-"""A spec bound to its images: the network, the images of each stage, and what a frozen body makes of them."""
+"""A training spec bound to its images: network, images of each stage, precomputed activations."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -30,28 +30,28 @@ from unfreeze.models.training.precision import pick_precision, ready_device
 from unfreeze.models.training.suggestions import LrPrior
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05
-"""Usual lrs over that of new layers: of a head that is trained already, and of a pretrained body's late layers."""
+"""Typical lrs relative to a new layer's: of a trained head, and of a pretrained body's late layers."""
 LABEL_SMOOTHING = 0.05
-"""Where every image has one class: on six development sets as good as a temperature, which few rows cannot tell."""
+"""Single-label default: on six development sets as good as a temperature, which few rows cannot estimate."""
 SAMPLED = 256
-"""Training images whose statistics are kept."""
+"""Training images sampled for the drift reference."""
 
 
 def image_sizes(params: TrainImages, index: Index, preprocessing: Preprocessing) -> list[int]:
-    """Side of the images in every stage, in pixels."""
+    """Image side of every stage, in pixels."""
     default = params.data.size or usable_size(index, preprocessing.size)
     return [stage.size or default for stage in params.recipe]
 
 
 class BoundImages(TrainingData):
-    """A spec, an index and the images at the recipe's sizes.
+    """A spec with its index and its images at the recipe's sizes.
 
     Parameters
     ----------
     params
-        The whole spec, with the name of a backbone.
+        Complete spec with a named backbone.
     prepared
-        With files ``index`` and the side in pixels of every image cache.
+        Files: ``index``, and each image cache under its side in pixels.
     """
 
     params: TrainImages
@@ -69,7 +69,7 @@ class BoundImages(TrainingData):
             "model": params.model.model_copy(update={"head": kind}),
             "optimizer": params.optimizer.model_copy(update={"label_smoothing": smoothing}),
         }
-        if params.augment.preset == "none":  # every view would be the plain one
+        if params.augment.preset == "none":  # all views would be plain
             plain = [stage.model_copy(update={"views": None}) if stage.precompute else stage for stage in params.recipe]
             changes |= {"tta": params.tta.model_copy(update={"n_aug": 0}), "recipe": plain}
         params = params.model_copy(update=changes)
@@ -92,41 +92,41 @@ class BoundImages(TrainingData):
         return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
 
     def lr_prior(self, stage: Stage) -> LrPrior | None:
-        """As for other data; where a pretrained body is trained, low enough for its late layers as well."""
+        """The general prior, lowered for a pretrained body's late layers if the body is trained."""
         prior = super().lr_prior(stage)
         if prior is None or stage.train == "head" or self.params.model.weights == "none":
             return prior
         return prior._replace(lr=prior.lr * min(TRAINED_HEAD_SHARE, PRETRAINED_SHARE * stage.ratio))
 
     def metric_names(self) -> list[str]:
-        """The target's headline first, whatever else is wanted."""
+        """Requested metrics, with the target's headline first."""
         return list(dict.fromkeys([*self.target.headline, *self.params.metrics]))
 
     def targets(self, split: str) -> np.ndarray:
-        """Class numbers (N,) int64, or labels (N, L) float32 of 0 and 1."""
+        """Class numbers (N,) int64, or binary labels (N, L) float32."""
         targets: np.ndarray = self.index.targets()[self.rows[split]]
         return targets
 
     def stage_inputs(self, position: int) -> str:
-        """Index, and the images at the stage's size."""
+        """Key of the index and of the images at the stage's size."""
         return f"{self.prepared.digest} {Path(self.prepared.files[str(self.sizes[position])]).stem}"
 
     def blocks(self, split: str) -> np.ndarray | None:
-        """Groups of images, if there are several."""
+        """Group of each image; None if there are no groups."""
         groups = self.index.groups(self.rows[split])
         return groups if groups is not None and len(set(groups)) > 1 else None
 
     def contents(self, split: str) -> list[str]:
-        """Hashes of the contents of a split's images."""
+        """Content hashes of a split's images."""
         hashes: list[str] = self.index.rows["content"].take(self.rows[split]).to_pylist()
         return hashes
 
     def cache(self, position: int) -> ImageCache:
-        """Images of all rows at the size of stage `position`."""
+        """Image cache of all rows at the size of stage `position`."""
         return self._caches[self.sizes[position]]
 
     def images(self, position: int, split: str, view: int | None = None) -> ImageBatches:
-        """Images of a split at the size of stage `position`, with the fixed view of that number if one is given."""
+        """Images of a split at the size of stage `position`, with fixed view number `view` if given."""
         fixed = None
         if view:
             fixed = numbered_view(view, self.contents(split), self.params.augment)
@@ -143,14 +143,14 @@ class BoundImages(TrainingData):
         )
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
-        """Images, or the stage's precomputed activations if it has any."""
+        """Precomputed activations of the stage if it has any, otherwise images."""
         if not activations:
             return self.images(position, split)
         views = self.params.recipe[position].views if split == "train" else None
         return self._activations(split, range(1, views + 1) if views else [0], activations)
 
     def evaluation_views(self, position: int, split: str, activations: Activations) -> Callable[[int], Batches]:
-        """Number of a view -> the split's batches, from precomputed activations if there are any."""
+        """View number -> the split's batches, from precomputed activations if available."""
         if activations:
             return lambda view: self._activations(split, [view], activations)
         return partial(self.images, position, split)
@@ -160,30 +160,30 @@ class BoundImages(TrainingData):
         return ActivationBatches(files, self.targets(split), self.device, self.batch_size)
 
     def plain_activations(self, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
-        """Of training and then validation rows, without augmentation: (N, D) float32, and their targets."""
+        """Plain-view activations (N, D) float32 of training rows, then validation rows, and their targets."""
         files = [StoredRows(activations[split, 0]) for split in ("train", "valid")]
         rows = np.concatenate([file.gather(np.arange(len(file))).numpy() for file in files])
         return rows, np.concatenate([self.targets(split) for split in ("train", "valid")])
 
     def plain_groups(self) -> np.ndarray | None:
-        """Groups of the rows of `plain_activations`, int64, if there are any."""
+        """Groups of the rows of `plain_activations`, int64; None if there are no groups."""
         return self.index.groups(np.concatenate([self.rows["train"], self.rows["valid"]]))
 
     def regressed_head(self, activations: Activations) -> State:
-        """A linear head fitted to all precomputed views of the training rows."""
+        """Fit a linear head to all precomputed views of the training rows."""
         views = [StoredRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
         rows = np.arange(len(self.rows["train"]))
         fitted_on = [view.gather(rows).numpy() for view in views]
         return fit_linear_head(fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)
 
     def frozen_body(self, learner: Learner, position: int) -> Body:
-        """The body with its batch norms folded into its convolutions."""
+        """The body with batch norms folded into its convolutions."""
         folded = copy.deepcopy(cast(Body, learner.network.body)).cpu().eval()
         fold_batch_norms(folded, self.sizes[position])
         return folded.to(self.device).to(memory_format=torch.channels_last)
 
     def of_members(self, learner: Learner, candidate: Candidate, predict: Callable[[], Result]) -> list[Result]:
-        """What `predict` returns with each of the candidate's networks in the learner's place."""
+        """Call `predict` with each of the candidate's networks loaded into the learner."""
         head = None
         if kind := candidate.parts.get("head"):
             model = self.params.model.model_copy(update={"head": kind})
@@ -191,7 +191,7 @@ class BoundImages(TrainingData):
         return learner.of_members(candidate.states, predict, head)
 
     def sample(self, split: str) -> ImageSample:
-        """Statistics and labels of a sample of a split, without features."""
+        """Image statistics and labels of a sample of a split, without features."""
         rows = sample_rows(self.rows[split], SAMPLED)
         statistics = image_statistics(self.cache(0).gather(rows).permute(0, 2, 3, 1).numpy())
         return ImageSample(self.index.rows["label"].take(rows).to_pylist(), statistics, np.empty((0, 1)))

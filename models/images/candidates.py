@@ -1,4 +1,4 @@
-"""Models of images that a training can end with, besides the network as trained."""
+"""Candidate image models at the end of a training, besides the trained network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +14,18 @@ from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
 
 BOTH_MARGIN = 2.0
-"""Standard errors: with one, a network was kept on photos whose test loss was a third above that of both."""
+"""Margin in standard errors; with one, a photo run kept a network whose test loss was a third above the mean's."""
 
 
 def image_candidates(
     data: BoundImages, learner: Learner, position: int, activations_of: ActivationsOf, has_snapshots: bool
 ) -> Iterator[Candidate]:
-    """Yield the models that the trained network must beat.
+    """Yield the models that compete with the trained network.
 
-    The last weights alone beside a snapshot ensemble; the head before the body was unfrozen; and logistic regression on
-    the precomputed activations of all views, unless that is the head already. Then the mean of its predictions and the
-    network's is a candidate, else the mean of both weights (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot
-    models", 2022, with their default of one half).
+    These are the last weights alone (with a snapshot ensemble), the head from before the body was unfrozen, and
+    logistic regression on the precomputed activations of all views, unless that is the head already. If it is, the mean
+    of its predictions and the network's is a candidate too; otherwise the mean of the weights before and after
+    unfreezing (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of one half).
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:
@@ -62,14 +62,14 @@ def image_candidates(
 
 
 def _mean(one: State, other: State) -> State:
-    """The mean of two networks' weights; counters are the first one's."""
+    """Average two networks' weights; counters are taken from the first."""
     return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
 
 
 def parts_to_refit(data: BoundImages, candidate: Candidate) -> list[tuple[int, int]]:
-    """Which of the candidate's networks are refitted, and the stage that each is the end of.
+    """Select the candidate's networks to refit, each with its final stage.
 
-    The regression by default, the network as well where `TrainImages.refit` is true.
+    The regression by default, and the network too if `TrainImages.refit` is true.
     """
     refit, recipe = data.params.refit, data.params.recipe
     ends = ((number, end) for number, end in enumerate(candidate.stages) if end is not None)

@@ -1,4 +1,4 @@
-"""What a training of images does with its data: what it shows, compares, evaluates, refits and saves."""
+"""Image training data: reports, candidates, evaluation, refit and saving."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,11 +34,11 @@ from unfreeze.models.training.network import State
 
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
-"""Images in the preview of augmentation, each with three random views beside it."""
+"""Images in the augmentation preview, each with three random views."""
 
 
 def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid",)) -> list[View]:
-    """The precomputed views that training a stage, and evaluating it with TTA, read; none if the body is trainable.
+    """List the precomputed views for training a stage and evaluating it with TTA; empty if the body is trainable.
 
     A stage with fresh augmentation (``views=None``) trains on images and precomputes nothing.
     """
@@ -49,7 +49,7 @@ def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid
 
 
 class ImageData(BoundImages):
-    """See `BoundImages`; `prepared` has a ranking in the file ``backbones`` where the spec leaves the backbone open."""
+    """`BoundImages` for training; `prepared` has a ranking in ``backbones`` if the spec leaves the backbone open."""
 
     evaluates_head_alone = True
 
@@ -58,17 +58,17 @@ class ImageData(BoundImages):
         super().__init__(with_backbone(params, self.ranking), prepared)
 
     def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[View, Path]:
-        """Make sure that the views which stage `position` reads are there: see `activations.precompute`."""
+        """Compute the missing views that stage `position` reads; see `activations.precompute`."""
         views = wanted_activations(self.params.recipe[position], self.params.tta.n_aug, self._judged_splits())
         return precompute(self, learner, position, views, workspace) if views else {}
 
     def _judged_splits(self) -> list[str]:
         return [split for split in ("valid", "test") if len(self.rows[split])]
 
-    # --- what is shown
+    # --- reports
 
     def describe(self) -> Findings:
-        """Rejected files, a grid of augmented images, the model's summary."""
+        """Report rejected files, a grid of augmented images and the model's summary."""
         found, params = Findings(), self.params
         rejected = self.index.rejected.to_pylist()
         if rejected:
@@ -115,23 +115,23 @@ class ImageData(BoundImages):
         return found
 
     def decided(self) -> list[str]:
-        """The ranking of backbones, if the choice was left open."""
+        """Describe the ranking of backbones, if the choice was left open."""
         return described(self.ranking)[0] if self.ranking else []
 
     def tags(self) -> dict[str, str]:
-        """The backbone that was found."""
+        """Tag with the chosen backbone."""
         return {BACKBONE: self.params.model.backbone} if self.ranking else {}
 
     @property
     def _kinds(self) -> str:
-        """What the images are of: ``3 classes``."""
+        """Describe the labels: ``3 classes``."""
         count = len(self.index.classes)
         if not self.index.multiple:
             return f"{count} classes"
         return f"{count} labels, {self.index.targets().sum() / len(self.index):.2f} an image"
 
     def _augmented(self) -> tuple[np.ndarray, list[str]]:
-        """Some training images with random views beside each, (N, S, S, 3) uint8, and captions."""
+        """Training images, each followed by random views, (N, S, S, 3) uint8, and captions."""
         rows = self.rows["train"][:PREVIEWED].repeat(4)
         images = self.cache(0).gather(rows).float().div_(255)
         generator = torch.Generator().manual_seed(self.params.seed)
@@ -141,7 +141,7 @@ class ImageData(BoundImages):
         return augmented.mul(255).byte().permute(0, 2, 3, 1).numpy(), captions
 
     def reference(self) -> pd.DataFrame:
-        """Statistics and labels of a sample of the training images."""
+        """Image statistics and labels of a sample of the training images."""
         sample = self.sample("train")
         return sample.statistics.assign(label=list(sample.labels))
 
@@ -153,7 +153,7 @@ class ImageData(BoundImages):
         yield from image_candidates(self, learner, position, activations_of, bool(snapshots))
 
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
-        """Probabilities (N, C) float64 of the plain view."""
+        """Predict probabilities (N, C) float64 of the plain view."""
         views = self.evaluation_views(candidate.position, split, activations)
         none = TtaSpec(n_aug=0)
         members = self.of_members(learner, candidate, lambda: predict_views(learner, views, none)[0])
@@ -166,7 +166,7 @@ class ImageData(BoundImages):
         return evaluate(self, learner, candidate, activations, section)
 
     def cross_validation(self, activations_of: ActivationsOf, workspace: Workspace) -> Findings:
-        """Of logistic regression, where a stage reads precomputed activations of the plain training images."""
+        """Cross-validate logistic regression, if a stage reads precomputed activations of the plain training images."""
         plain = [place for place, stage in enumerate(self.params.recipe) if stage.precompute]
         if len(self.rows["valid"]) >= FEW_ROWS or not plain:
             return Findings()
@@ -188,7 +188,7 @@ class ImageData(BoundImages):
         return refit(self, candidate, results, workspace)
 
     def save(self, folder: Path, candidate: Candidate) -> None:
-        """Write ``model.safetensors`` and ``model.json``, and beside them the model that was judged, if another."""
+        """Write ``model.safetensors`` and ``model.json``, and the model scored on validation rows if it differs."""
         if candidate.judged is not None:
             self.save(folder / JUDGED, candidate.judged)
         model = self.params.model.model_copy(update={"head": candidate.parts.get("head", self.params.model.head)})
@@ -206,14 +206,14 @@ class ImageData(BoundImages):
         )
 
     def example(self) -> pd.DataFrame:
-        """One encoded image; a synthetic one unless real data may be kept."""
+        """One encoded image; synthetic unless real data may be stored."""
         image = example_image(self.sizes[-1])
         if self.params.tracking.keep_examples:
             image = Path(self.index.rows["path"][int(self.rows["valid"][0])].as_py()).read_bytes()
         return pd.DataFrame({"image": [image]})
 
     def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
-        """Classes, source, the model that is kept, and its headline of the validation."""
+        """Summarise classes, source, the selected model and its headline validation metric."""
         defined = [name for name in self.target.headline if f"valid/{name}" in metrics]
         shown = ", ".join(f"{name} {metrics[f'valid/{name}']:.4f}" for name in defined)
         return f"{self._kinds} of {self.params.data.source}; {candidate.title}, validation rows: {shown}"

@@ -1,4 +1,4 @@
-"""How good a classifier is: probabilities of every row, plain and averaged over views, and what follows from them."""
+"""Evaluation of an image classifier: plain and TTA probabilities, metrics, mistakes and label errors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,19 +24,19 @@ from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
 
 Views = Callable[[int], Batches]
-"""Number of a view, 0 for the plain one -> its batches, all in the data set's row order."""
+"""View number (0 is plain) -> its batches, in the data set's row order."""
 TUNED = "tuned"
-"""Column of an evaluation: rows that tuned thresholds, so that no metric is of them."""
+"""Evaluation column that marks rows used to tune thresholds and therefore excluded from metrics."""
 MOST_CARDS = 12
 LARGEST = 640
-"""Side in pixels of the images on cards, at most: smaller ones have all of their pixels."""
+"""Maximum side of the images on cards, in pixels; smaller images keep their size."""
 MOST_LISTED = 50
-"""Likely label errors that a table shows; a file has all."""
+"""Likely label errors shown in a table; the file lists all."""
 _MODES = {"plain": "without TTA", "tta": "with TTA"}
 
 
 def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the plain view and of test-time augmentation.
+    """Predict with the plain view and with test-time augmentation.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
 
 
 def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
-    """Share of the plain view's errors that test-time augmentation removes; negative where it adds errors, 0 of 0."""
+    """Share of the plain view's errors that test-time augmentation removes; negative if it adds errors, 0 without any."""
     error = 1 - plain_accuracy
     return (tta_accuracy - plain_accuracy) / error if error > 0 else 0.0
 
@@ -61,12 +61,12 @@ def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
 def evaluate(
     data: BoundImages, learner: Learner, candidate: Candidate, activations: Activations, section: str
 ) -> tuple[Findings, Candidate]:
-    """Evaluate a candidate as it predicts: ``SECTION/NAME``; and with and without TTA: ``NAME_tta``, ``NAME_plain``.
+    """Evaluate a candidate as it predicts (``SECTION/NAME``), with TTA (``NAME_tta``) and without (``NAME_plain``).
 
-    Also ``error_reduction_tta`` and ``majority`` (the accuracy of always answering the commonest class). Metrics
-    are of the rows that took no part in what `Target.tuned` tuned; the losses are of all rows. The head alone
-    (``baseline``) is evaluated without TTA. The validation rows decide whether the model predicts with TTA and by which
-    temperature, and tune the target of `data`; their own probabilities are scaled by a temperature of other rows.
+    Also reports ``error_reduction_tta`` and ``majority`` (the accuracy of always predicting the commonest class).
+    Metrics exclude the rows that `Target.tuned` used; losses cover all rows. The head alone (``baseline``) is evaluated
+    without TTA. The validation rows choose whether to predict with TTA, fit the temperature and tune the target of
+    `data`; their own probabilities are scaled out of fold.
     """
     split, position = "test" if section == "test" else "valid", candidate.position
     actual, found = data.actual(split), Findings()
@@ -139,9 +139,9 @@ def _calibrated(
     actual: np.ndarray,
     found: Findings,
 ) -> tuple[Candidate, np.ndarray, np.ndarray]:
-    """The candidate as it will predict, and both ways by temperatures of other validation rows.
+    """Calibrate the candidate; also return plain and TTA probabilities scaled by out-of-fold temperatures.
 
-    With TTA if that lowers the validation loss by more than a standard error, for it takes as many times as long.
+    TTA is used only if it lowers the validation loss by more than a standard error, because each view adds a pass.
     """
     target, groups = data.target, data.blocks("valid")
     way = candidate.fitted or calibrate(target, plain, actual, groups)
@@ -174,7 +174,7 @@ def _calibrated(
 
 
 def _ends(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Intervals of metrics as metrics: ``NAME_low`` and ``NAME_high``."""
+    """Interval ends as metrics: ``NAME_low`` and ``NAME_high``."""
     low = {f"{name}_low": ends[0] for name, ends in found.items()}
     return low | {f"{name}_high": ends[1] for name, ends in found.items()}
 
@@ -182,7 +182,7 @@ def _ends(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
 def show_top_losses(
     data: BoundImages, position: int, split: str, predictions: pd.DataFrame, title: str, found: Findings
 ) -> None:
-    """A figure of the rows of `Target.evaluated` with the highest loss."""
+    """Draw the rows of `Target.evaluated` with the highest loss."""
     worst = predictions.nlargest(data.params.tracking.top_losses, "loss")
     pixels = data.cache(position).gather(data.rows[split][worst.index.to_numpy()]).permute(0, 2, 3, 1).numpy()
     found.figure(f"{split}/top_losses.png", title, lambda: plot_images(pixels, data.target.captions(worst), title))
@@ -197,12 +197,12 @@ def show_mistakes(
     mistaken: np.ndarray,
     found: Findings,
 ) -> None:
-    """A card for each of the worst mistakes, with what spoke for it in the image.
+    """Add a card for each of the worst mistakes, with its Grad-CAM map.
 
     Parameters
     ----------
     predictions
-        Rows of the split, see `Target.evaluated`.
+        Rows of the split; see `Target.evaluated`.
     mistaken
         See `Target.mistaken`.
     """
@@ -222,7 +222,7 @@ def show_mistakes(
     for row, heat in zip(records, heats, strict=True):
         path = str(row["path"])
         facts, square = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
-        # A map that is 0 everywhere says that no place speaks for the class, which an overlay cannot show.
+        # An all-zero map (no evidence for the class) cannot be shown as an overlay.
         over = overlay(heat) if square is not None and heat is not None and heat.max() > 0 else None
         found.cards.append(Card(Path(path).name, facts, square, over))
 
@@ -230,9 +230,9 @@ def show_mistakes(
 def show_label_errors(
     data: BoundImages, split: str, paths: pd.Series, predictions: np.ndarray, actual: np.ndarray, found: Findings
 ) -> None:
-    """Rows that are probably labelled wrong, as a table; their paths as a file that `data.exclude` takes.
+    """List rows that are probably mislabelled in a table, and their paths in a file for `data.exclude`.
 
-    Not of test rows: a test without the rows that the model has wrong would say nothing.
+    Not for test rows: excluding the model's own mistakes would make the test meaningless.
     """
     suspected = data.target.label_errors(predictions, actual)
     if suspected.empty:

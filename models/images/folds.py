@@ -1,4 +1,4 @@
-"""Cross-validation on small data, where a few dozen validation rows say little."""
+"""Cross-validation for small data sets, where the validation split is too small to be informative."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +14,7 @@ from unfreeze.models.store.workspace import Advance
 from unfreeze.models.targets import Target
 
 FEW_ROWS = 150
-"""With fewer validation rows than this, training and validation rows together are cross-validated as well."""
+"""Below this number of validation rows, training and validation rows together are cross-validated as well."""
 FOLDS, REPEATS = 5, 2
 
 
@@ -25,10 +25,10 @@ def out_of_fold(
     groups: np.ndarray | None = None,
     advance: Advance = lambda done, total: None,
 ) -> np.ndarray:
-    """Predictions (N, C) of every row by logistic regressions that saw neither it nor its group, averaged.
+    """Average out-of-fold predictions (N, C) of logistic regressions; groups are never split between folds.
 
-    `REPEATS` times `FOLDS` folds, stratified where every class has rows enough; each regression chooses its penalty on
-    its own rows.
+    `REPEATS` times `FOLDS` folds, stratified if every class has enough rows; each regression chooses its penalty on its
+    own training rows.
     """
     total = np.zeros((len(targets), target.outputs))
     folds = [fold for repeat in range(REPEATS) for fold in _folds(targets, groups, repeat)]
@@ -41,7 +41,7 @@ def out_of_fold(
 
 
 def _folds(targets: np.ndarray, groups: np.ndarray | None, repeat: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions of the rows to train on and to judge, of each fold."""
+    """Yield the positions of training and held-out rows of each fold."""
     is_stratified = targets.ndim == 1 and np.bincount(targets).min() >= FOLDS
     count = FOLDS if groups is None else min(FOLDS, len(np.unique(groups)))
     if groups is None:
@@ -49,7 +49,7 @@ def _folds(targets: np.ndarray, groups: np.ndarray | None, repeat: int) -> Itera
     else:
         folds = StratifiedGroupKFold if is_stratified else GroupKFold
     for train, judged in folds(count, shuffle=True, random_state=repeat).split(targets, targets, groups):
-        if len(judged):  # stratified folds of few groups may have none
+        if len(judged):  # stratified folds of few groups may be empty
             yield train, judged
 
 
@@ -61,12 +61,12 @@ def cross_validate(
     groups: np.ndarray | None = None,
     advance: Advance = lambda done, total: None,
 ) -> Findings:
-    """Cross-validate logistic regression on plain activations (N, D) float32, see `out_of_fold`.
+    """Cross-validate logistic regression on plain activations (N, D) float32; see `out_of_fold`.
 
     Returns
     -------
     Findings
-        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %, by rows or groups), and a line about them.
+        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %, by rows or groups), and a summary line.
     """
     found = Findings()
     predictions = out_of_fold(activations, targets, target, groups, advance)

@@ -1,4 +1,4 @@
-"""A first look at images before anything is trained: what there is, what is wrong with it, and what follows."""
+"""First look at a data set before training: contents, problems and remedies."""
 
 import io
 from itertools import pairwise
@@ -22,33 +22,33 @@ from unfreeze.models.settings import Stage, TrainImages, TtaSpec
 from unfreeze.models.store.workspace import Workspace
 
 STAGE = Stage(name="look", precompute=True, lr=1.0)
-"""A look reads what the first stage of the default recipe reads."""
+"""Recipe of a look: reads what the first stage of the default recipe reads."""
 MOST_CARDS, MOST_CLASSES, OF_A_CLASS = 12, 8, 6
 AT_ONCE = 1024
-"""Images whose thumbnails are made, or compared, at a time."""
+"""Batch size for making and comparing thumbnails."""
 SIDE = 16
-"""Of the gray thumbnails that are compared, in pixels."""
+"""Side of the gray thumbnails, in pixels."""
 ALIKE = 0.985
-"""Correlation of two thumbnails from which they show the same; shots of one subject reach 0.95."""
+"""Minimum correlation of near duplicates; different shots of one subject reach 0.95."""
 FLAT = 2.0
-"""Thumbnails whose gray values deviate less than this look like each other by chance."""
+"""Minimum standard deviation of gray values; flatter thumbnails correlate by chance."""
 QUANTILES = {"smallest": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "largest": 1.0}
 
 
 def looking_at(params: TrainImages) -> TrainImages:
-    """The spec of a training that only reads plain activations."""
+    """Derive the spec of a training that only reads plain activations."""
     return params.model_copy(update={"recipe": [STAGE], "tta": TtaSpec(n_aug=0)})
 
 
 def look(data: ImageData, workspace: Workspace) -> Findings:
-    """Look at prepared images, bound to what `looking_at` returned.
+    """Inspect prepared images, bound to the spec that `looking_at` returned.
 
     Returns
     -------
     Findings
-        Lines, tables and a grid of samples; tables ``label-errors`` and ``near-duplicates`` list all of them, cards
-        show the most suspicious labels. Where near copies are on both sides of the split, a frame ``groups`` (path,
-        label, group) keeps them together.
+        Lines, tables and a grid of samples; tables ``label-errors`` and ``near-duplicates`` are complete, cards show
+        the most suspicious labels. If near copies are on both sides of the split, a frame ``groups`` (path, label,
+        group) keeps them together.
     """
     found = Findings(notices=notes_of(data.index))
     found.lines.append(data.index.understood)
@@ -128,7 +128,7 @@ def _find_copies(data: ImageData, found: Findings) -> None:
 
 
 def _groups(data: ImageData, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Path, label and group of every image: near copies are in one group, and groups of the source stay whole."""
+    """Path, label and group of every image; near copies share a group, and the source's groups stay whole."""
     rows = data.index.rows
     content = rows["content"].to_pylist()
     ends = pairs[["one", "other"]].to_numpy().tolist()
@@ -164,20 +164,20 @@ def _draw_samples(data: ImageData, found: Findings) -> None:
 
 
 def thumbnails(pixels: torch.Tensor) -> torch.Tensor:
-    """Gray thumbnails (N, SIDE * SIDE) float32 of images (N, 3, S, S) uint8."""
+    """Make gray thumbnails (N, SIDE * SIDE) float32 of images (N, 3, S, S) uint8."""
     gray = (pixels.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return functional.adaptive_avg_pool2d(gray, SIDE).flatten(1)
 
 
 def near_duplicates(thumbs: torch.Tensor) -> pd.DataFrame:
-    """Pairs of thumbnails (N, D) that correlate by `ALIKE` or more, the most alike first; none of flat ones.
+    """Find pairs of thumbnails (N, D) with a correlation of at least `ALIKE`, highest first; flat ones are skipped.
 
-    Mirrored copies count. All N squared over 2 pairs are compared: 2 s for 20,000 images on one core.
+    Mirrored copies count. All N^2 / 2 pairs are compared: 2 s for 20,000 images on one core.
 
     Returns
     -------
     pandas.DataFrame
-        ``one`` and ``other``, numbers of rows, the first below the second, and their ``correlation`` in float64.
+        ``one`` and ``other`` (row numbers, the first below the second) and ``correlation`` in float64.
     """
     varied = torch.nonzero(thumbs.std(dim=1) >= FLAT).flatten()
     unit = _unit(thumbs[varied])

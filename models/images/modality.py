@@ -1,4 +1,4 @@
-"""Images as a modality: prepared, bound, loaded, compared."""
+"""The image modality: preparation, binding, loading and comparison."""
 
 import json
 import os
@@ -47,18 +47,18 @@ from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 
 THREADS = max(2, os.cpu_count() or 2)
-"""Threads that read and decode; PIL releases the interpreter meanwhile."""
+"""Threads that read and decode; PIL releases the GIL meanwhile."""
 INDEX_VERSION = 7
-"""Raise it when the same files would give another index; it is part of the key."""
+"""Increment when the same files would give another index; part of the cache key."""
 _LABELS = {True: "any number of labels", False: "one label"}
 _TARGETS: dict[str, type[Target]] = {"single": SingleLabel, "multiple": MultiLabel}
-"""`data.labels` -> what is predicted."""
+"""`data.labels` -> kind of target."""
 FEWEST_NEW = 32
-"""With fewer new images than this, drift is measured on all images instead of the new ones alone."""
+"""Below this number of new images, drift is measured on all images."""
 
 
 class Images(Modality):
-    """Images with one label each, or any number of labels."""
+    """Single-label or multi-label images."""
 
     name, spec, suffix, rows = "images", TrainImages, "classifier", "images"
     loader = "unfreeze.models.images.serving.predictor"
@@ -69,7 +69,7 @@ class Images(Modality):
     chunk, key = 1024, pa.field("path", pa.string())
 
     def check(self, params: TrainImages) -> None:
-        """Reject backbones, heads and metrics that do not exist."""
+        """Reject unknown backbones, heads and metrics."""
         if params.model.backbone != AUTO:
             check_backbone(params.model.backbone)
         choose(HEADS, params.model.head or DEFAULT_HEAD, "model.head")
@@ -83,7 +83,7 @@ class Images(Modality):
     # --- preparation
 
     def prepare(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Prepared:
-        """List and hash the files, verify and split them, resize every image once per size of the recipe."""
+        """List, hash, verify and split the files; resize every image once per size of the recipe."""
         index_path = self.index(params, workspace, earlier)
         index = Index.load(index_path)
         ranking = self._rank_backbones(params, index, workspace)
@@ -99,7 +99,7 @@ class Images(Modality):
         )
 
     def index(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Path:
-        """Verify every image by decoding it, exclude what cannot be used, split; returns the index's path."""
+        """Verify every image by decoding it, exclude unusable ones and split; returns the index's path."""
         data, before = params.data, Index.load(earlier) if earlier is not None else None
         if before is not None and data.labels == "auto":
             data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
@@ -120,7 +120,7 @@ class Images(Modality):
                     workspace.notice(f"{listing.name}: {note}")
             return listing, hashes
 
-        # Not cached: only reading the files can tell whether they changed.
+        # Not cached: changes are found only by reading the files.
         listing, hashes = workspace.step(f"list images of {data.source}", list_files)
 
         def build(wanted: dict[str, Path]) -> None:
@@ -141,7 +141,7 @@ class Images(Modality):
         return workspace.derive("index images", {"index": derived}, build)["index"]
 
     def _rank_backbones(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
-        """A ranking of the networks whose weights are at hand, if the training leaves the choice open."""
+        """Rank the networks whose weights are on this machine, if the training leaves the choice open."""
         if params.model.backbone != AUTO:
             return {}
         names, sizes = at_hand(), [stage.size for stage in params.recipe]
@@ -186,13 +186,13 @@ class Images(Modality):
         return ImageData(params, prepared)
 
     def look(self, params: TrainImages, workspace: Workspace) -> list[Path]:
-        """Files of the source."""
+        """List the source's files."""
         return [file.path for file in resolve_source(params.data, workspace.datasets).files]
 
     # --- the trained model
 
     def load(self, folder: Path, device: str = "auto") -> ImagePredictor:
-        """The classifier in a model folder."""
+        """Load the classifier in a model folder."""
         return ImagePredictor(folder, device)
 
     def use_onnxruntime(self, predictor: ImagePredictor, folder: Path, workspace: Workspace) -> None:
@@ -204,7 +204,7 @@ class Images(Modality):
     def list_source(
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
-        """List images without labels; sizes and times identify them, for hashes every image would be read twice."""
+        """List images without labels, identified by size and time: hashing would read every image twice."""
         listed = list_unlabelled(params, workspace.datasets, without)
         workspace.notice(f"{params.source}: {listed.understood}")
         content = key_of(listed.names, [_stamp(file) for file in listed.files])
@@ -214,24 +214,24 @@ class Images(Modality):
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
-        """Grad-CAM, activation maps and kernels, on images."""
+        """Explain by Grad-CAM, activation maps and kernels."""
         listed = [list_unlabelled(Predict(source=source), workspace.datasets) for source in params.source]
         paths = [path for each in listed for path in each.files if path]
         return explain_images(ImagePredictor(folder, params.device), paths, params.layers)
 
     def compare(self, data: Any, champion: ModelVersion, challenger: ModelVersion, margin: float = 0.0) -> Comparison:
-        """Both on the test images, or without any on the validation images, that the champion did not learn from.
+        """Compare both versions on test images (validation images if there are none) unseen by the champion.
 
         Raises
         ------
         UserError
-            If no such image is left.
+            If there is no such image.
         """
         index: Index = data.index
         sides = _index_of(champion).sides()
         contents = index.rows["content"].to_pylist()
         tests = index.rows_of("test")
-        known = {"train", "valid"} if len(tests) else {"train"}  # a champion was chosen on its validation images
+        known = {"train", "valid"} if len(tests) else {"train"}  # the champion was selected on its validation images
         judged = tests if len(tests) else index.valid_rows()
         rows = [row for row in judged if sides.get(contents[row]) not in known]
         if not rows:
@@ -246,7 +246,7 @@ class Images(Modality):
         return predictors[1].target.compare(index.labels(rows), before, after, margin=margin, blocks=blocks)
 
     def drift(self, data: Any, champion: ModelVersion, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Class balance of all images, looks and features of the new ones against the champion's."""
+        """Compare all images' class balance, and new images' statistics and features, with the champion's data."""
         predictor, index = ImagePredictor(champion.folder), data.index
         before = _index_of(champion)
         known = before.sides()
@@ -255,7 +255,7 @@ class Images(Modality):
         rows = sample_rows(new if len(new) >= FEWEST_NEW else np.arange(len(index)), SAMPLED)
         paths = index.rows["path"].take(rows).to_pylist()
         looks = image_statistics(np.stack([predictor.square(path) for path in paths]))
-        # Features of the champion's images are known only for those that are still there.
+        # Features of the champion's images can be computed only for files that still exist.
         old = sample_rows(before.train_rows(), SAMPLED)
         columns = (before.rows[name].take(old).to_pylist() for name in ("path", "content"))
         there = [path for path, content in zip(*columns, strict=True) if hash_file(Path(path)) == content]
@@ -267,7 +267,7 @@ class Images(Modality):
 
 
 def _index_of(version: ModelVersion) -> Index:
-    """The index that a version was trained with."""
+    """Load the index that a version was trained with."""
     return Index.load(version.kept_file)
 
 

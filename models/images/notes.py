@@ -1,4 +1,4 @@
-"""Notes on the files of a data set: unusable, nearly empty or stacked images, wide grey levels, split groups."""
+"""Notes on a data set's files: unusable, nearly blank or multi-frame images, bit depth, groups."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -10,12 +10,12 @@ from unfreeze.models.images.pixels.index import COPY, Index
 from unfreeze.models.reading.labels import count_reasons, kind_of_reason
 
 NEARLY_ONE_COLOUR = 4.0
-"""An image whose standard deviation is below this, in levels of 256, shows next to nothing."""
+"""Standard deviation, in levels of 256, below which an image is nearly blank."""
 _MOST_NAMED = 3
 
 
 def notes_of(index: Index) -> list[str]:
-    """Lines on unusable files, grey levels, images without content or with several frames, and groups."""
+    """Describe unusable files, grey levels, blank or multi-frame images, and groups, one line each."""
     plain = _named(index, plain_rows(index), "images are nearly one colour")
     stacked = np.flatnonzero(index.rows["frames"].to_numpy() > 1)
     several = _named(index, stacked, "files hold several images, of which only the first is used")
@@ -24,7 +24,7 @@ def notes_of(index: Index) -> list[str]:
 
 
 def plain_rows(index: Index) -> np.ndarray:
-    """Positions of the images that are nearly one colour, int64."""
+    """Positions of the nearly blank images, int64."""
     return np.flatnonzero(index.rows["spread"].to_numpy() < NEARLY_ONE_COLOUR)
 
 
@@ -47,7 +47,7 @@ def _ranges(index: Index) -> list[str]:
 
 
 def _named(index: Index, rows: np.ndarray, what: str) -> str:
-    # With their folders: names alone are often the same in every class.
+    # With the folder, because file names often repeat in every class.
     paths = ["/".join(Path(path).parts[-2:]) for path in index.rows["path"].take(rows).to_pylist()]
     return f"{len(paths):,} {what}: {shortened(paths, _MOST_NAMED)}" if paths else ""
 
