@@ -1,1 +1,1 @@
-"""The recipe: its steps, the state of a training, and the choice among its models."""
+"""The recipe: its steps, training state and model selection."""

@@ -1,4 +1,4 @@
-"""Training in a notebook: an estimator per modality, without servers; tracked flows take the same specs."""
+"""Estimators for notebooks, one per modality, without servers; tracked flows use the same specs."""
 
 import tempfile
 from collections.abc import Mapping
@@ -21,30 +21,30 @@ from unfreeze.models.training.suggestions import LrCurve
 
 
 class Estimator:
-    """A training on one source: ``fit()``, then ``predict(rows)``, ``metrics`` and ``save(folder)``.
+    """Train on one source: ``fit()``, then ``predict(rows)``, ``metrics`` and ``save(folder)``.
 
     Parameters
     ----------
     source
         See `data.source` of the spec.
     config
-        Nested settings, as a file of settings holds them.
+        Nested settings, as in a settings file.
     workspace
-        Folder of derived files; ``.unfreeze`` of the working folder is shared with the command line.
+        Folder of derived files; by default ``.unfreeze`` in the working folder, shared with the command line.
     **settings
-        Settings by dotted name with ``__`` for the dots (``model__backbone="resnet34"``), or by their last name where
-        it is unique (``backbone="resnet34"``).
+        Settings by dotted name with ``__`` for the dots (``model__backbone="resnet34"``), or by their last part if it
+        is unique (``backbone="resnet34"``).
 
     Attributes
     ----------
     spec
-        The whole spec.
+        The complete spec.
     metrics
         ``SECTION/NAME`` -> value, once fitted.
     stages
         See `unfreeze.models.recipe.run.Train.result`, one per stage.
     findings
-        Section -> tables and figures of its evaluation.
+        Section -> its evaluation's tables and figures.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Estimator:
         self._predictor: Predictor | None = None
 
     def fit(self) -> Self:
-        """Prepare the data, take the recipe's steps, evaluate on the validation rows, and on the test rows if any."""
+        """Prepare the data, run the recipe and evaluate on the validation rows, and on the test rows if any."""
         data = self._data()
         for step in run_recipe(data, self._workspace):
             if isinstance(step, Train):
@@ -87,7 +87,7 @@ class Estimator:
         return self
 
     def find_lr(self, stage: int = 0) -> LrCurve:
-        """The learning-rate finder on a stage of the recipe, with initial weights."""
+        """Run the learning-rate finder on a stage of the recipe, from initial weights."""
         return FindLr(TrainingState(self._data(), self._workspace, Record()), stage).run()
 
     def predict(self, rows: Any, coverage: float | None = None) -> pd.DataFrame:
@@ -96,20 +96,21 @@ class Estimator:
         Parameters
         ----------
         rows
-            Of images a path, the bytes of an encoded image, or a list of them; of a table a frame with its raw columns.
+            Images: a path, the bytes of an encoded image, or a list of either. Tables: a frame with the raw columns.
         coverage
-            Such as 0.9: also return what holds the truth in that share of rows, see `targets.conformal`.
+            Such as 0.9: also return prediction sets or intervals that hold the truth in that share of rows, see
+            `targets.conformal`.
 
         Returns
         -------
         pd.DataFrame
-            A row per row: ``class``, ``probability`` and ``probabilities``, or ``labels`` and ``probabilities``, or a
-            column per number.
+            One row per input row: ``class``, ``probability`` and ``probabilities``; or ``labels`` and
+            ``probabilities``; or a column per predicted number.
 
         Raises
         ------
         UserError
-            If the model is not fitted, or the rows are of another kind.
+            If the model is not fitted, or the rows have the wrong type.
         """
         if self._predictor is None:
             with tempfile.TemporaryDirectory() as folder:
@@ -118,11 +119,11 @@ class Estimator:
         return self._predictor.predict(frame, {"coverage": coverage})
 
     def _frame(self, rows: Any) -> pd.DataFrame:
-        """What `predict` is given, as the predictor takes it."""
+        """Convert the rows given to `predict` to a frame for the predictor."""
         raise UserError(f"rows: give a pandas frame with the columns of the table, not {type(rows).__name__}")
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model into a folder, which `load_model` reads."""
+        """Write the model to a folder for `load_model`."""
         if self._trained is None:
             raise UserError("the model is not fitted yet; call fit() first")
         data, candidate = self._trained
@@ -135,7 +136,7 @@ class Estimator:
 
 
 class Images(Estimator):
-    """A classifier of images; see `Estimator`.
+    """Image classifier; see `Estimator`.
 
     Examples
     --------
@@ -155,7 +156,7 @@ class Images(Estimator):
 
 
 class Tables(Estimator):
-    """A network and gradient-boosted trees on a table; see `Estimator`.
+    """Network and gradient-boosted trees for tables; see `Estimator`.
 
     Examples
     --------
@@ -169,12 +170,12 @@ class Tables(Estimator):
 
 
 def load_model(folder: str | Path, device: str = "auto") -> Predictor:
-    """The model in a folder, ready to predict.
+    """Load a model folder for prediction.
 
     Parameters
     ----------
     folder
-        What `Estimator.save` wrote, or the folder of a registered model.
+        Written by `Estimator.save`, or of a registered model.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
 

@@ -1,4 +1,4 @@
-"""Forecast of what a training will take, from a few timed steps of every stage; and shortening it to a budget."""
+"""Forecast a training's time and memory from a few timed steps per stage; shorten it to a time budget."""
 
 import copy
 import statistics
@@ -20,28 +20,28 @@ from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.trials import steps_of_trials
 
 WARM_UP, MEASURED = 2, 6
-"""Steps of a stage that are not timed (libraries choose their algorithms meanwhile), and those that are."""
+"""Untimed steps per stage (libraries pick their algorithms in them) and timed ones."""
 CANDIDATES = 2
-"""Models at the end that predict the validation rows with the whole network: as trained, and averaged."""
+"""Final models that predict the validation rows with the whole network: as trained, and averaged."""
 TrainingType = TypeVar("TrainingType", bound=Training)
 
 
 @dataclass(frozen=True)
 class StageForecast:
-    """What a stage will take if it trains all of its cycles.
+    """Forecast of a stage that trains all of its cycles.
 
     Attributes
     ----------
     steps
-        Of the optimizer.
+        Optimizer steps.
     lrs
         Layer group -> base lr; relative to the head's if `found`.
     found
         Whether the finder will suggest the head's lr.
     step_seconds, epoch_seconds
-        Of a step; of an epoch with its validation.
+        Time per step, and per epoch with its validation.
     before_seconds
-        Of precomputed activations and the finder.
+        Time for precomputed activations and the finder.
     """
 
     name: str
@@ -56,21 +56,21 @@ class StageForecast:
 
     @property
     def seconds(self) -> float:
-        """Of the whole stage."""
+        """Time for the whole stage."""
         return self.before_seconds + self.epochs * self.epoch_seconds
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will take.
+    """Forecast of a training.
 
     Attributes
     ----------
     evaluation_seconds
-        Of the evaluations at its end and of the head alone, with test-time augmentation; models other than the network
-        are not counted.
+        Time for the final evaluations and the head-only one, with test-time augmentation; models other than the
+        network are not counted.
     memory
-        Most bytes that the process, or on an accelerator its tensors, took while the steps were measured.
+        Peak bytes while steps were timed: of the process, or on an accelerator of its tensors.
     """
 
     stages: Sequence[StageForecast]
@@ -79,12 +79,12 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of all stages and evaluations."""
+        """Time for all stages and evaluations."""
         return sum(stage.seconds for stage in self.stages) + self.evaluation_seconds
 
 
 def forecast(data: TrainingData) -> Forecast:
-    """Time a few steps of every stage on real rows with a learner of its own; the data are not changed."""
+    """Time a few steps of every stage on real rows with a separate learner; the data are not changed."""
     learner, stages, row_seconds = data.learner(), [], 0.0
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
@@ -98,12 +98,12 @@ def forecast(data: TrainingData) -> Forecast:
 
 
 def _views(data: TrainingData) -> int:
-    """Views of a row that is evaluated."""
+    """Views per evaluated row."""
     return 1 + getattr(getattr(data.params, "tta", None), "n_aug", 0)
 
 
 def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) -> tuple[StageForecast, float]:
-    """Forecast of a stage, and seconds that a row takes through the whole network."""
+    """Forecast a stage, with the seconds per row through the whole network."""
     train, valid = (data.batches(position, split, {}) for split in ("train", "valid"))
     learner.prepare(stage, position, stage.lr or 1e-5)
     is_found = stage.lr is None and stage.lrs is None and not stage.regression
@@ -150,7 +150,7 @@ def _stage(data: TrainingData, learner: Learner, stage: Stage, position: int) ->
 
 
 def _row_seconds(learner: Learner, network: nn.Module, batches: Batches) -> float:
-    """Seconds of a row through a network, without gradients."""
+    """Seconds per row for a forward pass without gradients."""
     rows = torch.arange(min(len(batches), batches.forward_size))
 
     def run() -> None:
@@ -179,10 +179,10 @@ def _memory(device: torch.device) -> int:
 
 
 def within(params: TrainingType, expected: Forecast, seconds: float) -> tuple[TrainingType, Forecast, list[str]]:
-    """Shorten a training to a budget, with a line for every stage that was cut.
+    """Shorten a training to a time budget, with a line for every stage that was cut.
 
-    The stage that takes longest loses its last cycle, again and again; of stages with one cycle each the longest loses
-    epochs. What comes before stages and after them stays.
+    The longest stage loses its last cycle, repeatedly; a stage with a single cycle loses epochs instead. Work before
+    and after stages is kept.
 
     Parameters
     ----------

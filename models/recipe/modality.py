@@ -1,7 +1,7 @@
-"""Interface of the kinds of data, images and tables; a new kind is one folder with these classes.
+"""Interface of the kinds of data (images, tables); a new kind is one folder with these classes.
 
-A `Modality` prepares data (`Prepared`, a handle of plain JSON), binds them to a spec (`TrainingData`, what the recipe
-trains on) and loads a trained model (`Predictor`). Its name is kept in specs and models.
+A `Modality` prepares data (`Prepared`, a plain JSON handle), binds them to a spec (`TrainingData`, the input of the
+recipe) and loads a trained model (`Predictor`). Specs and models store its name.
 """
 
 import importlib
@@ -34,14 +34,14 @@ class Predictor(Protocol):
         """What is predicted."""
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Answers for rows as `TrainingData.example` shows them."""
+        """Predict rows in the format of `TrainingData.example`."""
 
     def chunks(
         self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
     ) -> Generator[Chunk, None, None]:
         """Predict a listed source (see `Modality.list_source`) from row `first`, `size` rows at a time.
 
-        `tta` is None for what the model was evaluated with.
+        `tta` None predicts as the model was evaluated.
         """
 
 
@@ -51,11 +51,11 @@ class Modality(ABC):
     name: ClassVar[str]
     spec: ClassVar[type[Training]]
     suffix: ClassVar[str]
-    """Of the names of registered models: ``classifier``."""
+    """Suffix of registered model names: ``classifier``."""
     rows: ClassVar[str]
-    """What its rows are called: ``images``."""
+    """Display name of its rows: ``images``."""
     loader: ClassVar[str]
-    """Module with `_load_pyfunc`, by which MLflow loads a model folder."""
+    """Module with the `_load_pyfunc` through which MLflow loads a model folder."""
     requirements: ClassVar[Sequence[str]]
     """Packages that a served model needs."""
     chunk: ClassVar[int]
@@ -64,72 +64,72 @@ class Modality(ABC):
     """Column that names a predicted row."""
 
     def complete(self, params: Any) -> Any:
-        """The spec with the defaults that its source provides."""
+        """Fill in the defaults that the source provides."""
         return params
 
     @abstractmethod
     def check(self, params: Any) -> None:
-        """Reject, before anything is read, names that do not exist."""
+        """Reject unknown names before anything is read."""
 
     @abstractmethod
     def prepare(self, params: Any, workspace: Workspace, earlier: Path | None = None) -> Prepared:
-        """Read, verify, split and convert the data; what was prepared before is taken from the workspace.
+        """Read, verify, split and convert the data, reusing earlier results in the workspace.
 
-        `earlier` is the `kept_file` of a training whose rows stay on their side of the split.
+        `earlier` is the `kept_file` of a training whose rows keep their split.
         """
 
     @abstractmethod
     def bind(self, params: Any, prepared: Prepared) -> TrainingData:
-        """The spec bound to its data."""
+        """Bind the spec to its data."""
 
     @abstractmethod
     def look(self, params: Any, workspace: Workspace) -> list[Path]:
-        """Files of the source, for their sizes and times."""
+        """List the source's files, for their sizes and times."""
 
     @abstractmethod
     def load(self, folder: Path, device: str = "auto") -> Predictor:
-        """The model in a folder that `TrainingData.save` wrote."""
+        """Load a model folder written by `TrainingData.save`."""
 
     def use_onnxruntime(self, predictor: Any, folder: Path, workspace: Workspace) -> None:
-        """Let the predictor of a model folder, which is on the CPU, run its networks by onnxruntime."""
+        """Switch a model folder's predictor, on the CPU, to onnxruntime."""
         raise UserError("runtime: onnx is for image classifiers; omit --runtime")
 
     @abstractmethod
     def list_source(
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
-        """List what to predict: ``path``, ``rows`` and ``content`` (changes with them)."""
+        """List the rows to predict: ``path``, ``rows`` and ``content`` (changes with the rows)."""
 
     @abstractmethod
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
-        """What the model in a folder looks at, on the rows of the sources."""
+        """Explain the model in a folder on the rows of the sources."""
 
     @abstractmethod
     def compare(
         self, data: TrainingData, champion: "ModelVersion", challenger: "ModelVersion", margin: float = 0.0
     ) -> Comparison:
-        """Champion against challenger on the same test rows, which neither was trained or chosen on.
+        """Compare champion and challenger on the same test rows, unused in training and selection of either.
 
-        Without test rows on the validation rows that the champion was not trained on. `margin` is the improvement that
-        the p-value is about.
+        Without test rows, compare on the validation rows that the champion was not trained on. `margin` is the
+        improvement that the p-value tests.
         """
 
     @abstractmethod
     def drift(self, data: TrainingData, champion: "ModelVersion", reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """How the data differ from the champion's, a row per measure with a ``verdict``; and a line about it."""
+        """Measure drift from the champion's data: a row per measure with a ``verdict``, and a summary line."""
 
 
 class ModelVersion(NamedTuple):
-    """A registered version, as far as comparisons need it.
+    """Registered model version, as comparisons need it.
 
     Attributes
     ----------
     folder
-        Of the model.
+        The model's.
     kept_file
-        That of its training data.
+        Its training data's.
     tags
-        Of the run.
+        The run's.
     """
 
     folder: Path
@@ -138,11 +138,11 @@ class ModelVersion(NamedTuple):
 
 
 MODALITIES = {"images": "unfreeze.models.images.modality:Images", "tables": "unfreeze.models.tables.modality:Tables"}
-"""Name -> class, imported on first use: each needs other libraries."""
+"""Name -> class, imported on first use since each needs different libraries."""
 
 
 def modality(name: str) -> Modality:
-    """The modality of that name."""
+    """Look up a modality by name."""
     module, _, attribute = choose(MODALITIES, name, "modality").partition(":")
     found: Modality = getattr(importlib.import_module(module), attribute)()
     return found
@@ -154,12 +154,12 @@ def modality_of(params: Training) -> Modality:
 
 
 def modality_from(kept: Mapping[str, Any], origin: str) -> Modality:
-    """The modality that stored settings, or a stored description of a model, name.
+    """Look up the modality named in stored settings or a stored model description.
 
     Raises
     ------
     UserError
-        If they name none, as those of another release or program; names their origin.
+        With the origin, if no known modality is named: another release or program wrote it.
     """
     if not isinstance(kept.get("modality"), str):
         raise UserError(f"{origin} does not name a kind of data: this release did not write it; train again")
@@ -170,7 +170,7 @@ def modality_from(kept: Mapping[str, Any], origin: str) -> Modality:
 
 
 def training_from(settings: Mapping[str, Any], origin: str) -> Training:
-    """The spec of stored settings; see `modality_from`."""
+    """Build the spec from stored settings; see `modality_from`."""
     spec = modality_from(settings, origin).spec
     try:
         return build_spec(spec, settings)
@@ -184,5 +184,5 @@ def modality_in(folder: Path) -> Modality:
 
 
 def bind(params: Training, prepared: Prepared) -> TrainingData:
-    """The spec bound to its data."""
+    """Bind a spec to its data."""
     return modality_of(params).bind(params, prepared)

@@ -1,4 +1,4 @@
-"""A network trained again on training and validation rows, once the latter have judged it."""
+"""Refit a network on training and validation rows after its validation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,18 +15,18 @@ from unfreeze.models.training.network import State
 from unfreeze.models.training.schedules import SCHEDULES
 
 Results = Sequence[Mapping[str, Any]]
-"""Of every stage, see `unfreeze.models.recipe.run.Train`."""
+"""Result of every stage, see `unfreeze.models.recipe.run.Train`."""
 
 
 def trained_again(data: TrainingData, results: Results, workspace: Workspace) -> Iterator[State]:
-    """Weights after every stage, from the same initial ones, by the same steps; nothing is validated.
+    """Repeat the training from the same initial weights without validation; yields the weights after every stage.
 
     Parameters
     ----------
     data
-        With all rows among the training ones: see `TrainingData.with_all_rows`.
+        With the validation rows among the training rows, see `TrainingData.with_all_rows`.
     results
-        Each stage takes its lr, and the epochs until the weights that it ended with.
+        Provide each stage's lr, and the epochs up to the weights it kept.
     workspace
         Where precomputed activations are kept.
     """
@@ -42,18 +42,18 @@ def trained_again(data: TrainingData, results: Results, workspace: Workspace) ->
 
 
 def trained_on(data: TrainingData, state: State, results: Results, share: float) -> State:
-    """Weights that were trained without the validation rows, after one more cycle of the last stage on all rows.
+    """Train the weights for one more cycle of the last stage, on all rows.
 
     Parameters
     ----------
     data
-        With all rows among the training ones.
+        With the validation rows among the training rows.
     state
-        The weights.
+        Weights trained without the validation rows.
     results
         Of every stage.
     share
-        Of the lr that the last stage had.
+        Factor on the last stage's lr.
     """
     learner, position = data.learner(), len(results) - 1
     stage = data.params.recipe[position]

@@ -1,7 +1,7 @@
 """The recipe as a generator of steps; flow, command, notebook and sweep trial all drive `run_recipe`.
 
-Steps are yielded before they are done, so that the driver decides where each one runs (in a Prefect task, in a cell)
-and what is kept of it: ``for step in run_recipe(data, workspace): step.run()`` is a whole training.
+Each step is yielded before it runs: the driver decides where (in a Prefect task, in a cell) and what to keep.
+``for step in run_recipe(data, workspace): step.run()`` is a whole training.
 """
 
 import math
@@ -38,7 +38,7 @@ LOWER = "start again with a lower learning rate"
 
 @dataclass
 class Step:
-    """A step of a training that `run` carries out."""
+    """Step of a training, carried out by `run`."""
 
     state: TrainingState
     position: int
@@ -46,7 +46,7 @@ class Step:
 
     @property
     def stage(self) -> Stage:
-        """The stage that the step is part of."""
+        """The step's stage."""
         stage: Stage = self.state.params.recipe[self.position]
         return stage
 
@@ -61,22 +61,22 @@ class Step:
 
 
 class Precompute(Step):
-    """Activations of the frozen body, once for every view that the stage reads."""
+    """Precompute activations of the frozen body for every view that the stage reads."""
 
     verb = "precompute activations for"
 
     def run(self) -> Mapping[tuple[str, int], Path]:
-        """The files, see `unfreeze.models.recipe.modality.Activations`."""
+        """Return the files, see `unfreeze.models.recipe.training_data.Activations`."""
         return self.state.activations(self.position)
 
 
 class Unfreeze(Step):
-    """Layers of the body become trainable, each layer group with an lr of its own."""
+    """Make the body's layers trainable, with one lr per layer group."""
 
     verb = "unfreeze for"
 
     def run(self) -> list[dict[str, Any]]:
-        """A row per layer group: ``layer group``, ``trainable parameters``, ``lr relative to the head``."""
+        """Return a row per layer group: ``layer group``, ``trainable parameters``, ``lr relative to the head``."""
         self.state.begin()
         learner = self.state.learner
         learner.prepare(self.stage, self.position, 1.0)
@@ -94,12 +94,12 @@ class Unfreeze(Step):
 
 
 class FindLr(Step):
-    """The learning-rate finder on the stage, weights put back afterwards."""
+    """Run the learning-rate finder on the stage, then restore the weights."""
 
     verb = "find lr for"
 
     def run(self) -> LrCurve:
-        """The curve; its suggestions are kept in the record."""
+        """Return the curve; its suggestions are kept in the record."""
         state, position = self.state, self.position
         train = state.data.batches(position, "train", state.activations(position))
         state.begin()
@@ -114,13 +114,13 @@ class FindLr(Step):
 
 
 class Train(Step):
-    """The training loop on the stage.
+    """Run the training loop on the stage.
 
     Attributes
     ----------
     result
-        Once it is over: ``name``, ``lr``, ``epochs``, ``kept_epochs`` (until the weights that it ended with),
-        ``steps``, ``train_loss``, validation ``metrics``, ``seconds``, and why it ``stopped``.
+        Set by `run`: ``name``, ``lr``, ``epochs``, ``kept_epochs`` (up to the kept weights), ``steps``,
+        ``train_loss``, validation ``metrics``, ``seconds``, and why it ``stopped``.
     """
 
     verb = "train"
@@ -128,11 +128,11 @@ class Train(Step):
 
     @property
     def lr(self) -> float | None:
-        """Of the head; None of one that is fitted by regression."""
+        """The head's lr; None if it is fitted by regression."""
         return None if self.stage.regression else self.state.record.lr(self.state.params, self.position)
 
     def run(self) -> Iterator[loop.Event]:
-        """Train; yields after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
+        """Train, yielding after every batch, epoch and cycle, see `unfreeze.models.training.loop.fit`."""
         began = time.monotonic()
         state, stage, learner = self.state, self.stage, self.state.learner
         if why := state.skips(self.position):
@@ -179,7 +179,7 @@ class Train(Step):
 
 
 def _kept_epochs(stage: Stage, progress: Progress) -> int:
-    """Epochs of a stage that is over until the weights that it ended with: with patience those of its best cycle."""
+    """Epochs up to the kept weights of a finished stage; with patience, to the end of its best cycle."""
     if stage.patience is None:
         return progress.epoch
     cycle, _ = cycle_at(progress.epoch - 1, stage.cycle_len, stage.cycle_mult)
@@ -188,12 +188,12 @@ def _kept_epochs(stage: Stage, progress: Progress) -> int:
 
 
 class SelectModel(Step):
-    """Selection of the model to keep among the candidates, see `unfreeze.models.recipe.selection`.
+    """Select the model to keep among the candidates, see `unfreeze.models.recipe.selection`.
 
     Attributes
     ----------
     kept
-        Once it is over: the model, with its predictions of the validation rows.
+        Set by `run`: the model, with its predictions of the validation rows.
     """
 
     verb = "choose"
@@ -205,7 +205,7 @@ class SelectModel(Step):
         return "choose the model to keep"
 
     def run(self, snapshots: Sequence[State] = (), report: Callable[[Compared], None] = lambda _: None) -> Findings:
-        """Compare all candidates on the validation rows, each after its own temperature.
+        """Compare all candidates on the validation rows, each with its own temperature.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class SelectModel(Step):
         compared: list[Compared] = []
         criterion = criterion_of(data.target, state.params.select)
         most = None if state.params.keep == "best" else 1
-        last = learner.progress.stage  # not that of this step where the last stages were skipped
+        last = learner.progress.stage  # before `self.position` if the last stages were skipped
         for candidate in islice(data.candidates(learner, last, state.activations, snapshots), most):
             predictions = data.predictions(learner, candidate, state.activations(candidate.position), "valid")
             fitted = calibrate(data.target, predictions, actual, data.blocks("valid"))
@@ -260,13 +260,13 @@ class SelectModel(Step):
 
 
 def _slug(name: str) -> str:
-    """A name as a metric's: letters, digits and underscores."""
+    """Turn a name into a metric's: letters, digits and underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 @dataclass
 class Evaluate(Step):
-    """Evaluation: ``baseline`` (the head alone, after its stage), ``valid`` or ``test`` (the model that is kept)."""
+    """Evaluate ``baseline`` (the head alone, after its stage), or the kept model on ``valid`` or ``test``."""
 
     section: str
     verb = "evaluate"
@@ -277,7 +277,7 @@ class Evaluate(Step):
         return f"{self.verb} {self.section}"
 
     def run(self) -> Findings:
-        """The findings; a `DivergedError` if the loss of the model that is kept is not finite."""
+        """Return the findings; raises `DivergedError` if the kept model's loss is not finite."""
         state = self.state
         state.begin()
         alone = self.section == "baseline"
@@ -293,7 +293,7 @@ class Evaluate(Step):
 
 
 class Refit(Step):
-    """The model that is kept, fitted on training and validation rows: see `TrainingData.refitted`."""
+    """Refit the kept model on training and validation rows, see `TrainingData.refitted`."""
 
     verb = "refit"
 
@@ -303,7 +303,7 @@ class Refit(Step):
         return "refit the model on all rows"
 
     def run(self) -> Findings:
-        """Refit and report it; the refitted model is kept afterwards."""
+        """Refit the model, keep it, and report."""
         state = self.state
         state.begin()
         results = [state.record.results[position] for position in range(len(state.params.recipe))]
@@ -328,7 +328,7 @@ DoneBy = Callable[[Step], bool]
 def run_recipe(
     data: TrainingData, workspace: Workspace, record: Record | None = None, done_by: DoneBy | None = None
 ) -> Iterator[Step]:
-    """The steps of a training that are not done yet, in order; each must be run before the next is asked for.
+    """Yield the remaining steps of a training in order; run each before asking for the next.
 
     Parameters
     ----------
@@ -337,9 +337,9 @@ def run_recipe(
     workspace
         Where precomputed activations and shared stages are kept.
     record
-        What is done already; it is updated by every step.
+        Finished parts; every step updates it.
     done_by
-        Whether a step is done by someone else, who then does it before answering: such steps are not yielded. See
+        Carries out or skips a step and returns True, or returns False to have it yielded. See
         `unfreeze.models.recipe.shared_stages.SharedStages.handles`.
     """
     for step in _steps(data, workspace, record or Record()):

@@ -15,7 +15,7 @@ from unfreeze.models.targets import Target
 
 
 class Compared(NamedTuple):
-    """A candidate on the validation rows.
+    """Candidate with its validation results.
 
     Attributes
     ----------
@@ -33,23 +33,23 @@ class Compared(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The model that is kept, and the decision in a sentence."""
+    """Kept model, and the decision in a sentence."""
 
     kept: Compared
     verdict: str
 
 
 class Criterion(NamedTuple):
-    """Metric that models are selected by.
+    """Metric for model selection.
 
     Attributes
     ----------
     name
         The metric's.
     metric
-        Of predictions and actual targets.
+        Function of predictions and actual targets.
     cost
-        What is to be low: `metric` or its negative; of the loss `Target.cautious_loss`.
+        Lower is better: `metric` or its negative; for the loss `Target.cautious_loss`.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Criterion(NamedTuple):
 
 
 def criterion_of(target: Target, select: str) -> Criterion:
-    """The criterion that ``select`` names.
+    """Look up the criterion for ``select``.
 
     Raises
     ------
     UserError
-        For a metric that does not fit the target; names those that do.
+        For a metric that does not fit the target; lists those that do.
     """
     if select == "loss":
         return Criterion("loss", target.loss_of, target.cautious_loss)
@@ -75,19 +75,19 @@ def criterion_of(target: Target, select: str) -> Criterion:
 def select_model(
     compared: Sequence[Compared], criterion: Criterion, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> Selection | None:
-    """The best model on the validation rows, unless a more cautious one is as good.
+    """Select the best model on the validation rows, or a more cautious one that is as good.
 
-    A network may have been stopped where its validation loss is lowest, which flatters it on few rows; and predictions
-    that are nearer to the pretrained network's do better on other rows than on these. So a model that is better by no
-    more than `Candidate.margin` standard errors of their difference leaves the place to that one, after the rule of one
-    standard error of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
+    Early stopping at the lowest validation loss flatters a network on few rows, and predictions nearer to the
+    pretrained network's do better on new rows than on these. So a candidate with a `margin` is preferred if the best
+    model beats it by at most `margin` standard errors of their difference: the one-standard-error rule of Breiman et
+    al., "Classification and Regression Trees", 1984, section 3.4.3.
 
     Parameters
     ----------
     compared
-        All models, the network as it was trained first.
+        All models, the network as trained first.
     criterion
-        What they are selected by; between equal ones their loss decides.
+        Metric to select by; the loss breaks ties.
     actual
         Targets of the validation rows.
     blocks

@@ -11,16 +11,16 @@ from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.network import weights_digest
 
 STAGES_VERSION = 5
-"""Raise it when the same settings would train other weights; it is part of the keys of shared stages."""
+"""Part of the keys of shared stages; raise it when the same settings would train different weights."""
 
 
 class SharedStages:
-    """Stages that several trainings have in common: trained once, kept under a key of all that they depend on.
+    """Stages common to several trainings: trained once, stored under a key of all their inputs.
 
     Parameters
     ----------
     count
-        Stages before this one are shared.
+        Number of leading stages that are shared.
     settings
         Settings that all stages depend on.
     """
@@ -30,9 +30,9 @@ class SharedStages:
         self._key: str | None = None
 
     def handles(self, step: Step) -> bool:
-        """Carry out or skip a step, and return whether it was; stages that are not shared and evaluations are left.
+        """Carry out or skip a step and return True, or False for evaluations and stages that are not shared.
 
-        The finder's suggestions and the weights of shared stages are taken from the workspace, or computed into it.
+        The finder's suggestions and the weights of shared stages are read from the workspace, or computed into it.
         """
         if isinstance(step, FindLr):
             self._suggest(step)
@@ -41,7 +41,7 @@ class SharedStages:
         return not isinstance(step, Evaluate | SelectModel) or step.name == "evaluate baseline"
 
     def _suggest(self, step: FindLr) -> None:
-        """The suggestions of the finder on a stage with its own ratios, measured if no training did before."""
+        """Load the finder's suggestions for a stage with these ratios, measuring them if needed."""
         state, stage = step.state, step.stage
         inputs = stage.model_dump(include={"train", "precompute", "views", "size"})
         if stage.train != "head":
@@ -61,7 +61,7 @@ class SharedStages:
         state.record.suggestions[step.position] = json.loads(built["suggestions"].read_text())
 
     def _passes(self, step: Train) -> bool:
-        """Whether the stage is a shared one, which is then trained or passed by; otherwise its key is noted."""
+        """Note the stage's key; if the stage is shared, train or load it and return True."""
         state, stage = step.state, step.stage
         settings = stage.model_dump(exclude={"name", "lr", "lr_factor", "find_lr"})
         self._key = key = key_of(self._chain(state), settings, step.lr, state.data.stage_inputs(step.position))
@@ -81,7 +81,7 @@ class SharedStages:
         return True
 
     def _chain(self, state: TrainingState) -> str:
-        """Key of everything up to here."""
+        """Key of all stages so far."""
         if self._key is None:
             device = [state.learner.device.type, str(state.learner.precision)]
             self._key = key_of(STAGES_VERSION, weights_digest(state.learner.network), self._settings, device)

@@ -1,4 +1,4 @@
-"""State of a training in progress: what is done, and what its steps share."""
+"""State of a training in progress: its finished parts, and the objects its steps share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from unfreeze.models.training.checkpoints import (
 
 @dataclass
 class Record:
-    """Finished parts of a training, by position of the stage.
+    """Finished parts of a training, by stage position.
 
     Attributes
     ----------
@@ -27,9 +27,9 @@ class Record:
     results
         See `Train.result`.
     evaluated
-        Sections that need not be evaluated again.
+        Sections already evaluated.
     checkpoint
-        Where the training stopped; None before its first checkpoint.
+        The latest; None before the first.
     """
 
     suggestions: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Record:
     checkpoint: Checkpoint | None = None
 
     def lr(self, params: Any, position: int) -> float:
-        """The head's lr in a stage: its own, or the latest suggestion times the stage's factor."""
+        """Return the head's lr in a stage: its own, or the latest suggestion times the stage's factor."""
         stage = params.recipe[position]
         if stage.lrs is not None:
             return float(stage.lrs[-1])
@@ -49,31 +49,31 @@ class Record:
 
 
 class TrainingState:
-    """What the steps of a training share: its data, learner, activations and record."""
+    """Objects shared by the steps of a training: data, learner, activations and record."""
 
     def __init__(self, data: TrainingData, workspace: Workspace, record: Record) -> None:
         self.data, self.workspace, self.record, self.params = data, workspace, record, data.params
         self.learner = data.learner()
         self.unloaded: Path | None = None
-        """Weights of the latest shared stage, which was only passed by so far."""
+        """Weights of the latest shared stage, not loaded yet."""
         self.built = 0
-        """How often something shared was built."""
+        """Number of shared files built."""
         self.chosen: Candidate | None = None
         self._activations: dict[int, Mapping[tuple[str, int], Path]] = {}
         if record.checkpoint is not None:
             restore_between_stages(self.learner, record.checkpoint)
-        # What happens between steps must not draw from the training's random numbers: a resumed run would differ.
+        # Code between steps must not consume the training's random numbers, or a resumed run would differ.
         self._random = random_states(self.learner)
 
     @property
     def kept(self) -> Candidate:
-        """The model that the training ends with; it is chosen by `SelectModel`."""
+        """The kept model, set by `SelectModel`."""
         if self.chosen is None:
             raise RuntimeError("no model is chosen yet")
         return self.chosen
 
     def skips(self, position: int) -> str:
-        """Why a stage is not worth its time, see `Stage.fewest_errors`; empty if it is."""
+        """Reason to skip a stage, see `Stage.fewest_errors`; empty to train it."""
         fewest, before = self.params.recipe[position].fewest_errors, self.record.results.get(position - 1, {})
         accuracy = before.get("metrics", {}).get("accuracy")
         if fewest is None or accuracy is None:
@@ -84,25 +84,25 @@ class TrainingState:
         return f"skipped: {wrong} of {len(self.data.rows['valid']):,} validation rows are wrong, too few to show a gain"
 
     def begin(self) -> None:
-        """Put weights and random numbers where the latest stage left them."""
+        """Restore weights and random states as of the latest stage's end."""
         if self.unloaded is not None:
             restore_between_stages(self.learner, load_checkpoint(self.unloaded))
             self._random, self.unloaded = random_states(self.learner), None
         set_random_states(self.learner, self._random)
 
     def end(self) -> None:
-        """Keep the random numbers for the next stage."""
+        """Keep the random states for the next stage."""
         self._random = random_states(self.learner)
 
     def keep_head(self) -> None:
-        """Keep the head as it is before the body becomes trainable."""
+        """Keep a copy of the head from before the body becomes trainable."""
         if self.learner.head_alone is None:
             self.begin()
             state = self.learner.network.head.state_dict()
             self.learner.head_alone = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def activations(self, position: int) -> Mapping[tuple[str, int], Path]:
-        """What a stage reads precomputed, if anything; computed once."""
+        """Precomputed activations of a stage, if any; computed once."""
         if position not in self._activations:
             self.begin()
             before = self.workspace.built
@@ -114,6 +114,6 @@ class TrainingState:
         learner, leading = self.learner, all(stage.train == "head" for stage in self.params.recipe[: position + 1])
         if learner.head_alone is None or not leading:
             return self.data.precompute(learner, position, self.workspace)
-        # The body may be another one by now, as in a resumed training: that stage saw the initial one.
+        # The body may have been trained since, as in a resumed training; these stages use the initial one.
         initial = self.data.network().state_dict()
         return learner.of_members([initial], lambda: self.data.precompute(learner, position, self.workspace))[0]

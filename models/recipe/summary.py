@@ -14,18 +14,18 @@ from unfreeze.models.training.learner import Learner
 def summarise_layers(
     learner: Learner, stage: Stage, position: int, lr: float | None, inputs: Inputs
 ) -> list[dict[str, Any]]:
-    """Every layer in the order that it computes in.
+    """List every layer in the order of computation.
 
     Parameters
     ----------
     learner
-        Is prepared for the stage.
+        Gets prepared for the stage.
     stage, position
         The stage and its number.
     lr
-        Of the head; None if the finder will suggest it.
+        The head's; None if the finder will suggest it.
     inputs
-        A few rows, by which shapes are measured.
+        A few rows to measure shapes with.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def summarise_layers(
         layer = layers[name]
         own = dict(layer.named_parameters(prefix=name, recurse=False))
         if not own and (name not in shapes or next(layer.children(), None) is not None):
-            continue  # a container, which its layers stand for
+            continue  # a container: its layers have their own rows
         group = group_of.get(next(iter(own), ""), "")
         trains = any(parameter.requires_grad for parameter in own.values())
         rows.append(
@@ -65,7 +65,7 @@ def summarise_layers(
 
 
 def _output_shapes(network: nn.Module, inputs: Inputs) -> dict[str, str]:
-    """Name of a layer -> shape of its output without the rows, in the order that the layers compute in."""
+    """Layer name -> output shape without the rows, in the order of computation."""
     shapes: dict[str, str] = {}
 
     def look(name: str) -> Any:
@@ -87,7 +87,7 @@ def _output_shapes(network: nn.Module, inputs: Inputs) -> dict[str, str]:
 
 
 def _shown(lr: float, head: float | None, stage: Stage) -> str:
-    """The lr itself where it is known, else as a share of the head's, which the finder will suggest."""
+    """Format the lr, as a share of the head's if the finder has yet to suggest that."""
     if head is not None or stage.lrs:
         return f"{lr:.3g}"
     return "head's" if lr == 1 else f"head's / {1 / lr:.3g}"

@@ -1,4 +1,4 @@
-"""A spec bound to its prepared data: what the recipe trains on, and the models that it can end with."""
+"""A spec bound to its prepared data, and the candidate models of a training."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ SPLITS = ("train", "valid", "test")
 Activations = Mapping[tuple[str, int], Path]
 """(split, number of a view) -> file of precomputed activations; view 0 is the plain one."""
 ActivationsOf = Callable[[int], Activations]
-"""Position of a stage -> what it reads precomputed."""
+"""Position of a stage -> its precomputed activations."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Prepared:
     fingerprint
         Equal fingerprints have equal data, whatever the split.
     files
-        Name -> path of what `TrainingData` reads.
+        Name -> path of the files that `TrainingData` reads.
     splits
-        Rows of ``train``, ``valid`` and ``test``.
+        Number of rows in ``train``, ``valid`` and ``test``.
     """
 
     modality: str
@@ -60,34 +60,35 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model that a training can end with.
+    """Model that a training may keep.
 
     Attributes
     ----------
     name
-        Shown: ``full``, ``head``, ``network and trees``.
+        Display name: ``full``, ``head``, ``network and trees``.
     states
         Weights of its networks, whose predictions are averaged.
     position
-        The stage whose inputs it takes.
+        Stage whose inputs it takes.
     parts
-        Parts other than networks, by a name that its modality knows.
+        Parts other than networks, by names that its modality defines.
+    ablated
+        Difference from the network as trained, as reports name it: ``fine-tuning``.
     margin
-        By how many standard errors of the difference the best model must be better, or this one is kept instead.
-    lacks
-        What the network as trained has and this model does not, as a report names it: ``fine-tuning``.
+        Standard errors of the difference by which the best model must win, or this one is kept instead.
     stages
-        Position of the stage that each network is the end of, None for a mean of weights or a fitted head; empty: none.
+        Per network, position of the stage that ended with it; None for averaged weights or a fitted head. May be
+        empty.
     fitted
-        Temperature of its plain predictions of the validation rows, from the comparison with other models.
+        Temperature of its plain predictions of the validation rows, from model selection.
     temperature
-        What its logits are divided by, see `unfreeze.models.targets.temperature`.
+        Divisor of its logits, see `unfreeze.models.targets.temperature`.
     scores
-        How far it was from the truth of validation rows, see `unfreeze.models.targets.conformal`.
+        Conformal scores on validation rows, see `unfreeze.models.targets.conformal`.
     with_tta
-        Whether it predicts with test-time augmentation; None where that is not decided, or there is none.
+        Whether it predicts with test-time augmentation; None if undecided or unavailable.
     judged
-        Where it was refitted on all rows but the test's: the model before that, which the validation rows judged.
+        If refitted on training and validation rows: the model before, which has the validation metrics.
     """
 
     name: str
@@ -105,12 +106,12 @@ class Candidate:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """What a model folder keeps of the validation rows."""
+        """Temperature and conformal scores, for the model folder."""
         return {TEMPERATURE: self.temperature, SCORES: self.scores}
 
     @property
     def title(self) -> str:
-        """The name, and how it predicts: ``full without TTA``."""
+        """Name with its use of TTA: ``full without TTA``."""
         return self.name if self.with_tta is None else f"{self.name} with{'' if self.with_tta else 'out'} TTA"
 
 
@@ -120,7 +121,7 @@ class TrainingData(ABC):
     Attributes
     ----------
     params
-        The whole spec, with what follows from the number of rows: see `unfreeze.models.training.lengths`.
+        The complete spec, with values derived from the number of rows, see `unfreeze.models.training.lengths`.
     prepared
         The handle.
     target
@@ -136,17 +137,17 @@ class TrainingData(ABC):
     device: torch.device
     precision: Precision
     batch_sizes: ClassVar[tuple[int, int]]
-    """Bounds of a batch size that the spec leaves open."""
+    """Bounds of the batch size if the spec does not set it."""
     evaluates_head_alone: ClassVar[bool] = False
-    """Whether the head on a frozen body is a result of its own, to compare the unfrozen network with."""
+    """Whether to evaluate the head on a frozen body as a baseline for the unfrozen network."""
 
     @abstractmethod
     def network(self) -> Network:
-        """The network with its initial weights, seeded by the spec."""
+        """Create the network with its initial weights, seeded by the spec."""
 
     @abstractmethod
     def targets(self, split: str) -> np.ndarray:
-        """Targets of a split as the network is trained on them: (N,) int64 or (N, T) float32."""
+        """Targets of a split as the network sees them: (N,) int64 or (N, T) float32."""
 
     def actual(self, split: str) -> np.ndarray:
         """Targets of a split in their own scale, see `Target.actual`."""
@@ -154,22 +155,22 @@ class TrainingData(ABC):
 
     @abstractmethod
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
-        """Rows of a split as stage `position` takes them."""
+        """Batches of a split for stage `position`."""
 
     def stage_inputs(self, position: int) -> str:
-        """Identifies what stage `position` trains on, for the keys of shared stages."""
+        """Identify the inputs of stage `position`, for the keys of shared stages."""
         return self.prepared.digest
 
     def precompute(self, learner: Learner, position: int, workspace: Workspace) -> dict[tuple[str, int], Path]:
-        """Write what stage `position` reads precomputed, if anything; see `Activations`."""
+        """Write the precomputed activations of stage `position`, if any; see `Activations`."""
         return {}
 
     def regressed_head(self, activations: Activations) -> State:
-        """Weights of the head by a regression on precomputed activations, see `Stage.regression`."""
+        """Fit the head by regression on precomputed activations, see `Stage.regression`."""
         raise NotImplementedError
 
     def frozen_body(self, learner: Learner, position: int) -> nn.Module:
-        """What `precompute` computes stage `position`'s activations with."""
+        """Module that `precompute` runs for stage `position`."""
         return learner.network.body
 
     @property
@@ -178,7 +179,7 @@ class TrainingData(ABC):
         return cast(int, self.params.optimizer.batch_size)
 
     def learner(self) -> Learner:
-        """A learner with the initial network.
+        """Create a learner with the initial network.
 
         Raises
         ------
@@ -194,54 +195,54 @@ class TrainingData(ABC):
         )
 
     def lr_prior(self, stage: Stage) -> LrPrior | None:
-        """What is usual for the head's lr in a stage, by the optimizer; None for one that is not known."""
+        """Prior of the head's lr in a stage, by optimizer; None if there is none for it."""
         return LR_PRIORS.get(self.params.optimizer.name)
 
     def metric_names(self) -> list[str]:
-        """Metrics to compute; none: those that fit the target."""
+        """Metrics to compute; empty for those that fit the target."""
         return list(self.params.metrics)
 
     def comparison_metrics(self) -> dict[str, Metric]:
-        """What differences of models are measured by: the loss that choices go by, and the first metric."""
+        """Metrics for differences between models: the loss, and the first metric."""
         name, metric = next(iter(self.target.metrics(self.metric_names()).items()))
         return {"loss": self.target.loss_of, name: metric}
 
     def blocks(self, split: str) -> np.ndarray | None:
-        """Block of every row of a split (N,), such as its week, where rows are not independent of each other."""
+        """Block of every row of a split (N,), such as its week; None if rows are independent."""
         return None
 
     @property
     @abstractmethod
     def kept_file(self) -> Path:
-        """The prepared file that is kept with a run: which rows there are, or how they are encoded."""
+        """Prepared file kept with a run: its rows, or their encoding."""
 
     @abstractmethod
     def describe(self) -> Findings:
-        """Tables and figures of what goes into the training."""
+        """Describe the training's inputs in tables and figures."""
 
     @abstractmethod
     def reference(self) -> pd.DataFrame:
-        """A sample of the training rows, or their distributions: what later data are compared with."""
+        """Sample of the training rows, or their distributions, to measure drift of later data against."""
 
     def decided(self) -> list[str]:
-        """Lines on settings that were left open and that the data decided."""
+        """Lines on settings derived from the data."""
         return []
 
     def tags(self) -> dict[str, str]:
-        """More that a run keeps of its data."""
+        """Additional tags of the run on its data."""
         return {}
 
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
     ) -> Iterator[Candidate]:
-        """Models that the training could end with, the network as it was trained first.
+        """Yield the models that the training may keep, the network as trained first.
 
         Parameters
         ----------
         learner
             After the last stage.
         position
-            Of that stage.
+            The last stage's.
         activations_of
             Position of a stage -> its activations.
         snapshots
@@ -254,7 +255,7 @@ class TrainingData(ABC):
 
     @property
     def judged_as_kept(self) -> bool:
-        """Whether a sweep scores the model that a trial's training would keep, rather than its network alone."""
+        """Whether a sweep scores the model that a trial would keep, rather than its network alone."""
         return False
 
     @abstractmethod
@@ -262,14 +263,14 @@ class TrainingData(ABC):
         """A candidate's predictions for a split, see `Target.predictions`."""
 
     def cross_validation(self, activations_of: ActivationsOf, workspace: Workspace) -> Findings:
-        """Where there are few validation rows, what training and validation rows together say by k-fold; or nothing."""
+        """With few validation rows, cross-validate (k-fold) on training and validation rows; otherwise empty."""
         return Findings()
 
     @abstractmethod
     def evaluate(
         self, learner: Learner, candidate: Candidate, activations: Activations, section: str
     ) -> tuple[Findings, Candidate]:
-        """Evaluate a candidate as it predicts, with metrics named ``SECTION/NAME``.
+        """Evaluate a candidate; metrics are named ``SECTION/NAME``.
 
         Parameters
         ----------
@@ -279,23 +280,23 @@ class TrainingData(ABC):
         Returns
         -------
         tuple of Findings and Candidate
-            The candidate has what the validation rows decided; the same holds for `target`.
+            The candidate, like `target`, with the settings chosen on the validation rows.
         """
 
     def with_all_rows(self) -> Self:
-        """The same with the validation rows among the training rows."""
+        """Copy with the validation rows added to the training rows."""
         whole = copy.copy(self)
         whole.rows = {**self.rows, "train": np.union1d(self.rows["train"], self.rows["valid"])}
         return whole
 
     def refits(self, candidate: Candidate) -> bool:
-        """Whether something of the model that is kept is refitted, see `refitted`."""
+        """Whether `refitted` applies to the kept model."""
         return False
 
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """Refit the kept model on training and validation rows, after its evaluation on the latter.
+        """Refit the kept model on training and validation rows, after its validation.
 
         Parameters
         ----------
@@ -307,18 +308,18 @@ class TrainingData(ABC):
         Returns
         -------
         tuple of Candidate and str
-            `Candidate.judged` is the model as it was; the text names the refitted parts.
+            `Candidate.judged` is the previous model; the text names the refitted parts.
         """
         raise NotImplementedError
 
     @abstractmethod
     def save(self, folder: Path, candidate: Candidate) -> None:
-        """Write a model folder: all that prediction needs."""
+        """Write a model folder with everything prediction needs."""
 
     @abstractmethod
     def example(self) -> pd.DataFrame:
-        """Rows as a served model takes them; real ones only with `tracking.keep_examples`."""
+        """Example input rows of a served model; real ones only with `tracking.keep_examples`."""
 
     @abstractmethod
     def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
-        """A line for the description of a registered model."""
+        """One line for a registered model's description."""

@@ -1,4 +1,4 @@
-"""Batches: rows in memory-mapped files, gathered as the training loop asks for them."""
+"""Batches of rows in memory-mapped files, gathered on demand."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -6,18 +6,18 @@ from typing import Protocol
 import torch
 
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
-"""What a network takes: one tensor, or several with the same rows (a table's categories and numbers)."""
+"""Network inputs: one tensor, or several with the same rows (categories and numbers of table rows)."""
 
 
 class Batches(Protocol):
-    """A set of rows that can be visited in any order; images, precomputed activations and tables are such sets."""
+    """Rows with random access: images, precomputed activations or tables."""
 
     batch_size: int
-    """Rows of a training batch, at most."""
+    """Maximum rows per training batch."""
     forward_size: int
-    """Rows of a batch that is only predicted; has no influence on results beyond rounding."""
+    """Rows per inference batch; affects results only by rounding."""
     epoch: int
-    """The stage's epoch under way, from 0; set by the loop for views that depend on it."""
+    """Current epoch of the stage, from 0; set by the loop for views that depend on it."""
     precomputed: bool
     """Whether inputs are the head's (activations) rather than the network's."""
 
@@ -25,7 +25,7 @@ class Batches(Protocol):
         """Number of rows."""
 
     def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[Inputs, torch.Tensor]:
-        """Inputs and targets of `rows` (B,) int64 on the training device.
+        """Gather inputs and targets of `rows` (B,) int64 on the training device.
 
         Random views are drawn from `generator`; without one the plain view is returned.
         """
@@ -34,22 +34,22 @@ class Batches(Protocol):
 def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Cut `order` (N,) into the fewest batches of at most `batch_size` rows, of nearly equal size.
 
-    Equal sizes keep every row in every epoch without ever making a batch of one row, on which batch norm fails.
+    Nearly equal sizes avoid a final batch of one row, on which batch norm fails, without dropping rows.
     """
     count = -(-len(order) // batch_size)
     return list(torch.tensor_split(order, count))
 
 
 def in_order(batches: Batches) -> Iterator[tuple[Inputs, torch.Tensor]]:
-    """Every row's plain view once, in the data set's order."""
+    """Yield every row's plain view once, in the data set's order."""
     for rows in split_into_batches(torch.arange(len(batches)), batches.forward_size):
         yield batches.gather(rows, None)
 
 
 def put_together(parts: Iterable[tuple[torch.Tensor, ...]], rows: int) -> tuple[torch.Tensor, ...]:
-    """Tensors (N, ...) on the CPU of the `rows` rows whose parts (B, ...) come in turn, each written to its place.
+    """Concatenate parts (B, ...) into preallocated CPU tensors (N, ...) with N = `rows`.
 
-    Kept one by one between the buffers of forward passes, the parts would split the heap, which would grow.
+    Parts kept separately between the buffers of forward passes would fragment and grow the heap.
     """
     wholes: tuple[torch.Tensor, ...] = ()
     done = 0
@@ -62,14 +62,14 @@ def put_together(parts: Iterable[tuple[torch.Tensor, ...]], rows: int) -> tuple[
 
 
 def split_inputs(inputs: Inputs, size: int | list[int]) -> list[Inputs]:
-    """Cut inputs into parts of at most `size` rows, or of the sizes given."""
+    """Cut inputs into parts of at most `size` rows, or of the listed sizes."""
     if isinstance(inputs, torch.Tensor):
         return list(inputs.split(size))
     return list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
 
 
 def split_rows(inputs: Inputs, targets: torch.Tensor, parts: int) -> list[tuple[Inputs, torch.Tensor]]:
-    """Cut a batch into at most `parts` parts of nearly equal size, two rows each at least."""
+    """Cut a batch into at most `parts` parts of nearly equal size, at least two rows each."""
     if parts == 1:
         return [(inputs, targets)]
     sizes = [len(rows) for rows in torch.arange(len(targets)).tensor_split(max(min(parts, len(targets) // 2), 1))]

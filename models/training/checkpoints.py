@@ -1,14 +1,12 @@
-"""Checkpoints: all that a training needs to continue bit for bit, without pickled code.
+"""Checkpoints that resume a training bit for bit, without pickled code.
 
-One safetensors file. Its header carries a JSON text with the position, the layout of the layer groups and which
-parameters require gradients; its tensors are the weights and buffers (``network/``), the optimizer's state
-(``optimizer/``), the random-number states (``rng/``), with patience the stage's best weights (``best/``), with
-`OptimizerSpec.ema` their average (``average/``), and in a stage that trains the body the head as it was before
-(``head/``).
+A checkpoint is one safetensors file. Its header holds JSON with the position, the layer groups and the parameters that
+require gradients. Its tensors are the weights and buffers (``network/``), the optimizer's state (``optimizer/``), the
+random-number states (``rng/``), with patience the stage's best weights (``best/``), with `OptimizerSpec.ema` the
+averaged weights (``average/``), and in a stage that trains the body the head from before (``head/``).
 
-Weights and buffers of the body that still are the initial ones are left out: the spec and the pretrained weights make
-them again. The checkpoint has their checksums, so that other pretrained weights are noticed; and one of all that it
-holds, so that damage is.
+Unchanged initial weights and buffers of the body are left out, as the spec and the pretrained weights restore them.
+Their checksums in the header reveal changed pretrained weights; a checksum of the whole content reveals damage.
 """
 
 import json
@@ -32,38 +30,38 @@ FORMAT_VERSION = 3
 
 
 class DamagedCheckpointError(UserError):
-    """The file is no checkpoint, or not as it was written."""
+    """The file is damaged, or not a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A learner's state at one moment; its tensors are copies on the CPU."""
+    """Snapshot of a learner's state; its tensors are copies on the CPU."""
 
     tensors: dict[str, torch.Tensor]
     position: dict[str, Any]
 
     @property
     def stage(self) -> int:
-        """Number of the stage under way, from 0."""
+        """Position of the current stage, from 0."""
         return int(self.position["stage"])
 
     @property
     def finished(self) -> bool:
-        """Whether that stage is over."""
+        """Whether that stage is finished."""
         return bool(self.position["finished"])
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors below ``prefix/``, named without it."""
+        """Return the tensors below ``prefix/``, named without it."""
         start = f"{prefix}/"
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
     def whole(self, prefix: str, initial: State) -> dict[str, torch.Tensor]:
-        """The weights ``network/`` or ``best/`` with those that were left out, which are taken from `initial`.
+        """Return the weights ``network/`` or ``best/``, with those left out filled in from `initial`.
 
         Raises
         ------
         UserError
-            If the initial weights are others than when the checkpoint was captured.
+            If the initial weights changed since the checkpoint was captured.
         """
         held, left_out = self.part(prefix), self.position["initial"][prefix]
         for name, known in left_out.items():
@@ -76,7 +74,7 @@ class Checkpoint:
 
 
 def capture(learner: Learner) -> Checkpoint:
-    """Copy everything that training changes, to the CPU."""
+    """Copy everything that training changes to the CPU."""
     progress = learner.progress
     tensors = {f"network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
     names: dict[torch.Tensor, str] = {tensor: name for name, tensor in learner.network.named_parameters()}
@@ -116,7 +114,7 @@ def capture(learner: Learner) -> Checkpoint:
 
 
 def without_initial(checkpoint: Checkpoint, initial: Mapping[str, str]) -> Checkpoint:
-    """Leave out the weights and buffers that are the initial ones, of which `initial` has the checksums by name."""
+    """Leave out weights and buffers that still match the initial checksums, by name in `initial`."""
     left_out = {
         prefix: {
             name: initial[name]
@@ -131,14 +129,14 @@ def without_initial(checkpoint: Checkpoint, initial: Mapping[str, str]) -> Check
 
 
 def restore(learner: Learner, checkpoint: Checkpoint) -> None:
-    """Put a learner back where `checkpoint` was captured, in the middle of the stage that it is prepared for.
+    """Restore a learner, prepared for the checkpoint's stage, to where the checkpoint was captured.
 
     Raises
     ------
     ValueError
-        If the learner is prepared for other layer groups than the checkpoint holds.
+        If the learner's layer groups differ from the checkpoint's.
     UserError
-        See `Checkpoint.whole`; the learner's body must be the initial one where the checkpoint's is.
+        See `Checkpoint.whole`; weights left out of the checkpoint must be the initial ones in the learner.
     """
     layout = [(group.name, list(group.parameters)) for group in learner.groups]
     if layout != [(group["name"], group["parameters"]) for group in checkpoint.position["groups"]]:
@@ -154,7 +152,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     for path, value in checkpoint.part("optimizer").items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
-        # A step counter stays on the CPU, as the optimizers keep it; everything else follows its parameter.
+        # Optimizers keep step counters on the CPU; everything else is on its parameter's device.
         value = value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
         learner.optimizer.state[parameter][key] = value
     if learner.average is not None:
@@ -178,7 +176,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
 
 
 def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
-    """Take over what one stage hands to the next: weights, random numbers and the count of steps."""
+    """Restore the state passed between stages: weights, random states and the step count."""
     prefix = "best" if checkpoint.finished and checkpoint.part("best") else "network"
     learner.network.load_state_dict(checkpoint.whole(prefix, learner.network.state_dict()))
     set_random_states(learner, checkpoint.part("rng"))
@@ -187,7 +185,7 @@ def restore_between_stages(learner: Learner, checkpoint: Checkpoint) -> None:
 
 
 def random_states(learner: Learner) -> dict[str, torch.Tensor]:
-    """States of every random-number generator that training draws from, uint8."""
+    """States of all random-number generators used in training, uint8."""
     states = {"torch": torch.get_rng_state(), "learner": learner.generator.get_state()}
     if learner.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(learner.device)
@@ -195,7 +193,7 @@ def random_states(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def set_random_states(learner: Learner, states: dict[str, torch.Tensor]) -> None:
-    """Put back what `random_states` returned; a CUDA state is ignored where there is no such device."""
+    """Restore the result of `random_states`; a CUDA state is ignored without a CUDA device."""
     torch.set_rng_state(states["torch"])
     learner.generator.set_state(states["learner"])
     if learner.device.type == "cuda" and "cuda" in states:
@@ -203,7 +201,7 @@ def set_random_states(learner: Learner, states: dict[str, torch.Tensor]) -> None
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:
-    """Write a checkpoint; the file appears whole, on the disk, or not at all."""
+    """Write a checkpoint atomically and durably."""
     checkpoint = without_initial(capture(learner), learner.initial_body)
     temporary, position = path.with_name(path.name + ".partial"), json.dumps(checkpoint.position)
     metadata = {"position": position, "checksum": _checksum(position, checkpoint.tensors)}
@@ -218,9 +216,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     DamagedCheckpointError
-        If the file is damaged, or no checkpoint.
+        If the file is damaged, or not a checkpoint.
     UserError
-        If it is of a format that this release does not know.
+        If this release does not know its format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -228,7 +226,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             position = json.loads(metadata["position"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             found, written = position["format"], metadata.get("checksum")
-            is_known = found == FORMAT_VERSION or written is not None  # other releases may have written none
+            is_known = found == FORMAT_VERSION or written is not None  # other releases may omit it
             if is_known and written != _checksum(metadata["position"], tensors):
                 raise ValueError("its content does not match its checksum")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -242,6 +240,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checksum(position: str, tensors: State) -> str:
-    """XXH3 (128 bits, hexadecimal) of everything that a checkpoint holds."""
+    """XXH3 (128 bits, hexadecimal) of a checkpoint's content."""
     lines = [position, *(f"{name} {checksum(tensors[name])}" for name in sorted(tensors))]
     return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())

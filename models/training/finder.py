@@ -1,4 +1,4 @@
-"""The learning-rate finder: raise the lr batch by batch, watch the loss, put everything back."""
+"""Learning-rate finder: raise the lr batch by batch, record the loss, restore everything."""
 
 import copy
 import math
@@ -20,18 +20,18 @@ DIVERGED = 4.0
 """The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
 SWEEPS = 3
 FEWEST_STEPS = 12
-"""Of a sweep, whatever a stage's length."""
+"""Minimum steps of a sweep."""
 SHARE = 0.1
-"""Of a stage's rows, that its sweeps take together where the body is trained."""
+"""Maximum share of a stage's rows for all its sweeps, if the body is trained."""
 SMALLER = 8
-"""How many times smaller batches are there: a sweep needs steps, not rows."""
+"""Divisor of their batch size: a sweep needs steps, not rows."""
 
 
 def sweep_lengths(settings: FinderSpec, batch_size: int, stage_steps: int, trains_body: bool) -> tuple[int, int]:
     """Steps and batch size of one sweep.
 
-    Where the body is trained, which takes time, sweeps have smaller batches and together at most a tenth of the stage's
-    rows, but 12 steps each.
+    Training the body is slow, so its sweeps use smaller batches and together at most a tenth of the stage's rows, but
+    at least 12 steps each.
     """
     steps = settings.steps // SWEEPS
     if trains_body:
@@ -41,20 +41,20 @@ def sweep_lengths(settings: FinderSpec, batch_size: int, stage_steps: int, train
 
 
 def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps: int, prior: LrPrior | None) -> LrCurve:
-    """The mean curve of three sweeps with other orders of rows, from the same weights.
+    """Average three sweeps from the same weights with different row orders.
 
-    Sweeps do not depend on the training's seed but for the weights. See `sweep_lengths` for their size.
+    The training's seed affects sweeps only through the weights. See `sweep_lengths` for their size.
 
     Parameters
     ----------
     learner, train
         Prepared for a stage, and its training rows.
     settings
-        ``steps`` are those of all sweeps together.
+        ``steps`` is the total over all sweeps.
     stage_steps
         Optimizer steps of the stage.
     prior
-        What is known without a sweep.
+        Prior knowledge of the lr.
     """
     trains_body, train = learner.network.body_is_trainable() and not train.precomputed, copy.copy(train)
     steps, train.batch_size = sweep_lengths(settings, train.batch_size, stage_steps, trains_body)
@@ -72,15 +72,15 @@ def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps:
 def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrCurve:
     """Sweep the learning rate from ``settings.start`` to ``settings.end``.
 
-    The learner must be prepared for a stage; one multiplier raises the lrs of all its groups, so their ratios hold.
-    Model, optimizer, buffers and random numbers are afterwards bit for bit what they were, also in mid-training.
-    The sweep runs the training loop, over as many epochs as it takes, and stops early at a loss that is not a number
-    or exceeds four times the lowest smoothed loss.
+    The learner must be prepared for a stage; one multiplier raises the lrs of all its groups, which keeps their ratios.
+    Model, optimizer, buffers and random states are restored bit for bit, also in mid-training. The sweep runs the
+    training loop for as many epochs as needed, and stops early if the loss is not finite or the smoothed loss exceeds
+    four times its lowest value.
 
     Raises
     ------
     DivergedError
-        If the very first loss is not finite: there is no curve then.
+        If the first loss is not finite.
 
     References
     ----------
@@ -89,7 +89,7 @@ def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrC
     before, base_lrs, progress = capture(learner), learner.base_lrs, learner.progress
     set_lrs = [parameters["lr"] for parameters in learner.optimizer.param_groups]
     learner.base_lrs = [lr / base_lrs[-1] for lr in base_lrs]
-    learner.progress = Progress()  # the training's own belongs to a loop that may be suspended in mid-epoch
+    learner.progress = Progress()  # the original may belong to a loop suspended in mid-epoch
     schedule = exponential(settings.start, settings.end, settings.steps)
     lrs: list[float] = []
     losses: list[float] = []
@@ -117,7 +117,7 @@ def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec) -> LrC
 
 
 def _finite(*columns: list[float]) -> tuple[np.ndarray, ...]:
-    """The columns as arrays, up to the first loss that is not a number."""
+    """Convert the columns to arrays, up to the first loss that is not finite."""
     arrays = [np.array(column) for column in columns]
     bad = ~np.isfinite(arrays[1])
     end = int(bad.argmax()) if bad.any() else len(bad)

@@ -1,4 +1,4 @@
-"""Layer groups: which parameters share a learning rate, and which lr each group gets."""
+"""Layer groups, their learning rates, and freezing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class LayerGroup:
 
 
 def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
-    """The network's layer groups, the head last.
+    """Divide the network into layer groups, the head last.
 
-    Three groups are the network's own: the early blocks, the late blocks and the head (for a resnet the stem with
+    Three groups are the network's default: the early blocks, the late blocks and the head (for a resnet the stem with
     layer1 and layer2, layer3 with layer4, and the head). Any other number spreads the first ``count - 1`` evenly over
     the body's blocks, as fastai 0.7 spreads a longer list of lrs.
 
@@ -49,7 +49,7 @@ def layer_groups(network: Network, count: int = 3) -> list[LayerGroup]:
 
 
 def block_groups(network: Network) -> list[LayerGroup]:
-    """A layer group per block of the body in forward order, and the head."""
+    """Make one layer group per block of the body in forward order, and one for the head."""
     blocks = [LayerGroup(f"block-{place}", tuple(names)) for place, names in enumerate(network.block_parameters())]
     return [*blocks, LayerGroup("head", tuple(network.head_parameters()))]
 
@@ -57,14 +57,14 @@ def block_groups(network: Network) -> list[LayerGroup]:
 def group_lrs(lr: float, ratio: float, count: int, early_ratio: float | None = None) -> list[float]:
     """Differential learning rates: group i of n gets ``lr / ratio ** (n - 1 - i)``, so the head gets `lr`.
 
-    With `early_ratio`, that and not `ratio` lies between the first group and the second.
+    `early_ratio` replaces `ratio` between the first two groups.
     """
     lrs = [lr / ratio ** (count - 1 - group) for group in range(count)]
     return lrs if early_ratio is None else [lrs[1] / early_ratio, *lrs[1:]]
 
 
 def trained_groups(groups: Sequence[LayerGroup], train: str) -> list[LayerGroup]:
-    """The groups that learn when a stage trains ``head``, ``late`` (the late half of the body too) or ``all``."""
+    """Select the groups trained by ``head``, ``late`` (with the late half of the body) or ``all``."""
     if train == "all":
         return list(groups)
     return list(groups[-1:] if train == "head" else groups[len(groups) // 2 :])
@@ -78,10 +78,10 @@ def freeze_all_but(network: Network, groups: Sequence[LayerGroup]) -> None:
 
 
 def set_modes(network: Network) -> None:
-    """Training mode for what is trainable, evaluation mode for what is frozen.
+    """Set trainable modules to training mode and frozen ones to evaluation mode.
 
-    A module without parameters (dropout, stochastic depth) follows the nearest parent. A frozen batch norm keeps its
-    statistics untouched: only then do precomputed activations equal those of the network that is trained.
+    A module without parameters (dropout, stochastic depth) follows the nearest parent. Frozen batch norms must not
+    update their statistics, or precomputed activations would differ from the network's.
     """
 
     def visit(module: nn.Module, parent_trains: bool) -> None:
@@ -94,7 +94,7 @@ def set_modes(network: Network) -> None:
 
 
 def freeze_batchnorm(body: nn.Module) -> None:
-    """Take the body's batch norms out of training, weights and statistics; call after `freeze_all_but`."""
+    """Freeze weights and statistics of the body's batch norms; call after `freeze_all_but`."""
     for module in body.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.requires_grad_(False)

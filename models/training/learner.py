@@ -1,4 +1,4 @@
-"""The learner: a network, its optimizer, its random numbers and its progress."""
+"""Learner: a network, its optimizer, its random states and its progress."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,34 +33,34 @@ Result = TypeVar("Result")
 
 @dataclass
 class Progress:
-    """Where a training stands; with weights, optimizer and RNG it is enough to continue bit for bit."""
+    """Position in a training; with weights, optimizer and RNG enough to continue bit for bit."""
 
     stage: int = 0
     epoch: int = 0
-    """Epochs of the stage that are done."""
+    """Completed epochs of the stage."""
     step: int = 0
-    """Batches done since the training began."""
+    """Batches since the training began."""
     finished: bool = False
-    """Whether the stage is over."""
+    """Whether the stage is finished."""
     order: torch.Tensor | None = None
-    """Row order of the epoch under way, (N,) int64."""
+    """Row order of the current epoch, (N,) int64."""
     batch: int = 0
-    """Batches of that epoch that are done."""
+    """Completed batches of that epoch."""
     losses: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """Their losses, the first `batch` of (batches of the epoch,) float32 on the training device."""
     best_loss: float = float("inf")
-    """Lowest validation loss at a cycle end of this stage, or before it."""
+    """Lowest validation loss before this stage or at its cycle ends."""
     best: dict[str, torch.Tensor] | None = None
-    """The network's state that the stage will end with, on the CPU."""
+    """Weights and buffers to restore at the stage's end, on the CPU."""
     kept_loss: float = float("inf")
     """Its validation loss."""
     cycles_since_best: int = 0
     stopped: str = ""
-    """Why the stage is over."""
+    """Why the stage ended."""
 
 
 class Learner:
-    """A network, its optimizer and its random numbers: what one training loop changes.
+    """Network, optimizer and random states: everything that the training loop changes.
 
     Parameters
     ----------
@@ -71,13 +71,13 @@ class Learner:
     loss
         Training loss.
     device, precision
-        Where and in which formats it computes.
+        Device and number formats.
     seed
-        Seeds order, views and dropout.
+        Seeds row order, views and dropout.
     metrics
-        Computed at every epoch's end on the whole validation set.
+        Computed after every epoch on the whole validation set.
     target
-        What the network's outputs mean there.
+        Turns the network's outputs into predictions for them.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Learner:
         self.initial_body = {
             name: checksum(tensor) for name, tensor in network.state_dict().items() if name.startswith("body.")
         }
-        """Checksums of the body's weights and buffers as they were at first: a checkpoint leaves them out."""
+        """Checksums of the body's initial weights and buffers, which checkpoints leave out."""
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.settings, self.loss, self.device, self.precision, self.metrics = settings, loss, device, precision, metrics
         self.target = target or SingleLabel()
@@ -108,7 +108,7 @@ class Learner:
         self.base_lrs: list[float] = []
 
     def prepare(self, stage: Stage, position: int, lr: float) -> None:
-        """Begin a stage: freeze and unfreeze, a fresh optimizer, and the stage's lrs for a head lr of `lr`."""
+        """Begin a stage: freeze and unfreeze, reset the optimizer, and set the stage's lrs for a head lr of `lr`."""
         if stage.layer_decay is not None:
             groups = block_groups(self.network)
             lrs = group_lrs(lr, 1 / stage.layer_decay, len(groups))
@@ -125,16 +125,16 @@ class Learner:
         self.progress = Progress(stage=position, step=self.progress.step)
 
     def set_lrs(self, factor: float) -> dict[str, float]:
-        """Set every group's lr to `factor` times its base lr; the lrs by group name."""
+        """Set every group's lr to `factor` times its base lr; return the lrs by group name."""
         lrs = {group.name: lr * factor for group, lr in zip(self.groups, self.base_lrs, strict=True)}
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lrs[parameters["layer_group"]]
         return lrs
 
     def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
-        """One optimizer step on a batch gathered from `train`; the batch's loss, a detached scalar.
+        """Take one optimizer step on a batch gathered from `train`; return its loss, a detached scalar.
 
-        A network that is an ensemble gives outputs (B, K, C) in training: its loss is the mean of its K members'.
+        An ensemble network outputs (B, K, C) in training; its loss is the mean over its K members.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
@@ -170,12 +170,12 @@ class Learner:
         return nullcontext() if self.average is None else self.average.applied()
 
     def train_mode(self) -> None:
-        """Training mode for what is trainable; what is frozen stays in evaluation mode."""
+        """Set trainable modules to training mode and frozen ones to evaluation mode."""
         set_modes(self.network)
 
     @torch.no_grad()
     def predict(self, batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, C) float32 and targets (N,) of all rows on the CPU, in the data set's order."""
+        """Predict all rows: logits (N, C) float32 and targets (N,) on the CPU, in the data set's order."""
         self.network.eval()
         forward = self.network.head if batches.precomputed else self.network
         with self.precision.autocast(training=False):
@@ -184,7 +184,7 @@ class Learner:
         return logits, targets
 
     def validate(self, batches: Batches) -> dict[str, float]:
-        """Validation ``loss`` and the metrics, over all rows at once; see `Target`."""
+        """Compute the validation ``loss`` and the metrics over all rows at once; see `Target`."""
         outputs, targets = self.predict(batches)
         predictions, actual = self.target.predictions(outputs), self.target.actual(targets)
         values = {name: metric(predictions, actual) for name, metric in self.metrics.items()}
@@ -200,9 +200,9 @@ class Learner:
         states
             Weights and buffers by name.
         predict
-            Uses the learner's network.
+            Predicts with the learner's network.
         head
-            Temporarily replaces the network's head.
+            Temporary replacement for the network's head.
         """
         own, own_head = self.state(), self.network.head
         results = []
@@ -217,12 +217,12 @@ class Learner:
         return results
 
     def state(self) -> dict[str, torch.Tensor]:
-        """A copy of the network's weights and buffers, where they are."""
+        """Copy the network's weights and buffers, on their device."""
         return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
 
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2017), its weight decay decoupled."""
+    """AdamW (Loshchilov and Hutter, 2017), with decoupled weight decay."""
     return torch.optim.AdamW(groups, lr=0.0, betas=(settings.momentum, 0.999), fused=_on_cpu(groups))
 
 
@@ -232,19 +232,19 @@ def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Op
 
 
 def _on_cpu(groups: list[dict[str, Any]]) -> bool | None:
-    """True where one kernel for all of a step is four to nine times faster; None leaves the choice to torch."""
+    """True on the CPU, where fused steps are four to nine times faster; None leaves the choice to torch."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     return all(parameter.device.type == "cpu" for parameter in parameters) or None
 
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
-"""Name in `optimizer.name` -> what makes the optimizer of parameter groups."""
+"""Name in `optimizer.name` -> factory from parameter groups and settings."""
 LR_PRIORS = {"adamw": LrPrior(2e-3, 0.35), "sgd": LrPrior(5e-2, 0.5)}
-"""Name -> what is usual for new layers; a new optimizer needs none, its lr then follows from the curves alone."""
+"""Name -> usual lr for new layers; an optimizer without a prior takes its lr from the curves alone."""
 
 
 def build_optimizer(network: Network, groups: list[LayerGroup], settings: OptimizerSpec) -> torch.optim.Optimizer:
-    """An optimizer with two parameter groups per layer group: with weight decay, and (norms and biases) without."""
+    """Build an optimizer with two parameter groups per layer group: with weight decay, and without (norms, biases)."""
     parameters = dict(network.named_parameters())
     param_groups = []
     for group in groups:

@@ -1,7 +1,7 @@
-"""How long a training is: batch size and cycles that follow from the number of training rows.
+"""Batch size and cycle lengths derived from the number of training rows.
 
-On few rows an epoch is a handful of optimizer steps, so epochs are no measure of how much is trained: stages state
-their first cycle in steps (`Stage.cycle_steps`), and the batch shrinks with the data.
+On few rows an epoch is a handful of optimizer steps, so stages give their first cycle in steps (`Stage.cycle_steps`),
+and the batch shrinks with the data.
 """
 
 import math
@@ -11,14 +11,14 @@ from unfreeze.models.settings import Stage, Training
 from unfreeze.models.training.schedules import cycle_ends
 
 SHARE = 20
-"""A batch is about the training rows over this."""
+"""Training rows per row of a batch, about."""
 MOST_PROLONGED = 3
-"""A stage with patience begins no cycle beyond its own once this many times its epochs are done."""
+"""Multiple of its epochs after which a stage with patience begins no extra cycle."""
 TrainingType = TypeVar("TrainingType", bound=Training)
 
 
 def batch_size_for(rows: int, smallest: int, largest: int) -> int:
-    """The power of two next to a 20th of the rows, within bounds.
+    """Round a 20th of the rows to a power of two, within bounds.
 
     >>> [batch_size_for(rows, 8, 64) for rows in (42, 400, 900, 100_000)]
     [8, 16, 32, 64]
@@ -28,21 +28,21 @@ def batch_size_for(rows: int, smallest: int, largest: int) -> int:
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Batches of an epoch, see `unfreeze.models.training.batches.split_into_batches`."""
+    """Number of batches per epoch, see `unfreeze.models.training.batches.split_into_batches`."""
     return -(-rows // batch_size)
 
 
 def planned(params: TrainingType, rows: int, smallest: int, largest: int) -> TrainingType:
-    """The training with every batch size and cycle length filled in.
+    """Fill in the training's batch size and cycle lengths.
 
     Parameters
     ----------
     params
-        The spec as it was given.
+        The user's spec.
     rows
         Training rows.
     smallest, largest
-        Bounds of a batch size that the spec leaves open.
+        Bounds of the batch size if the spec does not set it.
     """
     batch_size = params.optimizer.batch_size or batch_size_for(rows, smallest, largest)
     steps = steps_per_epoch(rows, batch_size)
@@ -52,7 +52,7 @@ def planned(params: TrainingType, rows: int, smallest: int, largest: int) -> Tra
 
 
 def plan(params: Training, rows: int) -> list[str]:
-    """A line per stage of a planned training, with its cycles in epochs and steps."""
+    """Describe a planned training: a line per stage with its cycles in epochs and steps."""
     batch_size = params.optimizer.batch_size or 1
     steps = steps_per_epoch(rows, batch_size)
     return [f"plan: {stage.name}: {_shown(stage, steps, batch_size)}" for stage in params.recipe]
@@ -67,7 +67,7 @@ def _shown(stage: Stage, steps: int, batch_size: int) -> str:
 
 
 def _as_it_goes(stage: Stage) -> str:
-    """Why a stage may take fewer or more epochs than its own, and how many."""
+    """Describe how many epochs a stage may take, and why they vary."""
     fewest, most = possible_epochs(stage)
     why = [] if stage.fewest_errors is None else [f"skipped where fewer than {stage.fewest_errors} rows are wrong"]
     if stage.patience is not None:
@@ -88,6 +88,6 @@ def possible_epochs(stage: Stage) -> tuple[int, int]:
 
 
 def _lengthened(stage: Stage, steps: int) -> Stage:
-    """The stage with a first cycle of at least its steps."""
+    """Lengthen the first cycle to at least `cycle_steps`."""
     epochs = -(-(stage.cycle_steps or 0) // steps)
     return stage.model_copy(update={"cycle_len": max(stage.cycle_len, epochs)})

@@ -15,11 +15,11 @@ from unfreeze.models.training.lengths import MOST_PROLONGED, steps_per_epoch
 from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_at, cycle_ends
 
 WORTHWHILE = 0.005
-"""A cycle beyond those asked for follows one that lowered the validation loss by at least this share."""
+"""Share by which a cycle must lower the validation loss to earn an extra one."""
 
 
 class DivergedError(UserError):
-    """The loss is no longer a number: the settings cannot work."""
+    """The loss is not finite, so training cannot continue with these settings."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Event:
     step: int
     """Batches since the training began."""
     epoch: int
-    """Epochs of this stage that are done."""
+    """Completed epochs of this stage."""
     cycle: int
-    """The cycle that the batch or epoch belongs to, from 1."""
+    """Cycle of the batch or epoch, from 1."""
     lrs: dict[str, float]
     """Learning rate of every trained layer group, at the last batch."""
     loss: torch.Tensor
     """Batch: its loss, a scalar on the training device; reading it waits for the device. Epoch and cycle: the mean."""
     batch: int
-    """Batches of this stage that are done."""
+    """Completed batches of this stage."""
     batches: int
-    """Batches of this stage, if it is neither ended early nor prolonged."""
+    """Batches of this stage unless it ends early or is prolonged."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Epoch and cycle: validation loss and metrics."""
     ends_cycle: bool = False
@@ -50,13 +50,13 @@ class Event:
 def train_epoch(
     learner: Learner, train: Batches, schedule: Schedule, first: int
 ) -> Iterator[tuple[torch.Tensor, dict[str, float]]]:
-    """Train one epoch, or what is left of it; yields each batch's loss and lrs.
+    """Train one epoch, or the rest of an interrupted one; yields each batch's loss and lrs.
 
     Parameters
     ----------
     learner
-        Prepared for a stage. Its progress holds the epoch's row order (drawn here if there is none) and the losses of
-        the batches that are done, so an interrupted epoch continues with the very next batch.
+        Prepared for a stage. Its progress holds the epoch's row order (drawn here if unset) and the losses of completed
+        batches, so an interrupted epoch continues with the next batch.
     train
         Training rows.
     schedule
@@ -68,7 +68,7 @@ def train_epoch(
     if progress.order is None:
         progress.order, progress.batch = torch.randperm(len(train), generator=learner.generator), 0
     batches = split_into_batches(progress.order, train.batch_size)
-    # In one tensor: many small ones, each between the buffers of two batches, would split the heap, which would grow.
+    # One tensor, as many small ones between the batches' buffers would fragment and grow the heap.
     losses = torch.empty(len(batches), device=learner.device)
     losses[: progress.batch] = progress.losses[: progress.batch]
     progress.losses = losses
@@ -85,19 +85,19 @@ def train_epoch(
 
 
 def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Iterator[Event]:
-    """Train one stage; yields after each batch, epoch and cycle, and the caller logs, saves, prunes or stops.
+    """Train one stage; yields after each batch, epoch and cycle for the caller to log, save, prune or stop.
 
-    The learner must be prepared for the stage. It continues from ``learner.progress``, which at every yield is exactly
-    what has been done: a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after so
-    many cycles in a row without a lower validation loss than it began with, and the best weights are restored: for a
-    head those that it began with if no cycle improved on them, for more layers those of its own best cycle, which are
-    compared with the head's later (`unfreeze.models.recipe.run.SelectModel`). See `close_cycle`.
+    The learner must be prepared for the stage. Training continues from ``learner.progress``, which is exact at every
+    yield, so a checkpoint written there resumes bit for bit. With ``stage.patience`` the stage ends after that many
+    cycles in a row without a new lowest validation loss, and its best weights are restored. A head keeps its initial
+    weights if no cycle improved on them; deeper stages keep their best cycle's, which are compared with the head's
+    later (`unfreeze.models.recipe.run.SelectModel`). See `close_cycle`.
 
     Raises
     ------
     DivergedError
-        If a batch's loss, or the validation loss, is not finite; says at which step. It is noticed at the epoch's end,
-        because looking at every loss would make the accelerator wait.
+        If a batch's loss or the validation loss is not finite; names the step. Checked at the epoch's end, because
+        reading every loss would stall the accelerator.
     """
     progress = learner.progress
     per_epoch = steps_per_epoch(len(train), train.batch_size)
@@ -109,7 +109,7 @@ def fit(learner: Learner, stage: Stage, train: Batches, valid: Batches) -> Itera
     while not progress.finished:
         cycle, end = cycle_at(progress.epoch, stage.cycle_len, stage.cycle_mult)
         batches = cycle_ends(max(cycle, stage.cycles), stage.cycle_len, stage.cycle_mult)[-1] * per_epoch
-        # Those of the last batch, for an epoch that was interrupted after it: each batch sets its own.
+        # The last batch's lrs, for an epoch interrupted after it; otherwise every batch sets its own.
         lrs: dict[str, float] = learner.set_lrs(schedule((progress.epoch + 1) * per_epoch - 1))
         for loss, lrs in train_epoch(learner, train, schedule, progress.epoch * per_epoch):
             done = progress.epoch * per_epoch + progress.batch
@@ -149,7 +149,7 @@ def _diverged(learner: Learner, stage: Stage, what: str) -> DivergedError:
 
 
 def close_cycle(learner: Learner, stage: Stage, cycle: int, valid_loss: float) -> None:
-    """Decide at a cycle's end whether the stage continues; ``learner.progress.stopped`` says why not."""
+    """Decide at a cycle's end whether the stage continues; ``learner.progress.stopped`` gives the reason to stop."""
     progress, before = learner.progress, learner.progress.best_loss
     over = cycle >= stage.cycles
     if stage.patience is not None:

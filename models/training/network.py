@@ -1,4 +1,4 @@
-"""Structure of every fine-tuned network: a body in blocks, and a head."""
+"""Networks for fine-tuning: a body of blocks, and a head."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -23,9 +23,9 @@ class Network(nn.Module):
     head
         Maps activations to logits (B, C) float.
     blocks
-        Parameter names of every body block in forward order, as the body knows them.
+        Parameter names of every body block in forward order, relative to the body.
     early_blocks
-        How many leading blocks form the early half of the body.
+        Number of leading blocks in the early half of the body.
     """
 
     body: nn.Module
@@ -37,7 +37,7 @@ class Network(nn.Module):
         self._blocks, self.early_blocks = blocks, early_blocks
 
     def forward(self, inputs: Any) -> torch.Tensor:
-        """Logits (B, C) of `inputs`."""
+        """Compute logits (B, C)."""
         logits: torch.Tensor = self.head(self.body(inputs))
         return logits
 
@@ -66,22 +66,22 @@ def weights_digest(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
 
 
 def checksum(tensor: torch.Tensor) -> str:
-    """XXH3 (128 bits, hexadecimal) of a tensor's shape, dtype and bytes, wherever it is and however it is laid out."""
+    """XXH3 (128 bits, hexadecimal) of a tensor's shape, dtype and bytes, independent of device and memory layout."""
     hashed = xxhash.xxh3_128(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 
 class WeightAverage:
-    """Average of a network's trainable weights; buffers stay those of the network.
+    """Exponential moving average of a network's trainable weights; buffers are not averaged.
 
     Parameters
     ----------
     network
         Its trainable parameters are averaged.
     decay
-        Of the average at each step, once there were many: ``min(decay, (1 + n) / (10 + n))`` after n steps, as in
-        TensorFlow's `ExponentialMovingAverage`, so that an average of few steps forgets the weights it began with.
+        Limit of the average's decay, which is ``min(decay, (1 + n) / (10 + n))`` after n steps, as in TensorFlow's
+        `ExponentialMovingAverage`: early averages forget the initial weights.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -91,7 +91,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the network's weights in."""
+        """Add the network's current weights to the average."""
         self.updates += 1
         weight = 1 - min(self._decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.values.values()), list(self._own.values()), weight)

@@ -1,4 +1,4 @@
-"""Which device, and which number format on it."""
+"""Choice of device and number formats."""
 
 import ctypes
 import sys
@@ -12,7 +12,7 @@ from unfreeze.models.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `name` stands for: ``auto`` takes CUDA, then MPS, then the CPU.
+    """Pick a device by name; ``auto`` prefers CUDA, then MPS, then the CPU.
 
     Raises
     ------
@@ -33,8 +33,8 @@ def pick_device(name: str) -> torch.device:
 class Precision:
     """Number formats of one training.
 
-    Training and inference differ on a CPU with AMX: bf16 doubles the speed of the frozen forward pass, while the
-    backward pass of depthwise convolutions is slower in it than in fp32.
+    Training and inference differ on a CPU with AMX: bf16 doubles the speed of the frozen forward pass, but slows the
+    backward pass of depthwise convolutions compared with fp32.
     """
 
     device_type: str
@@ -42,13 +42,13 @@ class Precision:
     inference: torch.dtype
 
     def autocast(self, training: bool) -> AbstractContextManager[Any]:
-        """The autocast context for a pass that is followed by a backward pass (`training`), or not."""
+        """Autocast context for a forward pass, followed by a backward pass if `training`."""
         dtype = self.training if training else self.inference
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device_type, dtype)
 
 
 def pick_precision(setting: Literal["auto", "bf16", "fp32"], device: torch.device) -> Precision:
-    """Number formats for `device`; ``auto`` goes by what is faster on the hardware."""
+    """Pick number formats for `device`; ``auto`` takes the faster ones on its hardware."""
     bf16, fp32 = torch.bfloat16, torch.float32
     if setting == "bf16":
         return Precision(device.type, bf16, bf16)
@@ -64,7 +64,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def ready_device(name: str) -> torch.device:
-    """The device of `precision.pick_device`, ready for many passes: on a CPU freed memory is kept."""
+    """Pick a device with `pick_device` and, for the CPU, let the allocator reuse freed memory."""
     device = pick_device(name)
     if device.type == "cpu":
         reuse_freed_memory()
@@ -72,11 +72,11 @@ def ready_device(name: str) -> torch.device:
 
 
 def reuse_freed_memory() -> bool:
-    """Let glibc keep large freed blocks instead of giving them back to the system; returns whether it could.
+    """Make glibc keep large freed blocks instead of returning them to the system; returns whether it succeeded.
 
-    A pass through a network frees and asks for the same tens of megabytes again and again. By default each block is
-    mapped and unmapped, and every page of it faults in again: on a virtual machine that was half of the time of a
-    training step. Other C libraries and systems are left alone.
+    Every pass through a network frees and requests the same tens of megabytes. By default each block is mapped and
+    unmapped, so all its pages fault again, which took half of a training step on a virtual machine. Other C libraries
+    and systems are unaffected.
     """
     if sys.platform != "linux":
         return False

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions from a batch number to a multiple of the base lrs."""
+"""Learning-rate schedules: pure functions from a batch number to a factor on the base lrs."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,12 @@ Schedule = Callable[[int], float]
 
 
 def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
-    """Epochs after which each cycle has ended.
+    """Completed epochs at the end of each cycle.
 
     Parameters
     ----------
     cycles, cycle_len, cycle_mult
-        Number of cycles, epochs of the first one, and how many times longer each is than the one before.
+        Number of cycles, epochs of the first, and ratio of each length to the previous.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
 
 
 def cycle_at(epoch: int, cycle_len: int, cycle_mult: int) -> tuple[int, int]:
-    """The cycle that an epoch is in, from 1, and the epoch after which it ends.
+    """Cycle of an epoch, from 1, and completed epochs at its end.
 
     >>> [cycle_at(epoch, 1, 2) for epoch in range(4)]
     [(1, 1), (2, 3), (2, 3), (3, 7)]
@@ -44,20 +44,20 @@ def cycle_at(epoch: int, cycle_len: int, cycle_mult: int) -> tuple[int, int]:
 def cosine_restarts(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
     """SGDR: a half cosine from the base lr towards zero in every cycle, then a restart.
 
-    Within a cycle of n batches, batch i runs at ``(1 + cos(pi i / n)) / 2``; the first n/20 batches of the very
-    first cycle run at 1/100 to let a fresh optimizer settle.
+    Within a cycle of n batches, batch i runs at ``(1 + cos(pi i / n)) / 2``; the first n/20 batches of the first cycle
+    run at 1/100 to let a fresh optimizer settle.
 
     Parameters
     ----------
     cycle_batches
         Batches of the first cycle.
     cycle_mult
-        Each cycle has this many times the batches of the one before.
+        Ratio of each cycle's length to the previous.
 
     References
     ----------
-    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; the start at 1/100 is that
-    of fastai 0.7 (``sgdr.CosAnneal``).
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; start at 1/100 from
+    fastai 0.7 (``sgdr.CosAnneal``).
     """
 
     def factor(batch: int) -> float:
@@ -70,11 +70,11 @@ def cosine_restarts(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
 
 
 def one_cycle(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
-    """One-cycle: in every cycle a half cosine from 1/25 up to the base lr over a quarter, then one down to 1/100,000.
+    """One-cycle: per cycle, a half cosine from 1/25 up to the base lr over a quarter, then one down to 1/100,000.
 
     References
     ----------
-    Smith, "A disciplined approach to neural network hyper-parameters: Part 1", 2018; shares and divisors are those of
+    Smith, "A disciplined approach to neural network hyper-parameters: Part 1", 2018; shares and divisors from
     fastai 2 (``callback.schedule.fit_one_cycle``).
     """
 
@@ -88,7 +88,7 @@ def one_cycle(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
 
 
 def _cycle_of(batch: int, cycle_batches: int, cycle_mult: int) -> tuple[int, int]:
-    """First batch and length of the cycle that a batch is in."""
+    """First batch and length of a batch's cycle."""
     start, length = 0, cycle_batches
     while batch >= start + length:
         start += length
@@ -97,7 +97,7 @@ def _cycle_of(batch: int, cycle_batches: int, cycle_mult: int) -> tuple[int, int
 
 
 def exponential(start: float, end: float, steps: int) -> Schedule:
-    """From `start` at batch 0 to `end` at batch ``steps - 1``, by the same factor at every batch.
+    """Grow exponentially from `start` at batch 0 to `end` at batch ``steps - 1``.
 
     References
     ----------
@@ -108,4 +108,4 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
 
 
 SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": cosine_restarts, "one_cycle": one_cycle}
-"""Name in a stage's `schedule` -> what makes it of the first cycle's batches and of `cycle_mult`."""
+"""Name in a stage's `schedule` -> factory from the first cycle's batches and `cycle_mult`."""

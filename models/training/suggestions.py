@@ -1,4 +1,4 @@
-"""Reading a learning rate off the finder's curve, and how much to trust it."""
+"""Learning rates, with their uncertainty, from the finder's curve."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,28 +10,28 @@ CLEARLY_FALLING = 0.15
 """A slope counts as clearly falling while it is at least this share of the steepest."""
 METHODS = ("falling", "valley", "steepest", "minimum")
 LEAST_SPREAD = 0.3
-"""Decades that a curve's suggestions are taken to be off at least, however well they agree."""
+"""Minimum uncertainty of a curve's suggestions in decades, even if they agree."""
 
 
 AS_GOOD = 0.1
-"""An lr whose loss exceeds the lowest by this share of it is as good as the best."""
+"""An lr is as good as the best if its loss exceeds the lowest by at most this share."""
 
 
 class LrPrior(NamedTuple):
-    """What is known of a good learning rate before the finder ran: a log-normal distribution."""
+    """Log-normal prior of a good learning rate."""
 
     lr: float
-    """Its centre."""
+    """Its median."""
     decades: float
     """Standard deviation of log10(lr)."""
 
 
 def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The trend of a curve and its slope, from a line through the neighbours of every point.
+    """Trend of a curve and its slope, from a line through the neighbours of every point.
 
-    The sweep's exponential average lags behind the loss by dozens of batches, which on this axis are decades of
-    learning rate; with the whole curve at hand the neighbours on both sides say where the loss really fell. What rises
-    beyond 1.5 times the first losses is cut off, so that the explosion at the end does not leak into the descent.
+    The sweep's exponential average lags behind the loss by dozens of batches, which are decades of learning rate here;
+    neighbours on both sides locate the fall correctly. Losses are capped at 1.5 times the first ones to keep the final
+    explosion out of the descent.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def centred(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _window(points: int) -> int:
-    """Neighbours that a line is laid through: an odd number."""
+    """Odd number of neighbours to fit a line through."""
     return min(max(5, points // 8) | 1, (points - 1) | 1)
 
 
 def falls_clearly(losses: np.ndarray) -> bool:
-    """Whether the loss of a sweep (N,) falls by more than three standard errors of its trend before it rises again."""
+    """Whether the loss of a sweep (N,) falls by more than three standard errors of its trend before it rises."""
     if len(losses) < 5:
         return False
     trend, _ = centred(losses)
@@ -66,23 +66,23 @@ def falls_clearly(losses: np.ndarray) -> bool:
 
 
 def suggest(lrs: np.ndarray, losses: np.ndarray) -> dict[str, float]:
-    """Learning rates by method.
+    """Suggest a learning rate by each method.
 
     Parameters
     ----------
     lrs
         Learning rates of the sweep, (N,) float64, rising.
     losses
-        Loss of the batch at each, (N,) float64.
+        Batch loss at each, (N,) float64.
 
     Returns
     -------
     dict
-        ``falling``: the highest lr where the loss is still clearly falling, the course's rule: the end of the main
-        descent, which begins at the steepest point and lasts while the slope over log lr is at least 0.15 of
+        ``falling``: the highest lr where the loss is still clearly falling (the course's rule), which is the end of
+        the main descent; it begins at the steepest point and lasts while the slope over log lr is at least 0.15 of
         that. ``valley``: the middle of the longest descent (fastai 2, ``callback.schedule.valley``). ``steepest``: the
-        steepest point. ``minimum``: a tenth of the lr of the lowest loss. Where the loss never falls, or there are
-        fewer than five points, all are the sweep's first lr.
+        steepest point. ``minimum``: a tenth of the lr of the lowest loss. If the loss never falls, or with fewer than
+        five points, all are the sweep's first lr.
     """
     if len(lrs) < 5:
         return dict.fromkeys(METHODS, float(lrs[0]))
@@ -114,19 +114,19 @@ def longest_descent(values: np.ndarray) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LrTrials:
-    """Losses of the learning rates that were tried."""
+    """Held-out losses of trial learning rates."""
 
     lrs: np.ndarray
-    """Of the head, (K,) float64, rising."""
+    """The head's lrs, (K,) float64, rising."""
     losses: np.ndarray
-    """Loss of the rows held out, by fold and lr, (F, K) float64; infinite where training diverged."""
+    """Held-out loss by fold and lr, (F, K) float64; infinite if training diverged."""
 
     def estimate(self) -> tuple[float, float]:
-        """The middle of the lrs that are as good as the best, and half the decades that they span.
+        """Middle of the lrs that are as good as the best, and half of their span in decades.
 
-        The lowest loss of a few held-out rows is as often at one end of a plateau as at the other; its middle is far
-        from both slopes. What training gains is no measure of a plateau: where it takes the loss from 0.7 to 0.0003,
-        0.01 is a small part of that and 30 times the loss.
+        The lowest loss on a few held-out rows may be at either end of a plateau; the plateau's middle is far from both
+        slopes. The tolerance is a share of the loss, not of the gain: if training lowers the loss from 0.7 to 0.0003,
+        0.01 is a small share of the gain but 30 times the loss.
         """
         means = self.losses.mean(axis=0)
         good = means <= (1 + AS_GOOD) * means.min()
@@ -140,43 +140,42 @@ class LrTrials:
 
 @dataclass(frozen=True)
 class LrCurve:
-    """Curve of the finder: one entry per batch."""
+    """Finder's curve, with one entry per batch."""
 
     lrs: np.ndarray
-    """Learning rate of the head, (N,) float64."""
+    """The head's learning rates, (N,) float64."""
     losses: np.ndarray
-    """Loss of the batch, (N,) float64."""
+    """Batch losses, (N,) float64."""
     smoothed: np.ndarray
     """Debiased exponential moving average of the losses, (N,) float64."""
     prior: LrPrior | None = None
-    """What the suggestion is weighed with; None: it follows from the curve alone."""
+    """Prior to combine with; None to use the curve alone."""
     sweeps: "tuple[LrCurve, ...]" = ()
-    """The sweeps that this is the mean of."""
+    """Sweeps that this curve averages."""
     trials: LrTrials | None = None
-    """Trials of lrs around the suggestion, if there were any."""
+    """Trials of lrs around the suggestion, if any."""
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Losses to draw, (N,) each: of the batches, their running average, and the trend of five points or more."""
+        """Losses to plot, (N,) each: per batch, their running average, and from five points on the trend."""
         trend = {"trend": centred(self.losses)[0]} if len(self.losses) >= 5 else {}
         return {"loss of the batch": self.losses, "running average": self.smoothed, **trend}
 
     def suggestions(self) -> dict[str, float]:
-        """Learning rates by method: ``stable``, see `estimate`, and those of `suggest`."""
+        """Suggest learning rates by method: ``stable`` (see `estimate`), and those of `suggest`."""
         return {"stable": self.estimate()[0], **suggest(self.lrs, self.losses)}
 
     def estimate(self) -> tuple[float, float]:
-        """The learning rate to use, and its uncertainty in decades.
+        """Estimate the learning rate to use, and its uncertainty in decades.
 
-        A single rule moves by a decade from one sweep to the next, so what the curves say is the mean over the
-        four rules on the mean of the sweeps, in log10(lr), and its error their standard deviation over rules and
-        sweeps. It is weighed with the prior by inverse variances, as two independent measurements are. Where the loss
-        falls by no more than its noise, as with a head that is trained already, the curve says nothing: the prior is
-        left. Where lrs were tried, theirs is the last word.
+        A single rule moves by a decade between sweeps, so the curves' estimate is the mean of the four rules on the
+        averaged sweep, in log10(lr), and its error is the standard deviation over rules and sweeps. It is combined
+        with the prior by inverse variances, as for independent measurements. If the loss falls by no more than its
+        noise, as with an already trained head, only the prior counts. Trials of lrs override both.
         """
         return self.trials.estimate() if self.trials is not None else self.read()
 
     def read(self) -> tuple[float, float]:
-        """As `estimate`, from curves and prior alone."""
+        """Estimate as `estimate` does, from curves and prior alone."""
         if self.prior is not None and not falls_clearly(self.losses):
             return self.prior.lr, self.prior.decades
         read = np.log10([list(suggest(curve.lrs, curve.losses).values()) for curve in self.sweeps or (self,)])
@@ -190,7 +189,7 @@ class LrCurve:
 
 
 def mean_curve(sweeps: tuple[LrCurve, ...], prior: LrPrior | None) -> LrCurve:
-    """The mean of sweeps over the same learning rates, as far as the shortest goes."""
+    """Average sweeps over the same learning rates, up to the end of the shortest."""
     end = min(len(sweep.lrs) for sweep in sweeps)
     losses, smoothed = (
         np.mean([getattr(sweep, name)[:end] for sweep in sweeps], axis=0) for name in ("losses", "smoothed")

@@ -1,7 +1,7 @@
-"""Learning rates tried on the stage itself, where its steps are cheap.
+"""Trials of learning rates on the stage itself, if its steps are cheap.
 
-A sweep shows how fast a loss falls within some batches. Whether a head over-fits at that lr shows only at the stage's
-end, so five lrs around the sweep's train the stage on most of its training rows, and are scored on the held-out rest.
+A sweep shows how fast the loss falls within a few batches, but not whether the head over-fits by the stage's end. So
+five lrs around the sweep's each train the stage on most of its training rows, scored on the held-out rest.
 """
 
 import numpy as np
@@ -20,17 +20,17 @@ from unfreeze.models.training.suggestions import LrTrials
 TRIED = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """Decades from the sweep's suggestion."""
 FOLDS = 3
-"""Times that every lr is tried, with other rows held out."""
+"""Trials per lr, each with different held-out rows."""
 HELD_OUT, FEWEST_HELD_OUT = 0.1, 30
-"""Share of the training rows that is held out, and its least number; at most a third of them."""
+"""Share of the training rows held out, and their minimum number; at most a third of the rows for the minimum."""
 FEWEST_ROWS = 30
-"""With fewer training rows nothing is tried."""
+"""Minimum training rows for trials."""
 MOST_STEPS = 150
-"""Optimizer steps of a trial, at most: a longer stage is tried shortened."""
+"""Maximum optimizer steps of a trial; longer stages are shortened."""
 
 
 class _Part:
-    """Some rows of others, as `Batches`."""
+    """Subset of another `Batches`' rows."""
 
     def __init__(self, whole: Batches, rows: torch.Tensor) -> None:
         self.whole, self.rows = whole, rows
@@ -52,18 +52,18 @@ class _Part:
 
 
 def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> LrTrials | None:
-    """Train the stage at five lrs, a decade around `centre`, from the learner's weights, which are put back.
+    """Train the stage at five lrs within a decade of `centre`, from the learner's weights, which are restored.
 
     Parameters
     ----------
     learner
         Prepared for the stage.
     train
-        The stage's training rows; validation rows take no part.
+        The stage's training rows; validation rows are not used.
     stage
-        Its cycles, as far as they fit `MOST_STEPS`.
+        Trained for its cycles that fit into `MOST_STEPS`.
     centre
-        Lr of the head.
+        The head's lr.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _put_back(learner: Learner, before: Checkpoint, progress: Progress) -> None:
 
 
 def steps_of_trials(stage: Stage, rows: int, batch_size: int) -> int:
-    """Optimizer steps of all trials of a stage on so many training rows."""
+    """Total optimizer steps of a stage's trials for a number of training rows."""
     if rows < FEWEST_ROWS:
         return 0
     return FOLDS * len(TRIED) * _cycles(stage, rows - _held_out(rows), batch_size)[1]
@@ -118,7 +118,7 @@ def _cycles(stage: Stage, rows: int, batch_size: int) -> tuple[int, int]:
 
 
 def _trained(learner: Learner, train: Batches, held_out: Batches, stage: Stage) -> float:
-    """Loss of the rows held out after the stage's cycles."""
+    """Train the stage's cycles; return the held-out loss."""
     cycle, steps = _cycles(stage, len(train), train.batch_size)
     schedule = choose(SCHEDULES, stage.schedule, "schedule")(cycle, stage.cycle_mult)
     learner.progress, done = Progress(), 0
