@@ -25,7 +25,7 @@ def image_candidates(
     These are the last weights alone (with a snapshot ensemble), the head from before the body was unfrozen, and
     logistic regression on the precomputed activations of all views, unless that is the head already. If it is, the mean
     of its predictions and the network's is a candidate too; otherwise the mean of the weights before and after
-    unfreezing (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of one half).
+    unfreezing (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of 1/2).
     """
     final, recipe = learner.state(), data.params.recipe
     if has_snapshots:

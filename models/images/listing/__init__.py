@@ -1,1 +1,1 @@
-"""Which images a source has: their paths, labels, groups and splits."""
+"""Image sources: paths, labels, groups and splits."""

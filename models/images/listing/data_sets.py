@@ -1,4 +1,4 @@
-"""Data sets that come with scikit-learn or are downloaded by torchvision, as images in files."""
+"""Data sets bundled with scikit-learn or downloaded by torchvision, as image files."""
 
 import importlib
 import os
@@ -21,7 +21,7 @@ _NETWORK_SECONDS = 5.0
 
 
 class DataSet(NamedTuple):
-    """A torchvision class, the arguments of its training part and of the part that validates, and where archives go."""
+    """Torchvision class, arguments of its training and validation parts, and the archives' folder."""
 
     class_name: str
     train: dict[str, Any]
@@ -29,7 +29,7 @@ class DataSet(NamedTuple):
     archive_folder: str = ""
 
 
-# A `val` part validates where there is one, otherwise the `test` part that published results use.
+# Validates on the `val` part if there is one, otherwise on the `test` part that published results use.
 DATA_SETS = {
     "cifar10": DataSet("CIFAR10", {"train": True}, {"train": False}),
     "cifar100": DataSet("CIFAR100", {"train": True}, {"train": False}),
@@ -49,9 +49,9 @@ DATA_SETS = {
 
 
 def write_digits(folder: Path) -> Path:
-    """Write scikit-learn's digits, one folder per digit, unless they are there; returns `folder`."""
+    """Write scikit-learn's digits, one folder per digit, unless they exist; returns `folder`."""
     if not folder.is_dir():
-        from sklearn.datasets import load_digits  # takes half a second, and only the first time
+        from sklearn.datasets import load_digits  # slow import (half a second), needed only once
 
         digits = load_digits()
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
@@ -61,17 +61,17 @@ def write_digits(folder: Path) -> Path:
 
 
 def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
-    """Find the images of one of `DATA_SETS`, after downloading it into a folder of its own if it is not there yet.
+    """Find the images of one of `DATA_SETS`, downloading it into its own folder if necessary.
 
-    Returns path, label and split of each image (None for all where the data set has no split); or, where torchvision
-    has pixels instead of files, the folder that they were written to, one folder per split (if any) and label. A
-    `UserError` if the download fails.
+    Returns path, label and split of each image (split None if the data set has none). If torchvision has pixels instead
+    of files, writes them to one folder per split (if any) and label and returns the root. Raises a `UserError` if the
+    download fails.
     """
     data_set, written = DATA_SETS[name], folder / "images"
     if written.is_dir():
         return written
     if not folder.exists():
-        # Unpacking in place could leave half a data set that torchvision takes for a whole one.
+        # Unpacking in place could leave a partial data set that torchvision takes for complete.
         with _published(folder) as building:
             _open(name, building, folder, data_set.train)
     parts: list[tuple[Literal["train", "valid"], Any]] = [("train", _open(name, folder, folder, data_set.train))]
@@ -93,10 +93,10 @@ def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, 
 
 def _open(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> Any:
     data_set = DATA_SETS[name]
-    # Takes seconds to import, and most sources do not need it.
+    # Imported lazily: it takes seconds, and most sources do not need it.
     kind = getattr(importlib.import_module("torchvision.datasets"), data_set.class_name)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_NETWORK_SECONDS)  # torchvision sets none, and would wait for minutes
+    socket.setdefaulttimeout(_NETWORK_SECONDS)  # torchvision sets no timeout and would wait for minutes
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return kind(str(folder), download=True, **arguments)
@@ -111,7 +111,7 @@ def _open(name: str, folder: Path, final: Path, arguments: dict[str, Any]) -> An
 
 
 def _samples(part: Any) -> Iterator[tuple[Path, str]]:
-    """Paths and labels of a torchvision data set that reads files; their attributes differ from class to class."""
+    """Yield paths and labels of a file-based torchvision data set; attributes differ between classes."""
     names = [label if isinstance(label, str) else label[0] for label in part.classes]
     pairs = getattr(part, "samples", None) or getattr(part, "_samples", None)
     if pairs is None:
@@ -121,7 +121,7 @@ def _samples(part: Any) -> Iterator[tuple[Path, str]]:
 
 
 def _write_images(folder: Path, pixels: np.ndarray, labels: list[str]) -> None:
-    """Write ``folder/LABEL/00000.png`` and so on, numbered in the order of `pixels`, uint8 (H, W) or (H, W, 3) each."""
+    """Write ``folder/LABEL/00000.png`` and so on, in the order of `pixels`, uint8 (H, W) or (H, W, 3) each."""
     for label in set(labels):
         (folder / label).mkdir(parents=True, exist_ok=True)
     for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
@@ -130,7 +130,7 @@ def _write_images(folder: Path, pixels: np.ndarray, labels: list[str]) -> None:
 
 @contextmanager
 def _published(folder: Path) -> Iterator[Path]:
-    """Build in a temporary folder beside the final one; rename it when the block ends well, remove it otherwise."""
+    """Build in a temporary folder beside the final one; rename it on success, remove it on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as place:
         building = Path(place) / folder.name
@@ -141,4 +141,4 @@ def _published(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
-            shutil.rmtree(building)  # another process was faster, with the same content
+            shutil.rmtree(building)  # another process finished first, with the same content

@@ -1,4 +1,4 @@
-"""Files below a folder, without what operating systems, NAS devices and image viewers put there."""
+"""Files below a folder, without those added by operating systems, NAS devices and image viewers."""
 
 import mimetypes
 import os
@@ -28,16 +28,16 @@ _SYSTEM_NAMES = {
 _THUMBNAILS = {"thumb", "thumbs", "thumbnail", "thumbnails", "_thumb", "_thumbs", "_thumbnails"}
 _SMALLER = re.compile(r"[ ._-]?thumb(nail)?s?[ ._-]?|-\d+x\d+$")
 _TYPES = mimetypes.MimeTypes()
-"""Python's own table: that of the machine differs from system to system."""
+"""Python's built-in MIME table; the system's differs between machines."""
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a name is hidden, or one that a system gives to its own files (``@eaDir``, ``Thumbs.db``)."""
+    """Whether a name is hidden or belongs to the system (``@eaDir``, ``Thumbs.db``)."""
     return name.startswith((".", "@", "~$")) or name.casefold() in _SYSTEM_NAMES
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file's suffix is one of images, or unknown."""
+    """Whether a file's suffix is an image suffix or unknown."""
     return _is_image_suffix(os.path.splitext(name)[1].lower())
 
 
@@ -48,15 +48,15 @@ def _is_image_suffix(suffix: str) -> bool:
 
 
 def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[str] | None = None) -> Iterator[str]:
-    """Paths of all files in a folder and the folders in it, in no order; links to folders are followed.
+    """Yield the paths of all files below a folder, in no particular order; links to folders are followed.
 
     Parameters
     ----------
     without
         Absolute paths of files and folders to leave out.
     skipped
-        Receives the names of system files, system folders and folders of thumbnails that were left out, except those
-        that begin with a dot.
+        Receives the names of skipped system files, system folders and thumbnail folders, except names that start with
+        a dot.
     """
     for place, folders, names in os.walk(folder, followlinks=True):
         beside = {_stem(name) for name in (*folders, *names)}
@@ -72,20 +72,20 @@ def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[
 
 
 def _holds_thumbnails(folder: str, beside: Collection[str]) -> bool:
-    """Whether a folder of that name holds files or folders that are called as those beside it."""
+    """Whether a folder of that name holds files or folders named like those beside it."""
     if os.path.basename(folder).casefold() not in _THUMBNAILS:
         return False
     return any(_stem(name) in beside for name in os.listdir(folder))
 
 
 def _is_thumbnail(stem: str, beside: Collection[str]) -> bool:
-    """Whether a file is a smaller one of another beside it, such as ``1_thumb`` or ``1-150x150`` of ``1``."""
+    """Whether a file is a thumbnail of one beside it, such as ``1_thumb`` or ``1-150x150`` of ``1``."""
     original = _SMALLER.sub("", stem, count=1)
     return original != stem and original in beside
 
 
 def _leads_back(folder: str) -> bool:
-    """Whether a link leads to a folder that it is in."""
+    """Whether a link points to one of its own parent folders."""
     if not os.path.islink(folder):
         return False
     real, place = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))

@@ -1,4 +1,4 @@
-"""The meaning of an image source's folders: parts of a split, classes, or nothing."""
+"""Interpretation of a source's folders as splits, classes or wrappers."""
 
 import os
 import re
@@ -24,16 +24,16 @@ _FOLDS = re.compile(r"(k?[ _-]?fold|batch|part|chunk|shard|split|cv)[ _-]?\d+", 
 
 
 class Layout(NamedTuple):
-    """The labelled files of a folder, sorted by path below it.
+    """Labelled files of a folder, sorted by relative path.
 
     Attributes
     ----------
     files
-        With their class and, where the folders have one, their part of the split.
+        Files with their class and, if the folders define one, their split.
     split_by
         See `Listing.split_by`.
     remarks
-        What was left out, and what was guessed.
+        Remarks on what was left out or guessed.
     """
 
     files: list[ListedFile]
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 class _Row(NamedTuple):
     folders: tuple[str, ...]
-    """Below the source, from the outside; without those that say nothing."""
+    """Folders below the source, outermost first, without wrappers."""
     path: str
     part: Part | None = None
 
@@ -51,23 +51,22 @@ class _Row(NamedTuple):
 def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], class_folder: ClassFolder) -> Layout:
     """Read labels and split from the folders of a source.
 
-    Folders that say nothing are dropped first: one that is called like the folder that it is in, and one that holds all
-    the others. Then the level whose names are split words is looked for, outside or inside the class folders. What is
-    left names the classes.
+    Wrappers are dropped first (a folder named like its parent, or one that holds all the others). Then the level whose
+    names are split words is found, outside or inside the class folders. The remaining folders name the classes.
 
     Parameters
     ----------
     folder
         The source.
     files, skipped
-        What `files_below` finds in it, sorted, and what it leaves out.
+        Sorted files that `files_below` finds, and names that it skips.
     class_folder
         See `data.class_folder`.
 
     Raises
     ------
     UserError
-        If there is no class folder, or more than one reading; with the layouts that are understood.
+        If there are no class folders or the layout is ambiguous; lists the supported layouts.
     """
     folders = {place: _below(folder, place) for place in set(map(os.path.dirname, files))}
     rows = [_Row(folders[os.path.dirname(file)], file) for file in files if may_be_image(file)]
@@ -96,7 +95,7 @@ def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], cl
 
 
 def _beside(images: Sequence[ListedFile], others: Sequence[Path]) -> Iterator[ListedFile]:
-    """Other files beside images of one class, as if they were images of it: so they are reported as not usable."""
+    """List other files beside images of a class as its images, so they are reported as unusable."""
     places: dict[Path, set[ListedFile]] = {file.parent: set() for file in others}
     for image in images:
         if (place := image.path.parent) in places:
@@ -111,7 +110,7 @@ def _refusal(folder: Path, problem: str) -> UserError:
 
 
 def _below(folder: Path, place: str) -> tuple[str, ...]:
-    """Folders from a source to one in it; those called like the one that they are in count once."""
+    """Folders from a source down to `place`; a folder named like its parent is dropped."""
     names = Path(place).relative_to(folder).parts
     return names[:1] + tuple(name for outer, name in pairwise(names) if name.casefold() != outer.casefold())
 
@@ -128,7 +127,7 @@ def _empty_folders(folder: Path, rows: Sequence[_Row], skipped: Collection[str])
 
 
 def _without_wrappers(rows: Sequence[_Row], classes: Collection[str] = ()) -> list[_Row]:
-    """Rows without an outer folder that all others are in, unless that is a class or a part of a split."""
+    """Drop an outer folder that holds all the others, unless it is a class or a split."""
     outer = {row.folders[0] for row in rows if row.folders}
     if len(outer) != 1 or part_of(*outer) or outer & set(classes) or max(len(row.folders) for row in rows) == 1:
         return list(rows)
@@ -145,7 +144,7 @@ def _left_out(folder: Path, before: Sequence[_Row], after: Sequence[_Row], where
 
 
 def _split(folder: Path, rows: list[_Row]) -> tuple[list[_Row], list[str]]:
-    """Rows with their part, without the folders that say it; and the names of those."""
+    """Assign splits to rows and drop the folders that name them; also return those names."""
     outer = _outer_parts(folder, rows)
     levels = [0] if outer else []
     levels += [level for level in range(1, min(len(row.folders) for row in rows)) if _is_split(rows, level)]
@@ -166,7 +165,7 @@ def _split(folder: Path, rows: list[_Row]) -> tuple[list[_Row], list[str]]:
 
 
 def _drawn(rows: list[_Row], names: Sequence[str]) -> tuple[list[_Row], str, list[str]]:
-    """Clear the part of rows whose validation images are to be drawn; return also the split's source and remarks."""
+    """Clear the split of rows whose validation images must be drawn; also return the split's source and remarks."""
     parts = {row.part for row in rows}
     used = [name for name in names if _word_in(name).part in parts]
     said = f"split by the folders {shortened(used)}"
@@ -179,7 +178,7 @@ def _drawn(rows: list[_Row], names: Sequence[str]) -> tuple[list[_Row], str, lis
 
 
 def drawn_validation(test: str) -> str:
-    """What a source with a test but no validation part means."""
+    """Explain how a source with a test but no validation split is used."""
     return f"{test} only tests the final model; the validation rows are drawn from the training ones at random"
 
 
@@ -190,9 +189,9 @@ def _word_in(name: str) -> SplitWord:
 
 
 def _outer_parts(folder: Path, rows: Sequence[_Row]) -> dict[str, Part]:
-    """The outermost folders that are parts of a split; empty if they are classes.
+    """Outermost folders that name splits; empty if they are classes.
 
-    A longer name (``seg_train``) means a part only if others beside it do, and all that hold classes do.
+    A longer name (``seg_train``) names a split only if others beside it do, and all folders that hold classes do.
     """
     names = sorted({row.folders[0] for row in rows})
     nested = {row.folders[0] for row in rows if len(row.folders) > 1}
@@ -223,7 +222,7 @@ def _outer_parts(folder: Path, rows: Sequence[_Row]) -> dict[str, Part]:
 
 
 def _is_split(rows: Sequence[_Row], level: int) -> bool:
-    """Whether all folders at a level are parts of a split, each part once in every folder that they are in."""
+    """Whether all folders at a level name splits, each split once per parent folder."""
     places = {row.folders[: level + 1] for row in rows if len(row.folders) > level}
     words = [(place[:-1], split_word_in(place[-1])) for place in places]
     parts = [(place, word.part) for place, word in words if word is not None]
@@ -231,7 +230,7 @@ def _is_split(rows: Sequence[_Row], level: int) -> bool:
 
 
 def _names_class_and_split(rows: Sequence[_Row]) -> bool:
-    """Whether the folders are called ``cat_train``, ``cat_valid``, ``dog_train`` and so on."""
+    """Whether the folders are named ``cat_train``, ``cat_valid``, ``dog_train`` and so on."""
     words = {split_word_in(row.folders[0]) for row in rows}
     if None in words or any(len(row.folders) > 1 for row in rows):
         return False
@@ -246,7 +245,7 @@ def _names_class_and_split(rows: Sequence[_Row]) -> bool:
 
 
 def _with_class_folders(folder: Path, rows: Sequence[_Row]) -> list[_Row]:
-    """The rows that are in a folder of a class: not those of a test without labels, flat or in a folder like others."""
+    """Keep rows in class folders; drops unlabelled test rows, whether flat or in a placeholder folder."""
     kept: list[_Row] = []
     for part in sorted({row.part for row in rows}, key=lambda part: PARTS.index(part or "train")):
         known = {row.folders[0] for row in kept}
@@ -264,7 +263,7 @@ def _with_class_folders(folder: Path, rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _classes(folder: Path, rows: Sequence[_Row], class_folder: ClassFolder) -> tuple[list[str], list[str]]:
-    """The class of every row, and remarks."""
+    """Class of every row, and remarks."""
     if class_folder == "path":
         return ["-".join(row.folders) for row in rows], []
     if class_folder == "inner":
@@ -285,7 +284,7 @@ def _classes(folder: Path, rows: Sequence[_Row], class_folder: ClassFolder) -> t
         and all(row.part is None and len(row.folders) == 2 for row in rows)
     ):
         return [row.folders[1] for row in rows], [f"the folders {shortened(sorted(inside), 3)} are put together"]
-    # Numbers alone, the same everywhere, may be the classes of several sites.
+    # Purely numeric names that repeat everywhere may be the classes of several sites.
     is_numbers = len(several) > 1 and len(shared) == len(nested) and all(name.isdecimal() for name in nested)
     if all(_is_series(names) for names in several.values()) and not is_numbers:
         return outer, [f"folders inside those of the classes do not count: {shortened(nested, 3)}"]
@@ -298,17 +297,17 @@ def _classes(folder: Path, rows: Sequence[_Row], class_folder: ClassFolder) -> t
 
 
 def _is_series(names: Iterable[str]) -> bool:
-    """Whether names differ in numbers only, as dates, batches and patients do."""
+    """Whether names differ only in numbers, like dates, batches and patients."""
     return len({re.sub(r"[\W\d_]+", "", name).casefold() for name in names}) == 1
 
 
 def _spelled_alike(folder: Path, rows: Sequence[_Row], classes: Sequence[str], remarks: list[str]) -> list[str]:
-    """Classes as training spells them, where the folders of other parts differ in case or blanks only.
+    """Spell classes as in the training split, if other splits' folders differ only in case or blanks.
 
     Raises
     ------
     UserError
-        If two folders of one part do.
+        If two folders of the same split differ only in that way.
     """
     for part in {row.part for row in rows}:
         of_part = {label for row, label in zip(rows, classes, strict=True) if row.part == part}

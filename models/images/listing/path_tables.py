@@ -1,4 +1,4 @@
-"""Tables of image paths: CSV, JSON lines, feather, Arrow and Parquet, their cells as text."""
+"""Tables of image paths (CSV, JSON lines, feather, Arrow, Parquet), read as text."""
 
 import json
 import os
@@ -22,22 +22,22 @@ from unfreeze.models.store.paths import given_path
 from unfreeze.models.tables.reading.frames import open_file
 
 TABLES = (".csv", ".tsv", ".jsonl", ".feather", ".arrow", ".parquet")
-"""Suffixes of files that are read as tables of paths."""
+"""Suffixes of path tables."""
 _MOST_FILES, _MOST_FILES_A_ROW = 20_000, 10
-"""Files of a folder in which those of a table are looked for by rules."""
+"""Limit on files in a folder that is searched for a table's moved files."""
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
-"""What annotation tools put before the name of a file that is uploaded to them."""
+"""Prefix that annotation tools add to uploaded file names."""
 
 
 class PathTable:
-    """A table whose rows are images.
+    """Table with one image per row.
 
     Parameters
     ----------
     path
-        Absolute path of the file, or of the folder that the `parts` are in.
+        Absolute path of the file, or of the folder that holds the `parts`.
     parts
-        Files that are read as one table, and the part of the split that the rows of each are.
+        Files read as one table, each with the split of its rows.
     """
 
     def __init__(self, path: Path, parts: Mapping[Path, Part] | None = None) -> None:
@@ -47,16 +47,16 @@ class PathTable:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of all columns without white space around them; a `UserError` if the file is not a table."""
+        """Column names, stripped; raises a `UserError` if the file is not a table."""
         return [str(name) for name in self._rows]
 
     def columns(self, wanted: Sequence[str], settings: str) -> dict[str, list[str]]:
-        """Columns as text without white space around it, empty where a value is missing; lists as JSON.
+        """Read columns as stripped text; missing values are empty, lists are JSON.
 
         Raises
         ------
         UserError
-            If the file is not a table, or lacks a column; names the `settings` that choose columns.
+            If the file is not a table or lacks a column; names the `settings` that choose columns.
         """
         if absent := [column for column in wanted if column not in self.names]:
             raise UserError(
@@ -67,20 +67,20 @@ class PathTable:
 
     @cached_property
     def splits(self) -> list[Part | None]:
-        """The part of the split of every row, as its file says it; None for a single file."""
+        """Split of every row by its file; None for a single file."""
         return [self._parts[table] for table, _ in self._rows.index]
 
     def files(self, values: Iterable[str], folder: str | None, suffix: str) -> list[Path]:
-        """The files that paths or ids mean: below `folder`, which begins at the table's own, and with `suffix`."""
+        """Resolve paths or ids below `folder` (relative to the table's folder), adding `suffix`."""
         named = (value if value.endswith(suffix) else value + suffix for value in values)
         folders = [table.parent / given_path(folder or "") for table, _ in self._rows.index]
         return [Path(os.path.normpath(place / name)) for place, name in zip(folders, named, strict=True)]
 
     def moved_files(self, values: Sequence[str], folder: str | None) -> list[Path] | None:
-        """The files that paths of another machine, of a server or ids mean, if one rule finds all of them.
+        """Resolve paths of another machine or server, or ids, if one rule finds all files.
 
-        Such a rule leaves out the first folders, puts others there, completes a suffix, or drops the eight digits that
-        a tool puts before the name of an uploaded file.
+        A rule drops or replaces the first folders, completes a suffix, or drops the eight-digit prefix that annotation
+        tools add to uploaded file names.
         """
         found: list[Path] = []
         for table in self._parts:
@@ -89,7 +89,7 @@ class PathTable:
             if not all(paths) or not os.path.isdir(place):
                 return None
             files = [*islice(files_below(place), _MOST_FILES + _MOST_FILES_A_ROW * len(paths))]
-            if len(files) == _MOST_FILES + _MOST_FILES_A_ROW * len(paths):  # a disk rather than a folder of images
+            if len(files) == _MOST_FILES + _MOST_FILES_A_ROW * len(paths):  # a disk, not an image folder
                 return None
             there = {Path(file).relative_to(place).parts for file in files if may_be_image(file)}
             rules = {rule for file in there if paths and (rule := _rule(paths[0], file)) is not None}
@@ -102,7 +102,7 @@ class PathTable:
     def reject_rows(
         self, rows: Iterable[int], problem: str, detail: Callable[[int], str] | None = None, remedy: str = ""
     ) -> None:
-        """Report rows that cannot be used, if there are any, as a `UserError`."""
+        """Raise a `UserError` that lists unusable rows, if there are any."""
         wrong = list(rows)
         if wrong:
             names = {
@@ -117,7 +117,7 @@ class PathTable:
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        """All cells as text, by file and number of the row in it from 0."""
+        """All cells as text, indexed by file and row number from 0."""
         frames = {table: _read_cells(table) for table in self._parts}
         first = next(iter(frames))
         for table, frame in frames.items():
@@ -128,7 +128,7 @@ class PathTable:
 
 
 def shortened(items: Iterable[str], most: int = 10) -> str:
-    """The first items with commas between them, and how many more there are."""
+    """Join the first items with commas and count the rest."""
     every = list(items)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
@@ -145,13 +145,13 @@ def _read_cells(table: Path) -> pd.DataFrame:
 
 
 def _path_parts(value: str) -> tuple[str, ...]:
-    """Folders and name of a path, of Windows too, or of an address."""
+    """Split a path (also a Windows path or a URL) into folders and name."""
     path = unquote(re.sub(r"^.*([?]d=|://)", "", value))
     return tuple(part for part in re.split(r"[\\/]+", path) if part not in ("", "."))
 
 
 class _Rule(NamedTuple):
-    """How a file is found: leave out the first `dropped` folders, put `folders` there, complete the name."""
+    """Path rule: replace the first `dropped` folders by `folders`, then complete the name."""
 
     dropped: int
     folders: tuple[str, ...]
@@ -160,7 +160,7 @@ class _Rule(NamedTuple):
 
 
 def _rule(path: tuple[str, ...], file: tuple[str, ...]) -> _Rule | None:
-    """The rule that leads from a path to a file and keeps most of it; None if their names differ."""
+    """Rule that maps a path to a file and keeps most of the path; None if their names differ."""
     name, found = path[-1], file[-1]
     is_uploaded = found != name and _UPLOADED.sub("", name, count=1) in (found, os.path.splitext(found)[0])
     plain = _UPLOADED.sub("", name, count=1) if is_uploaded else name
@@ -178,7 +178,7 @@ def _by_rule(rule: _Rule, path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _csv_cells(table: Path) -> dict[str, list[str]]:
-    """Cells as they are written: a label 007 or NA must not turn into a number or a missing value."""
+    """Read cells verbatim: a label 007 or NA must not become a number or a missing value."""
     file = open_file(table)
     cells: dict[str, list[str]] = {name: [] for name in file.names}
     for batch, _ in file.batches():
@@ -216,7 +216,7 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
 
 def _read_arrow(table: Path) -> pa.Table:
     read = _read_unchecked(table)
-    read.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
+    read.validate(full=True)  # bad offsets in a damaged file would crash later reads
     return read
 
 
@@ -225,6 +225,6 @@ def _read_unchecked(table: Path) -> pa.Table:
         return pa.parquet.read_table(str(table))
     try:
         return pa.feather.read_table(str(table), memory_map=False)
-    except pa.ArrowInvalid:  # an .arrow file may also be in the stream format
+    except pa.ArrowInvalid:  # an .arrow file may use the stream format
         with pa.OSFile(str(table)) as file:
             return pa.ipc.open_stream(file).read_all()

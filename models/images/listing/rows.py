@@ -1,4 +1,4 @@
-"""The files of a source with their labels, before any is opened; images left out by a list, or in several folders."""
+"""Labelled files of a source before any is opened; excluded images and copies in several class folders."""
 
 import os
 from collections import defaultdict
@@ -15,47 +15,47 @@ from unfreeze.models.store.paths import given_path
 
 _MOST_NAMED = 6
 FEWEST, SHARE = 10, 0.25
-"""Images in several class folders, at least as many and as large a share of all, are not there by mistake."""
+"""Minimum number and share of images in several class folders that count as intended."""
 
 
 class ListedFile(NamedTuple):
-    """One image of a source; `split` is None where it is to be drawn whether the image trains or validates.
+    """One image of a source; `split` is None if it is to be drawn.
 
-    Several labels are one text, see `unfreeze.models.reading.labels.join`.
+    Several labels are joined into one text; see `unfreeze.models.reading.labels.join`.
     """
 
     path: Path
     label: str
     split: Part | None
     group: str = ""
-    """What it belongs to, such as a patient: see `unfreeze.models.images.listing.splits`."""
+    """Group, such as a patient; see `unfreeze.models.images.listing.splits`."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, sorted, before any was opened."""
+    """Sorted files of a source, before any is opened."""
 
     name: str
     files: tuple[ListedFile, ...]
-    """Sorted by path relative to the source (tables: by path). Those that do not test all have a split or none has."""
+    """Sorted by path relative to the source (tables: by path). Apart from test files, all or none have a split."""
     split_by: str = "split at random"
-    """Where the split comes from, such as ``split by the folders train, valid``."""
+    """Origin of the split, such as ``split by the folders train, valid``."""
     note: str | None = None
-    """How the source was understood, where that may surprise."""
+    """Remarks on surprising interpretations of the source."""
     multiple: bool = False
     """Whether an image may have any number of labels."""
     how: str = ""
-    """How the labels were understood; empty where that is obvious."""
+    """How labels were interpreted; empty if obvious."""
     is_table: bool = False
 
     @property
     def told(self) -> str:
-        """How the source was understood, with all remarks, in one line."""
+        """One-line summary with all remarks."""
         return "; ".join(filter(None, (self.understood, self.note, self.how)))
 
     @property
     def understood(self) -> str:
-        """One line: ``3 classes, split by the folders train, valid: bird, cat, dog``."""
+        """One-line summary, such as ``3 classes, split by the folders train, valid: bird, cat, dog``."""
         labels = sorted(
             {label for file in self.files for label in (split(file.label) if self.multiple else [file.label])}
         )
@@ -64,9 +64,9 @@ class Listing:
 
 
 def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, str]:
-    """Leave out the images whose paths a text file lists, one a line; return the listing and a remark.
+    """Exclude the images listed in a text file, one path per line; return the listing and a remark.
 
-    Relative paths begin at the file's folder. A path that is not in the listing is no error: the image may be gone.
+    Relative paths start at the file's folder. Paths not in the listing are ignored, because the image may be gone.
 
     Raises
     ------
@@ -96,33 +96,33 @@ def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, s
 
 
 def unite_copies(listing: Listing, hashes: Sequence[str], labels: Labels) -> tuple[Listing, list[str]]:
-    """Merge copies of an image in several class folders into one image with all of their labels.
+    """Merge copies of an image in several class folders into one multi-label image.
 
-    That is done if `labels` say so, or where a quarter of all images, and at least ten, are in several folders. A table
-    names all labels of an image in its rows, so copies are left alone there.
+    Applies if `labels` asks for it, or if at least ten images and a quarter of all are in several folders. Not for
+    tables, whose rows name all labels of an image.
 
     Parameters
     ----------
     listing, hashes
-        Files, and hashes of their content; empty for one that cannot be read.
+        Files, and content hashes; the hash of an unreadable file is empty.
     labels
         See `data.labels`.
 
     Returns
     -------
     tuple
-        The listing and its hashes: each content once for each side of the source's own split.
+        The listing and its hashes, with each content once per side of the source's own split.
 
     Raises
     ------
     UserError
-        If the name of a folder cannot be a label.
+        If a folder's name cannot be a label.
     """
     if labels == "single" or listing.is_table:
         return listing, list(hashes)
     found: dict[tuple[str, str | None], list[str]] = defaultdict(list)
     for file, content in zip(listing.files, hashes, strict=True):
-        # A file that cannot be read is no copy of another one.
+        # Unreadable files are never copies of each other.
         found[content or str(file.path), file.split].append(file.label)
     shared = sum(len(set(each)) > 1 for each in found.values())
     if labels == "auto" and (shared < FEWEST or shared < SHARE * len(found)):

@@ -1,4 +1,4 @@
-"""The images of a source, with their labels for training or without for predictions."""
+"""Image sources: labelled for training, unlabelled for prediction."""
 
 import os
 from collections import defaultdict
@@ -25,24 +25,24 @@ class Unlabelled:
     """Images to predict, in a fixed order."""
 
     names: list[str]
-    """What each is called in the predictions: the path as a table has it, else the whole path."""
+    """Name of each image in the predictions: the path as written in the table, otherwise the full path."""
     files: list[str]
-    """Absolute paths, or empty where a table has none."""
+    """Absolute paths; empty if a table has none."""
     understood: str
-    """One line: ``24 files in 2 folders``."""
+    """One-line summary, such as ``24 files in 2 folders``."""
 
 
 def resolve_source(data: DataSpec, downloads: Path) -> Listing:
     """List the images and labels of `data.source`.
 
-    `digits` is always the embedded set; otherwise an existing file or folder goes before a data set of that name.
-    Digits and torchvision data sets are written to a folder each in `downloads`.
+    `digits` is always the bundled set; otherwise an existing file or folder takes precedence over a data set of that
+    name. Digits and torchvision data sets each get a folder in `downloads`.
 
     Raises
     ------
     UserError
-        If the source is not one of the kinds, is empty, has fewer than two classes, a table has missing columns,
-        values or files, or a download fails.
+        If the source is of no supported kind, is empty or has fewer than two classes; if a table has missing columns,
+        values or files; or if a download fails.
     """
     check_source(data.source)
     # Absolute, because the listing outlives the working directory in a stored index.
@@ -63,12 +63,12 @@ def resolve_source(data: DataSpec, downloads: Path) -> Listing:
 
 
 def check_source(source: str) -> None:
-    """Raise an error if there is no such source, without listing its files.
+    """Check that a source exists, without listing its files.
 
     Raises
     ------
     UserError
-        Says what a source can be.
+        If it does not; lists the kinds of sources.
     """
     path = _absolute(source)
     is_table = path.is_file() and path.suffix.lower() in TABLES
@@ -85,15 +85,15 @@ def check_source(source: str) -> None:
 
 
 def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] = ()) -> Unlabelled:
-    """List images to predict without opening any; a `UserError` if there is no such source, or nothing in it.
+    """List images to predict without opening any; raises a `UserError` for a missing or empty source.
 
     Parameters
     ----------
     params
-        Its source: a folder (with all folders in it; hidden files are skipped), one image, a table of paths or ids, or
-        `digits` (written to a folder in `downloads` if necessary).
+        Names the source: a folder (recursive, without hidden files), one image, a table of paths or ids, or `digits`
+        (written to a folder in `downloads` if necessary).
     without
-        Files and folders to leave out, such as the predictions themselves.
+        Files and folders to skip, such as the predictions themselves.
     """
     source, skipped = params.source, set[str]()
     path = _absolute(source)
@@ -129,7 +129,7 @@ def _absolute(source: str) -> Path:
 
 
 def _printable(path: str) -> str:
-    """The path as valid text: a name that is not UTF-8 is still an image."""
+    """The path as valid text, even if its name is not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -163,7 +163,7 @@ def _listing(
 # --- folders
 
 _METADATA = {"metadata", "_classes"}
-"""Names of tables that data sets keep beside their images, without suffix."""
+"""Usual names, without suffix, of tables beside a data set's images."""
 
 
 def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
@@ -183,16 +183,16 @@ def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
 def _table_inside(
     folder: Path, files: Sequence[str], tables: Sequence[Path], data: DataSpec
 ) -> tuple[PathTable | None, str]:
-    """The table that labels a folder's images, if any, and the split, where its folders have a table each.
+    """Find the table that labels a folder's images, and the split if there is a table per split.
 
-    That is a table called as data sets call theirs, or the only one where no folder can be a class.
+    It is a table with a usual name, or the only table if no folder can be a class.
 
     Raises
     ------
     UserError
-        If there are several and no folders of classes.
+        If there are several tables and no class folders.
     """
-    tables = [table for table in tables if "submission" not in table.stem.casefold()]  # Kaggle's examples of answers
+    tables = [table for table in tables if "submission" not in table.stem.casefold()]  # Kaggle's sample submissions
     named = [table for table in tables if table.stem.casefold() in _METADATA]
     if parts := _parts_by_name({table: table.parent.name for table in named}):
         return PathTable(folder, parts), f"split by the folders {shortened(table.parent.name for table in parts)}"
@@ -213,7 +213,7 @@ def _table_inside(
 
 
 def _parts_by_name(names: Mapping[Path, str]) -> dict[Path, Part]:
-    """The part of the split of each table, in their order, if the names say it of all and train is not alone."""
+    """Table -> split, in the order of splits, if each name states a different one, train and at least one more."""
     words = {table: word.part for table, name in names.items() if (word := split_word_in(name)) is not None}
     if len(words) == len(names) == len(set(words.values())) and {"train"} < set(words.values()):
         return {table: part for part in PARTS for table, each in words.items() if each == part}
@@ -273,7 +273,7 @@ def _list_table(table: PathTable, name: str, data: DataSpec, split_by: str = "")
 
 
 def _united(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
-    """All labels of a path for each of its rows."""
+    """For each row, all labels of its path."""
     found: dict[Path, set[str]] = defaultdict(set)
     for path, text in zip(paths, labels, strict=True):
         found[path].update(split(text))

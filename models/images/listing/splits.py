@@ -1,6 +1,6 @@
-"""Images that belong together, and which images validate and test where the source does not say so.
+"""Groups of images, and drawing validation and test images if the source has no split.
 
-Images of a patient, a camera or a burst are parted by no split. Sides are drawn by a hash of the content.
+A split never separates the images of a group (a patient, a camera, a burst). Sides are drawn by a content hash.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from unfreeze.models.store.paths import given_path
 
 
 def grouped(listing: Listing, data: DataSpec) -> Listing:
-    """The listing with groups of `data.group_pattern`: what its parentheses match of each file's path in the source.
+    """Assign groups by `data.group_pattern`: the text that its parentheses match in each file's relative path.
 
     Raises
     ------
     UserError
-        If no path matches, all images are in one group, or `data.group_column` is set and the source is no table.
+        If no path matches, all images are in one group, or `data.group_column` is set for a source other than a table.
     """
     files = listing.files
     if data.group_column and not listing.is_table:
@@ -37,7 +37,7 @@ def grouped(listing: Listing, data: DataSpec) -> Listing:
     if data.group_pattern:
         source = os.path.abspath(given_path(data.source))
         folder = source if os.path.isdir(source) else os.path.dirname(source)
-        if not os.path.exists(source):  # a data set by name
+        if not os.path.exists(source):  # a named data set
             folder = os.path.commonpath([file.path for file in files])
         paths = [os.path.relpath(file.path, folder).replace(os.sep, "/") for file in files]
         found = [re.search(data.group_pattern, path) for path in paths]
@@ -52,7 +52,7 @@ def grouped(listing: Listing, data: DataSpec) -> Listing:
 
 
 def units_of(images: Iterable[tuple[str, str | None]]) -> dict[str, int]:
-    """Number the units that no split parts: images of one group, and copies, which join their groups.
+    """Number the units that a split keeps together: groups and copies; copies merge the groups that they are in.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def units_of(images: Iterable[tuple[str, str | None]]) -> dict[str, int]:
 
 
 def group_label(listing: Listing) -> str:
-    """Describe the groups, or folders that look like groups; empty where there are neither."""
+    """Describe the groups, or folders that look like groups; empty if there are neither."""
     names = [file.group for file in listing.files]
     if not any(names):
         labels = {file.label for file in listing.files}
@@ -89,7 +89,7 @@ def group_label(listing: Listing) -> str:
 def draw_sides(
     contents: Mapping[str, set[str]], valid_fraction: float, test_fraction: float, seed: int, earlier: Mapping[str, str]
 ) -> dict[str, Part]:
-    """Content -> ``test`` or ``valid``; each class gives its share of both.
+    """Draw content -> ``test`` or ``valid``, stratified by class.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ def draw_sides(
 def _draw(
     contents: Mapping[str, set[str]], side: Part, fraction: float, others: int, seed: int, earlier: Mapping[str, str]
 ) -> set[str]:
-    """Contents of one side: its share of every class, of which at least as many `others` remain where there are."""
+    """Draw one side's share of every class, leaving at least `others` contents per class if possible."""
     salt = f"{seed}:" if side == "valid" else f"{side}:{seed}:"
 
     def draw(content: str) -> tuple[int, bytes]:
-        # Known ones keep their side: those that were on this one come first, those that trained last.
+        # Earlier sides are kept: contents that were on this side come first, training contents last.
         before = earlier.get(content)
         known = 1 if before is None else 0 if before == side else 2
         return known, _hashed(f"{salt}{content}")
@@ -122,7 +122,7 @@ def _draw(
         wanted = max(1, round(fraction * len(distinct)))
         sides = Counter(earlier.get(content) for content in distinct)
         elsewhere = sum(sides.values()) - sides[side] - sides[None]
-        # At least one on either side comes before anything else.
+        # At least one content per side takes precedence.
         count = min(max(wanted, sides[side]), max(len(distinct) - elsewhere, 1), len(distinct) - others)
         chosen.update(sorted(distinct, key=draw)[: max(count, 0)])
     return chosen
@@ -136,26 +136,26 @@ def deal_sides(
     seed: int,
     earlier: Mapping[str, str],
 ) -> dict[str, Part]:
-    """Content -> ``test`` or ``valid``, of images with several labels each, or in groups; see `stratify`.
+    """Draw content -> ``test`` or ``valid`` for multi-label or grouped images; see `stratify`.
 
     Parameters
     ----------
     labels
         Content -> its labels.
     units
-        Content -> what stays on one side, see `groups.units_of`.
+        Content -> number of its unit; see `units_of`.
     valid_fraction, test_fraction, seed, earlier
         See `models.images.index.build_index`; images keep their earlier side, and train if they had several.
     """
     members: dict[int, list[str]] = defaultdict(list)
     for content in sorted(labels, key=lambda content: _hashed(f"{seed}:{content}")):
         members[units[content]].append(content)
-    # Large groups first: small ones fill up what they leave.
+    # Large groups first; small ones fill the gaps.
     dealt = sorted(members.values(), key=len, reverse=True)
     names = sorted({label for each in labels.values() for label in each})
     marks = np.array([matrix_of([labels[content] for content in each], names).sum(0) for each in dealt])
     sides = PARTS if test_fraction else PARTS[:2]
-    # As above: a share of what the test leaves validates.
+    # As above, the validation share is of the images left by the test.
     valid = valid_fraction * (1 - test_fraction)
     shares = [1 - valid - test_fraction, valid, test_fraction][: len(sides)]
     before = [{sides.index(earlier[each]) for each in unit if earlier.get(each) in sides} for unit in dealt]

@@ -1,4 +1,4 @@
-"""What the columns of a table of images hold: paths, the split and labels, where no setting says so."""
+"""Detection of the path, split and label columns of an image table."""
 
 import os
 import re
@@ -15,26 +15,26 @@ from unfreeze.models.settings import DataSpec
 from unfreeze.models.settings.predict import Predict
 
 _LOOKED_AT = 100
-"""Paths of a column that are looked for, until one is there."""
+"""Maximum number of a column's paths to check for an existing file."""
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 FEWEST_COLUMNS = 2
-"""A single column of 0 and 1 is a column of classes."""
+"""Minimum number of indicator columns; a single column of 0 and 1 holds classes."""
 _LABEL_NAMES = {"label", "labels", "class", "classes", "class_name", "category", "choice", "choices", "target", "tags"}
 _LABEL_WORDS = {"label", "class", "category", "tag"}
-"""Columns that hold labels where `data.label_column` is not there."""
+"""Usual names of label columns, tried if `data.label_column` is missing."""
 
 
 class Paths(NamedTuple):
-    """The images of a table.
+    """Image files of a table.
 
     Attributes
     ----------
     column, names
-        The column of paths and its cells.
+        Path column and its cells.
     files
-        The file of every row, whether it is there or not.
+        File of every row, existing or not.
     how
-        How they were found; empty where that is obvious.
+        How they were found; empty if obvious.
     """
 
     column: str
@@ -44,10 +44,10 @@ class Paths(NamedTuple):
 
 
 def find_paths(table: PathTable, settings: DataSpec | Predict) -> Paths:
-    """Find the column of paths, and the file of every row.
+    """Find the path column and the file of every row.
 
-    Without the column of the setting it is the one whose cells lead to files. Where no path leads to a file, the files
-    are looked for below the table, see `PathTable.moved_files`.
+    If the configured column is missing, it is the one whose cells name existing files. If no file exists, the files are
+    searched for below the table; see `PathTable.moved_files`.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def find_paths(table: PathTable, settings: DataSpec | Predict) -> Paths:
 
 
 def _files_of(table: PathTable, cells: list[str], settings: DataSpec | Predict) -> list[Path] | None:
-    """The files of a column's rows; None if there are none."""
+    """Files of a column's rows; None if none exist."""
     files = table.files(cells, settings.image_folder, settings.suffix)
     named = (os.path.isfile(file) for file, cell in zip(files, cells, strict=True) if cell)
     if any(islice(named, _LOOKED_AT)):
@@ -83,7 +83,7 @@ def _files_of(table: PathTable, cells: list[str], settings: DataSpec | Predict) 
 
 
 def split_in_paths(table: PathTable, files: Sequence[Path]) -> tuple[list[Part], list[str]]:
-    """The part of the split of every row by a folder in its path, and the names of those folders; empty without any."""
+    """Split of every row by a folder in its path, and the names of those folders; empty if there are none."""
     place = table.path if table.path.is_dir() else table.path.parent
     names: list[str] = []
     for file in files:
@@ -99,7 +99,7 @@ def split_in_paths(table: PathTable, files: Sequence[Path]) -> tuple[list[Part],
 
 
 def find_split_column(table: PathTable, data: DataSpec) -> str | None:
-    """The column of the split: that of the setting, or one whose every cell is a part of a split, train among them.
+    """Find the split column: the configured one, or one whose cells all name splits, including train.
 
     Raises
     ------
@@ -120,18 +120,18 @@ def find_split_column(table: PathTable, data: DataSpec) -> str | None:
 
 
 class TableLabels(NamedTuple):
-    """What the rows of a table are labelled with.
+    """Labels of a table's rows.
 
     Attributes
     ----------
     texts
-        Of every row: its class, or its labels as `models.label_sets.join` writes them.
+        Class of every row, or its labels as `models.reading.labels.join` writes them.
     multiple
         Whether a row may have any number of labels.
     how
-        How they were understood.
+        How they were interpreted.
     unused
-        Which columns are ignored.
+        Note on ignored columns.
     """
 
     texts: list[str]
@@ -141,13 +141,13 @@ class TableLabels(NamedTuple):
 
 
 def table_labels(table: PathTable, data: DataSpec) -> TableLabels:
-    """Read the labels as the settings, or the cells, say.
+    """Read the labels by the settings, or by the cells if nothing is set.
 
     Raises
     ------
     UserError
-        For a column that is missing, an empty cell where a class is expected, one that is neither 0 nor 1, or a second
-        column of labels that `data.labels` says nothing about.
+        For a missing column, an empty class cell, an indicator other than 0 or 1, or a second label column that
+        `data.labels` does not cover.
     """
     apart = (data.path_column, data.split_column, data.group_column)
     others = [name for name in table.names if name not in apart]
@@ -188,7 +188,7 @@ def _from_columns(table: PathTable, columns: Sequence[str], data: DataSpec) -> T
 
 
 def _label_column(table: PathTable, others: Sequence[str], data: DataSpec) -> str:
-    """The column of the setting, or without it the only other one, or the only one that is called as labels are."""
+    """The configured column, otherwise the only other one or the only one with a usual label name."""
     if data.label_column in table.names or data.label_column != DataSpec().label_column:
         return data.label_column
     called = [name for name in others if name.casefold() in _LABEL_NAMES]
@@ -197,9 +197,9 @@ def _label_column(table: PathTable, others: Sequence[str], data: DataSpec) -> st
 
 
 def _further_columns(table: PathTable, column: str, texts: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Columns that hold labels too: called like the column of labels, or with its labels as cells.
+    """Find further label columns: named like the label column, or with its labels as cells.
 
-    One whose cell follows from the label, such as the number of the class, says nothing new.
+    Columns determined by the label, such as the class number, are ignored.
     """
     words, labels = _words(column), set(texts) - {""}
     further = []
@@ -223,7 +223,7 @@ def _unused(columns: set[str]) -> str:
 
 
 def _columns_of_marks(table: PathTable, others: list[str], data: DataSpec) -> list[str]:
-    """All columns but those of paths and of the split, if there is no column of labels and all of them are 0 or 1."""
+    """All columns except paths and split, if there is no label column and all of them hold only 0 and 1."""
     if data.label_column in table.names or len(others) < FEWEST_COLUMNS:
         return []
     cells = table.columns(others, "data.label_columns")
