@@ -39,18 +39,18 @@ _PLOTS = {
 }
 """Name of a plot -> Optuna's name for it, and its title."""
 _MAX_IN_CONTOUR = 4
-"""Settings in the contour plot, which has a panel for every pair."""
+"""Maximum number of settings in the contour plot, which has a panel per pair."""
 _MIN_ROWS = 10
-"""Validation rows, or blocks of them, that an interval needs."""
+"""Minimum number of validation rows, or blocks of them, for an interval."""
 
 
 def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[InteractiveFigure, Figure]]:
-    """Draw what there are enough trials for; each plot as a page to explore and as an image.
+    """Draw the plots for which there are enough trials, each as an interactive page and as an image.
 
     Returns
     -------
     dict
-        Out of ``history``, ``slice``, ``parallel_coordinate``, ``contour`` and ``importance``; with several objectives
+        Some of ``history``, ``slice``, ``parallel_coordinate``, ``contour`` and ``importance``; with several objectives
         ``history`` and ``slice`` of the first, and ``pareto_front``.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -66,16 +66,16 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     if varied:
         plots["slice"] = {**options, "params": varied}
     if len(objectives) > 1:
-        # More than three cannot be drawn; which trials are best depends on all of them nevertheless.
+        # Only three can be drawn; the best trials still depend on all of them.
         plots["pareto_front"] = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
-    elif varied:  # with a target, Optuna takes low values for the better ones
+    elif varied:  # with a target, Optuna considers low values better
         plots["parallel_coordinate"] = {**options, "params": varied}
         if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
             matter = list(optuna.importance.get_param_importances(study, params=varied))
             plots["contour"] = {**options, "params": matter[:_MAX_IN_CONTOUR]}
             plots["importance"] = {**options, "params": varied}
     drawn = {}
-    # Optuna calls its images in Matplotlib experimental.
+    # Optuna's Matplotlib plots are experimental.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         for name, chosen in plots.items():
             with as_warning(f"figure sweep/{name}"):
@@ -84,13 +84,13 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
 
 
 def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[str, object]]:
-    """Compare the best trial with every rule of thumb that ran to its end.
+    """Compare the best trial with every completed rule of thumb.
 
     Returns
     -------
     list of dict
-        One row per trial, the best one first; empty before any trial is complete. Where losses of the same validation
-        rows, or of the same seeds, are known of both: ``improvement low`` and ``improvement high``.
+        One row per trial, the best one first; empty before any trial is complete. Has ``improvement low`` and
+        ``improvement high`` if both trials have losses of the same validation rows or seeds.
     """
     best = best_trial(study)
     if best is None:
@@ -115,13 +115,13 @@ def compare_with_rules(study: optuna.Study, objectives: list[str]) -> list[dict[
 
 
 def keep_report(study: optuna.Study, objectives: list[str], run_id: str) -> list[str]:
-    """Store plots and tables of a sweep under ``sweep/`` in its MLflow run; returns what the search gained, in words.
+    """Store plots and tables of a sweep under ``sweep/`` in its MLflow run; returns sentences on the search's gain.
 
-    They are on the Prefect page as well.
+    They also appear on the Prefect page.
     """
     found = Findings()
     for name, (page, figure) in draw_study(study, objectives).items():
-        # Each page brings its own plotly.js: it opens without a network.
+        # Each page includes plotly.js and opens without a network.
         tracking.log_text(run_id, page.to_html(include_plotlyjs=True), f"sweep/{name}.html")
         found.figure(f"sweep/{name}.png", _PLOTS[name][1], partial(_same, figure))
     names = {f"values_{place}": objective for place, objective in enumerate(objectives)} | {"value": objectives[0]}
@@ -170,7 +170,7 @@ def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
 def _improvement(best: FrozenTrial, trial: FrozenTrial, trials: int, lower_is_better: bool) -> dict[str, object]:
     """Interval of the best trial's gain over another, paired by seed or else by validation row.
 
-    The best was chosen by these values, so the interval is at 95 % for all trials together (Bonferroni).
+    The best was chosen by these values, so the interval covers 95 % jointly for all trials (Bonferroni).
     """
     for name, fewest, lower in (("repeats", 2, lower_is_better), (LOSSES, _MIN_ROWS, True)):
         before, after = (each.user_attrs.get(name, []) for each in (trial, best))
@@ -187,11 +187,11 @@ def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[Inte
     function = f"plot_{_PLOTS[name][0]}"
     page = getattr(optuna.visualization, function)(study, **options)
     params = options.get("params", [])
-    # Optuna sets pyplot's style for good, which would show in every later image of this process.
+    # Optuna changes pyplot's style permanently, which would affect all later images of this process.
     with matplotlib.rc_context({"figure.constrained_layout.use": True, "text.parse_math": False}):
         axes = list(np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options)))
         figure = axes[0].get_figure()
-        pyplot.close(figure)  # it can still be rendered, but pyplot no longer holds it
+        pyplot.close(figure)  # still renderable, but released by pyplot
         if name in ("contour", "slice"):
             panels = max([3.0, *(0.1 * len(param) for param in params)]) * len(params)  # room for the longest name
             figure.set_size_inches(2 + panels, panels if name == "contour" else 4.8)
@@ -200,7 +200,7 @@ def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[Inte
         elif name == "parallel_coordinate":
             figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
         elif name == "importance":
-            axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars, not on top of them
+            axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars
         for axis in (axis for each in figure.axes for axis in (each.xaxis, each.yaxis) if axis.get_scale() == "log"):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # 1, 2, 5, 10 instead of powers of ten
             axis.set_minor_locator(NullLocator())
@@ -218,7 +218,7 @@ def _rounded(value: float) -> float | None:
 
 
 def _as_feather(table: pd.DataFrame) -> pd.DataFrame:
-    """Write lists, mappings and columns of several types as JSON, which feather needs."""
+    """Convert lists, mappings and columns of mixed types to JSON, as feather requires."""
     kept = table.copy()
     for name in table:
         kinds = {type(value) for value in table[name].dropna()}

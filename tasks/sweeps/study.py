@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep, which any number of processes may join and leave, and where it is stored."""
+"""The Optuna study of a sweep, open to any number of processes, and its storage."""
 
 import itertools
 import json
@@ -29,33 +29,33 @@ from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
 
 WORKER = "UNFREEZE_WORKER"
-"""Environment variable with the number of a worker that was started beside the first, which reports."""
+"""Environment variable with the number of an additional worker; the first, which reports, has none."""
 PASSWORD = "UNFREEZE_STORAGE_PASSWORD"
-"""Environment variable with the password of the studies' database; addresses are public and hold none."""
+"""Environment variable with the password of the studies' database, because addresses are public."""
 KEPT, LOSSES = "kept", "losses"
-"""Attributes of a trial: the model that its training would keep, and that model's losses of some validation rows."""
+"""Attributes of a trial: the model that its training would keep, and that model's losses on some validation rows."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT_SECONDS = 20
-"""How often a worker reports to a database; after three times as long without a report its trial is retried."""
+"""Interval of a worker's heartbeats to a database; after three missed ones its trial is retried."""
 SECONDS_TO_UNLOCK = 60
-"""How long to wait for a SQLite file that another process has locked."""
+"""How long to wait for a SQLite file locked by another process."""
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-"""For addresses that name none: the drivers of our extras, which are not always SQLAlchemy's default."""
+"""Drivers for addresses that name none: those of our extras, not always SQLAlchemy's default."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
 
 RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
-"""Queues the values of a trial whose process died or was stopped again."""
+"""Requeues the values of a trial whose process died or was stopped."""
 
 
 def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
-    """The study of that name, created if there is none, with the rules of thumb as its first trials.
+    """Open a study, or create it with the rules of thumb as its first trials.
 
     Raises
     ------
     UserError
-        If the study was begun with another space, objectives, repeats or training.
+        If the study was created with another space, objectives, repeats or training.
     """
     lower, higher = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
     directions = [lower if objective in LOWER_IS_BETTER else higher for objective in search.objectives]
@@ -84,7 +84,7 @@ def open_study(name: str, search: SweepSpec, training: BaseModel) -> Study:
 
 
 def load_study(name: str, storage: str | None) -> Study:
-    """Load an existing study; an unknown name is a `UserError` that lists those there are."""
+    """Load an existing study; an unknown name is a `UserError` that lists the existing ones."""
     with named_trouble(storage):
         opened = _storage(storage)
         names = optuna.get_all_study_names(opened)
@@ -100,7 +100,7 @@ def settings_of(study: Study) -> dict[str, Any]:
 
 
 def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, Value]:
-    """The trial's values by dimension; a rule of thumb varies only the settings it states."""
+    """The trial's values by dimension; a rule of thumb varies only the settings that it names."""
     queued = trial.study.get_trials(deepcopy=False)[trial.number].system_attrs
     stated = queued.get("fixed_params", {}) if "rule" in trial.user_attrs else None
     return {
@@ -113,12 +113,12 @@ def suggest(trial: Trial, search: SweepSpec, training: BaseModel) -> dict[str, V
 def run_next(
     study: Study, search: SweepSpec, training: BaseModel, objective: Callable[[Trial], float | tuple[float, ...]]
 ) -> bool:
-    """Run one more trial, unless `search.trials` are over or under way; returns whether one was run.
+    """Run one more trial, unless `search.trials` are finished or under way; returns whether one was run.
 
-    `optuna.TrialPruned` and NaN prune the trial; any other `Exception` fails it and is raised. What ends the process
-    (Ctrl-C, a cancellation) fails it too, and its values are queued again. A grid is over when every point was tried.
+    `optuna.TrialPruned` and NaN prune the trial; any other `Exception` fails it and is raised. The end of the process
+    (Ctrl-C, a cancellation) fails it too, and requeues its values. A grid ends when every point was tried.
     """
-    # Held until this process owns the trial, so that workers start no trial too many and retry none twice.
+    # Held until this process owns the trial: workers must start no extra trial and retry none twice.
     lock = FileLock(home() / "optuna.lock")
     number: int | None = None
 
@@ -152,8 +152,8 @@ def run_next(
 
 
 def close_stale_trials(study: Study) -> None:
-    """Fail trials whose process on this machine is gone, or whose machine fell silent, and queue their values again."""
-    optuna.storages.fail_stale_trials(study)  # Optuna's own call comes too late for the last trial of a study
+    """Fail trials whose local process is gone or whose heartbeat stopped, and requeue their values."""
+    optuna.storages.fail_stale_trials(study)  # Optuna's own call is too late for a study's last trial
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get("unfreeze.process") and is_gone(trial.user_attrs):
             _fail_and_retry(study, trial)
@@ -167,14 +167,14 @@ def counts(study: Study) -> dict[str, int]:
 
 
 def best_trial(study: Study) -> FrozenTrial | None:
-    """The trial with the best value, of the first objective if there are several; None before any is complete."""
+    """The trial with the best value of the first objective; None before any is complete."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = 1 if study.directions[0] == StudyDirection.MINIMIZE else -1
     return min(complete, key=lambda trial: sign * trial.values[0], default=None)
 
 
 def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
-    """Whether a trial with these values is the best so far, or with several objectives worse than no other."""
+    """Whether a trial with these values is the best so far, or with several objectives Pareto-optimal."""
     signs = np.array([1 if each == StudyDirection.MINIMIZE else -1 for each in study.directions])
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     theirs = signs * np.array([trial.values for trial in complete]).reshape(-1, len(signs))
@@ -185,7 +185,7 @@ def is_among_best(study: Study, values: tuple[float, ...]) -> bool:
 
 @contextmanager
 def named_trouble(address: str | None) -> Iterator[None]:
-    """Turn trouble with the storage at `address` into a `UserError` that says where and what."""
+    """Turn errors of the storage at `address` into a `UserError` that names place and cause."""
     try:
         yield
     except ImportError as error:
@@ -222,7 +222,7 @@ def _read_address(address: str) -> URL:
         url = make_url(address)
         if url.password is not None and "@" in f"{url.host}{url.database}":
             raise ValueError("the password has an @ of its own")
-    except (SQLAlchemyError, ValueError):  # whose messages may have parts of the password
+    except (SQLAlchemyError, ValueError):  # their messages may contain parts of the password
         raise UserError(
             f"storage {masked(address)}: no address of a database; write "
             "postgresql://user:password@host:port/name, in a password %40 for @ and %2F for /"
@@ -233,14 +233,14 @@ def _read_address(address: str) -> URL:
 
 
 def _fail_and_retry(study: Study, trial: FrozenTrial) -> None:
-    """Mark a trial that is not over as failed, and queue its values again."""
+    """Mark an unfinished trial as failed, and requeue its values."""
     if trial.state not in OVER:
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         RETRY(study, trial)
 
 
 def _queue_point(study: Study, search: SweepSpec, training: BaseModel) -> bool:
-    """Queue a point of the grid that no trial had; False if there is none.
+    """Queue an untried point of the grid; False if there is none.
 
     Optuna's grid sampler fails in studies with queued trials, such as rules of thumb and retries.
     """
@@ -249,7 +249,7 @@ def _queue_point(study: Study, search: SweepSpec, training: BaseModel) -> bool:
     values = [dimension.grid(whole_numbers(dimension, training)) for dimension in search.space]
     names = [dimension.name for dimension in search.space]
     points = [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
-    random.Random(search.sampler_seed).shuffle(points)  # a search that ends early is not of one corner
+    random.Random(search.sampler_seed).shuffle(points)  # an early end must not leave only one corner searched
     point = next((each for each in points if each not in tried), None)
     if point is not None:
         study.enqueue_trial(point)
@@ -266,7 +266,7 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
 
 
 def _sampler(search: SweepSpec, trials: int) -> optuna.samplers.BaseSampler:
-    # Workers that all began with the same seed, or a study that continues, would propose the same values again.
+    # With the same seed, all workers, or a continued study, would propose the same values again.
     seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
     samplers = {"tpe": optuna.samplers.TPESampler, "cmaes": optuna.samplers.CmaEsSampler}
     sampler: optuna.samplers.BaseSampler = samplers.get(search.sampler, optuna.samplers.RandomSampler)(seed=seed)
@@ -280,7 +280,7 @@ def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
         return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
     if search.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner()
-    # The rules of thumb always run to their end: every other trial is compared with them.
+    # Rules of thumb always run to completion, because every other trial is compared with them.
     return optuna.pruners.MedianPruner(n_startup_trials=3, n_min_trials=3)
 
 
@@ -291,10 +291,10 @@ def _settings(search: SweepSpec, training: BaseModel) -> dict[str, Any]:
 
 
 def _differences(known: Mapping[str, Any], given: Mapping[str, Any], training: BaseModel) -> str:
-    """Settings that differ, by dotted name; another worker may log elsewhere and have another device."""
+    """Differing settings by dotted name; workers may differ in where they log and in their device."""
     if known["kind"] != given["kind"]:
         return f"kind was {known['kind']}, is {given['kind']}"
-    # Settings that a study of an earlier release lacked have their defaults.
+    # Settings missing from an earlier release's study have their defaults.
     completed = {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
     flat = [tracking.flatten({**each, "space": list(each["space"].values())}) for each in (completed, given)]
     texts = [

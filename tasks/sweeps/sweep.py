@@ -46,7 +46,7 @@ from unfreeze.tasks.tracking.training_run import Run, earlier_run, log_origin, p
 SWEEP_RUN = "UNFREEZE_SWEEP_RUN"
 """Environment variable of a worker: the key of the sweep's run."""
 MAX_FAILURES = 3
-"""Trials that fail in a row; then it is not their values that are wrong."""
+"""Maximum number of consecutive failed trials; after so many, their values are not the cause."""
 
 
 class WorkersDied(RuntimeError):
@@ -54,17 +54,17 @@ class WorkersDied(RuntimeError):
 
 
 class Sweep:
-    """A running sweep: an Optuna study and an MLflow run in which `training` is varied as `search` says."""
+    """A running sweep: an Optuna study and an MLflow run that vary `training` according to `search`."""
 
     def __init__(self, search: SweepSpec, training: Any, study: Study, run_id: str, leads: bool = True) -> None:
         self.search, self.training, self.study, self.run_id = search, training, study, run_id
-        self._leads = leads  # and logs the best trial
+        self._leads = leads  # logs the best trial
         self._runner = TrialRunner(search, training, run_id)
         self._began = time.monotonic()
         self._artifact = ProgressArtifact()
 
     def run_trials(self) -> None:
-        """Run trials until the study has as many as asked for; `UserError` if the input is invalid for any trial."""
+        """Run trials up to the requested number; `UserError` if the input is invalid for any trial."""
         failures = 0
         while True:
             try:
@@ -85,7 +85,7 @@ class Sweep:
         """Log plots and tables; returns the result as JSON."""
         lines = keep_report(self.study, self.search.objectives, self.run_id)
         trials = self.study.get_trials(deepcopy=False)
-        for trial in trials:  # weights of trials that were the best once, and are not any more
+        for trial in trials:  # weights of trials that are no longer the best
             complete = trial.state == TrialState.COMPLETE
             if complete and HAS_WEIGHTS in trial.user_attrs and not is_among_best(self.study, tuple(trial.values)):
                 tracking.drop_weights(trial.user_attrs[RUN])
@@ -121,14 +121,14 @@ class Sweep:
 
 @contextmanager
 def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
-    """Start or resume a sweep, and end its MLflow run as the block ends.
+    """Start or resume a sweep, and end its MLflow run with the block.
 
-    MLflow may be away all along.
+    MLflow may be unavailable throughout.
 
     Raises
     ------
     UserError
-        If the space is invalid, or the study of that name was begun with other settings.
+        If the space is invalid, or the study was created with other settings.
     """
     check_space(search, training)
     study = open_study(search.study or source_name(training.data.source), search, training)
@@ -161,12 +161,12 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
 
 @contextmanager
 def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that run trials of the same study while the block runs; they end with it, each after its batch.
+    """Run worker processes for the same study while the block runs; at its end each stops after its batch.
 
-    With the present one they are as many as `search.workers`. Their output goes to log files in the data folder.
+    `search.workers` includes the present process. Output goes to log files in the data folder.
     """
     search, processes, alone = sweep.search, list[subprocess.Popen[bytes]](), torch.get_num_threads()
-    # Workers that each used every core would mostly wait for each other.
+    # Workers that each use all cores would mostly wait for one another.
     threads = max(1, alone // search.workers)
     torch.set_num_threads(threads)
     settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
@@ -191,7 +191,7 @@ def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def wait_for(workers: list[subprocess.Popen[bytes]], sweep: Sweep) -> dict[str, Any]:
-    """Wait for workers to finish; how many were ``started``, and which ``died``."""
+    """Wait for workers to finish; returns how many were ``started`` and which ``died``."""
     died = []
     for number, process in enumerate(workers, 1):
         if status := process.wait():
@@ -202,7 +202,7 @@ def wait_for(workers: list[subprocess.Popen[bytes]], sweep: Sweep) -> dict[str, 
 
 
 def require_survivor(ended: dict[str, Any]) -> None:
-    """Raise `WorkersDied`, with their logs, if all workers died; `ended` is from `wait_for`."""
+    """Raise `WorkersDied` with their logs if all workers died; `ended` is from `wait_for`."""
     if ended["died"] and len(ended["died"]) == ended["started"]:
         logs = ", ".join(f"{each['log']} (status {each['exit_status']})" for each in ended["died"])
         raise WorkersDied(f"all {ended['started']} workers beside the first died; their logs: {logs}")
@@ -215,13 +215,13 @@ def _log(sweep: Sweep, number: int) -> Path:
 
 
 def join_sweep(search: SweepSpec, training: Any) -> None:
-    """Run trials of a sweep that another process leads and reports, and that started this one."""
+    """Run trials of a sweep led and reported by the process that started this one."""
     study = open_study(search.study or source_name(training.data.source), search, training)
     Sweep(search, training, study, os.environ[SWEEP_RUN], leads=False).run_trials()
 
 
 def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, Training]:
-    """`search` with the space, objectives and repeats that the study was begun with, and the training."""
+    """`search` with the study's original space, objectives and repeats, and its training."""
     settings = settings_of(study)
     known = {"space": list(settings["space"].values()), **{name: settings[name] for name in ("objectives", "repeats")}}
     training = training_from(settings["training"], f"study {study.study_name!r}")
@@ -229,7 +229,7 @@ def stored(study: Study, search: SweepSpec) -> tuple[SweepSpec, Training]:
 
 
 def best_run(study: Study) -> tuple[dict[str, Any], Run]:
-    """The best trial as JSON, and its run, without a snapshot ensemble: a trial keeps no weights of earlier cycles."""
+    """The best trial as JSON, and its run without a snapshot ensemble: trials keep no weights of earlier cycles."""
     best = best_of(study)
     params = training_from({**tracking.spec_of(best["run_id"]), "snapshots": 1}, f"run {best['run_id']}")
     return best, earlier_run(best["run_id"], params)

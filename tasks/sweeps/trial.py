@@ -1,4 +1,4 @@
-"""One trial of a sweep: train its own stages, stop it when it is hopeless, track it as a child run."""
+"""One trial of a sweep: train its own stages, prune it, track it as a child run."""
 
 import gc
 import shutil
@@ -35,12 +35,12 @@ MOST_LOSSES = 1000
 
 
 class TrialRunner:
-    """Runs the trials of one sweep in this process.
+    """Run the trials of one sweep in this process.
 
     Parameters
     ----------
     search, training
-        What varies, and what is trained.
+        The search space, and the training to vary.
     parent
         Key of the sweep's run.
     """
@@ -49,10 +49,10 @@ class TrialRunner:
         self.search, self.training, self.parent = search, training, parent
         self.shared = shared_stages(search, training)
         self._known: dict[str, Prepared] = {}
-        gc.freeze()  # a collection after each trial need not look at a million objects of imported modules
+        gc.freeze()  # keeps a million objects of imported modules out of the collection after each trial
 
     def objective(self, trial: Trial) -> tuple[float, ...]:
-        """Run a trial in a Prefect task with a readable name; returns its values to Optuna."""
+        """Run a trial in a Prefect task with a readable name; returns its objective values."""
         values = suggest(trial, self.search, self.training)
         results = as_task(f"trial {trial.number}: {in_words(values)}", lambda: self.run(trial, values))
         if results is None:
@@ -60,7 +60,7 @@ class TrialRunner:
         return tuple(results)
 
     def run(self, trial: Trial, values: dict[str, Value]) -> list[float] | None:
-        """Train with `values`; the objectives' means over the repeats, None if pruned.
+        """Train with `values`; returns the objectives' means over the repeats, None if pruned.
 
         The MLflow child run ends FINISHED, KILLED (pruned or stopped) or FAILED.
         """
@@ -69,7 +69,7 @@ class TrialRunner:
         if rule := trial.user_attrs.get("rule"):
             tags["unfreeze.rule"] = rule
         with tracking.part_of_run(self.parent, f"trial {trial.number}", values, tags) as key:
-            for name, value in {RUN: key, "prefix_builds": 0}.items():  # over those of an attempt that died
+            for name, value in {RUN: key, "prefix_builds": 0}.items():  # replaces those of a dead attempt
                 trial.set_user_attr(name, value)
             tracking.log_spec(key, spec.model_dump(mode="json"))
             status: tracking.RunStatus = "KILLED"
@@ -77,7 +77,7 @@ class TrialRunner:
                 results = self._repeat(trial, spec, key)
                 status = "FINISHED" if results is not None else "KILLED"
                 return results
-            except DivergedError as error:  # pruned: the sampler learns to keep away from such values
+            except DivergedError as error:  # pruned, so that the sampler avoids such values
                 log_info(str(error))
                 return None
             except Exception:
@@ -147,7 +147,7 @@ class TrialRunner:
         return {**metrics, "seconds": seconds}
 
     def _judge(self, trial: Trial, step: SelectModel, data: TrainingData) -> dict[str, float]:
-        """Loss and metrics of the model that the training would keep; its name and losses are stored with the trial."""
+        """Loss and metrics of the model that the training would keep; stores its name and losses with the trial."""
         step.run()
         kept, actual = step.kept, data.actual("valid")
         trial.set_user_attr(KEPT, kept.candidate.name)
@@ -157,7 +157,7 @@ class TrialRunner:
         return {**metrics, "loss": kept.loss}
 
     def _prepared(self, spec: Training, workspace: FlowWorkspace) -> Prepared:
-        """The trial's data; listed and hashed once per worker: a sweep is about one state of the data."""
+        """The trial's data, listed and hashed once per worker, since a sweep uses one state of the data."""
         network = [getattr(spec.model, name, None) for name in ("backbone", "weights")]
         key = key_of(spec.data.model_dump(mode="json"), [stage.size for stage in spec.recipe], network)
         if key not in self._known:
@@ -168,7 +168,7 @@ class TrialRunner:
         if len(self.search.objectives) > 1 or value is None:
             return False
         trial.report(value, step)
-        # A rule of thumb always runs to its end: it is what the others are compared with.
+        # Rules of thumb always run to completion, because the others are compared with them.
         return "rule" not in trial.user_attrs and trial.should_prune()
 
 
@@ -179,7 +179,7 @@ def in_words(values: Mapping[str, Any]) -> str:
 
 
 def _losses(data: TrainingData, predictions: np.ndarray, actual: np.ndarray) -> list[float]:
-    """Losses of at most `MOST_LOSSES` validation rows, or means of their blocks, the same ones in every trial."""
+    """Losses of at most `MOST_LOSSES` validation rows, or their block means; the same rows in every trial."""
     rows = sample_rows(np.arange(len(actual)), MOST_LOSSES)
     losses = pd.Series([data.target.loss_of(predictions[[row]], actual[[row]]) for row in rows])
     if (weights := data.target.class_weights) is not None:
@@ -191,7 +191,7 @@ def _losses(data: TrainingData, predictions: np.ndarray, actual: np.ndarray) -> 
 
 
 def _count_prefix(trial: Trial, builds: int) -> None:
-    """Count a shared prefix once, however many files it has."""
+    """Count a shared prefix once, regardless of its number of files."""
     if builds:
         trial.set_user_attr("prefix_builds", int(trial.user_attrs.get("prefix_builds", 0)) + 1)
 

@@ -4,22 +4,22 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 
 ========================  ==============================================================================================
 ``folder.py``             a run as a folder in the data folder: the truth about it
-``publish.py``            MLflow made equal to a folder, which may be repeated at any time
-``publisher.py``          the thread that does it while a run is under way; `sync` does it afterwards
+``publish.py``            makes MLflow equal to a folder; repeatable at any time
+``publisher.py``          the thread that publishes a run under way; `sync` for all others
 ``server.py``             the client, experiments, a run by its id, addresses of pages, columns of the table of runs
 ``runs.py``               a run's life: start, hold, resume, close; its tags; the latest runs
 ``metrics.py``            by step, computed once, of the machine
 ``files.py``              a run's artifacts: spec, texts, tables, figures, checkpoints, its model
-``elsewhere.py``          runs that MLflow has and this data folder has not
-``registry.py``           models: logged, registered, the champion, what a retraining decided
-``training_run.py``       `Run`, one training for its flow: opened or resumed, what is done already, its summary
+``elsewhere.py``          runs that are in MLflow but not in this data folder
+``registry.py``           models: logged, registered, the champion, decisions of retrainings
+``training_run.py``       `Run`, one training for its flow: opened or resumed, its finished steps, its summary
 ========================  ==============================================================================================
 
-What must hold: **a run is its folder, and MLflow shows it**. No training waits for MLflow: what is logged is committed
-to the folder, what is read comes from there. Whatever `publish` sends may be sent again. A new kind of thing to log is
-a key of a commit and a few lines of `publish`.
+Invariant: **a run is its folder, and MLflow shows it**. No training waits for MLflow: logs are committed to the folder
+and read from there. Everything `publish` sends may be sent again. A new kind of log entry is a key of a commit and a
+few lines of `publish`.
 
-What is where in MLflow:
+Contents of MLflow:
 
 - An **experiment** is `tracking.experiment` of the spec. A **run** is a training, a finder's run or a sweep; each trial
   of a sweep is a child run (``mlflow.parentRunId``). Params are the spec by dotted name; the input is the data set.
@@ -28,18 +28,18 @@ What is where in MLflow:
 - **Tags of a run**:
 
   - ``unfreeze.kind`` (``train-images``, ``train-tables``, ``find-lr``, ``sweep``, ``trial``, ...), ``unfreeze.version``
-  - ``unfreeze.key``: its name in the data folder; ``unfreeze.host`` and ``unfreeze.process``: who trains it;
-    ``unfreeze.alive``: when that was last heard of
+  - ``unfreeze.key``: its name in the data folder; ``unfreeze.host`` and ``unfreeze.process``: its process;
+    ``unfreeze.alive``: that process's last sign of life
   - ``unfreeze.checkpoint``: the artifact to resume from; ``unfreeze.lr.N``: the finder's suggestions for stage N;
-    ``unfreeze.stage.N``: the result of stage N, once it is over
-  - ``unfreeze.resume``: the command that continues it, where it is not `unfreeze resume`
+    ``unfreeze.stage.N``: the result of stage N, once finished
+  - ``unfreeze.resume``: the command that continues it, if not `unfreeze resume`
   - ``unfreeze.study`` of a sweep; ``unfreeze.trial`` and ``unfreeze.rule``: a trial's number and rule of thumb
   - ``unfreeze.decision`` (and ``.reasons``, ``.numbers``): of a retraining
-  - ``data.fingerprint`` and ``data.trained_until``: which data it was trained on
-  - ``unfreeze.xxh3/NAME``: hash of an artifact that is read again to decide something
+  - ``data.fingerprint`` and ``data.trained_until``: its training data
+  - ``unfreeze.xxh3/NAME``: hash of an artifact on which later decisions depend
   - ``prefect.*``: the flow run that trains it, by which a retry finds the run again
 
-- **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (what it was made with);
+- **Artifacts of a run**: ``report.html`` and its parts in ``report/``; ``code/`` (provenance);
   ``spec.json``; ``checkpoints/``; ``data/`` (index or encoder, rejected rows); ``learning_rate/`` (finder); ``valid/``
   and ``baseline/`` (predictions, plots); ``comparison/`` and ``drift/`` (retraining); ``sweep/`` (plots, trials).
   Tables are feather files.

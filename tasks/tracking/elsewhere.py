@@ -1,4 +1,4 @@
-"""Runs that MLflow has and this data folder has not: fetched to be resumed here, unless they are trained elsewhere."""
+"""Runs of other data folders, fetched from MLflow to be resumed here unless they are trained elsewhere."""
 
 import os
 import socket
@@ -24,13 +24,13 @@ from unfreeze.tasks.tracking.publish import ALIVE, KEY, LATEST_CHECKPOINT
 from unfreeze.tasks.tracking.server import client, get_run, require_answer
 
 FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
-"""Tags: the Prefect flow run that trains the run, and the one that this is part of, such as a retraining."""
+"""Tags: the Prefect flow run that trains the run, and that one's parent, such as a retraining."""
 SILENT_SECONDS = 120
-"""A run on another machine of which nothing was heard for this long is taken for dead."""
+"""A run on another machine without a sign of life for this long is considered dead."""
 
 
 def unless_outdated(folder: RunFolder) -> RunFolder | None:
-    """The folder; None, and it is set aside, if the run was taken up elsewhere since. MLflow may be away."""
+    """The folder, or None after setting it aside if the run was resumed elsewhere; MLflow may be unavailable."""
     if folder.about.get("shared") or "id" not in folder.published() or not end_if_gone(folder):
         return folder
     try:
@@ -45,7 +45,7 @@ def unless_outdated(folder: RunFolder) -> RunFolder | None:
 
 
 def fetched(run_id: str, own_tags: Mapping[str, str]) -> RunFolder:
-    """The folder of a run that MLflow has: its tags, latest metrics and checkpoints; other files stay there."""
+    """Fetch a run from MLflow into a folder: tags, latest metrics and checkpoints; other files stay there."""
     run = get_run(run_id)
     tags, metrics = dict(run.data.tags), run.data._metric_objs
     about = {
@@ -87,10 +87,10 @@ def fetched(run_id: str, own_tags: Mapping[str, str]) -> RunFolder:
 
 
 def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:
-    """Refuse a run whose process lives: here in another data folder, or elsewhere by its last sign of life.
+    """Refuse a run whose process lives, here in another data folder or, by its last sign of life, elsewhere.
 
-    An earlier attempt of the same Prefect flow run on another machine has ended, however late its last sign: Prefect
-    starts the next only then.
+    An earlier attempt of the same Prefect flow run on another machine has ended however recent its last sign, because
+    Prefect starts the next attempt only then.
     """
     tags, run_id = run.data.tags, run.info.run_id
     host, mark = (tags.get(name, "") for name in OWNER)

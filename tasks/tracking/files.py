@@ -26,27 +26,27 @@ from unfreeze.tasks.tracking.publisher import publish_now, wait_until_published
 from unfreeze.tasks.tracking.runs import log_tags, tags_of
 from unfreeze.tasks.tracking.server import client, get_run, local_file
 
-if TYPE_CHECKING:  # it takes half a second, and most commands draw nothing
+if TYPE_CHECKING:  # takes half a second, and most commands draw nothing
     from matplotlib.figure import Figure
 
 SPEC = "spec.json"
 SPEC_COPY = "code/spec.json"
-"""Taken where `SPEC` is damaged: without a spec nothing is resumed, retrained or compared."""
+"""Backup used if `SPEC` is damaged: without a spec no run can be resumed, retrained or compared."""
 DECIDING = ("*spec.json", "data/*.arrow", "data/*.json", "data/reference.feather", "*/predictions.feather")
-"""Artifacts that are read again to decide something."""
+"""Artifacts on which later decisions depend."""
 CHECKSUM = "unfreeze.xxh3/"
-"""Tag of a run: the hash of an artifact that decides something, by its name."""
+"""Prefix of a run's tags with the hashes of such artifacts, by name."""
 
 
 def log_spec(run_id: str, spec: Mapping[str, Any]) -> None:
-    """Store the whole spec that a run is started with."""
+    """Store the complete spec of a run."""
     text = json.dumps(dict(spec), indent=2, default=str)
     log_text(run_id, text, SPEC)
     log_text(run_id, text, SPEC_COPY)
 
 
 def spec_of(run_id: str) -> dict[str, Any]:
-    """The spec that a run was started with; a backbone that its data decided is filled in, so that it stays the one."""
+    """The spec that a run was started with, with the backbone filled in if its data decided that."""
     if folder_of(run_id) is None:
         get_run(run_id)
     damaged: list[UserError] = []
@@ -57,7 +57,7 @@ def spec_of(run_id: str) -> dict[str, Any]:
             spec: dict[str, Any] = json.loads(path.read_text())
         except UserError as error:
             damaged.append(error)
-        except ValueError as error:  # of a run whose artifacts have no checksums
+        except ValueError as error:  # in a run whose artifacts have no checksums
             damaged.append(_damaged(run_id, name, str(error)))
         else:
             for problem in damaged:
@@ -71,7 +71,7 @@ def spec_of(run_id: str) -> dict[str, Any]:
 
 
 def log_text(run_id: str, text: str, name: str) -> None:
-    """Store a text; `name`, as in all of these functions, is its path below the run's artifacts."""
+    """Store a text; here and below, `name` is the path below the run's artifacts."""
     _log_written(run_id, name, lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
@@ -81,7 +81,7 @@ def log_png(run_id: str, png: bytes, name: str) -> None:
 
 
 def rendered(draw: Callable[[], "Figure"], name: str, **options: Any) -> bytes | None:
-    """A figure as an image file; None, and a warning, if it cannot be drawn: nothing else depends on it."""
+    """A figure as an image file; None, with a warning, if drawing fails, since nothing else depends on it."""
     with as_warning(f"figure {name}"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         buffer = io.BytesIO()
@@ -91,9 +91,9 @@ def rendered(draw: Callable[[], "Figure"], name: str, **options: Any) -> bytes |
 
 
 def log_figure(run_id: str, draw: Callable[[], "Figure"], name: str, title: str) -> None:
-    """Render an image once, for the run's artifacts (as `name`) and for the Prefect page.
+    """Render an image once for the run's artifacts (as `name`) and the Prefect page.
 
-    The page's artifact holds the image itself and needs no server that could serve the file.
+    The page's artifact embeds the image, so it needs no file server.
     """
     png = rendered(draw, name, format="png", dpi=100)
     if png is None:
@@ -121,7 +121,7 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 
 
 def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> None:
-    """Keep a file that `write` writes; if the disk of a run under way is full, the run continues without the file."""
+    """Store a file written by `write`; a run under way whose disk is full continues without it."""
     folder = folder_of(run_id)
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -145,7 +145,7 @@ def _log_written(run_id: str, name: str, write: Callable[[Path], object]) -> Non
 
 
 def _link(path: Path, copy: Path) -> None:
-    """A copy that takes no space where the file system can do that; files that are logged are not written again."""
+    """Copy a file, without using space where the file system allows; logged files are never rewritten."""
     try:
         os.link(path.resolve(), copy)
     except OSError:
@@ -153,22 +153,22 @@ def _link(path: Path, copy: Path) -> None:
 
 
 def register(run_id: str, write: Callable[[Path], object], name: str, description: str) -> dict[str, str]:
-    """Keep the model that a run ends with, and have it registered.
+    """Store a run's final model and have it registered.
 
     Parameters
     ----------
     run_id
         The run.
     write
-        Writes it in MLflow's format, see `save_mlflow_model`, to a path.
+        Writes it to a path in MLflow's format, see `save_mlflow_model`.
     name, description
         In the model registry.
 
     Returns
     -------
     dict
-        ``model_uri``, ``name``, ``version``, ``alias`` and a ``line``; empty if MLflow does not answer: it is
-        registered when the run is published.
+        ``model_uri``, ``name``, ``version``, ``alias`` and a ``line``; empty if MLflow does not answer, in which case
+        publishing the run registers the model.
     """
     folder, about = folder_of(run_id), {"name": name, "description": description}
     if folder is None:
@@ -185,7 +185,7 @@ def register(run_id: str, write: Callable[[Path], object], name: str, descriptio
 
 
 def kept_model(run_id: str) -> Path:
-    """The folder of the model that a run under way ended with, whether MLflow has it or not."""
+    """The folder of the final model of a run under way, whether published or not."""
     folder = folder_of(run_id)
     assert folder is not None
     return next((folder.path / MODEL / "data").iterdir())
@@ -203,12 +203,12 @@ def artifacts(run_id: str, folder: str | None = None) -> list[str]:
 
 
 def fetch(run_id: str, name: str) -> Path | None:
-    """A local copy of an artifact (the file itself where artifacts are local); None if there is none.
+    """A local copy of an artifact (the file itself where artifacts are local); None if missing.
 
     Raises
     ------
     UserError
-        If it is not what was logged, where its checksum was kept.
+        If its content differs from its stored checksum, where it has one.
     """
     path = _found(run_id, name)
     if path is not None and _decides(name):
@@ -219,7 +219,7 @@ def fetch(run_id: str, name: str) -> Path | None:
 
 
 def read_frame(run_id: str, name: str) -> pd.DataFrame | None:
-    """A table among the run's artifacts; None if there is none.
+    """A table among the run's artifacts; None if missing.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def read_frame(run_id: str, name: str) -> pd.DataFrame | None:
     path = fetch(run_id, name)
     try:
         return None if path is None else pd.read_feather(path)
-    except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise _damaged(run_id, name, str(error)) from error
 
 
@@ -253,21 +253,21 @@ def _found(run_id: str, name: str) -> Path | None:
         return None
     if (local := local_file(run_id, name)) is not None:
         return local
-    # MLflow's own choice would be a folder that nobody removes.
+    # MLflow's default would be a folder that nothing removes.
     run_id = get_run(run_id).info.run_id
     return Path(client().download_artifacts(run_id, name, tempfile.mkdtemp(dir=_downloads().name)))
 
 
 @cache
 def _downloads() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for downloads, removed as the process ends."""
+    """A folder for downloads, removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="unfreeze-")
 
 
 def save_checkpoint(
     run_id: str, write: Callable[[Path], object], name: str | None = None, log: MetricLog | None = None
 ) -> None:
-    """Keep a checkpoint of a run under way.
+    """Save a checkpoint of a run under way.
 
     Parameters
     ----------
@@ -276,9 +276,9 @@ def save_checkpoint(
     write
         Writes it to a path.
     name
-        Of a file that is kept for good; without one it takes the place of the checkpoint before the last.
+        Of a permanent checkpoint; without one it replaces the checkpoint before the last.
     log
-        Its metrics so far are committed with the checkpoint, all or none.
+        Its metrics so far are committed atomically with the checkpoint.
     """
     folder = folder_of(run_id)
     assert folder is not None
@@ -291,7 +291,7 @@ def save_checkpoint(
 
 
 def checkpoints_of(run_id: str) -> list[str]:
-    """Artifacts that are checkpoints of a run, the latest last."""
+    """Artifacts of a run's checkpoints, the latest last."""
     folder = folder_of(run_id)
     if folder is not None:
         return [f"{CHECKPOINTS}/{name}" for name in folder.checkpoints]

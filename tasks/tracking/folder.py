@@ -1,17 +1,17 @@
-"""A run as a folder in the data folder: the truth about it, which `publish` shows in MLflow.
+"""A run as a folder in the data folder, the source of truth that `publish` copies to MLflow.
 
 ===================  ==================================================================================================
-``lock``             held by the process that trains the run, or by each of a sweep's
-``log.jsonl``        append-only, fsynced; a line is a checksum and a commit, kept whole or not at all
-``artifacts/``       files, under the names that they have in MLflow
-``checkpoints/``     the latest two, and those with a name of their own
-``model/``           the model that the run ended with, in MLflow's format
-``parts/KEY/``       runs that are part of this one: a sweep's trials
-``published.json``   what MLflow has of all this, and under which id
+``lock``             held by the process that trains the run, or by each process of a sweep
+``log.jsonl``        append-only, fsynced; a line is a checksum and a commit, written whole or not at all
+``artifacts/``       files, under their names in MLflow
+``checkpoints/``     the latest two, and the named ones
+``model/``           the final model, in MLflow's format
+``parts/KEY/``       child runs: a sweep's trials
+``published.json``   MLflow's id of the run, and what was published
 ===================  ==================================================================================================
 
 A commit is a JSON object with any of these keys: ``begin``, ``tags``, ``rows`` (metrics), ``checkpoint``, ``dropped``,
-``data``, ``model``, ``decision``, ``state``. Metrics are committed with the checkpoint that they lead up to, so that a
+``data``, ``model``, ``decision``, ``state``. Metrics are committed with the checkpoint that follows them, so a
 resumed run has each step once.
 """
 
@@ -39,15 +39,15 @@ from unfreeze.tasks.machine.processes import this_process
 LOG, PUBLISHED, LOCK, PARTS = "log.jsonl", "published.json", "lock", "parts"
 ARTIFACTS, CHECKPOINTS, MODEL = "artifacts", "checkpoints", "model"
 OUTDATED = "outdated"
-"""Folder beside the runs: those that another process has taken up elsewhere."""
+"""Folder beside the runs, for runs that another process resumed elsewhere."""
 OWNER = ("unfreeze.host", "unfreeze.process")
 KEPT_CHECKPOINTS = 2
 SECONDS_TO_TAKE = 2.0
-"""How long a command waits for a lock: whoever looks for killed runs has it for a moment."""
+"""How long to wait for a lock: commands that look for killed runs hold it for a moment."""
 
 
 class DamagedLogError(Exception):
-    """A line is not what was written."""
+    """A line of the log does not match its checksum."""
 
 
 def _line(entries: Mapping[str, Any]) -> str:
@@ -65,21 +65,21 @@ def _read(line: bytes) -> dict[str, Any]:
 
 
 class RunFolder:
-    """One run's folder; the attributes are what its log says, this process's last commit included.
+    """One run's folder; the attributes reflect its log up to this process's last commit.
 
     Attributes
     ----------
     about
-        ``experiment``, ``name``, ``params`` (pairs), ``time``, ``shared`` (several processes at a time), ``fetched``
-        (from MLflow, which has artifacts that the folder lacks).
+        ``experiment``, ``name``, ``params`` (pairs), ``time``, ``shared`` (by several processes), ``fetched`` (from
+        MLflow, which has artifacts that the folder lacks).
     tags, known
         Tags; metric -> its latest step and value.
     checkpoints
         File names, the latest last.
     dropped
-        Whether its other checkpoints are to be removed from MLflow.
+        Whether to remove its other checkpoints from MLflow.
     state, ended
-        ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``; when it ended, in milliseconds since 1970.
+        ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``; end time in milliseconds since 1970.
     owners
         Every process that has had the run.
     """
@@ -96,16 +96,16 @@ class RunFolder:
         self.decision: dict[str, Any] | None = None
         self.owners: set[tuple[str | None, ...]] = set()
         self.size = 0
-        """Bytes of the log that were read; whole lines only."""
+        """Bytes of the log read so far; whole lines only."""
         self.keeps_unwritten = False
-        """Whether commits that the disk has no space for wait in memory for the next."""
+        """Whether commits that do not fit on the disk wait in memory for the next one."""
         self._unwritten: list[dict[str, Any]] = []
         self._guard = threading.RLock()
         self.refresh()
 
     @property
     def owner(self) -> tuple[str | None, ...]:
-        """Host and process that took the run up last."""
+        """Host and process that last started or resumed the run."""
         return tuple(self.tags.get(name) for name in OWNER)
 
     @property
@@ -114,7 +114,7 @@ class RunFolder:
         return len(self._unwritten)
 
     def refresh(self) -> "RunFolder":
-        """Read what was committed since, by whichever process."""
+        """Read commits of any process since the last read."""
         with self._guard:
             for commit, end in self.commits(self.size):
                 self._apply(commit)
@@ -135,7 +135,7 @@ class RunFolder:
             return
 
     def commit(self, **entries: Any) -> None:
-        """Append a commit; what it names is on the disk before, and it is when this returns.
+        """Append a commit durably; the files it names must already be on the disk.
 
         Raises
         ------
@@ -156,13 +156,13 @@ class RunFolder:
                 self._unwritten = []
 
     def retry_unwritten(self) -> None:
-        """Write what waits in memory, if there is space again."""
+        """Write commits that wait in memory, if there is space again."""
         if self._unwritten:
             self.commit()
 
     def _append(self, lines: bytes) -> None:
         with (self.path / LOG).open("r+b", buffering=0) as log:
-            fcntl.flock(log, fcntl.LOCK_EX)  # until it is closed
+            fcntl.flock(log, fcntl.LOCK_EX)  # until closed
             whole = log.seek(0, os.SEEK_END)
             log.seek(max(0, whole - 1))
             if log.read(1) not in (b"", b"\n"):  # a process was killed in the middle of a line
@@ -179,7 +179,7 @@ class RunFolder:
                 raise
 
     def _apply(self, commit: Mapping[str, Any]) -> None:
-        """Fold a commit into the attributes; twice is as good as once."""
+        """Fold a commit into the attributes; idempotent."""
         self.about |= commit.get("begin", {})
         if tags := commit.get("tags"):
             self.tags |= tags
@@ -204,9 +204,9 @@ class RunFolder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Write a file or folder of that name below the run's folder: the block is given another path for it.
+        """Write a file or folder below the run's folder atomically; yields a temporary path.
 
-        It is there as the block ends, whole and on the disk, unless the block raises.
+        It appears at the block's end, complete and on the disk, unless the block raises.
         """
         place = self.path / "new" / uuid.uuid4().hex
         place.mkdir(parents=True)
@@ -223,12 +223,12 @@ class RunFolder:
             shutil.rmtree(place, ignore_errors=True)
 
     def next_checkpoint(self) -> str:
-        """File name of a checkpoint without a name of its own."""
+        """File name of the next unnamed checkpoint."""
         numbers = [int(each[5:].partition(".")[0]) for each in self.checkpoints if is_unnamed(each)]
         return f"last-{max(numbers, default=0) + 1}.safetensors"
 
     def remove_checkpoints(self) -> None:
-        """Remove the files of checkpoints that the log does not have any more."""
+        """Remove checkpoint files that the log no longer has."""
         for path in (self.path / CHECKPOINTS).glob("*"):
             if path.name not in self.checkpoints:
                 path.unlink(missing_ok=True)
@@ -239,42 +239,42 @@ class RunFolder:
         return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
 
     def parts(self) -> list["RunFolder"]:
-        """Runs that are part of this one."""
+        """Child runs of this one."""
         found = (opened(path) for path in sorted((self.path / PARTS).glob("*")))
         return [each for each in found if each is not None]
 
     def published(self) -> dict[str, Any]:
-        """What MLflow has of the run, see `publish`; empty before the first time."""
+        """What MLflow has of the run, see `publish`; empty before the first publication."""
         try:
             return _read((self.path / PUBLISHED).read_bytes())
         except (OSError, DamagedLogError):
             return {}
 
     def keep_published(self, shown: Mapping[str, Any]) -> None:
-        """Replace what `published` returns; it may be lost, since everything may be published again."""
+        """Replace what `published` returns; losing it is harmless, since publishing may be repeated."""
         temporary = self.path / f"{PUBLISHED}.new"
         temporary.write_text(_line(shown))
         os.replace(temporary, self.path / PUBLISHED)
 
 
 def is_unnamed(checkpoint: str) -> bool:
-    """Whether a checkpoint has no name of its own: the next but one replaces it."""
+    """Whether a checkpoint is unnamed, to be replaced by the next but one."""
     return checkpoint.startswith("last-")
 
 
 _folders: dict[Path, RunFolder] = {}
 _ids: dict[str, Path] = {}
-"""MLflow's id -> folder, as far as this process has looked."""
+"""MLflow's id -> folder, for folders this process has read."""
 _locks: dict[Path, int] = {}
 
 
 def runs_folder() -> Path:
-    """Where runs lie."""
+    """The folder of all runs."""
     return home() / "runs"
 
 
 def opened(path: Path) -> RunFolder | None:
-    """The run in a folder; None if there is none, or its log is damaged: then what MLflow has of it is used."""
+    """The run in a folder; None if there is none or its log is damaged, in which case MLflow's copy is used."""
     if not (path / LOG).exists():
         _folders.pop(path, None)
         return None
@@ -288,13 +288,13 @@ def opened(path: Path) -> RunFolder | None:
 
 
 def run_folders() -> list[RunFolder]:
-    """Every run of the data folder that is no part of another."""
+    """Every top-level run of the data folder."""
     found = (opened(path) for path in sorted(runs_folder().glob("*")) if path.name != OUTDATED)
     return [each for each in found if each is not None]
 
 
 def folder_of(run_id: str) -> RunFolder | None:
-    """The folder of a run, by its key or MLflow's id; None if MLflow alone has the run."""
+    """The folder of a run, by its key or MLflow's id; None if only MLflow has the run."""
     if not run_id.isalnum():
         return None
     paths = [runs_folder() / run_id, *runs_folder().glob(f"*/{PARTS}/{run_id}")]
@@ -311,7 +311,7 @@ def folder_of(run_id: str) -> RunFolder | None:
 
 
 def new_folder(about: Mapping[str, Any], tags: Mapping[str, str], path: Path | None = None) -> RunFolder:
-    """Make the folder of a run of this process, which holds it until `let_go`."""
+    """Create the folder of a run of this process, and hold it until `let_go`."""
     make_home()
     path = path or runs_folder() / uuid.uuid4().hex
     lock = hold(path / LOCK, bool(about.get("shared")))
@@ -331,11 +331,11 @@ def take(folder: RunFolder) -> None:
     Raises
     ------
     UserError
-        If another process of this machine does.
+        If another process of this machine holds it.
     """
     end = time.monotonic() + SECONDS_TO_TAKE
     while folder.path in _locks or (lock := hold(folder.path / LOCK, bool(folder.about.get("shared")))) is None:
-        if time.monotonic() > end:  # a command that looks for killed runs has it for a moment
+        if time.monotonic() > end:  # a command that looks for killed runs holds it for a moment
             process = str(folder.refresh().tags.get(OWNER[1])).partition(":")[0]
             raise UserError(
                 f"run {folder.key} is being trained by process {process} of this machine; stop that one first"
@@ -345,12 +345,12 @@ def take(folder: RunFolder) -> None:
 
 
 def let_go(folder: RunFolder) -> None:
-    """End `take` and `new_folder`."""
+    """Release a folder held by `take` or `new_folder`."""
     release(_locks.pop(folder.path))
 
 
 def end_if_gone(folder: RunFolder) -> bool:
-    """Set a run to KILLED if no process holds it and it says that one does; returns whether none holds it."""
+    """Set a run marked as running to KILLED if no process holds it; returns whether none holds it."""
     if folder.path in _locks:
         return False
     with holding(folder.path / LOCK) as is_free:
@@ -360,7 +360,7 @@ def end_if_gone(folder: RunFolder) -> bool:
 
 
 def remove(folder: RunFolder) -> None:
-    """Remove a folder of which MLflow has everything, unless a process has taken the run up."""
+    """Remove a fully published folder, unless a process holds the run."""
     with holding(folder.path / LOCK) as is_free:
         if is_free:
             _folders.pop(folder.path, None)
@@ -368,7 +368,7 @@ def remove(folder: RunFolder) -> None:
 
 
 def set_aside(folder: RunFolder) -> Path:
-    """Move a folder away whose run another process has taken up elsewhere; returns where it is now."""
+    """Move away the folder of a run that another process resumed elsewhere; returns its new path."""
     aside = runs_folder() / OUTDATED / f"{folder.key}-{time.time_ns()}"
     aside.parent.mkdir(exist_ok=True)
     _folders.pop(folder.path, None)

@@ -1,4 +1,4 @@
-"""Metrics of a run: by step, computed once, and of the machine; each step of a metric is logged once."""
+"""Metrics of a run (by step, computed once, of the machine), each step logged exactly once."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ from unfreeze.tasks.tracking.runs import metrics_of
 from unfreeze.tasks.tracking.server import client, get_run
 
 SYSTEM = "system/"
-"""Prefix of metrics of the machine."""
+"""Prefix of machine metrics."""
 SECONDS_BETWEEN_SAMPLES = 5
 
 
@@ -34,17 +34,17 @@ def _log_rows(run_id: str, rows: list[list[Any]]) -> None:
 
 
 class MetricLog:
-    """Buffers a run's metrics by step and logs them in batches; use it as a context manager.
+    """Buffer a run's metrics by step and log them in batches; a context manager.
 
-    What an earlier attempt at the run logged of a metric is not logged again: its steps up to the latest are skipped.
+    Steps of a metric that an earlier attempt at the run logged are skipped.
 
     Parameters
     ----------
     run_id
         The run.
     with_checkpoints
-        Log nothing before the block's end but what `take` returned: metrics are committed with the checkpoint that they
-        lead up to, so that a run that is killed and resumed has each step once.
+        Log nothing until the block's end except what `take` returned. Metrics are committed with the checkpoint that
+        follows them, so a killed and resumed run has each step once.
     """
 
     def __init__(self, run_id: str, with_checkpoints: bool = False) -> None:
@@ -59,9 +59,9 @@ class MetricLog:
         self.flush()
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Log values at a step; they are sent when the buffer is full, every few seconds, and at the end.
+        """Log values at a step; flushed when the buffer is full, every few seconds, and at the end.
 
-        A value may be a tensor on an accelerator, which is only read when it is sent: reading waits for the device.
+        A value may be a tensor on an accelerator; it is read only at the flush, because reading waits for the device.
         """
         now = int(time.time() * 1000)
         self._rows += [
@@ -71,17 +71,17 @@ class MetricLog:
             self.flush()
 
     def take(self) -> list[list[Any]]:
-        """The buffered rows, for `save_checkpoint` to commit; the buffer is empty then."""
+        """Empty the buffer and return its rows, for `save_checkpoint` to commit."""
         rows, self._rows, self._sent = self._rows, [], time.monotonic()
         return [[key, float(value), now, step] for key, value, now, step in rows]
 
     def flush(self) -> None:
-        """Log what is buffered."""
+        """Log the buffered values."""
         _log_rows(self.run_id, self.take())
 
 
 def log_metrics(run_id: str, values: Mapping[str, float], step: int) -> None:
-    """Log values that are computed once; those that an earlier attempt at the run logged as they are, are skipped."""
+    """Log values that are computed once, except those that an earlier attempt already logged unchanged."""
     folder, now = folder_of(run_id), int(time.time() * 1000)
     known = {} if folder is None else folder.known
     new = {key: float(value) for key, value in values.items() if known.get(key) != (step, float(value))}
@@ -89,7 +89,7 @@ def log_metrics(run_id: str, values: Mapping[str, float], step: int) -> None:
 
 
 def as_float(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite values: an undefined metric (an AUC without one class) is left out, not logged as NaN."""
+    """The finite values; an undefined metric (an AUC with one class missing) is left out rather than logged as NaN."""
     return {key: float(value) for key, value in values.items() if np.isfinite(value)}
 
 
@@ -110,7 +110,7 @@ def system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
 
 
 def _watch_machine(run_id: str, ending: threading.Event) -> None:
-    """Sample into the run's folder; MLflow's own monitor ends where the server does not answer."""
+    """Sample into the run's folder; MLflow's own monitor stops when the server does not answer."""
     source, known = SystemMetricsMonitor(run_id), metrics_of(run_id)
     number = max([step for name, (step, _) in known.items() if name.startswith(SYSTEM)], default=-1) + 1
     while not ending.is_set():

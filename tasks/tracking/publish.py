@@ -1,9 +1,9 @@
-"""MLflow made equal to a run's folder: may be repeated at any time, by whichever process, with the effect of once.
+"""Idempotent publication of a run's folder to MLflow, at any time and by any process.
 
-The answer to a request may be lost, so whatever is sent may be sent again. MLflow's stores hold one row for each run,
-name, step, time and value of a metric; tags and files replace what is there; a run is found by its key, a model by its
-run, before either is made; an alias moves only from the version that was compared. Metrics go before the checkpoint
-that they lead up to: another machine that goes on from the one before logs them again, and skips what is there.
+A response may be lost, so every request may be repeated. MLflow's stores hold one row per run, name, step, time and
+value of a metric; tags and files are replaced; a run is looked up by its key, and a model by its run, before either is
+created; an alias moves only from the version that was compared. Metrics go before the checkpoint that follows them:
+another machine that resumes from the previous checkpoint logs them again and skips those already there.
 """
 
 import os
@@ -29,22 +29,22 @@ from unfreeze.tasks.tracking.server import client, experiment_id, find_by_key, l
 LATEST_CHECKPOINT = "unfreeze.checkpoint"
 """Tag of a run: the artifact that is its latest checkpoint."""
 SLOTS = ("last-a.safetensors", "last-b.safetensors")
-"""Checkpoints without a name take turns in MLflow, so that the one the run points at is never overwritten."""
+"""Unnamed checkpoints alternate between these in MLflow, so the one the run points at is never overwritten."""
 KEY, WHOLE = "unfreeze.key", "mlflow.parentRunId"
-"""Tags of a run: its key in the data folder; of a part, the id of the whole."""
+"""Tags of a run: its key in the data folder; of a child run, its parent's id."""
 ALIVE = "unfreeze.alive"
-"""Tag of a run: when its process was last heard of, in milliseconds since 1970."""
+"""Tag of a run: its process's last sign of life, in milliseconds since 1970."""
 ROWS_PER_CALL, PARAMS_PER_CALL = 500, 100
-"""MLflow takes at most 1000 and 100; a thousand metrics take it 120 ms, and one call 20 ms."""
+"""MLflow accepts at most 1000 and 100; a thousand metrics take 120 ms, and one call 20 ms."""
 FINAL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
-"""MLflow's errors that no repetition mends."""
+"""MLflow's errors that retries cannot fix."""
 
 _settled: dict[Path, int] = {}
-"""Folder of a part that ended and is published -> bytes of its log: a sweep may have thousands."""
+"""Folder of an ended and published child run -> bytes of its log: a sweep may have thousands."""
 
 
 class TakenOver(Exception):
-    """Another process has taken up the run; what this folder has left to say of it is outdated."""
+    """Another process has resumed the run, so this folder's unpublished rest is outdated."""
 
 
 class Busy(Exception):
@@ -52,23 +52,23 @@ class Busy(Exception):
 
 
 def publish(folder: RunFolder, is_careful: bool = True, progress: Callable[[float], None] = lambda size: None) -> None:
-    """Make MLflow equal to a run's folder and those of its parts.
+    """Make MLflow equal to a run's folder and those of its child runs.
 
     Parameters
     ----------
     folder
-        Of a run that is no part of another.
+        Of a top-level run.
     is_careful
-        Whether to look first who has the run now.
+        Whether to check first which process has the run now.
     progress
         Called before each request with its megabytes.
 
     Raises
     ------
     TakenOver
-        If another process has.
+        If another process has the run.
     Busy
-        If another process, or thread, is at it.
+        If another process or thread is publishing it.
     MlflowException, OSError, ...
         If MLflow does not answer.
     """
@@ -85,7 +85,7 @@ def publish(folder: RunFolder, is_careful: bool = True, progress: Callable[[floa
 
 
 def pending(folder: RunFolder) -> int:
-    """How much of a run, its parts included, MLflow does not have yet: commits and files."""
+    """Number of commits and files of a run and its child runs that MLflow lacks."""
     if _settled.get(folder.path) == folder.refresh().size:
         return 0
     shown = folder.published()
@@ -98,19 +98,19 @@ def pending(folder: RunFolder) -> int:
 
 
 def refused(folder: RunFolder) -> list[str]:
-    """What MLflow refused of a run and its parts, each with the reason."""
+    """Items of a run and its child runs that MLflow refused, each with the reason."""
     own = [f"{what}: {why}" for what, why in folder.published().get("refused", {}).items()]
     return [*own, *(line for part in folder.parts() for line in refused(part))]
 
 
 def _state(path: Path) -> list[int]:
-    """Changes with a file's content."""
+    """A value that changes with a file's content."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
 class _Publication:
-    """One run's way into MLflow."""
+    """The publication of one run."""
 
     def __init__(self, folder: RunFolder, whole: str | None, progress: Callable[[float], None]) -> None:
         self.folder, self.whole, self.progress = folder.refresh(), whole, progress
@@ -132,7 +132,7 @@ class _Publication:
             self._require_own()
         tags = {name: text for name, text in folder.tags.items() if shown.get("tags", {}).get(name) != text}
         if owner := {name: tags.pop(name) for name in OWNER if name in tags}:
-            self._tags(owner)  # before anything else: from here on others find who has the run
+            self._tags(owner)  # first: from here on others see which process has the run
         if folder.state == "RUNNING" and shown.get("state", "RUNNING") != "RUNNING":
             self._send("state", partial(client().update_run, self.id, status="RUNNING"))
         if folder.data is not None and not shown.get("data"):
@@ -152,7 +152,7 @@ class _Publication:
         self._keep()
 
     def _create(self) -> None:
-        """Find the run by its key, or create it: its tag with the key comes into being with it."""
+        """Find the run by its key, or create it together with its key tag."""
         folder, about = self.folder, self.folder.about
         experiment = experiment_id(about["experiment"])
         found = find_by_key(folder.key)
@@ -175,7 +175,7 @@ class _Publication:
             raise TakenOver(f"run {self.id} was resumed by process {process} on {host}")
 
     def _send(self, what: str, call: Callable[[], object], size: float = 0.0) -> None:
-        """Make a request; one that MLflow refuses for good is noted, so that it does not hold up the others."""
+        """Make a request; a permanent refusal is recorded and does not block the others."""
         self.progress(size)
         try:
             call()
@@ -187,7 +187,7 @@ class _Publication:
             self.shown["refused"][what] = reason_of(error)
 
     def _keep(self) -> None:
-        with suppress(OSError):  # without space on the disk it is sent again
+        with suppress(OSError):  # on a full disk it is sent again
             self.folder.keep_published(self.shown)
 
     def _tags(self, tags: Mapping[str, str]) -> None:
@@ -200,14 +200,14 @@ class _Publication:
         except MlflowException as error:
             if error.error_code not in FINAL:
                 raise
-            for name, text in tags.items():  # all but the one that is refused
+            for name, text in tags.items():  # all except the refused one
                 self._send(f"tag {name}", partial(client().set_tag, self.id, name, text))
         kept |= tags
 
     def _files(self) -> None:
         kept = self.shown.setdefault("files", {})
         for name, path in self.folder.files().items():
-            with suppress(FileNotFoundError):  # it is being replaced, and published the next time
+            with suppress(FileNotFoundError):  # being replaced; published next time
                 state = _state(path)
                 if kept.get(name) != state:
                     folder = name.rpartition("/")[0] or None
@@ -232,7 +232,7 @@ class _Publication:
             self._send("metrics", partial(client().log_batch, self.id, metrics=batch))
 
     def _checkpoints(self) -> None:
-        """Upload the latest checkpoint, and those with a name; remove what the run dropped."""
+        """Upload the latest checkpoint and the named ones; remove those that the run dropped."""
         folder, shown, kept = self.folder, self.shown, self.shown.setdefault("checkpoints", {})
         if folder.dropped and not shown.get("dropped"):
             names = [each.path for each in client().list_artifacts(self.id, CHECKPOINTS)]
@@ -245,10 +245,10 @@ class _Publication:
             last = client().get_run(self.id).data.tags.get(LATEST_CHECKPOINT, "")
             target = (SLOTS[1] if last.endswith(SLOTS[0]) else SLOTS[0]) if is_unnamed(name) else name
             with tempfile.TemporaryDirectory(dir=folder.path) as place:
-                copy = Path(place) / target  # an artifact has the name of its file
+                copy = Path(place) / target  # an artifact is named after its file
                 try:
                     os.link(folder.path / CHECKPOINTS / name, copy)
-                except FileNotFoundError:  # two newer ones were saved since; the next call publishes those
+                except FileNotFoundError:  # two newer ones were saved; the next call publishes those
                     continue
                 size = copy.stat().st_size / 2**20
                 self._send(name, partial(client().log_artifact, self.id, str(copy), CHECKPOINTS), size)
@@ -260,7 +260,7 @@ class _Publication:
             self._keep()
 
     def _model(self) -> None:
-        """Register the model, and carry out what a retraining decided about it; each once."""
+        """Register the model and carry out a retraining's decision about it, each once."""
         folder, shown = self.folder, self.shown
         place, about, decision = folder.path / MODEL, folder.model, folder.decision
         if about is not None and "model" not in shown and place.exists():
@@ -273,15 +273,15 @@ class _Publication:
 
 
 def publish_model(run_id: str, place: Path, about: Mapping[str, str]) -> dict[str, str]:
-    """Log a folder that `save_mlflow_model` wrote as the run's model, and register it."""
+    """Log a folder written by `save_mlflow_model` as the run's model, and register it."""
     uri, model_id = log_model_folder(run_id, place)
     return {"model_uri": uri, **register_model(about["name"], run_id, uri, model_id, about["description"])}
 
 
 def drop_checkpoints(run_id: str, names: Iterable[str]) -> None:
-    """Remove checkpoints from MLflow, by their artifacts' names.
+    """Remove checkpoints from MLflow, by artifact name.
 
-    A store that does not allow it is no reason for a finished run to fail.
+    A store that forbids deletion does not fail a finished run.
     """
     run = client().get_run(run_id)
     if run.data.tags.get(LATEST_CHECKPOINT) in (names := list(names)):
@@ -295,12 +295,12 @@ def drop_checkpoints(run_id: str, names: Iterable[str]) -> None:
 
 
 def drop_doubles(key: str, run_id: str) -> None:
-    """Remove runs of a key but the one that is used: a request that hung may have made another one later."""
+    """Remove all other runs of a key, which a request that hung may have created later."""
     while (other := find_by_key(key, but=run_id)) is not None:
         client().delete_run(other)
 
 
 def sign_of_life(folder: RunFolder) -> None:
-    """Tell MLflow that the run's process lives."""
+    """Record in MLflow that the run's process lives."""
     if (run_id := folder.published().get("id")) is not None:
         client().set_tag(run_id, ALIVE, str(int(time.time() * 1000)))

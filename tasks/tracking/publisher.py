@@ -1,4 +1,4 @@
-"""Publishing while a run is under way, by a thread that no server can stall the training with; and afterwards."""
+"""Publication of runs: from a thread while they train, so no server stalls the training, and afterwards."""
 
 import threading
 import time
@@ -26,43 +26,43 @@ from unfreeze.tasks.tracking.server import reason_of, require_answer
 
 SECONDS_BETWEEN_SIGNS = 30
 SECONDS_BETWEEN_LOOKS = 5
-"""At what other processes of the run have committed."""
+"""At commits by other processes of the run."""
 PAUSES = (0.5, 1, 2, 4, 8, 15)
-"""Seconds between attempts while MLflow does not answer; the last one repeats."""
+"""Seconds between attempts while MLflow does not answer; the last value repeats."""
 PATIENCE = 30.0
-"""Seconds without any progress that a command waits for MLflow at its end."""
+"""Seconds without progress after which a finished command stops waiting for MLflow."""
 PATIENCE_WHEN_STOPPED = 10.0
-"""The same for one that was stopped: Prefect's worker kills what has not ended 30 s after its signal."""
+"""The same for a stopped command: Prefect's worker kills processes 30 s after its signal."""
 PATIENCE_AT_THE_START = 20.0
-"""The same before a run begins without MLflow; one that does not answer at all is given 4 s."""
+"""The same before a run begins without MLflow; a server that does not answer at all gets 4 s."""
 SECONDS_FOR_ONE_ATTEMPT = 5.0
-"""What is left of either where MLflow has not answered for that long already."""
+"""Remaining patience if MLflow has not answered for that long already."""
 LONGEST_ATTEMPT = 60.0
-"""Seconds to wait for an attempt that a run left behind: longer than SQLite waits for a database that is locked."""
+"""Seconds to wait for an attempt that a run left behind: longer than SQLite waits for a locked database."""
 
 
 class Stopped(Exception):
-    """The run has ended; whoever comes next publishes the rest."""
+    """The run has ended; the next command publishes the rest."""
 
 
 _open: dict[str, "Publisher"] = {}
-"""Key of a run that this process has under way -> what publishes it."""
+"""Key of a run under way in this process -> its publisher."""
 
 
 class Publisher:
-    """Publishes one run's folder from a thread, whenever something was committed."""
+    """Publish one run's folder from a thread after every commit."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.trouble: str | None = None
-        """Why MLflow could not be reached at the last attempt."""
+        """Why the last attempt to reach MLflow failed."""
         self.invalid: UserError | None = None
-        """What is wrong with the run or the store, where waiting does not help."""
+        """Problem of the run or the store that waiting cannot solve."""
         self._changed = threading.Condition(threading.RLock())
         self._commits, self._published, self._ending, self._is_awaited = 1, 0, False, False
-        self._since = self._progressed = time.monotonic()  # when the trouble began; of the latest request
+        self._since = self._progressed = time.monotonic()  # start of the outage; latest request
         self._megabytes, self._given_up = 0.0, 0.0
-        # In this run's context, so that its lines go to this run's log.
+        # In this run's context, for its lines to reach this run's log.
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._publish_all,), name=f"publisher {folder.key}", daemon=True
         )
@@ -71,20 +71,20 @@ class Publisher:
         _open[folder.key] = self
 
     def poke(self) -> None:
-        """Tell the thread of a commit."""
+        """Notify the thread of a commit."""
         with self._changed:
             self._commits += 1
             self._changed.notify_all()
 
     def begin(self) -> None:
-        """Wait until MLflow has the run, or until it is clear that it does not answer; raises what is `invalid`."""
+        """Wait until MLflow has the run or evidently does not answer; raises `invalid` if set."""
         with self._changed:
             self._changed.wait_for(lambda: self._published or self.trouble is not None, PATIENCE_AT_THE_START)
         if self.invalid is not None:
             raise self.invalid
 
     def wait(self, seconds: float) -> bool:
-        """Wait until everything is published; False once MLflow has taken nothing for so many seconds.
+        """Wait until everything is published; False after so many seconds without progress.
 
         Time already lost in the current outage counts, except one last attempt.
         """
@@ -96,7 +96,7 @@ class Publisher:
             while self._published < wanted and self._thread.is_alive():
                 now = time.monotonic()
                 if self.trouble is None:
-                    quiet = now - max(began, self._progressed) - self._megabytes  # a second for each of an upload
+                    quiet = now - max(began, self._progressed) - self._megabytes  # one second per megabyte of an upload
                 else:
                     quiet = now - self._since
                     attempt = 0.0 if self._given_up == self._since else SECONDS_FOR_ONE_ATTEMPT
@@ -109,7 +109,7 @@ class Publisher:
             return self._published >= wanted and not self.folder.unwritten
 
     def close(self) -> None:
-        """Stop the thread after the request under way, without waiting for more than a moment."""
+        """Stop the thread after the current request, waiting only briefly."""
         del _open[self.folder.key]
         with self._changed:
             self._ending = True
@@ -138,7 +138,7 @@ class Publisher:
             except TakenOver as error:
                 log_notice(f"{error}; nothing more is sent")
                 return
-            except Exception as error:  # no error of a server or its client may reach the training
+            except Exception as error:  # errors of a server or its client must not reach the training
                 if not attempts and not isinstance(error, Busy):
                     log_notice(
                         f"MLflow at {tracking_store()} does not answer ({reason_of(error)}); the run continues, and "
@@ -169,7 +169,7 @@ class Publisher:
             self._is_awaited = False
 
     def _rest(self, signed: float) -> None:
-        """Wait for something to do: a commit here, one of another process, or the next sign of life."""
+        """Wait for a commit, here or by another process, or the next sign of life."""
         with self._changed:
             while not self._ending and self._commits == self._published:
                 if time.monotonic() - signed > SECONDS_BETWEEN_SIGNS:
@@ -180,17 +180,17 @@ class Publisher:
 
 
 _later: ExitStack | None = None
-"""What the end of a block of `staying_open` calls."""
+"""Functions to call at the end of a `staying_open` block."""
 
 
 def publisher_of(folder: RunFolder) -> Publisher | None:
-    """What publishes a run, or the one that it is part of, in this process; None for a run that is not under way."""
+    """The publisher of a run or its parent in this process; None for a run that is not under way."""
     return _open.get(folder.key) or _open.get(folder.path.parents[1].name)
 
 
 @contextmanager
 def staying_open() -> Iterator[None]:
-    """Let runs whose blocks end within this one stay open until its end: a retraining logs to what it has trained."""
+    """Keep runs whose blocks end within this one open until its end: a retraining still logs to its training."""
     global _later  # noqa: PLW0603
     with ExitStack() as _later:
         try:
@@ -200,7 +200,7 @@ def staying_open() -> Iterator[None]:
 
 
 def at_the_end(close: Callable[[], None]) -> None:
-    """Call it now, or at the end of the block of `staying_open` under way."""
+    """Call a function now, or at the end of the enclosing `staying_open` block."""
     if _later is None:
         close()
     else:
@@ -208,16 +208,16 @@ def at_the_end(close: Callable[[], None]) -> None:
 
 
 def finish(publisher: Publisher, patience: float) -> None:
-    """Give MLflow some time to take the rest of a run that ended; what is left stays in its folder, and a line says so.
+    """Wait a limited time for an ended run to be published; the rest stays in its folder, and a line reports it.
 
     Raises
     ------
     UserError
-        If the folder's disk has no space for what MLflow does not have either.
+        If the folder's disk has no space for data that MLflow lacks too.
     """
     folder = publisher.folder
     try:
-        with suppress(KeyboardInterrupt):  # nothing is lost by not waiting
+        with suppress(KeyboardInterrupt):  # not waiting loses nothing
             publisher.wait(patience)
         if count := pending(folder):
             why = f" ({publisher.trouble})" if publisher.trouble else ""
@@ -236,13 +236,13 @@ def finish(publisher: Publisher, patience: float) -> None:
 
 
 def remove_if_done(folder: RunFolder) -> None:
-    """Remove the folder of a finished run of which MLflow has everything."""
+    """Remove the folder of a finished and fully published run."""
     if folder.refresh().state == "FINISHED" and not pending(folder) and not refused(folder):
         remove(folder)
 
 
 class Published(NamedTuple):
-    """What became of a run's folder: changes that are left, why, and news such as the version that answers now."""
+    """Outcome of publishing a folder: changes left, the reason, and news such as the version that now answers."""
 
     run_id: str
     left: int
@@ -251,7 +251,7 @@ class Published(NamedTuple):
 
 
 def sync() -> list[Published]:
-    """Publish the folders of all runs that no process has; those of killed processes end as KILLED."""
+    """Publish all runs that no process holds; those of killed processes end as KILLED."""
     found = (_sync(folder) for folder in run_folders())
     return [each for each in found if each is not None]
 
@@ -279,7 +279,7 @@ def _sync(folder: RunFolder) -> Published | None:
                 time.sleep(0.2)
     except TakenOver as error:
         return Published(shown_id(folder), count, f"{error}; the folder is outdated and kept as {set_aside(folder)}")
-    except Exception as error:  # of any library that takes part
+    except Exception as error:  # from any library involved
         return Published(shown_id(folder), pending(folder), f"MLflow at {tracking_store()}: {reason_of(error)}")
     now, why = folder.published(), refused(folder)
     new = [now[each]["line"] for each in ("decision", "model") if each in now and each not in before]
@@ -289,12 +289,12 @@ def _sync(folder: RunFolder) -> Published | None:
 
 
 def shown_id(folder: RunFolder) -> str:
-    """MLflow's id of a run, or its key before it has one."""
+    """MLflow's id of a run, or its key before MLflow has it."""
     return str(folder.published().get("id", folder.key))
 
 
 def _publish_stopped() -> None:
-    """Publish what killed processes left, as far as possible; a finished run is left to whoever makes its report."""
+    """Publish runs of killed processes as far as possible; finished ones are left to the command that reports them."""
     for folder in run_folders():
         if end_if_gone(folder) and folder.state != "FINISHED" and pending(folder):
             with suppress(Exception):
@@ -302,19 +302,19 @@ def _publish_stopped() -> None:
 
 
 def publish_now(folder: RunFolder) -> None:
-    """Publish a run that is not under way in this process; one that is publishes itself."""
+    """Publish a run that is not under way in this process; others publish themselves."""
     publisher = publisher_of(folder)
     if publisher is not None:
         publisher.poke()
         return
     whole = opened(folder.path.parents[1]) if folder.path.parent.name == PARTS else opened(folder.path)
-    if whole is not None and end_if_gone(whole):  # else whoever holds it publishes it
+    if whole is not None and end_if_gone(whole):  # else its holder publishes it
         with suppress(Busy):
             publish(whole)
 
 
 def wait_until_published(run_id: str) -> bool:
-    """Wait for MLflow to have all of a run; False if it takes nothing for too long."""
+    """Wait until MLflow has all of a run; False after too long without progress."""
     folder = folder_of(run_id)
     if folder is None:
         return True

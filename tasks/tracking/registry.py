@@ -1,4 +1,4 @@
-"""Models in MLflow: logged with their runs, registered as versions, promoted by people and retrainings."""
+"""Models in MLflow: logged with runs, registered as versions, promoted by users and retrainings."""
 
 import json
 import shutil
@@ -27,18 +27,18 @@ from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.tracking.server import client, get_run
 
-if TYPE_CHECKING:  # they bring torch along, and what only lists runs should not wait for it
+if TYPE_CHECKING:  # they import torch, which commands that only list runs do not need
     from unfreeze.models.recipe.modality import Modality
     from unfreeze.models.targets import Target
 
 LOGGED = "model"
-"""Name of a run's logged model."""
+"""Name of the logged model of a run."""
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 LATEST_RETRAINING = "unfreeze.retrained"
 """Tag of a registered model: JSON of the latest retraining's time, decision, data and version."""
 
 PROMOTED, KEPT, SUPERSEDED = "promoted", "kept champion", "superseded"
-"""Values of the tag ``unfreeze.decision``; superseded is a promotion over a version that is not champion any more."""
+"""Values of the tag ``unfreeze.decision``; superseded: the version to be replaced is no longer champion."""
 
 
 class Version(NamedTuple):
@@ -51,13 +51,13 @@ class Version(NamedTuple):
 
 
 def register_model(name: str, run_id: str, model_uri: str, model_id: str, description: str) -> dict[str, str]:
-    """Register a run's logged model under `name`, unless it is registered there already.
+    """Register a run's logged model under `name`, unless already registered.
 
     Returns
     -------
     dict
-        ``name``, ``version``, ``alias`` (``champion`` if the name had none, else ``challenger``), and a ``line`` about
-        which version answers.
+        ``name``, ``version``, ``alias`` (``champion`` if the name had none, else ``challenger``), and a ``line`` that
+        says which version answers.
     """
     mlflow_client = client()
     try:
@@ -82,12 +82,12 @@ def register_model(name: str, run_id: str, model_uri: str, model_id: str, descri
 
 
 def full_name(name: str) -> str:
-    """The registered model that a person means by `name`, which may lack ``-classifier`` or ``-table``.
+    """The full name of a registered model; `name` may lack ``-classifier`` or ``-table``.
 
     Raises
     ------
     UserError
-        If there is none, or more than one; lists those there are.
+        If no model or several match; lists the existing ones.
     """
     registered = sorted(model.name for model in _registered_models())
     matching = [each for each in (name, f"{name}-classifier", f"{name}-table") if each in registered]
@@ -100,7 +100,7 @@ def full_name(name: str) -> str:
 
 
 def version_of(name: str, which: str) -> Version:
-    """A version by number or alias; `UserError` with those there are if the model has no such one."""
+    """A version by number or alias; an unknown one is a `UserError` that lists the existing ones."""
     mlflow_client, is_number = client(), which.isdigit()
     find = mlflow_client.get_model_version if is_number else mlflow_client.get_model_version_by_alias
     try:
@@ -115,7 +115,7 @@ def version_of(name: str, which: str) -> Version:
 
 
 def champion_of(name: str) -> Version | None:
-    """The champion; None where the model, or its champion, does not exist."""
+    """The champion; None if the model or its champion does not exist."""
     try:
         return version_of(full_name(name), CHAMPION)
     except UserError:
@@ -123,7 +123,7 @@ def champion_of(name: str) -> Version | None:
 
 
 def folder_of(version: Version) -> Path:
-    """The folder of a version, a copy in the cache: what a predictor of `models` reads."""
+    """The folder of a version as a cached copy that predictors read."""
     files = {"model": Derived("models", key_of(version.name, version.number, version.run_id), "")}
 
     def download(wanted: dict[str, Path]) -> None:
@@ -133,7 +133,7 @@ def folder_of(version: Version) -> Path:
             if len(descriptions) != 1:
                 raise UserError(f"{version.name} version {version.number}: unfreeze did not register this model")
             damaged = damaged_file(descriptions[0].parent)
-            if damaged not in (None, CHECKSUMS):  # without checksums it is another release's, which the reader reports
+            if damaged not in (None, CHECKSUMS):  # without checksums it is of another release, which the reader reports
                 raise UserError(
                     f"{version.name} version {version.number}: {damaged} is damaged in {version.uri}; use another "
                     f"version (`unfreeze promote {version.name} back` makes the one before champion), or train again"
@@ -144,7 +144,7 @@ def folder_of(version: Version) -> Path:
 
 
 def answering(name: str, number: str, run_id: str) -> str:
-    """Which version of a model predicts now that version `number` is registered, and the commands to change that."""
+    """Text on which version of a model predicts after `number` was registered, with the commands to change that."""
     champion = champion_of(name)
     if champion is None or champion.number == number:
         return f"`unfreeze predict {name}` answers with version {number} from now on"
@@ -155,9 +155,9 @@ def answering(name: str, number: str, run_id: str) -> str:
 
 
 def set_champion(name: str, number: str) -> str | None:
-    """Make a version the champion; the champion before keeps the alias ``previous``, and its number is returned.
+    """Make a version the champion; the former champion keeps the alias ``previous``, and its number is returned.
 
-    The alias moves in one step on the server: whoever loads ``models:/name@champion`` gets the one or the other.
+    The alias moves atomically on the server: ``models:/name@champion`` is always one or the other.
     """
     mlflow_client = client()
     aliases = mlflow_client.get_registered_model(name).aliases
@@ -179,9 +179,9 @@ def promote(model: str, which: str) -> str:
     Parameters
     ----------
     model
-        Registered model, its name in full or short.
+        Full or short name of the registered model.
     which
-        A version's number, an alias, or ``back`` for the champion before this one.
+        A version's number, an alias, or ``back`` for the previous champion.
     """
     name = full_name(model)
     version, champion = version_of(name, PREVIOUS if which == "back" else which), champion_of(name)
@@ -201,7 +201,7 @@ def describe(name: str, number: str, line: str) -> None:
 
 
 def champions() -> list[dict[str, Any]]:
-    """A row per registered model: its champion and challenger, when it was trained, the latest retraining."""
+    """One row per registered model: champion, challenger, training time, latest retraining."""
     rows = []
     for model in _registered_models():
         run, kept = _champion_run(model), json.loads(model.tags.get(LATEST_RETRAINING, "{}"))
@@ -219,7 +219,7 @@ def champions() -> list[dict[str, Any]]:
 
 
 def own_champions() -> list[str]:
-    """Names of the models that have a champion trained by unfreeze: a registry may hold models of other programs."""
+    """Names of models whose champion unfreeze trained; a registry may hold other programs' models."""
     runs = {str(model.name): _champion_run(model) for model in _registered_models()}
     return [name for name, run in runs.items() if run is not None and "unfreeze.kind" in run.data.tags]
 
@@ -229,7 +229,7 @@ def _registered_models() -> list[Any]:
 
 
 def _champion_run(model: Any) -> Any | None:
-    """The run that made a registered model's champion; None where there is none, as in other programs' models."""
+    """The run of a registered model's champion; None if there is none, as for other programs' models."""
     try:
         return get_run(version_of(model.name, CHAMPION).run_id) if CHAMPION in model.aliases else None
     except UserError:
@@ -241,7 +241,7 @@ def _moment(seconds: float) -> str:
 
 
 def version_of_run(run_id: str) -> Any | None:
-    """The latest registered version that the run made, as MLflow has it; None if there is none."""
+    """MLflow's latest registered version from a run; None if there is none."""
     versions = client().search_model_versions(f"run_id = '{run_id}'")
     latest = max(versions, key=lambda each: int(each.version), default=None)
     # The search leaves aliases out.
@@ -254,7 +254,7 @@ def describe_version(name: str, number: str, text: str) -> None:
 
 
 def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
-    """Move the alias if the challenger is promoted and the version it beat is still champion; write it all down.
+    """Move the alias if the challenger is promoted and the version it beat is still champion; record the decision.
 
     Returns
     -------
@@ -285,7 +285,7 @@ def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
         "unfreeze.champion_before": compared,
     }
     whole = f"{line}: {'; '.join(body['reasons'])}."
-    if whole not in (mlflow_client.get_model_version(name, number).description or ""):  # by an earlier attempt
+    if whole not in (mlflow_client.get_model_version(name, number).description or ""):  # added by an earlier attempt
         describe(name, number, whole)
     for key, value in tags.items():
         mlflow_client.set_model_version_tag(name, number, key, value)
@@ -295,44 +295,44 @@ def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _remember(name: str, retraining: dict[str, Any]) -> None:
-    """Keep it as the model's latest retraining, unless a later one is known already."""
+    """Store a retraining as the model's latest, unless a later one is known."""
     latest = latest_retraining(name)
     if latest is None or latest["time"] <= retraining["time"]:
         client().set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(retraining))
 
 
 def latest_retraining(name: str) -> dict[str, Any] | None:
-    """The model's latest retraining, its time, decision, version and data; None before the first."""
+    """Time, decision, version and data of the model's latest retraining; None before the first."""
     text = client().get_registered_model(name).tags.get(LATEST_RETRAINING)
     kept: dict[str, Any] | None = json.loads(text) if text else None
     return kept
 
 
 def signature_of(example: pd.DataFrame, target: "Target") -> ModelSignature:
-    """What a model takes and answers: every column of the example is required, and no other.
+    """The signature of a model: it requires exactly the columns of the example.
 
-    Only bytes have a type, by which a server decodes them. For the others MLflow would refuse what a model can read:
-    gaps in whole numbers, whole numbers among fractions, pandas' categories, and truths where a file had text. The
+    Only bytes have a type, by which a server decodes them. Types of other columns would make MLflow refuse readable
+    values: gaps in integers, integers among floats, pandas' categories, and booleans where a file had text. The
     parameter ``coverage`` is that of `unfreeze.models.targets.conformal.answers`.
     """
     types = {name: DataType.binary if isinstance(example[name].iloc[0], bytes) else AnyType() for name in example}
     inputs = Schema([ColSpec(each, str(name)) for name, each in types.items()])
-    answer = target.frame(np.ones((1, target.outputs)))  # with every label, where there may be several
+    answer = target.frame(np.ones((1, target.outputs)))  # with every label, for several labels
     outputs = Schema([ColSpec(_type_of(answer[name].iloc[0]), str(name)) for name in answer])
     return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("coverage", DataType.double, None)]))
 
 
 def _type_of(value: object) -> DataType | Array:
-    """Of a column of answers: numbers, lists, or the text of a class."""
+    """Type of an output column: numbers, lists, or the text of a class."""
     if isinstance(value, list):
         return Array(_type_of(value[0]))
     return DataType.double if isinstance(value, float) else DataType.string
 
 
 def save_mlflow_model(place: Path, folder: Path, modality: "Modality", target: "Target", example: pd.DataFrame) -> None:
-    """Write the model in `folder` as MLflow keeps models, with the code of `unfreeze.models`, into the new `place`.
+    """Write the model in `folder` in MLflow's format, with the code of `unfreeze.models`, into the new `place`.
 
-    The packages that the modality's models need are pinned to the versions installed here. No server is asked.
+    The packages that the modality's models need are pinned to the versions installed here. No server is contacted.
     """
     with tempfile.TemporaryDirectory() as temporary:
         code, source = Path(temporary) / "unfreeze", Path(unfreeze.models.__file__).parent

@@ -1,7 +1,7 @@
 """A run's life: started, fetched, held by one process, resumed, closed; its tags, metrics and input data.
 
-A run is known by its key or by MLflow's id. What is logged to one that has a folder here is a commit of its log, which
-is published; what is logged to any other goes to MLflow at once.
+A run is identified by its key or MLflow's id. Logging to a run with a folder here commits to that folder, which is
+published; logging to any other run goes to MLflow at once.
 """
 
 import json
@@ -48,16 +48,16 @@ from unfreeze.tasks.tracking.publisher import (
 from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, require_answer
 
 FINGERPRINT = "data.fingerprint"
-"""Tag: hash of the images with their labels, or of the tables, whatever their split."""
+"""Tag: hash of the images with their labels, or of the tables, independent of the split."""
 TRAINED_UNTIL = "data.trained_until"
 """Tag of a run on a table with dates: the last date among the training rows."""
 RESUME = "unfreeze.resume"
-"""Tag of a run: the command that continues it, for one that is not a training."""
+"""Tag of a run other than a training: the command that continues it."""
 
 _NAME = re.compile(r"\w{1,100}", re.ASCII)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-"""How a run ended."""
+"""Final state of a run."""
 
 
 # --- life
@@ -66,18 +66,18 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 def start_run(
     experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], shared: bool = False
 ) -> str:
-    """Make the folder of a run in an experiment (by name), which `held_run` then holds; returns its key.
+    """Create the folder of a run in an experiment (by name), for `held_run` to hold; returns its key.
 
     Parameters
     ----------
     experiment, name
         Of the run.
     params
-        The whole spec.
+        The complete spec.
     tags
-        To begin with.
+        Initial tags.
     shared
-        Whether several processes have it at a time, as they have a sweep.
+        Whether several processes share it, as in a sweep.
     """
     for folder in run_folders():
         end_if_gone(folder)
@@ -87,7 +87,7 @@ def start_run(
 
 @contextmanager
 def held_run(run_id: str, is_new: bool = False, own_tags: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
-    """Hold a run while the block runs, fetched from MLflow if it has no folder here; yields its key.
+    """Hold a run while the block runs, fetching it from MLflow if it has no folder here; yields its key.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def held_run(run_id: str, is_new: bool = False, own_tags: Mapping[str, str] = Ma
     is_new
         Whether `start_run` has just made it.
     own_tags
-        Tags that it will get: those of a Prefect flow run tell an earlier attempt of that from another process.
+        Tags that it will get; those of a Prefect flow run distinguish its earlier attempts from other processes.
 
     Raises
     ------
     UserError
-        If there is no such run, or another process has it, here or elsewhere.
+        If the run is unknown, or another process has it, here or elsewhere.
     """
     folder = folder_of(run_id)
     if folder is not None and not is_new:
@@ -122,12 +122,12 @@ def held_run(run_id: str, is_new: bool = False, own_tags: Mapping[str, str] = Ma
 
 
 def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> None:
-    """Set a held run that was stopped, or with `finished` any run, to running again, in this process.
+    """Set a held run that was stopped, or with `finished` any held run, to running in this process.
 
     Raises
     ------
     UserError
-        If it is finished and may not be.
+        If it is finished, without `finished`.
     """
     folder = _folder(run_id)
     if folder.state == "FINISHED" and not finished:
@@ -143,7 +143,7 @@ def _folder(run_id: str) -> RunFolder:
 
 @contextmanager
 def part_of_run(run_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
-    """A run of this process that is part of another, such as a sweep's trial; yields its key."""
+    """Create a child run in this process, such as a sweep's trial; yields its key."""
     whole = _folder(run_id)
     about = {"experiment": whole.about["experiment"], "name": name, "params": _texts(params)}
     part = new_folder(about, tags, whole.path / PARTS / uuid.uuid4().hex)
@@ -155,9 +155,9 @@ def part_of_run(run_id: str, name: str, params: Mapping[str, Any], tags: Mapping
 
 
 def close_run(run_id: str, status: RunStatus) -> None:
-    """End a run of this process; one that another has taken up since stays as it is.
+    """End a run of this process, unless another process has resumed it.
 
-    Nothing continues from a training that is finished: its checkpoints go, but those that its spec asks to keep.
+    A finished training loses its checkpoints, except those that its spec keeps.
     """
     folder = _folder(run_id)
     if folder.refresh().owner != tuple(this_process().values()):
@@ -173,10 +173,10 @@ def close_run(run_id: str, status: RunStatus) -> None:
 
 @contextmanager
 def publishing(run_id: str, resume_command: str) -> Iterator[None]:
-    """Publish a held run while the block runs, and end it with the block; MLflow may be away all along.
+    """Publish a held run while the block runs, and end it with the block; MLflow may be unavailable throughout.
 
-    It ends FINISHED, FAILED after an error, KILLED after a signal, Ctrl-C or a cancellation; `resume_command` is noted
-    on the exception that stopped the block.
+    It ends FINISHED, FAILED after an error, KILLED after a signal, Ctrl-C or a cancellation; `resume_command` is added
+    as a note to the exception that stopped the block.
 
     Raises
     ------
@@ -198,14 +198,14 @@ def publishing(run_id: str, resume_command: str) -> Iterator[None]:
             raise
         close_run(run_id, "FINISHED")
     except BaseException:
-        with suppress(UserError):  # what stopped it comes first
+        with suppress(UserError):  # the exception that stopped it takes precedence
             at_the_end(partial(finish, publisher, 0.0 if publisher.invalid else patience))
         raise
     at_the_end(partial(finish, publisher, patience))
 
 
 def drop_weights(run_id: str) -> None:
-    """Remove the checkpoints of a run that is part of another, from its folder or else from MLflow."""
+    """Remove a child run's checkpoints from its folder or else from MLflow."""
     folder = folder_of(run_id)
     if folder is not None:
         folder.commit(dropped={"but": []})
@@ -223,9 +223,9 @@ def drop_weights(run_id: str) -> None:
 
 
 def run_with_tag(experiment: str, name: str, value: str) -> str | None:
-    """The experiment's latest run with this value of a tag, from its folder or else from MLflow; None if there is none.
+    """The experiment's latest run with this tag value, from its folder or else from MLflow; None if there is none.
 
-    One that only an MLflow has that does not answer is not found.
+    A run that only MLflow has is not found while MLflow does not answer.
     """
     own = [each for each in run_folders() if each.about["experiment"] == experiment and each.tags.get(name) == value]
     if own:
@@ -259,7 +259,7 @@ def metrics_of(run_id: str) -> dict[str, tuple[int, float]]:
 
 
 def ids_of(run_id: str) -> dict[str, str | None]:
-    """``run_id`` and ``experiment_id`` of MLflow; the key, and None, before it has the run."""
+    """MLflow's ``run_id`` and ``experiment_id``; the key and None before MLflow has the run."""
     folder = folder_of(run_id)
     if folder is None:
         info = get_run(run_id).info
@@ -268,32 +268,32 @@ def ids_of(run_id: str) -> dict[str, str | None]:
 
 
 def kind_of_run(run_id: str) -> str:
-    """What started the run: ``train-images``, ``train-tables``, ``find-lr``, ``sweep`` or ``trial``."""
+    """Kind of the run: ``train-images``, ``train-tables``, ``find-lr``, ``sweep`` or ``trial``."""
     return tags_of(run_id).get("unfreeze.kind", "")
 
 
 def history(run_id: str, metric: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a metric, in the order of the steps; both empty if the run has none of that name."""
+    """Steps and values of a metric, ordered by step; both empty if the run has no such metric."""
     run_id = get_run(run_id).info.run_id
     logged = sorted((each.step, each.timestamp, each.value) for each in client().get_metric_history(run_id, metric))
     return [float(step) for step, _, _ in logged], [float(value) for _, _, value in logged]
 
 
 def splits_of(run_id: str) -> dict[str, int]:
-    """Rows of ``train``, ``valid`` and ``test`` of the run's data set; empty before it is known."""
+    """Numbers of ``train``, ``valid`` and ``test`` rows of the run's data set; empty before it is known."""
     inputs = get_run(run_id).inputs.dataset_inputs
     splits: dict[str, int] = json.loads(inputs[-1].dataset.profile or "{}") if inputs else {}
     return splits
 
 
 def recent_runs(count: int) -> list[dict[str, Any]]:
-    """The latest runs that a person started, the last first.
+    """The latest runs started by users, newest first.
 
     Returns
     -------
     list of dict
-        ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (changes that MLflow does not have yet)
-        and ``continue``, a command; both None where there is nothing to do.
+        ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (unpublished changes) and ``continue``
+        (a command); the last two are None if there is nothing to do.
     """
     folders = {shown_id(each): each for each in run_folders()}
     waiting = Counter({run_id: pending(each) for run_id, each in folders.items()})
@@ -337,7 +337,7 @@ def _texts(params: Mapping[str, Any]) -> list[list[str]]:
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted name; lists of settings by position, other lists as JSON.
 
-    So are mappings by names that a person chose, such as those of columns, where MLflow would not take them.
+    Mappings keyed by user-chosen names, such as columns, are JSON too if MLflow would reject the names.
     """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
@@ -362,7 +362,7 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-    """Log the data set as the run's input; `digest` identifies images, labels and split."""
+    """Log the data set as the run's input; `digest` covers images, labels and split."""
     described = {"source": json.dumps({"uri": source}), "profile": json.dumps(dict(profile))}
     folder = _folder(run_id)
     folder.commit(data={"name": name, "digest": digest[:8], "source_type": "local", **described})
@@ -370,7 +370,7 @@ def log_data_set(run_id: str, name: str, digest: str, source: str, profile: Mapp
 
 
 def decide(run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
-    """Have a retraining's decision carried out, see `registry.apply_decision`; empty if MLflow does not answer."""
+    """Carry out a retraining's decision, see `registry.apply_decision`; empty if MLflow does not answer."""
     folder = _folder(run_id)
     folder.commit(decision={**about, "time": int(time.time())})
     publish_now(folder)

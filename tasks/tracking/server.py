@@ -1,4 +1,4 @@
-"""The MLflow server: its client, its experiments and the addresses of its pages."""
+"""The MLflow server: client, experiments and page addresses."""
 
 import json
 import logging
@@ -24,11 +24,11 @@ from unfreeze.tasks.machine.storage import storage_trouble, unreadable_database
 from unfreeze.tasks.tracking.folder import folder_of
 
 WORKFLOW = "workflowType=machine_learning"
-"""Part of every address: without it MLflow's page first asks whether one trains models or builds agents."""
+"""Part of every address; without it MLflow's page first asks whether to train models or build agents."""
 VIEW = "unfreeze"
 """Key of the shared view of an experiment's table of runs."""
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-"""Tag of an experiment in which MLflow keeps that view; its page (3.17) has no other way to preset the columns."""
+"""Tag of an experiment that stores that view, the only way to preset the columns of MLflow's page (3.17)."""
 NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
 """Columns that the page always shows."""
 METRICS = ("valid/accuracy", "valid/f1", "valid/rmspe", "valid/loss", "baseline/accuracy")
@@ -42,20 +42,20 @@ COLUMN_WIDTHS = {
     "tags.`unfreeze.decision`": 120,
     DURATION: 80,
 }
-"""Columns of the table of runs from the left, and their widths in pixels; the first fit into a laptop's window."""
+"""Columns of the table of runs from the left -> widths in pixels; the first ones fit a laptop's window."""
 
 
 # It logs a traceback of every error that it raises as well, such as those of a full disk.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow's errors for an id that it does not know."""
+"""MLflow's errors for an unknown id."""
 SECONDS_TO_UNLOCK = 30.0
-"""How long a command waits for a local database that is locked, before it begins."""
+"""How long a command waits at its start for a locked local database."""
 
 
 _answered: set[str] = set()
-"""Addresses of servers that answered this process once: an outage later on is waited for, see `tracking.delivering`."""
+"""Addresses of servers that have answered this process, whose later outages are waited for."""
 
 
 def client() -> MlflowClient:
@@ -64,7 +64,7 @@ def client() -> MlflowClient:
     Raises
     ------
     UserError
-        If a server has not answered this process yet, and does not now: MLflow alone would try for minutes.
+        If a server that has never answered this process does not answer; MLflow alone would retry for minutes.
     """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
@@ -73,7 +73,7 @@ def client() -> MlflowClient:
             require_answer()
         return MlflowClient(uri)
     make_home()
-    # Processes that create one SQLite store at the same moment fail, so they go one by one.
+    # Processes that create the same SQLite store simultaneously fail, so they take turns.
     with FileLock(home() / "mlflow.lock"):
         return MlflowClient(uri)
 
@@ -81,13 +81,13 @@ def client() -> MlflowClient:
 def require_answer(seconds_to_unlock: float = SECONDS_TO_UNLOCK) -> None:
     """Raise `UserError` if MLflow does not answer, `NoAnswerError` if it may later.
 
-    A server has 4 s. Another process may hold a local database for longer: it is given half a minute.
+    A server has 4 s. A local database, which another process may lock for longer, has half a minute.
     """
     require_mlflow()
     uri, began, told = os.environ["MLFLOW_TRACKING_URI"], time.monotonic(), False
     is_local = uri.startswith("sqlite")
     if is_local and (trouble := unreadable_database("mlflow.db")):
-        raise UserError(trouble)  # MLflow itself would try for minutes
+        raise UserError(trouble)  # MLflow itself would retry for minutes
     while True:
         try:
             if is_local:
@@ -96,10 +96,10 @@ def require_answer(seconds_to_unlock: float = SECONDS_TO_UNLOCK) -> None:
                 _connect(uri)
             _answered.add(uri)
             return
-        except Exception as error:  # of any library that takes part
+        except Exception as error:  # from any library involved
             reason = reason_of(_root(error))
             if is_local and "locked" not in reason and (trouble := storage_trouble(error)):
-                raise UserError(trouble) from error  # waiting does not mend it
+                raise UserError(trouble) from error  # waiting does not help
         if time.monotonic() - began > (seconds_to_unlock if is_local else SECONDS_TO_ANSWER):
             raise no_mlflow(reason)
         if is_local and not told and seconds_to_unlock == SECONDS_TO_UNLOCK:
@@ -109,28 +109,28 @@ def require_answer(seconds_to_unlock: float = SECONDS_TO_UNLOCK) -> None:
 
 
 def _connect(uri: str) -> None:
-    """Connect to a database server once: MLflow alone would try for minutes."""
+    """Connect to a database server once; MLflow alone would retry for minutes."""
     limits = ("connect_timeout", "read_timeout") if uri.startswith("mysql") else ("connect_timeout",)
     arguments = dict.fromkeys(limits, int(SECONDS_TO_ANSWER))
     create_engine(uri, connect_args=arguments, poolclass=NullPool).connect().close()
 
 
 def _root(error: BaseException) -> BaseException:
-    """The error that an error began with: the libraries in between say less in more words."""
+    """The root cause of an error, which says more than the libraries in between."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return error
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """An error's message in one line."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def experiment_id(name: str) -> str:
-    """Id of the experiment, which is created if it does not exist; `UserError` if it was deleted."""
+    """Id of the experiment, created if missing; `UserError` if it was deleted."""
     mlflow_client = client()
     experiment = mlflow_client.get_experiment_by_name(name)
     if experiment is None:
@@ -138,7 +138,7 @@ def experiment_id(name: str) -> str:
         location = (home() / "mlflow-artifacts" / safe_name(name)).as_uri() if local else None
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location, tags={VIEW_TAG: _view()}))
-        except MlflowException:  # created by another process meanwhile
+        except MlflowException:  # meanwhile created by another process
             experiment = mlflow_client.get_experiment_by_name(name)
             if experiment is None:
                 raise
@@ -153,7 +153,7 @@ def experiments() -> dict[str, str]:
 
 
 def get_run(run_id: str) -> Any:
-    """The MLflow run of a key or an id; an unknown one is a `UserError`, and so is a server that does not answer."""
+    """The MLflow run of a key or id; `UserError` if it is unknown or the server does not answer."""
     folder = folder_of(run_id)
     known = None if folder is None else folder.published().get("id")
     if folder is not None and known is None:
@@ -176,7 +176,7 @@ def get_run(run_id: str) -> Any:
 
 
 def find_by_key(key: str, but: str = "") -> str | None:
-    """MLflow's id of the run whose tag ``unfreeze.key`` this is; None if there is none `but` that one."""
+    """MLflow's id of the run with this ``unfreeze.key``, ignoring the run `but`; None if there is no other."""
     if not key.isalnum():
         return None
     found = client().search_runs(list(experiments().values()), f"tags.`unfreeze.key` = '{key}'", max_results=2)
@@ -184,9 +184,9 @@ def find_by_key(key: str, but: str = "") -> str | None:
 
 
 def page(run_id: str, experiment: str | None = None) -> str | None:
-    """Address of the run's page; None for a store without a server. MLflow is asked for the experiment's id if need be.
+    """Address of the run's page; None for a store without a server. Requests a missing experiment id from MLflow.
 
-    ``UNFREEZE_MLFLOW_PAGE`` is the server's address for browsers, where it differs from the tracking URI.
+    ``UNFREEZE_MLFLOW_PAGE`` is the server's address for browsers if it differs from the tracking URI.
     """
     uri = os.environ.get("UNFREEZE_MLFLOW_PAGE") or os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith("http"):
@@ -201,7 +201,7 @@ def page(run_id: str, experiment: str | None = None) -> str | None:
 
 
 def artifact_page(run_id: str, name: str) -> str:
-    """Address of an artifact on MLflow's page; without a server the part that follows the server's own address."""
+    """Address of an artifact on MLflow's page; without a server only the part after the server's address."""
     server = (page(run_id) or "").partition("/#")[0]
     info = get_run(run_id).info
     return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}/artifacts/{name}?{WORKFLOW}"
@@ -218,14 +218,14 @@ def models_page(server: str) -> str:
 
 
 def _view() -> str:
-    """The value of `VIEW_TAG`; the page has defaults for all other settings."""
+    """The value of `VIEW_TAG`; all other settings have defaults on the page."""
     selected = [column for column in COLUMN_WIDTHS if column not in (NAME, CREATED, DURATION)]
     columns = {"selectedColumns": selected, "columnOrder": list(COLUMN_WIDTHS), "columnWidths": COLUMN_WIDTHS}
     return json.dumps({**columns, "viewMaximized": True})
 
 
 def local_file(run_id: str, name: str) -> Path | None:
-    """The file of an artifact where artifacts are files of this machine; None elsewhere."""
+    """The file of an artifact if artifacts are stored on this machine, else None."""
     place = urlsplit(get_run(run_id).info.artifact_uri)
     return Path(url2pathname(place.path)) / name if place.scheme in ("", "file") else None
 
@@ -236,7 +236,7 @@ def mlflow_command() -> str:
 
 
 def mlflow_link(run_id: str) -> str:
-    """Where the run is in MLflow, as Markdown: a link, or without a server the command that starts one."""
+    """Markdown with a link to the run in MLflow, or without a server the command that starts one."""
     address, folder = page(run_id), folder_of(run_id)
     shown = run_id if folder is None else folder.published().get("id", run_id)
     command = f"Run `{shown}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
@@ -244,7 +244,7 @@ def mlflow_link(run_id: str) -> str:
 
 
 def show_mlflow_link(run_id: str) -> None:
-    """Show on the Prefect page where the run is in MLflow."""
+    """Show a link to the run in MLflow on the Prefect page."""
     if not in_run():
         return
     from prefect import Task
@@ -257,15 +257,15 @@ def show_mlflow_link(run_id: str) -> None:
     def place() -> None:
         show(lambda: create_markdown_artifact(markdown, key="mlflow-run", description="The run in MLflow"))
 
-    # In a task: what belongs to the flow run itself comes first on its page, in any order. That is the report.
+    # In a task, because the flow run's own artifacts come first on its page, in any order; only the report should.
     link: Any = Task(place, name="link", task_run_name="link to MLflow")
     link()
 
 
 def pages(run_id: str, experiment: str | None = None) -> dict[str, str]:
-    """Where to look at a run: addresses where servers are known, else the commands that start them.
+    """Pages of a run: addresses of known servers, else the commands that start them.
 
-    MLflow is asked for the id of the run's `experiment` if it is not given.
+    Without `experiment`, its id is requested from MLflow.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 

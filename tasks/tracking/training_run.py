@@ -1,4 +1,4 @@
-"""One training as MLflow sees it: opened by the flow, owned by id, resumed where it stopped."""
+"""One training as an MLflow run: opened by the flow, identified by id, resumed where it stopped."""
 
 import json
 import re
@@ -28,11 +28,11 @@ from unfreeze.tasks.tracking.files import checkpoints_of, fetch
 from unfreeze.tasks.tracking.server import show_mlflow_link
 
 MAX_SOURCE_NAME = 200
-"""Characters of a source's name that are used: with a suffix it must fit MLflow's columns."""
+"""Maximum length of a source's name, which must fit MLflow's columns with a suffix."""
 MODEL_DIGEST = "unfreeze.model"
-"""Tag of a run: a hash of all files of the model that it ended with; equal hashes have equal weights, bit by bit."""
+"""Tag of a run: hash of all files of its final model; equal hashes mean bit-equal weights."""
 REFITTED = "unfreeze.refitted"
-"""Tag of a run whose model was refitted on training and validation rows: what is said about it."""
+"""Tag of a run whose model was refitted on training and validation rows: a description of the refit."""
 STARTS, PACKAGES = "code/starts.json", "code/packages.txt"
 COMMIT = "mlflow.source.git.commit"
 """Tag that MLflow's page shows."""
@@ -45,7 +45,7 @@ class Run:
     def __init__(self, run_id: str, params: Any, record: Record | None = None) -> None:
         self.id, self.params, self._began = run_id, params, time.monotonic()
         self.record = record or Record()
-        """What is done already, so that a resumed run does the rest."""
+        """Finished steps, which a resumed run skips."""
         self.metrics: dict[str, float] = {}
 
     @property
@@ -54,15 +54,15 @@ class Run:
         return model_name(self.params)
 
     def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
-        """Keep what the finder suggested: a resumed run trains at the same lr."""
+        """Store the finder's suggestions, so that a resumed run trains at the same lr."""
         tracking.log_tags(self.id, {f"{_LR}{position}": json.dumps(suggestions)})
 
     def keep_result(self, position: int, result: dict[str, Any]) -> None:
-        """Keep the result of a stage that is over."""
+        """Store the result of a finished stage."""
         tracking.log_tags(self.id, {f"{_STAGE}{position}": to_json(result)})
 
     def summary(self, model: Mapping[str, str]) -> dict[str, Any]:
-        """What the training came to, for a person's table and a program's JSON."""
+        """Summarise the training for tables and JSON."""
         tags = tracking.tags_of(self.id)
         stages = stages_of(tags)
         rows = [
@@ -82,33 +82,33 @@ class Run:
         return {**self.identity(), "model_uri": uri, "model": dict(model), "stages": stages, "metrics": self.metrics}
 
     def identity(self) -> dict[str, Any]:
-        """The run's ids and the seconds it has taken so far."""
+        """The run's ids and its duration so far in seconds."""
         return {**tracking.ids_of(self.id), "seconds": round(time.monotonic() - self._began, 2)}
 
 
 def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
-    """Results of a run's stages so far, in their order; see `unfreeze.models.recipe.run.Train.result`."""
+    """Results of a run's stages so far, in order; see `unfreeze.models.recipe.run.Train.result`."""
     return [result for _, result in sorted(_by_position(tags, _STAGE).items())]
 
 
 def _results_until(checkpoint: Checkpoint | None, results: dict[int, Any]) -> dict[int, Any]:
-    """Those of the stages that a checkpoint has behind it."""
+    """Results of the stages before a checkpoint."""
     last = -1 if checkpoint is None else checkpoint.stage - (not checkpoint.finished)
     return {position: result for position, result in results.items() if position <= last}
 
 
 def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
-    """Position of a stage -> what a tag keeps of it."""
+    """Position of a stage -> content of its tag."""
     return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
 
 
 def usable_checkpoint(run_id: str) -> tuple[Checkpoint | None, list[str]]:
-    """The run's latest checkpoint that can be used, and what is wrong with later ones.
+    """The run's latest usable checkpoint, and the problems of later ones.
 
     Returns
     -------
     tuple
-        The checkpoint, None if there is none; and a line for each that is damaged or missing.
+        The checkpoint (None if there is none), and a line for each damaged or missing one.
     """
     *others, latest = [*checkpoints_of(run_id)] or [""]
     if not latest:
@@ -140,7 +140,7 @@ def _loaded(run_id: str, name: str) -> tuple[Checkpoint | None, str]:
 
 
 def earlier_run(run_id: str, params: Any) -> Run:
-    """A run as its earlier attempts left it."""
+    """Restore a run from its earlier attempts."""
     tags = tracking.tags_of(run_id)
     lrs, results = (_by_position(tags, prefix) for prefix in (_LR, _STAGE))
     known = tracking.metrics_of(run_id)
@@ -150,7 +150,7 @@ def earlier_run(run_id: str, params: Any) -> Run:
         log_notice(line)
     if checkpoint is None and (problems or results):
         log_notice(f"run {run_id} has no checkpoint that can be used: it begins again at its first epoch")
-    if checkpoint is None or problems:  # a stage whose weights are lost is trained again, whatever its result was
+    if checkpoint is None or problems:  # a stage whose weights are lost is trained again despite its result
         results = _results_until(checkpoint, results)
     evaluated = {"baseline"} if "baseline/loss" in metrics else set()
     run = Run(run_id, params, Record(lrs, results, evaluated, checkpoint))
@@ -160,21 +160,21 @@ def earlier_run(run_id: str, params: Any) -> Run:
 
 @contextmanager
 def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train") -> Iterator[Run]:
-    """Start a run, or resume one that was stopped, and end it as the block ends.
+    """Start a run, or resume a stopped one, and end it with the block.
 
-    A retry of the same Prefect flow run finds its MLflow run by itself. The run ends FINISHED; FAILED after an error;
-    KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``. MLflow may be away all along,
-    but for a run that is resumed and has no folder here.
+    A retry of the same Prefect flow run finds its MLflow run automatically. The run ends FINISHED; FAILED after an
+    error; KILLED after a signal, Ctrl-C or a cancellation. `kind` is ``train`` or ``find-lr``. MLflow may be
+    unavailable throughout, unless a run without a folder here is resumed.
 
     Raises
     ------
     UserError
-        If there is no such run, another process has it, or what it is to be kept in is damaged.
+        If the run is unknown, another process has it, or its storage is damaged.
     """
     tags, is_own = prefect_tags(), False
     if resume_run_id is None and FLOW_RUN in tags:
         resume_run_id = tracking.run_with_tag(params.tracking.experiment, FLOW_RUN, tags[FLOW_RUN])
-        # Prefect was gone as an earlier attempt finished: this one repeats what it had to tell, and changes nothing.
+        # Prefect was unreachable when an earlier attempt finished; report its result again and change nothing.
         is_own = resume_run_id is not None and tracking.state_of_run(resume_run_id) == "FINISHED"
     with ExitStack() as held:
         held.enter_context(heeding_hangups())
@@ -208,7 +208,7 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
 
 
 def log_origin(run_id: str) -> None:
-    """Keep what the run is made with from here on: a resumed run may be finished by other code on another machine."""
+    """Record the provenance from here on; a resumed run may finish with other code on another machine."""
     found, before = provenance(), starts_of(run_id)
     patch = f"code/uncommitted-{len(before) + 1}.patch" if found.diff else ""
     if patch:
@@ -220,7 +220,7 @@ def log_origin(run_id: str) -> None:
 
 
 def starts_of(run_id: str) -> list[dict[str, str]]:
-    """What the run was made with at every start, the first one first; see `Provenance.facts`."""
+    """Provenance at each start of the run, in order; see `Provenance.facts`."""
     path = tracking.fetch(run_id, STARTS)
     try:
         starts: list[dict[str, str]] = json.loads(path.read_text()) if path is not None else []
@@ -231,7 +231,7 @@ def starts_of(run_id: str) -> list[dict[str, str]]:
 
 
 def unfinished_training(experiment: str) -> str | None:
-    """The MLflow run that an earlier attempt of the flow run under way began and did not finish, if there is one."""
+    """The unfinished MLflow run of an earlier attempt of the current flow run, if any."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.run_count < 2:
         return None
@@ -240,18 +240,18 @@ def unfinished_training(experiment: str) -> str | None:
 
 
 def model_name(params: Any) -> str:
-    """Name in the model registry of what a training makes."""
+    """Name of a training's model in the registry."""
     return params.tracking.model_name or f"{source_name(params.data.source)}-{modality_of(params).suffix}"
 
 
 def source_name(source: str) -> str:
-    """A short name of a data source for people and registries: that of the folder or file, letters and digits only."""
+    """A short readable name of a data source: letters and digits of its folder's or file's name."""
     name = given_path(source).resolve().stem if "/" in source or Path(source).exists() else source
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_SOURCE_NAME].strip("-") or "data"
 
 
 def prefect_tags() -> dict[str, str]:
-    """Tags of an MLflow run that lead back to the Prefect flow run under way; none outside of one."""
+    """Tags of an MLflow run that identify the current Prefect flow run; empty outside of one."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return {}
