@@ -1,4 +1,4 @@
-"""The least that a model has to beat: the mean of the target by group."""
+"""Baseline for every model: the mean of the target by group."""
 
 import functools
 import math
@@ -11,21 +11,21 @@ import numpy as np
 from unfreeze.models.tables.columns.encoding import Encoded, TableEncoder
 from unfreeze.models.tables.reading.frames import CHUNK_ROWS
 
-JUDGED_SHARE = 0.2  # of the training rows: the columns to group by are chosen on them
-MOST_JUDGED = 100_000  # rows for that
+JUDGED_SHARE = 0.2  # of the training rows, held out to choose the columns to group by
+MOST_JUDGED = 100_000  # rows held out
 MOST_CODES = 5_000
-"""Columns with this many codes are not grouped by: too few rows would be left in a group."""
-BEST_COLUMNS = 10  # of the columns are tried in pairs
-MOST_ENTRIES = 50_000_000  # groups times classes in a table of frequencies (400 MB)
+"""Columns with this many codes are not used: their groups would have too few rows."""
+BEST_COLUMNS = 10  # columns tried in pairs
+MOST_ENTRIES = 50_000_000  # groups times classes of a frequency table (400 MB)
 MOST_FITTED = 2_000_000
-"""Training rows that columns to group by are chosen with at most: a random part of more."""
+"""Most training rows used to choose the columns; of more, a random sample."""
 
-Columns = tuple[int, ...]  # positions of categorical columns; none: all rows are one group
+Columns = tuple[int, ...]  # positions of categorical columns; if empty, all rows are one group
 
 
 @dataclass(frozen=True)
 class GroupMean:
-    """Columns grouped by, and predictions: values (N, T) in the target's own scale, or frequencies (N, C)."""
+    """Grouping columns and predictions: values (N, T) in the target's own scale, or frequencies (N, C)."""
 
     columns: list[str]
     predictions: np.ndarray
@@ -34,15 +34,15 @@ class GroupMean:
 def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid: Encoded, seed: int) -> GroupMean:
     """Mean of the target, or frequency of each class, by the one or two columns that predict it best.
 
-    Columns are chosen on a random fifth of the training rows (by `seed`) by the squared error (of classes: the Brier
-    score), with means of at most `MOST_FITTED` of the others; the means by the chosen columns are of all training rows.
-    A group without training rows gets the mean of all. So that no frequency is 0, a classification counts in every
-    group one more row, which has the frequencies of all. Of a target trained as a logarithm, the logarithm is averaged.
+    Columns are chosen by the squared error (for classes, the Brier score) on a random fifth of the training rows (by
+    `seed`), with means of at most `MOST_FITTED` of the others; the final means use all training rows. A group without
+    training rows gets the overall mean. For classes, one pseudo-row with the overall frequencies is added to every
+    group, to avoid frequencies of 0. For a target trained as a logarithm, the logarithm is averaged.
 
     Parameters
     ----------
     train, targets
-        Training rows, and `TableEncoder.targets` of them: (N, T) float32 or (N,) int64.
+        Training rows, and their `TableEncoder.targets`: (N, T) float32 or (N,) int64.
     valid
         Rows to predict.
     """
@@ -56,7 +56,7 @@ def group_mean(encoder: TableEncoder, train: Encoded, targets: np.ndarray, valid
 
 
 def _chunks(rows: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK_ROWS` rows: keys take several times the memory of their rows."""
+    """Slices of at most `CHUNK_ROWS` rows; keys need several times the memory of their rows."""
     return (slice(start, start + CHUNK_ROWS) for start in range(0, max(rows, 1), CHUNK_ROWS))
 
 
@@ -71,9 +71,9 @@ def _keys(codes: np.ndarray, columns: Columns, sizes: list[int]) -> np.ndarray:
 def _group_means(
     codes: np.ndarray, targets: np.ndarray, columns: Columns, sizes: list[int], classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means (G, T) or frequencies (G, C) by group, and how many rows (G,) each group has.
+    """Means (G, T) or frequencies (G, C) by group, and rows (G,) per group.
 
-    By `numpy.bincount`: scikit-learn's TargetEncoder takes 65 times as long, `groupby` of pandas 3 times.
+    Uses `numpy.bincount`: scikit-learn's TargetEncoder takes 65 times as long, pandas' `groupby` 3 times.
     """
     groups = math.prod(sizes[column] for column in columns)
     counts, sums = np.zeros(groups, np.int64), np.zeros((groups, classes or targets.shape[1]))
@@ -105,15 +105,15 @@ def _best_columns(
     def error(columns: Columns) -> float:
         means, counts = _group_means(codes, targets, columns, sizes, classes)
         error_of_groups = _error(means[_keys(judged_codes, columns, sizes)], judged_targets)
-        # The random fifth shares days and groups with the other rows, the validation rows may not: columns by which
-        # those cannot be looked up must not seem good.
+        # The random fifth shares days and groups with the other rows, the validation rows may not: penalise columns
+        # whose groups do not cover the validation rows.
         parts = (_keys(valid_codes[rows], columns, sizes) for rows in _chunks(len(valid_codes)))
         unseen = sum(int((counts[keys] == 0).sum()) for keys in parts) / max(len(valid_codes), 1)
         return error_of_groups if unseen == 0 else (1 - unseen) * error_of_groups + unseen * error(())
 
     singles: list[Columns] = [(column,) for column, size in enumerate(sizes) if size < MOST_CODES]
     best = sorted(sorted(singles, key=error)[:BEST_COLUMNS])
-    # Groups of a pair have at least a row each, if all occur, and their means fit in memory.
+    # A pair's groups average at least one row each, and their means fit in memory.
     most = min(len(fitted), MOST_ENTRIES // max(classes, 1))
     pairs = [first + second for first, second in combinations(best, 2)]
     return min([(), *best, *(pair for pair in pairs if sizes[pair[0]] * sizes[pair[1]] <= most)], key=error)

@@ -1,4 +1,4 @@
-"""Encoded rows of a table in one memory-mapped Arrow file, and batches of them."""
+"""Encoded rows in one memory-mapped Arrow file, and batches of them."""
 
 from pathlib import Path
 
@@ -10,14 +10,13 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.tables.columns.encoding import Encoded
 
 FORWARD_SIZE = 1024
-"""Rows of a batch that is only predicted; its activations are as many times larger as the network has members."""
+"""Rows per prediction batch; activations grow with the number of ensemble members."""
 
 
 def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
-    """Write rows so that they can be mapped into memory: an uncompressed Arrow IPC (feather) file of one record batch.
+    """Write rows as a memory-mappable file: uncompressed Arrow IPC (feather) with one record batch.
 
-    A file of `pixels.row_file` would be slow to gather from: it is made of many small record batches,
-    for rows that are large.
+    `pixels.row_file` would be slow to gather from: it has many small record batches, made for large rows.
 
     Parameters
     ----------
@@ -32,7 +31,7 @@ def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
     matrices = {"categorical": encoded.categorical, "continuous": encoded.continuous, "targets": targets}
     for name, matrix in matrices.items():
         width = matrix.shape[1] if matrix.ndim == 2 else 1
-        if width:  # a table without numbers, or without categories, has no column for them
+        if width:  # 0 if the table has no such columns
             kind = pa.list_(pa.field("item", pa.from_numpy_dtype(matrix.dtype), nullable=False), width)
             values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
             columns.append(pa.FixedSizeListArray.from_arrays(values, type=kind))
@@ -43,7 +42,7 @@ def write_encoded(encoded: Encoded, targets: np.ndarray, path: Path) -> None:
 
 
 def read_encoded(path: Path) -> tuple[Encoded, np.ndarray]:
-    """Views on the file that `write_encoded` wrote; nothing is read before it is used.
+    """Views on a file from `write_encoded`, read lazily.
 
     Raises
     ------
@@ -69,16 +68,16 @@ def _matrix(batch: pa.RecordBatch, name: str, dtype: type) -> np.ndarray:
 
 
 class TableBatches:
-    """Some rows of a file of encoded rows.
+    """Batches from a file of encoded rows.
 
     Parameters
     ----------
     path
-        File that `write_encoded` wrote.
+        File written by `write_encoded`.
     rows
-        Which rows, numbers (N,) int64.
+        Row numbers (N,) int64.
     device, batch_size
-        Where batches go, and how large they are at most.
+        Device of the batches, and their largest size.
 
     Raises
     ------
@@ -110,4 +109,4 @@ class TableBatches:
             torch.from_numpy(matrix.take(wanted, axis=0)).to(self.device)
             for matrix in (self._encoded.categorical, self._encoded.continuous, self._targets)
         )
-        return (codes.long(), numbers), targets  # codes cross to the device in half the bytes
+        return (codes.long(), numbers), targets  # transferred as int32 to halve the bytes

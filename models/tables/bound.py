@@ -1,4 +1,4 @@
-"""A spec bound to its prepared table: the network, the rows of each split, the trees and what both answer."""
+"""A spec bound to its prepared table: network, trees, their predictions, and the rows of each split."""
 
 import json
 from functools import cached_property, partial
@@ -29,7 +29,7 @@ class BoundTable(TrainingData):
     """A spec, an encoder and the encoded rows.
 
     `prepared` has the files ``frame``, ``encoded``, ``encoder``, ``split``, ``columns``, ``notes``, ``calendar``,
-    ``main`` and ``join-N``. The data of `params` have what was found filled in.
+    ``main`` and ``join-N``. The data settings in `params` include the findings.
     """
 
     batch_sizes = (32, 256)
@@ -55,7 +55,7 @@ class BoundTable(TrainingData):
         return network_of(self.params, self.encoder)
 
     def targets(self, split: str) -> np.ndarray:
-        """As `TableEncoder.targets` gives them."""
+        """Targets of a split, as in `TableEncoder.targets`."""
         _, targets = read_encoded(self._file("encoded"))
         return np.asarray(targets[self.rows[split]])
 
@@ -65,12 +65,12 @@ class BoundTable(TrainingData):
         return encoded.rows(self.rows[split]), targets[self.rows[split]]
 
     def batches(self, position: int, split: str, activations: Activations) -> Batches:
-        """Rows of a split, the same in every stage."""
+        """Batches of a split, the same in every stage."""
         return TableBatches(self._file("encoded"), self.rows[split], self.device, self.batch_size)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """All rows before they were encoded, with targets and dates; numbers stay in the mapped file, read-only."""
+        """All rows before encoding, with targets and dates; numbers stay in the mapped file, read-only."""
         return to_frame(open_table(self._file("frame")))
 
     @property
@@ -79,13 +79,13 @@ class BoundTable(TrainingData):
         return self._file("encoder")
 
     def dates(self, split: str) -> pd.Series | None:
-        """The first column of dates in the rows of a split, if there is one."""
+        """First date column for the rows of a split, or None."""
         dates = self.params.data.date
         return self.frame[dates[0]].iloc[self.rows[split]] if dates and dates[0] in self.frame else None
 
     def blocks(self, split: str) -> np.ndarray | None:
-        """Weeks or days of the first column of dates; without dates series, or runs of rows that are in the order of
-        time; None where there is only one of them.
+        """Blocks by weeks or days of the first date column; without dates by series, or runs of rows in time order;
+        None if there is only one block.
         """
         dates, groups = self.dates(split), self.params.data.group
         if dates is not None:
@@ -109,13 +109,13 @@ class BoundTable(TrainingData):
         return self.params.data.split in ("last_days", "last_rows")
 
     def fit_trees(self, rows: int, **how: Any) -> Trees:
-        """Trees on the training rows, with the settings that follow from a number of `rows`."""
+        """Fit trees on the training rows, with the default settings for a number of `rows`."""
         settings = filled(self.params.boosting, rows)
         about: dict[str, Any] = {"settings": settings, "class_weights": self.target.class_weights, **how}
         return Trees.fit(self.encoder, *self.encoded("train"), self.params.seed, **about)
 
     def answers(self, learner: Learner, candidate: Candidate, rows: Encoded) -> np.ndarray:
-        """As `predictions`, of any rows."""
+        """Predictions for any rows, as in `predictions`."""
         outputs = learner.of_members(
             candidate.states, lambda: predict_encoded(learner.network, rows, learner.device, learner.precision)
         )

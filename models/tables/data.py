@@ -1,4 +1,4 @@
-"""What a training of a table does with its data: what it shows, compares, evaluates, refits and saves."""
+"""Steps of a training on a table: describe, compare, evaluate, refit and save."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,19 +31,19 @@ from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.lengths import plan
 from unfreeze.models.training.network import State
 
-SAMPLED = 2000  # rows whose distributions are kept
+SAMPLED = 2000  # rows for the stored distributions
 REFIT_LR = 0.3
-"""Of the lr that a network was trained with: what it is trained on all rows with."""
+"""Factor on the training lr for the refit on all rows."""
 EXPECTED = (
     "network: about 60 % of the time; beside the trees it took 3 to 47 % off the loss of 6 of 17 development tables of "
     "up to 6,000 rows, where numbers act smoothly or values have few rows, and changed the others' by 2 % at most"
 )
 MOST_LINES = 40
-"""Of one kind that are printed; the report has all."""
+"""Lines printed per kind; the report has all."""
 
 
 def role_lines(roles: Sequence[Role]) -> list[str]:
-    """A line for every column or, where these are many, for the first of each role and one for the rest."""
+    """A line per column or, if there are many, for the first of each role and one for the rest."""
     if len(roles) <= MOST_LINES:
         return list(map(str, roles))
     lines: list[str] = []
@@ -56,7 +56,7 @@ def role_lines(roles: Sequence[Role]) -> list[str]:
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
-    """The first lines, and how many there are besides."""
+    """The first lines, and the number of the others."""
     more = len(lines) - MOST_LINES
     return (
         [*lines]
@@ -66,7 +66,7 @@ def shortened(lines: Sequence[str]) -> list[str]:
 
 
 def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
-    """The tables to look rows up in, from feather files in the order of the spec."""
+    """Open the lookup tables from feather files, in the order of the spec."""
     joins = zip(map(parse_join, data.join), files, strict=True)
     return [Joined(table_name(path), open_table(file).to_pandas(), on) for (path, on), file in joins]
 
@@ -74,10 +74,10 @@ def open_joins(data: TableDataSpec, files: Sequence[Path]) -> list[Joined]:
 class TableData(BoundTable):
     """A bound table with the steps of a training; see `TrainingData`."""
 
-    # --- what is shown
+    # --- description
 
     def describe(self) -> Findings:
-        """Roles and types of columns, what was rejected, warnings, the model's summary."""
+        """Roles and types of columns, rejected rows and columns, warnings, and the model summary."""
         found, notes = Findings(), json.loads(self._file("notes").read_text())
         for key, title, rows in (
             ("roles", "What each column is for", notes["roles"]),
@@ -100,7 +100,7 @@ class TableData(BoundTable):
         for split, key in SHIFTS.items():
             if len(self.rows[split]):
                 shift = table_drift(trained, self.sample(self.rows[split]))
-                # Dates differ by design where the last days are held out, and so does the column of the split.
+                # Dates differ by design when the last days are held out, as does the split column.
                 own = (shift["kind"] == "date") | (shift["column"] == self.params.data.split_column)
                 shown = shown_shift(shift[~own])
                 found.table(key, f"{SECTION_NAMES[split].capitalize()} rows against training rows", shown)
@@ -110,21 +110,21 @@ class TableData(BoundTable):
         return found
 
     def decided(self) -> list[str]:
-        """What the network is expected to bring beside the trees, by `benchmarks.tables`."""
+        """Expected gain from the network over trees alone, by `benchmarks.tables`."""
         return [EXPECTED] if self.params.trees else []
 
     def sample(self, rows: np.ndarray) -> pd.DataFrame:
-        """At most `SAMPLED` of the rows, drawn at random, in their order; columns that are left out are missing."""
+        """At most `SAMPLED` of the rows, drawn at random, in order, without the columns left out."""
         features: pd.DataFrame = self.frame.drop(columns=self.params.data.drop, errors="ignore")
         return features.iloc[sample_rows(rows, SAMPLED)].reset_index(drop=True)
 
     def reference(self) -> pd.DataFrame:
-        """Distributions of the columns over a sample of the training rows; with `keep_examples` the sample itself."""
+        """Column distributions over a sample of the training rows; with `keep_examples`, the sample itself."""
         sample = self.sample(self.rows["train"])
         return sample if self.params.tracking.keep_examples else distributions_of(sample)
 
     def tags(self) -> dict[str, str]:
-        """The last dates that were trained and validated on."""
+        """Last dates of the training and validation rows."""
         found = {"data.trained_until": self.dates("train"), "data.validated_until": self.dates("valid")}
         return {name: str(dates.max()) for name, dates in found.items() if dates is not None}
 
@@ -138,7 +138,7 @@ class TableData(BoundTable):
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
     ) -> Iterator[Candidate]:
-        """The network, the trees, and both together; beside a snapshot ensemble also the last weights alone."""
+        """The network, the trees, and their average; with a snapshot ensemble also the last weights alone."""
         states = [*snapshots, learner.state()]
         yield Candidate(f"network, {len(states)} snapshots" if snapshots else "network", states, position)
         if snapshots:
@@ -160,15 +160,15 @@ class TableData(BoundTable):
     # --- the model
 
     def refits(self, candidate: Candidate) -> bool:
-        """Unless `TrainTables.refit` says otherwise; a snapshot ensemble stays as it is."""
+        """Whether to refit: as `TrainTables.refit` says, but never a snapshot ensemble."""
         return bool(self.params.refit) and len(candidate.states) <= 1
 
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """As many trees as before, and beside them the network after one more cycle; alone it is trained again.
+        """Refit on all rows: as many trees as before, with the network after one more cycle; alone it is retrained.
 
-        The encoder stays, so that a category of validation rows alone is still unseen.
+        The encoder is kept, so categories found only in validation rows are still unseen.
         """
         whole, parts = self.with_all_rows(), dict(candidate.parts)
         if (trees := parts.get("trees")) is None:
@@ -179,7 +179,7 @@ class TableData(BoundTable):
         return replace(candidate, states=states, parts=parts, judged=candidate), "all of it"
 
     def save(self, folder: Path, candidate: Candidate) -> None:
-        """Write weights, encoder, spec, joined tables and the calendar."""
+        """Write weights, encoder, spec, joined tables and calendar."""
         if candidate.judged is not None:
             self.save(folder / JUDGED, candidate.judged)
         files, data = self.prepared.files, self.params.data
@@ -190,14 +190,14 @@ class TableData(BoundTable):
         save_table_model(folder, *model, candidate.calibration)
 
     def example(self) -> pd.DataFrame:
-        """Rows with the columns that a prediction needs; a synthetic one unless real data may be kept."""
+        """Rows with the columns required to predict; synthetic unless real data may be kept."""
         main = open_table(self._file("main"))
         raw = main.select(self.raw.needed).slice(0, 100).to_pandas()
         rows = raw.head(3) if self.params.tracking.keep_examples else example_rows(raw, self.params.data)
         return rows.rename(columns=names_in_file(main))
 
     def summary(self, candidate: Candidate, metrics: Mapping[str, float]) -> str:
-        """Source, the model that is kept, and its metrics."""
+        """Source, kept model and its metrics."""
         shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if key.startswith("valid/"))
         refitted = " (then refitted on training and validation rows)" if candidate.judged else ""
         return f"{self.params.data.source}; {candidate.title}: {shown}{refitted}"

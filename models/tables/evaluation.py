@@ -1,4 +1,4 @@
-"""What is shown of a trained table: its models side by side, where the kept one errs, and what it looks at."""
+"""Evaluation of a trained table: its models side by side, errors and feature importance of the kept one."""
 
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.learner import Learner
 
 MOST_EMBEDDINGS = 16  # categorical columns whose embeddings are drawn
-IMPORTANCE_ROWS = 2_000  # at most, that permutation importance is measured on
+IMPORTANCE_ROWS = 2_000  # at most, for permutation importance
 MODELS = {
     "kept": ("kept", ""),
     "network": ("network", "network/"),
@@ -29,17 +29,17 @@ MODELS = {
     "ensemble": ("network and trees", "ensemble/"),
     "mean": ("mean by group", "baseline/mean_"),
 }
-"""Model -> its name for people, and the prefix of its metrics."""
+"""Model -> its display name, and the prefix of its metrics."""
 COMPARED = ("tree", "mean")
-"""Models that the kept one is compared with, with an interval."""
+"""Models compared with the kept one, with an interval."""
 
 
 def evaluate(data: BoundTable, learner: Learner, candidate: Candidate, section: str) -> tuple[Findings, Candidate]:
-    """Evaluate the model that is kept, and those beside it, on all rows of a split.
+    """Evaluate the kept model and its alternatives on all rows of a split.
 
-    ``SECTION/METRIC`` of the model that is kept, ``network/METRIC``, ``ensemble/METRIC`` of the average of network and
+    ``SECTION/METRIC`` of the kept model, ``network/METRIC``, ``ensemble/METRIC`` of the average of network and
     trees, ``baseline/tree_METRIC`` and ``baseline/mean_METRIC``; on the test rows ``test/network/METRIC`` and so on.
-    The validation rows set the temperature of the candidate; their own probabilities are scaled by one of other rows.
+    The validation rows set the candidate's temperature; their own probabilities are scaled by that of other rows.
     """
     rows, _ = data.encoded(section)
     actual, found = data.actual(section), Findings()
@@ -112,7 +112,7 @@ def _predictions(
 
 
 def _draw_embeddings(data: BoundTable, learner: Learner, found: Findings) -> None:
-    """The trained vectors of every category, as a figure per column and a feather file."""
+    """Plot the embedding vectors of every category, one figure per column, and save them as feather files."""
     embeddings: Any = learner.network.body.embeddings
     drawn = 0
     for embedding, (name, categories) in zip(embeddings, data.encoder.categorical.items(), strict=True):
@@ -122,7 +122,7 @@ def _draw_embeddings(data: BoundTable, learner: Learner, found: Findings) -> Non
         table = pd.DataFrame(weights).add_prefix("component_")
         table.insert(0, "category", labels)
         found.frame(f"embeddings/{file}.feather", table)
-        # The vector of "missing" says nothing where nothing was: it would only stretch the figure.
+        # Without missing values the vector of "missing" is untrained and would only stretch the figure.
         if len(categories) > 2 and drawn < MOST_EMBEDDINGS:
             drawn += 1
             draw = partial(plot_embedding, weights[1:], labels[1:], name)

@@ -1,4 +1,4 @@
-"""What a table's model goes by: permutation importance of the raw columns, and SHAP values of its trees."""
+"""Explanations of a table model: permutation importance of the raw columns, and SHAP values of its trees."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from unfreeze.models.tables.preparing.sources import keep_where
 from unfreeze.models.tables.serving import TablePredictor
 
 MOST_ROWS = 10_000
-"""Rows that are predicted again for every column and repeat, at most: a random part of more."""
+"""Most rows predicted per column and repeat; of more, a random sample."""
 MOST_SHAP_ROWS = 1_000
 MOST_FEATURES = 20
 MOST_OUTPUTS = 5
@@ -29,7 +29,7 @@ SEED = 0
 
 
 def explain_rows(predictor: TablePredictor, table: pa.Table) -> Explanation:
-    """Explain what a model of tables answers on rows of its main table, those with their targets for importance.
+    """Explain a table model's predictions on rows of its main table; importance needs their targets.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def explain_rows(predictor: TablePredictor, table: pa.Table) -> Explanation:
         numbers = np.sort(np.random.default_rng(SEED).choice(table.num_rows, MOST_ROWS, replace=False))
         found.lines.append(f"{MOST_ROWS:,} random rows of {table.num_rows:,}")
         table = table.take(pa.array(numbers))
-    else:  # features of events look at other rows, so a part would be other data
+    else:  # event features depend on other rows, so sampling would change the data
         found.lines.append(f"{table.num_rows:,} rows")
     raw, errors = RowReader(table, predictor.types).read(0, table.num_rows)
     usable = np.setdiff1d(np.arange(len(raw)), list(errors))
@@ -70,18 +70,18 @@ def permutation_importance(
     repeats: int = REPEATS,
     seed: int = SEED,
 ) -> pd.DataFrame:
-    """How much worse a model gets if the values of a column change places between rows.
+    """Loss of quality when a column's values are shuffled between rows.
 
     Breiman, "Random forests", 2001, and Fisher et al., "All models are wrong, but many are useful", 2019. Raw columns
-    are shuffled as a whole, so that whatever is computed from one (parts of a date, what is joined to it) follows.
-    Columns that say the same stand in for each other, and each alone then seems to matter little.
+    are shuffled, and derived features (date parts, joined columns) follow. Redundant columns stand in for each other,
+    so each alone seems unimportant.
 
     Parameters
     ----------
     raw
         Rows (N) with the `columns`.
     judge
-        Metric of the model on such rows.
+        Returns the model's metric on such rows.
     sign
         1 if a higher metric is better, else -1.
 
@@ -104,14 +104,14 @@ def permutation_importance(
 def _add_importance(
     predictor: TablePredictor, raw: pd.DataFrame, frame: pd.DataFrame, rows: np.ndarray, found: Explanation
 ) -> None:
-    """Importance of the raw columns on the rows that a training would use too, or a line that says why not."""
+    """Add the importance of the raw columns on the rows a training would use, or a line with the reason for none."""
     data, names = predictor.params.data, predictor.encoder.target_names
     left_out = "permutation importance is left out: "
     if absent := [name for name in names if name not in frame]:
         found.lines.append(f"{left_out}the file has no target column {', '.join(map(repr, absent))}")
         return
     try:
-        # A condition's column may be of no use for predictions, and is then only in the raw rows.
+        # A column used only in a condition is not needed to predict, so only the raw rows have it.
         others = raw[[name for name in raw if name not in frame]]
         kept = keep_where(pd.concat([frame, others], axis=1).iloc[rows], data.where)[0]
         rows = kept.index[kept[names].notna().all(axis=1)].to_numpy()
@@ -126,7 +126,7 @@ def _add_importance(
         "loss": predictor.target.loss_of,
     }
     predicted = predictor.results(frame.iloc[rows])
-    # Of one class alone there is no AUC.
+    # AUC is undefined for a single class.
     metric = next((name for name, each in metrics.items() if np.isfinite(each(predicted, actual))), "loss")
 
     def judge(shuffled: pd.DataFrame) -> float:
@@ -150,7 +150,7 @@ def _add_importance(
 
 
 def _add_shap(predictor: TablePredictor, frame: pd.DataFrame, numbers: np.ndarray, found: Explanation) -> None:
-    """SHAP values of the trees; `numbers` are those of the rows in the file."""
+    """Add SHAP values of the trees; `numbers` are the row numbers in the file."""
     trees, encoder = predictor.trees, predictor.encoder
     if trees is None:
         found.lines.append("SHAP values are left out: the model kept no trees, only networks")
@@ -171,7 +171,7 @@ def _add_shap(predictor: TablePredictor, frame: pd.DataFrame, numbers: np.ndarra
 
 
 def _outputs(predictor: TablePredictor) -> list[tuple[str, str]]:
-    """What the trees' outputs are, and their scale."""
+    """Label and scale of each output of the trees."""
     classes = [str(each) for each in predictor.target.classes]
     if not classes:
         scale = "log(1 + target)" if predictor.encoder.log_target else "the target's own scale"
@@ -182,7 +182,7 @@ def _outputs(predictor: TablePredictor) -> list[tuple[str, str]]:
 
 
 def _shap(key: str, label: str, scale: str, names: list[str], values: np.ndarray, numbers: np.ndarray) -> Section:
-    """The features' mean sizes (N, F + 1), and what they contribute to the first rows."""
+    """Section with the features' mean absolute SHAP value, and the contributions (N, F + 1) to the first rows."""
     sizes = np.abs(values[:, :-1]).mean(axis=0)
     order = [each for each in np.argsort(-sizes, kind="stable")[:MOST_FEATURES].tolist() if sizes[each] > 0]
     first = range(min(FIRST_ROWS, len(values)))

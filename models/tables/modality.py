@@ -1,4 +1,4 @@
-"""Tables as a modality: prepared, bound, loaded, compared."""
+"""The table modality: prepare, bind, load and compare."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ from unfreeze.models.tables.serving import TablePredictor
 from unfreeze.models.targets import check_metrics
 
 TABLE_VERSION = 6
-"""Raise it when the same files and settings would give other rows; it is part of the key."""
+"""Part of the cache key; increase it when the same files and settings would give other rows."""
 
 
 class Tables(Modality):
@@ -57,11 +57,11 @@ class Tables(Modality):
         *("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib"),
         *("polars", "filelock", "lightgbm", "xxhash"),
     )
-    # In parts of 1,024 rows it would take twelve times as long.
+    # Chunks of 1,024 rows would take twelve times as long.
     chunk, key = 65_536, pa.field("row", pa.int64())
 
     def complete(self, params: TrainTables) -> TrainTables:
-        """The flights bring a column of dates along."""
+        """Add the date column of the flights table."""
         return completed(params)
 
     def check(self, params: TrainTables) -> None:
@@ -72,16 +72,16 @@ class Tables(Modality):
     # --- preparation
 
     def prepare(self, params: TrainTables, workspace: Workspace, earlier: Path | None = None) -> Prepared:
-        """Read the tables once, join, add features, split, and encode by the training rows."""
+        """Read the tables once, join, add features, split, and encode by statistics of the training rows."""
         data = params.data
         contents = workspace.step(f"list tables of {data.source}", lambda: hash_sources(source_paths(data)))
-        targets = {data.source: data.target}  # what may be a class is kept as it is written
+        targets = {data.source: data.target}  # possible classes stay as written
         tables = {
             path: _read(path, content, workspace, (), targets.get(path, ())) for path, content in contents.items()
         }
         main, joins = tables[data.source], [tables[path] for path in source_paths(data)[1:]]
         joined = [(tables[path].stem, table_name(path), on) for path, on in map(parse_join, data.join)]
-        # Moved files are the same files.
+        # Moving a file does not change the key.
         key = key_of(main.stem, joined, data.model_dump(exclude={"source", "join"}), TABLE_VERSION)
         suffixes = {"frame": ".arrow", "encoded": ".arrow", "encoder": ".json", "split": ".npz"}
         suffixes |= {"columns": ".json", "notes": ".json"}
@@ -95,23 +95,23 @@ class Tables(Modality):
         return Prepared(self.name, key, key, {name: str(path) for name, path in built.items()}, sizes)
 
     def bind(self, params: TrainTables, prepared: Prepared) -> TableData:
-        """The spec bound to its table."""
+        """Bind the spec to its table."""
         return TableData(params, prepared)
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
-        """The main table and those joined to it."""
+        """Files of the main table and those joined to it."""
         return [file for path in source_paths(params.data) for file in files_of(given_path(path))]
 
     # --- the trained model
 
     def load(self, folder: Path, device: str = "auto") -> TablePredictor:
-        """The network in a model folder."""
+        """Load a model folder."""
         return TablePredictor(folder, device)
 
     def list_source(
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
-        """Read a table's file once; columns in which the training had text are read as text."""
+        """Read a table file once; columns that were text in training are read as text."""
         if params.tta is not None:
             raise UserError(f"tta: {model} predicts rows of a table; test-time augmentation is for images")
         if not is_flights(params.source):
@@ -124,7 +124,7 @@ class Tables(Modality):
         return {"path": str(path), "rows": table.num_rows, "content": path.stem}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
-        """Permutation importance and SHAP, on the rows of one file."""
+        """Explain by permutation importance and SHAP, on the rows of one file."""
         if len(params.source) > 1:
             raise UserError(f"source: {model} predicts rows of a table; give one file, not {len(params.source)}")
         if params.layers:
@@ -133,10 +133,9 @@ class Tables(Modality):
         return explain_rows(TablePredictor(folder, params.device), open_table(Path(listed["path"])))
 
     def compare(self, data: Any, champion: ModelVersion, challenger: ModelVersion, margin: float = 0.0) -> Comparison:
-        """Both on the test rows, or without any on the validation rows, that the champion did not learn from.
+        """Compare both models on test rows (without any, validation rows) that the champion has not seen.
 
-        With dates those are later than the rows it was trained on, and weeks are resampled as a whole; so are the
-        series of `data.group`.
+        With dates these are later than its training rows. Weeks and the series of `data.group` are resampled whole.
 
         Raises
         ------
@@ -146,7 +145,7 @@ class Tables(Modality):
         spec: TableDataSpec = data.params.data
         split = "test" if len(data.rows["test"]) else "valid"
         frame = data.frame.iloc[data.rows[split]].reset_index(drop=True)
-        # A champion was chosen on its validation rows, so those are not for a test either.
+        # A champion was selected on its validation rows, so a test excludes them too.
         until = champion.tags.get(f"data.{'validated' if split == 'test' else 'trained'}_until")
         if until is not None and spec.split in ("auto", "last_days"):
             frame = frame[frame[spec.date[0]] > pd.Timestamp(until)].reset_index(drop=True)
@@ -155,21 +154,21 @@ class Tables(Modality):
         folders = [each.folder if split == "test" else judged_folder(each.folder) for each in (champion, challenger)]
         predictors = [TablePredictor(folder) for folder in folders]
         target = predictors[1].target
-        # The champion may have read a column as text that by now holds numbers, or the reverse.
+        # A column that was text for the champion may now hold numbers, or the reverse.
         typed = [each.types.apply(frame)[0] for each in predictors]
         before, after = (each.target.frame(each.results(rows)) for each, rows in zip(predictors, typed, strict=True))
         actual = frame[list(target.columns) or spec.target[0]].to_numpy()
         return target.compare(actual, before, after, margin=margin, blocks=blocks_of(frame, spec))
 
     def drift(self, data: Any, champion: ModelVersion, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Distributions of the columns against the champion's."""
+        """Compare column distributions with the champion's."""
         every = np.concatenate([data.rows[split] for split in SPLITS])
         sample = data.sample(every)
         return table_drift(reference, sample), f"{len(sample):,} of {len(every):,} rows were compared"
 
 
 def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
-    """Rows that belong together: those of a series, and those of a time; what has fewer than two blocks is no way."""
+    """Blocks of related rows, by series and by time; groupings with a single block are dropped."""
     ways = []
     if data.group:
         ways.append(frame.groupby(data.group, dropna=False).ngroup().to_numpy())
@@ -181,7 +180,7 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
 
 
 def _check_file(source: str, model: str) -> None:
-    """Check a file to predict."""
+    """Check a file for prediction."""
     file, wanted = given_path(source), f"{model} predicts the rows of a table: {READABLE}"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
@@ -195,7 +194,7 @@ def _check_file(source: str, model: str) -> None:
 def _read(
     path: str, content: str, workspace: Workspace, texts: Sequence[str] = (), verbatim: Sequence[str] = ()
 ) -> Path:
-    """Read a table once into a feather file, from where it is mapped into memory; see `write_feather`."""
+    """Convert a table once to a memory-mappable feather file; see `write_feather`."""
 
     def read(wanted: dict[str, Path]) -> None:
         if is_flights(path):
@@ -214,7 +213,7 @@ def _read(
 def _write(
     wanted: dict[str, Path], main: Path, joins: Sequence[Path], data: TableDataSpec, workspace: Workspace
 ) -> None:
-    """Prepare a table and write the wanted files of it."""
+    """Prepare a table and write its `wanted` files."""
     table = open_table(main)
     prepared = prepare(to_frame(table, next(iter(wanted.values())).parent), open_joins(data, joins), data)
     if "frame" in wanted:
@@ -227,7 +226,7 @@ def _write(
         with wanted["split"].open("wb") as file:
             np.savez(file, train=prepared.train, valid=prepared.valid, test=prepared.test)
     if "columns" in wanted:
-        found = prepared.data.model_dump(exclude={"source", "join"})  # the files may have moved by then
+        found = prepared.data.model_dump(exclude={"source", "join"})  # the files may have moved since
         wanted["columns"].write_text(json.dumps({"found": found, "raw": asdict(prepared.raw)}))
     if "notes" in wanted:
         notes = {"types": column_types(table), "rejected": prepared.rejected, "warnings": prepared.warnings}

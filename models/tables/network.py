@@ -1,9 +1,9 @@
-"""The network of a table: embeddings of categories and of numbers, and an ensemble of small networks in one.
+"""Table network: embeddings of categories and numbers, and an ensemble of small networks in one.
 
 Categories after Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016, and fastai 0.7
 (``MixedInputModel``). Numbers after Gorishniy et al., "On embeddings for numerical features in tabular deep learning",
 2022. The ensemble after Gorishniy et al., "TabM: Advancing tabular deep learning with parameter-efficient ensembling",
-2024 (TabM-mini): its members share all hidden layers, and each has signs of its own for the inputs, and an output.
+2024 (TabM-mini): members share all hidden layers; each has its own input signs and its own output layer.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ from unfreeze.models.tables.columns.encoding import TAIL, TableEncoder, embeddin
 from unfreeze.models.training.network import Network
 
 Column = tuple[Sequence[int], float, int]
-"""Training rows of each code of a categorical column, how many it takes to trust one, and its embedding's width."""
+"""Categorical column: training rows of each code, rows needed to trust a code, and embedding width."""
 
 NUMBER_WIDTH = 8
-"""Of the embedding of a number."""
+"""Width of a number's embedding."""
 DROPOUT_OF_CLASSES = 0.1
-"""After each hidden layer, unless the spec says otherwise; numbers have none, see "Tables" in docs/design.md."""
+"""Default dropout after each hidden layer; numbers have none, see "Tables" in docs/design.md."""
 
 
 class CategoryEmbedding(nn.Module):
-    """Trained vectors (C, W) of the categories of a column, shrunk towards 0 where training rows are few.
+    """Trained vectors (C, W) of a column's categories, shrunk towards 0 where training rows are few.
 
-    As the mean of few rows is shrunk towards the mean of all (empirical Bayes): a category with n of the `rows` counts
-    n / (n + `trusted`), so that a rare one says little and an unseen one nothing.
+    As in empirical Bayes, where the mean of few rows is shrunk towards the overall mean: a category with n of the
+    `rows` is weighted by n / (n + `trusted`), which is small for a rare one and 0 for an unseen one.
     """
 
     weight: nn.Parameter
@@ -40,20 +40,20 @@ class CategoryEmbedding(nn.Module):
 
     def __init__(self, rows: Sequence[int], trusted: float, width: int) -> None:
         super().__init__()
-        # As fastai 0.7: wide embeddings begin small, so that no column drowns the others.
+        # As in fastai 0.7, wide embeddings start small to keep columns balanced.
         self.weight = nn.Parameter(torch.empty(len(rows), width).uniform_(-2 / (width + 1), 2 / (width + 1)))
         counts = torch.tensor(rows, dtype=torch.float32)
         self.register_buffer("shares", counts / (counts + trusted))
 
     def vectors(self) -> torch.Tensor:
-        """What each category comes to, (C, W)."""
+        """Shrunk vector of each category, (C, W)."""
         return self.weight * self.shares[:, None]
 
 
 class CategoryEmbeddings(nn.ModuleList):
-    """The embeddings of K columns, looked up at once: a call for each would cost more than the arithmetic.
+    """Embeddings of K columns, looked up at once because a call each would cost more than the arithmetic.
 
-    In training a random part of the categories to look up, by `dropout`, is as if unseen.
+    In training a random share (`dropout`) of the codes is treated as unseen.
     """
 
     first_codes: torch.Tensor
@@ -78,7 +78,7 @@ class CategoryEmbeddings(nn.ModuleList):
             self.register_buffer(name, index, persistent=False)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Vectors side by side (B, sum of W), of codes (B, K) int64."""
+        """Concatenated vectors (B, sum of W) of codes (B, K) int64."""
         if not len(self):
             return torch.empty(len(codes), 0, device=codes.device)
         embeddings = cast(list[CategoryEmbedding], list(self))
@@ -91,18 +91,18 @@ class CategoryEmbeddings(nn.ModuleList):
 
 
 def _looked_up(numbers: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The numbers (N,) at places (B, W)."""
-    if numbers.is_cuda:  # the sums of the other's gradient would depend on chance there
+    """Look up numbers (N,) at places (B, W)."""
+    if numbers.is_cuda:  # gradient sums of index_select are nondeterministic on CUDA
         return functional.embedding(places, numbers[:, None])[:, :, 0]
-    return numbers.index_select(0, places.flatten()).view(places.shape)  # 10 times faster, to the same bits
+    return numbers.index_select(0, places.flatten()).view(places.shape)  # 10 times faster, bit-identical
 
 
 class NumberEmbeddings(nn.Module):
-    """Vectors (B, M * W) of numbers (B, M), each of which bends at quantiles of the training rows.
+    """Vectors (B, M * W) of numbers (B, M), piecewise linear with knots at quantiles of the training rows.
 
-    A number's vector is linear in it, plus a linear function of its piecewise-linear encoding: how far the number has
-    got through each of `bins` bins. The bins hold equally many rows, so their edges are those of a normal variable.
-    They begin without influence.
+    A number's vector is linear in it, plus a linear function of its piecewise-linear encoding: its progress through
+    each of `bins` bins. Bins hold equal shares of the rows, so their edges are quantiles of a normal variable. The
+    second term starts at 0.
     """
 
     edges: torch.Tensor
@@ -116,7 +116,7 @@ class NumberEmbeddings(nn.Module):
         self.bends = nn.Parameter(torch.zeros(numbers, bins, width))
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Numbers are normal scores."""
+        """Embed numbers given as normal scores."""
         lower, upper = self.edges[:-1], self.edges[1:]
         encoded = ((numbers[:, :, None] - lower) / (upper - lower)).clamp(0, 1)
         bent = torch.einsum("bmt,mtw->bmw", encoded, self.bends)
@@ -124,7 +124,7 @@ class NumberEmbeddings(nn.Module):
 
 
 class SharedDropout(nn.Dropout1d):
-    """Dropout of units (B, K, D), the same for all K members: random numbers would take a third of a step's time."""
+    """Dropout of units (B, K, D) shared by all K members; separate masks would take a third of a step's time."""
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Activations (B, K, D)."""
@@ -132,7 +132,7 @@ class SharedDropout(nn.Dropout1d):
 
 
 class TableBody(nn.Module):
-    """Embeddings, and the hidden layers that the members share.
+    """Embeddings, and the hidden layers shared by the members.
 
     `columns` are the categorical ones; `numbers` is the number of continuous columns; `dropout` follows each layer.
     """
@@ -155,7 +155,7 @@ class TableBody(nn.Module):
         parts = [self.embeddings(categories)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers))
-        # A member's signs turn the first layer's weights, which do not grow with the batch, rather than the inputs.
+        # Apply a member's signs to the first layer's weights, which do not grow with the batch, not to the inputs.
         first = cast(nn.Linear, self.layers[0])
         turned = (self.signs[:, None] * first.weight).flatten(0, 1)
         outputs = functional.linear(torch.cat(parts, dim=1), turned, first.bias.repeat(len(self.signs)))
@@ -166,14 +166,14 @@ class TableBody(nn.Module):
 
 
 class TableHead(nn.Module):
-    """An output layer for each of K members: (B, K, C) in training, else what they say together, (B, C).
+    """An output layer for each of K members: (B, K, C) in training, else their combined output, (B, C).
 
     Parameters
     ----------
     members, inputs, outputs
         K, D and C.
     scale
-        Means and deviations of the targets, which the outputs are in the scale of; none for classes.
+        Means and deviations of the targets, which set the scale of the outputs; None for classes.
     """
 
     means: torch.Tensor
@@ -192,7 +192,7 @@ class TableHead(nn.Module):
         self.register_buffer("deviations", torch.tensor(deviations, dtype=torch.float32))
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Values, or logits: those of all members together are the logarithm of the mean probability."""
+        """Values, or logits; combined logits are the logarithm of the members' mean probability."""
         outputs = torch.einsum("bkd,kdc->bkc", activations, self.weight) + self.bias
         outputs = self.means + outputs * self.deviations
         if self.training:
@@ -203,7 +203,7 @@ class TableHead(nn.Module):
 
 
 def network_of(params: TrainTables, encoder: TableEncoder) -> Network:
-    """A new network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
+    """Build a network for an encoder's columns, seeded by the spec, in groups: embeddings, hidden layers, output."""
     model, target = params.model, encoder.target
     columns: list[Column] = []
     for name, categories in encoder.sizes():

@@ -1,4 +1,4 @@
-"""Checks of a table: unusable rows and columns, and leaks that make a result too good to be true."""
+"""Checks of a table: unusable rows and columns, and leaks that make results too good to be true."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,31 +20,31 @@ from unfreeze.models.tables.preparing.splits import Split
 from unfreeze.models.tables.reading.frames import CHUNK_ROWS, count_up_to, in_chunks, require
 
 FEWEST_ROWS = 29
-"""Rows that a warning needs: a column that is right in nine rows of ten is right in 29 of 29 once in 20 tables."""
+"""Least rows for a warning: a column that is right in nine of ten rows is right in 29 of 29 once in 20 tables."""
 _LEAK_CORRELATION = 0.98
-_HONEST_CORRELATION = 0.9  # of ranks; below it Pearson's is that of a few outliers
+_HONEST_CORRELATION = 0.9  # of ranks; below it Pearson's is due to a few outliers
 _LEAK_SHARE = 0.985  # of the rows
-_STRONG_SHARE, _CHANCE = 0.9, 0.05  # what a strong predictor tells, and how often one may be reported by chance
-_FEWEST_OTHERS = 5  # rows that are not of the commonest class, or not of the commonest value
+_STRONG_SHARE, _CHANCE = 0.9, 0.05  # accuracy of a strong predictor, and how often one may be reported by chance
+_FEWEST_OTHERS = 5  # rows outside the commonest class or value
 _MOST_LEAVES = 100
-_ENTITY_VALUES = 10  # of fewer shops or machines all are known
+_ENTITY_VALUES = 10  # with fewer shops or machines all are known
 _ENTITY_ROWS = 20_000
 _MOST_COPIES = 0.01
 _COPIES_BY_CHANCE = 10
 _ADVICE = "if it is known only afterwards, exclude it"
 MIN_ROWS = 20  # fewer usable rows are an error
 SAMPLE_ROWS = 5_000
-"""Rows that leaks are looked for in."""
+"""Rows sampled to detect leaks."""
 
 
 def leaks(sample: pd.DataFrame, features: Sequence[str], target: str, *, classes: bool) -> list[str]:
-    """Warn of each column that tells the target almost alone.
+    """Warn of each column that nearly determines the target alone.
 
-    Of a class target: a column whose value tells it in 98.5 % of the rows and with a tenth of the mistakes of always
-    guessing the commonest class, so often that a column which tells nine rows of ten right would be reported in at
-    most one of 20 tables. Of numbers: a correlation above 0.98, which a column that correlates by 0.95 has in one of
-    100 tables of 40 rows, and in fewer of more. The gaps of a column, and its commonest value against all others, are
-    judged in the same way.
+    For classes: the column predicts 98.5 % of the rows with a tenth of the errors of always guessing the commonest
+    class, at a significance where a column that is right in nine of ten rows is reported in at most one of 20 tables.
+    For numbers: a correlation above 0.98, which a column with a true correlation of 0.95 reaches in one of 100 tables
+    of 40 rows, and less often with more rows. A column's gaps, and its commonest value against all others, are tested
+    likewise.
     """
     found = (_leak(sample[name], sample[target], classes=classes) for name in features)
     return [warning for warning in found if warning is not None]
@@ -59,7 +59,7 @@ def _leak(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
     if not _is_number(column) and not missing.all():
         value = column.mode().iloc[0]
         marks[f"is {value}"] = column == value
-    # Such as an amount that is 0 unless something happened
+    # such as an amount that is 0 unless something happened
     outcome = target if classes else (target == target.mode().iloc[0])
     for mark, marked in marks.items():
         if told := _told(marked, outcome, classes=True):
@@ -72,7 +72,7 @@ def _is_number(column: pd.Series) -> bool:
 
 
 def _told(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
-    """How well a column alone tells the target, if suspiciously well."""
+    """How well a column alone predicts the target, if suspiciously well."""
     if len(column) < FEWEST_ROWS:
         return None
     if not classes:
@@ -95,7 +95,7 @@ def _told(column: pd.Series, target: pd.Series, *, classes: bool) -> str | None:
 
 
 def _wrong_by_value(column: pd.Series, labels: np.ndarray) -> int:
-    """Rows of another class than most of the other rows with their value."""
+    """Number of rows whose class differs from the majority of the other rows with their value."""
     codes, classes = pd.factorize(column)[0], int(labels.max()) + 1
     pairs = np.bincount(codes * classes + labels, minlength=(int(codes.max()) + 1) * classes)
     counts = np.sort(pairs.reshape(-1, classes), axis=1)
@@ -104,7 +104,7 @@ def _wrong_by_value(column: pd.Series, labels: np.ndarray) -> int:
 
 
 def _wrong_by_thresholds(column: pd.Series, labels: np.ndarray) -> int:
-    """Rows that a decision tree of few leaves is wrong about: one leaf for each class, or for 50 rows."""
+    """Number of rows misclassified by a small decision tree: one leaf per class, or per 50 rows."""
     rows, classes = len(labels), int(labels.max()) + 1
     leaves = max(3, classes, rows // 50)
     if leaves > _MOST_LEAVES or classes > rows / 2:  # hardly any class has two rows
@@ -123,7 +123,7 @@ def _correlation(column: pd.Series, target: pd.Series) -> float:
 
 
 def _means_of_others(column: pd.Series, target: pd.Series) -> pd.Series:
-    """Mean of the target over the other rows with a row's value; NaN where there is no other."""
+    """Mean of the target over the other rows with a row's value; NaN if there are no others."""
     numbers = target.astype(float)
     groups = numbers.groupby(column.to_numpy())
     others: pd.Series = (groups.transform("sum") - numbers) / (groups.transform("size") - 1).replace(0, np.nan)
@@ -133,7 +133,7 @@ def _means_of_others(column: pd.Series, target: pd.Series) -> pd.Series:
 def is_copy(column: pd.Series, target: pd.Series, *, classes: bool) -> bool:
     """Whether a column is the target itself: the same number in every row, or one value for each class.
 
-    Rows without a value of the column are left out, if they are fewer than half.
+    Rows without a value in the column are ignored if they are fewer than half.
     """
     present = column.notna()
     column, target = column[present], target[present]
@@ -152,7 +152,7 @@ def is_copy(column: pd.Series, target: pd.Series, *, classes: bool) -> bool:
 def shared_entities(
     frame: pd.DataFrame, features: Sequence[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
 ) -> list[str]:
-    """Warn of customers, machines and the like that a random split has on both sides."""
+    """Warn of customers, machines and the like on both sides of a random split."""
     if data.split != "random":
         return []
     found, rows = [], valid[:: max(1, len(valid) // _ENTITY_ROWS)]
@@ -171,8 +171,7 @@ def shared_entities(
 def copies(encoder: TableEncoder, encoded: Encoded, targets: np.ndarray, split: Split) -> list[str]:
     """Warn where validation or test rows copy the features of training rows far more often than by chance.
 
-    Ids may differ. Chance is that of columns that have nothing to do with each other: in tables of few categories equal
-    rows are the rule.
+    Ids may differ. The chance level assumes independent columns, as equal rows are common in tables of few categories.
     """
     both = encoder.categorical, encoder.continuous
     categorical, continuous = ([not is_entity(name) for name in names] for names in both)
@@ -197,7 +196,7 @@ def copies(encoder: TableEncoder, encoded: Encoded, targets: np.ndarray, split: 
 
 
 def _share_by_chance(encoded: Encoded, train: np.ndarray) -> float:
-    """Share of rows that would equal a training row if the columns were independent; 1 at most."""
+    """Expected share of rows equal to a training row if columns were independent, at most 1."""
     share = float(len(train))
     for column in (*encoded.categorical.T, *encoded.continuous.T):
         counts = np.unique(column[train], return_counts=True)[1]
@@ -206,13 +205,13 @@ def _share_by_chance(encoded: Encoded, train: np.ndarray) -> float:
 
 
 def _among(hashes: np.ndarray, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Which rows equal a training row; the table of hashes is of the fewer ones, those that match."""
+    """Mask of rows equal to a training row; the hash table holds only the fewer, matching ones."""
     trained, others = pd.Series(hashes[train]), pd.Series(hashes[rows])
     return others.isin(trained[trained.isin(others)]).to_numpy()
 
 
 def _hashed(*matrices: np.ndarray) -> np.ndarray:
-    """A number (N,) uint64 for what each row of matrices (N, K) holds."""
+    """Hash (N,) uint64 of each row of matrices (N, K)."""
     parts = []
     for start in range(0, len(matrices[0]), CHUNK_ROWS):
         chunks = [each[start : start + CHUNK_ROWS] for each in matrices]
@@ -225,17 +224,17 @@ def _hashed(*matrices: np.ndarray) -> np.ndarray:
 def check_table(
     frame: pd.DataFrame, targets: list[str], train: np.ndarray, valid: np.ndarray, data: TableDataSpec
 ) -> list[str]:
-    """Warn, a sentence each, of what makes a result too good to be true.
+    """Warn, a sentence each, of anything that makes results too good to be true.
 
-    Columns that tell the target (see `leaks`, by a sample of all rows), classes that occur in validation only, a random
-    split of rows that have a date, and entities on both sides of the split.
+    Columns that determine the target (see `leaks`, on a sample of all rows), classes only in validation, a random split
+    of dated rows, and entities on both sides of the split.
 
     Parameters
     ----------
     frame
         The rows, dates already parsed.
     train, valid
-        Positions of the rows of each part.
+        Positions of each part's rows.
     """
     not_features = {*targets, *([data.split_column] if data.split == "column" else [])}
     features = [str(column) for column in frame.columns if column not in not_features and column not in data.drop]
@@ -250,14 +249,14 @@ def check_table(
 
 
 def gaps(written: pd.Series, read: pd.Series) -> str:
-    """Warn of rows left out because the target has no value there, quoting what they hold; else empty.
+    """Warn of rows left out for a missing target, quoting their values; else empty.
 
-    Words for a missing value that are classes are named as well.
+    Missing-value words that are classes are named too.
 
     Parameters
     ----------
     written, read
-        The target (N,) as the file has it, and as it was read.
+        The target (N,) as in the file, and as read.
     """
     missing = read.isna()
     if is_float_dtype(read):
@@ -277,8 +276,8 @@ def gaps(written: pd.Series, read: pd.Series) -> str:
 def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Exclude rows without a value of each of the `targets`. Infinite numbers count as missing.
 
-    Returns the table, with the index of its rows, and what was rejected: dicts of what (`rows`, or a column's name),
-    reason, and rows (how many it concerns).
+    Returns the table, with its index kept, and the rejected rows: dicts of what (`rows`, or a column's name), reason,
+    and rows (the number affected).
 
     Raises UserError where a target is absent or constant, or fewer than 20 rows are left.
     """
@@ -306,10 +305,10 @@ def drop_unusable_rows(frame: pd.DataFrame, targets: list[str]) -> tuple[pd.Data
 
 
 def drop_unusable_columns(frame: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Exclude columns that are constant or empty; one with one value and gaps stays: the gaps may mean something.
+    """Exclude constant and empty columns; one with a single value and gaps stays, as gaps may be informative.
 
-    Columns in `keep` stay in any case: targets, and those that dates, groups or the split come from. Returns the table,
-    and what was rejected, as `drop_unusable_rows` does.
+    Columns in `keep` always stay: targets and the sources of dates, groups or the split. Returns the table and the
+    rejected columns, as `drop_unusable_rows` does.
     """
     reasons = {
         column: "no value in any row" if frame[column].isna().all() else "the same value in every row"
@@ -333,7 +332,7 @@ def _random_split_of_dates(frame: pd.DataFrame, features: list[str], data: Table
 
 
 def is_class(target: pd.Series, data: TableDataSpec) -> bool:
-    """Whether a target's values are classes, where the settings leave that open."""
+    """Whether a target's values are classes, if the settings leave that open."""
     if data.task != "auto":
         return data.task == "classification"
     return not is_numeric_dtype(target) or is_bool_dtype(target) or not is_quantity(target)

@@ -1,4 +1,4 @@
-"""From raw tables to encoded rows: joined, cleaned, split, encoded; joins and features are the same for prediction."""
+"""Join, clean, split and encode raw tables; predictions share the joins and features."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from unfreeze.models.tables.reading.frames import require
 
 
 class Joined(NamedTuple):
-    """A table to look rows up in."""
+    """A lookup table."""
 
     name: str
     frame: pd.DataFrame
@@ -42,12 +42,11 @@ class Joined(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """A table of features, dates read.
+    """A table of features with parsed dates.
 
-    `rejected` has the ``reason`` and ``rows`` of what a condition excluded; `calendar` is None without features of
-    events; `unknown` is row of `frame` -> why these features cannot be computed; `found` is what the columns of a
-    training's table were found to be, before any row or column was left out; `warnings` name values of the target that
-    leave rows out, or look as if they should.
+    `rejected` has the ``reason`` and ``rows`` that each condition excluded; `calendar` is None without event features;
+    `unknown` maps a row of `frame` to the reason why they cannot be computed; `found` are the findings about a training
+    table's columns, before any row or column is left out; `warnings` name target values that exclude rows, or should.
     """
 
     frame: pd.DataFrame
@@ -66,12 +65,11 @@ def assemble(
     calendar: Calendar | None = None,
     lenient: Collection[str] = (),
 ) -> Assembled:
-    """Join to every row of the main table at most one of each other table, filter, and add features of events.
+    """Join at most one row of each other table to every row of the main table, filter, and add event features.
 
-    In a `training` the roles of columns are inferred. Rows to train or validate on that a condition excludes are
-    rejected after they took part in features of events. Rows to predict are all kept, and use the training's
-    `calendar`; their `data` are those that the training found, and a date that cannot be read is missing in the
-    columns that are `lenient`.
+    In a `training` the roles of columns are inferred, and rows excluded by a condition still contribute to event
+    features. For prediction all rows are kept, with the training's `calendar` and its completed `data`; unreadable
+    dates are missing in `lenient` columns.
 
     Raises
     ------
@@ -112,13 +110,13 @@ def assemble(
         frame, rejected = keep_where(frame, data.where)
     targets = [name for name in data.target if name in frame] if training else []
     warnings = [gaps(written[name].loc[frame.index], frame[name]) for name in targets]
-    # Ids that were found stay for now: the split uses them, and users look rows up by them.
+    # Keep detected ids for now: the split uses them, and users look rows up by them.
     frame = frame.drop(columns=dropped, errors="ignore").reset_index(drop=True)
     return Assembled(frame, rejected, calendar, unknown, found, [each for each in warnings if each])
 
 
 def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
-    """Replace every date column by its parts."""
+    """Replace every date column with its parts."""
     for name in (name for name in data.date if name in frame):
         frame = add_datepart(frame, name, time=bool(data.time_of_day), cyclic=data.cyclic)
     return frame
@@ -126,12 +124,12 @@ def with_date_parts(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A table that can be trained on, joined, with targets and dates.
+    """A joined table ready for training, with targets and dates.
 
-    `train`, `valid` and `test` are positions of rows of `frame`, int64; no row need test. `encoded` and `targets` are
-    all rows as the network takes them; `rejected` is what is not used, and why. `data` are the settings with what was
-    found, `roles` what every column is for, `readings` values of text beside what they are read as, and `raw` how rows
-    to predict are read.
+    `train`, `valid` and `test` are positions of rows of `frame`, int64; `test` may be empty. `encoded` and `targets`
+    are the network's inputs and targets for all rows; `rejected` lists unused rows and columns with reasons. `data` are
+    the settings completed with the findings, `roles` the columns' roles, `readings` values of text beside their
+    reading, and `raw` describes how to read rows for prediction.
     """
 
     frame: pd.DataFrame
@@ -150,14 +148,14 @@ class Prepared:
     raw: RawColumns
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a spread of huge numbers is infinite, and compares as such
+@np.errstate(over="ignore", invalid="ignore")  # the spread of huge numbers may overflow to infinity
 def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec) -> Prepared:
-    """Join other tables to the rows of the main one, add features, exclude what cannot be used, split, and encode.
+    """Join other tables to the main one, add features, exclude unusable rows and columns, split, and encode.
 
     Raises
     ------
     UserError
-        For what is wrong with the tables or does not fit them.
+        If the tables are invalid or the settings do not fit them.
     """
     own = [str(name) for name in frame]
     assembled = assemble(frame, joins, stated, training=True)
@@ -168,8 +166,8 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
     frame, rows_out = drop_unusable_rows(frame, data.target)
     frame = frame.reset_index(drop=True)
     data, split_role = choose_split(frame, data, stated)
-    # By what the main table's rows hold: what is joined to them, computed from others, or constant so far can change
-    # as data are added, and a row that moved would be compared on after it was trained on.
+    # Split by the main table's own values: joined, computed and constant columns can change as data are added, and a
+    # row that moved would be tested on after it was trained on.
     split = split_rows(frame, data, [name for name in own if name in frame])
     keep = [*data.target, *data.date, *([data.split_column] if data.split_column else [])]
     frame, columns_out = drop_unusable_columns(frame, keep)
@@ -202,7 +200,7 @@ def prepare(frame: pd.DataFrame, joins: Sequence[Joined], stated: TableDataSpec)
 
 
 def _copies_of_target(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec) -> dict[str, Role]:
-    """Columns that are the target itself, which no setting names; none if there would be no other column."""
+    """Unnamed columns that copy the target; empty if no other column would be left."""
     others = [str(name) for name in frame if name not in {*data.target, *data.drop}]
     lists = (stated.categorical, stated.continuous, stated.date, stated.group, stated.events, stated.rolling)
     kept = {stated.split_column, *(name for names in lists for name in names)}
@@ -220,7 +218,7 @@ def _copies_of_target(frame: pd.DataFrame, data: TableDataSpec, stated: TableDat
 
 
 def _needed(own: Sequence[str], joins: Sequence[Joined], encoder: TableEncoder, data: TableDataSpec) -> list[str]:
-    """Columns of the main table without which a row cannot be predicted."""
+    """Columns of the main table required to predict a row."""
     used, calendar = set(encoder.columns()), bool(data.events or data.rolling)
     needed = {*data.group, *data.events, *data.rolling} if calendar else set()
     needed |= {*data.date_from.get(data.date[0], data.date[:1])} if calendar else set()
@@ -229,6 +227,6 @@ def _needed(own: Sequence[str], joins: Sequence[Joined], encoder: TableEncoder, 
         parts = part_names(name, bool(data.time_of_day), data.cyclic)
         needed |= columns if used.intersection(parts) else set()
         used -= {*parts}
-    # By all columns that a joined table has too: some are its keys, and others get another name for it.
+    # Add all columns shared with a joined table: some are its keys, and others cause renames.
     needed |= used.union(*(map(str, joined.frame) for joined in joins))
     return [name for name in own if name in needed and name not in data.target]

@@ -1,4 +1,4 @@
-"""Raw rows of any types converted to those that a model was trained on; values that cannot be are reported."""
+"""Convert raw rows to a model's training types, and report values that do not fit."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,22 +18,22 @@ from unfreeze.models.tables.columns.number_texts import read_numbers
 from unfreeze.models.tables.reading.table_file import plain_name
 
 _SHOWN = 40
-"""Characters of a value that an error shows."""
+"""Characters of a value shown in an error."""
 _NO_NAME = re.compile(r"Unnamed: (\d+)")
 
 
 @dataclass(frozen=True)
 class RawColumns:
-    """What a model expects of the columns of raw rows.
+    """A model's requirements on the columns of raw rows.
 
     Attributes
     ----------
     needed
-        Columns of the main table without which it cannot predict.
+        Columns of the main table required to predict.
     lenient
-        Columns in which a value that cannot be read is missing, as it was in training; elsewhere it is an error.
+        Columns in which an unreadable value is missing, as in training; elsewhere it is an error.
     whole
-        Columns of whole numbers that were written with dots of thousands.
+        Columns of whole numbers written with dots between thousands.
     """
 
     needed: list[str]
@@ -43,18 +43,18 @@ class RawColumns:
 
 @dataclass(frozen=True)
 class TrainedTypes:
-    """What the columns of the training rows held.
+    """Types of the training rows' columns.
 
     Attributes
     ----------
     numbers, dates
         Column of numbers, or of dates -> format of its texts, see `read_numbers` and `read_dates`.
     texts
-        Column of texts -> how values of other types are written there.
+        Text column -> function that writes values of other types as its texts.
     truths
-        Columns of true and false.
+        Boolean columns.
     written
-        Columns whose numbers the training read from text by a format of their own.
+        Columns whose numbers training read from text in a format other than plain decimals.
     lenient, whole
         See `RawColumns`.
     """
@@ -71,7 +71,7 @@ class TrainedTypes:
     def of(
         cls, encoder: TableEncoder, joined: Sequence[pd.DataFrame], data: TableDataSpec, raw: RawColumns
     ) -> "TrainedTypes":
-        """By the encoder, and by the key columns of the joined tables."""
+        """Derive the types from the encoder and the key columns of the joined tables."""
         kinds = {name: kind for name, kind in encoder.kinds.items() if name not in {*data.date, *data.target}}
         for keys in joined:
             kinds |= {str(name): "text" for name in keys if types.is_string_dtype(keys[name])}
@@ -83,12 +83,12 @@ class TrainedTypes:
         return cls(forms, dates, texts, truths, raw.lenient, [*data.numbers], raw.whole)
 
     def text_columns(self) -> list[str]:
-        """Columns of a file that must be read as text: 007 is a name, and 1.234 may be a thousand."""
+        """File columns to read as text: 007 is a name, and 1.234 may be a thousand."""
         dates = [name for name, form in self.dates.items() if form != ISO]
         return sorted({*self.texts, *dates, *self.written})
 
     def apply(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
-        """The rows with these types, and row -> why it is not usable."""
+        """Convert rows to these types; return them and row -> why it is unusable."""
         frame = without_categories(frame).infer_objects()
         errors, read = dict[int, str](), dict[str, Any]()
         for name in (name for name in self.numbers if name in frame):
@@ -110,7 +110,7 @@ class TrainedTypes:
 
 
 class RowReader:
-    """Reads rows of a mapped table, which may lack columns, with the types and formats of the training."""
+    """Reader of a mapped table's rows with the training's types and formats; columns may be absent."""
 
     def __init__(self, table: pa.Table, trained: TrainedTypes) -> None:
         self._table, self._trained = table, trained
@@ -119,7 +119,7 @@ class RowReader:
         self._dates = {name: _dates_of(table[name], name, trained.dates[name]) for name in read}
 
     def read(self, first: int, last: int) -> tuple[pd.DataFrame, dict[int, str]]:
-        """Rows `first` to before `last`, and row -> why it is not usable."""
+        """Read rows from `first` up to `last` (exclusive); return them and row -> why it is unusable."""
         raw, errors = self._table.slice(first, last - first).to_pandas(), dict[int, str]()
         dates = {}
         for name, (times, wrong) in self._dates.items():
@@ -133,9 +133,9 @@ class RowReader:
 
 
 def plainly_named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with columns named as files are read here.
+    """Rename columns as this package reads them from files.
 
-    pandas keeps spaces, calls nameless columns Unnamed, and makes an index of one that was saved as such.
+    pandas keeps spaces, calls nameless columns Unnamed, and restores a saved index as the index.
     """
     saved = [name for name in frame.index.names if name is not None and name not in frame]
     frame = (frame.reset_index(saved) if saved else frame).reset_index(drop=True)
@@ -148,14 +148,14 @@ def plainly_named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def reject(errors: dict[int, str], column: pd.Series, rows: np.ndarray, what: str) -> None:
-    """Note that the values of some `rows`, (N,) bool, are no `what`."""
+    """Record an error for the masked `rows`, (N,) bool, whose value is not a `what`."""
     for row in np.flatnonzero(rows).tolist():
         reason = f"column {column.name!r}: {str(column.iloc[row])[:_SHOWN]!r} is not a {what}"
         errors[row] = f"{errors[row]}; {reason}" if row in errors else reason
 
 
 def _writer(categories: Sequence[Any]) -> Callable[[pd.Series], pd.Series]:
-    """How values of any type are written as the training's categories are: 7 as 007, and true as True."""
+    """Function that writes values of any type like the training's categories: 7 as 007, and true as True."""
     texts = [text for text in categories if isinstance(text, str)]
     lengths = {len(text) for text in texts} if all(map(str.isdigit, texts)) else set()
     width = lengths.pop() if len(lengths) == 1 else 0
@@ -173,7 +173,7 @@ def _writer(categories: Sequence[Any]) -> Callable[[pd.Series], pd.Series]:
 
 
 def _dates_of(column: pa.ChunkedArray, name: str, form: str) -> tuple[pd.Series, pd.Series]:
-    """Dates by the distinct values of a column, and the values that are not dates."""
+    """Parse a column's dates by distinct value; return them and the values that are not dates."""
     distinct = column.unique().drop_null().to_pandas()
     times, wrong = read_dates(distinct, name, form)
     return times.set_axis(pd.Index(distinct)), distinct[wrong]

@@ -38,7 +38,7 @@ def parse_join(text: str) -> tuple[str, list[str] | None]:
     Raises UserError where the file or a column is empty.
     """
     file, found, keys = text.rpartition(" on ")
-    if not found or keys.strip().lower().endswith(SUFFIXES):  # a path may contain " on " as well
+    if not found or keys.strip().lower().endswith(SUFFIXES):  # a path may contain " on "
         file, columns = text, None
     else:
         columns = [column.strip() for column in keys.split(",")]
@@ -48,20 +48,19 @@ def parse_join(text: str) -> tuple[str, list[str] | None]:
 
 
 def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | None, name: str) -> pd.DataFrame:
-    """Add the columns of a table that has one row per key; rows, their order and their index stay those of `left`.
+    """Add the columns of a table with one row per key; rows, order and index of `left` are kept.
 
-    A row without a partner gets missing values, and a missing key has no partner. That no row has one is not an error:
-    rows to predict are joined as well, and may be few.
+    Unmatched rows, including those with a missing key, get missing values. No match at all is not an error, as there
+    may be only a few rows to predict.
 
     Parameters
     ----------
     on
-        Key columns; None: all columns that both have.
+        Key columns; None: all shared columns.
     name
-        What `right` is called: in errors, and as suffix `_<name>` of its columns that `left` has too.
+        Name of `right` in errors, and suffix `_<name>` of its columns also in `left`.
 
-    Raises UserError where keys are absent, without any value in `right`, of different types, or not unique in
-    `right`.
+    Raises UserError where keys are absent, of different types, or empty or not unique in `right`.
     """
     keys = [column for column in left.columns if column in right.columns] if on is None else list(dict.fromkeys(on))
     if not keys:
@@ -74,7 +73,7 @@ def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | No
         require(right, [key], f"join {name}, in {name}")
         if right[key].isna().all():
             raise UserError(f"join {name}: {key} has no value in any row of {name}; join on other columns")
-        if left[key].isna().all():  # such as one row to predict: its type means nothing, and merge would reject it
+        if left[key].isna().all():  # such as one row to predict: merge would reject its arbitrary type
             left = left.assign(**{key: right[key].iloc[:0].reindex(left.index)})
         kinds = _kind(left[key]), _kind(right[key])
         if kinds[0] != kinds[1]:
@@ -90,10 +89,10 @@ def join_many_to_one(left: pd.DataFrame, right: pd.DataFrame, on: list[str] | No
         )
     try:
         with warnings.catch_warnings():
-            # Whole numbers that meet others, such as 1.5, match none of them: what a left join is for.
+            # Fractions such as 1.5 match no whole number, as a left join allows.
             warnings.filterwarnings("ignore", "You are merging on int and float columns", UserWarning)
             return left.merge(right, on=keys, how="left", suffixes=("", f"_{name}")).set_axis(left.index)
-    except pd.errors.MergeError as error:  # a suffixed name is there already
+    except pd.errors.MergeError as error:  # a suffixed name already exists
         raise UserError(f"join {name}: {one_line(error)}; rename a column") from error
 
 
@@ -107,11 +106,11 @@ def keep_where(frame: pd.DataFrame, conditions: list[str]) -> tuple[pd.DataFrame
     """Keep the rows for which all conditions hold.
 
     A condition is `COLUMN COMPARISON VALUE` with ==, !=, <, <=, > or >=, such as `Open == 1` or `state != a`; quotes
-    around the value are optional. The value is compared as a number, a date or text, whichever the column holds. Of a
-    missing value only != holds.
+    around the value are optional. The value is compared as a number, date or text, depending on the column. Missing
+    values satisfy only !=.
 
-    Returns the rows that are kept, with their index, and for each condition a dict of reason and rows: how many it
-    left out of those that the conditions before it had kept.
+    Returns the kept rows, with their index, and for each condition a dict of reason and rows: the number it excluded
+    after the conditions before it.
 
     Raises UserError where a condition is malformed, names no column, compares with a value of the wrong kind, or
     keeps no row.
@@ -140,7 +139,7 @@ def keep_where(frame: pd.DataFrame, conditions: list[str]) -> tuple[pd.DataFrame
 
 
 def _value_like(column: pd.Series, text: str) -> Any:
-    """A text as a value to compare with the column; ValueError or KeyError where it is not of the column's kind."""
+    """Convert a text to the column's kind for comparison; ValueError or KeyError if it does not fit."""
     if is_datetime64_any_dtype(column):
         moment, zone = pd.Timestamp(text), getattr(column.dtype, "tz", None)
         return moment.tz_localize(zone) if zone is not None and moment.tz is None else moment
@@ -154,29 +153,29 @@ def _value_like(column: pd.Series, text: str) -> Any:
 
 
 def source_paths(data: TableDataSpec) -> list[str]:
-    """The main table and those joined to it, as they are named in the settings."""
+    """The main table and those joined to it, as named in the settings."""
     return [data.source, *(parse_join(text)[0] for text in data.join)]
 
 
 def is_flights(source: str) -> bool:
-    """Whether the example table is meant; a file of that name goes before it."""
+    """Whether a source is the example table; a file of that name takes precedence."""
     return source == FLIGHTS and not Path(FLIGHTS).exists()
 
 
 def check_sources(data: TableDataSpec) -> None:
-    """Report files that are missing and columns that no file has, without reading rows.
+    """Check that files exist and have the columns of the settings, without reading rows.
 
     Raises
     ------
     UserError
-        Names the setting, and the columns that are most like the one it asks for.
+        Names the setting, and the columns closest to the missing one.
     """
     require_one_role(data)
     columns: dict[str, None] = {}
     left_out: dict[str, str] = {}
     for path in source_paths(data):
         if is_flights(path):
-            return  # its columns are known once it is made, which fails for no typing error
+            return  # its columns are unknown until it is built, and it has no path to mistype
         file = _existing(path)
         table = open_file(file, names_only=True)
         left_out |= table.left_out
@@ -191,7 +190,7 @@ def check_sources(data: TableDataSpec) -> None:
 
 
 def require_one_role(data: TableDataSpec) -> None:
-    """Raise UserError if a column that the settings use is one that they leave out."""
+    """Raise UserError if the settings both use and drop a column."""
     for field in ("target", "date", "categorical", "continuous"):
         if both := sorted(set(getattr(data, field)) & set(data.drop)):
             raise UserError(f"data.drop and data.{field}: both name {', '.join(both)}; keep it in one")
@@ -203,13 +202,13 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     UserError
-        If there is no such file, or the example table's package is missing.
+        If a file or the example table's package is missing.
     """
     contents: dict[str, str] = {}
     for path in (path for path in paths if not is_flights(path)):
         table, files = _existing(path), files_of(_existing(path))
         hashes = hash_files(files, 2)
-        # What the files of a folder are called may be values of a column.
+        # File names in a folder may be values of a column.
         contents[path] = (
             key_of([str(file.relative_to(table)) for file in files], hashes) if table.is_dir() else hashes[0]
         )
