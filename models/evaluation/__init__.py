@@ -1,1 +1,1 @@
-"""Metrics and what follows from them: intervals, comparisons, drift, results of steps."""
+"""Metrics, intervals, calibration, comparisons, drift, and results of steps."""

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Calibration of probabilities, and decision thresholds of labels."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,9 @@ from unfreeze.models.reading.sampling import sample_rows
 
 BINS = 15
 DRAWS = 200
-"""Of labels, for the error that is to be expected by chance."""
+"""Draws of labels for the calibration error expected by chance."""
 MOST_ROWS = 20_000
-"""Rows that labels are drawn for: with more of them chance adds next to nothing."""
+"""Maximum rows to draw labels for; with more, the error by chance is negligible."""
 
 
 def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray) -> float:
@@ -36,7 +36,7 @@ def _bins(confidence: np.ndarray) -> np.ndarray:
 
 
 def reliability(probabilities: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
-    """The bins of `expected_calibration_error` that have rows: ``confidence`` and ``accuracy`` (means), ``rows``."""
+    """Non-empty bins of `expected_calibration_error`: ``confidence`` and ``accuracy`` (means), ``rows``."""
     rows = pd.DataFrame({"confidence": probabilities.max(1), "accuracy": probabilities.argmax(1) == actual})
     return rows.groupby(_bins(probabilities.max(1))).agg(
         confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), rows=("accuracy", "size")
@@ -44,9 +44,9 @@ def reliability(probabilities: np.ndarray, actual: np.ndarray) -> pd.DataFrame:
 
 
 def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) -> float:
-    """The `expected_calibration_error` that perfect probabilities of these rows stay below, at that level.
+    """Quantile `level` of the `expected_calibration_error` of perfectly calibrated probabilities.
 
-    The error of few rows is well above 0 whatever the model: here each row is right with the probability that it says.
+    On few rows the error is well above 0 for any model. Here each row is right with its predicted probability.
     """
     confidence = probabilities[sample_rows(np.arange(len(probabilities)), MOST_ROWS)].max(1)
     right = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
@@ -59,12 +59,12 @@ def calibration_error_by_chance(probabilities: np.ndarray, level: float = 0.95) 
 
 
 FEWEST_ROWS = 10
-"""With fewer rows of a label its own best threshold is chance: that of all labels together is taken."""
+"""Minimum rows with a label to tune its own threshold; below, the threshold of all labels together is used."""
 DEFAULT = 0.5
 
 
 def tuned_thresholds(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """The threshold of every label, (L,) float64, with the highest F1 on these rows.
+    """Tune each label's threshold, (L,) float64, for the highest F1 on these rows.
 
     Parameters
     ----------
@@ -83,15 +83,15 @@ def tuned_thresholds(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarra
 
 
 def best_threshold(probabilities: np.ndarray, actual: np.ndarray) -> float:
-    """The threshold with the highest F1 of answering (N,) bool where the probability (N,) is at least as high.
+    """Find the threshold of probabilities (N,) with the highest F1; a row is positive at or above it.
 
-    It lies half-way between two probabilities; of equally good ones that next to one half is taken.
+    It lies half-way between two probabilities; among equally good ones the nearest to 0.5 is taken.
     """
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
     right = np.cumsum(actual[order])
     said = np.arange(1, len(ranked) + 1)
-    ends = np.flatnonzero(np.append(np.diff(ranked) < 0, True))  # equal probabilities are answered alike
+    ends = np.flatnonzero(np.append(np.diff(ranked) < 0, True))  # equal probabilities get the same answer
     scores = 2 * right[ends] / (said[ends] + right[-1])
     below = np.append(ranked[1:], 0.0)[ends]
     candidates = (ranked[ends] + below) / 2

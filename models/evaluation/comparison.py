@@ -1,4 +1,4 @@
-"""Whether a challenger is better than the champion on the same rows, and whether that is enough to promote it."""
+"""Paired comparison of champion and challenger on the same rows, and the promotion decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from unfreeze.models.reading.labels import matrix_of
 from unfreeze.models.settings.retrain import PromotionSpec
 
 RESAMPLES = (1000, 2000)
-"""Fewest and most, see `intervals.RESAMPLES`: the smallest p-value is 1 / 2001, of many rows 1 / 1001."""
+"""Minimum and maximum, see `intervals.RESAMPLES`; the smallest p-value is 1 / 2001, with many rows 1 / 1001."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Comparison:
     Attributes
     ----------
     champion, challenger
-        Values of the metric; NaN where it is undefined, or where predictions are not finite.
+        Values of the metric; NaN if it is undefined or predictions are not finite.
     improvement
-        Their difference, positive where the challenger is better, whatever the metric's direction.
+        Their difference, positive if the challenger is better in the metric's direction.
     low, high
         95 % interval of the improvement, see `unfreeze.models.evaluation.intervals.improvement`.
     p_value
-        Probability of an improvement at least this large if there were none; NaN where the metric is.
+        Probability of an improvement at least this large by chance; NaN if the metric is.
     test
-        ``McNemar`` or ``paired bootstrap``, the latter with the number of blocks if there are any.
+        ``McNemar`` or ``paired bootstrap``, the latter with the number of blocks, if any.
     classes
         ``class``, ``rows``, recall of ``champion`` and ``challenger``, and their ``difference`` (positive: the
         challenger is better), in the order of the classes; empty for values.
@@ -53,7 +53,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger is promoted, and for every condition whether it held and by which numbers."""
+    """Promotion decision, with the outcome and numbers of every condition."""
 
     promote: bool
     reasons: list[str]
@@ -66,17 +66,16 @@ def compare_classes(
     margin: float = 0.0,
     blocks: Sequence[np.ndarray] = (),
 ) -> Comparison:
-    """Compare the accuracy of two classifiers on the same rows, by McNemar's test.
+    """Compare the accuracy of two classifiers on the same rows by McNemar's test.
 
-    With a margin, or where rows belong together in `blocks`, the test is a paired bootstrap as for numbers.
+    With a margin or `blocks`, the test is a paired bootstrap as in `compare_values`.
 
     Parameters
     ----------
     actual
         Class of every row: (N,) text.
     champion, challenger
-        Predicted classes: (N,) text. A class that one of them does not know is one it gets wrong, and so is a row
-        without a prediction.
+        Predicted classes: (N,) text. Classes unknown to a model and missing predictions count as wrong.
     margin, blocks
         See `compare_values`.
 
@@ -98,10 +97,10 @@ def compare_classes(
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """One-sided p-value of McNemar's exact test (1947): the chance of `gained` heads or more with a fair coin.
+    """One-sided p-value of McNemar's exact test (1947): probability of at least `gained` heads with a fair coin.
 
-    If neither model were better, each of the rows that only the challenger (`gained`) or only the champion (`lost`) has
-    right would fall to either of them like the toss of a coin.
+    If neither model were better, each row that only the challenger (`gained`) or only the champion (`lost`) predicts
+    correctly would be a coin toss.
     """
     return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
 
@@ -116,11 +115,11 @@ def compare_values(
 ) -> Comparison:
     """Compare two regressions on the same rows.
 
-    The p-value is the share of resamples in which the challenger is not better by more than the margin: the level at
-    which a one-sided percentile interval (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*) just reaches
-    it. One is added to both counts, so that it is never 0 (Davison and Hinkley 1997, *Bootstrap Methods and their
-    Application*, 4.2). Rows are taken to be independent unless `blocks` say which belong together, such as the sales of
-    one store on many days: then whole blocks are resampled.
+    The p-value is the share of resamples in which the challenger is not better by more than the margin, which is the
+    level at which a one-sided percentile interval (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*) just
+    reaches the margin. Adding one to both counts keeps it above 0 (Davison and Hinkley 1997, *Bootstrap Methods and
+    their Application*, 4.2). Rows are taken to be independent; with `blocks` of dependent rows, such as the sales of
+    one store, whole blocks are resampled.
 
     Parameters
     ----------
@@ -129,12 +128,12 @@ def compare_values(
     champion, challenger
         Predictions of the same shape. If any is not finite, the metric is NaN.
     metric
-        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `unfreeze.models.evaluation.metrics`: rows with target 0 do not
-        count for ``rmspe``.
+        ``rmspe``, ``rmse``, ``mae`` or ``r2``, as in `unfreeze.models.evaluation.metrics`; ``rmspe`` ignores rows
+        with target 0.
     margin
-        Improvement that the p-value is about.
+        Improvement that the p-value tests.
     blocks
-        Ways in which rows belong together, each the block of every row (N,), of two blocks or more: stores, weeks.
+        Groupings of dependent rows, such as stores and weeks: each the block of every row (N,), at least two blocks.
 
     Raises
     ------
@@ -161,19 +160,19 @@ def compare_labels(
     margin: float = 0.0,
     blocks: Sequence[np.ndarray] = (),
 ) -> Comparison:
-    """Compare the mean F1 over labels on the same rows, by a paired bootstrap.
+    """Compare the mean F1 over labels on the same rows by a paired bootstrap.
 
     Parameters
     ----------
     actual, champion, challenger
-        Labels of every row. Models may know different labels; those that no row has do not count.
+        Labels of every row. Models may know different labels; labels without a row do not count.
     margin, blocks
         See `compare_values`.
 
     Raises
     ------
     UserError
-        If there are no rows, or none has a label.
+        If there are no rows, or no row has a label.
     """
     names = sorted({str(label) for row in actual for label in row})
     if len(actual) and not names:
@@ -190,7 +189,7 @@ def compare_labels(
 def _recalls(
     names: Sequence[str] | np.ndarray, belongs: np.ndarray, right: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
-    """See `Comparison.classes`; of which classes rows are, (N, C), and what each model has right, (N,) or (N, C)."""
+    """Make `Comparison.classes` from the rows' classes, (N, C), and each model's correct answers, (N,) or (N, C)."""
     counts = belongs.sum(axis=0)
     hits = [(belongs & each.reshape(len(each), -1)).sum(axis=0) for each in right]
     return [
@@ -214,10 +213,10 @@ def _compared(
     margin: float,
     blocks: Sequence[np.ndarray],
 ) -> dict[str, Any]:
-    """What every comparison has but its classes.
+    """Fields of a comparison except its classes.
 
-    Where so few rows differ that all of them may favour one model by chance, which no resample shows, the p-value is
-    that of the sign test, and the interval holds 0.
+    If so few rows differ that all may favour one model by chance, which resampling cannot show, the p-value is the sign
+    test's and the interval includes 0.
     """
     found = improvement(name, metric, champion, challenger, actual, blocks, RESAMPLES, exact=not margin)
     low, high, test = found.low, found.high, "paired bootstrap"
@@ -247,14 +246,14 @@ def _compared(
 
 
 def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:
-    """Promote the challenger if every rule holds; a metric that is NaN or the same for both never promotes.
+    """Promote the challenger if every rule holds; a NaN or equal metric never promotes.
 
-    The decision has one reason per rule, those that held included.
+    The decision gives one reason per rule, whether it held or not.
 
     Raises
     ------
     UserError
-        If classes are protected but the comparison is one of values.
+        If classes are protected but the metric is one of numbers.
     """
     if rules.protected and not comparison.classes:
         raise UserError(f"protected: {comparison.metric} is a metric of numbers, which have no classes; omit it")
@@ -299,7 +298,7 @@ def _shown(value: float) -> str:
 
 
 def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
-    """Reject a comparison without rows, or of other rows (a `UserError`)."""
+    """Reject a comparison of no rows or of different rows (`UserError`)."""
     if not len(actual):
         raise UserError("there are no rows to compare champion and challenger on")
     if not actual.shape == champion.shape == challenger.shape:

@@ -1,7 +1,7 @@
-"""How new data differ from those that a model was trained on: tables column by column, images by light and content.
+"""Drift of new data from training data: tables column by column, images by light and content.
 
-The measure for shares is the population stability index (PSI), with its rule of thumb: below 0.1 stable, below 0.25
-moderate, else large. Few rows give a PSI that size by chance alone: without a significant difference it is unclear.
+Shares are compared by the population stability index (PSI) and its rule of thumb: below 0.1 stable, below 0.25
+moderate, else large. As few rows reach such a PSI by chance, an insignificant difference is called unclear.
 """
 
 from collections.abc import Sequence, Sized
@@ -15,18 +15,18 @@ from scipy.stats import chi2, ks_2samp
 from unfreeze.models.errors import UserError
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25
-"""Where the verdict on a PSI changes (Siddiqi 2006)."""
+"""Thresholds of the verdict on a PSI (Siddiqi 2006)."""
 SIGNIFICANCE = 0.01
 """Largest p-value at which shares count as different."""
 FEWEST_ALIKE = 5
-"""A text that fewer rows of a sample have is rare: it may name a person."""
+"""Minimum rows with the same text; rarer texts may name a person."""
 RARE = "(rare)"
 COMMONEST = 50
-"""Values of a category that are counted one by one."""
+"""Number of values of a category that are counted separately."""
 SHIFTS = {"valid": "shift", "test": "test-shift"}
-"""Split -> key of the table of how its rows differ from the training rows."""
+"""Split -> key of the table with its drift from the training rows."""
 UNCLEAR = "unclear"
-"""Verdict on a difference that is large enough to matter, and that so few rows show by chance as well."""
+"""Verdict on a PSI above the threshold that is not significant with so few rows."""
 IMAGE_STATISTICS = ("brightness", "contrast", "saturation")
 
 Values = Sequence[object] | np.ndarray | pd.Series
@@ -48,16 +48,16 @@ class Difference(NamedTuple):
 def population_stability(reference: Values, current: Values, floor: float = _FLOOR) -> float:
     """Population stability index: the sum over bins of (current - reference) * ln(current / reference).
 
-    It is the divergence of Jeffreys (1946) between two lists of shares, (B,) each, known by this name from credit
-    scoring (Siddiqi 2006, *Credit Risk Scorecards*). It is symmetric, and 0 only for equal shares. Shares below
-    `floor` count as this much, since an empty bin would make the index infinite.
+    This is the divergence of Jeffreys (1946) between two lists of shares, (B,) each, under its name in credit scoring
+    (Siddiqi 2006, *Credit Risk Scorecards*). It is symmetric, and 0 only for equal shares. Shares are clipped to
+    `floor` from below, since an empty bin would make the index infinite.
     """
     before, now = (np.maximum(np.asarray(shares, dtype=np.float64), floor) for shares in (reference, current))
     return float(np.sum((now - before) * np.log(now / before)))
 
 
 def stability_verdict(psi: float, p_value: float = 0.0) -> str:
-    """The rule of thumb in a word, ``stable``, ``moderate`` or ``large``; `UNCLEAR` if not significant."""
+    """Apply the rule of thumb: ``stable``, ``moderate`` or ``large``; `UNCLEAR` if not significant."""
     if psi < MODERATE_PSI:
         return "stable"
     if p_value > SIGNIFICANCE:
@@ -66,17 +66,17 @@ def stability_verdict(psi: float, p_value: float = 0.0) -> str:
 
 
 def category_drift(reference: Values, current: Values) -> Difference:
-    """Compare the shares of values, (N,) and (M,), as text: 7 and 7.0 are the same.
+    """Compare the shares of values, (N,) and (M,), as text; 7 and 7.0 are equal.
 
-    The 50 commonest values of both sides together are counted one by one, a missing value being one of them; all
-    others are counted as one.
+    The 50 commonest values of both sides together are counted separately, missing being a value too; all others are
+    counted as one.
     """
     _check_rows(reference, current)
     before, now = (_texts(values) for values in (reference, current))
-    if (before == f"={RARE}").any():  # the reference's rare texts were replaced: what it lacks is rare here, too
+    if (before == f"={RARE}").any():  # rare texts of the reference were replaced: replace unknown ones here, too
         now = now.where(now.isin([*before, "missing"]), f"={RARE}")
     counts = pd.DataFrame({"before": before.value_counts(), "now": now.value_counts()}).fillna(0).to_numpy()
-    # The commonest of both together: the commonest of one side would by chance alone be less common on the other.
+    # Commonest of both sides together: those of one side would be rarer on the other by chance alone.
     counts = counts[np.argsort(-counts.sum(axis=1), kind="stable")]
     return _difference(np.vstack([counts[:COMMONEST], counts[COMMONEST:].sum(axis=0)]).T, float("nan"))
 
@@ -84,35 +84,34 @@ def category_drift(reference: Values, current: Values) -> Difference:
 def number_drift(reference: Values, current: Values) -> Difference:
     """Compare numbers, (N,) and (M,), by their shares in the deciles of the reference and their distribution functions.
 
-    A value that fills a decile or more has a bin of its own, so a column that is constant, or mostly 0, is compared as
-    well as any other. Missing values (NaN) are a bin too. The Kolmogorov-Smirnov statistic is of the finite values,
-    NaN where one side has none.
+    A value that fills a decile or more has its own bin, which handles constant and mostly-0 columns. Missing values
+    (NaN) are a bin too. The Kolmogorov-Smirnov statistic is of the finite values, NaN if one side has none.
     """
     _check_rows(reference, current)
     sides = [np.asarray(values, dtype=np.float64) for values in (reference, current)]
     before, now = (values[np.isfinite(values)] for values in sides)
-    edges = np.array([])  # of all bins but the last: the largest value in it
+    edges = np.array([])  # largest value of every bin but the last
     if len(before):
         edges, times = np.unique(np.quantile(before, _DECILES), return_counts=True)
-        # A repeated value's own bin begins just above the next smaller number.
+        # A repeated value's bin begins just above the next smaller number.
         edges = np.unique(np.concatenate([edges, np.nextafter(edges[times > 1], -np.inf)]))
     missing = len(edges) + 1
     bins = [np.where(np.isnan(values), missing, np.searchsorted(edges, values)) for values in sides]
     ks = float("nan")
     if len(before) and len(now):
-        with np.errstate(divide="ignore"):  # in the p-value for single rows, which is not used
+        with np.errstate(divide="ignore"):  # from the unused p-value of single rows
             ks = float(ks_2samp(before, now, method="asymp").statistic)
     return _difference(np.stack([np.bincount(each, minlength=missing + 1) for each in bins]), ks)
 
 
 def _difference(counts: np.ndarray, ks: float) -> Difference:
-    """From counts per bin of reference and current rows, (2, B).
+    """Compute the difference from bin counts of reference and current rows, (2, B).
 
     Without drift the PSI times N M / (N + M) is about chi-squared with B - 1 degrees of freedom (Yurdakul and Naranjo
     2020, "Statistical properties of the population stability index").
     """
     rows = counts.sum(axis=1, keepdims=True)
-    # Half a row at least: an empty bin of a hundred rows may well hold 0.5 %, and 0.01 % would make it alarming.
+    # At least half a row: with a hundred rows an empty bin may well hold 0.5 %, and 0.01 % would inflate the PSI.
     before, now = counts / rows
     psi = population_stability(before, now, max(_FLOOR, 0.5 / float(rows.min())))
     size = rows.prod() / rows.sum()
@@ -126,17 +125,17 @@ def _check_rows(reference: Sized, current: Sized) -> None:
 
 
 def _texts(values: Values) -> pd.Series:
-    """Values as text that no missing value has; 7.0 as 7, which a gap in its column made a float."""
+    """Convert values to text distinct from ``missing``; 7.0 becomes 7, as gaps turn integers to floats."""
     column = pd.Series(values, dtype=object)
     texts = column.map(lambda value: f"={int(value) if isinstance(value, float) and value.is_integer() else value}")
     return texts.astype(object).where(column.notna(), "missing")
 
 
 def distributions_of(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The same columns without the rows: every column shuffled by itself, rare texts replaced by `RARE`.
+    """Shuffle each column independently and replace rare texts by `RARE`.
 
-    What `table_drift` compares, the distribution of each column, stays; which values belong to one row does not, nor a
-    text that few rows have, such as a name.
+    This keeps each column's distribution for `table_drift`, but not which values form a row, nor rare texts such as
+    names.
     """
     generator = np.random.default_rng(seed)
     columns = {}
@@ -152,15 +151,15 @@ def distributions_of(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def table_drift(reference: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
     """Compare two tables column by column.
 
-    The reference may be what `distributions_of` made of the rows. Dates are compared as numbers of days. What cannot be
-    read as the number or date that the reference has there is missing.
+    The reference may be a result of `distributions_of`. Dates are compared as numbers of days. Values that cannot be
+    converted to the reference's number or date are missing.
 
     Returns
     -------
     pd.DataFrame
         A row per column: ``column``, ``kind`` (category, number, date), ``psi``, ``ks`` (NaN for categories),
-        ``missing_reference`` and ``missing_current`` (shares), ``verdict``. First the columns that only one table has
-        (``absent`` from the current rows, or ``new`` in them; their measures are NaN), then by falling PSI.
+        ``missing_reference`` and ``missing_current`` (shares), ``verdict``. Columns in only one table (``absent`` from
+        the current rows or ``new`` in them, measures NaN) come first, then by falling PSI.
 
     Raises
     ------
@@ -192,7 +191,7 @@ def _kind(column: pd.Series) -> str:
 
 
 def _comparable(column: pd.Series, kind: str) -> pd.Series:
-    """The column as float64 numbers (dates: days since 1970, UTC), or as it is for a category."""
+    """Convert numbers to float64 and dates to days since 1970 (UTC); categories are unchanged."""
     if kind == "date":
         return (pd.to_datetime(column, errors="coerce", utc=True) - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
     if kind == "number":
@@ -201,7 +200,7 @@ def _comparable(column: pd.Series, kind: str) -> pd.Series:
 
 
 def shown_shift(report: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows of a drift report for a table of `SHIFTS`, those that differ most first."""
+    """Convert a drift report to rows for a table of `SHIFTS`, by falling PSI."""
     ordered = report.dropna(axis=1, how="all").sort_values("psi", ascending=False, kind="stable", ignore_index=True)
     rows = ordered.round(4).to_dict("records")
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
@@ -209,7 +208,7 @@ def shown_shift(report: pd.DataFrame) -> list[dict[str, object]]:
 
 @dataclass(frozen=True, eq=False)
 class ImageSample:
-    """Classes (N,), or all labels of all images, `image_statistics`, and features (N, D) or (0, D) of some images."""
+    """Sample of images: classes (N,) or all their labels, `image_statistics`, and features (N, D) or (0, D)."""
 
     labels: Sequence[str] | np.ndarray
     statistics: pd.DataFrame
@@ -217,9 +216,9 @@ class ImageSample:
 
 
 def image_statistics(pixels: np.ndarray) -> pd.DataFrame:
-    """Light and colour of every image.
+    """Compute brightness, contrast and saturation of images.
 
-    Of RGB images, (N, H, W, 3) uint8, a float64 row per image, 0 to 1 each: ``brightness`` (mean luma, ITU-R BT.601),
+    For RGB images (N, H, W, 3) uint8, one float64 row per image, each value 0 to 1: ``brightness`` (mean luma, ITU-R BT.601),
     ``contrast`` (its standard deviation), ``saturation`` (mean of (max - min) / max over the channels, 0 for black).
     """
     found = [np.empty((0, len(IMAGE_STATISTICS)))]
@@ -238,8 +237,8 @@ def image_drift(reference: ImageSample, current: ImageSample) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Rows ``class balance``, one per image statistic, and where both samples have features ``feature space``, which
-        compares distances from the mean of the reference; columns ``what``, ``psi``, ``ks`` (NaN for the classes),
+        Rows ``class balance``, one per image statistic, and if both samples have features ``feature space``, which
+        compares distances from the reference's mean; columns ``what``, ``psi``, ``ks`` (NaN for the classes),
         ``verdict``.
 
     Raises

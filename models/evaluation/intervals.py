@@ -1,7 +1,7 @@
-"""How certain a metric or a difference of two models is: exact intervals for shares of rows, else the bootstrap.
+"""Uncertainty of metrics and of differences between models: exact intervals for shares of rows, else the bootstrap.
 
-One bootstrap serves intervals, gains, standard errors and promotion. It resamples rows, or whole blocks of rows that
-depend on each other, such as the weeks of a table (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+One bootstrap serves intervals, gains, standard errors and promotion. It resamples rows, or whole blocks of dependent
+rows such as weeks (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 """
 
 import warnings
@@ -17,12 +17,12 @@ from unfreeze.models.evaluation.results import Gain
 from unfreeze.models.settings.search import LOWER_IS_BETTER
 
 RESAMPLES = (50, 500)
-"""Fewest and most: of many rows there are as many as draw `MOST_DRAWN` rows together."""
+"""Minimum and maximum; in between, as many as draw `MOST_DRAWN` rows in total."""
 MOST_DRAWN = 20_000_000
 OUTSIDE = 0.025
-"""Share of cases beyond each end of a 95 % interval."""
+"""Probability beyond each end of a 95 % interval."""
 AT_MOST_1 = {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS} - LOWER_IS_BETTER
-"""Metrics that are 1 where every row is right."""
+"""Metrics with maximum 1."""
 
 
 class Improvement(NamedTuple):
@@ -33,7 +33,7 @@ class Improvement(NamedTuple):
     before, after
         Its values.
     value
-        Their difference, positive where the second model is better, whatever the metric's direction.
+        Their difference, positive if the second model is better in the metric's direction.
     low, high
         95 % interval of the difference.
     resampled
@@ -51,20 +51,20 @@ class Improvement(NamedTuple):
 def intervals(
     metrics: Mapping[str, Metric], predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> dict[str, tuple[float, float]]:
-    """95 % interval of every metric; rows are taken to be independent, or those of different `blocks`.
+    """Compute the 95 % interval of every metric, assuming independent rows, or independent `blocks`.
 
     Parameters
     ----------
     metrics
         Functions of predictions (N, ...) and actual targets (N, ...).
     blocks
-        Block of every row (N,), such as its week: whole blocks are resampled.
+        Block of every row (N,), such as its week; whole blocks are resampled.
 
     Returns
     -------
     dict
-        Metric -> lower and upper end; NaN where the bootstrap does not hold: no resample has a finite value, or all
-        have the same, as where every row is right.
+        Metric -> lower and upper end; NaN if the bootstrap fails: no resample has a finite value, or all have the same,
+        as when every row is right.
     """
     exact = {name: _exact(metric, predictions, actual, blocks) for name, metric in metrics.items()}
     others = [name for name, ends in exact.items() if ends is None]
@@ -92,12 +92,12 @@ def gains(
     actual: np.ndarray,
     blocks: np.ndarray | None = None,
 ) -> list[Gain]:
-    """Improvement of every metric from one model to another, with a 95 % interval.
+    """Compute the improvement of every metric between two models, with 95 % intervals.
 
     Parameters
     ----------
     what
-        What was changed, see `Gain`.
+        The change, see `Gain`.
     metrics
         As for `intervals`; those in `LOWER_IS_BETTER` improve by falling.
     before, after
@@ -124,20 +124,20 @@ def improvement(
     resamples: tuple[int, int] = RESAMPLES,
     exact: bool = True,
 ) -> Improvement:
-    """Paired comparison of two models' predictions (N, ...) by one metric.
+    """Compare two models' predictions (N, ...) by one metric, paired by row.
 
-    With several groupings, such as stores and weeks, each is resampled by itself and the deviations are added, as the
-    variances of two-way clusters are (Cameron, Gelbach and Miller 2011). The part that belongs to single rows is then
-    counted twice, which is on the safe side.
+    With several groupings, such as stores and weeks, each is resampled separately and the deviations are added, like
+    the variances of two-way clusters (Cameron, Gelbach and Miller 2011). Counting row-level variation twice is
+    conservative.
 
     Parameters
     ----------
     name
-        Of the metric: whether it improves by falling.
+        The metric's, which gives its direction.
     blocks
         Groupings of the rows, each the block of every row (N,).
     exact
-        Whether shares of independent rows have an exact interval, and are not resampled.
+        Whether shares of independent rows get an exact interval without resampling.
     """
     sign = -1.0 if name in LOWER_IS_BETTER else 1.0
     values = float(metric(before, actual)), float(metric(after, actual))
@@ -159,7 +159,7 @@ def improvement(
 def standard_error(
     metric: Metric, one: np.ndarray, other: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> float:
-    """Standard error of the difference of a metric between two models' predictions (N, ...) for the same rows."""
+    """Standard error of the difference in a metric between two models' predictions (N, ...) for the same rows."""
 
     def difference(rows: np.ndarray) -> list[float]:
         return [metric(one[rows], actual[rows]) - metric(other[rows], actual[rows])]
@@ -176,13 +176,13 @@ def exact_interval(count: int, rows: int) -> tuple[float, float]:
 def paired_interval(gained: int, lost: int, rows: int) -> tuple[float, float]:
     """95 % interval of the difference of two shares of the same rows: (gained - lost) / rows.
 
-    The wider of two: exact limits of both parts, put together by Zou and Donner ("Construction of confidence limits
-    about effect measures", 2008), and those given how many rows differ, which is all that McNemar's exact test looks
-    at. So the interval excludes 0 only where that test sees a difference.
+    The wider of two intervals: exact limits of both shares, combined by Zou and Donner ("Construction of confidence
+    limits about effect measures", 2008), and limits conditional on the number of differing rows, as in McNemar's exact
+    test. So the interval excludes 0 only if that test finds a difference.
     """
     (up, down), ends = (gained / rows, lost / rows), [exact_interval(count, rows) for count in (gained, lost)]
     (up_low, up_high), (down_low, down_high) = ends
-    # Of three shares that add up to 1.
+    # Correlation of two of three shares that add up to 1.
     correlation = -sqrt(up * down / ((1 - up) * (1 - down))) if up < 1 and down < 1 else 0.0
 
     def reach(one: float, other: float) -> float:
@@ -198,13 +198,13 @@ def paired_interval(gained: int, lost: int, rows: int) -> tuple[float, float]:
 def _exact(
     metric: Metric, predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None
 ) -> tuple[float, float] | None:
-    """The exact interval of a share of rows; a bootstrap would be sure where all rows are right."""
+    """Exact interval of a share of rows, for which a bootstrap has zero width if all rows are right."""
     if not isinstance(metric, ShareOfRows):
         return None
     held = metric.holds(predictions, actual)
     if blocks is None:
         return exact_interval(int(held.sum()), len(held))
-    # Rows that are all alike do not show how much those of a block depend on each other: each block counts once.
+    # If all rows are alike, dependence within blocks cannot be estimated: each block counts once.
     units = _units(len(held), blocks)
     return exact_interval(units * int(held[0]), units) if held.all() or not held.any() else None
 
@@ -220,7 +220,7 @@ def _resampled(
     blocks: np.ndarray | None,
     resamples: tuple[int, int] = RESAMPLES,
 ) -> np.ndarray:
-    """K statistics of row numbers in every resample, (K, R) float64; the same resamples at every call."""
+    """Evaluate K statistics of row numbers in every resample, (K, R) float64; every call draws the same resamples."""
     members = None
     if blocks is not None:
         order, codes = np.argsort(blocks, kind="stable"), np.unique(blocks, return_inverse=True)[1]
@@ -242,9 +242,9 @@ def _resampled(
 
 
 def _around(value: float, drawn: Sequence[np.ndarray], units: int) -> np.ndarray:
-    """Resampled values around `value`, expanded for few units; the deviations of several groupings are added.
+    """Centre resampled values on `value` and expand them for few units; deviations of several groupings are added.
 
-    Resamples of few units vary too little. The factor gives their deviations the width of Student's distribution
+    Resamples of few units vary too little. The factor widens their deviations to Student's distribution
     (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded percentile intervals).
     """
     finite = [each[np.isfinite(each)] for each in drawn]
@@ -257,7 +257,7 @@ def _around(value: float, drawn: Sequence[np.ndarray], units: int) -> np.ndarray
 
 
 def _ends(value: float, resampled: np.ndarray) -> tuple[float, float]:
-    """Ends of the 95 % interval; it holds the value itself, which rounding or a few odd rows can exclude."""
+    """Ends of the 95 % interval, extended to include the value, which rounding or a few odd rows can exclude."""
     if not len(resampled):
         return float("nan"), float("nan")
     low, high = np.quantile(resampled, (OUTSIDE, 1 - OUTSIDE))

@@ -1,4 +1,4 @@
-"""Rows whose label is probably wrong, by confident learning.
+"""Find probably wrong labels by confident learning.
 
 After Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
 """
@@ -7,11 +7,11 @@ import numpy as np
 
 
 def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that confidently belong to another class than they are labelled with.
+    """Find rows that confidently belong to a class other than their label.
 
-    The threshold of a class is the mean probability that its own rows have of it. A row belongs confidently to the most
-    probable class among those whose threshold it reaches; where that is not its label, it is off the diagonal of the
-    confident joint. Rows are ordered by the probability of their own label, the lowest first.
+    The threshold of a class is the mean probability of that class over its own rows. A row confidently belongs to the
+    most probable class whose threshold it reaches; if that is not its label, it is off the diagonal of the confident
+    joint. Rows are ordered by the probability of their own label, lowest first.
 
     Parameters
     ----------
@@ -23,13 +23,13 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
     Returns
     -------
     tuple of numpy.ndarray
-        Numbers of the suspected rows, (n,) int64, the most suspicious first, and the class that each seems to be of.
+        Numbers of the suspected rows, (n,) int64, most suspicious first, and the class that each seems to have.
     """
     classes = probabilities.shape[1]
     own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
     sums = np.bincount(labels, weights=own, minlength=classes)
-    # Of a class without rows no threshold is known, so nothing belongs to it confidently.
+    # A class without rows has no threshold, so no row confidently belongs to it.
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     confident = reached.argmax(1)
@@ -39,22 +39,22 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np
 
 
 def find_label_set_errors(probabilities: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of which a label is confidently there or not there, against what they are labelled with.
+    """Find rows with a label that is confidently missing or wrong.
 
-    Each label is treated as a problem of two classes, see `find_label_errors`.
+    Each label is treated as a two-class problem, see `find_label_errors`.
 
     Parameters
     ----------
     probabilities
-        (N, L) float64 of each label, of a model that was not trained on these rows.
+        (N, L) float64, of a model that was not trained on these rows.
     actual
         (N, L) bool.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Numbers of the suspected rows, (n,) int64, the most suspicious first; which labels each seems to lack or to have
-        wrongly, (n, L) bool; and the lowest probability that one of those is right as it is, (n,) float64.
+        Numbers of the suspected rows, (n,) int64, most suspicious first; the labels that each seems to lack or to have
+        wrongly, (n, L) bool; and the lowest probability that one of those is correct as given, (n,) float64.
     """
     changed = np.zeros(actual.shape, bool)
     for label, (has, is_labelled) in enumerate(zip(probabilities.T, actual.T, strict=True)):

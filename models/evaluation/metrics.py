@@ -1,4 +1,4 @@
-"""Metrics by name, computed on all predictions at once, never averaged over batches."""
+"""Metrics by name, computed on all predictions at once rather than averaged over batches."""
 
 import difflib
 import importlib
@@ -23,13 +23,13 @@ LabelMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 class ShareOfRows:
-    """A metric that is a share of rows: `holds` says of which, (N,) bool, and takes what the metric takes."""
+    """Share of rows where `holds` is True, (N,) bool; `holds` has the metric's arguments."""
 
     def __init__(self, holds: Callable[..., np.ndarray]) -> None:
         self.holds = holds
 
     def __call__(self, *arrays: np.ndarray) -> float:
-        """The share."""
+        """Compute the share."""
         return float(self.holds(*arrays).mean())
 
 
@@ -52,7 +52,7 @@ def area_under_curve(probabilities: np.ndarray, targets: np.ndarray) -> float:
 def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Mean negative logarithm of the right class's probability."""
     scores = probabilities.astype(np.float64)
-    scores /= scores.sum(axis=1, keepdims=True)  # float32 adds up to 1 only nearly, of which scikit-learn warns
+    scores /= scores.sum(axis=1, keepdims=True)  # avoids scikit-learn's warning about float32 sums that are not exactly 1
     return float(sklearn_metrics.log_loss(targets, scores, labels=np.arange(scores.shape[1])))
 
 
@@ -67,17 +67,17 @@ def rmspe(predictions: np.ndarray, targets: np.ndarray) -> float:
 
 
 def rmse(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Root mean squared error, the mean over targets; a bootstrap would mostly wait for scikit-learn's checks."""
+    """Root mean squared error, averaged over targets; scikit-learn's checks would dominate a bootstrap."""
     return float(np.sqrt(np.square(targets - predictions.reshape(targets.shape)).mean(axis=0)).mean())
 
 
 def mae(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Mean absolute error, the mean over targets."""
+    """Mean absolute error, averaged over targets."""
     return float(np.abs(targets - predictions.reshape(targets.shape)).mean(axis=0).mean())
 
 
 def r2(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Share of the variance that is explained, the mean over targets; NaN of a single row."""
+    """Coefficient of determination, averaged over targets; NaN for a single row."""
     if len(targets) < 2:
         return float("nan")
     return float(sklearn_metrics.r2_score(targets, predictions.reshape(targets.shape)))
@@ -93,30 +93,30 @@ CLASS_METRICS: dict[str, Metric] = {
     "log_loss": log_loss,
     "mcc": _of_classes(sklearn_metrics.matthews_corrcoef),
 }
-"""Of probabilities and classes."""
+"""Metrics of probabilities and classes."""
 VALUE_METRICS: dict[str, Metric] = {"rmspe": rmspe, "rmse": rmse, "mae": mae, "r2": r2}
-"""Of values in the targets' own scale."""
+"""Metrics of values in the targets' own scale."""
 
 
 def fbeta_of_labels(answers: np.ndarray, actual: np.ndarray, beta: float = 1.0) -> np.ndarray:
-    """F-beta of every label, (L,) float64; NaN where no row of `actual` has it: nothing is known of it then."""
+    """F-beta of every label, (L,) float64; NaN if no row of `actual` has it."""
     right, said, known = (answers & actual).sum(0), answers.sum(0), actual.sum(0)
     weight = beta**2
     return np.where(known > 0, (1 + weight) * right / np.maximum(weight * known + said, 1), np.nan)
 
 
 def fbeta_of_rows(answers: np.ndarray, actual: np.ndarray, beta: float = 1.0) -> np.ndarray:
-    """F-beta of the labels of every row, (N,) float64; 1 where there are none and none is answered."""
+    """F-beta of the labels of every row, (N,) float64; 1 if a row has no labels and none are predicted."""
     right, said, known = (answers & actual).sum(1), answers.sum(1), actual.sum(1)
     weight = beta**2
     return np.where(said + known > 0, (1 + weight) * right / np.maximum(weight * known + said, 1), 1.0)
 
 
 def average_precisions(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Average precision of every label, (L,) float64; NaN where no row has it.
+    """Average precision of every label, (L,) float64; NaN if no row has it.
 
-    All labels at once: scikit-learn's function takes a millisecond per label, and a bootstrap calls it thousands of
-    times. Rows of equal probability count together, as there.
+    Vectorised, since scikit-learn's function takes a millisecond per label and a bootstrap calls it thousands of times.
+    Ties are treated as there.
     """
     rows = np.arange(len(actual))[:, None]
     order = np.argsort(-probabilities, axis=0, kind="stable")
@@ -129,9 +129,9 @@ def average_precisions(probabilities: np.ndarray, actual: np.ndarray) -> np.ndar
 
 
 def areas_under_curve(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every label, (L,) float64; NaN where no row, or every row, has it.
+    """Area under the ROC curve of every label, (L,) float64; NaN if no row, or every row, has it.
 
-    From the sum of the ranks of the rows that have the label (Mann and Whitney 1947), all labels at once.
+    Vectorised, from the rank sums of the rows with the label (Mann and Whitney 1947).
     """
     ranks = rankdata(probabilities, axis=0)
     known = actual.sum(axis=0)
@@ -145,14 +145,14 @@ def _ratio(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def binary_losses(probabilities: np.ndarray, actual: np.ndarray, smallest: float = 1e-7) -> np.ndarray:
-    """Cross entropy of every label of every row, (N, L) float64; a probability counts as at least `smallest`."""
+    """Cross entropy of every label of every row, (N, L) float64; probabilities are clipped to `smallest` from below."""
     chosen = np.where(actual, probabilities, 1 - probabilities)
     losses: np.ndarray = -np.log(np.clip(chosen, smallest, 1))
     return losses
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what is defined, NaN if nothing is."""
+    """Mean of the finite values, NaN without any."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -177,26 +177,26 @@ LABEL_METRICS: dict[str, LabelMetric] = {
     "auc": lambda probabilities, answers, actual: _mean(areas_under_curve(probabilities, actual)),
     "log_loss": lambda probabilities, answers, actual: float(binary_losses(probabilities, actual).mean()),
 }
-"""Share of rows with all labels right (`accuracy`); F1 and F2: means over labels, `f1_micro` over all decisions,
-`_rows` the mean over rows; mean average precision (`map`), area under the curve and log loss, means over labels."""
+"""`accuracy` is the share of rows with all labels right. F1 and F2 are means over labels, with `_rows` over rows;
+`f1_micro` is over all decisions. Average precision (`map`), area under the curve and log loss are means over labels."""
 
 
 def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -> dict[str, Metric]:
-    """The named metrics of a task.
+    """Look up metrics by name.
 
     Parameters
     ----------
     names
-        Names in `known`, ``torchmetrics:FUNCTION``, or ``package.module:function`` for one's own.
+        Names in `known`, ``torchmetrics:FUNCTION``, or ``package.module:function`` for a custom one.
     known
-        `CLASS_METRICS`, those of `LABEL_METRICS` with their thresholds, or `VALUE_METRICS`.
+        `CLASS_METRICS`, `LABEL_METRICS` with thresholds applied, or `VALUE_METRICS`.
     task
-        What they measure, for errors: ``classification``, ``multi-label classification`` or ``regression``.
+        The task, for error messages: ``classification``, ``multi-label classification`` or ``regression``.
 
     Raises
     ------
     UserError
-        For a name that is neither, or that belongs to the other task.
+        For an unknown name, or a metric of another task.
     """
     chosen: dict[str, Metric] = {}
     for name in names:
@@ -214,14 +214,14 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
 
 
 def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
-    """Import the metric that ``package.module:function`` names; returns the function's name and the function.
+    """Import a metric by ``package.module:function``; returns the function's name and the function.
 
-    The working folder is searched after Python's own import path, whichever way the program was started.
+    The working folder is searched after Python's import path, however the program was started.
 
     Raises
     ------
     UserError
-        If it cannot be imported or called; says what was looked for and where, or lists the `known` names.
+        If it cannot be imported or called; names what was searched and where, or lists the `known` names.
     """
     module, colon, function = name.partition(":")
     if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
@@ -231,11 +231,11 @@ def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
         )
     folder = Path.cwd()
     if not {"", str(folder)} & set(sys.path):
-        sys.path.append(str(folder))  # for good: what the module imports later must be found as well
-    importlib.invalidate_caches()  # the file may be newer than the last look at its folder
+        sys.path.append(str(folder))  # permanently, for later imports by the module
+    importlib.invalidate_caches()  # the file may be newer than the cached folder listing
     try:
         imported = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # importing runs the file, in which anything may go wrong
+    except (Exception, SystemExit) as error:  # importing runs arbitrary code
         raise UserError(
             f"metrics: {name!r}: importing {module} failed: {type(error).__name__}: {one_line(error)}; looked in "
             f"the working folder {folder} and on Python's import path, PYTHONPATH"
@@ -257,19 +257,19 @@ LIBRARY = "torchmetrics"
 
 
 def library_metric(function: str, task: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A function of ``torchmetrics.functional`` as a metric of predictions (N, C) and actual targets.
+    """Wrap a function of ``torchmetrics.functional`` as a metric of predictions (N, C) and actual targets.
 
     Parameters
     ----------
     function
-        Its name. One that takes a ``task`` is told whether there is one class per row or several labels.
+        Its name. If it has a ``task`` parameter, that is set to ``multiclass`` or ``multilabel``.
     task
-        As for `unfreeze.models.evaluation.metrics.pick_metrics`; several with ``or`` between them.
+        As for `pick_metrics`; several are joined with ``or``.
 
     Raises
     ------
     UserError
-        If torchmetrics is not installed, has no such function, or the function is for other targets.
+        If torchmetrics is not installed, has no such function, or the function does not fit the target.
     """
     try:
         functional = importlib.import_module(f"{LIBRARY}.functional")

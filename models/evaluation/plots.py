@@ -11,20 +11,20 @@ from sklearn.decomposition import PCA
 _MOST_CLASSES_NAMED = 40
 _MOST_LABELS = 60
 TITLE, _LINES = 120, 4
-"""Characters of a title, and lines of an image's caption."""
+"""Maximum characters of a title, and lines of an image's caption."""
 
 
 def shown(text: object, longest: int = 40) -> str:
-    """A text as a figure shows it: no mathematics, one line without control characters, not endless.
+    """Prepare text for a figure: one line, truncated, without control characters or mathematics.
 
-    Names of classes, columns and files are anything; a ``$`` would begin a formula, a long one stretch the figure.
+    Names of classes, columns and files are arbitrary; a ``$`` would begin a formula, and long text stretch the figure.
     """
     line = "".join(each if each.isprintable() else " " for each in str(text)).strip()
     return (line if len(line) <= longest else f"{line[: longest - 1]}…").replace("$", r"\$")
 
 
 def plot_schedule(lrs: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
-    """The lr of every layer group over the batches; `lrs` maps a group to (step, lr) pairs."""
+    """Plot the lr of every layer group over the batches; `lrs` maps a group to (step, lr) pairs."""
     figure = Figure(figsize=(7, 3.2))
     axes = figure.subplots()
     for group, points in lrs.items():
@@ -36,7 +36,7 @@ def plot_schedule(lrs: Mapping[str, Sequence[tuple[int, float]]], title: str) ->
 
 
 def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Rows are the true classes, columns the predicted ones; numbers are rows."""
+    """Plot a confusion matrix of row counts, true classes as rows and predicted ones as columns."""
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (targets, predicted), 1)
     side = min(12, 3 + 0.35 * len(classes))
@@ -57,7 +57,7 @@ def plot_confusion(targets: np.ndarray, predicted: np.ndarray, classes: Sequence
 
 
 def plot_labels(table: pd.DataFrame, title: str) -> Figure:
-    """F1 and average precision of every label (columns ``label``, ``f1``, ``average_precision``), the best on top."""
+    """Plot each label's F1 and average precision (columns ``label``, ``f1``, ``average_precision``), best on top."""
     best = table.sort_values("f1", ascending=False).head(_MOST_LABELS)[::-1]
     figure = Figure(figsize=(7, 1.2 + 0.3 * len(best)))
     axes = figure.subplots()
@@ -72,7 +72,7 @@ def plot_labels(table: pd.DataFrame, title: str) -> Figure:
 
 
 def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns: int = 4) -> Figure:
-    """A grid of images (N, S, S, 3) uint8 with a caption each."""
+    """Plot a grid of captioned images (N, S, S, 3) uint8."""
     rows = -(-len(pixels) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.7 * rows + 0.4))
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
@@ -87,7 +87,7 @@ def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns
 
 
 def plot_embedding(weights: np.ndarray, labels: Sequence[str], name: str) -> Figure:
-    """The first two principal components of learned embeddings (C, D), each category by its name."""
+    """Plot the first two principal components of learned embeddings (C, D), labelled by category."""
     figure = Figure(figsize=(6.5, 5.5))
     axes = figure.subplots()
     count = min(2, *weights.shape)
@@ -101,7 +101,7 @@ def plot_embedding(weights: np.ndarray, labels: Sequence[str], name: str) -> Fig
 
 
 def plot_importance(increases: Mapping[str, float], metric: str, title: str) -> Figure:
-    """How much worse a metric gets when a column is shuffled, the most important on top."""
+    """Plot how much worse a metric gets with each column shuffled, most important on top."""
     largest = sorted(increases.items(), key=lambda item: item[1])[-30:]
     figure = Figure(figsize=(7, 1 + 0.28 * len(largest)))
     axes = figure.subplots()
@@ -116,7 +116,7 @@ def plot_importance(increases: Mapping[str, float], metric: str, title: str) -> 
 def plot_residuals(
     dates: pd.Series | None, actual: np.ndarray, predicted: np.ndarray, target: str, title: str
 ) -> Figure:
-    """Predicted against actual, and with dates the errors of each day: median and the middle 80 %."""
+    """Plot predicted against actual, and the residuals: per day (median, middle 80 %) with dates, else a histogram."""
     figure = Figure(figsize=(11, 4.2))
     left, right = figure.subplots(1, 2)
     left.scatter(actual, predicted, s=4, alpha=0.3, color="#1f4e8c", linewidths=0)
@@ -147,7 +147,7 @@ LR_CURVES: dict[str, dict[str, Any]] = {
     "running average": {"color": "#7f9cc4", "linewidth": 1.2, "linestyle": ":"},
     "trend": {"color": "#1f4e8c", "linewidth": 2},
 }
-"""Curve of the finder -> how it is drawn."""
+"""Finder's curve -> line style."""
 _NAMES = {"falling": "highest still falling", "minimum": "minimum / 10"}
 _RULE_COLOURS = ("#d1495b", "#2e7d8c", "#66a182", "#edae49", "#8d6a9f")
 
@@ -159,7 +159,7 @@ def plot_lr_curve(
     used: str,
     title: str,
 ) -> Figure:
-    """Draw the finder's curve with every suggestion; the one that is used stands out.
+    """Plot the finder's curve with all suggestions, the used one highlighted.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Results of a step as data: metrics, tables, texts, figures and charts, independent of where they are shown."""
+"""Results of a step as data (metrics, tables, texts, figures, charts), independent of their display."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ from unfreeze.models.errors import one_line
 
 
 class Gain(NamedTuple):
-    """Improvement that one part of a training made: a metric of two models on the same rows.
+    """Improvement by one part of a training: a metric of two models on the same rows.
 
     Attributes
     ----------
     what
         The part: ``fine-tuning``, ``TTA``.
     before, after
-        The metric without it and with it.
+        The metric without and with it.
     low, high
-        95 % interval of the improvement, which is positive where `after` is better, whatever the metric's direction.
+        95 % interval of the improvement, which is positive if `after` is better in the metric's direction.
     rows
-        How many rows both predicted.
+        Number of rows that both predicted.
     split
-        Which rows those are: ``valid`` or ``test``.
+        Their split: ``valid`` or ``test``.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Gain(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Lines to draw.
+    """Line chart.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class Chart(NamedTuple):
     log
         Logarithmic axes: ``x``, ``y``, ``xy`` or none.
     identity
-        Whether to draw the line on which y equals x.
+        Whether to draw the line y = x.
     marks
         Name -> x of a vertical line.
     replaces
-        Path of a figure that shows the same.
+        Path of the equivalent figure.
     """
 
     title: str
@@ -66,9 +66,9 @@ class Chart(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """A matrix of counts (C, C), rows actual and columns predicted, with the names of both.
+    """Matrix of counts (C, C), rows actual and columns predicted, with class names.
 
-    `replaces` is the path of a figure that shows the same.
+    `replaces` is the path of the equivalent figure.
     """
 
     title: str
@@ -78,7 +78,7 @@ class Counts(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A row that is worth a look: facts by name, and for images the image (JPEG) and what lies over it (PNG)."""
+    """Notable row: facts by name, and for images the image (JPEG) and its overlay (PNG)."""
 
     title: str
     facts: Mapping[str, str]
@@ -88,7 +88,7 @@ class Card(NamedTuple):
 
 @dataclass
 class Findings:
-    """Results of describing or evaluating, by artifact path; MLflow keeps them, a notebook displays them.
+    """Results of a description or evaluation, by artifact path; stored in MLflow, displayed in notebooks.
 
     Attributes
     ----------
@@ -99,11 +99,11 @@ class Findings:
     tables : list of tuple
         (key, title, rows) to show.
     figures : dict
-        Path -> (title, what draws the figure).
+        Path -> (title, function that draws the figure).
     later : dict
-        Name -> what adds more to show, see `complete`.
+        Name -> function that adds results only for display, see `complete`.
     notices, lines : list of str
-        What a person must read, and what a log keeps.
+        Warnings for the user, and lines for the log.
     gains : list of Gain
         Improvements by parts of the training.
     charts, counts : list
@@ -139,11 +139,11 @@ class Findings:
         self.tables.append((key, title, [{str(name): value for name, value in row.items()} for row in records]))
 
     def figure(self, path: str, title: str, draw: Callable[[], Figure]) -> None:
-        """Show a figure, which is drawn when it is needed, and keep it as a PNG file."""
+        """Show a figure, drawn on demand, and keep it as a PNG file."""
         self.figures[path] = (title, draw)
 
     def complete(self) -> None:
-        """Add what is only shown, so that it can wait until a model is registered; what fails is a notice."""
+        """Add results only for display, deferred until a model is registered; failures become notices."""
         for name, add in self.later.items():
             try:
                 add(self)
@@ -152,14 +152,14 @@ class Findings:
         self.later = {}
 
     def add(self, other: "Findings") -> None:
-        """Take over everything that `other` holds."""
+        """Merge the contents of `other`."""
         for name, values in vars(other).items():
             mine = getattr(self, name)
             mine.update(values) if isinstance(mine, dict) else mine.extend(values)
 
 
 class Tile(NamedTuple):
-    """An image (PNG or JPEG, as `kind` says), and what lies over it (PNG)."""
+    """Image (PNG or JPEG, by `kind`) with an optional overlay (PNG)."""
 
     caption: str
     image: bytes
@@ -168,7 +168,7 @@ class Tile(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A value with its standard deviation; those of a section share one scale."""
+    """Value with its standard deviation; the bars of a section share one scale."""
 
     name: str
     value: float
@@ -177,16 +177,16 @@ class Bar(NamedTuple):
 
 @dataclass
 class Section:
-    """Part of the page.
+    """Section of an explanation page.
 
     Attributes
     ----------
     key
         Its anchor.
     title, text
-        Heading, and how to read what follows.
+        Heading, and a reading guide.
     tiles, bars
-        What is drawn; tiles of `tile_width` pixels.
+        Images `tile_width` pixels wide, and bars.
     rows
         A table.
     """
@@ -202,7 +202,7 @@ class Section:
 
 @dataclass
 class Explanation:
-    """Sections, the lines above them, and what a person must read."""
+    """Explanation: sections, the lines above them, and warnings for the user."""
 
     lines: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Summarise a training in sentences: how good it is, which parts of it helped, and what is suspicious."""
+"""Summarise a training in sentences: model quality, parts that helped, and suspicions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from unfreeze.models.evaluation.results import Gain
 from unfreeze.models.settings.search import LOWER_IS_BETTER
 
 FEWEST_ROWS = 100
-"""Validation rows below which one row is worth a percent or more."""
+"""Number of validation rows below which one row is more than a percent."""
 UNCALIBRATED = 0.05
-"""Calibration error from which probabilities are worth mending."""
+"""Calibration error that is worth fixing."""
 OVERFITTED = 2.0
-"""Validation loss over training loss from which a network has learned its rows by heart."""
+"""Ratio of validation to training loss that suggests over-fitting."""
 MOST_WRONG_LABELS = 0.03
-"""Share of validation rows that may seem labelled wrong."""
+"""Tolerated share of validation rows with suspected label errors."""
 FEWEST_WRONG_LABELS = 5
 MOST_WRONG = 0.2
-"""Share of wrong answers from which a model's doubts say little about labels."""
+"""Error rate above which a model's doubts say little about labels."""
 MOST_NAMED = 5
 SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
 SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
 
 
 class Suspicion(NamedTuple):
-    """Something a person should look at; `serious` if the result must not be believed before."""
+    """Finding to check; `serious` if the result cannot be trusted until then."""
 
     text: str
     serious: bool = False
@@ -34,30 +34,30 @@ class Suspicion(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """Facts that a verdict is derived from.
+    """Facts for a verdict.
 
     Attributes
     ----------
     metrics
-        ``SECTION/NAME`` -> value, with ``_low`` and ``_high`` where there is an interval.
+        ``SECTION/NAME`` -> value, with ``_low`` and ``_high`` for intervals.
     splits
-        Rows of ``train``, ``valid`` and ``test``.
+        Number of rows in ``train``, ``valid`` and ``test``.
     stages
         Results of the stages in order, see `unfreeze.models.recipe.run.Train.result`.
     gains
         Improvements by its parts.
     kept
-        Name of the model that the training ended with; empty if it is unknown.
+        Name of the kept model; empty if unknown.
     refitted
-        On which rows it was refitted once it was chosen; empty if it was not.
+        Sentence on its refit after selection; empty if not refitted.
     notices
-        What was noticed about the data.
+        Notices about the data.
     label_errors
-        Validation rows that seem labelled wrong.
+        Number of validation rows with suspected label errors.
     drift
         Rows of a drift report against the champion's data: ``what`` or ``column``, ``psi`` and ``verdict``.
     shift
-        Split -> the same of its rows against the training rows.
+        Split -> rows of a drift report against the training rows.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class TrainingSummary:
 
 
 class Headline(NamedTuple):
-    """A metric of the model that was kept, with its 95 % interval."""
+    """Metric of the kept model with its 95 % interval."""
 
     name: str
     section: str
@@ -83,12 +83,12 @@ class Headline(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """``0.900 (0.850 to 0.940)``."""
+        """Formatted as ``0.900 (0.850 to 0.940)``."""
         return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
 
 
 def headlines(metrics: Mapping[str, float]) -> list[Headline]:
-    """Every metric that has an interval, those of the test rows first and losses last."""
+    """List the metrics with an interval, test rows first and losses last."""
     found = []
     for key, value in metrics.items():
         section, _, name = key.partition("/")
@@ -100,7 +100,7 @@ def headlines(metrics: Mapping[str, float]) -> list[Headline]:
 
 
 def verdict(training: TrainingSummary) -> list[str]:
-    """Summarise a training in sentences: how good the model is, which one was kept, and which parts helped."""
+    """Summarise a training in sentences: the kept model, its quality, and the parts that helped."""
     lines = []
     shown = headlines(training.metrics)
     for section in dict.fromkeys(each.section for each in shown):
@@ -122,7 +122,7 @@ def verdict(training: TrainingSummary) -> list[str]:
 
 
 def described(gain: Gain) -> str:
-    """A gain in a sentence that claims no more than its interval allows."""
+    """Describe a gain in a sentence, claiming no more than its interval allows."""
     what, rows = f"{gain.what[:1].upper()}{gain.what[1:]}", f"{SECTION_NAMES[gain.split]} rows"
     change = f"{named(gain.metric)} {number(gain.before)} to {number(gain.after)} on the {rows}"
     interval = f"95 % interval of the improvement {signed(gain.low)} to {signed(gain.high)}"
@@ -136,7 +136,7 @@ def described(gain: Gain) -> str:
 
 
 def compared(found: Mapping[str, Any]) -> str:
-    """Which of two models is better, in a sentence that claims no more than the interval allows (see `Comparison`)."""
+    """Describe a `Comparison` in a sentence, claiming no more than its interval allows."""
     word = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else ""
     said = f"the second is {word}" if word else f"no difference that {found['rows']:,} rows could show"
     return (
@@ -147,7 +147,7 @@ def compared(found: Mapping[str, Any]) -> str:
 
 
 def suspicions(training: TrainingSummary) -> list[Suspicion]:
-    """What a person should look at, the serious first."""
+    """List the findings to check, serious ones first."""
     found = [
         *_of_losses(training),
         *_of_rows(training),
@@ -209,7 +209,7 @@ def _of_rows(training: TrainingSummary) -> list[Suspicion]:
 
 
 def _wrong_labels(count: int, rows: int, accuracies: Sequence[Headline]) -> str:
-    """Who is more likely wrong about rows that the model gives another class: it, or their labels."""
+    """Say whether disagreements between model and labels are more likely errors of the model or of the labels."""
     doubted = f"{count} of {rows} validation rows look to the model like another class than their label's"
     wrong = max((1 - each.value for each in accuracies if each.section == "valid"), default=0.0)
     if wrong > MOST_WRONG:
@@ -218,10 +218,10 @@ def _wrong_labels(count: int, rows: int, accuracies: Sequence[Headline]) -> str:
 
 
 def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
-    """Whether a metric is worse on the test rows than on the validation rows.
+    """Find metrics that are worse on the test rows than on the validation rows.
 
-    Not of the loss of classes: a few rows that are surely wrong carry most of it, and a bootstrap of validation rows
-    without any does not know of them.
+    Losses of classifiers are skipped: a few confidently wrong rows dominate them, and a bootstrap of validation rows
+    without any cannot reflect that.
     """
     is_class = any(each.name.startswith("accuracy") for each in shown)
     found = []
@@ -240,7 +240,7 @@ def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
 
 
 def _worse(one: Headline, other: Headline) -> bool:
-    """Whether the intervals do not touch, `one` on the bad side."""
+    """Whether `one` is worse and the intervals do not touch."""
     if one.name.removesuffix("_tta") in LOWER_IS_BETTER:
         return one.low > other.high
     return one.high < other.low
@@ -265,7 +265,7 @@ def _of_drift(training: TrainingSummary) -> list[Suspicion]:
 
 
 def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
-    """What of a drift report is a large difference, with its population stability index (PSI)."""
+    """Name the large differences in a drift report with their population stability index (PSI)."""
     rows = [row for row in report if row.get("verdict") == "large"]
     if not rows:
         return None
@@ -279,13 +279,13 @@ def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
 
 
 def named(metric: str) -> str:
-    """A metric's name in a sentence: ``accuracy with TTA``."""
+    """Format a metric's name for a sentence: ``accuracy with TTA``."""
     plain = metric.removesuffix("_tta")
     return plain.replace("_", " ") + (" with TTA" if plain != metric else "")
 
 
 def number(value: float) -> str:
-    """Three digits that matter, four between 0.1 and 1, where shares are."""
+    """Format with three significant digits; three decimals between 0.1 and 1."""
     if not math.isfinite(value):
         return "undefined"
     if 0.1 <= abs(value) <= 1:
@@ -294,5 +294,5 @@ def number(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """As `number`, with its sign."""
+    """Format as `number` does, with a sign."""
     return f"{'+' if value >= 0 else '-'}{number(abs(value))}" if math.isfinite(value) else "undefined"
