@@ -218,8 +218,9 @@ class ImageSample:
 def image_statistics(pixels: np.ndarray) -> pd.DataFrame:
     """Compute brightness, contrast and saturation of images.
 
-    For RGB images (N, H, W, 3) uint8, one float64 row per image, each value 0 to 1: ``brightness`` (mean luma, ITU-R BT.601),
-    ``contrast`` (its standard deviation), ``saturation`` (mean of (max - min) / max over the channels, 0 for black).
+    RGB images (N, H, W, 3) uint8 give one float64 row each, with values from 0 to 1: ``brightness`` (mean luma, ITU-R
+    BT.601), ``contrast`` (its standard deviation), ``saturation`` (mean of (max - min) / max over the channels, 0 for
+    black).
     """
     found = [np.empty((0, len(IMAGE_STATISTICS)))]
     for start in range(0, len(pixels), _IMAGES_AT_ONCE):

@@ -52,7 +52,7 @@ def area_under_curve(probabilities: np.ndarray, targets: np.ndarray) -> float:
 def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Mean negative logarithm of the right class's probability."""
     scores = probabilities.astype(np.float64)
-    scores /= scores.sum(axis=1, keepdims=True)  # avoids scikit-learn's warning about float32 sums that are not exactly 1
+    scores /= scores.sum(axis=1, keepdims=True)  # float32 sums are not exactly 1: scikit-learn would warn
     return float(sklearn_metrics.log_loss(targets, scores, labels=np.arange(scores.shape[1])))
 
 

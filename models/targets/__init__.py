@@ -1,7 +1,7 @@
-"""What is predicted: one class per way that targets can be, with everything that follows from it.
+"""Targets: one class per kind of target, with everything that depends on the kind.
 
-A target knows its loss and activation, its metrics, the columns of its predictions, what a report shows of its errors,
-and how two models are compared on it. Nothing else in the project asks "one class, several labels or numbers?".
+A target defines its loss and activation, its metrics, its prediction columns, the report of its errors, and the
+comparison of two models. Nothing else in the project distinguishes one class, several labels and numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from unfreeze.models.targets.numbers import Numbers
 from unfreeze.models.targets.single_label import SingleLabel
 
 TARGETS: dict[str, type[Target]] = {each.name: each for each in (SingleLabel, MultiLabel, Numbers)}
-"""Name -> class; the data decide which one a spec's task means."""
+"""Name -> class; the data decide which one a spec's task stands for."""
 
 __all__ = [
     "TARGETS",
@@ -32,17 +32,17 @@ __all__ = [
 
 
 def target_from(settings: Mapping[str, Any]) -> Target:
-    """The target that `Target.settings` describes."""
+    """Build a target from its `Target.settings`."""
     return TARGETS[settings["name"]](**{name: value for name, value in settings.items() if name != "name"})
 
 
 def check_select(targets: Sequence[Target | type[Target]], select: str) -> None:
-    """Reject a metric to choose models by that fits none of the targets; a `UserError` names those that do."""
+    """Reject a selection metric that fits none of the targets; the `UserError` lists those that do."""
     choose({"loss": None, **{name: None for each in targets for name in each.selectable()}}, select, "select")
 
 
 def check_metrics(tasks: Sequence[str], names: Sequence[str], select: str = "loss") -> None:
-    """Reject, before anything is read, names that none of the targets of these tasks knows.
+    """Reject metrics unknown to all targets of these tasks, before any data is read.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Split conformal prediction: sets of classes and intervals of numbers that hold the truth with a given coverage.
+"""Split conformal prediction: sets of classes and intervals of numbers that hold the truth at a given coverage.
 
 Vovk et al., "Algorithmic Learning in a Random World", 2005, and Lei et al., "Distribution-Free Predictive Inference for
-Regression", 2018. That holds for new rows that could be exchanged with the validation rows.
+Regression", 2018. The coverage holds for new rows that are exchangeable with the validation rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from unfreeze.models.store.model_folder import SCORES
 from unfreeze.models.targets.base import Target
 
 MOST_SCORES = 1000
-"""Of a target that are kept with a model: of more validation rows those of evenly spaced ranks, for 0.001 more."""
+"""Maximum scores kept per target; beyond it those of evenly spaced ranks, which adds up to 0.001 to the coverage."""
 
 
 class Scores(NamedTuple):
-    """How far validation rows were from what a model predicted of them.
+    """Distances of validation rows from a model's predictions.
 
     Attributes
     ----------
     rows
-        How many rows there were.
+        Number of validation rows.
     ranked
-        For every target the scores of some ranks, ascending: those of `ranks_of`.
+        Scores of every target at the ranks of `ranks_of`, ascending.
     """
 
     rows: int
@@ -35,13 +35,13 @@ class Scores(NamedTuple):
 
 
 def ranks_of(rows: int) -> np.ndarray:
-    """Ranks from 1 whose scores are kept, the last one included, int64."""
+    """Ranks (from 1) whose scores are kept, including the last, int64."""
     kept = min(rows, MOST_SCORES)
     return -(-np.arange(1, kept + 1) * rows // kept)
 
 
 def scores_of(target: Target, predictions: np.ndarray, actual: np.ndarray) -> Scores | None:
-    """Of the validation rows, see `Target.distances`; None where a target has none."""
+    """Compute the validation rows' scores, see `Target.distances`; None if the target has none."""
     distances = target.distances(predictions, actual)
     if distances is None:
         return None
@@ -50,9 +50,9 @@ def scores_of(target: Target, predictions: np.ndarray, actual: np.ndarray) -> Sc
 
 
 def margins(scores: Scores | None, coverage: float) -> np.ndarray:
-    """Distances (T,) within which the truth of a new row lies with a probability of at least `coverage`.
+    """Distances (T,) that contain the truth of a new row with probability at least `coverage`.
 
-    Of n rows that is the score of rank ceil((n + 1) coverage).
+    For n rows this is the score of rank ceil((n + 1) coverage).
 
     Raises
     ------
@@ -78,7 +78,7 @@ def margins(scores: Scores | None, coverage: float) -> np.ndarray:
 
 
 def kept_scores(description: Mapping[str, Any]) -> Scores | None:
-    """Those of a model folder's description, if it has any."""
+    """Read the scores in a model folder's description, if any."""
     kept = description.get(SCORES)
     return None if kept is None else Scores(*kept)
 
@@ -86,7 +86,7 @@ def kept_scores(description: Mapping[str, Any]) -> Scores | None:
 def answers(
     target: Target, predictions: np.ndarray, scores: Scores | None, params: Mapping[str, Any] | None
 ) -> pd.DataFrame:
-    """`Target.frame`; where ``params`` has a ``coverage`` also `Target.covering`."""
+    """Make `Target.frame`, with `Target.covering` if ``params`` has a ``coverage``."""
     frame, coverage = target.frame(predictions), (params or {}).get("coverage")
     if not coverage:
         return frame

@@ -1,4 +1,4 @@
-"""Training losses by name; a new one is a function here."""
+"""Training losses by name; add a new one as a function here."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ MakeLoss = Callable[[OptimizerSpec, np.ndarray, int, torch.device], Loss]
 
 
 def balanced_weights(targets: np.ndarray, classes: int) -> torch.Tensor:
-    """Weights (C,) float32 inverse to the classes' frequencies in `targets` (N,), with mean 1 over the rows."""
+    """Weights (C,) float32, inverse to class frequencies in `targets` (N,), with mean 1 over the rows."""
     counts = np.bincount(targets, minlength=classes)
     return torch.tensor(len(targets) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
 
@@ -38,7 +38,7 @@ def cross_entropy(settings: OptimizerSpec, targets: np.ndarray, classes: int, de
 
 
 def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: torch.device) -> Loss:
-    """Focal loss, gamma 2: rows that are right with certainty count little (Lin et al., 2017)."""
+    """Focal loss with gamma 2, which down-weights confidently right rows (Lin et al., 2017)."""
     weight = _class_weights(settings, targets, classes, device)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -53,16 +53,16 @@ def focal(settings: OptimizerSpec, targets: np.ndarray, classes: int, device: to
 
 
 def squared_error(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
-    """Mean squared error of outputs (B, T) in units of the targets' variances: on a log target the error of ratios."""
+    """Mean squared error of outputs (B, T) in units of the targets' variances; on a log target, of ratios."""
     deviations = torch.tensor(np.std(targets, axis=0, dtype=np.float64), dtype=torch.float32, device=device)
     deviations = deviations.where(deviations > 0, 1.0)
     return lambda outputs, targets: functional.mse_loss(outputs.float() / deviations, targets / deviations)
 
 
 def binary_cross_entropy(settings: OptimizerSpec, targets: np.ndarray, outputs: int, device: torch.device) -> Loss:
-    """Binary cross entropy: the mean over logits (B, L) and labels (B, L) of 0 and 1.
+    """Binary cross entropy, averaged over logits (B, L) and labels (B, L) of 0 and 1.
 
-    Label smoothing moves the labels towards one half, as far as it does with two classes.
+    Label smoothing moves the labels towards one half, as with two classes.
     """
     smoothing = settings.label_smoothing or 0.0
 
@@ -79,11 +79,11 @@ LOSSES: dict[str, MakeLoss] = {
     "binary_cross_entropy": binary_cross_entropy,
     "squared_error": squared_error,
 }
-"""Name in `optimizer.loss` -> what makes the loss."""
+"""Name in `optimizer.loss` -> factory of the loss."""
 MADE_FOR = {
     "cross_entropy": "classification",
     "focal": "classification",
     "binary_cross_entropy": "multi-label classification",
     "squared_error": "regression",
 }
-"""Name -> the only task whose targets it takes; a loss that is not here takes any."""
+"""Name -> the only task it fits; losses not listed here fit any."""

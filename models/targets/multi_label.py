@@ -1,4 +1,4 @@
-"""Any number of labels per row."""
+"""Target with any number of labels per row."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ from unfreeze.models.targets.temperature import best_temperature, scaled, with_o
 
 
 def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:
-    """A metric of probabilities (N, L) and labels (N, L), its decisions made by thresholds (L,)."""
+    """Metric of probabilities (N, L) and labels (N, L), with decisions by thresholds (L,)."""
     if isinstance(metric, ShareOfRows):
         holds = metric.holds
         return ShareOfRows(lambda given, actual: holds(given, given >= thresholds, actual.astype(bool)))
@@ -44,7 +44,7 @@ def _at(thresholds: np.ndarray | float, metric: LabelMetric) -> Metric:
 
 
 def _yes_or_no(predictions: np.ndarray) -> np.ndarray:
-    """Each label of each row (N, L) as a row of two classes, (N L, 2)."""
+    """Reshape probabilities (N, L) to rows of two classes, (N L, 2)."""
     return np.stack([1 - predictions.ravel(), predictions.ravel()], axis=1)
 
 
@@ -56,7 +56,7 @@ class MultiLabel(Target):
     classes
         Names of the L labels in the order of the logits.
     thresholds
-        Probability from which on each label is answered, (L,) of them; one half if not given.
+        Minimum probability to predict each label, (L,); 0.5 by default.
     """
 
     name, task, default_loss = "multi_label", "multi-label classification", "binary_cross_entropy"
@@ -68,7 +68,7 @@ class MultiLabel(Target):
         self.thresholds = np.full(len(self.classes), DEFAULT) if thresholds is None else np.array(thresholds)
 
     def check(self, settings: OptimizerSpec) -> None:
-        """Also reject weights of classes: labels are rare by themselves, and their thresholds are tuned."""
+        """Reject class weights too: tuned thresholds account for the labels' frequencies."""
         super().check(settings)
         if settings.class_weights != "none":
             raise UserError(
@@ -77,37 +77,37 @@ class MultiLabel(Target):
             )
 
     def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
-        """Those that count decisions take the target's thresholds."""
+        """Look up metrics by name; those of decisions use the target's thresholds."""
         known = {name: _at(self.thresholds, metric) for name, metric in LABEL_METRICS.items()}
         return pick_metrics(names or self.default_metrics, known, self.task)
 
     def tuned(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
-        """With the thresholds of the highest F1 on one half of the rows; `unbiased_rows` are the other half."""
+        """Tune the thresholds for the highest F1 on one half of the rows; `unbiased_rows` are the other."""
         tuning = np.setdiff1d(np.arange(len(actual)), self.unbiased_rows(actual))
         return type(self)(self.classes, tuned_thresholds(predictions[tuning], actual[tuning].astype(bool)).tolist())
 
     def unbiased_rows(self, actual: np.ndarray) -> np.ndarray:
-        """A stratified half of the validation rows, always the same one."""
+        """Stratified half of the validation rows, always the same."""
         order = np.random.default_rng(0).permutation(len(actual))
         half: np.ndarray = np.sort(order[stratify(actual[order], (0.5, 0.5)) == 1])
         return half if len(half) else np.arange(len(actual))
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Binary cross entropy of logits (N, L) and labels (N, L), the mean over both."""
+        """Binary cross entropy of logits (N, L) and labels (N, L), averaged over both axes."""
         return functional.binary_cross_entropy_with_logits(outputs.double(), targets.double())
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """As `score`, of probabilities and labels (N, L); a probability counts as at least 1e-7."""
+        """Binary cross entropy of probabilities and labels (N, L); probabilities are clipped to 1e-7 from below."""
         return float(binary_losses(predictions, actual.astype(bool)).mean())
 
     def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """As if one more label of a row was wrong."""
+        """Compute `loss_of` with one additional wrong label."""
         wrong = self.loss_of(predictions, ~actual.astype(bool))
         return with_one_more(self.loss_of(predictions, actual), wrong, actual.size)
 
     @classmethod
     def selectable(cls) -> Mapping[str, Metric]:
-        """Those without thresholds, which are tuned once a model is chosen."""
+        """Metrics without thresholds, which are tuned only after selection."""
         return {name: cls.known_metrics[name] for name in ("map", "auc", "log_loss")}
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
@@ -116,11 +116,11 @@ class MultiLabel(Target):
         return probabilities
 
     def tempered(self, predictions: np.ndarray, temperature: float) -> np.ndarray:
-        """Every label's logit divided by the same temperature."""
+        """Divide every label's logit by the same temperature."""
         return scaled(_yes_or_no(predictions), temperature)[:, 1].reshape(predictions.shape)
 
     def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """One for all labels."""
+        """Fit one temperature for all labels."""
         return best_temperature(_yes_or_no(predictions), actual.astype(np.int64).ravel())
 
     def actual(self, targets: torch.Tensor) -> np.ndarray:
@@ -142,7 +142,7 @@ class MultiLabel(Target):
         return pd.DataFrame({"labels": self._named(self.answers(predictions)), "probabilities": predictions.tolist()})
 
     def fields(self, top_k: int) -> list[pa.Field]:
-        """``labels`` as one text (see `models.label_sets.join`), then ``label`` and ``probability`` by rank."""
+        """``labels`` as one text (see `reading.labels.join`), then ``label`` and ``probability`` by rank."""
         return [pa.field("labels", pa.string()), *ranked_fields("label", pa.string(), min(top_k, len(self.classes)))]
 
     def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
@@ -154,7 +154,7 @@ class MultiLabel(Target):
         ]
 
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
-        """Texts ``labels`` and ``predicted_labels``, ``loss``; of others ``predicted_labels_tta``.
+        """Columns ``labels`` and ``predicted_labels`` (texts), ``predicted_labels_tta`` of others, and ``loss``.
 
         Then ``p(LABEL)`` and ``p_tta(LABEL)`` per label.
         """
@@ -167,7 +167,7 @@ class MultiLabel(Target):
         return pd.DataFrame({**table, **columns_of_probabilities(self.classes, kept, others)})
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
-        """The name of the file, both sets of labels and the loss."""
+        """File name, actual and predicted labels, and loss."""
         columns = ["path", "labels", "predicted_labels", "loss"]
         return [
             f"{Path(path).name}\n{labels or 'none'}\npredicted {predicted or 'none'}, loss {loss:.2f}"
@@ -191,12 +191,12 @@ class MultiLabel(Target):
         return {f"{model}_labels": np.array(self._texts(self.answers(predictions)))}
 
     def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """Binary cross entropy of every row, the mean over its labels."""
+        """Binary cross entropy of every row, averaged over its labels."""
         losses: np.ndarray = binary_losses(predictions, actual.astype(bool)).mean(axis=1)
         return losses
 
     def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """The label whose probability is farthest off, in rows whose labels are not all right."""
+        """Label with the largest error in probability, in rows with any wrong label."""
         farthest = np.abs(predictions - actual).argmax(1)
         return np.where((self.answers(predictions) == actual.astype(bool)).all(1), -1, farthest)
 
@@ -212,7 +212,7 @@ class MultiLabel(Target):
     def report(
         self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
     ) -> Findings:
-        """Threshold, precision, recall, F1, average precision and area under the curve per label."""
+        """Report threshold, precision, recall, F1, average precision and area under the curve per label."""
         found, actual = Findings(), actual.astype(bool)
         of_rows = f"{model}, {len(actual):,} {section} rows"
         precision, recall, f1, support = precision_recall_fscore_support(
@@ -250,7 +250,7 @@ class MultiLabel(Target):
         margin: float = 0.0,
         blocks: Sequence[np.ndarray] = (),
     ) -> Comparison:
-        """Paired bootstrap of the mean F1 over labels; `actual` are lists of labels (N,)."""
+        """Compare the mean F1 over labels by a paired bootstrap; `actual` are lists of labels (N,)."""
         require_answers(champion, ["labels"], "several labels per row")
         before, after = champion["labels"].tolist(), challenger["labels"].tolist()
         return compare_labels(list(actual), before, after, margin=margin, blocks=blocks)

@@ -1,4 +1,4 @@
-"""One or several numbers per row."""
+"""Target of one or several numbers per row."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from unfreeze.models.settings.names import safe_name
 from unfreeze.models.targets.base import Target, require_answers
 
 MOST_DRAWN = 100_000
-"""Rows whose residuals are drawn, at most: a random part of more."""
+"""Maximum rows to plot residuals of; more are sampled."""
 
 
 class Numbers(Target):
@@ -34,7 +34,8 @@ class Numbers(Target):
     log
         Whether the network is trained on log(1 + number), so that errors count as ratios.
     deviations
-        Of the training targets, in the scale of training: the loss is in units of their squares. None: 1.
+        Standard deviations of the training targets, in the training scale; the loss is in units of their squares. None
+        for 1.
     """
 
     name, task, default_loss = "numbers", "regression", "squared_error"
@@ -45,7 +46,7 @@ class Numbers(Target):
         self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
 
     def check(self, settings: OptimizerSpec) -> None:
-        """Also reject weights of classes, which numbers have not."""
+        """Reject class weights too."""
         super().check(settings)
         if settings.class_weights != "none":
             raise UserError(
@@ -54,16 +55,16 @@ class Numbers(Target):
             )
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of outputs and targets (N, T), in the scale of training, in units of their variances."""
+        """Mean squared error of outputs and targets (N, T) in the training scale, in units of their variances."""
         deviations = torch.from_numpy(self._deviations)
         return functional.mse_loss(outputs.double() / deviations, targets.double() / deviations)
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """As `score`, of values (N, T) in their own scale."""
+        """Compute the loss of `score` from values (N, T) in their own scale."""
         return float(np.square((self._inner(predictions) - self._inner(actual)) / self._deviations).mean())
 
     def _inner(self, values: np.ndarray) -> np.ndarray:
-        """Values in the scale of training."""
+        """Convert values to the training scale."""
         return np.log1p(np.maximum(values, 0)) if self.log else values
 
     def predictions(self, outputs: torch.Tensor) -> np.ndarray:
@@ -72,12 +73,12 @@ class Numbers(Target):
         return values
 
     def average(self, members: Sequence[np.ndarray]) -> np.ndarray:
-        """The mean in the scale of training."""
+        """Average in the training scale."""
         mean = super().average([self._inner(each) for each in members])
         return np.asarray(np.expm1(mean)) if self.log else mean
 
     def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """Absolute differences (N, T), of logarithms where the network is trained on those."""
+        """Absolute differences (N, T), of logarithms if trained on them."""
         return np.asarray(np.abs(self._inner(predictions) - self._inner(actual)))
 
     def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
@@ -99,11 +100,11 @@ class Numbers(Target):
         return float("nan")
 
     def frame(self, predictions: np.ndarray) -> pd.DataFrame:
-        """A column per number."""
+        """One column per number."""
         return pd.DataFrame(predictions, columns=list(self.columns))
 
     def fields(self, top_k: int) -> list[pa.Field]:
-        """A column per number."""
+        """One column per number."""
         return [pa.field(name, pa.float64()) for name in self.columns]
 
     def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
@@ -111,7 +112,7 @@ class Numbers(Target):
         return [pa.array(column) for column in predictions.T]
 
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
-        """Per number its actual value, ``NAME_predicted`` and ``NAME_predicted_tta``; ``loss`` is the row's error."""
+        """Per number the actual value, ``NAME_predicted`` and ``NAME_predicted_tta``; and ``loss``, the row's error."""
         table = {name: actual[:, place] for place, name in enumerate(self.columns)}
         for suffix, predictions in {"": kept, **{f"_{other}": each for other, each in others.items()}}.items():
             table |= {f"{name}_predicted{suffix}": predictions[:, place] for place, name in enumerate(self.columns)}
@@ -131,14 +132,14 @@ class Numbers(Target):
         return {f"{model}_{name}": predictions[:, place] for place, name in enumerate(self.columns)}
 
     def errors(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """The largest absolute error of a row's numbers."""
+        """Largest absolute error of a row's numbers."""
         largest: np.ndarray = np.abs(predictions - actual).max(1)
         return largest
 
     def report(
         self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
     ) -> Findings:
-        """Residuals of every number, with dates also over time."""
+        """Plot the residuals of every number, with dates also over time."""
         found = Findings()
         rows = sample_rows(np.arange(len(actual)), MOST_DRAWN)
         days = None if dates is None else dates.iloc[rows]
@@ -157,7 +158,7 @@ class Numbers(Target):
         margin: float = 0.0,
         blocks: Sequence[np.ndarray] = (),
     ) -> Comparison:
-        """Paired bootstrap of the RMSPE (trained on a logarithm) or the RMSE."""
+        """Compare the RMSPE (if trained on a logarithm) or the RMSE by a paired bootstrap."""
         require_answers(champion, list(self.columns), ", ".join(self.columns))
         before, after = (each[list(self.columns)].to_numpy(dtype=np.float64) for each in (champion, challenger))
         metric = "rmspe" if self.log else "rmse"

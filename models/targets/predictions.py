@@ -1,4 +1,4 @@
-"""Predictions as rows of a file, the same flat columns in every format."""
+"""Prediction files with the same flat columns in every format."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,28 +17,28 @@ from unfreeze.models.reading.labels import SEPARATOR, kind_of_reason, split
 from unfreeze.models.targets.base import Target
 
 ROWS_AT_ONCE = 131_072
-"""Rows that are written at a time: a Parquet file of many small groups of rows would be slow to read."""
+"""Rows written at a time; Parquet files with many small row groups are slow to read."""
 
 
 NO_LABEL = "(none)"
-"""What counts the rows without a label."""
+"""Key of the rows without a label in `Tally.labels`."""
 
 
 class Chunk(NamedTuple):
-    """Some consecutive rows of a source.
+    """Consecutive rows of a source, with their predictions.
 
     Attributes
     ----------
     keys : sequence
-        What names every row: its path or its number.
+        Path or number of every row.
     rows : numpy.ndarray
-        Positions (m,) int64 in the chunk of those that were predicted.
+        Positions (m,) int64 of the predicted rows in the chunk.
     results : numpy.ndarray
         Their probabilities (m, C) or values (m, T), float64.
     errors : dict of int to str
         Position -> why it was not predicted.
     unseen : dict of str to int
-        Column -> how many of the predicted rows have a category there that no training row has.
+        Column -> number of predicted rows with a category that is not in the training rows.
     """
 
     keys: Sequence[Any]
@@ -49,7 +49,7 @@ class Chunk(NamedTuple):
 
 
 def unseen_note(column: str, count: int, rows: int) -> str:
-    """How many rows have a category that no training row has."""
+    """Describe how many rows have a category that is not in the training rows."""
     return (
         f"column {column!r}: {count:,} of {rows:,} rows have a category that no training row has; the model takes it "
         "as missing"
@@ -57,25 +57,25 @@ def unseen_note(column: str, count: int, rows: int) -> str:
 
 
 class Layout:
-    """The columns of predictions.
+    """Columns of a predictions file.
 
-    Of a classifier: the key, ``class`` and ``probability`` of the most probable class, ``class_2`` and
-    ``probability_2`` of the next, and so on. Of several labels: the key, ``labels`` with ``|`` between them, ``label``
-    and ``probability`` of the most probable one, and so on. Of a regression: the key and a column per target. Then
-    ``model``, ``version`` and ``error``: a row that cannot be read has a reason there, and nothing before.
+    One class: the key, ``class`` and ``probability`` of the most probable class, ``class_2`` and ``probability_2`` of
+    the next, and so on. Several labels: the key, ``labels`` joined by ``|``, ``label`` and ``probability`` of the most
+    probable one, and so on. Numbers: the key and a column per target. Then ``model``, ``version`` and ``error``, the
+    reason why a row cannot be read; its predictions are null.
 
     Parameters
     ----------
     key
         Name and type of the column that identifies the row.
     model, version
-        Which model predicts.
+        The predicting model.
     target
         What is predicted.
     top_k
-        Classes or labels in a row, at most.
+        Maximum classes or labels per row.
     margins
-        Also ``set``, the classes with ``|`` between them, and ``abstains``; or ``TARGET_low`` and ``TARGET_high``: see
+        Add ``set``, the classes joined by ``|``, and ``abstains``; or ``TARGET_low`` and ``TARGET_high``. See
         `Target.covering`.
     """
 
@@ -92,14 +92,14 @@ class Layout:
         self.schema = pa.schema([key, *values, *ends])
 
     def batch(self, keys: pa.Array, rows: np.ndarray, results: np.ndarray, errors: Mapping[int, str]) -> pa.RecordBatch:
-        """Some rows of the file.
+        """Make a record batch of the file.
 
         Parameters
         ----------
         keys
-            Of all n rows.
+            Keys of all n rows.
         rows
-            Which of them were predicted, (m,) int64 from 0.
+            Positions of the predicted rows, (m,) int64 from 0.
         results
             Probabilities (m, C) or values (m, T), float64.
         errors
@@ -109,14 +109,14 @@ class Layout:
         columns = [*self._target.values(results, self._top_k), *self._covering(results).values()]
         places = np.full(count, -1)
         places[rows] = np.arange(len(rows))
-        spread = pa.array(places, mask=places < 0)  # where each row's result is, null if it has none
+        spread = pa.array(places, mask=places < 0)  # index of each row's result, null without one
         values = [column.take(spread) for column in columns]
         ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
         reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
         return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
 
     def _covering(self, results: np.ndarray) -> dict[str, pa.Array]:
-        """Columns of `Target.covering`, a list of classes as one text."""
+        """Columns of `Target.covering`, with lists of classes joined to text."""
         if self._margins is None:
             return {}
         frame = self._target.covering(results, self._margins)
@@ -136,9 +136,9 @@ def write_predictions(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path
     batches
         Rows in order, of `schema`.
     schema
-        Its metadata are kept where the format has a place for them.
+        Its metadata are kept if the format supports them.
     path
-        File to write in place: publish it by renaming.
+        File to write in place; publish it by renaming.
     suffix
         `.feather`, `.parquet` or `.csv`.
     """
@@ -162,7 +162,7 @@ def _writer(path: Path, schema: pa.Schema, suffix: str) -> Any:
 
 
 class Tally:
-    """Counts of predictions, taken while they pass by.
+    """Running counts of predictions.
 
     Attributes
     ----------
@@ -171,11 +171,11 @@ class Tally:
     reasons : Counter
         Kind of error -> rows.
     classes, labels : Counter
-        Class -> rows that it is the most probable one of; label -> rows that have it.
+        Class -> rows with it as the most probable one; label -> rows with it.
     abstaining : int
         Rows whose set has not exactly one class.
     unseen : Counter
-        Column -> rows with a category that no training row has; filled in by the caller.
+        Column -> rows with a category that is not in the training rows; filled in by the caller.
     """
 
     def __init__(self) -> None:
@@ -209,11 +209,11 @@ class Tally:
 
     @property
     def unreadable(self) -> int:
-        """Rows that have an error."""
+        """Number of rows with an error."""
         return self.reasons.total()
 
     def table(self) -> list[dict[str, Any]]:
-        """Summary to show: class or label, rows and share; or target, mean, smallest and largest."""
+        """Summary table: class or label, rows and share; or target, mean, smallest and largest."""
         readable = max(self.rows - self.unreadable, 1)
         for what, counts in (("class", self.classes), ("label", self.labels)):
             if counts:
@@ -228,7 +228,7 @@ class Tally:
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """The texts in the schema of a file of predictions; none of a CSV file, or of a file that is something else."""
+    """Schema metadata of a predictions file; empty for CSV and other files."""
     try:
         schema = _opened(path).schema
     except (OSError, pa.ArrowException):
@@ -237,7 +237,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def read_predictions(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a feather or Parquet file that `write_predictions` wrote, in bounded memory."""
+    """Read a feather or Parquet file of `write_predictions` in bounded memory."""
     return iter(_opened(path).to_batches())
 
 

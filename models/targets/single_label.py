@@ -1,4 +1,4 @@
-"""One class per row."""
+"""Target with one class per row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ from unfreeze.models.targets.losses import balanced_weights
 from unfreeze.models.targets.temperature import best_temperature, effective_rows, scaled, second, with_one_more
 
 SMALLEST_PROBABILITY = 1e-7
-"""One row that a model is wrong about with certainty must not decide between models."""
+"""Lower clip of probabilities, to keep one confidently wrong row from deciding between models."""
 UNEQUAL = 5
-"""Ratio of the largest to the smallest class from which a notice is shown."""
+"""Ratio of the largest to the smallest class that triggers a notice."""
 MOST_CLASSES_COUNTED = 20
-"""Classes whose confusion is a table of numbers; that of more is an image."""
+"""Maximum classes for a confusion matrix as a table; with more it is only an image."""
 
 
 class SingleLabel(Target):
@@ -42,7 +42,7 @@ class SingleLabel(Target):
     classes
         Names of the C classes in the order of the logits.
     class_weights
-        What a row of each class counts, (C,); None: all the same.
+        Weight of each class's rows, (C,); None for equal weights.
     """
 
     name, task, default_loss = "single_label", "classification", "cross_entropy"
@@ -53,10 +53,10 @@ class SingleLabel(Target):
         self.classes, self.class_weights = list(classes), class_weights
 
     def weighed(self, settings: OptimizerSpec, targets: Callable[[], np.ndarray]) -> Self:
-        """With `balanced_weights`, if they are asked for.
+        """Apply `balanced_weights` if the settings ask for them.
 
-        All models are fitted with them, and probabilities then are those of classes that are equally frequent. So what
-        stops, chooses and calibrates has to count rows in the same way.
+        All models are fitted with them, so probabilities assume equally frequent classes. Early stopping, selection and
+        calibration must weight rows in the same way.
         """
         super().weighed(settings, targets)
         if settings.class_weights == "none":
@@ -64,7 +64,7 @@ class SingleLabel(Target):
         return type(self)(self.classes, balanced_weights(targets(), len(self.classes)).double().numpy())
 
     def imbalance(self, targets: np.ndarray) -> Findings:
-        """A line on the class weights; without any, a notice if one class has `UNEQUAL` times the rows of another."""
+        """Report class weights, or without any a notice if one class has `UNEQUAL` times the rows of another."""
         counts = np.bincount(targets, minlength=len(self.classes))
         least, most = int(np.where(counts, counts, len(targets) + 1).argmin()), int(counts.argmax())
         small, large = self.classes[least], self.classes[most]
@@ -87,7 +87,7 @@ class SingleLabel(Target):
         return functional.cross_entropy(outputs.double(), targets, weights)
 
     def loss_of(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """Log loss of probabilities (N, C) and class numbers (N,); a probability counts as at least 1e-7."""
+        """Log loss of probabilities (N, C) and class numbers (N,); probabilities are clipped to 1e-7 from below."""
         losses = -np.log(np.clip(predictions[np.arange(len(actual)), actual], SMALLEST_PROBABILITY, 1))
         return float(np.average(losses, weights=self._counts(actual)))
 
@@ -96,7 +96,7 @@ class SingleLabel(Target):
         return None if self.class_weights is None else self.class_weights[actual]
 
     def cautious_loss(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """As if one more row had its most probable wrong class as label."""
+        """Compute `loss_of` with one additional row labelled with its most probable wrong class."""
         rows = effective_rows(len(actual), self._counts(actual))
         return with_one_more(
             self.loss_of(predictions, actual), self.loss_of(predictions, second(predictions, actual)), rows
@@ -112,15 +112,15 @@ class SingleLabel(Target):
         return scaled(predictions, temperature)
 
     def temperature(self, predictions: np.ndarray, actual: np.ndarray) -> float:
-        """That of all classes."""
+        """Fit one temperature for all classes."""
         return best_temperature(predictions, actual, self._counts(actual))
 
     def distances(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """One less the probability of the class, (N, 1): the smallest sets on average (Sadinle et al. 2019)."""
+        """One minus the class's probability, (N, 1); gives the smallest sets on average (Sadinle et al. 2019)."""
         return self.errors(predictions, actual)[:, None]
 
     def covering(self, predictions: np.ndarray, margins: np.ndarray) -> pd.DataFrame:
-        """``set``, a list of classes per row, the most probable first; and ``abstains`` where they are not just one."""
+        """``set``, a list of classes per row, most probable first; ``abstains`` unless it has exactly one."""
         order = np.argsort(-predictions, axis=1, kind="stable")
         counts = (1 - predictions <= margins[0]).sum(1)
         sets = [[self.classes[number] for number in row[:count]] for row, count in zip(order, counts, strict=True)]
@@ -141,7 +141,7 @@ class SingleLabel(Target):
         return pd.DataFrame({"class": top, "probability": predictions.max(1), "probabilities": predictions.tolist()})
 
     def fields(self, top_k: int) -> list[pa.Field]:
-        """``class`` and ``probability`` of the most probable class, ``class_2`` and so on of the next."""
+        """``class`` and ``probability`` of the most probable class, ``class_2`` and so on of the next ones."""
         return ranked_fields("class", pa.array(self.classes).type, min(top_k, len(self.classes)))
 
     def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
@@ -151,7 +151,7 @@ class SingleLabel(Target):
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Columns ``label``, ``predicted``, ``probability`` and ``loss``, then ``p(CLASS)`` per class.
 
-        Of others ``predicted_tta``, ``probability_tta`` and ``p_tta(CLASS)``.
+        For others ``predicted_tta``, ``probability_tta`` and ``p_tta(CLASS)``.
         """
         names, chosen = np.asarray(self.classes), kept[np.arange(len(actual)), actual]
         table = {
@@ -166,7 +166,7 @@ class SingleLabel(Target):
         return pd.DataFrame({**table, **columns_of_probabilities(names, kept, others)})
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
-        """The name of the file, both classes and the loss."""
+        """File name, actual and predicted class, and loss."""
         columns = ["path", "label", "predicted", "probability", "loss"]
         return [
             f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
@@ -196,7 +196,7 @@ class SingleLabel(Target):
         return wrong
 
     def mistaken(self, predictions: np.ndarray, actual: np.ndarray) -> np.ndarray:
-        """The most probable class of rows in which it is not the right one."""
+        """Most probable class, if wrong."""
         top = predictions.argmax(1)
         return np.where(top == actual, -1, top)
 
@@ -211,7 +211,7 @@ class SingleLabel(Target):
     def report(
         self, predictions: np.ndarray, actual: np.ndarray, section: str, model: str, dates: Any = None
     ) -> Findings:
-        """Calibration error, precision, recall and F1 per class, confusion matrix."""
+        """Report calibration error, precision, recall and F1 per class, and the confusion matrix."""
         found, classes = Findings(), [str(each) for each in self.classes]
         of_rows = f"{model}, {len(actual):,} {section} rows"
         found.metrics[f"{section}/ece"] = expected_calibration_error(predictions, actual)
@@ -245,7 +245,7 @@ class SingleLabel(Target):
         margin: float = 0.0,
         blocks: Sequence[np.ndarray] = (),
     ) -> Comparison:
-        """McNemar's test on which rows each classifies right."""
+        """Compare the accuracy by McNemar's test, see `compare_classes`."""
         require_answers(champion, ["class"], "one class per row")
         before, after = (each["class"].astype(str).to_numpy() for each in (champion, challenger))
         return compare_classes(actual.astype(str), before, after, margin=margin, blocks=blocks)
@@ -259,7 +259,7 @@ def ranked_fields(name: str, kind: pa.DataType, count: int) -> list[pa.Field]:
 
 
 def ranked_values(names: pa.Array, probabilities: np.ndarray, count: int) -> list[pa.Array]:
-    """The `count` most probable of `names` in each row of probabilities (N, C), and how probable they are."""
+    """The `count` most probable `names` per row of probabilities (N, C), with their probabilities."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     pairs = zip(order.T, np.take_along_axis(probabilities, order, axis=1).T, strict=True)
     return [column for best, probability in pairs for column in (names.take(pa.array(best)), pa.array(probability))]

@@ -1,7 +1,7 @@
 """Temperature scaling of probabilities, fitted on the validation rows.
 
-Guo et al., "On Calibration of Modern Neural Networks", 2017: logits divided by one number keep their order, and most of
-what networks are too sure of themselves goes.
+Dividing logits by one number keeps their order and removes most of a network's over-confidence (Guo et al., "On
+Calibration of Modern Neural Networks", 2017).
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.targets.base import Target
 
 TEMPERATURES = (0.05, 20.0)
-"""Between which one is looked for."""
+"""Search bounds."""
 FEWEST_WRONG = 5
-"""Wrong rows without which probabilities are not made any surer."""
+"""Minimum wrong rows to allow a temperature below 1, which raises confidence."""
 FOLDS = 5
 MOST_ROWS = 20_000
-"""Rows that one is fitted on, at most."""
+"""Maximum rows to fit on."""
 TINY = np.finfo(np.float64).tiny
 
 
@@ -30,11 +30,11 @@ class Calibration(NamedTuple):
     Attributes
     ----------
     temperature
-        Fitted on all validation rows; 1 where that lowers the loss no more than chance does.
+        Fitted on all validation rows; 1 if cross-fitting does not lower the loss beyond chance.
     predictions
-        For every validation row, by a temperature of other rows; those of the model itself where it is 1.
+        For every validation row, scaled by a temperature fitted on other rows; unscaled if `temperature` is 1.
     gain, error
-        By how much such temperatures lower the validation loss, and the standard error of that.
+        Reduction of the validation loss by cross-fitting, and its standard error.
     """
 
     temperature: float
@@ -53,37 +53,38 @@ class Calibration(NamedTuple):
 
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (N, C) as if their logits had been divided by a temperature, float64."""
+    """Divide the logits of probabilities (N, C) by a temperature; float64."""
     if temperature == 1:
         return probabilities
     return np.asarray(softmax(np.log(np.maximum(probabilities, TINY)) / temperature, axis=1))
 
 
 def second(probabilities: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """The most probable wrong class of every row, (N,) int64."""
+    """Most probable wrong class of every row, (N,) int64."""
     others = probabilities.copy()
     others[np.arange(len(actual)), actual] = -1
     return np.asarray(others.argmax(1))
 
 
 def with_one_more(loss: float, wrong: float, rows: float) -> float:
-    """A mean loss over rows and one more, which has the mean loss of answers that are all `wrong`.
+    """Add one row with the mean loss of all-`wrong` answers to a mean loss over rows.
 
-    After the rule of succession: of rows that are all right none says how sure a model may be, and the surest would
-    have the lowest loss.
+    This follows the rule of succession: if all rows are right, nothing limits confidence, and the most confident model
+    would have the lowest loss.
     """
     return (rows * loss + wrong) / (rows + 1)
 
 
 def effective_rows(rows: int, counts: np.ndarray | None) -> float:
-    """How many rows that count the same say as much as those that count differently (Kish, "Survey Sampling", 1965)."""
+    """Effective number of rows for unequal weights `counts` (Kish, "Survey Sampling", 1965)."""
     return float(rows if counts is None else counts.sum() ** 2 / np.square(counts).sum())
 
 
 def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.ndarray | None = None) -> float:
-    """The temperature of the lowest log loss, above 1 where probabilities are too sure.
+    """Find the temperature with the lowest log loss; above 1 for over-confident probabilities.
 
-    The loss is that of `with_one_more` row, which is wrong. Below `FEWEST_WRONG` wrong rows it is at least 1.
+    The loss includes one additional wrong row, see `with_one_more`. With fewer than `FEWEST_WRONG` wrong rows the
+    temperature is at least 1.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.n
     actual
         Class numbers (N,).
     counts
-        What rows count, (N,); None: all the same.
+        Weights of rows, (N,); None for equal weights.
     """
     rows = sample_rows(np.arange(len(actual)), MOST_ROWS)
     probabilities, actual, weights = probabilities[rows], actual[rows], None if counts is None else counts[rows]
@@ -111,21 +112,21 @@ def best_temperature(probabilities: np.ndarray, actual: np.ndarray, counts: np.n
 def calibrate(
     target: Target, predictions: np.ndarray, actual: np.ndarray, blocks: np.ndarray | None = None
 ) -> Calibration:
-    """The temperature of a model by cross-fitting on its validation rows.
+    """Fit a model's temperature on its validation rows, if cross-fitting shows a gain.
 
-    Every fold of rows is scaled by the temperature of the other folds. That must lower the loss by more than one
-    standard error, else there is none.
+    Every fold is scaled by the temperature of the other folds. Unless this lowers the loss by more than one standard
+    error, the temperature is 1.
 
     Parameters
     ----------
     target
         What is predicted; numbers have no temperature.
     predictions
-        Of the validation rows, see `Target.predictions`.
+        For the validation rows, see `Target.predictions`.
     actual
         Their targets.
     blocks
-        As for `intervals`: a fold has whole blocks.
+        As for `intervals`; folds keep blocks whole.
     """
     before = target.loss_of(predictions, actual)
     units = np.arange(len(actual)) if blocks is None else np.unique(blocks, return_inverse=True)[1]
