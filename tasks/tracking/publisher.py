@@ -207,15 +207,19 @@ def at_the_end(close: Callable[[], None]) -> None:
         _later.callback(close)
 
 
-def finish(publisher: Publisher, patience: float) -> None:
+def finish(publisher: Publisher, status: str) -> None:
     """Wait a limited time for an ended run to be published; the rest stays in its folder, and a line reports it.
+
+    `status` is how the run ended: after ``KILLED`` the wait is short.
 
     Raises
     ------
     UserError
         If the folder's disk has no space for data that MLflow lacks too.
     """
-    folder = publisher.folder
+    folder, patience = publisher.folder, PATIENCE_WHEN_STOPPED if status == "KILLED" else PATIENCE
+    if status != "FINISHED" and publisher.invalid is not None:
+        patience = 0.0
     try:
         with suppress(KeyboardInterrupt):  # not waiting loses nothing
             publisher.wait(patience)

@@ -35,15 +35,13 @@ from unfreeze.tasks.tracking.folder import (
 )
 from unfreeze.tasks.tracking.publish import drop_checkpoints, pending
 from unfreeze.tasks.tracking.publisher import (
-    PATIENCE,
-    PATIENCE_WHEN_STOPPED,
     Publisher,
     at_the_end,
     finish,
     publish_now,
-    publisher_of,
     remove_if_done,
     shown_id,
+    wait_until_published,
 )
 from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, require_answer
 
@@ -183,25 +181,26 @@ def publishing(run_id: str, resume_command: str) -> Iterator[None]:
     UserError
         If waiting for MLflow would not help: the experiment was deleted, the store is damaged or its disk is full.
     """
-    publisher, patience = Publisher(_folder(run_id)), PATIENCE
+    publisher = Publisher(_folder(run_id))
+    status: RunStatus = "FAILED"
     try:
         try:
             publisher.begin()
             yield
         except Exception:
-            close_run(run_id, "FAILED")
+            close_run(run_id, status)
             raise
         except BaseException as stopped:
-            close_run(run_id, "KILLED")
+            status = "KILLED"
+            close_run(run_id, status)
             stopped.add_note(f"continue with: {resume_command}")
-            patience = PATIENCE_WHEN_STOPPED
             raise
         close_run(run_id, "FINISHED")
     except BaseException:
         with suppress(UserError):  # the exception that stopped it takes precedence
-            at_the_end(partial(finish, publisher, 0.0 if publisher.invalid else patience))
+            at_the_end(partial(finish, publisher, status))
         raise
-    at_the_end(partial(finish, publisher, patience))
+    at_the_end(partial(finish, publisher, "FINISHED"))
 
 
 def drop_weights(run_id: str) -> None:
@@ -374,7 +373,6 @@ def decide(run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
     folder = _folder(run_id)
     folder.commit(decision={**about, "time": int(time.time())})
     publish_now(folder)
-    if (publisher := publisher_of(folder)) is not None:
-        publisher.wait(PATIENCE)
+    wait_until_published(run_id)
     made: dict[str, str] = folder.published().get("decision", {})
     return made
