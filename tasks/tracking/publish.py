@@ -133,6 +133,7 @@ class _Publication:
         tags = {name: text for name, text in folder.tags.items() if shown.get("tags", {}).get(name) != text}
         if owner := {name: tags.pop(name) for name in OWNER if name in tags}:
             self._tags(owner)  # first: from here on others see which process has the run
+        self._params()
         if folder.state == "RUNNING" and shown.get("state", "RUNNING") != "RUNNING":
             self._send("state", partial(client().update_run, self.id, status="RUNNING"))
         if folder.data is not None and not shown.get("data"):
@@ -163,10 +164,15 @@ class _Publication:
             found = str(run.info.run_id)
         self.shown |= {"id": found, "experiment": experiment}
         self._keep()
-        params = about["params"]
+
+    def _params(self) -> None:
+        if self.shown.get("params"):
+            return
+        params = self.folder.about["params"]
         for start in range(0, len(params), PARAMS_PER_CALL):
             batch = [Param(*each) for each in params[start : start + PARAMS_PER_CALL]]
             self._send(f"params from {start}", partial(client().log_batch, self.id, params=batch))
+        self.shown["params"] = True
 
     def _require_own(self) -> None:
         tags = client().get_run(self.id).data.tags

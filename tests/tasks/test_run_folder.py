@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -186,6 +187,25 @@ def test_a_finished_training_has_no_checkpoints_left() -> None:
     run = tracking.get_run(key)
     assert tracking.client().list_artifacts(run.info.run_id, "checkpoints") == []
     assert "unfreeze.checkpoint" not in run.data.tags
+
+
+def test_params_are_sent_again_if_mlflow_goes_away_right_after_it_has_made_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log_batch, failed = MlflowClient.log_batch, []
+
+    def away(client: MlflowClient, run_id: str, **batch: Any) -> None:
+        if "params" in batch and not failed:
+            failed.append(run_id)
+            raise ConnectionError
+        log_batch(client, run_id, **batch)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    with under_way() as key:
+        pass
+    run = tracking.get_run(key)
+    assert failed == [run.info.run_id]
+    assert run.data.params == {"seed": "1"}
 
 
 def test_a_locked_database_delays_nobody_who_logs_and_has_everything_once_it_is_free() -> None:
