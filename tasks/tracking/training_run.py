@@ -132,11 +132,16 @@ def usable_checkpoint(run_id: str) -> tuple[Checkpoint | None, list[str]]:
 def _loaded(run_id: str, name: str) -> tuple[Checkpoint | None, str]:
     path = fetch(run_id, name)
     if path is None:
-        return None, f"checkpoint {name} of run {run_id} is missing"
+        return None, f"checkpoint {name} of run {_shown(run_id)} is missing"
     try:
         return load_checkpoint(path), ""
     except DamagedCheckpointError as error:
-        return None, f"checkpoint {name} of run {run_id} is damaged: {error}"
+        return None, f"checkpoint {name} of run {_shown(run_id)} is damaged: {error}"
+
+
+def _shown(run_id: str) -> str | None:
+    """The id by which people know the run."""
+    return tracking.ids_of(run_id)["run_id"]
 
 
 def earlier_run(run_id: str, params: Any) -> Run:
@@ -149,7 +154,7 @@ def earlier_run(run_id: str, params: Any) -> Run:
     for line in problems:
         log_notice(line)
     if checkpoint is None and (problems or results):
-        log_notice(f"run {run_id} has no checkpoint that can be used: it begins again at its first epoch")
+        log_notice(f"run {_shown(run_id)} has no checkpoint that can be used: it begins again at its first epoch")
     if checkpoint is None or problems:  # a stage whose weights are lost is trained again despite its result
         results = _results_until(checkpoint, results)
     evaluated = {"baseline"} if "baseline/loss" in metrics else set()
@@ -195,7 +200,7 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             held.enter_context(tracking.held_run(run.id, is_new=True))
             tracking.log_spec(run.id, spec)
         with tracking.publishing(run.id, f"unfreeze resume {run.id}"):
-            shown = tracking.ids_of(run.id)["run_id"]
+            shown = _shown(run.id)
             if resume_run_id is not None:
                 log_notice(f"MLflow run {shown} is resumed")
             else:
