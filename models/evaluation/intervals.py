@@ -26,7 +26,7 @@ AT_MOST_1 = {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS} - LOWER_IS_BETTER
 
 
 class Improvement(NamedTuple):
-    """A metric of two models on the same rows.
+    """Metric of two models on the same rows.
 
     Attributes
     ----------

@@ -27,11 +27,11 @@ from unfreeze.models.targets.predictions import Chunk
 
 
 class Predictor(Protocol):
-    """A trained model, loaded from its folder."""
+    """Trained model, loaded from its folder."""
 
     @property
     def target(self) -> Target:
-        """What is predicted."""
+        """Target of the predictions."""
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict rows in the format of `TrainingData.example`."""
@@ -46,7 +46,7 @@ class Predictor(Protocol):
 
 
 class Modality(ABC):
-    """One kind of data; registered by name in `MODALITIES`."""
+    """Kind of data, registered by name in `MODALITIES`."""
 
     name: ClassVar[str]
     spec: ClassVar[type[Training]]
@@ -149,7 +149,7 @@ def modality(name: str) -> Modality:
 
 
 def modality_of(params: Training) -> Modality:
-    """The modality of a spec."""
+    """Look up the modality of a spec."""
     return modality(params.modality)
 
 
@@ -179,7 +179,7 @@ def training_from(settings: Mapping[str, Any], origin: str) -> Training:
 
 
 def modality_in(folder: Path) -> Modality:
-    """The modality of a model folder; see `modality_from`."""
+    """Look up the modality of a model folder; see `modality_from`."""
     return modality_from(read_description(folder), str(folder))
 
 

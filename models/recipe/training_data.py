@@ -42,9 +42,9 @@ class Prepared:
     modality
         Name of the modality.
     digest
-        Equal digests have equal rows, targets and split.
+        Equal for equal rows, targets and split.
     fingerprint
-        Equal fingerprints have equal data, whatever the split.
+        Equal for equal data, regardless of the split.
     files
         Name -> path of the files that `TrainingData` reads.
     splits
@@ -116,7 +116,7 @@ class Candidate:
 
 
 class TrainingData(ABC):
-    """A spec bound to its prepared data: makes the network and each stage's batches, describes and evaluates.
+    """Spec bound to its prepared data; makes the network and batches, describes and evaluates.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class TrainingData(ABC):
     prepared
         The handle.
     target
-        What is predicted.
+        Target of the predictions.
     rows
         Row numbers (n,) int64 of every split.
     """
@@ -195,7 +195,7 @@ class TrainingData(ABC):
         )
 
     def lr_prior(self, stage: Stage) -> LrPrior | None:
-        """Prior of the head's lr in a stage, by optimizer; None if there is none for it."""
+        """Prior of the head's lr in a stage, by optimizer; None if unknown."""
         return LR_PRIORS.get(self.params.optimizer.name)
 
     def metric_names(self) -> list[str]:

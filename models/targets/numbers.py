@@ -32,7 +32,7 @@ class Numbers(Target):
     columns
         Names of the T numbers in the order of the outputs.
     log
-        Whether the network is trained on log(1 + number), so that errors count as ratios.
+        Whether the network is trained on log(1 + number), which measures errors as ratios.
     deviations
         Standard deviations of the training targets, in the training scale; the loss is in units of their squares. None
         for 1.

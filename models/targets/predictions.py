@@ -71,7 +71,7 @@ class Layout:
     model, version
         The predicting model.
     target
-        What is predicted.
+        Target of the predictions.
     top_k
         Maximum classes or labels per row.
     margins

@@ -120,7 +120,7 @@ def calibrate(
     Parameters
     ----------
     target
-        What is predicted; numbers have no temperature.
+        Target of the predictions; numbers have no temperature.
     predictions
         For the validation rows, see `Target.predictions`.
     actual
