@@ -1,8 +1,8 @@
 """Settings of every flow, each described once.
 
-The same pydantic models are the Prefect form, the command-line flags, the settings file and the MLflow params, so a
-field's description is its help text everywhere. List defaults are written out: a Prefect form shows a
-``default_factory`` list as empty. What a sweep searches is in `unfreeze.models.settings.search`.
+The same pydantic models define the Prefect form, the command-line flags, the settings file and the MLflow params, so a
+field's description is its help text everywhere. List defaults are literals because a Prefect form shows a
+``default_factory`` list as empty. Search spaces of sweeps are in `unfreeze.models.settings.search`.
 """
 
 from unfreeze.models.settings.images import (

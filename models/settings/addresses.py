@@ -1,17 +1,17 @@
-"""Addresses of servers and databases, and the passwords that must not stay in them.
+"""Addresses of servers and databases, without passwords.
 
-Everybody who can see a parameter, a command line or a log can read an address in it.
+Parameters, command lines and logs expose the addresses in them.
 """
 
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 WITHOUT_PASSWORD = r"^(?![\s\S]*[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]=)[A-Za-z][A-Za-z0-9+._-]*://([^:@/]*@)?[^@]*$"
-"""An address without a password, as a regular expression that Python and the JavaScript of forms both understand."""
+"""Regular expression, valid in Python and in a form's JavaScript, of an address without a password."""
 
 
 def check_no_password(address: str) -> str:
-    """The address itself, if it is one of a database and holds no password.
+    """Return the address if it is a database address without a password.
 
     Raises
     ------
@@ -27,12 +27,12 @@ def check_no_password(address: str) -> str:
 
 
 def split_password(address: str) -> tuple[str, str | None, str | None]:
-    """Take user and password out of an address.
+    """Split the credentials from an address.
 
     Returns
     -------
     tuple
-        The address with the user but without the password, the user and the password, each None where there is none.
+        The address with the user but without the password, the user, and the password; the latter two may be None.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def split_password(address: str) -> tuple[str, str | None, str | None]:
 
 
 def masked(text: str) -> str:
-    """The text with the passwords of addresses removed, also of those that are malformed.
+    """Remove the passwords of addresses, even malformed ones, from a text.
 
     Examples
     --------

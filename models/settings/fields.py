@@ -1,4 +1,4 @@
-"""The settings of a spec one by one, with the allowed values in words, for help texts and error messages."""
+"""Individual settings of a spec, with their allowed values in words, for help texts and error messages."""
 
 import types
 from collections.abc import Iterable, Iterator
@@ -46,13 +46,13 @@ class SpecField:
 
     @property
     def allowed(self) -> str:
-        """Type, limits and whether it may be empty, in words."""
+        """Type, limits and optionality in words."""
         or_none = "or none" if types.NoneType in kinds_of(self.info.annotation) else ""
         return ", ".join(part for part in (_in_words(self.kinds), _limits_in_words(self), or_none) if part)
 
     @property
     def is_structured(self) -> bool:
-        """Whether it has to be written as YAML: a list or a mapping."""
+        """Whether it must be written as YAML: a list or a mapping."""
         return not all(kind in PLAIN_TYPES or get_origin(kind) is Literal for kind in self.kinds)
 
 
@@ -61,8 +61,8 @@ def fields_of(
 ) -> Iterator[SpecField]:
     """Every setting of a spec in order, including those of nested groups and of list entries.
 
-    A list of groups comes twice: as itself (``recipe``), and field by field (``recipe.N.lr``). `prefix`, `defaults`
-    and the description `about` are those of a nested group, whose defaults may differ from those of its class.
+    A list of groups appears twice: as itself (``recipe``), and field by field (``recipe.N.lr``). `prefix`, `defaults`
+    and the description `about` belong to a nested group, whose defaults may differ from its class's.
     """
     defaults = plain_defaults(spec_class) if defaults is None else defaults
     about = _summary(spec_class) if about is None else about
@@ -79,18 +79,18 @@ def fields_of(
 
 @cache
 def fields_by_name(spec_class: type[BaseModel]) -> dict[str, SpecField]:
-    """The fields of a spec by their names."""
+    """The fields of a spec by name."""
     return {field.name: field for field in fields_of(spec_class)}
 
 
 def field_named(spec_class: type[BaseModel], dotted: str) -> SpecField | None:
-    """The field of a dotted name such as ``recipe.full.lr``, which is ``recipe.N.lr``; None if there is none."""
+    """Look up the field of a dotted name, such as ``recipe.N.lr`` for ``recipe.full.lr``; None if unknown."""
     fields, parts = fields_by_name(spec_class), dotted.split(".")
     return fields.get(dotted) or (fields.get(f"{parts[0]}.N.{parts[2]}") if len(parts) == 3 and parts[1] else None)
 
 
 def plain(value: Any) -> Any:
-    """The value as mappings with text keys, lists and single values, so that files, flags and specs merge alike."""
+    """Convert a value to mappings with text keys, lists and scalars, the common form of files, flags and specs."""
     return to_jsonable_python(value, fallback=str)
 
 
@@ -103,7 +103,7 @@ def plain_defaults(spec_class: type[BaseModel]) -> dict[str, Any]:
 
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:
-    """The types that an annotation allows: the members of a union, including None's."""
+    """Types allowed by an annotation: the members of a union, including None's."""
     if get_origin(annotation) is Annotated:
         return kinds_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -112,13 +112,13 @@ def kinds_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def group_in(annotation: Any) -> type[BaseModel] | None:
-    """The group of settings that an annotation allows, if it allows one."""
+    """The group of settings in an annotation, or None."""
     groups = (kind for kind in kinds_of(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
     return next(groups, None)
 
 
 def entry_type_of(annotation: Any) -> Any:
-    """Type of the entries of the list that an annotation allows; None if it allows no list."""
+    """Entry type of the list in an annotation, or None."""
     return next((get_args(kind)[0] for kind in kinds_of(annotation) if get_origin(kind) in (list, tuple)), None)
 
 

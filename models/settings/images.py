@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from unfreeze.models.settings.training import Spec, Stage, Training
 
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
-"""Which random views make sense for the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on``
-adds left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
+"""Random views that suit the subject: ``basic`` rotates, zooms, shifts and changes the light; ``side_on`` adds
+left-right flips (animals, products); ``top_down`` all eight flips and quarter turns (satellite, microscope)."""
 ClassFolder = Literal["auto", "outer", "inner", "path"]
 
 
@@ -263,9 +263,9 @@ RECIPES = {
 }
 """Name -> stages.
 
-The default is LP-FT: all layers are trained from a head that is fitted to the frozen body already, so that they learn
-little that the pretraining knows (Kumar et al., "Fine-tuning can distort pretrained features and underperform
-out-of-distribution", 2022). In one cycle, because restarts cost a short training the epochs in which its loss is low.
+The default is LP-FT: fine-tune all layers from a head already fitted to the frozen body, which preserves pretrained
+features (Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", 2022). It
+uses one cycle, because restarts cost a short training its low-loss epochs.
 """
 
 

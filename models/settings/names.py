@@ -5,18 +5,18 @@ import posixpath
 import re
 
 BACKBONE = "model.backbone"
-"""Tag of a run whose backbone was decided by its data."""
+"""Tag of a run whose backbone was chosen by its data."""
 LONGEST = 256
-"""Characters of a name: the width of MLflow's columns, which databases other than SQLite enforce."""
+"""Most characters of a name: the width of MLflow's columns, enforced by databases other than SQLite."""
 LONGEST_FOLDER = 100
-"""Bytes of a folder's name; file systems allow 255."""
+"""Most bytes of a folder's name; file systems allow 255."""
 
 
 def check_registry_name(name: str) -> str:
-    """The name of a registered model, unchanged.
+    """Check and return the name of a registered model.
 
     MLflow rejects a slash, a colon, and parts that a path resolves away; it creates names with a quote, a question mark
-    or a control character, but then does not find them again.
+    or a control character, but cannot find them afterwards.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_registry_name(name: str) -> str:
 
 
 def check_experiment_name(name: str) -> str:
-    """The name of an MLflow experiment, unchanged.
+    """Check and return the name of an MLflow experiment.
 
     Raises
     ------
@@ -46,9 +46,9 @@ def check_experiment_name(name: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A file's or folder's name for any name: the same if that is a plain word, else words of it and a hash.
+    """Derive a file or folder name: the name itself if it is a plain word, else its words and a hash.
 
-    It is a single part of a path, never hidden and never too long; different names give different folders.
+    The result is a single path component, never hidden nor too long, and unique per name.
     """
     if re.fullmatch(r"\w[\w. -]*", name) and len(name.encode()) <= LONGEST_FOLDER:
         return name

@@ -1,6 +1,6 @@
-"""A spec from its defaults, a partial configuration and single settings by dotted name, such as ``recipe.2.lr``.
+"""Build a spec from defaults, a partial configuration and single settings by dotted name, such as ``recipe.2.lr``.
 
-Every error names the field, what was given and what is allowed.
+Every error names the field, the value given and the values allowed.
 """
 
 import difflib
@@ -29,15 +29,15 @@ NONE_WORDS = ("", "none", "null", "~")
 
 
 def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """Copy of nested `settings` with one more setting; a mapping is merged into a mapping, anything else replaces.
+    """Copy nested `settings` with one setting changed; a mapping is merged into a mapping, anything else replaced.
 
-    A list's entry goes by its position from 0 (``recipe.2.lr``) or, where entries have a ``name``, by that
-    (``recipe.full.lr``). A group that is missing or None is created.
+    List entries are addressed by position from 0 (``recipe.2.lr``) or by their ``name`` (``recipe.full.lr``). A group
+    that is missing or None is created.
 
     Raises
     ------
     UserError
-        If the list has no such entry, or a part of the name is a single value and has no fields.
+        If the list has no such entry, or a part of the name is a scalar without fields.
     """
     if "" in (parts := dotted.split(".")):
         raise UserError(f"{dotted!r} is not the name of a setting: a part between dots is empty")
@@ -45,7 +45,7 @@ def set_field(settings: Mapping[str, Any], dotted: str, value: Any) -> dict[str,
 
 
 def get_field(settings: Any, dotted: str) -> Any:
-    """The setting of a dotted name, as in `set_field`; None if there is none."""
+    """Look up the setting of a dotted name, as in `set_field`; None if absent."""
     for part in dotted.split("."):
         if isinstance(settings, list):
             position = position_of(settings, part)
@@ -56,22 +56,22 @@ def get_field(settings: Any, dotted: str) -> Any:
 
 
 def position_of(entries: Sequence[Any], part: str) -> int | None:
-    """Position of the list entry that a part of a dotted name means; None if there is none."""
-    if part.isascii() and part.isdecimal():  # a number is always a position, even if an entry is called "2"
+    """Position of the list entry addressed by a part of a dotted name; None if absent."""
+    if part.isascii() and part.isdecimal():  # a number is always a position, even if an entry is named "2"
         return int(part) if int(part) < len(entries) else None
     names = _names_of(entries)
     return names.index(part) if part in names else None
 
 
 def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by keyword as settings by dotted name.
+    """Convert keyword settings to settings by dotted name.
 
     Parameters
     ----------
     spec_class
         The spec.
     settings
-        By dotted name with ``__`` for the dots (``model__backbone``), or by last name where that is unique.
+        By dotted name with ``__`` for dots (``model__backbone``), or by the last part if that is unique.
 
     Raises
     ------
@@ -85,9 +85,9 @@ def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
 def build_spec(
     spec_class: type[SpecType], config: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> SpecType:
-    """Spec from its defaults, a partial configuration that wins over them, and single settings that win over both.
+    """Build a spec from its defaults, a partial configuration, and single settings, in increasing precedence.
 
-    Mappings merge, lists and values replace. `overrides` go by dotted name as in `set_field`, whole lists before
+    Mappings are merged, lists and scalars replaced. `overrides` use dotted names as in `set_field`, whole lists before
     their entries.
 
     Raises
@@ -108,7 +108,7 @@ def build_spec(
 
 
 def _with_named_recipe(settings: dict[str, Any], spec_class: type[BaseModel]) -> dict[str, Any]:
-    """The settings with the stages of a recipe that is given by name, so that single stages can be changed."""
+    """Replace a recipe's name with its stages, so single stages can be overridden."""
     recipes, name = getattr(spec_class, "recipes", {}), settings.get("recipe")
     known = isinstance(name, str) and name in recipes
     return {**settings, "recipe": plain(recipes[name])} if known else settings
@@ -124,7 +124,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 def _set_below(settings: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
-    """The settings under ``parts[:depth]`` with the value at ``parts[depth:]``."""
+    """Set the value at ``parts[depth:]`` in the settings under ``parts[:depth]``."""
     if depth == len(parts):
         return _merged(settings, value)
     dotted, above, part = ".".join(parts), ".".join(parts[:depth]), parts[depth]
@@ -150,7 +150,7 @@ def _names_of(entries: Sequence[Any]) -> list[Any]:
 
 
 def _with_none(value: Any, annotation: Any) -> Any:
-    """Replace the words for "no value" by None, wherever None is allowed and the word itself is not a choice."""
+    """Replace words for "no value" with None where None is allowed and the word is not a choice."""
     if isinstance(value, dict) and (group := group_in(annotation)):
         known = group.model_fields
         return {
@@ -174,7 +174,7 @@ def _shown(value: Any) -> str:
 
 
 def _legible(name: str) -> str:
-    """A name as it is, or quoted where it would not be seen."""
+    """Quote a name if it would otherwise be invisible."""
     return name if name.strip() and name.isprintable() else repr(name)
 
 
@@ -185,7 +185,7 @@ def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: An
         if isinstance(settings, dict):
             settings = settings.get(str(part))
         elif isinstance(settings, list) and isinstance(part, int):
-            settings = settings[part] if part < len(settings) else None  # an entry that is missing
+            settings = settings[part] if part < len(settings) else None  # a missing entry
             if isinstance(settings, dict) and settings.get("name"):
                 entry_name = f" ({settings['name']})"
         else:
@@ -198,7 +198,7 @@ def _problem(detail: ErrorDetails, fields: Mapping[str, SpecField], settings: An
     field = fields.get(".".join(pattern)) or fields.get(".".join(pattern).removesuffix(".N"))
     if detail["type"] == "missing":
         return f"{where}: missing, but required ({field.allowed if field else 'a group of settings'})"
-    if detail["type"] in ("value_error", "assertion_error"):  # of our own validators
+    if detail["type"] in ("value_error", "assertion_error"):  # from our own validators
         message = str(detail.get("ctx", {}).get("error", detail["msg"]))
         given = "" if isinstance(detail["input"], dict | BaseModel) else f"given {_shown(detail['input'])}; "
         return f"{where}: {given}{message}" if where else message
@@ -225,7 +225,7 @@ def _suggestion(parts: Sequence[str], pattern: Sequence[str], fields: Mapping[st
 
 
 def _dotted(name: str, names: list[str]) -> str:
-    """The dotted name that a keyword stands for."""
+    """Dotted name of a keyword."""
     dotted = name.replace("__", ".")
     matching = [known for known in names if known == dotted or (known.split(".")[-1] == dotted and ".N." not in known)]
     if "." in dotted or dotted in matching:

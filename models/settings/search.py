@@ -1,6 +1,6 @@
-"""What a sweep searches: dimensions, budget and objectives, and the spec of each trial.
+"""Search space of a sweep: dimensions, budget and objectives, and the spec of each trial.
 
-A dimension is a setting by its dotted name, or one of the three that say what the course has a rule of thumb for.
+A dimension is a setting by its dotted name, or one of three for which the fast.ai course has a rule of thumb.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from unfreeze.models.settings.overrides import SpecType, build_spec, get_field, 
 Value = bool | int | float | str
 
 STAGE_DIMENSIONS = {"body_ratio": "ratio", "early_ratio": "early_ratio", "head_factor": "lr_factor"}
-"""Dimension -> the field that it sets in every stage that trains the body."""
+"""Dimension -> field set in every stage that trains the body."""
 RULES_OF_THUMB = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0, "equal lrs": 1.0}
-"""What the course advises without a search, and the baseline without differential lrs."""
+"""The course's ratios, and the baseline without differential lrs."""
 LOWER_IS_BETTER = frozenset({"loss", "seconds", "log_loss", "rmspe", "rmse", "mae"})
-"""Objectives to minimise; every other one is maximised."""
+"""Objectives to minimise; all others are maximised."""
 GRID_POINTS = 4
 """Points of a range in a grid search."""
 
@@ -57,7 +57,7 @@ class Dimension(Spec):
         return self
 
     def ends(self) -> list[Any]:
-        """The choices, or both ends of the range: if these are allowed, so is everything the sweep tries."""
+        """The choices, or both ends of the range; if these are valid, so is every value the sweep tries."""
         return list(self.choices or (self.low, self.high))
 
     def contains(self, value: Any) -> bool:
@@ -68,10 +68,10 @@ class Dimension(Spec):
         return isinstance(value, int | float) and low <= value <= high
 
     def grid(self, whole: bool) -> list[Any]:
-        """The choices, or evenly spread points of the range (`whole` numbers where the setting is one)."""
+        """The choices, or evenly spaced points of the range (`whole` numbers if the setting is one)."""
         if self.choices is not None:
             return list(self.choices)
-        import numpy as np  # here, because `--help` needs this module but no points
+        import numpy as np  # imported late: `--help` does not need it
 
         low, high = self.ends()
         points = np.geomspace(low, high, GRID_POINTS) if self.log else np.linspace(low, high, GRID_POINTS)
@@ -79,13 +79,13 @@ class Dimension(Spec):
 
 
 Space = Annotated[list[Dimension], Field(min_length=1, max_length=50)]
-"""What varies."""
+"""The search space."""
 
 
 class SweepSpec(Spec):
     """A search for better settings: what varies, for how many trials, judged by what."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # a storage that is refused may hold a password
+    model_config = ConfigDict(hide_input_in_errors=True)  # a rejected storage may hold a password
 
     trials: int = Field(
         default=20, ge=1, le=100_000, description="Trials of the study in all, those of earlier calls included."
@@ -100,7 +100,7 @@ class SweepSpec(Spec):
         default=None,
         description="Database of studies, such as `postgresql://user@host/name`, for workers on several machines; its "
         "password is `UNFREEZE_STORAGE_PASSWORD` of their environment. Empty: a journal file on this machine.",
-        json_schema_extra={"pattern": WITHOUT_PASSWORD},  # so that a form refuses a password before it is stored
+        json_schema_extra={"pattern": WITHOUT_PASSWORD},  # lets a form reject a password before it is stored
     )
     workers: int = Field(default=1, ge=1, le=64, description="Processes on this machine that run trials.")
     space: Space = Field(
@@ -182,7 +182,7 @@ SWEEPS: dict[str, type[SweepSpec]] = {"images": SweepSpec, "tables": TableSweep}
 
 
 def with_effect(search: SearchType, training: BaseModel) -> SearchType:
-    """The search without settings of trees where the training fits none."""
+    """Drop tree settings from the search if the training fits no trees."""
     if getattr(training, "trees", True):
         return search
     space = [dimension for dimension in search.space if not dimension.name.startswith("boosting.")]
@@ -192,7 +192,7 @@ def with_effect(search: SearchType, training: BaseModel) -> SearchType:
 
 
 def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
-    """The training of one trial: `training` with `values` by dimension; a `UserError` if one is not allowed."""
+    """Spec of one trial: `training` with `values` by dimension; `UserError` if one is invalid."""
     overrides: dict[str, Value] = {}
     for name, value in values.items():
         field = STAGE_DIMENSIONS.get(name)
@@ -201,7 +201,7 @@ def trial_spec(training: SpecType, values: Mapping[str, Value]) -> SpecType:
 
 
 def check_space(search: SweepSpec, training: BaseModel) -> None:
-    """Reject, before the first trial, dimensions and objectives that do not exist, mean nothing, or leave their bounds.
+    """Reject, before the first trial, dimensions and objectives that are unknown, meaningless or out of bounds.
 
     The `UserError` has one line per problem.
     """
@@ -230,17 +230,17 @@ def whole_numbers(dimension: Dimension, training: BaseModel) -> bool:
 
 
 def shared_stages(search: SweepSpec, training: BaseModel) -> int:
-    """How many stages, from the first, different trials can have in common.
+    """Number of leading stages that different trials can share.
 
-    A stage is shared until a range reaches it: a value from a range never recurs, a choice does. The last stage is
-    never shared: what it trains is what the trial is about.
+    Stages are shared up to the first with a range, since values from a range never recur, while choices do. The last
+    stage is never shared, as its result is the trial's.
     """
     ranges = [dimension.name for dimension in search.space if dimension.choices is None]
     return min([max(0, len(_recipe(training)) - 1), *(at for name in ranges for at in _stages_of(name, training))])
 
 
 def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str, Value]]:
-    """Trials to begin with: the course's ratios and equal lrs; other settings keep the training's value."""
+    """Initial trials: the course's ratios and equal lrs; other settings keep the training's value."""
     settings = training.model_dump()
     inside = {
         dimension.name: value
@@ -260,7 +260,7 @@ def rules_of_thumb(search: SweepSpec, training: BaseModel) -> dict[str, dict[str
 def parse_dimension(text: str) -> tuple[str, Dimension | None]:
     """Read ``NAME=1,2,4`` (choices), ``NAME=1..30`` or ``NAME=1..30 log`` (a range), ``NAME=none`` (not varied).
 
-    Returns the name, and the dimension or None; any other text is a `UserError`.
+    Returns the name, and the dimension or None; `UserError` for any other text.
     """
     name, _, rest = (part.strip() for part in text.partition("="))
     if name and rest.lower() == "none":
@@ -278,7 +278,7 @@ def parse_dimension(text: str) -> tuple[str, Dimension | None]:
 
 
 def value_of(text: str) -> Value:
-    """The value that a text without quotes means: true, false, a number, or the text."""
+    """Value of an unquoted text: true, false, a number, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -293,7 +293,7 @@ def _recipe(training: BaseModel) -> Sequence[Stage]:
 
 
 def _stages_of(name: str, training: BaseModel) -> list[int]:
-    """Positions of the stages that a dimension changes; the first for a setting outside the recipe."""
+    """Positions of the stages affected by a dimension; the first for a setting outside the recipe."""
     if name in STAGE_DIMENSIONS:
         return [at for at, stage in enumerate(_recipe(training)) if stage.train != "head"]
     parts = name.split(".")
@@ -304,7 +304,7 @@ def _stages_of(name: str, training: BaseModel) -> list[int]:
 
 def _check_meaning(dimension: Dimension, training: BaseModel) -> None:
     if dimension.name not in STAGE_DIMENSIONS:
-        field = field_named(type(training), dimension.name)  # unknown names are rejected with the trial's spec
+        field = field_named(type(training), dimension.name)  # the trial's spec rejects unknown names
         if dimension.choices is None and field and not {int, float} & set(field.kinds):
             raise UserError(f"{dimension.name}: a range needs a number; give choices")
         return

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
 
 CATEGORY_VALUES = 50
-"""A column of whole numbers with at most this many values is a category unless the spec says otherwise."""
+"""By default a column of whole numbers with at most this many values is a category."""
 
 
 class TableDataSpec(Spec):
@@ -223,7 +223,7 @@ class TrainTables(Training):
 
 
 def completed(params: TrainTables) -> TrainTables:
-    """The training with what its source brings along: the flights have a column of dates, named ``date``."""
+    """Complete the settings for known sources: the flights table has a date column named ``date``."""
     if params.data.source != "flights" or params.data.date:
         return params
     return params.model_copy(update={"data": params.data.model_copy(update={"date": ["date"]})})

@@ -1,4 +1,4 @@
-"""Settings of a training, whatever its data."""
+"""Settings of a training, independent of its data."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from unfreeze.models.settings.names import check_experiment_name, check_registry_name
 
 MOST_EPOCHS = 10_000
-"""Of one stage; more is a slip of the cycle settings, which multiply."""
+"""Most epochs of a stage; more is a slip in the cycle settings, which multiply."""
 
 
 Device = Annotated[
     str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
 ]
-"""Where a network computes."""
+"""Device of a network."""
 
 
 class Spec(BaseModel):
@@ -205,7 +205,7 @@ class Stage(Spec):
 
     @property
     def epochs(self) -> int:
-        """Epochs of all cycles together; none of a regression."""
+        """Total epochs of all cycles; 0 for a regression."""
         return 0 if self.regression else sum(self.cycle_len * self.cycle_mult**cycle for cycle in range(self.cycles))
 
 
@@ -340,12 +340,12 @@ class Training(Spec):
 
 
 def check_recipe(recipe: list[Stage]) -> None:
-    """Refuse stages with the same name, and a stage without a learning rate.
+    """Reject duplicate stage names, and stages without a learning rate.
 
     Raises
     ------
     ValueError
-        Says which stage.
+        Names the stage.
     """
     names = [stage.name for stage in recipe]
     if doubled := {name for name in names if names.count(name) > 1}:
@@ -360,12 +360,12 @@ def check_recipe(recipe: list[Stage]) -> None:
 
 
 def check_snapshots(snapshots: int, recipe: list[Stage]) -> None:
-    """Refuse a snapshot ensemble of cycles that there are not.
+    """Reject a snapshot ensemble of more cycles than the recipe has.
 
     Raises
     ------
     ValueError
-        Says what to change.
+        Names the setting to change.
     """
     stage = recipe[-1]
     if snapshots == 1:

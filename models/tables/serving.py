@@ -1,6 +1,6 @@
 """A trained table model as a folder of plain files, and the predictor that reads it.
 
-MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
+MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served without it.
 """
 
 import warnings
@@ -33,8 +33,8 @@ from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import Precision, pick_device, pick_precision
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 256, 8192
-"""Rows of a forward pass. Always as many, the last ones filled up: with other numbers of rows a matrix product rounds
-differently, and a row's prediction would depend on the rows beside it."""
+"""Rows per forward pass, the last one padded: matrix products round differently for other row counts, and a prediction
+would depend on the rows beside it."""
 
 
 def save_table_model(
@@ -50,7 +50,7 @@ def save_table_model(
 ) -> None:
     """Write weights, trees, encoder, spec, the joined tables and the calendar into `folder`.
 
-    The spec has the settings that the training found (see `infer_roles`).
+    The spec includes the findings of the training (see `infer_roles`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "encoder.json").write_text(encoder.to_json())
@@ -69,14 +69,14 @@ def save_table_model(
 
 
 def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
-    """A row with the columns and types of a table and none of its values."""
+    """A synthetic row with the columns and types of a table and none of its values."""
 
     def value(column: pd.Series) -> pd.Series:
         if types.is_datetime64_any_dtype(column):
             return pd.Series([pd.Timestamp("2000-01-01", tz=column.dt.tz)], dtype=column.dtype)
         if str(column.name) in data.date:
             return pd.Series(["2000-01-01"], dtype=column.dtype if types.is_string_dtype(column) else object)
-        if types.is_numeric_dtype(column):  # booleans among them
+        if types.is_numeric_dtype(column):  # including booleans
             return pd.Series([0], dtype=column.dtype)
         form = data.numbers.get(str(column.name))
         return pd.Series(["text" if form is None else example_of(form)], dtype=object)
@@ -87,9 +87,9 @@ def example_rows(frame: pd.DataFrame, data: TableDataSpec) -> pd.DataFrame:
 def predict_encoded(
     network: Network, encoded: Encoded, device: torch.device, precision: Precision | None = None
 ) -> torch.Tensor:
-    """Outputs (N, C) float32 on the CPU of encoded rows, in float32 unless a precision is given.
+    """Outputs (N, C) float32 on the CPU for encoded rows, computed in float32 unless a precision is given.
 
-    A row's outputs are the same to the last bit whatever rows are beside it.
+    A row's outputs are bit-identical regardless of the rows beside it.
     """
     network.eval()
     precision = precision or Precision(device.type, torch.float32, torch.float32)
@@ -112,12 +112,12 @@ def predict_encoded(
 def predictions_of(
     encoder: TableEncoder, outputs: Sequence[torch.Tensor], trees: Trees | None, rows: Encoded
 ) -> np.ndarray:
-    """What networks and trees say of rows together: values (N, T) in their own scale, or probabilities (N, C), float64.
+    """Averaged predictions of networks and trees: values (N, T) in their own scale, or probabilities (N, C), float64.
 
     Parameters
     ----------
     outputs
-        Of each network, see `predict_encoded`; they are averaged, and then with the trees.
+        Of each network, see `predict_encoded`; averaged first among networks, then with the trees.
     """
     target = encoder.target
     networks = [target.average([target.predictions(each) for each in outputs])] if outputs else []
@@ -126,7 +126,7 @@ def predictions_of(
 
 
 class TablePredictor:
-    """Predicts from raw rows exactly as the evaluation did, with what `save_table_model` wrote into a folder."""
+    """Predictor for raw rows from a folder of `save_table_model`; matches the evaluation exactly."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         with loading(folder):
@@ -154,13 +154,13 @@ class TablePredictor:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predictions (see `conformal.answers`) for rows with the raw columns of the main table, in their order.
 
-        Rows may be as pandas reads the file of the training: with more columns than needed, with gaps, with categories,
-        and with numbers where the training had text, or the reverse.
+        Rows may come as pandas reads the training file: with extra columns, gaps, categoricals, and numbers where the
+        training had text, or the reverse.
 
         Raises
         ------
         UserError
-            For missing columns, values that cannot be read, and rows whose features of events cannot be computed.
+            For missing columns, unreadable values, and rows whose event features cannot be computed.
         """
         frame, unusable = self.types.apply(plainly_named(model_input))
         if not unusable:
@@ -174,18 +174,18 @@ class TablePredictor:
         return answers(self.target, results, self.scores, params)
 
     def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
-        """Raw rows with what is joined to them and their features of events, and which rows cannot have these."""
+        """Raw rows with joined columns and event features, and row -> why these cannot be computed."""
         require(frame, self.raw.needed, "rows to predict")
         data = self.params.data
         assembled = assemble(frame, self.joins, data, False, self.calendar, self.raw.lenient)
         return assembled.frame, assembled.unknown
 
     def results(self, frame: pd.DataFrame) -> np.ndarray:
-        """Values (N, T) in the targets' scale, or probabilities (N, C), float64, of rows as `assemble` makes them."""
+        """Values (N, T) in the targets' scale, or probabilities (N, C), float64, for rows from `assemble`."""
         return self._answers(frame)[0]
 
     def _answers(self, frame: pd.DataFrame) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """As `results`, and the rows with unseen categories by column, see `TableEncoder.unseen`."""
+        """`results`, and the rows with unseen categories by column, see `TableEncoder.unseen`."""
         frame = with_date_parts(frame, self.params.data)
         encoded = self.encoder.transform(frame)
         outputs = [predict_encoded(network, encoded, self.device, self.precision) for network in self.networks]
@@ -197,8 +197,7 @@ class TablePredictor:
     ) -> Generator[Chunk, None, None]:
         """Predict a table's file from row `first`, `size` rows at a time.
 
-        Rows that cannot be read are reported. Features of events are made of the whole table at once, which is then
-        held in memory.
+        Unreadable rows are reported. Event features need the whole table in memory.
         """
         reader = RowReader(open_table(Path(source["path"])), self.types)
 
@@ -221,7 +220,7 @@ class TablePredictor:
             yield Chunk(range(start, end), rows, results[rows], errors, counts)
 
     def text_columns(self) -> list[str]:
-        """Columns of a file that must be read as text, because the training had text there."""
+        """File columns to read as text, because they were text in training."""
         return self.types.text_columns()
 
 

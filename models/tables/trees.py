@@ -1,8 +1,7 @@
-"""Gradient-boosted trees by LightGBM, on the rows and features that the network gets.
+"""Gradient-boosted trees by LightGBM, on the network's rows and features.
 
-Ke et al., "LightGBM: A highly efficient gradient boosting decision tree", 2017. A few boosters are fitted, each of
-which leaves out other training rows to stop by, and their predictions are averaged: on small tables a single one
-depends on which rows it was stopped by.
+Ke et al., "LightGBM: A highly efficient gradient boosting decision tree", 2017. A few boosters, each stopped early on
+different held-out training rows, are averaged: on small tables a single one depends on the rows held out.
 """
 
 import json
@@ -21,32 +20,32 @@ from unfreeze.models.tables.reading.frames import CHUNK_ROWS
 from unfreeze.models.targets import mean_in_order
 
 MOST_FITTED = 2_000_000
-"""Training rows that trees are fitted on at most: a random part of more."""
+"""Most training rows for the trees; of more, a random sample."""
 PARTS = 10
-"""A booster leaves out one of so many equal parts of its rows, and is judged on it while trees are added."""
+"""Number of equal parts of the rows; a booster holds out one of them for early stopping."""
 ROUNDS = 2000
-"""Trees of a booster (per class) at most."""
+"""Most trees per booster (and class)."""
 PATIENCE = 50
-"""Trees that did not help the rows left out, after which no more are added."""
+"""Early stopping: trees without improvement on the held-out rows."""
 UNJUDGED_ROUNDS = 100
-"""Trees where no row can be left out."""
+"""Trees if no row can be held out."""
 MOST_CATEGORIES = 255
-"""Of a column of more categories trees get the mean of the target by category: subsets would be chosen by chance."""
+"""Columns with more categories enter the trees as target means by category; splits by subsets would be chance."""
 DEFAULTS = TreesSpec()
 _FILE, _MEANS = "trees-{}.txt", "trees-means.json"
 Means = Mapping[str, Sequence[Sequence[float]]]
-"""Column of many categories -> for every target the mean by code."""
+"""Column with many categories -> mean by code for every target."""
 
 
 class Trees:
-    """Fitted boosters: equally many for each target.
+    """Fitted boosters, equally many for each target.
 
     Parameters
     ----------
     encoder
-        Of the rows.
+        Encoder of the rows.
     boosters
-        Those of the first target, then those of the next; a classification has one target.
+        In order of the targets; a classification has one target.
     means
         See `unfreeze.models.tables.columns.target_means`.
     """
@@ -73,22 +72,22 @@ class Trees:
         Parameters
         ----------
         train, targets
-            Rows, and `TableEncoder.targets` of them: (N, T) float32 or (N,) int64.
+            Rows, and their `TableEncoder.targets`: (N, T) float32 or (N,) int64.
         seed
-            Chooses the rows to fit on and those left out, and the columns that a tree sees.
+            Chooses the rows to fit on, the held-out rows, and the columns for each tree.
         rounds
-            Trees of a booster (per class) at most.
+            Most trees per booster (and class).
         boosters
-            For each target; None more where they are cheap, and where the rows left out say little.
+            Boosters per target; None: more if they are cheap and the held-out rows few.
         settings
-            How each is fitted.
+            Hyperparameters of the boosters.
         class_weights
-            What a row of each class counts, (C,); None: all the same.
+            Weight of a row by class, (C,); None: equal weights.
         later
-            Rows and targets that come after the others in time: they stop the boosters, which then leave out none. Rows
-            left out at random have neighbours among those that are fitted, and would stop too late.
+            Later rows and targets for early stopping; no other rows are held out. Random held-out rows have neighbours
+            among the fitted ones and would stop too late.
         lengths
-            Trees of each booster (per class), where they are known: nothing is left out then.
+            Trees of each booster (per class), if known; nothing is held out then.
         """
         fitted = rows_to_fit(targets, seed)
         if len(fitted) < len(targets):
@@ -118,12 +117,12 @@ class Trees:
 
     @property
     def lengths(self) -> list[int]:
-        """Trees (per class) of each booster that it answers with."""
+        """Number of trees (per class) used by each booster."""
         every = [(booster.best_iteration, booster.current_iteration()) for booster in self._boosters]
         return [best if best > 0 else all_of_them for best, all_of_them in every]
 
     def predict(self, rows: Encoded) -> np.ndarray:
-        """Probabilities (N, C), or values (N, T) as the network is trained on them; float64, row by row."""
+        """Probabilities (N, C), or values (N, T) in the network's scale, float64; rows are independent."""
         targets = 1 if self._encoder.classes else len(self._encoder.target_names)
         each = len(self._boosters) // targets
         outputs = []
@@ -139,7 +138,7 @@ class Trees:
         return np.concatenate(outputs)
 
     def feature_names(self) -> list[str]:
-        """Names of the F features that the trees see: columns, and means of the target by category."""
+        """Names of the F features of the trees: columns, and target means by category."""
         twice = set(self._encoder.categorical) & set(self._encoder.continuous)
         named = list(self._encoder.categorical)
         named += [f"{name} (as number)" if name in twice else name for name in self._encoder.continuous]
@@ -149,27 +148,27 @@ class Trees:
         return named
 
     def contributions(self, rows: Encoded) -> np.ndarray:
-        """SHAP values of every feature, and last the base value; a row's add up to the trees' raw output.
+        """SHAP values of every feature, then the base value; each row sums to the trees' raw output.
 
         Exact for trees: Lundberg et al., "From local explanations to global understanding with explainable AI for
-        trees", 2020; the mean over the boosters, whose raw outputs are averaged alike.
+        trees", 2020. Averaged over the boosters, as are their raw outputs.
 
         Returns
         -------
         numpy.ndarray
-            (K, N, F + 1) float64 for K outputs: the targets as the network is trained on them, the log-odds of the
-            second of two classes, or the score of each class before the softmax.
+            (K, N, F + 1) float64 for K outputs: the targets in the network's scale, the log-odds of the second of two
+            classes, or the score of each class before the softmax.
         """
         raw = self._raw(rows, pred_contrib=True)
         width = len(self.feature_names()) + 1
         return np.concatenate([each.reshape(len(rows), -1, width).transpose(1, 0, 2) for each in raw])
 
     def raw_outputs(self, rows: Encoded) -> np.ndarray:
-        """The mean over the boosters of what they give before a sigmoid or softmax, (K, N) float64."""
+        """Mean output of the boosters before a sigmoid or softmax, (K, N) float64."""
         return np.concatenate([each.reshape(len(rows), -1).T for each in self._raw(rows, raw_score=True)])
 
     def _raw(self, rows: Encoded, **what: bool) -> list[np.ndarray]:
-        """What the boosters of each target give on average."""
+        """Mean output of each target's boosters."""
         targets = 1 if self._encoder.classes else len(self._encoder.target_names)
         each = len(self._boosters) // targets
         features = np.concatenate([_features(self._encoder, rows), _means_of(self._encoder, self._means, rows)], axis=1)
@@ -178,20 +177,20 @@ class Trees:
         return [mean_in_order(answers[start : start + each]) for start in range(0, len(answers), each)]
 
     def _columns(self, means: list[np.ndarray]) -> np.ndarray:
-        """Predictions side by side; of two classes LightGBM gives the second one's probability."""
+        """Predictions as columns; for two classes LightGBM returns only the second one's probability."""
         if not self._encoder.classes:
             return np.stack(means, axis=1)
         return np.stack([1 - means[0], means[0]], axis=1) if means[0].ndim == 1 else means[0]
 
     def save(self, folder: Path) -> None:
-        """Write each booster as LightGBM's own text, and the means of the target."""
+        """Write each booster in LightGBM's text format, and the target means."""
         (folder / _MEANS).write_text(json.dumps(self._means))
         for number, booster in enumerate(self._boosters):
             booster.save_model(folder / _FILE.format(number))
 
     @classmethod
     def load(cls, folder: Path, encoder: TableEncoder) -> "Trees":
-        """The trees that `save` wrote.
+        """Load the trees from `save`.
 
         Raises
         ------
@@ -212,9 +211,9 @@ class Trees:
 
 
 def rows_to_fit(targets: np.ndarray, seed: int, most: int | None = None) -> np.ndarray:
-    """Which training rows the trees are fitted on, (n,) int64: all of them up to `most`, `MOST_FITTED` if None.
+    """Training rows for the trees, (n,) int64: all of them up to `most`, `MOST_FITTED` if None.
 
-    Of more, that many at random, and the first row of each class so that none is unknown to the trees.
+    Of more, a random sample of that size, and the first row of each class so that all classes occur.
     """
     most = most or MOST_FITTED
     if len(targets) <= most:
@@ -225,16 +224,16 @@ def rows_to_fit(targets: np.ndarray, seed: int, most: int | None = None) -> np.n
 
 
 def _boosters_of_target(rows: int, classes: int) -> int:
-    """Boosters for each target: more where they are cheap, and where the rows left out say little."""
-    work = rows * (classes if classes > 2 else 1)  # of several classes each has trees of its own
+    """Boosters per target: more if they are cheap and the held-out rows few."""
+    work = rows * (classes if classes > 2 else 1)  # beyond two classes, each has its own trees
     return 4 if work <= 40_000 else 2 if work <= 100_000 else 1
 
 
 def _parts(targets: np.ndarray, seed: int) -> np.ndarray:
-    """Part of each row (N,) int64, of `PARTS` equal ones at random; -1 for a row that is always fitted.
+    """Random part of each row (N,) int64, of `PARTS` equal ones; -1 for a row that is always fitted.
 
-    Each part has its share of every class. A class with a row per part or fewer stays with the rows that are fitted:
-    without it there, its probability would be nil.
+    Parts are stratified by class. A class with at most one row per part is always fitted, as its probability would
+    otherwise be 0.
     """
     random = np.random.default_rng(seed)
     every = np.arange(len(targets))
@@ -249,12 +248,12 @@ def _parts(targets: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _chunks(rows: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK_ROWS` rows: features take several times the memory of their rows."""
+    """Slices of at most `CHUNK_ROWS` rows; features need several times the memory of their rows."""
     return (slice(start, start + CHUNK_ROWS) for start in range(0, max(rows, 1), CHUNK_ROWS))
 
 
 def _features(encoder: TableEncoder, rows: Encoded) -> np.ndarray:
-    """Codes and numbers side by side, (N, K + M) float32; numbers that were missing are so again."""
+    """Codes and numbers side by side, (N, K + M) float32; missing numbers are restored as missing."""
     names = list(encoder.categorical)
     features = np.concatenate([rows.categorical, rows.continuous], axis=1, dtype=np.float32)
     for place, name in enumerate(encoder.continuous, start=len(names)):
@@ -265,7 +264,7 @@ def _features(encoder: TableEncoder, rows: Encoded) -> np.ndarray:
 
 
 def _means_of(encoder: TableEncoder, means: Means, rows: Encoded) -> np.ndarray:
-    """Means of the target by the rows' categories, (N, M) float32."""
+    """Target means by the rows' categories, (N, M) float32."""
     names = list(encoder.categorical)
     columns = [
         np.asarray(of_target)[rows.categorical[:, names.index(name)]]
@@ -276,9 +275,9 @@ def _means_of(encoder: TableEncoder, means: Means, rows: Encoded) -> np.ndarray:
 
 
 def filled(settings: TreesSpec, rows: int) -> TreesSpec:
-    """The settings with what follows from the number of rows."""
-    # On 16 sets of up to 6,000 rows an lr of 0.1 is as good as half of it, in 60 % of the time; on Rossmann's 800,000
-    # it is 2 % worse.
+    """Complete the settings with defaults for the number of rows."""
+    # On 16 sets of up to 6,000 rows an lr of 0.1 is as good as 0.05 and takes 60 % of its time; on Rossmann's 800,000
+    # rows it is 2 % worse.
     lr, leaves = 0.1 if rows <= 10_000 else 0.05, 15 if rows <= 10_000 else 31 if rows <= 100_000 else 63
     return settings.model_copy(update={"lr": settings.lr or lr, "leaves": settings.leaves or leaves})
 
@@ -286,7 +285,7 @@ def filled(settings: TreesSpec, rows: int) -> TreesSpec:
 def _target_means(
     encoder: TableEncoder, train: Encoded, targets: np.ndarray, seed: int
 ) -> tuple[dict[str, list[list[float]]], np.ndarray]:
-    """Means by column of many categories, and those of the training rows by other rows, (N, M) float32."""
+    """Target means by column with many categories, and out-of-fold means of the training rows, (N, M) float32."""
     means: dict[str, list[list[float]]] = {}
     others: list[np.ndarray] = []
     for place, (name, size) in enumerate(encoder.sizes()):
@@ -306,7 +305,7 @@ def _dataset(
     chosen: TreesSpec,
     class_weights: np.ndarray | None,
 ) -> tuple[lightgbm.Dataset, dict[str, object]]:
-    """Rows in bins, for all boosters of a target, and the settings that these have in common."""
+    """Binned rows and settings shared by all boosters of a target."""
     classes, chosen = len(encoder.classes), filled(chosen, len(targets))
     settings: dict[str, object] = {
         "objective": "regression" if not classes else "binary" if classes == 2 else "multiclass",
@@ -316,7 +315,7 @@ def _dataset(
         "min_data_in_leaf": chosen.leaf_rows,
         "feature_fraction": chosen.columns,
         "num_threads": torch.get_num_threads(),
-        # The faster of two ways is otherwise found by trying, and they round differently.
+        # Otherwise LightGBM times two methods and picks the faster, and they round differently.
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
@@ -341,7 +340,7 @@ def _fit(
     judges: tuple[np.ndarray, np.ndarray] | None,
     exactly: bool,
 ) -> lightgbm.Booster:
-    """One booster, which has as many trees as were best on the rows left out or the judges, or exactly the `rounds`."""
+    """Fit one booster with the best number of trees on the held-out rows or `judges`, or exactly `rounds` trees."""
     judged = np.flatnonzero(left_out)
     if exactly or (judges is None and not len(judged)):
         return lightgbm.train(settings, data, rounds if exactly else min(rounds, UNJUDGED_ROUNDS))

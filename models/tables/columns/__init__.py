@@ -1,1 +1,1 @@
-"""What columns are, and how they become numbers."""
+"""Column roles, formats and encoding."""

@@ -1,1 +1,1 @@
-"""From tables as they were read to rows that a model takes."""
+"""Joining, checking, splitting and encoding of tables."""

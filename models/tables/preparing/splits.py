@@ -18,22 +18,21 @@ from unfreeze.models.tables.reading.frames import count_up_to, in_chunks, requir
 
 _TRAIN, _VALID, _TEST, _UNUSED = range(4)
 _SAYS: dict[str, Part] = {"1": "valid", "true": "valid", "0": "train", "false": "train"}
-"""What a column of a split may say besides the words of `part_of`."""
+"""Values allowed in a split column besides the words of `part_of`."""
 _MOST_BACKWARD = 0.05
-"""Share of the changes of date that may lead back: series one below the other step back where one begins."""
+"""Share of date changes that may go backwards: stacked series step back where the next one begins."""
 _MOST_UNEVEN = 0.5
-"""Deviation of the steps between dates, as a share of their mean, up to which they count as regular; of dates that
-fall at random it is 1."""
+"""Largest deviation of the steps between dates, relative to their mean, of regular dates; it is 1 for random dates."""
 _FEWEST_NEIGHBOURS = 100
-"""Rows below which a correlation of neighbours may be chance."""
+"""Least rows for a correlation of neighbours not to be chance."""
 _FEWEST_MOVES = 20
-"""Changes from row to row; fewer are those between blocks of a sorted table."""
+"""Least changes from row to row; fewer occur between blocks of a sorted table."""
 _ALIKE, _ALIKE_TARGET = 0.6, 0.3
-"""Correlation of neighbours, of the columns in the middle and of every target, from which on they are a series."""
+"""Least correlation of neighbours in a series, for the median column and every target."""
 _FEWEST_WEEKS = 8
 _RUNS = 20
 MOST_UNSEEN = 0.05
-"""Share of the validation rows that may have a value of a date's part which no training row has."""
+"""Share of the validation rows that may have a date part's value unseen in training."""
 
 
 class Split(NamedTuple):
@@ -47,27 +46,26 @@ class Split(NamedTuple):
 def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str] = ()) -> Split:
     """Split rows into training, validation and test.
 
-    `last_days`: the last `test_days` calendar days of the first date column test, the `valid_days` before them
-    validate; rows without a date train. With `fold` the validation ends that many times `valid_days` earlier, and no
-    later row is used. `last_rows`: the last share of the rows tests, that before it validates. `random`: shares of the
-    rows, chosen by a hash of their values, so that more data never moves a row, and equal rows stay together. `group`:
-    all rows of some values of `split_column`, chosen likewise by a hash of the value; rows without a value train;
-    without `split_column` rows stay together that differ in nothing but targets, ids and columns left out. `column`:
-    the value of `split_column` in each row. Which rows validate does not depend on `test_fraction`, but for
-    `last_rows`.
+    `last_days`: the last `test_days` calendar days of the first date column are for test, the `valid_days` before them
+    for validation, and rows without a date for training. With `fold` the validation ends that many times `valid_days`
+    earlier, and later rows are unused. `last_rows`: the last share of the rows is for test, the one before it for
+    validation. `random`: shares of the rows by a hash of their values, so added data never moves a row, and equal rows
+    stay together. `group`: likewise by a hash of `split_column`'s value; rows without a value are for training; without
+    `split_column`, rows that differ only in targets, ids and columns left out stay together. `column`: the value of
+    `split_column` in each row. The validation rows depend on `test_fraction` only for `last_rows`.
 
     Parameters
     ----------
     frame
         The rows, dates already parsed.
     identity
-        Columns that a random split goes by; none: all.
+        Columns hashed by a random split; empty: all.
 
-    Raises UserError where a column is absent or has other values, or where nothing is left to train, to validate, or
-    to test although a test was asked for.
+    Raises UserError where a column is absent or has other values, or where the training, the validation or a requested
+    test part is empty.
     """
     kind = data.split if data.split != "auto" else "last_days" if data.date else "random"
-    if data.test_fraction and kind == "last_days":  # `auto` learns of a date late
+    if data.test_fraction and kind == "last_days":  # `auto` may only now have a date
         raise UserError("rows are split by their days: the last ones test by data.test_days, not data.test_fraction")
     if data.test_days and kind != "last_days":
         raise UserError(f"split {kind}: data.test_days needs a date to split by; name it in data.date")
@@ -103,8 +101,8 @@ def split_rows(frame: pd.DataFrame, data: TableDataSpec, identity: Sequence[str]
 def _by_days(dates: pd.Series, data: TableDataSpec) -> tuple[np.ndarray, str]:
     """Part of every row by its day, and the settings that decide it.
 
-    Fold 0 validates the last days before the test, fold 1 those before, and so on; later rows, and rows without a date,
-    are in no fold.
+    Fold 0 validates on the last days before the test, fold 1 on those before, and so on; later rows, and rows without a
+    date, are in no fold.
     """
     day = dates.dt.normalize()
     tested = _last_day(day) - pd.Timedelta(days=data.test_days)
@@ -118,9 +116,9 @@ def _by_days(dates: pd.Series, data: TableDataSpec) -> tuple[np.ndarray, str]:
 
 
 def validation_days(dates: pd.Series, data: TableDataSpec) -> int:
-    """Days that validate: those stated, else a fifth of the time before the test, from one day to a year.
+    """Number of validation days: as stated, else a fifth of the time before the test, from one day to a year.
 
-    A hundredth of the rows may be earlier: where nothing is known tables tend to say 1900.
+    The earliest hundredth of the rows is ignored, since tables tend to write unknown dates as 1900.
     """
     if data.valid_days is not None:
         return data.valid_days
@@ -141,31 +139,31 @@ def _random(frame: pd.DataFrame, identity: list[str], data: TableDataSpec) -> np
     shares = np.concatenate([*_shares(frame, identity, data.split_seed)])
     parts = _by_share(shares, data)
     if len(frame) > 1 and not data.test_fraction and (parts == parts[0]).all():
-        # Both parts get a row if there are two; copies of that row go with it.
+        # Each part gets at least one row; its copies go with it.
         trains = parts[0] == _TRAIN
         parts[shares == (shares.min() if trains else shares.max())] = _VALID if trains else _TRAIN
     return parts
 
 
 def _features(names: Sequence[str], data: TableDataSpec) -> list[str]:
-    """Columns in which copies are equal: no targets, and no ids, which tell one copy from another."""
+    """Columns in which copies are equal: all but targets and ids, which distinguish copies."""
     return [name for name in names if name not in {*data.target, *data.drop} and not is_entity(name)]
 
 
 def _by_share(shares: np.ndarray, data: TableDataSpec) -> np.ndarray:
-    """The part of every place between 0 and 1: validation from the lower end on, the test at the upper."""
+    """Part of every place between 0 and 1: validation at the lower end, test at the upper."""
     tests = shares >= 1 - data.test_fraction
     return np.select([shares < data.valid_fraction, tests], [_VALID, _TEST], _TRAIN).astype(np.int8)
 
 
 def _shares(frame: pd.DataFrame, identity: list[str], seed: int) -> Iterator[np.ndarray]:
-    """Place of every row between 0 and 1, chunk by chunk: what is hashed takes many times the table's memory."""
+    """Place of every row between 0 and 1, by chunk, because hashing takes many times the table's memory."""
     key = np.uint64(_share(str(seed), seed) * 2**64)
     for part in in_chunks(frame):
         places = np.full(len(part), key)
         for name in identity:
-            # As numbers or as text, and a missing value as nothing: one that is missing elsewhere, which makes 7 into
-            # 7.0, and a column that is empty so far, whose kind is not known, move no row.
+            # Hash numbers or text and skip missing values: neither a gap elsewhere (7 becomes 7.0) nor an empty column
+            # of unknown kind moves a row.
             column = part[name].astype("float64" if is_number(part[name]) else "str")
             hashed = pd.util.hash_pandas_object(column, index=False).to_numpy()
             places = _mixed(places ^ np.where(column.isna(), np.uint64(0), hashed))
@@ -173,7 +171,7 @@ def _shares(frame: pd.DataFrame, identity: list[str], seed: int) -> Iterator[np.
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Spread uint64 evenly, each to its own place (the finalizer of splitmix64, Steele et al. 2014)."""
+    """Mix uint64 values bijectively (the finalizer of splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -182,13 +180,13 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def _share(value: str, seed: int) -> float:
-    """Spread values evenly from 0 to 1, each always at the same place."""
+    """Map a value deterministically to a place, uniform from 0 to 1."""
     digest = hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def _text(value: object) -> str:
-    # A missing value elsewhere in the column makes 7 into 7.0: that must not move its group.
+    # A gap elsewhere in the column turns 7 into 7.0, which must not move its group.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -207,19 +205,18 @@ def _as_stated(column: pd.Series) -> np.ndarray:
 
 
 def choose_split(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec) -> tuple[TableDataSpec, Role]:
-    """The settings with the kind of the split and its days filled in, and a line about them.
+    """Complete the settings with the split's kind and days, and describe them in a line.
 
-    ``auto`` takes the last days if a date is named, or if the rows are a series by a date that was found: in the order
-    of time, or one for every step of time. Without any date it takes the last rows if they seem to be a series, see
-    `neighbours_alike`. Other tables are split at random, because a date that was found need not be the time that
-    predictions look ahead of: it may be a birthday.
+    ``auto`` takes the last days if a date is named, or if the rows are a series by a detected date: in time order, or
+    one per time step. Without any date it takes the last rows if they seem to be a series, see `neighbours_alike`.
+    Other tables are split at random, because a detected date need not be the time of prediction: it may be a birthday.
 
     Parameters
     ----------
     frame
         The rows, dates already parsed.
     data, stated
-        The settings with what was found, and without.
+        The settings with and without the findings.
     """
     kind, why = stated.split, "as data.split says"
     if kind == "auto":
@@ -227,7 +224,7 @@ def choose_split(frame: pd.DataFrame, data: TableDataSpec, stated: TableDataSpec
         series = [] if stated.date else [name for name in data.date if is_series(frame[name])]
         if series:
             kind, why = "last_days", f"as the rows are in the order of {series[0]}"
-            if not (data.events or data.rolling):  # these take the first date, which was read by now
+            if not (data.events or data.rolling):  # these use the first date, already read
                 data = data.model_copy(update={"date": sorted(data.date, key=lambda name: name != series[0])})
         if kind == "random" and not data.date and (alike := neighbours_alike(frame, data.target)):
             kind, why = "last_rows", alike
@@ -262,10 +259,10 @@ def _role(data: TableDataSpec, why: str) -> Role:
 
 
 def neighbours_alike(frame: pd.DataFrame, targets: Sequence[str]) -> str:
-    """Why rows without a date seem to be in the order of time; empty where they do not.
+    """Why rows without a date seem to be in time order; empty if they do not.
 
-    One after the other, the targets and most columns of numbers are correlated (by rank, with the row before), as what
-    is measured hour by hour is. Rows that are sorted by a target are not meant: they would be correlated in any case.
+    The targets and most numeric columns are correlated with the row before (by rank), like hourly measurements. Rows
+    sorted by a target do not count, as they are always correlated.
     """
     if len(frame) < _FEWEST_NEIGHBOURS:
         return ""
@@ -280,7 +277,7 @@ def neighbours_alike(frame: pd.DataFrame, targets: Sequence[str]) -> str:
 
 
 def _serial_correlation(column: pd.Series) -> float | None:
-    """Rank correlation of values with those of the row before; None for columns that are constant or sorted."""
+    """Rank correlation of values with the row before; None for constant or sorted columns."""
     values = column if is_numeric_dtype(column) else pd.Series(pd.factorize(column)[0], index=column.index)
     ranks = values.astype("float64").rank().dropna()
     steps = np.diff(ranks.to_numpy())
@@ -291,7 +288,7 @@ def _serial_correlation(column: pd.Series) -> float | None:
 
 
 def is_series(dates: pd.Series) -> bool:
-    """Whether rows are in the order of time (ascending or descending, perhaps group by group), or one per step."""
+    """Whether rows are in time order (ascending or descending, perhaps group by group), or one per time step."""
     times = dates.dropna().to_numpy().astype("datetime64[s]").astype(np.int64)
     if len(times) < 2 or times.min() == times.max():
         return False
@@ -304,9 +301,9 @@ def is_series(dates: pd.Series) -> bool:
 
 
 def time_blocks(dates: pd.Series) -> np.ndarray:
-    """Numbers (n,) int64 of the weeks of dates (n,), or of their days where they are of fewer than eight weeks.
+    """Week numbers (n,) int64 of dates (n,), or day numbers if they span fewer than eight weeks.
 
-    Rows of a block are resampled as a whole, as neighbours in time are alike; of a few blocks no interval can be told.
+    Blocks are resampled whole, as neighbours in time are alike; a few blocks would not allow an interval.
     """
     days = dates.to_numpy("datetime64[D]").astype(np.int64)
     weeks = days // 7
@@ -314,15 +311,15 @@ def time_blocks(dates: pd.Series) -> np.ndarray:
 
 
 def row_blocks(rows: int) -> np.ndarray:
-    """Numbers (n,) int64 of runs of rows that are in the order of time."""
+    """Block numbers (n,) int64: runs of consecutive rows in time order."""
     return np.arange(rows) // max(rows // _RUNS, 1)
 
 
 def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray, valid: np.ndarray) -> dict[str, Role]:
-    """Parts of dates of which validation rows have values that the training never saw, such as a later year.
+    """Date parts with values in validation rows that training never saw, such as a later year.
 
-    What a network or a tree makes of such a value is chance, but for the seconds since 1970: later than all that were
-    seen is like the last that were seen. A part that `data` names as a category or number stays.
+    Predictions from such values are arbitrary, except for the seconds since 1970, where later values act like the last
+    ones seen. Parts that `data` names as a category or number stay.
     """
     roles: dict[str, Role] = {}
     named = {*data.categorical, *data.continuous, *data.drop}
@@ -337,7 +334,7 @@ def unseen_parts(features: pd.DataFrame, data: TableDataSpec, train: np.ndarray,
 
 
 def _unseen(train: pd.Series, valid: pd.Series) -> float:
-    """Share of the validation rows with a value that is new (of few values) or beyond all others (of many)."""
+    """Share of the validation rows with a new value (if values are few) or one out of range (if many)."""
     if count_up_to(train, CATEGORY_VALUES + 1) <= CATEGORY_VALUES:
         return float((~valid.isin(train.unique()) & valid.notna()).mean())
     return float(((valid < train.min()) | (valid > train.max())).mean())

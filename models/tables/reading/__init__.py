@@ -1,1 +1,1 @@
-"""Table files as data frames."""
+"""Readers of table files."""
