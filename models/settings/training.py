@@ -360,7 +360,7 @@ def check_recipe(recipe: list[Stage]) -> None:
 
 
 def check_snapshots(snapshots: int, recipe: list[Stage]) -> None:
-    """Reject a snapshot ensemble of more cycles than the recipe has.
+    """Reject a snapshot ensemble that the last stage does not support.
 
     Raises
     ------

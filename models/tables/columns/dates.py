@@ -116,7 +116,7 @@ def elapsed_name(column: str) -> str:
 def add_datepart(
     frame: pd.DataFrame, column: str, time: bool = False, cyclic: bool = False, form: str | None = None
 ) -> pd.DataFrame:
-    """Copy a table with one date column replaced by its parts (see `parse_dates`, `date_parts`).
+    """Replace a date column by its parts in a copy of a table (see `parse_dates`, `date_parts`).
 
     The parts come last, named after the column without a trailing Date or date. An existing column with the name of a
     part is replaced, as in fastai.

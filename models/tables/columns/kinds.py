@@ -54,7 +54,7 @@ def has_fractions(column: pd.Series) -> bool:
 
 
 def _values(column: pd.Series, of: type) -> pd.Index:
-    """Values as keys of categories of a type: true and false as 1 and 0, and 1.0 as 1 unless beside 0.5."""
+    """Values as keys of categories of a type: true and false as 1 and 0, and 1.0 as 1 if there are no fractions."""
     if of is str:
         texts: pd.Index = pd.Index(column)
         return texts

@@ -283,7 +283,7 @@ def _demanded(ways: Mapping[str, _Parts], weights: np.ndarray) -> DecimalMark | 
 
 
 def _may_be_thousands(distinct: pd.Series) -> bool:
-    """Whether 6.611 beside 850 means six thousand: among fractions some would be shorter, or a bare number larger."""
+    """Whether 6.611 beside 850 means six thousand; among fractions some would be shorter, or a bare number larger."""
     whole = pd.to_numeric(distinct[~distinct.str.contains(r"[.,]", regex=True)], errors="coerce").abs()
     dotted = distinct[distinct.str.contains(".", regex=False)]
     grouped = len(dotted) > 0 and bool(dotted.str.match(_DOTS_OF_THOUSANDS).all())
