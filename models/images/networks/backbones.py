@@ -1,7 +1,7 @@
-"""Pretrained classifiers of timm, cut before their classifier.
+"""Pretrained timm backbones without their classifier.
 
-A `Body` turns normalised images into pooled features, and knows its blocks in forward order, from which layer groups
-with different learning rates are made.
+A `Body` turns normalised images into pooled features and lists its blocks in forward order, from which layer groups
+with different learning rates are formed.
 """
 
 import math
@@ -29,19 +29,19 @@ from unfreeze.models.store.paths import given_path
 __all__ = ["EARLY_STRIDE", "Block", "Body", "Preprocessing", "check_backbone", "load_body", "preprocessing_of"]
 
 EARLY_STRIDE = 8
-"""Blocks up to this output stride are the early layer group: resnet's stem, layer1 and layer2."""
+"""Maximum output stride of the early layer group: resnet's stem, layer1 and layer2."""
 
 
 class Block(NamedTuple):
-    """A stretch of the body that is trained at one learning rate."""
+    """Consecutive layers of the body that share a learning rate."""
 
     name: str
-    """``stem`` for the first block, else the module that it is or begins with: ``layer1``, ``features.4``."""
+    """``stem`` for the first block, otherwise the name of its (first) module: ``layer1``, ``features.4``."""
     parameters: tuple[str, ...]
-    """Names of its parameters in the body."""
+    """Parameter names in the body."""
     reduction: int | None
-    """Side of the input over side of the block's output (before a pooling layer that follows), to the nearest power of
-    two; None where it cannot be determined."""
+    """Output stride (input side / output side, before any following pooling layer), rounded to a power of two; None if
+    it cannot be determined."""
 
 
 class Body(nn.Module):
@@ -53,24 +53,24 @@ class Body(nn.Module):
         ``network.forward_features(images)`` returns the final feature map (B, C, H, W) or (B, H, W, C), or tokens
         (B, N, C). Parameters that it does not use (norms and layers of the classifier) are removed.
     size
-        Side of the images, in pixels, that the network is built for; the only one that it takes if `fixed_size`.
+        Image side in pixels that the network is built for; the only one accepted if `fixed_size`.
 
     Attributes
     ----------
     features : int
         Width of the output, twice the channels of the final feature map.
     blocks : list of Block
-        In forward order; every parameter of the body is in exactly one of them.
+        In forward order; every parameter of the body is in exactly one block.
     early_blocks : int
-        How many leading blocks form the early layer group: those with an output stride of at most `EARLY_STRIDE`.
-        Where that would be none or all of them (the stride of a ViT never changes), half of the blocks.
+        Number of leading blocks in the early layer group: those with an output stride of at most `EARLY_STRIDE`, or
+        half of all blocks if that would be none or all (the stride of a ViT is constant).
     required_size : int or None
-        The only side that images may have, or None if any will do.
+        The only image side accepted, or None for any.
 
     Raises
     ------
     UserError
-        If the output is neither a feature map nor tokens. Whatever the network raises, if it cannot take that size.
+        If the output is neither a feature map nor tokens. Errors of the network for an unsuitable size pass through.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, size: int, fixed_size: bool) -> None:
@@ -78,11 +78,11 @@ class Body(nn.Module):
         self.network = network
         self.preprocessing = preprocessing
         self.required_size = size if fixed_size else None
-        # Strides are rounded, so they are measured at one size: the layer groups must not change with the images'.
+        # Strides are rounded, so they are measured at one size: layer groups must not depend on the image size.
         measured_size = size if fixed_size else preprocessing.size
         trace = blocks.trace(network, measured_size)
         if size != measured_size:
-            blocks.trace(network, size)  # fails where the images are too small for the network
+            blocks.trace(network, size)  # fails if the images are too small for the network
         output = trace.output
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             kind = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "several outputs"
@@ -104,16 +104,16 @@ class Body(nn.Module):
         self.early_blocks = next(late, 0) or len(groups) // 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled features (B, features) float32 of images (B, 3, H, W) float, normalised by `preprocessing`.
+        """Compute pooled features (B, features) float32 of images (B, 3, H, W) float, normalised by `preprocessing`.
 
-        Of a feature map: its maximum, then its mean over all positions, per channel (the concat pooling of fastai 0.7).
-        Of tokens: the class token, or the maximum over the patch tokens where there is none, then the mean of these.
-        A `UserError` if the network is built for one size and the images have another.
+        Feature map: maximum, then mean over all positions, per channel (the concat pooling of fastai 0.7). Tokens: the
+        class token (without one, the maximum over patch tokens), then the mean of the patch tokens. Raises a
+        `UserError` if the network accepts only one size and the images have another.
         """
         return self.pool(self.activations(images))
 
     def activations(self, images: Tensor) -> Tensor:
-        """What is pooled, float32: a feature map (B, C, H, W) or (B, H, W, C), or tokens (B, N, C); see `forward`."""
+        """Unpooled output, float32: a feature map (B, C, H, W) or (B, H, W, C), or tokens (B, N, C)."""
         side = self.required_size
         if side is not None and images.shape[-2:] != (side, side):
             height, width = images.shape[-2:]
@@ -124,7 +124,7 @@ class Body(nn.Module):
         return cast(Callable[[Tensor], Tensor], self.network.forward_features)(images).float()
 
     def pool(self, activations: Tensor) -> Tensor:
-        """Features (B, features) of `activations`; see `forward`."""
+        """Pool `activations` to features (B, features); see `forward`."""
         if self._tokens:
             patches = self._patches(activations)
             first = activations[:, 0] if self._has_class_token else patches.amax(dim=1)
@@ -132,7 +132,7 @@ class Body(nn.Module):
         return torch.cat([activations.amax(dim=self._positions), activations.mean(dim=self._positions)], dim=1)
 
     def feature_map(self, activations: Tensor) -> Tensor | None:
-        """`activations` as a map (B, C, H, W); None where tokens do not form a square."""
+        """Reshape `activations` to a map (B, C, H, W); None if tokens do not form a square."""
         if not self._tokens:
             return activations if self._positions == (2, 3) else activations.permute(0, 3, 1, 2)
         patches = self._patches(activations)
@@ -140,27 +140,27 @@ class Body(nn.Module):
         return patches.mT.unflatten(2, (side, side)) if side * side == patches.shape[1] else None
 
     def _patches(self, tokens: Tensor) -> Tensor:
-        # Some networks (pit) end in class tokens alone: those are then averaged.
+        # Some networks (pit) output only class tokens, which are then averaged.
         return tokens[:, self._prefix_tokens if tokens.shape[1] > self._prefix_tokens else 0 :]
 
 
 def load_body(model: ModelSpec, size: int | None = None) -> Body:
-    """Build the body that a spec names, with its weights, in float32 and evaluation mode, on the CPU.
+    """Build the body of a spec, with weights, in float32 and evaluation mode, on the CPU.
 
     Parameters
     ----------
     model
         ``backbone`` is a timm classifier, see `timm_models.timm_name`; ``weights`` is ``imagenet``,
         ``none`` (random, drawn from the caller's torch generator), the path of a file, or the folder of a model that
-        `save_classifier` wrote, whose body and preprocessing are then taken over.
+        `save_classifier` wrote, whose body and preprocessing are then used.
     size
-        Side of the images in pixels, for networks that are built for one size (ViT and relatives): their position
-        embeddings are interpolated to it. By default the size of the weights' training. Other networks take any size.
+        Image side in pixels for fixed-size networks (ViT and relatives), whose position embeddings are interpolated to
+        it; default: the size that the weights were trained at. Other networks take any size.
 
     Raises
     ------
     UserError
-        If the backbone is unknown or cannot take `size`, or its weights are missing, damaged or of another model.
+        If the backbone is unknown or does not support `size`, or its weights are missing, damaged or of another model.
     """
     name, preprocessing, trained = model.backbone, preprocessing_of(model), _trained_folder(model)
     side = size or preprocessing.size
@@ -187,9 +187,9 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
 
 
 def preprocessing_of(model: ModelSpec) -> Preprocessing:
-    """How images must be prepared for the body that a spec names; the weights need not exist.
+    """Preprocessing for the body of a spec; the weights need not exist.
 
-    A `UserError` if the backbone is unknown, or the weights are a folder that holds no model.
+    Raises a `UserError` if the backbone is unknown, or the weights are a folder without a model.
     """
     check_backbone(model.backbone)
     trained = _trained_folder(model)

@@ -1,4 +1,4 @@
-"""A network's parameters in blocks, in forward order, and what one run without content shows of it."""
+"""Parameter blocks of a network in forward order, and shape tracing."""
 
 import copy
 import math
@@ -11,24 +11,24 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 _GROUPS = {"stem": r"^(?:stem|patch_embed|pos_embed|cls_token)", "blocks": r"^\D*(\d+)"}
-"""Of the few timm models without groups of their own: by the first number in a parameter's name."""
+"""Fallback for timm models without a group matcher: by the first number in a parameter's name."""
 
 
 class Trace(NamedTuple):
-    """What one run of a network showed."""
+    """Shapes and parameters seen in one forward pass."""
 
     output: Any
-    """What ``forward_features`` returned, without content."""
+    """Output of ``forward_features``, on the meta device."""
     sides: dict[str, int | None]
-    """Side of the output of each module that ran, in the order of completion."""
+    """Output side of each module that ran, in the order of completion."""
     used: set[str]
     """Parameters that the output depends on."""
 
 
 def trace(network: nn.Module, size: int) -> Trace:
-    """Run the network on the meta device, where tensors have a shape but no content.
+    """Run a copy of the network on the meta device, where tensors have a shape but no content.
 
-    On a copy, because hooks and whatever a network keeps from a pass must not stay behind.
+    The copy keeps hooks and cached state out of the original.
     """
     twin = copy.deepcopy(network).to("meta")
     sides: dict[str, int | None] = {}
@@ -41,7 +41,7 @@ def trace(network: nn.Module, size: int) -> Trace:
         module.register_forward_hook(partial(remember, name))
     with torch.enable_grad():
         output = twin.forward_features(torch.zeros(2, 3, size, size, device="meta"))  # type: ignore[operator]
-    # Up the graph of the output, which is much faster than a backward pass.
+    # Walk up the autograd graph: much faster than a backward pass.
     ahead, steps = [getattr(output, "grad_fn", None)], set[Any]()
     while ahead:
         if (step := ahead.pop()) is not None and step not in steps:
@@ -52,18 +52,18 @@ def trace(network: nn.Module, size: int) -> Trace:
 
 
 def _side(output: Any) -> int | None:
-    """Side of a feature map (shape[2] is one in NCHW and in NHWC), or of the square that tokens make up."""
+    """Side of a feature map (shape[2] in both NCHW and NHWC), or of the square that tokens form."""
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         return None
     if output.ndim == 4:
         return output.shape[2]
-    return math.isqrt(output.shape[1]) if output.shape[1] > 1 else None  # one token is a class token
+    return math.isqrt(output.shape[1]) if output.shape[1] > 1 else None  # a single token is a class token
 
 
 def remove_unused(network: nn.Module, used: set[str]) -> None:
-    """Remove the parameters that are not in `used`, and the content of modules that have no others."""
+    """Remove parameters not in `used`, and empty the modules left without parameters."""
     kept = {parameter for name, parameter in network.named_parameters() if name in used}
     for name, module in reversed(list(network.named_modules())):
         parameters = set(module.parameters())
@@ -75,7 +75,7 @@ def remove_unused(network: nn.Module, used: set[str]) -> None:
 
 
 def parameter_groups(network: nn.Module) -> list[list[str]]:
-    """Names of parameters per block, in forward order."""
+    """Parameter names per block, in forward order."""
     matcher: Any = _GROUPS
     if hasattr(network, "group_matcher"):
         matcher = cast(Callable[..., Any], network.group_matcher)(coarse=True)
@@ -84,7 +84,7 @@ def parameter_groups(network: nn.Module) -> list[list[str]]:
 
 
 def block_names(groups: list[list[str]]) -> list[str]:
-    """``stem``, then for each group the shortest module name that no other group has a part of."""
+    """``stem``, then for each group the shortest module name that is unique to it."""
     names = ["stem"]
     for position, (first, *_) in enumerate(groups[1:], start=1):
         others = [name for place, group in enumerate(groups) if place != position for name in group]
@@ -96,9 +96,9 @@ def block_names(groups: list[list[str]]) -> list[str]:
 
 
 def reductions(groups: list[list[str]], trace: Trace, size: int) -> list[int | None]:
-    """Output stride per block, taken where the last of its modules ends."""
+    """Output stride per block, measured at its last module."""
     strides: list[int | None] = [None] * len(groups)
-    # A module ends after the modules within it, so the largest one that lies in a single block has the last word.
+    # A module completes after its children, so the largest module within a single block is recorded last.
     for module, side in trace.sides.items():
         within = [any(name.startswith(f"{module}.") for name in names) for names in groups]
         if side and within.count(True) == 1:

@@ -1,4 +1,4 @@
-"""An image classifier: a pretrained body, the course's head, and the pixels' way into them."""
+"""Image classifier: pretrained body, fastai head and input normalisation."""
 
 from typing import cast
 
@@ -13,10 +13,10 @@ from unfreeze.models.training.network import Network
 
 
 def build_head(features: int, classes: int, width: int = 512, dropout: float = 0.5) -> nn.Sequential:
-    """The head of fastai 0.7 (``conv_learner.ConvnetBuilder``), after the concatenated pooling.
+    """Build the head of fastai 0.7 (``conv_learner.ConvnetBuilder``), which follows the concat pooling.
 
-    Batch norm, dropout of half the probability, linear to `width`, ReLU, batch norm, dropout, linear to `classes`;
-    linear weights are initialised as He et al. (2015) do, with biases at zero.
+    Batch norm, dropout at half the probability, linear to `width`, ReLU, batch norm, dropout, linear to `classes`.
+    Linear weights have He initialisation (2015), biases are zero.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def build_head(features: int, classes: int, width: int = 512, dropout: float = 0
     classes
         Number of logits.
     width, dropout
-        Hidden units, and dropout before the last layer.
+        Hidden units, and dropout probability before the last layer.
     """
     head = nn.Sequential(
         nn.BatchNorm1d(features),
@@ -44,22 +44,21 @@ def build_head(features: int, classes: int, width: int = 512, dropout: float = 0
 
 
 HEADS = {"fastai": build_head, "linear": build_linear_head}
-"""Name in `model.head` -> what makes a head of (features, classes, width, dropout)."""
+"""Name in `model.head` -> builder with arguments (features, classes, width, dropout)."""
 DEFAULT_HEAD = "fastai"
-"""Where neither the spec nor its recipe says which."""
+"""Used if neither the spec nor its recipe names a head."""
 
 
 def head_of(model: ModelSpec, features: int, classes: int) -> nn.Sequential:
-    """A new head as the spec names it, from activations (B, `features`) to logits (B, `classes`)."""
+    """Build the spec's head, from activations (B, `features`) to logits (B, `classes`)."""
     make = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")
     return make(features, classes, model.head_width, model.dropout)
 
 
 def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
-    """A pretrained body with a new head; the head (and a body without weights) is drawn from `seed`.
+    """Build a pretrained body with a new head; the head (and a body without weights) is initialised from `seed`.
 
-    The global random state is left as it was. `size` is the side of the images in pixels, for backbones that are built
-    for one size.
+    The global random state is restored. `size` is the image side in pixels, for fixed-size backbones.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,14 +68,14 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
 
 
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Images as the body wants them: float in 0..1 -> (x - mean) / std per channel, channels last."""
+    """Normalise float images in 0..1: (x - mean) / std per channel, channels last."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """`normalise` of pixels (B, 3, S, S) uint8 from 0 to 255, in one pass over them instead of four."""
+    """Normalise uint8 pixels (B, 3, S, S), as `normalise` does, in one pass instead of four."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
     normalised = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
@@ -84,7 +83,7 @@ def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch
 
 
 def summarise(network: Network) -> list[dict[str, object]]:
-    """The network block by block, as the course's ``learn.summary()``: name, layer group, parameters, trainable.
+    """Summarise the network block by block, like fastai's ``learn.summary()``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Batch norms that no longer learn become part of the convolutions before them: a third less work to predict."""
+"""Folding of frozen batch norms into the preceding convolutions: a third less work per prediction."""
 
 from collections import Counter
 from functools import partial
@@ -12,16 +12,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from unfreeze.models.images.networks.backbones import Body
 
 TOLERANCE = 1e-3
-"""Largest change of the activations, as a share of the largest of them: more than rounding makes of deep networks."""
+"""Largest relative change of the activations (of their maximum); above the rounding error of deep networks."""
 
 
 def fold_batch_norms(body: Body, size: int) -> int:
-    """Multiply batch norms' scales into the convolutions whose output they alone take; returns how many there were.
+    """Fold batch norms into the convolutions that feed only them; returns the number of folded pairs.
 
-    Pairs are found by watching one pass. If another pass does not give the same activations except for rounding,
-    everything is put back: a network may use its layers in ways that a pass does not show.
+    Pairs are found by hooks in one pass. If a second pass does not reproduce the activations to within rounding,
+    everything is restored: a network may use its layers in ways that hooks do not show.
 
-    `body` is changed in place; it must be in evaluation mode on the CPU. `size` is the side of its images in pixels.
+    `body` is changed in place; it must be in evaluation mode on the CPU. `size` is the image side in pixels.
     """
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     modules = dict(body.named_modules())
@@ -39,7 +39,7 @@ def fold_batch_norms(body: Body, size: int) -> int:
 
 
 def _watched(body: Body, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
-    """Names of convolutions and of batch norms that take their output, each of both running once; the activations."""
+    """Names of (convolution, batch norm) pairs that each run once, and the activations."""
     calls: Counter[str] = Counter()
     pairs: list[tuple[str, str]] = []
 
@@ -66,5 +66,5 @@ def _watched(body: Body, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]
 
 
 def _activation_of(norm: nn.Module) -> nn.Module:
-    """What a batch norm does besides: timm's also activates."""
+    """The remaining part of a timm batch norm: dropout and activation."""
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()

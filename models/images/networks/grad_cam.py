@@ -1,4 +1,4 @@
-"""Where in an image a network sees what it predicts: Grad-CAM.
+"""Grad-CAM: which regions of an image support a prediction.
 
 After Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017.
 """
@@ -15,30 +15,30 @@ from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.training.network import Network
 
 OPACITY = 0.75
-"""Of the overlay where the map is highest; it is transparent where the map is 0."""
+"""Opacity of the overlay at the map's maximum; it is transparent where the map is 0."""
 OVERLAY_SIDE = 112
-"""Pixels: maps have 7 x 7 or so, a page scales them up."""
+"""Side of the overlay in pixels: maps are about 7 x 7, and pages scale them up."""
 
 
 def grad_cam(network: Network, inputs: torch.Tensor, outputs: np.ndarray) -> np.ndarray | None:
-    """How much each place of the body's last feature map A speaks for an output.
+    """Compute how much each position of the body's last feature map A supports an output.
 
-    ReLU(sum over channels k of w_k A_k), where w_k is the mean over all places of the output's derivative by A_k; each
-    map is scaled to a maximum of 1 unless it is 0 everywhere.
+    ReLU(sum over channels k of w_k A_k), where w_k is the output's gradient with respect to A_k, averaged over
+    positions; each map is scaled to a maximum of 1 unless it is 0 everywhere.
 
     Parameters
     ----------
     network
-        Of images; it is put into evaluation mode.
+        Image network; put into evaluation mode.
     inputs
         Normalised images (B, 3, S, S) float32 on the network's device.
     outputs
-        Number of the output to explain, (B,) int64.
+        Index of the output to explain, (B,) int64.
 
     Returns
     -------
     numpy.ndarray or None
-        (B, h, w) float32; None of a body whose last activations have no places.
+        (B, h, w) float32; None if the body's last activations have no spatial layout.
     """
     network.eval()
     body = cast(Body, network.body)
@@ -59,7 +59,7 @@ def grad_cam(network: Network, inputs: torch.Tensor, outputs: np.ndarray) -> np.
 
 
 def overlay(values: np.ndarray) -> bytes:
-    """A map (h, w) of 0 to 1 as a PNG to lay over its image: hot where it is high, transparent where it is low."""
+    """Render a map (h, w) in 0..1 as a PNG overlay: hot where high, transparent where low."""
     small = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32), mode="F")
     smooth = np.array(small.resize((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.BICUBIC)).clip(0, 1)
     coloured = matplotlib.colormaps["inferno"](0.25 + 0.75 * smooth, bytes=True)

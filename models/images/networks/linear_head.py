@@ -1,11 +1,10 @@
-"""Logistic regression on activations, as a head of one layer: what a fine-tuned network has to beat.
+"""Logistic regression on activations as a one-layer head: the baseline for a fine-tuned network.
 
-It needs no learning rate and has one minimum; on a few hundred images it is often the best head there is. It is
-scikit-learn's ``LogisticRegression(C=strength)``, intercepts not penalised, in a small part of the time: activations
-are wide and rows are few, and a penalised solution is a sum of rows. So rows are rotated once into the space that they
-span (N x 2,560 activations become N x N numbers) for every fold and strength, L-BFGS runs where the penalised squared
-error is round (the bounds of Böhning, "Multinomial logistic regression algorithm", 1992, as a preconditioner), and each
-strength begins with the solution of the stronger penalty before it.
+It needs no learning rate and is convex; on a few hundred images it is often the best head. It equals scikit-learn's
+``LogisticRegression(C=strength)``, intercepts not penalised, but is much faster. Activations are wide and rows few, and
+a penalised solution is a linear combination of rows, so rows are rotated once into their span (N x 2,560 activations
+become N x N) for all folds and strengths. L-BFGS is preconditioned by the bounds of Böhning, "Multinomial logistic
+regression algorithm", 1992, and each strength starts from the solution of the stronger penalty before it.
 """
 
 from collections.abc import Sequence
@@ -20,14 +19,14 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 MOST_ROWS = 10_000
-"""Rows that are fitted on, at most: the first of a random order."""
+"""Maximum number of rows to fit: the first of a random order."""
 LEAST_DEVIATION = 0.1
-"""Share of the mean standard deviation of all activations that is added to that of each before dividing by it."""
+"""Share of the mean standard deviation that is added to each activation's own before scaling by it."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse strengths of the L2 penalty to choose from, for standardised activations."""
+"""Candidate inverse L2 penalties, for standardised activations."""
 FOLDS = 3
 MANY_NUMBERS = 10_000_000
-"""With fewer inputs than this, one thread is faster than several, which mostly wait for each other."""
+"""Below this number of inputs, one thread is faster than several."""
 _NEVER = -20.0
 
 
@@ -40,7 +39,7 @@ class _Rotated(NamedTuple):
 
 
 def build_linear_head(features: int, classes: int, width: int = 0, dropout: float = 0.0) -> nn.Sequential:
-    """One linear layer from activations (B, `features`) to logits (B, `classes`); `width` and `dropout` are unused."""
+    """Build a linear layer from activations (B, `features`) to logits (B, `classes`); `width`, `dropout` are unused."""
     head = nn.Sequential(nn.Linear(features, classes))
     nn.init.zeros_(head[0].weight)  # type: ignore[arg-type]
     nn.init.zeros_(head[0].bias)  # type: ignore[arg-type]
@@ -53,25 +52,25 @@ def fit_linear_head(
     classes: int,
     class_weights: np.ndarray | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Weights of a `build_linear_head`, by L2-penalised logistic regression; of several labels each has its own.
+    """Fit a `build_linear_head` by L2-penalised logistic regression; for multi-label targets, one per label.
 
-    The penalty is chosen by cross-validation on the plain view; all views are fitted. Validation rows take no part.
+    The penalty is chosen by cross-validation on the plain view; all views are fitted. Validation rows are not used.
 
     Parameters
     ----------
     views
-        Activations (N, D) float32 of the plain view, then of augmented ones.
+        Activations (N, D) float32 of the plain view, then of augmented views.
     targets
-        Class numbers (N,) int64, or labels (N, C) of 0 and 1.
+        Class numbers (N,) int64, or binary labels (N, C).
     classes
-        Number C of classes or labels; one without rows gets no probability.
+        Number C of classes or labels; those without rows get no probability.
     class_weights
-        What a row of each class counts, (C,); None: all the same.
+        Row weight of each class, (C,); None for equal weights.
 
     Returns
     -------
     dict
-        ``0.weight`` (C, D) and ``0.bias`` (C,), float32: the standardisation of activations is folded in.
+        ``0.weight`` (C, D) and ``0.bias`` (C,), float32, with the standardisation folded in.
     """
     exclusive = targets.ndim == 1
     plain, known, _, _ = _standardised(views[:1], targets, classes)
@@ -85,9 +84,9 @@ def fit_linear_head(
 def losses_out_of_fold(
     plain: np.ndarray, targets: np.ndarray, classes: int, class_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Losses (N,) of rows by regressions not fitted on them, with the best penalty, in an order that only N decides.
+    """Out-of-fold losses (N,) with the best penalty, in an order that depends only on N.
 
-    Of labels the mean of all. Parameters as for `fit_linear_head`.
+    Averaged over labels for multi-label targets. Parameters as for `fit_linear_head`.
     """
     inputs, known, _, _ = _standardised([plain], targets, classes)
     exclusive = targets.ndim == 1
@@ -103,11 +102,11 @@ def _of_rows(known: np.ndarray, class_weights: np.ndarray | None) -> np.ndarray 
 def _standardised(
     views: Sequence[np.ndarray], targets: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What is fitted on: all views of the rows in random order, targets of 0 and 1 for each, mean and scale.
+    """Standardise all views in random row order; also return binary targets, mean and scale.
 
-    The scale is that of all views, because a unit that is silent on plain images may answer augmented ones. A part of
-    the mean deviation is added to each unit's, like the s0 of Tibshirani et al., "Diagnosis of multiple cancer types by
-    shrunken centroids", 2002: a unit that answers hardly any training image would outweigh all others on other images.
+    The scale covers all views, because a unit silent on plain images may respond to augmented ones. A share of the mean
+    deviation is added to each unit's, like the s0 of Tibshirani et al., "Diagnosis of multiple cancer types by shrunken
+    centroids", 2002; otherwise a unit that hardly responds to training images would dominate on others.
     """
     rows = np.random.default_rng(0).permutation(len(targets))[:MOST_ROWS]
     inputs = np.concatenate([view[rows] for view in views]).astype(np.float64)
@@ -122,7 +121,7 @@ def _standardised(
 def choose_strengths(
     inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Inverse penalties with the lowest loss over folds of the rows, (C,): of labels each its own, of classes one.
+    """Choose the inverse penalties (C,) with the lowest cross-validated loss: one per label, or one for all classes.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def choose_strengths(
     exclusive
         Whether every row has exactly one class.
     weights
-        What each row's loss counts, (N,); None: all the same.
+        Row weights, (N,); None for equal weights.
     """
     if len(inputs) < 2 * FOLDS:
         return np.full(targets.shape[1], STRENGTHS[2])
@@ -141,7 +140,7 @@ def choose_strengths(
 
 
 def _best(losses: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Number of the strength with the lowest loss (C,), of losses (S, N, C)."""
+    """Index of the strength with the lowest loss, (C,), from losses (S, N, C)."""
     totals = losses.sum(axis=1)
     if exclusive:
         totals[:] = totals.sum(axis=1, keepdims=True)
@@ -149,7 +148,7 @@ def _best(losses: np.ndarray, exclusive: bool) -> np.ndarray:
 
 
 def _out_of_fold(inputs: np.ndarray, targets: np.ndarray, exclusive: bool, weights: np.ndarray | None) -> np.ndarray:
-    """Losses (S, N, C) of every row by a regression of every strength that was not fitted on it, times its count."""
+    """Weighted out-of-fold losses (S, N, C) of every row for every strength."""
     losses, counts = np.zeros((len(STRENGTHS), *targets.shape)), np.ones(len(inputs)) if weights is None else weights
     with _threads(inputs):
         rotated = _rotate(inputs)
@@ -171,16 +170,16 @@ def regress(
     exclusive: bool,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (C, D) and biases (C,) float64 with the lowest sum of losses plus |w|^2 / (2 strength).
+    """Fit weights (C, D) and biases (C,) float64 that minimise the summed losses plus |w|^2 / (2 strength).
 
-    A class or label that no row has, or a label that every row has, gets weights of 0.
+    Classes or labels without rows, and labels on every row, get zero weights.
 
     Parameters
     ----------
     inputs, targets, exclusive, weights
         As for `choose_strengths`, in any order.
     strengths
-        The penalty of each class or label, (C,).
+        Inverse penalty of each class or label, (C,).
     """
     found, biases = np.zeros((targets.shape[1], inputs.shape[1])), np.where(targets.any(axis=0), -_NEVER, _NEVER)
     counts = np.ones(len(inputs)) if weights is None else weights
@@ -200,7 +199,7 @@ def _threads(inputs: np.ndarray) -> AbstractContextManager[object]:
 
 
 def _rotate(inputs: np.ndarray) -> _Rotated:
-    """Inputs in the space that their rows span; as they are where there are more rows than columns."""
+    """Rotate inputs into the span of their rows; unchanged if there are more rows than columns."""
     if len(inputs) > inputs.shape[1]:
         return _Rotated(inputs, np.eye(inputs.shape[1]), np.einsum("nd,nd->d", inputs, inputs))
     energies, vectors = np.linalg.eigh(inputs @ inputs.T)
@@ -211,7 +210,7 @@ def _rotate(inputs: np.ndarray) -> _Rotated:
 
 
 def _losses(logits: np.ndarray, targets: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Cross entropy (N, C); of exclusive classes all of a row's is at its own."""
+    """Cross entropy (N, C); for exclusive classes, a row's loss is in the column of its class."""
     if exclusive:
         return np.asarray(-targets * log_softmax(logits, axis=1))
     return np.asarray(np.logaddexp(0.0, logits) - targets * logits)
@@ -225,7 +224,7 @@ def _fit(
     counts: np.ndarray,
     start: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Biases and weights (1 + R, C) for rotated inputs."""
+    """Fit biases and weights (1 + R, C) to rotated inputs."""
     scores, _, energies = rotated
     rows, width = targets.shape
     # The curvature of a row's loss is at most 1/2 (softmax) or 1/4 (sigmoid); half of that is usual.

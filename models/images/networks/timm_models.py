@@ -1,4 +1,4 @@
-"""The networks of timm: their names, their preprocessing, and how weights get into them."""
+"""Timm networks: names, preprocessing and loading of weights."""
 
 import difflib
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ from unfreeze.models.settings import ModelSpec
 from unfreeze.models.store.paths import given_path
 
 TIMM = "timm/"
-"""Prefix of a backbone in a spec that takes timm's default weights, whatever torchvision has under that name."""
+"""Backbone prefix that selects timm's default weights even if torchvision has the same name."""
 ALIASES = {
     "mobilenet_v2": "mobilenetv2_100",
     "mobilenet_v3_large": "mobilenetv3_large_100",
     "mobilenet_v3_small": "mobilenetv3_small_100",
 }
-"""torchvision's name -> timm's, where these differ."""
+"""Torchvision name -> timm name, where they differ."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images must be prepared for a set of pretrained weights."""
+    """Image preprocessing for a set of pretrained weights."""
 
     mean: tuple[float, float, float]
-    """Per channel (red, green, blue), for pixel values from 0 to 1, as is `std`."""
+    """Per channel (red, green, blue), for pixel values in 0..1; so is `std`."""
     std: tuple[float, float, float]
     interpolation: Literal["bilinear", "bicubic"]
     size: int
@@ -37,7 +37,7 @@ class Preprocessing:
 
 
 def timm_name(backbone: str) -> str:
-    """Timm's name of a backbone; without ``timm/`` it means torchvision's weights if timm publishes them."""
+    """Timm name of a backbone; without ``timm/`` it selects torchvision's weights if timm publishes them."""
     if backbone.startswith(TIMM):
         return backbone.removeprefix(TIMM)
     name = ALIASES.get(backbone, backbone)
@@ -45,7 +45,7 @@ def timm_name(backbone: str) -> str:
 
 
 def check_backbone(backbone: str) -> None:
-    """Raise a `UserError` that suggests similar names if timm has no such network; builds nothing."""
+    """Check that timm has the network, without building it; raises a `UserError` with similar names otherwise."""
     name = timm_name(backbone)
     if timm.is_model(name):
         try:
@@ -63,32 +63,32 @@ def check_backbone(backbone: str) -> None:
 
 
 def has_weights(backbone: str) -> bool:
-    """Whether the published weights of a backbone are on this machine; nothing is downloaded."""
+    """Whether a backbone's published weights are on this machine; downloads nothing."""
     name = timm_name(backbone)
     return files.weights_at_hand(name, _config(name)) is not None
 
 
 def takes_one_size(backbone: str) -> bool:
-    """Whether the network is built for one size of images and takes no other."""
+    """Whether the network accepts only one image size."""
     return bool(_config(timm_name(backbone)).fixed_input_size)
 
 
 def published_preprocessing(model: ModelSpec) -> Preprocessing:
-    """Preprocessing that the publisher of the weights states."""
+    """Preprocessing stated by the publisher of the weights."""
     config: Any = _config(timm_name(model.backbone))
     size, interpolation = config.input_size[-1], config.interpolation
     if model.weights == "imagenet" and files.packaged_weights(timm_name(model.backbone)) is not None:
         return Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, "bicubic", size)
     if model.weights != "imagenet" and model.backbone in ALIASES:
-        interpolation = "bilinear"  # of a file, which is torchvision's then
+        interpolation = "bilinear"  # weights from a file are assumed to be torchvision's
     return Preprocessing(tuple(config.mean), tuple(config.std), interpolation, size)
 
 
 def network_of(model: ModelSpec, size: int) -> nn.Module:
-    """The network that a spec names, with its weights; it may still have a classifier.
+    """Build the network of a spec, with weights; it may still have a classifier.
 
-    A `UserError` if its weights are missing, damaged or of another model; whatever timm raises, if the network cannot
-    be built for images of `size`.
+    Raises a `UserError` if its weights are missing, damaged or of another model, and timm's own error if the network
+    cannot be built for images of `size`.
     """
     name = timm_name(model.backbone)
     config = _config(name)
@@ -119,24 +119,24 @@ def _config(name: str) -> PretrainedCfg:
 
 
 def _with_weights(name: str, config: PretrainedCfg, state: dict[str, Tensor], options: dict[str, Any]) -> nn.Module:
-    """Let timm convert and load `state`, strictly."""
-    # timm loads strictly only if the network has as many classes as the file.
+    """Convert and load `state` through timm, strictly."""
+    # timm loads strictly only if network and file have the same number of classes.
     parts = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or [])
-    parts += ["head", "head.fc", "fc", "classifier", "classifier.6"]  # the authors' names, which timm converts
+    parts += ["head", "head.fc", "fc", "classifier", "classifier.6"]  # original names, which timm converts
     classes = next((len(state[f"{part}.weight"]) for part in parts if f"{part}.weight" in state), 0)
     overlay: dict[str, Any] = {"state_dict": state}
     if classes != config.num_classes + (config.label_offset or 0):
         overlay |= {"num_classes": classes, "label_offset": 0}
     network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    # timm leaves a copy of the whole file in the model's configuration.
+    # timm keeps a copy of the whole file in the model's configuration.
     cast(dict[str, Any], network.pretrained_cfg).pop("state_dict", None)
     return network
 
 
 def _from_torchvision(name: str, state: Mapping[str, Tensor]) -> nn.Module | None:
-    """The network with weights that torchvision names otherwise but orders as timm does; None if they do not fit.
+    """Load torchvision weights whose names differ from timm's but whose order is the same; None if they do not fit.
 
-    So it is with its MobileNetV2, MNASNet and EfficientNets; timm itself converts the names of other networks.
+    Needed for MobileNetV2, MNASNet and EfficientNets; timm converts the names of other networks.
     """
     *_, bias = state.values()
     network = timm.create_model(name, num_classes=bias.numel())

