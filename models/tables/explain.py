@@ -182,7 +182,7 @@ def _outputs(predictor: TablePredictor) -> list[tuple[str, str]]:
 
 
 def _shap(key: str, label: str, scale: str, names: list[str], values: np.ndarray, numbers: np.ndarray) -> Section:
-    """Section with each feature's mean absolute SHAP value in `values` (N, F + 1), and the first rows' contributions."""
+    """Section with each feature's mean absolute SHAP value from `values` (N, F + 1), and contributions by row."""
     sizes = np.abs(values[:, :-1]).mean(axis=0)
     order = [each for each in np.argsort(-sizes, kind="stable")[:MOST_FEATURES].tolist() if sizes[each] > 0]
     first = range(min(FIRST_ROWS, len(values)))
