@@ -1,1 +1,1 @@
-"""Decoded images: resized once, cached by content, augmented."""
+"""Decoding, resizing, caching by content, and augmentation of images."""

@@ -1,6 +1,4 @@
-"""Random views: one fused affine warp and a change of light per image, on the training device; their average; images
-mixed in pairs.
-"""
+"""Random views (a fused affine warp and a lighting change per image, on the training device), TTA averaging, mixing."""
 
 import hashlib
 import math
@@ -13,23 +11,23 @@ from torch.nn import functional
 from unfreeze.models.settings import AugmentSpec
 
 COLUMNS = ("flip", "quarter_turns", "radians", "zoom", "shift_x", "shift_y", "brightness", "contrast")
-"""What is drawn for every image; the order of the columns of a draw."""
+"""Parameters drawn per image, in column order."""
 VIEW_SEED = 20171217
-"""Base seed of numbered views: they are the same in every run, so that their activations can be shared."""
+"""Base seed of numbered views, which are the same in every run so that their activations can be shared."""
 
 
 def draw_views(count: int, augment: AugmentSpec, generator: torch.Generator) -> torch.Tensor:
     """Draw the parameters of one random view for each of `count` images: (count, 8) float32, columns as in `COLUMNS`.
 
-    Three of four views are rotated, as in fastai 0.7 (``RandomRotate`` with p=.75); zoom, shift and light (there
-    ``RandomLighting``) always change. Contrast is drawn so that a factor and its inverse are equally likely.
+    Views are rotated with probability 0.75, as in fastai 0.7 (``RandomRotate``, p=.75); zoom, shift and lighting
+    (``RandomLighting`` there) always change. A contrast factor and its inverse are equally likely.
     """
     draws = torch.rand(count, len(COLUMNS), generator=generator)
     return _views_of(draws, torch.rand(count, generator=generator), augment)
 
 
 def _views_of(draws: torch.Tensor, rotates: torch.Tensor, augment: AugmentSpec) -> torch.Tensor:
-    """Views (count, 8) of uniform numbers (count, 8) and (count,) in 0..1."""
+    """Map uniform numbers (count, 8) and (count,) in 0..1 to views (count, 8)."""
     if augment.preset == "none":
         return plain_views(len(draws))
     applies = rotates < 0.75
@@ -52,24 +50,24 @@ def _views_of(draws: torch.Tensor, rotates: torch.Tensor, augment: AugmentSpec) 
 
 
 def alternating_flips(rows: torch.Tensor, epoch: int) -> torch.Tensor:
-    """Which of `rows` (B,) int64 are flipped in an epoch, (B,) float32: each row in every other one.
+    """Flip flags (B,) float32 of `rows` (B,) int64 in an epoch: each row is flipped in every other epoch.
 
-    A pseudo-random half of the rows begins flipped (Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024).
+    A pseudo-random half of the rows starts flipped (Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024).
     """
     mixed = rows * 2654435761 % 2**32 >> 16  # Knuth's multiplicative hash; its high bits are well mixed
     return ((mixed + epoch) % 2).float()
 
 
 def plain_views(count: int) -> torch.Tensor:
-    """Parameters that change nothing, (count, 8) float32."""
+    """Identity view parameters, (count, 8) float32."""
     return torch.tensor([0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.float32).repeat(count, 1)
 
 
 def numbered_view(view: int, contents: Sequence[str], augment: AugmentSpec) -> torch.Tensor:
-    """The parameters (N, 8) of view number `view` of images: 0 is plain, others are random but fixed.
+    """Parameters (N, 8) of view number `view` of images: 0 is plain, others are random but fixed.
 
-    They are drawn by the hash of the image's content, as `draw_views` draws: an image has the same ones in every data
-    set, at every place in it, and so have copies of it.
+    Seeded by the image's content hash and distributed as in `draw_views`, so an image has the same views in every data
+    set and position, and so do its copies.
     """
     if view == 0:
         return plain_views(len(contents))
@@ -77,15 +75,15 @@ def numbered_view(view: int, contents: Sequence[str], augment: AugmentSpec) -> t
         hashlib.blake2b(f"{VIEW_SEED} {view} {content}".encode(), digest_size=4 * (len(COLUMNS) + 1)).digest()
         for content in contents
     )
-    numbers = np.frombuffer(drawn, "<u4").reshape(-1, len(COLUMNS) + 1) >> 8  # as many bits as float32 has
+    numbers = np.frombuffer(drawn, "<u4").reshape(-1, len(COLUMNS) + 1) >> 8  # float32 has 24 bits of precision
     draws = torch.from_numpy(numbers.astype(np.float32) / 2**24)
     return _views_of(draws[:, :-1], draws[:, -1], augment)
 
 
 def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Warp and light images (B, 3, H, W) float in 0..1, on any device, by a row of `views` (B, 8) each.
+    """Warp and relight images (B, 3, H, W) float in 0..1, on any device, each by its row of `views` (B, 8).
 
-    Same shape, range and dtype. Where the warp looks beyond the border the image is mirrored.
+    Keeps shape, range and dtype. Beyond the border the image is mirrored.
     """
     views = views.to(images.device, images.dtype)
     flip, quarter_turns, radians, zoom, shift_x, shift_y, brightness, contrast = views.unbind(1)
@@ -95,19 +93,19 @@ def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     matrix = torch.stack([mirror * cosine, -mirror * sine, 2 * shift_x, sine, cosine, 2 * shift_y], dim=1).view(
         -1, 2, 3
     )
-    # The matrix maps output to input coordinates, which both run from -1 to 1.
+    # The matrix maps output to input coordinates, both in -1..1.
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     warped = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     factor = contrast.view(-1, 1, 1, 1)
     offset = warped.mean(dim=(1, 2, 3), keepdim=True) * (1 - factor) + brightness.view(-1, 1, 1, 1)
-    # One pass over the pixels: written out as (x - mean) * c + mean + b it takes nine times as long on a CPU.
+    # One pass over the pixels: (x - mean) * c + mean + b takes nine times as long on a CPU.
     return torch.addcmul(offset, warped, factor).clamp_(0, 1)
 
 
 def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
     """Average the probabilities (not logits) of the plain and of augmented views, (N, C) each, as float64.
 
-    `beta` is the weight of the plain view; None weighs all views the same, 1 / (n_aug + 1) each, as fastai 0.7 does.
+    `beta` is the weight of the plain view; None weights all views equally, 1 / (n_aug + 1) each, as fastai 0.7 does.
     """
     if not len(augmented):
         return np.asarray(plain, dtype=np.float64)
@@ -118,20 +116,20 @@ def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: floa
 # --- mixing
 
 Mix = Callable[[torch.Tensor, torch.Tensor, float, torch.Generator], tuple[torch.Tensor, float]]
-"""(images (B, 3, H, W), their partners, share of the first, generator) -> mixed images, exact share of the first."""
+"""(images (B, 3, H, W), partners, share of the images, generator) -> mixed images, exact share of the images."""
 
 
 def mixup(
     images: torch.Tensor, partners: torch.Tensor, share: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, float]:
-    """Weighted means of images (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2017)."""
+    """Mix by weighted means (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2017)."""
     return partners.lerp(images, share), share
 
 
 def cutmix(
     images: torch.Tensor, partners: torch.Tensor, share: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, float]:
-    """A box of the partner in each image (Yun et al., "CutMix", 2019); cut off at the border, it is smaller."""
+    """Paste a box of the partner into each image (Yun et al., "CutMix", 2019); boxes are clipped at the border."""
     height, width = images.shape[-2:]
     centre = torch.rand(2, generator=generator)
     half = (1 - share) ** 0.5 / 2
@@ -143,13 +141,13 @@ def cutmix(
 
 
 MIXES: dict[str, Mix] = {"mixup": mixup, "cutmix": cutmix}
-"""Name in `augment.mix` -> how; ``none`` is none of them."""
+"""Name in `augment.mix` -> function; ``none`` has no entry."""
 
 
 def mix_batch(
     images: torch.Tensor, targets: torch.Tensor, classes: int, augment: AugmentSpec, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix a batch with itself in another order, with one share for all of it.
+    """Mix a batch with a permutation of itself, with one share for the whole batch.
 
     Parameters
     ----------
@@ -158,16 +156,16 @@ def mix_batch(
     targets
         Classes (B,) int64, or (B, C) float32.
     classes
-        C.
+        Number C of classes.
     augment
-        With a `mix` among `MIXES`.
+        Its `mix` is a key of `MIXES`.
     generator
         Draws the share from Beta(alpha, alpha), the order and the boxes.
 
     Returns
     -------
     tuple
-        Images as they came, and targets (B, C) float32.
+        Mixed images of the same shape and dtype, and targets (B, C) float32.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     share = float(np.random.default_rng(seed).beta(augment.mix_alpha, augment.mix_alpha))

@@ -1,7 +1,7 @@
-"""Images of more than 8 bits a sample: their values, and which of these are black and white.
+"""Images with more than 8 bits per sample: their values, and their black and white levels.
 
-Cameras and scanners store 10, 12 or 14 bits in files of 16, and floats and signed integers have no range of their own:
-only the data set says what is white. Its range is kept with the model, so that an image is read as it was in training.
+Cameras and scanners store 10, 12 or 14 bits in 16-bit files, and floats and signed integers have no natural range, so
+the levels are derived from the data set. They are stored with the model, which then reads images as in training.
 """
 
 import re
@@ -15,20 +15,20 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 Box = tuple[int, int, int, int]
 Ranges = Mapping[str, tuple[float, float]]
-"""``integer`` or ``float`` -> the values that become black and white."""
+"""``integer`` or ``float`` -> black and white levels."""
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 0x0102, 0x0106, 0x0153, 0xA481
 _COLOUR = re.compile(r"RGB[AX]?;16[BLN]")
 _SWAPPED = {"B": "L", "L": "B", "N": "B"}  # N: native, little-endian
 _DEFECTIVE = 1e-4
-"""Share of the lowest and of the highest pixels that may be defects of a sensor and do not count."""
+"""Share of the lowest and of the highest pixels that is ignored as sensor defects."""
 _ENOUGH = 1_000
-"""In an image of fewer pixels every one counts."""
+"""Below this number of pixels, none is ignored."""
 _FULL = (0.0, 65535.0)
 
 
 class Samples(NamedTuple):
-    """Kind of the values of an image, ``integer`` or ``float``, and between which they lie."""
+    """Kind of an image's values, ``integer`` or ``float``, and their range."""
 
     kind: str
     low: float
@@ -36,10 +36,9 @@ class Samples(NamedTuple):
 
 
 class DeepPixels:
-    """The values of an image of more than 8 bits a sample.
+    """Values of an image with more than 8 bits per sample.
 
-    Pillow gives only the high bytes of colours of 16 bits; a second decoder that takes the bytes of each sample in the
-    other order gives the low ones.
+    Pillow returns only the high bytes of 16-bit colours; a second decoder with swapped byte order returns the low ones.
     """
 
     def __init__(self, image: ImageFile.ImageFile, low: ImageFile.ImageFile | None) -> None:
@@ -54,11 +53,11 @@ class DeepPixels:
 
     @classmethod
     def of(cls, image: ImageFile.ImageFile, file: IO[bytes]) -> Self | None:
-        """Of an image that was opened from `file` and is not loaded yet; None if it has 8 bits a sample."""
+        """Wrap an image opened from `file` and not yet loaded; None if it has 8 bits per sample."""
         mode = _raw_mode(image)
         tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
         if mode == "LA;16B":
-            _decode_as(image, "RGBA")  # its four bytes as they are
+            _decode_as(image, "RGBA")  # the raw four bytes
             return cls(image, image)
         if _COLOUR.fullmatch(mode):
             place = file.tell()
@@ -68,13 +67,13 @@ class DeepPixels:
             _decode_as(low, mode[:-1] + _SWAPPED[mode[-1]])
             return cls(image, low)
         if tags and image.tile[0].codec_name == "libtiff" and re.fullmatch(r"(I;16|I;32|F;32)B[SF]", mode):
-            _decode_as(image, mode.replace("B", "N"))  # libtiff has swapped the bytes already
+            _decode_as(image, mode.replace("B", "N"))  # libtiff has already swapped the bytes
         is_signed = image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,)
         is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or is_signed
         return cls(image, None) if is_deep else None
 
     def samples(self, boxes: Iterable[Box]) -> Samples:
-        """Between which values the image lies, but for a few defective pixels."""
+        """Range of the image's values, ignoring a few defective pixels."""
         count = self._image.width * self._image.height
         ignored = max(1, int(count * _DEFECTIVE)) if count >= _ENOUGH else 0
         lows, highs = [], []
@@ -82,14 +81,14 @@ class DeepPixels:
             values = self.values(box)
             values = values[..., :3] if values.ndim == 3 else values
             ordered = np.sort(values[np.isfinite(values)])
-            lows.append(ordered[: ignored + 1].copy())  # not a view, which would keep the whole tile
+            lows.append(ordered[: ignored + 1].copy())  # a view would keep the whole tile alive
             highs.append(ordered[-ignored - 1 :].copy())
         ends = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
         low, high = (ends[0][ignored], ends[1][-ignored - 1]) if len(ends[0]) > ignored else (0, 0)
         return Samples(self.kind, float(low), float(high))
 
     def values(self, box: Box) -> np.ndarray:
-        """Gray (H, W), or colours and perhaps their opacity (H, W, 3 or 4); NaN where a value is missing."""
+        """Gray values (H, W), or colours with optional alpha (H, W, 3 or 4); NaN for missing values."""
         values: np.ndarray = np.asarray(self._image.crop(box))
         if self._low is self._image:
             gray, opacity = (values[..., place].astype(np.uint16) << 8 | values[..., place + 1] for place in (0, 2))
@@ -105,10 +104,10 @@ class DeepPixels:
         return values
 
     def eight_bits(self, box: Box, ends: tuple[float, float]) -> Image.Image:
-        """The part of the image within a box, with `ends` as black and white, in 8 bits."""
+        """Convert a box of the image to 8 bits, with `ends` as black and white levels."""
         values, (low, high) = self.values(box), ends
         if values.ndim == 3 and values.shape[2] == 4 and values[..., 3].max() > high:
-            # Opacity may fill its 16 bits where the colours do not.
+            # Alpha may use all 16 bits even if the colours do not.
             opacity = _scaled(values[..., 3:], *_FULL)
             return Image.fromarray(np.concatenate([_scaled(values[..., :3], low, high), opacity], axis=-1))
         scaled = _scaled(values, low, high)
@@ -118,17 +117,17 @@ class DeepPixels:
 def ranges_of(
     samples: Iterable[Samples | None], given: tuple[float, float] | None = None
 ) -> dict[str, tuple[float, float]]:
-    """The values that become black and white in all images of a data set, of each kind that it has.
+    """Determine the black and white levels of a data set, for each kind of values in it.
 
-    Integers without a sign reach from 0 to the largest value of the fewest bits that hold them: 4095 for 12 bits.
-    Floats that reach from 0 to about 1, or to about 255, have that range; all others that of their values.
+    Unsigned integers range from 0 to the largest value of the fewest bits that hold them: 4095 for 12 bits. Floats from
+    0 to about 1, or to about 255, have that range; all others the range of their values.
 
     Parameters
     ----------
     samples
-        Of every image; None for one of 8 bits.
+        Of every image; None for 8 bits.
     given
-        A range to use instead.
+        Range to use instead.
     """
     found: dict[str, tuple[float, float]] = {}
     for each in samples:
@@ -139,7 +138,7 @@ def ranges_of(
 
 
 def range_for(samples: Samples, ranges: Ranges) -> tuple[float, float] | None:
-    """The range of an image: that of the training, else one that its values leave no doubt about, else None."""
+    """Range of an image: the training's, otherwise one that its values determine unambiguously, otherwise None."""
     if samples.kind in ranges:
         return ranges[samples.kind]
     low, high = _rounded(*samples)
@@ -156,8 +155,8 @@ def _rounded(kind: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values as uint8: those beyond the range are its ends, missing ones black."""
-    # Floats of 32 bits hold neither the spread of their largest values nor integers of 32 bits.
+    """Scale values to uint8: values beyond the range are clipped, missing ones black."""
+    # float32 would overflow on the range of extreme floats, and cannot hold 32-bit integers exactly.
     exact = np.float32 if max(abs(low), abs(high)) < 2**24 and values.dtype.itemsize <= 2 else np.float64
     clipped = np.nan_to_num(np.clip(values.astype(exact), low, high), nan=low)
     levels: np.ndarray = np.rint((clipped - exact(low)) * exact(255 / max(high - low, 1e-30))).astype(np.uint8)
@@ -172,7 +171,7 @@ def _number(text: object) -> float | None:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file; empty where a format does not say."""
+    """Raw mode of the samples in the file; empty if the format does not state it."""
     arguments = image.tile[0].args if image.tile else ""
     mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return mode if isinstance(mode, str) else ""

@@ -1,4 +1,4 @@
-"""Images resized once: square uint8 rows in a memory-mapped file, so a batch is a gather."""
+"""Cache of resized images: square uint8 rows in a memory-mapped file, so a batch is a gather."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -24,13 +24,13 @@ from unfreeze.models.store.row_store import RowStore, StoredRows, missing_lots
 from unfreeze.models.store.workspace import Workspace, key_of
 
 CACHE_VERSION = 2
-"""Raise it when the pixels or the layout of a cache change; it is part of the key of a cache."""
+"""Increment when the pixels or the layout of a cache change; part of the cache key."""
 
 
 def image_store(
     workspace: Workspace, size: int, fit: Fit, interpolation: Interpolation, ranges: Ranges = MappingProxyType({})
 ) -> RowStore:
-    """Squares of a size made in one way, of images of any data set; `ranges` are those of its deep images, if any."""
+    """Row store of squares of one size and resizing method, shared by data sets; `ranges` apply to deep images."""
     metadata = {"version": str(CACHE_VERSION), "size": str(size), "fit": fit}
     key = key_of(size, fit, interpolation, CACHE_VERSION, *([dict(ranges)] if ranges else []))
     return RowStore(workspace, "images", key, size * size * 3, np.uint8, metadata)
@@ -46,26 +46,25 @@ def build_image_caches(
     workspace: Workspace,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Make sure that every image of an index is in the workspace at all sizes; write the lists in the index's order.
+    """Store every image of an index at all sizes, and write the lists in the index's order.
 
     A row equals ``make_square(read_image(path, max_megapixels, size, index.ranges), size, fit, interpolation)``,
-    whichever sizes are built together. Every content that is not there is decoded once, however often it is listed.
+    whichever sizes are built together. Every missing content is decoded once, however often it is listed.
 
-    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, and 32 MiB of rows per size,
-    whatever the number of images, of which paths, hashes and places
-    are held.
+    Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, 32 MiB of rows per size, and
+    the paths, hashes and row positions of all images.
 
     Parameters
     ----------
     targets
-        Side of the square in pixels -> list to write. The file is written in place: publish it by renaming.
+        Side of the square in pixels -> list to write, which is written in place; the caller publishes it by renaming.
     progress
         Called with (images done, images to do) after each image.
 
     Raises
     ------
     UserError
-        If an image changed, vanished or became unreadable since it was indexed.
+        If an image changed, was removed or became unreadable since it was indexed.
     """
 
     def square(path: Path, side: int, sizes: Sequence[int]) -> dict[str, np.ndarray]:
@@ -74,17 +73,17 @@ def build_image_caches(
 
     def row(content: str, sides: dict[int, list[int]]) -> dict[str, np.ndarray]:
         path = path_of[content]
-        # Rows are found by content: pixels of another content must never be stored under it.
+        # Rows are keyed by content, so a changed file must never be stored under the old hash.
         if hash_file(path) != content:
             raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it")
         try:
-            # One after the other, so that there is only one decoded image at a time.
+            # One at a time, so that only one decoded image is in memory.
             return {name: made for side, sizes in sides.items() for name, made in square(path, side, sizes).items()}
         except UnreadableImage as error:
             raise UserError(f"{path}: {error}; run again to index the images") from error
 
     def rows(contents: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        # Sizes up to 512 share one decode; a larger one beside them needs its own for the pixels of `read_image`.
+        # Sizes up to 512 share one decode; larger ones need their own to equal `read_image`.
         sides: dict[int, list[int]] = {}
         for size in sorted(map(int, names)):
             sides.setdefault(draft_side(size), []).append(size)
@@ -105,11 +104,11 @@ def build_image_caches(
 
 
 class ImageCache:
-    """A list that `build_image_caches` wrote, memory-mapped: only the rows asked for are read.
+    """Memory-mapped list that `build_image_caches` wrote; only requested rows are read.
 
-    Its `size` is the side of the squares in pixels; its `fit`, how images became square; its `key`, that of the store,
-    which says how the pixels were made but not of which images. A `UserError` if the file is not such a list, if it or
-    its store is incomplete, or if it is of another version.
+    `size` is the side of the squares in pixels, `fit` how images were made square, and `key` the store's key, which
+    identifies the resizing but not the images. Raises a `UserError` if the file is not such a list, is of another
+    version, or it or its store is incomplete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,12 +126,12 @@ class ImageCache:
         return len(self._rows)
 
     def gather(self, rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Copy the images at positions (B,) of the index, as `StoredRows.gather`: (B, 3, size, size), channels last."""
+        """Copy images at positions (B,) of the index, like `StoredRows.gather`: (B, 3, size, size), channels last."""
         return self._rows.gather(rows).view(-1, self.size, self.size, 3).permute(0, 3, 1, 2)
 
 
 def usable_size(index: Index, native: int) -> int:
-    """The default training size: `native`, the side that the weights were trained at, unless images are much smaller.
+    """Default training size: `native` (the side that the weights were trained at), or less for small images.
 
     At most eight times the median of the images' shorter sides, rounded to a multiple of 32.
     """

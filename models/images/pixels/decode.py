@@ -1,4 +1,4 @@
-"""One image file in, upright 8-bit RGB pixels out, or a plain reason why not."""
+"""Decoding of image files into upright 8-bit RGB, or a plain reason for failure."""
 
 import math
 import re
@@ -27,7 +27,7 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Only these are tried. Others are rare as photos, and opening EPS would start Ghostscript on a file from anywhere.
+# Only these are tried: others are rare as photos, and EPS would run Ghostscript on untrusted files.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "HEIF")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
@@ -37,8 +37,8 @@ _TILE = 256
 _GRID = 64
 
 BYTES_PER_PIXEL = 12
-"""Bytes that a decode may take per pixel of `max_megapixels`, everything included, besides a few MB."""
-# Measured: what decoder and conversion take together at their peak. A progressive JPEG in CMYK takes 12, most others 8.
+"""Peak memory of a decode in bytes per pixel of `max_megapixels`, besides a few MB."""
+# Measured peak of decoder and conversion together. A progressive CMYK JPEG takes 12, most others 8.
 _PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _EXPORT = "export it as JPEG, PNG or TIFF"
@@ -58,20 +58,20 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class UnreadableImage(Exception):
-    """A file that cannot be used as an image; the message is the reason, without the file's name."""
+    """Raised for an unusable image file; the message is the reason, without the file's name."""
 
 
 class ImageFacts(NamedTuple):
-    """What a file holds: its size as displayed, in pixels, and how much it shows.
+    """Facts about an image file: displayed size in pixels, and content statistics.
 
     Attributes
     ----------
     samples
-        Its values, where they have more than 8 bits.
+        Kind and range of its values, if they have more than 8 bits.
     spread
-        Largest standard deviation of a channel: of the values, or of the 256 levels of 8 bits.
+        Largest standard deviation of a channel, in its own values or in levels of 256.
     frames
-        Images in the file, of which the first is used.
+        Number of images in the file; the first is used.
     """
 
     width: int
@@ -86,26 +86,25 @@ def read_image(
 ) -> Image.Image:
     """Decode an image upright, as 8-bit RGB; safe to call from several threads.
 
-    Animations give their first frame; transparency is composited over white; more than 8 bits a sample are scaled to 8.
+    Of animations the first frame is used; transparency is composited over white; deeper samples are scaled to 8 bits.
 
     Parameters
     ----------
     path
         The file, or its bytes.
     max_megapixels
-        Larger images are rejected by their header, before anything is decoded, so that a decode takes at most
-        `BYTES_PER_PIXEL` for each pixel of this limit. Formats that take more than that per pixel may have fewer.
+        Larger images are rejected by their header before decoding, so a decode takes at most `BYTES_PER_PIXEL` per
+        pixel of this limit. The limit is lower for formats that take more memory per pixel.
     at_least
-        The shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an
-        eighth of its size (never below `draft_side(at_least)`), which is several times faster.
+        Shorter side that the caller needs, in pixels. A JPEG may then be decoded at a half, a quarter or an eighth of
+        its size (never below `draft_side(at_least)`), which is several times faster.
     ranges
-        What is black and white where samples have more than 8 bits, see `bit_depth.ranges_of`.
+        Black and white levels for more than 8 bits per sample; see `bit_depth.ranges_of`.
 
     Raises
     ------
     UnreadableImage
-        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small, a range that nothing
-        says.
+        With a plain reason: zero bytes, not an image, truncated or damaged, too large, too small, unknown value range.
     """
     with _opened(path, max_megapixels) as (image, deep):
         if at_least is not None and isinstance(image, JpegImageFile):
@@ -113,19 +112,19 @@ def read_image(
         image.load()
         orientation = _orientation(image)
         rgb = _to_rgb(image, deep, ranges)
-    del image, deep  # its pixels would be a third copy beside those of the turned image
-    rgb.info = {}  # damaged EXIF among it would be read again
+    del image, deep  # frees a third copy of the pixels beside the rotated image
+    rgb.info = {}  # avoids parsing damaged EXIF again
     rgb.getexif()[ExifTags.Base.Orientation] = orientation
     ImageOps.exif_transpose(rgb, in_place=True)
     return rgb
 
 
 def check_image(path: Path, max_megapixels: float) -> ImageFacts:
-    """What an image holds, if `read_image` with its range would succeed; raises what it would, but more cheaply."""
+    """Check cheaply that `read_image` would succeed, given the ranges; return the facts or raise the same errors."""
     with _opened(path, max_megapixels) as (image, deep):
         width, height = image.size
         if isinstance(image, JpegImageFile):
-            # Luminance at an eighth of the size still decodes every bit of the stream, so truncation shows.
+            # Luminance at an eighth of the size still decodes the whole stream, so truncation is detected.
             image.draft("L", (min(width, _GRID), min(height, _GRID)))
         image.load()
         samples = deep.samples(_tiles(image)) if deep is not None else None
@@ -136,10 +135,10 @@ def check_image(path: Path, max_megapixels: float) -> ImageFacts:
 
 
 def draft_side(at_least: int) -> int:
-    """The side that reduced JPEG decoding keeps: a power of two from 512 up, and not just `at_least`.
+    """Minimum side of reduced JPEG decoding: a power of two, at least 512.
 
-    All usual training sizes then start from the same decoded pixels: a cache's content does not depend on which
-    other sizes were built in the same pass, and one decode serves them all.
+    All usual training sizes then start from the same decoded pixels, so one decode serves them all and a cache's
+    content does not depend on which other sizes were built with it.
     """
     return max(512, 1 << (at_least - 1).bit_length())
 
@@ -148,7 +147,7 @@ def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpol
     """Resize an RGB image to a square of `size` pixels, antialiased: (size, size, 3) uint8, writable.
 
     `crop` scales the shorter side to `size` and keeps the centre; `squish` ignores the aspect ratio; `pad` scales the
-    longer side to `size` and fills up with black.
+    longer side to `size` and pads with black.
     """
     filter_ = Image.Resampling[interpolation.upper()]
     width, height = image.size
@@ -164,14 +163,14 @@ def make_square(image: Image.Image, size: int, fit: Fit, interpolation: Interpol
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-    # reducing_gap: a large reduction starts with a box filter, several times faster and hardly different.
+    # reducing_gap: large reductions start with a box filter, several times faster and nearly identical.
     return np.array(image.resize((size, size), filter_, box=box, reducing_gap=3.0))
 
 
 def square_jpeg(
     path: Path, largest: int, fit: Fit, interpolation: Interpolation, max_megapixels: float, ranges: Ranges
 ) -> bytes | None:
-    """The square that the network sees, with the image's own pixels up to `largest`; None if it is no longer there."""
+    """The square that the network sees, at up to `largest` pixels, as JPEG; None if the file is gone."""
     try:
         image = read_image(path, max_megapixels, largest, ranges)
     except (UnreadableImage, OSError):
@@ -183,7 +182,7 @@ def square_jpeg(
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Pixels (H, W) or (H, W, 3) uint8 as a PNG."""
+    """Encode pixels (H, W) or (H, W, 3) uint8 as PNG."""
     encoded = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, "PNG", optimize=True)
     return encoded.getvalue()
@@ -191,8 +190,8 @@ def png(pixels: np.ndarray) -> bytes:
 
 @contextmanager
 def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[tuple[ImageFile.ImageFile, DeepPixels | None]]:
-    """Open with all header checks made; any failure inside the block becomes `UnreadableImage`."""
-    # `warnings.catch_warnings` is not safe in threads. A test or another library may have reset the filters meanwhile.
+    """Open an image after all header checks; any failure inside the block becomes `UnreadableImage`."""
+    # `warnings.catch_warnings` is not thread-safe, and other libraries may have reset the filters.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -206,13 +205,13 @@ def _opened(path: Path | BytesIO, max_megapixels: float) -> Iterator[tuple[Image
         raise
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from error
-    except Exception as error:  # on damaged input PIL's decoders raise almost anything
+    except Exception as error:  # PIL's decoders can raise anything on damaged input
         detail = str(error).strip() or type(error).__name__
         raise UnreadableImage(f"truncated or damaged: {detail}") from error
 
 
 def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
-    """`PIL.Image.open` without its process-wide limit of pixels, in place of which `_check_header` has one."""
+    """Open like `PIL.Image.open`, but without its process-wide pixel limit; `_check_header` applies ours."""
     _register_plugins()
     file.seek(0)
     start = file.read(132)
@@ -224,7 +223,7 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
             file.seek(0)
             try:
                 return make(file, getattr(file, "name", ""))
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # not of this format, or damaged
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # another format, or damaged
                 if str(error) in ("unknown pixel mode", "unknown data organization"):
                     unsupported = "a TIFF with samples of a type that is not read; save it with 8 or 16 bits"
     if unsupported or (unsupported := _foreign_format(start)):
@@ -233,7 +232,7 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
 
 
 def _foreign_format(start: bytes) -> str:
-    """What a file is that begins with these 132 bytes, and what to do; empty for an unknown one."""
+    """Name an unsupported format by a file's first 132 bytes, with advice; empty if unknown."""
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
         return "HEIC, which needs the package pillow-heif; pip install 'unfreeze[heic]'"
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
@@ -276,15 +275,15 @@ def _check_header(image: Image.Image, max_megapixels: float) -> None:
 
 
 def _pixels(image: Image.Image) -> int:
-    """Pixels that will be decoded: a file can announce fewer than it holds."""
+    """Number of pixels that will be decoded, which can exceed the announced size."""
     width, height = image.size
     pixels = width * height
     if isinstance(image, TiffImageFile):
-        # A tile of a TIFF is decoded as a whole, however little of it is within the image.
+        # TIFF tiles are decoded whole, even if they reach beyond the image.
         tile = [value for tag in (_TILE_WIDTH, _TILE_LENGTH) if isinstance(value := image.tag_v2.get(tag), int)]
         return max(pixels, math.prod(tile)) if len(tile) == 2 else pixels
     if isinstance(image, IcoImageFile):
-        # The icon's table gives at most 256 x 256; the image behind it has a header of its own, a PNG's or a BMP's.
+        # The icon table states at most 256 x 256; the embedded PNG or BMP has its own header.
         image.ico.buf.seek(image.ico.entry[image.ico.getentryindex(image.size)].offset)
         start = image.ico.buf.read(24).ljust(24, b"\0")
         width, height = (
@@ -295,16 +294,16 @@ def _pixels(image: Image.Image) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8, of a loaded image (PIL turns a TIFF by itself while loading)."""
+    """EXIF orientation, 1 to 8, of a loaded image (PIL rotates TIFFs while loading)."""
     try:
         value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF is no reason to lose the image
+    except Exception:  # damaged EXIF must not make the image unusable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_rgb(image: Image.Image, deep: DeepPixels | None, ranges: Ranges) -> Image.Image:
-    """A copy in RGB, made tile by tile: what a conversion needs besides its result is then small."""
+    """Convert to RGB tile by tile, which keeps temporary memory small; returns a copy."""
     if deep is None and image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()  # the caller closes the file
     ends = _range(deep, image, ranges) if deep is not None else None
@@ -328,7 +327,7 @@ def _range(deep: DeepPixels, image: Image.Image, ranges: Ranges) -> tuple[float,
 
 
 def _flat(tile: Image.Image) -> Image.Image:
-    """The tile in RGB, over white where it is transparent."""
+    """Convert a tile to RGB, composited over white."""
     if tile.has_transparency_data:
         opaque = tile.convert("RGBA")
         tile = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
@@ -336,7 +335,7 @@ def _flat(tile: Image.Image) -> Image.Image:
 
 
 def _spread(image: Image.Image, deep: DeepPixels | None) -> float:
-    """Largest standard deviation of a channel, of pixels on a grid."""
+    """Largest standard deviation of a channel, over pixels on a grid."""
     rows, columns = (np.linspace(0, side - 1, min(side, _GRID)).astype(int) for side in image.size[::-1])
     if deep is not None:
         values = np.concatenate([deep.values((0, row, image.width, row + 1))[:, columns] for row in rows])
@@ -348,10 +347,10 @@ def _spread(image: Image.Image, deep: DeepPixels | None) -> float:
 
 
 def _frames(image: Image.Image) -> int:
-    """Images in a file of several; phones keep previews and depths as further images of a JPEG or HEIC."""
+    """Number of frames; 1 for JPEG and HEIC, where phones store previews and depth maps as further images."""
     try:
         return 1 if image.format in ("JPEG", "MPO", "HEIF") else getattr(image, "n_frames", 1)
-    except Exception:  # a damaged later frame is no reason to lose the first
+    except Exception:  # a damaged later frame must not make the first unusable
         return 1
 
 

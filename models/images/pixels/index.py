@@ -1,4 +1,4 @@
-"""The index: every usable image with its class, its side of the split and its content hash."""
+"""Index of a data set: every usable image with class, split and content hash."""
 
 import hashlib
 import json
@@ -37,49 +37,49 @@ def _rows_schema(target: pa.DataType) -> pa.Schema:
 _REJECTED = pa.schema([("path", _TEXT), ("label", _TEXT), ("split", _TEXT), ("reason", _TEXT)])
 
 CONTRADICTION = "contradiction:"
-"""How the reason begins why an image with two labels is rejected."""
+"""Start of the rejection reason for an image with two labels."""
 COPY = "the same image is in"
-"""How the reason begins why an image on two sides of a split is rejected on one of them."""
+"""Start of the rejection reason for an image on two sides of a split."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The images of a data set, in a fixed order that caches and predictions share."""
+    """Images of a data set, in a fixed order shared by caches and predictions."""
 
     rows: pa.Table
-    """path, label, target (int32, position of the label in `classes`; of several labels uint8, L of 0 or 1), split
-    (train, valid or test), content (hash), width and height (as displayed), bytes, group (null for an image in none),
-    deep (of more than 8 bits a sample), spread (standard deviation in levels of 256), frames (images in the file)."""
+    """path, label, target (int32 position of the label in `classes`; multi-label: L uint8 of 0 or 1), split (train,
+    valid or test), content (hash), width and height (as displayed), bytes, group (null for none), deep (more than 8
+    bits per sample), spread (standard deviation in levels of 256), frames (images in the file)."""
     rejected: pa.Table
-    """path, label, split (where the source has one) and reason of every file that is not used."""
+    """path, label, split (if the source has one) and reason of every rejected file."""
     classes: tuple[str, ...]
-    """Labels in sorted order."""
+    """Sorted labels."""
     digest: str
-    """Hash of (content, label, split) of the rows in order, and of groups and ranges where there are any: equal digests
-    have equal images, targets and split."""
+    """Hash of (content, label, split) of the rows in order, and of groups and ranges if any; equal digests mean equal
+    images, targets and split."""
     multiple: bool = False
-    """Whether an image has any number of labels; its ``label`` is one text then, see `models.label_sets.join`."""
+    """Whether images are multi-label; ``label`` is then one text, see `models.reading.labels.join`."""
     ranges: Ranges = field(default_factory=dict)
-    """What is black and white where samples have more than 8 bits."""
+    """Black and white levels for more than 8 bits per sample."""
     understood: str = ""
-    """How the source was understood, as a sentence."""
+    """Interpretation of the source, in one sentence."""
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
     def targets(self) -> np.ndarray:
-        """Class of every row: int64 of shape (rows,); labels of every row: float32 of shape (rows, L)."""
+        """Class of every row, (rows,) int64; multi-label: (rows, L) float32."""
         if self.multiple:
             marks = self.rows["target"].combine_chunks().flatten()
             return np.asarray(marks, dtype=np.float32).reshape(-1, len(self.classes))
         return np.asarray(self.rows["target"], dtype=np.int64)
 
     def target(self) -> Target:
-        """What a network of these images predicts."""
+        """Target that a network predicts for these images."""
         return MultiLabel(self.classes) if self.multiple else SingleLabel(self.classes)
 
     def labels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Class, or list of labels, of rows: texts or objects of shape (rows,)."""
+        """Class (text) or list of labels (object) of each row, (rows,)."""
         texts = self.rows["label"].take(pa.array(rows, pa.int64())).to_pylist()
         if not self.multiple:
             return np.array(texts)
@@ -88,7 +88,7 @@ class Index:
         return labels
 
     def occurrences(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """Every label of every row, one after another; empty for a row without any."""
+        """All labels of all rows, concatenated; an empty text for a row without labels."""
         labels = self.labels(rows)
         return [label for row in labels for label in row or [""]] if self.multiple else labels.tolist()
 
@@ -105,7 +105,7 @@ class Index:
         return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
 
     def groups(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """Number of the group of each row, int64, where an image in none is a group of its own; None without groups."""
+        """Group number of each row, int64; ungrouped images are groups of their own. None if there are no groups."""
         groups = self.rows["group"]
         if groups.null_count == len(groups):
             return None
@@ -118,12 +118,12 @@ class Index:
         return dict(zip(self.rows["content"].to_pylist(), self.rows["split"].to_pylist(), strict=True))
 
     def fingerprint(self) -> str:
-        """Hash of the distinct (content, label), whatever their order, paths and split."""
+        """Hash of the distinct (content, label) pairs, independent of order, paths and split."""
         pairs = set(zip(self.rows["content"].to_pylist(), self.rows["label"].to_pylist(), strict=True))
         return _blake2b(json.dumps(sorted(pairs)).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write one feather file of the rows, the rest in its schema's metadata (in place: publish by renaming)."""
+        """Write the rows to a feather file in place (publish by renaming), with the rest in its schema's metadata."""
         kept = {
             "classes": self.classes,
             "multiple": self.multiple,
@@ -137,10 +137,10 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; a `UserError` if the file is not an index."""
+        """Load what `save` wrote; raises a `UserError` if the file is not an index."""
         try:
             rows = pa.feather.read_table(str(path), memory_map=False)
-            rows.validate(full=True)  # offsets that lead out of a damaged file would crash whatever follows them
+            rows.validate(full=True)  # bad offsets in a damaged file would crash later reads
             kept = json.loads((rows.schema.metadata or {})[b"index"])
             wanted = _rows_schema(rows.schema.field("target").type)
             return cls(
@@ -164,34 +164,34 @@ def build_index(
     threads: int | None = None,
     earlier: Mapping[str, str] | None = None,
 ) -> Index:
-    """Verify every image by decoding it, exclude what cannot be used, and split the rest.
+    """Verify every image by decoding it, exclude unusable ones, and split the rest.
 
-    Rejected, with a reason: unreadable files; the same content under two labels (all of its rows); with a split of
-    the source's own, a validation image that also occurs in training and a test image that occurs in either. No file is
+    Rejected, with a reason: unreadable files; the same content under two labels (all of its rows); and, if the source
+    has its own split, validation images that also occur in training and test images that occur in either. No file is
     changed.
 
-    Without a split of the source's own, each class gives the first `round(valid_fraction * n)` of its n distinct
-    contents to validation, at least one and not all, in the order of a hash of `split_seed` and content. So copies
-    stay together, and adding images hardly moves the others; with an `earlier` split they do not move at all. With
-    `test_fraction` the test images are drawn before, in the same way. Images with several labels, and whole groups, are
-    dealt by `stratify`, in the order of the same hash.
+    If the source has no split, each class gives the first `round(valid_fraction * n)` of its n distinct contents to
+    validation (at least one, not all), ordered by a hash of `split_seed` and content. Copies thus stay together, and
+    added images hardly move the others; with an `earlier` split they do not move at all. With `test_fraction`, test
+    images are drawn first, in the same way. Multi-label images and whole groups are assigned by `stratify`, in the same
+    hash order.
 
     Parameters
     ----------
     listing, hashes
-        Files in the order of the index's rows, and hashes of their content.
+        Files in the order of the index's rows, and their content hashes.
     progress
-        Called with (contents verified, contents in all).
+        Called with (contents verified, total contents).
     threads
-        Decoding threads; all cores if not given. At most this many images are in memory.
+        Decoding threads, which also bound the images in memory; default: all cores.
     earlier
-        Content -> side of a split to continue with: new contents fill up what a class lacks.
+        Content -> side of an earlier split to extend; new contents fill each class's shortfall.
 
     Raises
     ------
     UserError
-        If nothing is left, or a class has fewer than two distinct images, none to train on, or the source's own
-        split leaves nothing to validate on.
+        If nothing is left, a class has fewer than two distinct images or none to train on, or the source's own split
+        leaves nothing to validate on.
     """
     verdicts = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
     images = [_Image(*each) for each in zip(listing.files, hashes, verdicts, strict=True)]
@@ -261,7 +261,7 @@ class _Verified(NamedTuple):
 class _Image:
     file: ListedFile
     content: str
-    verdict: _Verified | str  # or why it is rejected
+    verdict: _Verified | str  # or the reason for rejection
 
     @property
     def is_kept(self) -> bool:
@@ -282,8 +282,8 @@ def _verify(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[_Verified | str]:
-    """Size of every file, or the reason why it is not an image; copies are decoded once."""
-    # An unreadable file has no hash; its path keeps it apart from others of that kind.
+    """Facts about every file, or the reason why it is unusable; copies are decoded once."""
+    # Unreadable files have no hash, so their paths identify them.
     keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
     path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
 
@@ -352,7 +352,7 @@ def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: b
     else:
         return
     message = f"{name}: {problem}"
-    # Contradictions count together, although each names other files.
+    # Contradictions are counted together, although each reason names different files.
     reasons = [image.verdict for image in images if isinstance(image.verdict, str)]
     kinds = [CONTRADICTION if reason.startswith(CONTRADICTION) else reason for reason in reasons]
     if kinds:
@@ -365,7 +365,7 @@ def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: b
 def _sides(
     kept: list[_Image], data: DataSpec, earlier: Mapping[str, str], multiple: bool, units: Mapping[str, int]
 ) -> dict[str, Part]:
-    """Content -> ``test`` or ``valid``, of the images without a split of their own."""
+    """Draw content -> ``test`` or ``valid`` for images without a split of their own."""
     has_tests = any(image.file.split == "test" for image in kept)
     test_fraction = 0.0 if has_tests else data.test_fraction
     free = [image for image in kept if image.file.split is None]

@@ -1,8 +1,8 @@
-"""Images in at one end, numbers out at the other: threads decode ahead of the forward pass, in bounded memory.
+"""Streaming inference: threads decode images ahead of the forward pass, in bounded memory.
 
-Where the forward pass has a device of its own, threads decode meanwhile. On a CPU both want the same cores, and a pass
-waits for the slowest of its threads: there a few batches are decoded on all cores, and then computed on all cores. That
-was a sixth faster than decoding beside the pass (185 against 161 images a second on two cores, efficientnet-lite0).
+With an accelerator, decoding overlaps the forward pass. On a CPU both compete for the same cores, so a few batches are
+decoded on all cores and then computed on all cores: a sixth faster than overlapping (185 against 161 images a second on
+two cores, efficientnet-lite0).
 """
 
 import os
@@ -18,27 +18,27 @@ from unfreeze.models.images.pixels.decode import UnreadableImage
 from unfreeze.models.store.content import map_in_order
 
 THREADS = max(2, os.cpu_count() or 2)
-"""Threads that decode; PIL leaves the interpreter free meanwhile, and so does the forward pass."""
+"""Decoding threads; PIL and the forward pass release the GIL."""
 BATCHES_AHEAD = 4
-"""Batches that are decoded, at most, before the forward pass takes them."""
+"""Maximum number of batches decoded ahead of the forward pass."""
 
 ImageSource = bytes | str | Path
-"""Encoded bytes, or a file."""
+"""Encoded bytes, or a file's path."""
 Decoded = tuple[int, np.ndarray | str]
-"""Position, and pixels or the reason why there are none."""
+"""Position, and pixels or the reason for failure."""
 Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(decoded (B, ...), positions (B,) int64) -> results (B, K)."""
 
 
 class Chunk(NamedTuple):
-    """Results of consecutive images."""
+    """Results for consecutive images."""
 
     positions: np.ndarray
-    """Of images that could be read, (n,) int64, ascending."""
+    """Positions of the readable images, (n,) int64, ascending."""
     results: np.ndarray
-    """A row for each of them, (n, K)."""
+    """One row per readable image, (n, K)."""
     unreadable: dict[int, str]
-    """Position -> reason, of the others."""
+    """Position -> reason, for unreadable images."""
 
 
 def stream(
@@ -53,20 +53,19 @@ def stream(
 ) -> Generator[Chunk, None, None]:
     """Decode and compute, chunk by chunk, in order.
 
-    A batch never reaches over the end of a chunk: a stream that starts at a chunk gives, bit for bit, what an
-    uninterrupted one does. Memory: `BATCHES_AHEAD` decoded batches, the current one and a chunk of results, besides an
-    image in each thread, whatever the number of images.
+    Batches never cross a chunk boundary, so a stream resumed at a chunk gives bit-identical results. Memory:
+    `BATCHES_AHEAD` decoded batches, the current batch, a chunk of results and an image per thread.
 
     Parameters
     ----------
     decode
-        Makes an image an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
+        Decodes an image to an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
     compute
         Called in the caller's thread, with at most `batch_size` images.
     start
-        Position of the first image to read; chunks are counted from there.
+        Position of the first image to read; chunks start there.
     overlap
-        Whether to decode while `compute` runs, or in turns with it.
+        Whether to decode while `compute` runs, instead of alternating.
     """
 
     def decoded(position: int) -> Decoded:
@@ -81,7 +80,7 @@ def stream(
 
     lot = BATCHES_AHEAD * batch_size
     ahead = map_in_order(decoded, range(start, len(images)), threads, lot) if overlap else in_turns(lot)
-    with closing(ahead):  # stopped in the middle, the threads must not continue decoding
+    with closing(ahead):  # stops the threads if the generator is closed early
         for first in range(start, len(images), chunk):
             yield _one_chunk(islice(ahead, min(chunk, len(images) - first)), compute, batch_size)
 

@@ -1,1 +1,1 @@
-"""Trained image models in use: predictions, explanations, exports."""
+"""Prediction, explanation and export of trained image models."""

@@ -1,4 +1,4 @@
-"""What a classifier sees: Grad-CAM of the likeliest classes, activation maps, kernels of the first layer."""
+"""Explanations of a classifier: Grad-CAM of the likeliest classes, activation maps, first-layer kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,15 +21,15 @@ from unfreeze.models.images.pixels.decode import UnreadableImage, png, square_jp
 from unfreeze.models.images.serving.predictor import ImagePredictor
 
 MOST_IMAGES = 12
-"""A page of more would take megabytes."""
+"""Maximum number of images on a page, which would otherwise take megabytes."""
 MOST_CLASSES = 3
 MOST_NAMED = 10
 MOST_CHANNELS = 8
 MOST_KERNELS = 64
 LARGEST = 360
-"""Side in pixels of the images on the page, at most."""
+"""Maximum side of the images on the page, in pixels."""
 CELL = 24
-"""Pixels of a kernel in the grid, at least."""
+"""Minimum side of a kernel in the grid, in pixels."""
 CLASSIC = {
     "blur": np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16,
     "sharpen": np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
@@ -41,19 +41,19 @@ CLASSIC = {
 
 
 def explain_images(predictor: ImagePredictor, paths: Sequence[str], layers: Sequence[str]) -> Explanation:
-    """Explain what a classifier answers on some images.
+    """Explain a classifier's predictions on some images.
 
     Parameters
     ----------
     paths
-        Image files; those after the first `MOST_IMAGES` that can be read are left out, with a notice.
+        Image files; only the first `MOST_IMAGES` readable ones are used, with a notice.
     layers
-        Modules of the body's network by name; none: three blocks spread over the body.
+        Names of modules in the body's network; empty for three blocks spread over the body.
 
     Raises
     ------
     UserError
-        If no image can be read, or a layer is unknown or has no maps.
+        If no image can be read, or a layer is unknown or has no feature maps.
     """
     found = Explanation()
     body = cast(Body, predictor.networks[0].body)
@@ -114,7 +114,7 @@ def _answers(paths: Sequence[str], names: Sequence[str], probabilities: np.ndarr
 
 
 def _heats(predictor: ImagePredictor, inputs: Tensor, outputs: np.ndarray) -> np.ndarray | None:
-    """Grad-CAM (B, h, w) of an output for each image, the mean over the model's networks."""
+    """Grad-CAM maps (B, h, w) of one output per image, averaged over the model's networks."""
     maps = [grad_cam(network, inputs, outputs) for network in predictor.networks]
     known = [each for each in maps if each is not None]
     return np.asarray(np.mean(known, axis=0)) if known else None
@@ -123,10 +123,10 @@ def _heats(predictor: ImagePredictor, inputs: Tensor, outputs: np.ndarray) -> np
 def _seen(
     predictor: ImagePredictor, key: str, path: Path, said: Mapping[str, float], maps: Sequence[np.ndarray | None]
 ) -> Section:
-    """An image with a Grad-CAM map (h, w) for each class that is `said`, with its probability."""
+    """Section with an image and a Grad-CAM map (h, w) for each class in `said` (class -> probability)."""
     how = predictor.fit, predictor.preprocessing.interpolation, predictor.max_megapixels, predictor.ranges
     square = square_jpeg(path, LARGEST, *how)
-    assert square is not None  # its square was read just now
+    assert square is not None  # it was read just before
     tiles = [Tile("the image as the network sees it", square, "jpeg")]
     for (name, probability), heat in zip(said.items(), maps, strict=True):
         text = f"{name}: {probability:.1%}"
@@ -141,7 +141,7 @@ def _seen(
 
 
 def _layers(body: Body, wanted: Sequence[str]) -> list[str]:
-    """Names of modules of the body's network: those wanted, or three blocks spread over it."""
+    """Requested module names, or three blocks spread over the body's network."""
     modules = dict(body.network.named_modules())
     blocks = {block.name: None for block in body.blocks if block.name in modules}
     for name in wanted:
@@ -153,7 +153,7 @@ def _layers(body: Body, wanted: Sequence[str]) -> list[str]:
 
 
 def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str, np.ndarray]:
-    """Layer -> its maps (B, C, h, w) float32; without those whose output is none."""
+    """Layer -> its maps (B, C, h, w) float32; layers without map output are omitted."""
     outputs: dict[str, Any] = {}
 
     def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -178,7 +178,7 @@ def _activations(body: Body, layers: Sequence[str], inputs: Tensor) -> dict[str,
 
 
 def _maps(number: int, image: str, layer: str, maps: np.ndarray) -> Section:
-    """The strongest channels of a layer, (C, h, w), for one image."""
+    """Section with the strongest channels of a layer, (C, h, w), for one image."""
     strength = np.abs(maps).mean(axis=(1, 2))
     tiles = []
     for channel in np.argsort(-strength, kind="stable")[:MOST_CHANNELS].tolist():
@@ -197,7 +197,7 @@ def _maps(number: int, image: str, layer: str, maps: np.ndarray) -> Section:
 
 
 def _first_kernels(body: Body) -> list[Section]:
-    """The kernels of the first convolution that takes the image's three channels, if the body begins with one."""
+    """Kernels of the body's first convolution, if it takes the image's three channels."""
     convolutions = (each for each in body.network.named_modules() if isinstance(each[1], nn.Conv2d))
     name, first = next(convolutions, ("", None))
     if first is None or first.weight.shape[1] != 3:
@@ -211,7 +211,7 @@ def _first_kernels(body: Body) -> list[Section]:
 
 
 def _grid(kernels: Tensor) -> bytes:
-    """Kernels (N, 3, h, w) side by side as a PNG: 0 is grey, the largest weight of each 0 or 255."""
+    """Draw kernels (N, 3, h, w) side by side as a PNG: 0 is grey, each kernel's largest weight is 0 or 255."""
     largest = kernels.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     zoom = -(-CELL // kernels.shape[2])
     cells = (0.5 + 0.5 * kernels / largest).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
@@ -221,7 +221,7 @@ def _grid(kernels: Tensor) -> bytes:
 
 
 def _classic(name: str, square: np.ndarray) -> Section:
-    """The classic kernels on one image, (S, S, 3) uint8."""
+    """Apply the classic kernels to one image, (S, S, 3) uint8."""
     grey = np.array(Image.fromarray(square).convert("L"), dtype=np.float64)
     results = [grey[1:-1, 1:-1], *(correlate2d(grey, kernel, mode="valid") for kernel in CLASSIC.values())]
     text = f"{name} in grey levels, then after {', '.join(CLASSIC)}, limited to 0 to 255. Each pixel is the sum of the "

@@ -1,7 +1,7 @@
-"""A classifier as a file that other programs run, compared with the model before it is handed out.
+"""Export of a classifier for other programs, verified against the model.
 
-The exported graph holds everything between pixels and probabilities: normalisation, networks, their average, and the
-temperature. The program that runs it resizes images by the rule in its description.
+The exported graph maps pixels to probabilities: normalisation, networks, averaging and temperature. The consuming
+program resizes images by the rule in the description.
 """
 
 import importlib.util
@@ -31,23 +31,23 @@ from unfreeze.models.targets import MultiLabel
 from unfreeze.models.training.precision import pick_precision
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability that an export may have."""
+"""Largest allowed difference of a probability."""
 MOST_ROWS, GENERATED = 1000, 100
-"""Images that an export is compared on, at most; and how many are generated where none are given."""
+"""Maximum number of images to compare on, and number of generated images if none are given."""
 RESULT = "export.json"
 ONNX_VERSION = 1
-"""Raise it when the same model would give other files for `use_onnxruntime`."""
+"""Increment when the same model would give other files for `use_onnxruntime`."""
 Run = Callable[[np.ndarray], np.ndarray]
-"""Probabilities (B, C) of squares (B, S, S, 3) uint8."""
+"""Squares (B, S, S, 3) uint8 -> probabilities (B, C)."""
 
 
 class PixelClassifier(nn.Module):
-    """Probabilities (B, C) float32 of RGB pixels (B, S, S, 3) uint8: what is exported.
+    """Exported module: RGB pixels (B, S, S, 3) uint8 to probabilities (B, C) float32.
 
     Parameters
     ----------
     predictor
-        Whose networks it shares, on the CPU.
+        Predictor on the CPU, whose networks are shared.
     """
 
     scale: torch.Tensor
@@ -68,7 +68,7 @@ class PixelClassifier(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         members: list[torch.Tensor] = [network(images).float() for network in self.networks]
         logits = members[0]
-        if len(members) > 1 and self.exclusive:  # the mean of probabilities, as logits again
+        if len(members) > 1 and self.exclusive:  # logits of the mean probabilities
             logits = torch.stack(members).log_softmax(dim=2).logsumexp(dim=0)
         elif len(members) > 1:
             logits = torch.stack(members).sigmoid().mean(dim=0).logit()
@@ -77,42 +77,42 @@ class PixelClassifier(nn.Module):
 
 
 class Format(NamedTuple):
-    """How an export is written into a folder, and how what was written is run by its own library alone."""
+    """How an export is written into a folder, and how it is run by its own library alone."""
 
     write: Callable[[Path, ImagePredictor, Path, dict[str, Any]], None]
-    """Takes the folder to write into, the model, its folder, and what `export_classifier` says about it."""
+    """Arguments: target folder, model, its folder, and the description that `export_classifier` made."""
     load: Callable[[Path, dict[str, Any]], Run]
 
 
 def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSource] = ()) -> dict[str, Any]:
-    """Write the classifier in a folder in another format, if that predicts the same.
+    """Export a classifier to another format, and verify that it predicts the same.
 
     Parameters
     ----------
     model
         Folder that `save_classifier` wrote.
     to
-        A key of `FORMATS`.
+        Key of `FORMATS`.
     out
-        Folder to make; it appears whole or not at all, with the comparison in ``export.json``.
+        Folder to create, atomically, with the comparison in ``export.json``.
     images
-        What both have to agree on; generated ones if there are none.
+        Images for the comparison; generated if empty.
 
     Returns
     -------
     dict
-        What ``export.json`` says: ``to``, ``files`` (name -> bytes), ``check`` (rows, unreadable, same answers, largest
-        difference of a probability, milliseconds an image) and ``about`` (classes, size, how to resize, ...).
+        Content of ``export.json``: ``to``, ``files`` (name -> bytes), ``check`` (rows, unreadable, same answers,
+        largest difference of a probability, milliseconds per image) and ``about`` (classes, size, resizing rule, ...).
 
     Raises
     ------
     UserError
-        If `out` exists, a package is missing, the format cannot hold the model, or the two do not agree.
+        If `out` exists, a package is missing, the format cannot hold the model, or predictions differ.
     """
     if out.exists():
         raise UserError(f"out: {out} exists already; choose another --out, or remove it")
     predictor = ImagePredictor(model, "cpu")
-    predictor.precision = pick_precision("fp32", predictor.device)  # what the exported graph computes in
+    predictor.precision = pick_precision("fp32", predictor.device)  # the exported graph computes in fp32
     about, form = _about(predictor), FORMATS[to]
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
         (made := Path(unfinished, out.name)).mkdir()
@@ -127,14 +127,14 @@ def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSou
 
 
 def require_onnx(flag: str) -> None:
-    """Raise a `UserError` that names the packages of the extra `export` that a flag needs and are not there."""
+    """Check that the packages of the extra `export` are installed; raises a `UserError` that names missing ones."""
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if absent:
         raise UserError(f"{flag} needs {', '.join(absent)}: pip install 'unfreeze[export]'")
 
 
 def generated_images(size: int) -> list[bytes]:
-    """Encoded images of coloured blocks in noise, which differ enough to be told apart by most networks."""
+    """Generate encoded images of coloured blocks in noise, distinct enough for most networks."""
     random, images = np.random.default_rng(0), []
     for _ in range(GENERATED):
         blocks = Image.fromarray(random.integers(0, 256, (*random.integers(1, 9, 2), 3), dtype=np.uint8))
@@ -145,7 +145,7 @@ def generated_images(size: int) -> list[bytes]:
 
 
 def _compare(run: Run, predictor: ImagePredictor, images: Sequence[ImageSource]) -> dict[str, Any]:
-    """How far the export's probabilities are from the model's, in the plain view; a `UserError` if too far."""
+    """Compare the export's plain-view probabilities with the model's; raises a `UserError` if they differ too much."""
     rows = same = 0
     largest = seconds = 0.0
     for chunk in predictor.stream(images, predictor.batch_size, tta=False):
@@ -175,13 +175,13 @@ def _compare(run: Run, predictor: ImagePredictor, images: Sequence[ImageSource])
 
 
 def _answers(predictor: ImagePredictor, probabilities: np.ndarray) -> np.ndarray:
-    """The class (N, 1), or which labels (N, C)."""
+    """Predicted class (N, 1), or label decisions (N, C)."""
     target = predictor.target
     return target.answers(probabilities) if isinstance(target, MultiLabel) else probabilities.argmax(1)[:, None]
 
 
 def _about(predictor: ImagePredictor) -> dict[str, Any]:
-    """Description for programs that run the export, plain JSON."""
+    """JSON description for programs that run the export."""
     settings = predictor.target.settings()
     return {
         "classes": predictor.classes,
@@ -200,7 +200,7 @@ def _about(predictor: ImagePredictor) -> dict[str, Any]:
 
 
 def _program(predictor: ImagePredictor) -> torch.export.ExportedProgram:
-    """The graph, for any number of images."""
+    """Export the graph with a dynamic batch size."""
     pixels = torch.zeros(2, predictor.size, predictor.size, 3, dtype=torch.uint8)
     shapes = {"pixels": {0: torch.export.Dim("batch")}}
     graph = PixelClassifier(predictor).eval()
@@ -217,7 +217,7 @@ def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dic
 
 
 def open_session(path: Path) -> Any:
-    """An ``onnxruntime.InferenceSession`` on as many threads as torch has."""
+    """Open an ``onnxruntime.InferenceSession`` with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -232,7 +232,7 @@ def _load_onnx(folder: Path, about: dict[str, Any]) -> Run:
 
 def _write_torch(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
     program, about_file = _program(predictor), {"about.json": json.dumps(about)}
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # weights are stored channels last
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # warns that weights are channels last
         torch.export.save(program, folder / "model.pt2", extra_files=about_file)
 
 
@@ -246,11 +246,11 @@ FORMATS = {
     "torch": Format(_write_torch, _load_torch),
     "timm": Format(write_timm, load_timm),
 }
-"""By the name that `Export.to` takes."""
+"""`Export.to` -> format."""
 
 
 class OnnxNetwork:
-    """Logits (B, C) of normalised images (B, 3, S, S) float32, by onnxruntime on as many threads as torch has."""
+    """ONNX Runtime network: normalised images (B, 3, S, S) float32 to logits (B, C), on torch's number of threads."""
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(path)
@@ -261,9 +261,9 @@ class OnnxNetwork:
 
 
 def use_onnxruntime(predictor: ImagePredictor, model: Path, workspace: Workspace) -> None:
-    """Let a predictor on the CPU run its networks by onnxruntime; they are converted once and kept in the workspace.
+    """Run a CPU predictor's networks by ONNX Runtime; converted networks are cached in the workspace.
 
-    A `UserError` if a package is missing.
+    Raises a `UserError` if a package is missing.
     """
     require_onnx("--runtime onnx")
 

@@ -1,4 +1,4 @@
-"""A classifier as a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
+"""Export to a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
 
 import json
 from collections.abc import Callable
@@ -19,21 +19,21 @@ from unfreeze.models.store.model_folder import WEIGHTS, read_description
 from unfreeze.models.targets import SingleLabel
 
 CROP_MODES = {"crop": "center", "squish": "squash", "pad": "border"}
-"""`data.fit` -> what timm calls it."""
+"""`data.fit` -> timm's name for it."""
 _BODY, _HEAD = "body.network.", "head.0."
 
 
 def write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
-    """Write ``config.json`` and ``model.safetensors``; the temperature becomes part of the last layer.
+    """Write ``config.json`` and ``model.safetensors``, with the temperature folded into the last layer.
 
-    timm's networks give logits; its transform for validation (`timm.data.create_transform`) prepares images by the same
-    rule, though it resizes before it crops, which moves pixels by rounding.
+    Timm networks return logits. Its validation transform (`timm.data.create_transform`) prepares images by the same
+    rule, except that it resizes before cropping, which shifts pixels by rounding.
 
     Raises
     ------
     UserError
-        If timm has no such network: a head of two layers, several networks, or a backbone
-        that does not pool its last feature map in both ways.
+        If timm cannot represent the model: a two-layer head, several networks, or a backbone without concat pooling of
+        its last feature map.
     """
     description = read_description(model)
     backbone, head = description["model"]["backbone"], description["model"]["head"]
@@ -78,7 +78,7 @@ def write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict
 
 
 def load_timm(folder: Path, about: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Probabilities (B, C) of squares (B, S, S, 3) uint8 by timm alone, what its logits mean being known."""
+    """Load an export by timm alone: squares (B, S, S, 3) uint8 to probabilities (B, C)."""
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     exclusive = about["target"] == SingleLabel.name
     config = cast(dict[str, Any], network.pretrained_cfg)
@@ -95,7 +95,7 @@ def load_timm(folder: Path, about: dict[str, Any]) -> Callable[[np.ndarray], np.
 
 
 def _last_layer(network: nn.Module, name: str, weight: Tensor, bias: Tensor, temperature: float) -> dict[str, Tensor]:
-    """The head's tensors as timm names and orders them: it pools means before maxima."""
+    """Head tensors in timm's naming and order (means are pooled before maxima)."""
     maxima, means = weight.chunk(2, dim=1)
     shape = network.get_parameter(f"{name}.weight").shape
     together = torch.cat([means, maxima], dim=1) / temperature

@@ -1,6 +1,6 @@
-"""A trained classifier as a folder of plain files, and the predictor that reads it.
+"""Model folder of a trained image classifier, and its predictor.
 
-MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served alone.
+MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the folder can be served without it.
 """
 
 import io
@@ -53,16 +53,16 @@ def save_classifier(
     ranges: Ranges = MappingProxyType({}),
     calibration: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`: all that prediction and TTA need.
+    """Write ``model.safetensors`` and ``model.json`` into `folder`: everything that prediction and TTA need.
 
     Parameters
     ----------
     states
-        Weights of the trained networks, whose probabilities are averaged.
+        Weights of the trained networks; their probabilities are averaged.
     size
-        Side of the images in pixels.
+        Image side in pixels.
     ranges
-        Black and white levels of images of more than 8 bits a sample.
+        Black and white levels for more than 8 bits per sample.
     calibration
         See `unfreeze.models.recipe.training_data.Candidate.calibration`.
     """
@@ -85,37 +85,37 @@ def save_classifier(
 
 
 def example_image(size: int) -> bytes:
-    """A generated image of `size` pixels as PNG: what a model's example shows instead of somebody's photo."""
+    """Generate a PNG of `size` pixels, used as a model's input example instead of a real photo."""
     ramp = np.linspace(0, 255, size).astype(np.uint8)
     return png(np.dstack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(128))))
 
 
 class ImagePredictor:
-    """Predicts the class, or the labels, of encoded images exactly as the evaluation did, except for rounding.
+    """Predictor of classes or labels of encoded images; matches the evaluation to within rounding.
 
     Parameters
     ----------
     folder
-        What `save_classifier` wrote.
+        Folder that `save_classifier` wrote.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Attributes
     ----------
     classes : list of str
-        Names of the C classes or labels, in the order of the probabilities.
+        The C classes or labels, in the order of the probabilities.
     size : int
-        Side of the squares that images are made, in pixels.
+        Side of the input squares, in pixels.
     features_width : int
-        Numbers D that the body makes of an image.
+        Width D of the body's features.
     ranges : Ranges
-        What is black and white in images of more than 8 bits a sample.
+        Black and white levels for more than 8 bits per sample.
     tta : TtaSpec
         Views of test-time augmentation.
     with_tta : bool
-        Whether the model predicts with them: what its evaluation describes.
+        Whether the model predicts with TTA, as it was evaluated.
     runs : sequence of callables
-        What gives the logits of normalised images: the networks, or what stands for them.
+        Map normalised images to logits: the networks or their replacements.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -127,7 +127,7 @@ class ImagePredictor:
                 raise UserError("its description has no classes or no network; train and register it again")
             data = DataSpec.model_validate({name: about[name] for name in ("size", "fit", "max_megapixels")})
             self.size, self.fit, self.max_megapixels = int(about["size"]), data.fit, data.max_megapixels
-            # Models of release 0.1 have none.
+            # Models of release 0.1 have no ranges.
             self.ranges: Ranges = {kind: tuple(ends) for kind, ends in about.get("pixel_ranges", {}).items()}
             self.preprocessing = Preprocessing(**about["preprocessing"])
             self.augment, self.tta = AugmentSpec(**about["augment"]), TtaSpec(**about["tta"])
@@ -149,30 +149,29 @@ class ImagePredictor:
 
     @property
     def batch_size(self) -> int:
-        """Images in a forward pass."""
+        """Images per forward pass."""
         return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
 
     def probabilities(self, images: Sequence[ImageSource], tta: bool | None = None) -> np.ndarray:
-        """Probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
+        """Predict probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
 
         Parameters
         ----------
         images
-            The random views of test-time augmentation go by an image's content, whichever others there are.
+            TTA views are seeded by each image's content, independent of the others.
         tta
-            Whether to average the plain view with random ones, see `evaluation.predict_views`; None: as the model was
-            evaluated.
+            Whether to average the plain view with random ones, see `evaluation.predict_views`; None: as evaluated.
 
         Raises
         ------
         UserError
-            For an image that cannot be read; says which row.
+            For an unreadable image; names the row.
         """
         chunks = self.stream(images, self.batch_size, tta)
         return _strictly(chunks, np.empty((0, len(self.classes))))
 
     def features(self, images: Sequence[ImageSource]) -> np.ndarray:
-        """What the head takes: the body's pooled features (N, D) float32; a `UserError` names an unreadable image."""
+        """Compute the body's pooled features (N, D) float32; raises a `UserError` that names an unreadable image."""
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self.precision.autocast(training=False):
@@ -186,7 +185,7 @@ class ImagePredictor:
     def stream(
         self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool | None = None, start: int = 0
     ) -> Generator[Chunk, None, None]:
-        """Probabilities chunk by chunk; images that cannot be read are reported, with the reason.
+        """Yield probabilities chunk by chunk; unreadable images are reported with the reason.
 
         Parameters
         ----------
@@ -218,12 +217,12 @@ class ImagePredictor:
     def chunks(
         self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
     ) -> Generator[PredictedChunk, None, None]:
-        """Predict a listing of images from number `first`, `size` images at a time; unreadable ones are reported.
+        """Predict a listing of images from position `first`, `size` images at a time; unreadable ones are reported.
 
         Raises
         ------
         UserError
-            If TTA is wanted of a model that was trained without.
+            If TTA is requested from a model trained without it.
         """
         if tta and not self.tta.n_aug:
             raise UserError("tta: this model was trained with tta.n_aug 0, so that it has no views; omit --tta")
@@ -239,14 +238,14 @@ class ImagePredictor:
                 first += len(names)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The target's answers for a frame with a column ``image`` of encoded bytes: see `conformal.answers`.
+        """Predict a frame with a column ``image`` of encoded bytes; see `conformal.answers` for the result.
 
-        Paths are refused: a client could make a server open its own files. `probabilities` takes them.
+        Paths are refused, because a client could make a server open its own files. `probabilities` accepts them.
 
         Raises
         ------
         UserError
-            For rows without bytes, and for an image that cannot be read (says which row).
+            For rows without bytes, and for an unreadable image (names the row).
         """
         images = model_input["image"].tolist() if "image" in model_input else []
         contents = [image for image in images if isinstance(image, bytes)]
@@ -255,7 +254,7 @@ class ImagePredictor:
         return answers(self.target, self.probabilities(contents), self.scores, params)
 
     def square(self, source: ImageSource) -> np.ndarray:
-        """The image as the network takes it, uint8 (S, S, 3)."""
+        """The network's input square of an image, uint8 (S, S, 3)."""
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         image = read_image(file, self.max_megapixels, self.size, self.ranges)
         return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
@@ -271,7 +270,7 @@ class ImagePredictor:
         return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)
 
     def _pixels(self, squares: np.ndarray) -> torch.Tensor:
-        """Squares (B, S, S, 3) uint8 as a batch (B, 3, S, S) on the device."""
+        """Move squares (B, S, S, 3) uint8 to the device as a batch (B, 3, S, S)."""
         return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
 
     def _classify(self, inputs: torch.Tensor) -> np.ndarray:
@@ -281,7 +280,7 @@ class ImagePredictor:
 
 
 def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:
-    """All results, or an error for the first image that cannot be read."""
+    """Concatenate all results; raises an error for the first unreadable image."""
     results = [nothing]
     with closing(chunks):
         for chunk in chunks:
