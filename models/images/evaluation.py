@@ -53,7 +53,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
 
 
 def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:
-    """Share of the plain view's errors that test-time augmentation removes; negative if it adds errors, 0 of 0."""
+    """Share of the plain view's errors that TTA removes; negative if it adds errors, 0 if the plain view has none."""
     error = 1 - plain_accuracy
     return (tta_accuracy - plain_accuracy) / error if error > 0 else 0.0
 

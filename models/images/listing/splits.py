@@ -96,7 +96,7 @@ def draw_sides(
     contents
         Class -> hashes of its images.
     valid_fraction, test_fraction, seed, earlier
-        See `models.images.index.build_index`.
+        See `models.images.pixels.index.build_index`.
     """
     drawn: dict[str, Part] = {}
     if test_fraction:
@@ -145,7 +145,7 @@ def deal_sides(
     units
         Content -> number of its unit; see `units_of`.
     valid_fraction, test_fraction, seed, earlier
-        See `models.images.index.build_index`; images keep their earlier side, and train if they had several.
+        See `models.images.pixels.index.build_index`; images keep their earlier side, and train if they had several.
     """
     members: dict[int, list[str]] = defaultdict(list)
     for content in sorted(labels, key=lambda content: _hashed(f"{seed}:{content}")):
