@@ -1,4 +1,4 @@
-"""An HTML page about what a model looks at, and its summary for a terminal."""
+"""An HTML page that explains a model's predictions, and its terminal summary."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 
 def explain_model(params: Explain) -> dict[str, Any]:
-    """Explain a registered model, or one in a folder, on the rows of some sources, and write the page.
+    """Explain a registered model, or one in a folder, on rows of given sources, and write the page.
 
     Returns
     -------
@@ -23,7 +23,7 @@ def explain_model(params: Explain) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the page cannot be written, or there is no such model, or the sources are not what it predicts.
+        If the page cannot be written, the model is unknown, or it cannot predict the sources.
     """
     out = params.page
     require_place(out)

@@ -1,4 +1,4 @@
-"""Predictions of new images or rows by a registered model: part by part, then put together into one file."""
+"""Predictions of new images or rows by a registered model, in parts that are joined into one file."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from unfreeze.tasks.predictions.source import out_of
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 PREDICTION_VERSION = 4
-"""Raise it when the same model, options and source would give other rows; it is part of what names a prediction."""
+"""Part of a prediction's key; raise it when the same model, options and source would give other rows."""
 _NAMED, _UNSEEN = "unfreeze.prediction", "unfreeze.unseen"
 
 
@@ -55,7 +55,7 @@ class Prediction:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
         self.kind = modality(model["modality"])
         self.chunk = params.chunk or self.kind.chunk
-        # Everything that the rows, and the parts that they come in, depend on.
+        # Everything that the rows and their division into parts depend on.
         options = [self.chunk, params.tta, params.top_k, params.coverage]
         version = [model["name"], model["version"], model["run_id"]]
         self.key = key_of(PREDICTION_VERSION, version, options, source["content"])
@@ -71,12 +71,12 @@ class Prediction:
             self.version += f" with{'' if params.tta else 'out'} TTA, unlike its evaluation"
 
     def is_there(self) -> bool:
-        """Whether the output holds this very prediction.
+        """Whether the output already holds this prediction.
 
         Raises
         ------
         UserError
-            If it holds anything else, and is not to be overwritten.
+            If it holds anything else and must not be overwritten.
         """
         if self.out.is_dir():
             raise UserError(f"out: {self.out} is a folder; choose another --out")
@@ -92,7 +92,7 @@ class Prediction:
         return False
 
     def complete_parts(self) -> int:
-        """Predict the parts that an earlier run did not; returns how many rows."""
+        """Predict the parts that an earlier run did not; returns the number of rows."""
         done = first = self.parts.done()
         rows = self.source["rows"]
         if done:
@@ -106,7 +106,7 @@ class Prediction:
         return done - first
 
     def _batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
-        """Predictions from row `first` on, a batch per chunk."""
+        """Predictions from row `first` on, one batch per chunk."""
         folder, on_onnx = Path(self.model["folder"]), self.params.runtime == "onnx"
         predictor = self.kind.load(folder, "cpu" if on_onnx else self.params.device)
         if on_onnx:
@@ -119,9 +119,9 @@ class Prediction:
                 yield batch.replace_schema_metadata({_UNSEEN: json.dumps(chunk.unseen)})
 
     def publish(self) -> Tally:
-        """Put the parts together into the output; returns its counts."""
+        """Join the parts into the output; returns its counts."""
         tally = Tally()
-        # Beside the output, because a file can be renamed only within its disk; hidden, so that no folder lists it.
+        # Beside the output, because renaming works only within a disk; hidden from listings.
         unfinished = self.out.with_name(f".{self.out.name}.{self.key[:8]}.unfinished")
         try:
             for batch in self.parts.batches():
@@ -135,7 +135,7 @@ class Prediction:
         return tally
 
     def published(self) -> Tally:
-        """Counts of the output, which is there already."""
+        """Counts of the existing output."""
         tally = Tally()
         for _ in tally.passing(read_predictions(self.out)):
             pass
@@ -145,7 +145,7 @@ class Prediction:
 
 @contextmanager
 def writing(params: Predict) -> Iterator[None]:
-    """Make the output's folder and lock the output; a Ctrl-C gets a note on how to continue.
+    """Create the output's folder and lock the output; adds a note on how to continue to a Ctrl-C.
 
     Raises
     ------
@@ -173,14 +173,14 @@ def writing(params: Predict) -> Iterator[None]:
 
 @task(name="predict-parts", task_run_name="predict {params.source}")
 def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]) -> dict[str, Any]:
-    """Predict the parts that an earlier run did not, and put all parts into one file.
+    """Predict the parts that an earlier run did not, and join all parts into one file.
 
     Returns
     -------
     dict
         ``out``, ``rows``, ``unreadable`` and ``why`` (counts by reason), ``unseen`` (column -> rows with a category
-        that no training row has), ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second`` and
-        ``table`` (rows and share of every class, or the range of every target).
+        absent from the training rows), ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second``
+        and ``table`` (rows and share of every class, or the range of every target).
 
     Raises
     ------

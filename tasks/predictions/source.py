@@ -18,7 +18,7 @@ from unfreeze.tasks.tracking import registry
 
 @task(name="find-model", task_run_name="find {model}")
 def find_model(model: str) -> dict[str, str]:
-    """Look a model up in the registry and fetch it once.
+    """Look up a model in the registry and fetch it once.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def find_model(model: str) -> dict[str, str]:
     Returns
     -------
     dict
-        ``name``, ``version``, ``run_id``, ``folder`` (what a predictor reads) and ``modality``.
+        ``name``, ``version``, ``run_id``, ``folder`` (for the predictor) and ``modality``.
 
     Raises
     ------
     UserError
-        If there is no such model, version or alias, or it is not a model of unfreeze.
+        If the model, version or alias is unknown, or the model is not unfreeze's.
     """
     text = model.removeprefix("models:/")
     separator = "@" if "@" in text else "/"
@@ -49,7 +49,7 @@ def find_model(model: str) -> dict[str, str]:
 
 
 def find_model_or_folder(model: str) -> dict[str, str]:
-    """As `find_model`, or the model in a folder, which has no ``version`` and no ``run_id``."""
+    """As `find_model`, also for the model in a folder, without ``version`` and ``run_id``."""
     folder = given_path(model)
     if (folder / DESCRIPTION).is_file():
         found = {"name": folder.resolve().name, "version": "", "run_id": ""}
@@ -59,18 +59,18 @@ def find_model_or_folder(model: str) -> dict[str, str]:
 
 @task(name="list-source", task_run_name="list {params.source}")
 def list_source(params: Predict, model: dict[str, str]) -> dict[str, Any]:
-    """List what there is to predict.
+    """List the rows to predict.
 
     Returns
     -------
     dict
-        ``path`` (of a listing of images, or of the table as a feather file), ``rows`` and ``content`` (changes with
-        them).
+        ``path`` (of a listing of images, or of the table as a feather file), ``rows`` and ``content`` (a key that
+        changes with them).
 
     Raises
     ------
     UserError
-        If the model cannot predict such a source.
+        If the model cannot predict this source.
     """
     kind, out = modality(model["modality"]), out_of(params)
     without = [out, *out.parent.glob(f"{out.name}.*.partial")]

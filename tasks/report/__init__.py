@@ -1,21 +1,20 @@
-"""The report of a run: one HTML file that opens without a network, and the model card made from it.
+"""The report of a run as one offline HTML file, and the model card made from it.
 
-A step's findings are stored with the run as JSON when they are logged; everything else is what MLflow holds anyway. So
-a report is made from a run alone, at its end or years later, by ``unfreeze report RUN``.
+A step's findings are stored with the run as JSON when they are logged; everything else is in MLflow anyway. So a report
+needs only a run, at its end or years later, by ``unfreeze report RUN``.
 
 =================  ===================================================================================================
-``findings.py``    what a step found: into MLflow, onto the Prefect page, and as a part of the report, read back
-``collect.py``     a run as its report shows it: `Report`, from MLflow alone, with the commands to type next
+``findings.py``    a step's findings: logged to MLflow, shown on the Prefect page, stored as a part of the report
+``collect.py``     the contents of a report: `Report`, from MLflow alone, with the commands to type next
 ``charts.py``      charts as SVG in the page's colours
 ``page.py``        the page: `report.html.j2` and `style.css` filled in; `look.html.j2` and `explain.html.j2` likewise
-``publish.py``     the report made and put where people look, with a page of Markdown that sums it up
+``publish.py``     the report rendered and published, with a Markdown summary
 =================  ===================================================================================================
 
-What must hold:
+Invariants:
 
-- **The page asks for nothing.** Styles, charts and images are inside it, and there is no script; a browser without a
-  network shows it whole.
-- **It shows whatever findings say.** What is predicted, and from what, is known to `unfreeze.models` alone: a new
-  target or modality appears by its findings, and a new section by a new part of `keep_findings`.
-- **Judgement is in `models.evaluation.verdict`**, which knows nothing of MLflow and is tested by its sentences.
+- **The page is self-contained.** Styles, charts and images are embedded, without scripts; it opens fully offline.
+- **It renders findings generically.** Only `unfreeze.models` knows targets and modalities; new ones appear through
+  their findings, and a new section through a new part of `keep_findings`.
+- **Judgement is in `models.evaluation.verdict`**, which is independent of MLflow and tested by its sentences.
 """

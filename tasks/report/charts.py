@@ -1,4 +1,4 @@
-"""Charts of a report as SVG that takes its colours from the page, light or dark."""
+"""Charts of a report as SVG in the colours of the page, light or dark."""
 
 import io
 import re
@@ -21,11 +21,11 @@ SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114")
 VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--line"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)
 }
-"""Colours that occur nowhere else -> the variable of the page's style that takes their place."""
+"""Placeholder colours -> the variables of the page's style that replace them."""
 MOST_POINTS = 400
-"""Points of a line; more than a screen shows are averaged in groups."""
+"""Maximum points of a line; longer lines are averaged in groups."""
 SIZE = (4.6, 2.9)
-"""Inches at 72 pixels: as wide as a phone, so that no text is scaled down there."""
+"""Inches at 72 pixels: the width of a phone, where text must not be scaled down."""
 _MARGINS = {"left": 0.125, "right": 0.985, "top": 0.97, "bottom": 0.185}
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -52,10 +52,10 @@ _STYLE: Any = {
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an ``<svg>`` element without a title, which stands beside it."""
+    """Draw the chart as an ``<svg>`` element without its title, which the page shows beside it."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=SIZE)
-        figure.subplots_adjust(**_MARGINS)  # a layout that measures every text takes three times as long
+        figure.subplots_adjust(**_MARGINS)  # automatic layouts measure every text and take three times as long
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
@@ -84,7 +84,7 @@ def draw(chart: Chart) -> str:
 
 
 def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """At most `MOST_POINTS` points, each the mean of as many neighbours; values that are not finite are left out."""
+    """Average groups of neighbours into at most `MOST_POINTS` points; non-finite values are left out."""
     across, up = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
     finite = np.isfinite(across) & np.isfinite(up)
     across, up = across[finite], up[finite]
@@ -104,10 +104,10 @@ def _rendered(figure: Figure) -> str:
 
 
 def _themed(svg: str, title: str) -> str:
-    """The element alone, its colours and font those of the page."""
+    """The element alone, in the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    # Names of groups would occur once per chart in the page; those of clips and markers stand for what they draw.
+    # Ids of groups would repeat in every chart of the page; those of clips and markers are content hashes.
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg).replace("xlink:href", "href")
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
     head, rest = svg.split(">", 1)
@@ -119,7 +119,7 @@ def _themed(svg: str, title: str) -> str:
 
 
 def forest(gains: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Places of improvements and their intervals on one axis: ``low``, ``high``, ``at``, ``zero``, in percent.
+    """Positions of improvements and their intervals on one axis: ``low``, ``high``, ``at``, ``zero``, in percent.
 
     Parameters
     ----------

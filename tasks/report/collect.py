@@ -1,4 +1,4 @@
-"""Collect the contents of a run's report from MLflow."""
+"""Contents of a run's report, collected from MLflow."""
 
 import shlex
 import time
@@ -25,7 +25,7 @@ from unfreeze.tasks.tracking.server import local_file
 from unfreeze.tasks.tracking.training_run import REFITTED, stages_of, starts_of
 
 LABEL_ERRORS = "label-errors"
-"""Key of the table of likely label errors; a text of the same part lists them for `data.exclude`."""
+"""Key of the table of likely label errors, which a text of the same part lists for `data.exclude`."""
 
 
 class Command(NamedTuple):
@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting by its dotted name, and its default where that is another."""
+    """A setting by dotted name, and its default if different."""
 
     setting: str
     value: str
@@ -78,10 +78,10 @@ def collect(run_id: str) -> Report:
     Raises
     ------
     UserError
-        If there is no such run, or unfreeze did not start it.
+        If the run is unknown or was not started by unfreeze.
     """
     run, spec, parts = tracking.get_run(run_id), tracking.spec_of(run_id), parts_of(run_id)
-    run_id = str(run.info.run_id)  # by which MLflow knows versions
+    run_id = str(run.info.run_id)  # by which MLflow finds versions
     if not parts:
         raise UserError(f"run {run_id} has no findings to report: it stopped before it had any, or is not a training")
     rows, splits = modality_from(spec, f"run {run_id}").rows, splits_of(run_id)
@@ -145,7 +145,7 @@ def _rows(parts: Mapping[str, Part], wanted: str) -> list[dict[str, Any]]:
 
 
 def _label_errors(parts: Mapping[str, Part]) -> dict[str, tuple[int, list[dict[str, Any]]]]:
-    """Split -> number of rows that seem labelled wrong, and the first of them."""
+    """Split -> number of likely label errors, and the first of them."""
     return {
         name: (count, rows)
         for name in ("valid", "test")
@@ -163,7 +163,7 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
             starts[stage["name"]], last = float(last), stage["steps"]
 
     def curve(name: str) -> tuple[list[float], list[float]]:
-        """Up to the last epoch's step: the model that is kept is evaluated at the step after it."""
+        """Up to the last epoch's step; the final model is evaluated at the next one."""
         steps, values = history(run_id, name)
         shown = sum(step <= last for step in steps)
         return steps[:shown], values[:shown]
@@ -194,7 +194,7 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
 
 
 def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Chart:
-    """The finder's curve up to twice the loss that it began with, and the lr that was taken."""
+    """The finder's curve up to twice its initial loss, and the lr that was chosen."""
     shown = curve[curve["smoothed"] <= 2 * float(np.median(curve["smoothed"].iloc[:5]))]
     lrs = shown["lr"].tolist()
     lines = {"batch": (lrs, shown["loss"].tolist()), "average": (lrs, shown["smoothed"].tolist())}
@@ -203,7 +203,7 @@ def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Ch
 
 
 def _settings(spec: Mapping[str, Any]) -> list[Setting]:
-    """Every setting, those first that are not at their default."""
+    """All settings, non-default ones first."""
     kind: Any = type(training_from({name: value for name, value in spec.items() if name != "sweep"}, "spec.json"))
     defaults = tracking.flatten(kind().model_dump(mode="json"))
 
@@ -218,7 +218,7 @@ def _settings(spec: Mapping[str, Any]) -> list[Setting]:
 
 
 def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None) -> list[Command]:
-    """Commands to type next; `model` has ``name``, ``version`` and ``aliases`` of the registered model, if any."""
+    """Next commands; `model` has ``name``, ``version`` and ``aliases`` of the registered model, if any."""
     run_id, kind = run.info.run_id, run.data.tags.get("unfreeze.kind", "")
     found = []
     if model is None and kind.startswith("train"):
@@ -246,7 +246,7 @@ def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None
 
 
 def _leave_out(run: Any) -> Command:
-    """Train again without the rows that seem labelled wrong."""
+    """Train again without the likely label errors."""
     *before, command = _train_again(run)
     download, place = _at_hand(run, "valid/label_errors.txt")
     return Command("Leave them out", [*download, *before, f"{command} --data.exclude {place}"])
@@ -258,7 +258,7 @@ def _train_again(run: Any) -> list[str]:
 
 
 def _at_hand(run: Any, path: str) -> tuple[list[str], str]:
-    """Commands that fetch an artifact (none if it is on this machine), and its place after them."""
+    """Commands that fetch an artifact (none if it is on this machine), and its path afterwards."""
     run_id = run.info.run_id
     if local := local_file(run_id, path):
         return [], shlex.quote(str(local))

@@ -1,4 +1,4 @@
-"""Results of a step in the MLflow run, on the Prefect page, and as JSON from which a report can be made again."""
+"""Results of a step, logged to MLflow and the Prefect page, and stored as JSON for reports."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from unfreeze.tasks.tracking.files import log_figure
 FOLDER = "report"
 """Artifact folder of the parts."""
 MOST_ROWS = 200
-"""Rows that a part keeps of a table; frames among the artifacts have all."""
+"""Maximum rows of a table in a part; frames among the artifacts have all."""
 
 
 @dataclass
@@ -42,16 +42,16 @@ class Part:
 
 
 def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dict[str, float]:
-    """Log everything that a step found; returns the finite metrics.
+    """Log a step's findings; returns the finite metrics.
 
     Parameters
     ----------
     run_id
         The MLflow run.
     found
-        What the step found.
+        Findings of the step.
     part
-        Name of the report's part that shows it; a new name is a new section of the report.
+        Name of the report's part; a new name is a new section of the report.
     step
         Step of the metrics.
     """
@@ -80,7 +80,7 @@ def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dic
 
 
 def keep_part(run_id: str, name: str, found: Findings) -> None:
-    """Store findings as the part `name` of the run's report."""
+    """Store findings as part `name` of the run's report."""
     kept = {
         "figures": {path: title for path, (title, _) in found.figures.items()},
         "tables": [(key, title, rows[:MOST_ROWS], len(rows)) for key, title, rows in found.tables],
@@ -90,7 +90,7 @@ def keep_part(run_id: str, name: str, found: Findings) -> None:
 
 
 def parts_of(run_id: str) -> dict[str, Part]:
-    """Every part that the run has, by name."""
+    """All parts of the run's report, by name."""
     found = {}
     for path in tracking.artifacts(run_id, FOLDER):
         local = tracking.fetch(run_id, path)
@@ -114,7 +114,7 @@ def _bytes(text: Any) -> bytes | None:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes as base64, numbers of numpy as numbers, everything else as text."""
+    """Convert bytes to base64, NumPy numbers to numbers, everything else to text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

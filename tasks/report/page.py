@@ -1,4 +1,4 @@
-"""The page: a template filled with a `Report`, everything that it shows inside it."""
+"""The HTML page of a report: a template filled with a `Report`, all content embedded."""
 
 import base64
 import io
@@ -33,19 +33,19 @@ TITLES = {
     "drift": "Drift against the champion's data",
     "data": "Data and network",
 }
-"""Parts in the order that they are shown in; others follow."""
+"""Parts in display order; others follow."""
 NOT_SHOWN = ("baseline",)
-"""Parts whose numbers are in the verdict already."""
+"""Parts whose numbers are already in the verdict."""
 AS_CARDS = "top_losses.png"
-"""Figure that cards show better."""
+"""Figure that is shown as cards instead."""
 LONGEST_CELL = 300
-"""Characters of a table's cell."""
+"""Maximum characters of a table cell."""
 LARGE_PNG = 150_000
-"""Bytes from which a PNG is a photo, which is several times smaller as a JPEG."""
+"""Bytes from which a PNG is considered a photo, which is several times smaller as a JPEG."""
 
 
 def fill(template: str, **values: Any) -> str:
-    """Fill a template in; returns HTML with its style inside."""
+    """Fill in a template; returns HTML with its style embedded."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
@@ -61,7 +61,7 @@ def fill(template: str, **values: Any) -> str:
     environment.globals["columns"] = _columns
     style = Markup((_FOLDER / "style.css").read_text())
     page = environment.get_template(template).render(style=style, version=version("unfreeze"), **values)
-    return page.encode(errors="backslashreplace").decode()  # a file's name may be no valid text
+    return page.encode(errors="backslashreplace").decode()  # a file name may be invalid text
 
 
 def _drawn(chart: Chart) -> str:
@@ -71,14 +71,14 @@ def _drawn(chart: Chart) -> str:
 
 
 def require_place(out: Path) -> None:
-    """Reject, before anything is done, a file for a page whose folder is not there."""
+    """Raise UserError early if the folder of a page to write does not exist."""
     if not out.parent.is_dir():
         raise UserError(f"--out: there is no folder {out.parent}")
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn an error of writing the page into a `UserError` that names it."""
+    """Turn an error while writing the page into a `UserError` that names it."""
     try:
         yield
     except OSError as error:
@@ -86,7 +86,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def render(report: Report) -> str:
-    """The report as HTML."""
+    """Render the report as HTML."""
     known = [name for name in TITLES if name in report.parts]
     others = [name for name in report.parts if name not in TITLES and name not in NOT_SHOWN]
     shown = [(name, _tidied(report.parts[name])) for name in [*known, *others]]
@@ -112,9 +112,9 @@ def render(report: Report) -> str:
 
 
 def _tidied(part: Part) -> Part:
-    """The part without figures that charts, counts or cards show."""
+    """The part without figures that are shown as charts, counts or cards."""
     drawn = {chart.replaces for chart in part.charts} | {counts.replaces for counts in part.counts}
-    # Those about rows before those about the network, such as its embeddings.
+    # Figures about rows before those about the network, such as its embeddings.
     ordered = sorted(part.figures.items(), key=lambda each: each[0].startswith("embeddings/"))
     part.figures = {
         path: title for path, title in ordered if path not in drawn and not (part.cards and path.endswith(AS_CARDS))
@@ -123,7 +123,7 @@ def _tidied(part: Part) -> Part:
 
 
 def _contents(report: Report, parts: Sequence[str], worst: str) -> list[tuple[str, str]]:
-    """Anchors and their names, in the order of the page."""
+    """Anchors and their names, in page order."""
     found = [("verdict", "Verdict")]
     found += [("gains", "What helped")] * bool(report.gains)
     found += [("stages", "Stages")] * bool(report.stages or report.curves)
@@ -147,7 +147,7 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """Names of a table's columns -> whether each holds nothing but numbers."""
+    """Names of a table's columns -> whether each is numeric."""
 
     def is_numeric(name: str) -> bool:
         values = [row[name] for row in rows if row.get(name) is not None]
@@ -168,7 +168,7 @@ def _cell(value: Any) -> str:
 
 
 def _image(run_id: str, path: str) -> str:
-    """An artifact as an address that holds the image itself; empty if it is gone."""
+    """An image artifact as a data URI; empty if it is missing."""
     local = tracking.fetch(run_id, path)
     if local is None:
         return ""
@@ -181,5 +181,5 @@ def _image(run_id: str, path: str) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An address that holds an image itself; `kind` is ``png`` or ``jpeg``."""
+    """A data URI of an image; `kind` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""The report of a run, made and put where people look first, in full and in short."""
+"""Publication of a run's report, in full and as a summary."""
 
 from pathlib import Path
 
@@ -13,21 +13,20 @@ from unfreeze.tasks.tracking.registry import describe_version
 from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 
 FILE = "report.html"
-"""Artifact of a run."""
+"""Artifact with the report."""
 LINK = "[The whole report]"
-"""Begins the last line of a card."""
+"""Start of a card's last line."""
 NOTE = "mlflow.note.content"
 """Tag that MLflow's page shows as the run's description."""
 LONGEST = 4_500
-"""Characters of a card: MLflow keeps 5,000 of a description."""
+"""Maximum characters of a card: MLflow keeps 5,000 of a description."""
 MOST_SETTINGS, LONGEST_VALUE = 12, 200
 
 
 def write_report(run_id: str) -> tuple[Report, str]:
     """Make the report and store it with the run; returns it and its HTML.
 
-    The run's description, that of the version it registered, and an artifact on the Prefect page sum it up and link to
-    it.
+    The run's description, that of its registered version, and an artifact on the Prefect page summarise and link it.
 
     Raises
     ------
@@ -54,12 +53,12 @@ def write_report(run_id: str) -> tuple[Report, str]:
 
 
 def report_at_end(run_id: str) -> list[str]:
-    """As `write_report`, at the end of a flow: a report that cannot be made does not undo the training.
+    """Call `write_report` at the end of a flow, where a failing report must not fail the training.
 
     Returns
     -------
     list of str
-        What is worth a look; nothing where there is no report.
+        Findings worth a look; empty without a report.
     """
     if not tracking.wait_until_published(run_id):
         log_notice("a report is made of what MLflow has; `unfreeze sync` makes it once MLflow has everything")
@@ -73,18 +72,18 @@ def report_at_end(run_id: str) -> list[str]:
 
 
 def report_if_owed(run_id: str) -> None:
-    """Make the report of a finished run that has none, because MLflow was away at its end."""
+    """Make the report of a finished run that has none because MLflow was unavailable at its end."""
     if tracking.get_run(run_id).info.status == "FINISHED" and FILE not in tracking.artifacts(run_id):
         report_at_end(run_id)
 
 
 def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
-    """Make a run's report again, store it with the run, and copy it to a file; says where both are.
+    """Remake a run's report, store it with the run, and copy it to a file; returns where both are.
 
     Raises
     ------
     UserError
-        See `collect`; or if the file cannot be written.
+        See `collect`; also if the file cannot be written.
     """
     if out is not None:
         require_place(out)
@@ -98,7 +97,7 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
 
 
 def model_card(report: Report, where: str) -> str:
-    """The report on a page of Markdown, for a registered model and a run; `where` leads to the whole report."""
+    """The report as Markdown, for a registered model and a run; `where` links to the full report."""
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items() if count)
     origin = [f"{report.source}: {counts} {report.rows}", f"run {report.run_id}, {report.began}"]
     if report.starts:
@@ -121,7 +120,7 @@ def model_card(report: Report, where: str) -> str:
 
 
 def _with_card(card: str, described: str) -> str:
-    """A description with the card in the place of an earlier one; what was decided or written beside it stays."""
+    """Replace an earlier card in a description, or add it; other text stays."""
     _, found, rest = described.partition(LINK)
     beside = rest.partition("\n")[2] if found else described
     return f"{card}\n\n{beside.strip()}".strip()

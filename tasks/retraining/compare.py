@@ -1,4 +1,4 @@
-"""Two trainings compared: challenger with champion as steps, any two runs, a run with its replay."""
+"""Comparisons of two trainings: challenger and champion as steps, any two runs, a run and its replay."""
 
 from dataclasses import asdict
 from typing import Any
@@ -26,19 +26,19 @@ from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, model_name, start
 SECTIONS = ("test", "valid")
 MOST_SHOWN = 100
 DATA = "data.digest"
-"""Tag of a run: equal digests have equal rows, targets and split."""
+"""Tag of a run: equal digests mean equal rows, targets and split."""
 _METRICS = ("champion", "challenger", "improvement", "low", "high", "p_value", "rows")
 
 
 def compare_models(training: Training, data: Prepared, champion: Champion, run_id: str, margin: float) -> Comparison:
-    """Let both predict the challenger's test rows, or its validation rows without any, that are new to the champion.
+    """Compare both models on the challenger's test rows (else validation rows) that are new to the champion.
 
-    The challenger is the model that `run_id` has ended with, whether MLflow has it yet or not.
+    The challenger is the final model of `run_id`, whether published or not.
 
     Raises
     ------
     UserError
-        If no such row is left.
+        If there are no such rows.
     """
 
     def compare() -> Comparison:
@@ -63,21 +63,21 @@ def compare_models(training: Training, data: Prepared, champion: Champion, run_i
 
 
 def report_drift(training: Training, data: Prepared, champion: Champion, run_id: str) -> list[dict[str, Any]]:
-    """Compare the data with the champion's training data; the table is an artifact of both Prefect and the run.
+    """Compare the data with the champion's training data; the table is stored with Prefect and the run.
 
     Parameters
     ----------
     training, data
-        What the challenger was trained with.
+        Training and data of the challenger.
     champion
-        Whose training data are the reference.
+        Model whose training data are the reference.
     run_id
         MLflow run of the challenger.
 
     Returns
     -------
     list of dict
-        A row per measure or column, each with a ``verdict``; none if the champion kept no reference.
+        One row per measure or column, each with a ``verdict``; empty if the champion has no reference.
     """
 
     def compare() -> list[dict[str, Any]]:
@@ -107,13 +107,13 @@ def report_drift(training: Training, data: Prepared, champion: Champion, run_id:
 def compare_runs(first: str, second: str) -> dict[str, Any]:
     """Compare the second run with the first, on test rows if both have them, else on validation rows.
 
-    Validation rows chose the model of each run, so a difference on them flatters the run that tried more.
+    Validation rows selected each run's model, so a difference on them favours the run that tried more.
 
     Returns
     -------
     dict
         ``comparison`` (see `Comparison`; the first run is the champion), ``section``, ``rows`` that both evaluated,
-        ``better`` and ``worse``: rows that only the second, or only the first, has right; none for numbers.
+        ``better`` and ``worse`` (rows that only the second, or only the first, has right; empty for numbers).
 
     Raises
     ------
@@ -127,7 +127,7 @@ def compare_runs(first: str, second: str) -> dict[str, Any]:
         label, predicted = ("labels", "predicted_labels") if "labels" in after else ("label", "predicted")
         if label not in before:
             raise UserError(f"of runs {first} and {second} one predicts several labels per image, the other a class")
-        # Rows that tuned thresholds are in no metric of the run's report either.
+        # Rows that tuned thresholds are excluded, as in the metrics of the run's report.
         judged = [frame[~frame[TUNED]] if TUNED in frame else frame for frame in (before, after)]
         rows = judged[0].merge(judged[1], on=["path", label], suffixes=("", "_second"))
         if rows.empty:
@@ -180,12 +180,12 @@ def _predictions(first: str, second: str) -> tuple[str, pd.DataFrame, pd.DataFra
 
 
 def replayed(run_id: str) -> Training:
-    """The settings of a run, under a name of their own, so that the model's champion is not touched.
+    """The settings of a run under another model name, so that the model's champion is not touched.
 
     Raises
     ------
     UserError
-        If there is no such training, or it has no model to compare with.
+        If the training is unknown or has no model to compare with.
     """
     params = training_from(tracking.spec_of(run_id), f"run {run_id}")
     if MODEL_DIGEST not in tracking.tags_of(run_id):
@@ -195,12 +195,12 @@ def replayed(run_id: str) -> Training:
 
 
 def compare_replay(run_id: str, replay_id: str) -> dict[str, Any]:
-    """Compare a replay with its run: the model bit by bit, and what each was made with.
+    """Compare a replay with its run: the model bit by bit, and their provenance.
 
     Returns
     -------
     dict
-        ``equal`` (bit by bit), ``run``, ``replay``, and ``differences``: for each fact a text.
+        ``equal`` (bit by bit), ``run``, ``replay``, and ``differences`` (fact -> text).
     """
     tags = [tracking.tags_of(each) for each in (run_id, replay_id)]
     digests = [each.get(MODEL_DIGEST) for each in tags]

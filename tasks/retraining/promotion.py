@@ -1,4 +1,4 @@
-"""Promotion of a challenger: approved by a person, carried out, shown and announced."""
+"""Promotion of a challenger: approval, alias, records and notifications."""
 
 import inspect
 from dataclasses import asdict
@@ -24,9 +24,9 @@ from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.registry import KEPT
 
 WAITS = "waits"
-"""A decision to promote that MLflow does not have yet."""
+"""A decision to promote that is not published to MLflow yet."""
 POLL_SECONDS = 3
-"""How often a paused retraining looks for its answer."""
+"""Interval at which a paused retraining checks for an answer."""
 
 
 class Approval(RunInput):
@@ -37,7 +37,7 @@ class Approval(RunInput):
 
 
 def approved(decision: Decision, hours: float) -> Decision:
-    """Ask a person; without an answer, or with a no, nothing is promoted."""
+    """Ask a user for approval; without a yes nothing is promoted."""
     log_notice("waiting for approval: the flow run's page has a form")
     try:
         answer = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600), poll_interval=POLL_SECONDS)
@@ -50,10 +50,10 @@ def approved(decision: Decision, hours: float) -> Decision:
 def carry_out(
     decision: Decision, comparison: Comparison, champion: registry.Version, run_id: str, data: str
 ) -> dict[str, str]:
-    """Move the alias if the challenger, the model of `run_id`, is promoted, and write it down wherever people look.
+    """Move the alias if the challenger, the model of `run_id`, is promoted, and record the decision.
 
-    Where MLflow does not answer this waits with what else the run has logged; the alias moves then only if the version
-    that was compared is still champion. `data` is the fingerprint of the challenger's data.
+    If MLflow does not answer, this waits with the run's other logs; the alias moves later only if the version that was
+    compared is still champion. `data` is the fingerprint of the challenger's data.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def carry_out(
 
 
 def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, Any]) -> None:
-    """Store the decision as an artifact of the flow run; the artifacts of one model form a history on the page."""
+    """Store the decision as an artifact of the flow run; a model's artifacts form a history on the page."""
     listed = "\n".join(f"- {as_markdown(reason)}" for reason in reasons)
     rows = "\n".join(f"| {key} | {as_markdown(str(value))} |" for key, value in numbers.items())
     table = f"\n\n| | |\n|---|---|\n{rows}" if rows else ""
@@ -90,23 +90,23 @@ def show_decision(name: str, line: str, reasons: list[str], numbers: dict[str, A
 
 
 def notify(params: Retrain, subject: str, body: str) -> None:
-    """Send a message by every notification block of the spec; a failure to send does not fail the retraining."""
+    """Send a message through every notification block of the spec; failures do not fail the retraining."""
     for name in params.notify:
         try:
             told: Any = notification_block(name).notify(body, subject=subject)
-            if inspect.isawaitable(told):  # a user's own block need not know Prefect's way to be called from here
+            if inspect.isawaitable(told):  # a user's own block may lack Prefect's sync wrapper
                 run_coro_as_sync(cast(Any, told))
         except Exception as error:
             log_notice(f"notify: {name} could not be told: {error}")
 
 
 def notification_block(name: str) -> NotificationBlock:
-    """The block that `type/name` names.
+    """Load the block named `type/name`.
 
     Raises
     ------
     UserError
-        If there is none, or it is of another kind.
+        If it is missing or of another kind.
     """
     try:
         block = Block.load(name)

@@ -1,4 +1,4 @@
-"""The training of a retraining: the champion's settings with changes, if its data are new."""
+"""The training of a retraining: the champion's settings with changes, on new data."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.training_run import model_name
 
 FRESH_WEIGHTS = "unfreeze.fresh_weights"
-"""Tag of a run that started from a champion: the weights that a fresh training would start from."""
+"""Tag of a challenger: the weights that a fresh training would start from."""
 
 
 class Champion(NamedTuple):
-    """A champion, read before the retraining trains: MLflow may be gone when it is needed.
+    """A champion, read before the training because MLflow may be unavailable afterwards.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class Champion(NamedTuple):
     trained
         Its files and tags.
     reference
-        The sample of its training data, None if it kept none.
+        A sample of its training data; None if it has none.
     fresh_weights
-        The weights that the first of a line of champions started from; None where nothing is pretrained.
+        Initial weights of the first in a line of champions; None if nothing is pretrained.
     """
 
     version: registry.Version
@@ -40,12 +40,12 @@ class Champion(NamedTuple):
 
 
 def name_of(params: Retrain) -> str:
-    """The model's full name; that of the default one even before it exists.
+    """The model's full name, for the default model even before it exists.
 
     Raises
     ------
     UserError
-        If there is no such model.
+        If the model is unknown.
     """
     default = model_name(TrainImages())
     return default if params.model == default else registry.full_name(params.model)
@@ -57,7 +57,7 @@ def champion_of(params: Retrain) -> registry.Version | None:
     Raises
     ------
     UserError
-        If there is no such model, or it has no champion.
+        If the model is unknown or has no champion.
     """
     name = name_of(params)
     if name == model_name(TrainImages()) and registry.champion_of(name) is None:
@@ -66,12 +66,12 @@ def champion_of(params: Retrain) -> registry.Version | None:
 
 
 def training_like(champion: registry.Version, params: Retrain) -> Training:
-    """The champion's training with the retraining's changes; images that it had stay on their side of the split.
+    """The champion's training with the retraining's changes; its images stay on their side of the split.
 
     Raises
     ------
     UserError
-        If the champion was not trained by unfreeze, or a change is wrong.
+        If the champion was not trained by unfreeze, or a change is invalid.
     """
     spec = tracking.spec_of(champion.run_id)
     kind = modality_from(spec, f"run {champion.run_id}").spec
@@ -89,7 +89,7 @@ def _fresh_weights(champion: registry.Version) -> str | None:
 
 
 def read_champion(version: registry.Version) -> Champion:
-    """The champion with its files on this machine."""
+    """Fetch a champion's files to this machine."""
     trained = ModelVersion(registry.folder_of(version), kept_file(version.run_id), tracking.tags_of(version.run_id))
     return Champion(version, trained, tracking.fetch(version.run_id, REFERENCE), _fresh_weights(version))
 
@@ -102,7 +102,7 @@ def is_new(data: Prepared, champion: registry.Version) -> bool:
 
 
 def mark_challenger(run_id: str, champion: Champion) -> None:
-    """Tag a run with the champion that it challenged, and the weights of a fresh training."""
+    """Tag a run with the champion that it challenged and the weights of a fresh training."""
     tags = {"unfreeze.challenges": f"{champion.version.name}/{champion.version.number}"}
     if champion.fresh_weights is not None:
         tags[FRESH_WEIGHTS] = champion.fresh_weights

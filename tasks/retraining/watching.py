@@ -1,4 +1,4 @@
-"""When a model is retrained: one retraining at a time, and one when its source has data that no training has seen."""
+"""Scheduling of retrainings: one per model at a time, and one when a source has new data."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -28,10 +28,10 @@ class NotNow(Exception):
 
 
 def require_turn(model: str) -> None:
-    """End this flow run if another one of its flow, for the same model, began before and has not ended.
+    """End this flow run if an earlier one of its flow, for the same model, has not ended.
 
-    Prefect's own limits of concurrency count a process that died until their server learns of it, which is never if
-    the server died with it; here the next command ends flow runs whose process is gone.
+    Prefect's own concurrency limits count a dead process until the server learns of its death, which is never if the
+    server died with it; here the next command ends flow runs of dead processes.
 
     Raises
     ------
@@ -49,13 +49,13 @@ def require_turn(model: str) -> None:
             flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
         )
     for other in others:
-        # Of two that began at the same moment one continues.
+        # Of two that began simultaneously one continues.
         if (_since(other), str(other.id)) < (begun, str(own)) and _model_of(other) == model:
             raise NotNow(f"another retraining of {model} is under way: flow run {other.name}, {other.id}")
 
 
 def leave_to_later_run() -> None:
-    """End a scheduled run for which a later one is due as well: of many that were missed, the last does the work.
+    """End a scheduled run if a later one is also due: of several missed runs, only the last works.
 
     Raises
     ------
@@ -79,20 +79,20 @@ def leave_to_later_run() -> None:
 
 
 def watched_models(params: Watch) -> list[str]:
-    """The models to look after, as they were named."""
+    """Names of the models to watch, as given."""
     return params.models or registry.own_champions()
 
 
 @task(name="look-at-source", task_run_name="look at the source of {model}")
 def look_at_source(model: str) -> str | None:
-    """Look whether the model's source has data that neither the champion nor the latest retraining has seen.
+    """Check whether the model's source has data that neither the champion nor the latest retraining has seen.
 
-    Files are read only if their names, sizes or times changed since the last look that was remembered.
+    Files are read only if their names, sizes or times changed since the last remembered look.
 
     Returns
     -------
     str or None
-        What `remember` takes, once the new data were announced; None where nothing is new.
+        The look, to `remember` once the new data are announced; None if nothing is new.
     """
     champion = registry.version_of(model, registry.CHAMPION)
     training = training_like(champion, Retrain(model=model, warm_start="fresh"))
@@ -109,7 +109,7 @@ def look_at_source(model: str) -> str | None:
 
 
 def report_new_data(model: str) -> None:
-    """Record the event that the automation waits for; it is on the server when this returns.
+    """Send the automation's event to the server before returning.
 
     Prefect's `emit_event` leaves the sending to a thread.
     """
@@ -121,7 +121,7 @@ def report_new_data(model: str) -> None:
 
 
 def remember(model: str, look: str) -> None:
-    """Do not read the files again until they differ from this look."""
+    """Remember a look, to read the files again only when they differ from it."""
     Variable.set(_variable(model), look, overwrite=True)
 
 
@@ -139,13 +139,13 @@ def _look(training: Training) -> str:
 
 
 def _since(run: FlowRun) -> datetime:
-    """When a flow run came into its state, by the server's clock."""
+    """Time at which a flow run entered its state, by the server's clock."""
     assert run.state is not None
     return run.state.timestamp
 
 
 def _model_of(run: FlowRun) -> str | None:
-    """The full name of the model that a flow run retrains; None if there is no such model any more."""
+    """The full name of the model that a flow run retrains; None if the model no longer exists."""
     try:
         return name_of(Retrain.model_validate(run.parameters.get("params") or {}))
     except ValueError:

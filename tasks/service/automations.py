@@ -1,4 +1,4 @@
-"""Automations: flow runs whose worker, machine or process died come back, and new data start a retraining."""
+"""Automations that requeue flow runs whose worker, machine or process died, and start retrainings on new data."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -11,11 +11,11 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment
 
 SILENT_SECONDS = 120
-"""A run without news for this long is dead: four heartbeats, so that three may get lost."""
+"""A run silent for this long is dead: four heartbeats, of which three may get lost."""
 WAITING_SECONDS = 180
-"""A run that a worker claimed but did not start by then is given to another."""
+"""A run that a worker claimed but did not start in this time is given to another."""
 MOST_ATTEMPTS = 3
-"""A run that crashed this often stays Crashed: it is the cause."""
+"""A run that crashed this often stays Crashed, as it is the cause itself."""
 NEW_DATA = "unfreeze.new-data"
 """Event of the sensor flow; its resource is `RESOURCE` and the model's name, its payload has the name as ``model``."""
 RESOURCE = "unfreeze.model"
@@ -24,7 +24,7 @@ FLOW_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
-    """Mark a flow run as Crashed whose heartbeats stopped: its machine or its process died."""
+    """Mark a flow run as Crashed when its heartbeats stop because its machine or process died."""
     return _automation(
         "unfreeze: silent runs have crashed",
         "Heartbeats come every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY of the worker). Pause this while the Prefect "
@@ -36,9 +36,9 @@ def zombie_automation(seconds: float = SILENT_SECONDS) -> Automation:
 
 
 def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "process") -> Automation:
-    """Queue a flow run again that a worker claimed and never started: it died in between, so no heartbeat ever came.
+    """Requeue a flow run that a worker claimed and, having died, never started: no heartbeat ever came.
 
-    It is for work pools of one type: on Kubernetes a run may well wait for a machine for longer.
+    Applies to work pools of one type, because on Kubernetes a run may wait longer for a machine.
     """
     return _automation(
         "unfreeze: runs that were claimed but not started are queued again",
@@ -51,10 +51,10 @@ def unstarted_automation(seconds: float = WAITING_SECONDS, pool_type: str = "pro
 
 
 def reschedule_crashed_automation(attempts: int = MOST_ATTEMPTS) -> Automation:
-    """Queue a crashed flow run again, for any worker; a training then continues from its last checkpoint.
+    """Requeue a crashed flow run for any worker; a training then continues from its last checkpoint.
 
-    After so many attempts it stays Crashed. A run that never started counts none and is not queued again: it would only
-    fail to start once more.
+    After `attempts` it stays Crashed. A run that never started has no attempts and is not requeued, because it would
+    fail to start again.
     """
     return _automation(
         "unfreeze: crashed runs are queued again",
@@ -62,13 +62,13 @@ def reschedule_crashed_automation(attempts: int = MOST_ATTEMPTS) -> Automation:
         _queue_again("Queued again after a crash"),
         expect={"prefect.flow-run.Crashed"},
         match={**FLOW_RUNS, "prefect.run-count": [str(count) for count in range(1, attempts)]},
-        # A run without a deployment is a person's command, or part of another run.
+        # A run without a deployment is a user's command or a subflow.
         match_related={"prefect.resource.role": "deployment"},
     )
 
 
 def new_data_automation(deployment_id: UUID) -> Automation:
-    """Start a retraining whenever the sensor flow has seen new data of a model."""
+    """Start a retraining whenever the sensor flow has found new data of a model."""
     return _automation(
         "unfreeze: new data start a retraining",
         "The flow `watch` emits the event; switch its schedule on to look every 15 minutes.",
@@ -79,12 +79,12 @@ def new_data_automation(deployment_id: UUID) -> Automation:
 
 
 def recovery_automations() -> list[Automation]:
-    """All automations that bring flow runs back, with their default times."""
+    """All automations that recover flow runs, with their default times."""
     return [zombie_automation(), unstarted_automation(), reschedule_crashed_automation()]
 
 
 def apply_automations(automations: Iterable[Automation]) -> None:
-    """Create the automations on the server, or update those of the same name; one that was paused stays so."""
+    """Create the automations on the server, or update those of the same name; paused ones stay paused."""
     with get_client(sync_client=True) as client:
         for automation in automations:
             wanted = AutomationCore(**automation.model_dump(exclude={"id", "owner_resource"}))
@@ -98,7 +98,7 @@ def apply_automations(automations: Iterable[Automation]) -> None:
 def _automation(
     name: str, description: str, action: ActionTypes, silent_for: float | None = None, **trigger: Any
 ) -> Automation:
-    """Act at an event, or after seconds without any event (heartbeats are events, too) of a flow run."""
+    """Act on an event of a flow run, or after `silent_for` seconds without one (heartbeats are events)."""
     if silent_for is None:
         kind: dict[str, Any] = {"posture": Posture.Reactive, "within": timedelta(0)}
     else:

@@ -25,16 +25,15 @@ IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.C
 
 
 def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
-    """Create the work pool and every deployment of `prefect.yaml` there; returns how many deployments.
+    """Create the work pool and every deployment of `prefect.yaml` in it; returns the number of deployments.
 
-    Flows are imported from the package that the worker has installed, unless `prefect.yaml` has a pull step. Schedules
-    are set when a deployment is new. Later they belong to the person who changed them on the page: a schedule
-    that was switched on, edited or added stays.
+    Flows are imported from the package installed on the worker, unless `prefect.yaml` has a pull step. Schedules are
+    set only for new deployments: those switched on, edited or added on the page stay.
 
     Raises
     ------
     UserError
-        If Prefect rejects them; with its message.
+        If Prefect rejects them, with its message.
     """
     settings: dict[str, Any] = yaml.safe_load(files("unfreeze").joinpath("prefect.yaml").read_text())
     settings.setdefault("pull", [])
@@ -59,7 +58,7 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
 
 
 def online_workers(pool: str) -> list[str]:
-    """Names of the pool's workers that are online; none where the pool, or the API, cannot be found."""
+    """Names of the pool's online workers; empty if the pool or the API cannot be found."""
     try:
         with get_client(sync_client=True) as client:
             workers = client.read_workers_for_work_pool(pool)
@@ -69,7 +68,7 @@ def online_workers(pool: str) -> list[str]:
 
 
 def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
-    """Flow runs that are pending, running, paused or being cancelled."""
+    """Pending, running, paused and cancelling flow runs."""
     wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": IN_FLIGHT}}})
     of_pool = WorkPoolFilter.model_validate({"name": {"any_": [pool]}}) if pool is not None else None
     with get_client(sync_client=True) as client:
@@ -79,12 +78,12 @@ def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
 def cancel_running(
     pool: str, seconds: float, report: Callable[[str], None], only: Collection[str] | None = None
 ) -> int:
-    """Cancel the pool's flow runs under way and wait until they have saved their checkpoints; returns how many.
+    """Cancel the pool's flow runs under way and wait for their checkpoints; returns how many.
 
     Parameters
     ----------
     only
-        Ids of flow runs to cancel, where the server has workers besides ours.
+        Ids of flow runs to cancel, if the server has workers besides ours.
     """
     running = [
         run

@@ -1,4 +1,4 @@
-"""Disk use of the data folder by kind, and what of it can be removed without losing anything."""
+"""Disk use of the data folder by kind, and the files that can be removed without loss."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from unfreeze.tasks.machine.environment import home
 
 @dataclass(frozen=True)
 class Share:
-    """One kind of files: how many, their bytes, how many bytes can be freed, why, and what frees them."""
+    """One kind of files: count, bytes, bytes that can be freed, the reason, and the function that frees them."""
 
     kind: str
     files: int
@@ -21,7 +21,7 @@ class Share:
 
 
 def disk_use() -> list[Share]:
-    """Every kind of files, those first of which something can be freed."""
+    """All kinds of files, those with freeable bytes first."""
     folder = home()
     if not folder.exists():
         return []
@@ -66,6 +66,6 @@ def _caches(cache: Path) -> Iterator[Share]:
 
 
 def _files(path: Path) -> tuple[int, int]:
-    """How many files there are in a folder, or 1 for a file, and their bytes."""
+    """Number of files in a folder (1 for a file), and their bytes."""
     sizes = [each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()]
     return len(sizes), sum(sizes)

@@ -20,17 +20,17 @@ from unfreeze.tasks.tracking.server import models_page, runs_page
 
 MOST_SHOWN = 20
 SCHEDULER_SECONDS = 120
-"""The scheduler looks once a minute for active schedules."""
+"""Two rounds of the scheduler, which checks active schedules once a minute."""
 
 
 def addresses() -> dict[str, str]:
-    """``Prefect`` (its API) and ``MLflow``, as far as servers are known."""
+    """Addresses of ``Prefect`` (its API) and ``MLflow``, as far as known."""
     known = {"Prefect": os.environ.get("PREFECT_API_URL", ""), "MLflow": os.environ["MLFLOW_TRACKING_URI"]}
     return {name: address for name, address in known.items() if address.startswith("http")}
 
 
 def pages() -> dict[str, str]:
-    """Title -> address of every page that people look at.
+    """Title -> address of every page for users.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def pages() -> dict[str, str]:
 
 
 def overview() -> dict[str, list[dict[str, Any]]]:
-    """Tables by title: ``servers``, ``workers``, ``runs_in_flight``, ``health`` and ``models`` (with retrainings)."""
+    """Tables by title: ``servers``, ``workers``, ``runs_in_flight``, ``health``, ``models`` (with retrainings)."""
     known = addresses()
     up = {name for name, address in known.items() if responds(f"{address}/health")}
     servers = [
@@ -82,7 +82,7 @@ def overview() -> dict[str, list[dict[str, Any]]]:
 
 
 def _parts(service: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How often each part of the service was started again, and where its log is."""
+    """Number of restarts and path of the log of each part of the service."""
     return [
         {
             "part": name,
@@ -96,7 +96,7 @@ def _parts(service: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _schedules() -> dict[str, Any]:
-    """Whether every deployment with an active schedule has a run to come."""
+    """Whether every deployment with an active schedule has an upcoming run."""
     now = datetime.now(UTC)
     to_come = FlowRunFilter.model_validate({"expected_start_time": {"after_": now}})
     with get_client(sync_client=True) as client:

@@ -1,8 +1,8 @@
-"""Prefect's server as we run it: closed to other pages and programs, and ended with the process that started it.
+"""Prefect's server, closed to other pages and programs, and ended with the process that started it.
 
-Prefect alone answers any web page that a browser on the same machine has open, under any name of the host, and a worker
-runs whatever a deployment says. Credentials, allowed origins and CSRF tokens are Prefect's own settings; the check of
-the host and the page's content security policy are added here.
+By default Prefect answers any web page open in a browser on the same machine, under any host name, and a worker runs
+any deployment's code. Credentials, allowed origins and CSRF tokens are Prefect's own settings; the host check and the
+page's content security policy are added here.
 """
 
 import argparse
@@ -28,44 +28,44 @@ if TYPE_CHECKING:
 
 SECONDS_TO_START = 180
 EMBEDDED = "UNFREEZE_EMBEDDED_PREFECT"
-"""Variable of a process with a server of its own, and of the processes that it starts."""
+"""Environment variable of a process with a private server, and of its children."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; connect-src 'self' {addresses}; "
     "frame-ancestors 'none'"
 )
-"""The browser itself then refuses what the page would send to, or load from, any other server."""
+"""Makes the browser refuse all requests of the page to other servers."""
 
 
 def own_name(host: str) -> str:
-    """The name that browsers and workers use: a server that listens everywhere has no address of its own."""
+    """The host name for browsers and workers; a server that listens on all addresses has none of its own."""
     return socket.gethostname() if host in ("0.0.0.0", "::") else host
 
 
 def server_settings(host: str, port: int) -> dict[str, str]:
-    """Settings of a server at that address: they keep strangers out and the page from asking other servers."""
+    """Settings of a server at that address that keep strangers out and the page from contacting other servers."""
     origins = dict.fromkeys(f"http://{name}:{port}" for name in (host, "127.0.0.1", "localhost"))
     return {
         "PREFECT_SERVER_API_AUTH_STRING": credentials(),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
-        # The second page asks an analytics host; the promotional content of the first links there.
+        # The second UI contacts an analytics host; the promotional content of the first links there.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # On a busy machine the 10 s that Prefect waits for SQLite's lock are too short.
+        # Prefect's 10 s wait for SQLite's lock is too short on a busy machine.
         "PREFECT_SERVER_DATABASE_TIMEOUT": os.environ.get("PREFECT_SERVER_DATABASE_TIMEOUT", "60"),
     }
 
 
 def knows_a_server() -> bool:
-    """Whether this process has a Prefect server already, by its environment or by Prefect's own settings."""
-    settings = sys.modules.get("prefect.settings")  # not imported for this: it takes seconds
+    """Whether this process already has a Prefect server, by its environment or Prefect's own settings."""
+    settings = sys.modules.get("prefect.settings")  # not imported here, because that takes seconds
     return bool(os.environ.get("PREFECT_API_URL") or (settings is not None and settings.PREFECT_API_URL.value()))
 
 
 def start_embedded() -> Callable[[], None]:
-    """Start a server without pages for this process, and let this process use it; returns what waits for it.
+    """Start a server without pages for this process, and use it; returns a function that waits until it answers.
 
-    It listens on a port that the system picks, and ends when this process does, however that ends.
+    It listens on a port picked by the system, and ends with this process, however that ends.
     """
     log = make_home() / "logs" / "prefect-embedded.log"
     log.parent.mkdir(exist_ok=True)
@@ -76,11 +76,11 @@ def start_embedded() -> Callable[[], None]:
             own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(descriptor)),
             env={**os.environ, **settings, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"},
             pass_fds=(descriptor,),
-            # Never written to: it closes as this process ends, which the server waits for.
+            # Never written to; it closes when this process ends, which ends the server.
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a Ctrl-C is for this process, which has its last states to tell the server
+            start_new_session=True,  # a Ctrl-C must reach only this process, which still reports its final states
         )
     os.environ["PREFECT_API_URL"] = api = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"]
@@ -90,14 +90,14 @@ def start_embedded() -> Callable[[], None]:
 
 
 def end_gone_runs() -> "list[Published]":
-    """End runs and flow runs of killed processes, and publish what runs have that MLflow lacks; returns what was."""
+    """End runs and flow runs of killed processes, and publish unpublished runs; returns those."""
     from unfreeze.tasks.machine.flow_runs import end_gone_flow_runs, gone_flow_runs
     from unfreeze.tasks.tracking.publisher import sync
 
     try:
         published = sync()
         if whole := [each.run_id for each in published if not each.left]:
-            from unfreeze.tasks.report.publish import report_if_owed  # which brings torch along
+            from unfreeze.tasks.report.publish import report_if_owed  # imports torch
 
             for run_id in whole:
                 report_if_owed(run_id)
@@ -106,9 +106,9 @@ def end_gone_runs() -> "list[Published]":
             from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
             if not knows_a_server():
-                start_embedded()()  # on the database of the servers that trainings here had of their own
+                start_embedded()()  # on the shared database of the private servers of trainings here
             api = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
-            # Prefect read its settings before that server was started.
+            # Prefect read its settings before that server started.
             own = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING")}
             if responds(f"{api}/health"):
                 with temporary_settings({name: value for name, value in own.items() if value}):
@@ -120,10 +120,10 @@ def end_gone_runs() -> "list[Published]":
 
 
 def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
-    """An ASGI app that answers only requests addressed to one of `hosts`, and whose pages load nothing from elsewhere.
+    """Wrap an ASGI app to answer only requests addressed to one of `hosts`, with pages that load nothing else.
 
-    `hosts` are names without ports. Under any other name a page of another site could pass for one of ours, because
-    the browser goes by the name. Pages may connect to `addresses` besides the host that they came from.
+    `hosts` are names without ports. Under any other name another site's page could pass for ours, because browsers
+    compare names. Pages may connect to `addresses` besides their own host.
     """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -141,7 +141,7 @@ def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
 
 
 def serve(host: str, port: int, descriptor: int | None) -> None:
-    """Serve until a signal; with the descriptor of a socket that listens already, on that and until stdin closes."""
+    """Serve until a signal, or on the listening socket of a given descriptor until stdin closes."""
     import prefect
     import uvicorn
     from prefect.server.api.server import create_app
@@ -149,11 +149,11 @@ def serve(host: str, port: int, descriptor: int | None) -> None:
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            # Prefect's migrations fail where two first servers of one database start at the same moment.
+            # Prefect's migrations fail if the first two servers of a database start simultaneously.
             with FileLock(home() / "prefect.lock"):
                 await super().startup(sockets)
 
-    # The setting alone would leave the second page, which asks an analytics host, one click away.
+    # The setting alone would leave the second UI, which contacts an analytics host, one click away.
     prefect.__ui_v2_static_path__ = Path("not served")
     settings = get_current_settings().server
     names = ["127.0.0.1", "localhost", own_name(host)]
@@ -181,7 +181,7 @@ def _end_with_stdin(server: Any) -> None:
         pass
     server.should_exit = True
     time.sleep(10)
-    os._exit(1)  # it hangs, and nobody is left who could stop it
+    os._exit(1)  # it hangs, and its parent is gone
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One machine as a service: Prefect's server, MLflow's, a worker and every deployment, started and kept running."""
+"""The service of one machine: Prefect, MLflow, a worker and all deployments, started and kept running."""
 
 import hashlib
 import json
@@ -42,16 +42,16 @@ from unfreeze.tasks.service.supervise import Part, now, stop_process_tree
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
-"""A flow run that is cancelled gets 30 s for its last checkpoint; some more for the worker to notice."""
+"""A cancelled flow run has 30 s for its last checkpoint; the rest is for the worker to notice."""
 SECONDS_BETWEEN_LOOKS = 60
-"""Seconds between two searches for runs whose process is gone."""
+"""Seconds between searches for runs of dead processes."""
 
 Report = Callable[[str], None]
 
 
 @dataclass
 class Stack:
-    """Our running parts, and the addresses of both servers, which may be given by the environment."""
+    """Our running parts, and the addresses of both servers, which the environment may set."""
 
     settings: Service
     report: Report
@@ -63,12 +63,12 @@ class Stack:
     since: str = field(default_factory=now)
 
     def start(self) -> None:
-        """Start what is not there yet, register the deployments, and wait until a worker is online.
+        """Start missing parts, register the deployments, and wait until a worker is online.
 
         Raises
         ------
         UserError
-            If a service runs already in this folder, a port is taken, or a part does not come up.
+            If a service already runs in this folder, a port is taken, or a part does not come up.
         """
         _refuse_second(self.report)
         given_prefect, store = os.environ.get("PREFECT_API_URL"), os.environ["MLFLOW_TRACKING_URI"]
@@ -90,7 +90,7 @@ class Stack:
         if given_mlflow:
             require_mlflow()
         if not given_prefect:
-            # Credentials and a token, so that no other page can use those that the browser has saved.
+            # Credentials and a token, so that other pages cannot use the credentials saved by the browser.
             token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
             protected = {**environment, **server_settings(host, ports[0]), **token}
             _require_free_port(self.settings.host, ports[0], "--prefect_port")
@@ -98,7 +98,7 @@ class Stack:
             command = own_module("unfreeze.tasks.service.prefect_server", *flags)
             self._start("Prefect", command, protected, lambda: responds(f"{self.prefect}/health"))
         if not given_mlflow:
-            # The address may hold a password, and everybody can read a command line.
+            # The address may hold a password, and command lines are public.
             with_store = {**environment, "MLFLOW_BACKEND_STORE_URI": store}
             _require_free_port(self.settings.host, ports[1], "--mlflow_port")
             self._start("MLflow", self._mlflow_command(), with_store, lambda: responds(f"{self.mlflow}/health"))
@@ -108,7 +108,7 @@ class Stack:
         os.environ.update({name: environment[name] for name in shared if name in environment})
         self._start("worker", self._worker_command(), environment, self._worker_is_online, children_outlive_it=True)
         self._record()
-        from unfreeze.tasks.service.deployments import register_deployments  # prefect, which takes seconds, meanwhile
+        from unfreeze.tasks.service.deployments import register_deployments  # imports prefect (seconds) meanwhile
 
         count = register_deployments(self.settings.pool, environment)
         self.report(f"{count} deployments in work pool {self.settings.pool}")
@@ -116,16 +116,16 @@ class Stack:
             part.wait_until_it_answers(SECONDS_TO_START)
 
     def runs(self, name: str) -> bool:
-        """Whether this stack runs Prefect, MLflow or the worker, by name."""
+        """Whether this stack runs a part, by name (Prefect, MLflow or the worker)."""
         return any(part.name == name for part in self.parts)
 
     def _environment(self, account: Mapping[str, str]) -> dict[str, str]:
-        """Variables of every part."""
+        """Environment variables of every part."""
         from_clone = {}
-        if (ROOT / "pyproject.toml").exists():  # it need not be installed
+        if (ROOT / "pyproject.toml").exists():  # the package may not be installed
             from_clone["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return {
-            # A run whose process vanished would stay Running: the heartbeat lets an automation see it.
+            # Heartbeats let an automation detect runs of dead processes, which would stay Running.
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             **os.environ,
@@ -138,12 +138,12 @@ class Stack:
             "PREFECT_UI_URL": self.prefect.removesuffix("/api"),
             "MLFLOW_TRACKING_URI": self.mlflow,
             "PYTHONUNBUFFERED": "1",
-            # Seven processes that serve what unfreeze does not use.
+            # Seven processes for features that unfreeze does not use.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
 
     def watch(self) -> None:
-        """Restart parts that die, and end runs whose process is gone, until interrupted."""
+        """Restart dead parts, and end runs of dead processes, until interrupted."""
         threading.Thread(target=_end_gone_runs, daemon=True).start()
         while True:
             for part in self.parts:
@@ -153,17 +153,17 @@ class Stack:
             time.sleep(1)
 
     def stop(self) -> None:
-        """Stop flow runs with a checkpoint, then every part, the last started first; for a stack that has parts."""
+        """Stop flow runs with a checkpoint, then all parts in reverse order; only for a stack with parts."""
         if self.runs("worker"):
             from unfreeze.tasks.service.deployments import cancel_running
 
             try:
-                # A server that others use as well has runs of their workers in the same pool.
+                # A shared server has runs of other users' workers in the same pool.
                 ours = None if self.runs("Prefect") else flow_runs_here(home())
                 stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.report, ours)
                 if stopping:
                     self.report(f"{stopping} flow runs were cancelled; `unfreeze resume` resumes a training")
-            except Exception as error:  # the API may be what failed; the parts are to be stopped all the same
+            except Exception as error:  # the API may have failed; the parts must be stopped anyway
                 self.report(f"flow runs could not be cancelled: {error}")
         for part in reversed(self.parts):
             part.stop()
@@ -177,7 +177,7 @@ class Stack:
         answers: Callable[[], bool],
         children_outlive_it: bool = False,
     ) -> None:
-        """Start a part, not in the working folder: a file there might have the name of a module."""
+        """Start a part outside the working folder, where a file might have the name of a module."""
         log = home() / "logs" / f"{name.lower()}.log"
         part = Part(name, command, environment, home(), log, answers, children_outlive_it)
         part.start()
@@ -188,10 +188,10 @@ class Stack:
         return [
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", self.settings.host, "--port", str(self.settings.mlflow_port)),
-            # Runs without this server write to the same folder, so both see all artifacts.
+            # The folder that runs without this server write to, so both see all artifacts.
             *("--default-artifact-root", (home() / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"),
             *("--workers", "1"),  # four processes would each take seconds to start
-            # Without it MLflow refuses requests that name any host but the loopback.
+            # Without it MLflow refuses requests to any host but loopback.
             *("--allowed-hosts", f"{host}:*,{host},localhost:*,127.0.0.1:*"),
         ]
 
@@ -203,7 +203,7 @@ class Stack:
 
     @property
     def worker_name(self) -> str:
-        """The worker's name on the Prefect page; workers of other data folders have other names."""
+        """The worker's name on the Prefect page, unique to the data folder."""
         folder = hashlib.blake2b(str(home()).encode(), digest_size=4).hexdigest()  # Prefect allows no path here
         return f"unfreeze on {socket.gethostname()} ({folder})"
 
@@ -213,8 +213,8 @@ class Stack:
         return self.worker_name in online_workers(self.settings.pool)
 
     def _record(self) -> None:
-        """Write `service.json`, by which other commands find the servers and a later `up` finds leftovers."""
-        # Commands on this machine; servers elsewhere are known by the environment.
+        """Write `service.json`, from which other commands know the servers and a later `up` its leftovers."""
+        # Only for commands on this machine; servers elsewhere are named in the environment.
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
         running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
         of_health = ("restarts", "last_restart", "log")
@@ -234,7 +234,7 @@ class Stack:
 
 
 def _refuse_second(report: Report) -> None:
-    """Refuse a second service in the folder; stop the parts of one that was killed."""
+    """Refuse a second service in the folder; stop leftover parts of a killed one."""
     if live_service() is not None:
         raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
     parts = (service_record() or {}).get("parts")
@@ -263,6 +263,6 @@ def _require_free_port(host: str, port: int, flag: str) -> None:
 
 def _end_gone_runs() -> None:
     while True:
-        with suppress(Exception):  # a server that is being restarted is there the next time
+        with suppress(Exception):  # a restarting server will answer the next time
             end_gone_runs()
         time.sleep(SECONDS_BETWEEN_LOOKS)

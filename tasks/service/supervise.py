@@ -1,4 +1,4 @@
-"""Groups of processes: started, restarted when they die, stopped with all their children."""
+"""Process groups that are restarted when they die, and stopped with all their children."""
 
 import contextlib
 import os
@@ -15,24 +15,24 @@ import psutil
 from unfreeze.models.errors import UserError
 
 SECONDS_TO_STOP = 15
-"""A part that has not ended by then is killed."""
+"""A part that has not ended after this time is killed."""
 SOON = 20
-"""A part that dies within this many seconds of its start has failed rather than been stopped."""
+"""A part that dies within this many seconds of its start counts as failed rather than stopped."""
 MOST_FAILURES = 3
-"""Failed starts in a row after which it is not tried again."""
+"""Consecutive failed starts after which a part is given up."""
 
 
 @dataclass
 class Part:
-    """One long-running process, the leader of a process group of its own, with a log that its output is appended to.
+    """One long-running process, the leader of its own process group, with output appended to a log.
 
     Parameters
     ----------
     answers
-        Whether it can be used; asked until it is, and never failing.
+        Whether it is ready; called until true, and never raises.
     children_outlive_it
-        Whether processes that it started continue when it dies: the flow runs of a worker do. Those of a server are
-        stopped before it is started again, because they may hold its port.
+        Whether its children continue when it dies, as a worker's flow runs do. A server's children are stopped before
+        its restart, because they may hold its port.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Part:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     restarts: int = 0
     last_restart: str | None = None
-    """When it was last started again, ISO 8601."""
+    """Time of the last restart, ISO 8601."""
     _failures: int = 0
     _started: float = 0.0
 
     def start(self) -> None:
-        """Start it; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
+        """Start the part; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.monotonic()
         with self.log.open("ab") as log:
@@ -65,12 +65,12 @@ class Part:
             )
 
     def wait_until_it_answers(self, seconds: float) -> None:
-        """Wait for it; see `wait_for`."""
+        """Wait until the part answers; see `wait_for`."""
         assert self.process is not None
         wait_for(self.name, self.process, self.answers, self.log, seconds)
 
     def restart_if_dead(self) -> bool:
-        """Restart it if it has ended, and say whether it had; a `UserError` if it keeps failing at its start."""
+        """Restart the part if it has ended, and return whether it had; `UserError` if it keeps failing to start."""
         if self.process is not None and self.process.poll() is None:
             return False
         self._failures = self._failures + 1 if time.monotonic() - self._started < SOON else 1
@@ -83,7 +83,7 @@ class Part:
         return True
 
     def stop(self) -> None:
-        """Stop it and every process that it started."""
+        """Stop the part and all its children."""
         if self.process is not None:
             stop_process_tree(self.process.pid)
             self.process.wait()
@@ -98,7 +98,7 @@ class Part:
 def wait_for(
     name: str, process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path, seconds: float
 ) -> None:
-    """Wait until a process answers; a `UserError` with the end of its log if it ends or does not answer in time."""
+    """Wait until a process answers; `UserError` with the end of its log if it ends or does not answer in time."""
     deadline = time.monotonic() + seconds
     while not answers():
         if process.poll() is not None:
@@ -109,7 +109,7 @@ def wait_for(
 
 
 def now() -> str:
-    """The time of day for records, ISO 8601 with the time zone."""
+    """The current time in ISO 8601 with time zone."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
@@ -121,7 +121,7 @@ def stop_process_tree(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     terminate, kill = psutil.Process.terminate, psutil.Process.kill
-    asked = [root]  # it stops its own children in its own way
+    asked = [root]  # may stop its own children itself
     for action, seconds in ((terminate, SECONDS_TO_STOP), (terminate, 3), (kill, 3)):
         for process in asked:
             with contextlib.suppress(psutil.NoSuchProcess):

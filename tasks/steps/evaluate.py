@@ -22,16 +22,16 @@ from unfreeze.tasks.steps.workspace import as_task
 from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, REFITTED, Run
 
 REFERENCE = "data/reference.feather"
-"""Artifact of a training: what later data are compared with, see `TrainingData.reference`."""
+"""Artifact of a training: reference for the drift of later data, see `TrainingData.reference`."""
 
 
 def describe(data: TrainingData, run_id: str) -> None:
-    """Log the run's inputs once: data set with digest, rejected rows, model summary, a reference for drift.
+    """Log the run's inputs once: data set with digest, rejected rows, model summary, drift reference.
 
     Raises
     ------
     UserError
-        If the run is resumed and its data are no longer those it was started with.
+        If the run is resumed and its data have changed.
     """
 
     def described() -> None:
@@ -48,7 +48,7 @@ def describe(data: TrainingData, run_id: str) -> None:
         tracking.log_file(run_id, data.kept_file, "data")
         keep_findings(run_id, data.describe(), "data")
         tracking.log_frame(run_id, data.reference(), REFERENCE)
-        # Last: a run that was killed within this step does it again.
+        # Last: a run killed during this step repeats it.
         rows = str(sum(prepared.splits.values()))
         tags = {"data.digest": prepared.digest, tracking.FINGERPRINT: prepared.fingerprint, "data.rows": rows}
         tracking.log_tags(run_id, {**tags, **data.tags()})
@@ -57,7 +57,7 @@ def describe(data: TrainingData, run_id: str) -> None:
 
 
 def choose(run: Run, step: SelectModel) -> dict[str, float]:
-    """Compare the models that the training could end with, and keep the best on the validation rows."""
+    """Compare the training's candidate models, and keep the best on the validation rows."""
 
     def log_loss(compared: Compared) -> None:
         log_info(f"{compared.candidate.name}: validation loss {compared.loss:.4g}")
@@ -70,17 +70,17 @@ def choose(run: Run, step: SelectModel) -> dict[str, float]:
 
 
 def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
-    """Evaluate a model on all rows of a split and log its metrics; returns what keeps and shows everything else.
+    """Evaluate a model on all rows of a split and log its metrics; returns a function that logs the other findings.
 
-    That can wait until the model is registered. The metrics have the step after the last of the training, whose epoch
-    logged some of the same names.
+    Call it after the model is registered. The metrics have the step after the training's last, whose epoch logged some
+    of the same names.
     """
 
     def evaluated() -> Findings:
         found = step.run()
         metrics, found.metrics = tracking.as_float(found.metrics), {}
         tracking.log_metrics(run.id, metrics, step.state.learner.progress.step + 1)
-        if step.section == "valid":  # which decided how the model predicts
+        if step.section == "valid":  # these rows decided how the model predicts
             tracking.log_tags(run.id, {"unfreeze.kept": step.state.kept.title})
         run.metrics |= metrics
         return found
@@ -90,7 +90,7 @@ def evaluate(run: Run, step: Evaluate) -> Callable[[], object]:
 
 
 def refit(run: Run, step: Refit) -> dict[str, float]:
-    """Fit the model that is kept on training and validation rows."""
+    """Refit the selected model on training and validation rows."""
 
     def refitted() -> dict[str, float]:
         found = step.run()
@@ -101,13 +101,13 @@ def refit(run: Run, step: Refit) -> dict[str, float]:
 
 
 def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, str]:
-    """Log the model that is kept so that it predicts alone, register it, and give it an alias.
+    """Log the selected model as a self-contained one, register it, and give it an alias.
 
     Returns
     -------
     dict
-        ``model_uri``, ``name``, ``version``, ``alias``, and a ``line`` about which version answers; only the name if
-        MLflow does not answer: the model is then registered when the run is published.
+        ``model_uri``, ``name``, ``version``, ``alias``, and a ``line`` that says which version answers; only the name
+        if MLflow does not answer, in which case publishing the run registers the model.
     """
 
     def registered() -> dict[str, str]:
@@ -129,12 +129,12 @@ def register(run: Run, data: TrainingData, candidate: Candidate) -> dict[str, st
 
 
 def _snapshots(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
-    """Weights and buffers at the ends of the cycles that the spec's snapshot ensemble has besides the last.
+    """Weights and buffers at the ends of the snapshot ensemble's cycles, except the last.
 
     Raises
     ------
     UserError
-        If the run kept no checkpoint of one of them.
+        If a checkpoint of one of them is missing.
     """
     stage = run.params.recipe[-1]
     states = []

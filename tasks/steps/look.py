@@ -1,4 +1,4 @@
-"""An HTML page about a source of images, and its summary for a terminal."""
+"""An HTML page about a source of images, and its terminal summary."""
 
 import shlex
 from pathlib import Path
@@ -16,13 +16,13 @@ MOST_ROWS = 500
 
 
 def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
-    """Look at a source, write the page, and beside it lists of suspicious labels and of near copies as groups.
+    """Inspect a source, and write the page with lists of suspicious labels and groups of near copies beside it.
 
     Returns
     -------
     dict
         ``out``, ``lines``, ``notices``, ``metrics``, ``tables`` (by key: a title and rows), ``exclude`` (path of a list
-        for `data.exclude`, or None), ``groups`` (path of a table of images and groups that is a source, or None).
+        for `data.exclude`, or None), ``groups`` (path of a table of images and groups, itself a source, or None).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The time, memory and network of a training before it is started, by stage and by layer."""
+"""Time, memory and network of a planned training, by stage and by layer."""
 
 import shlex
 from typing import Any
@@ -16,12 +16,12 @@ from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
 
 DRAWN = 32
-"""Characters of a drawn schedule."""
+"""Width of a drawn schedule in characters."""
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 def within_budget(params: Training, hours: float) -> Training:
-    """The training shortened to a budget; a line says what was cut.
+    """Shorten the training to a budget; a line reports the cuts.
 
     Raises
     ------
@@ -39,12 +39,12 @@ def within_budget(params: Training, hours: float) -> Training:
 
 
 def plan(params: Training, hours: float | None) -> dict[str, Any]:
-    """Prepare the data, measure a few steps of every stage, and with `hours` shorten the training to a budget.
+    """Prepare the data, measure a few steps of each stage, and with `hours` shorten the training to that budget.
 
     Returns
     -------
     dict
-        ``decided`` (lines on what the data decided), ``stages`` (see `StageForecast`, with ``trains``,
+        ``decided`` (lines on settings chosen by the data), ``stages`` (see `StageForecast`, with ``trains``,
         ``fewest_epochs``, ``most_epochs`` and the drawn ``schedule``), ``seconds`` and at most ``most_seconds`` of the
         whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
         ``flags`` that make them.
@@ -74,17 +74,17 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
 
 
 def summarise(params: Training, stage: str | None) -> dict[str, Any]:
-    """Layers as a stage of the recipe trains them; by default its last.
+    """Summarise the layers as a stage of the recipe (by default the last) trains them.
 
     Returns
     -------
     dict
-        ``stage``; ``layers``, see `summarise_layers`; ``parameters`` and ``trainable``, of all of them.
+        ``stage``; ``layers``, see `summarise_layers`; total ``parameters`` and ``trainable`` ones.
 
     Raises
     ------
     UserError
-        If there is no such stage, or the data cannot be used.
+        If the stage is unknown, or the data cannot be used.
     """
     check_training(params)
     names = [each.name for each in params.recipe]
@@ -101,14 +101,14 @@ def summarise(params: Training, stage: str | None) -> dict[str, Any]:
 
 
 def _most_seconds(params: Training, expected: Forecast) -> float:
-    """Seconds of a training whose stages are all prolonged as far as they may be."""
+    """Seconds of a training with all stages prolonged to their maximum."""
     stages = zip(params.recipe, expected.stages, strict=True)
     more = sum((possible_epochs(stage)[1] - stage.epochs) * each.epoch_seconds for stage, each in stages)
     return expected.seconds + more
 
 
 def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
-    """As `within`, or an error if nothing fits."""
+    """As `within`, but `UserError` if nothing fits."""
     shortened, expected, cuts = within(params, expected, 3600 * hours)
     if expected.seconds > 3600 * hours:
         raise UserError(
@@ -123,7 +123,7 @@ def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
     flags = []
     for one, other in zip(before, after, strict=True):
         for name, value in (("cycles", other.cycles), ("cycle_len", other.cycle_len), ("cycle_steps", "none")):
-            # A stage's length in epochs holds only without its length in steps.
+            # A length in epochs applies only without a length in steps.
             if one.epochs != other.epochs and (name == "cycles" or one.cycle_len != other.cycle_len):
                 flags += [f"--recipe.{one.name}.{name}", str(value)]
     return flags
@@ -143,7 +143,7 @@ def _shown(stage: Stage, expected: StageForecast, whole: Forecast) -> dict[str, 
 
 
 def _drawn(stage: Stage, per_epoch: int) -> str:
-    """The stage's lr over its steps, as a row of blocks; a regression has none."""
+    """The stage's lr over its steps as a row of block characters; empty for a regression."""
     if stage.regression:
         return "fitted by logistic regression"
     factor = SCHEDULES[stage.schedule](stage.cycle_len * per_epoch, stage.cycle_mult)

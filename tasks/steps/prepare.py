@@ -1,4 +1,4 @@
-"""Preparation as steps: read, verify, split and convert the data; look names up before anything is read."""
+"""Preparation of data as steps (read, verify, split, convert), after a check of all names."""
 
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 
 def prepare(params: Training) -> TrainingData:
-    """The training's data, prepared by tasks of which those are skipped whose files exist, and bound to its spec."""
+    """Prepare the training's data, skipping tasks whose files exist, and bind them to its spec."""
     return bind(params, prepare_handle(params))
 
 
@@ -32,12 +32,12 @@ def _earlier_split(params: Training) -> Path | None:
 
 @cache
 def kept_file(run_id: str) -> Path:
-    """The file of its data that a run keeps, see `TrainingData.kept_file`; MLflow is asked for it once.
+    """The data file kept with a run, see `TrainingData.kept_file`; fetched from MLflow once.
 
     Raises
     ------
     UserError
-        If the run is unknown or has none.
+        If the run is unknown or has no such file.
     """
     tracking.get_run(run_id)
     names = [name for name in tracking.artifacts(run_id, "data") if name.endswith((".arrow", ".json"))]
@@ -53,7 +53,7 @@ def check_training(params: Training) -> None:
     Raises
     ------
     UserError
-        Names the field, the choices and the nearest of them.
+        Names the field, the choices and the nearest one.
     """
     modality_of(params).check(params)
     choose(OPTIMIZERS, params.optimizer.name, "optimizer.name")
@@ -64,12 +64,12 @@ def check_training(params: Training) -> None:
 
 
 def check_trials(search: SweepSpec, training: Training) -> None:
-    """Reject what `check_training` rejects, in the training of a sweep and in every choice of its space.
+    """Apply `check_training` to the training of a sweep and every choice of its space.
 
     Raises
     ------
     UserError
-        As `check_training` does.
+        See `check_training`.
     """
     check_training(training)
     for dimension in search.space:

@@ -1,4 +1,4 @@
-"""Steps of the recipe that train: the learning-rate finder, layers unfrozen, and the loop with its checkpoints."""
+"""Training steps of the recipe: the learning-rate finder, unfreezing, and the loop with its checkpoints."""
 
 import time
 from collections import defaultdict
@@ -23,19 +23,19 @@ from unfreeze.tasks.tracking.files import log_figure
 from unfreeze.tasks.tracking.training_run import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 90
-"""An epoch that takes longer is saved in its middle as well: metrics reach MLflow with checkpoints."""
+"""Longer epochs are also saved midway, because metrics reach MLflow with checkpoints."""
 
 
 def precompute(run: Run, step: Precompute) -> None:
-    """Compute activations of the frozen body for a stage, in tasks that are skipped where their files exist."""
+    """Compute activations of the frozen body for a stage, in tasks that are skipped if their files exist."""
     step.run()
 
 
 def find_lr(run: Run, step: FindLr) -> dict[str, float]:
-    """Find the lr of a stage on the weights as they are; returns the suggestions by method.
+    """Find the lr of a stage on the current weights; returns the suggestions by method.
 
-    The curve goes to MLflow as a figure and a feather file, the suggestions as a tag: a resumed run trains at the same
-    lr.
+    The curve goes to MLflow as a figure and a feather file, the suggestions as a tag, by which a resumed run trains at
+    the same lr.
     """
 
     def find() -> dict[str, float]:
@@ -70,10 +70,10 @@ def unfreeze(run: Run, step: Unfreeze) -> None:
 
 
 def train_stage(run: Run, step: Train) -> dict[str, Any]:
-    """Train a stage from where the run is; returns its result, see `Train.result`.
+    """Train a stage from the run's current state; returns its result, see `Train.result`.
 
-    Metrics of every batch and epoch go to MLflow with the checkpoint that they lead up to: at every epoch's end, and
-    within epochs that take long. A signal to stop ends the training after the current batch, with a checkpoint.
+    Metrics of batches and epochs go to MLflow with the next checkpoint, at every epoch's end and within long epochs. A
+    stop signal ends the training after the current batch, with a checkpoint.
     """
     return as_task(step.name, lambda: _train(run, step))
 
@@ -95,7 +95,7 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 for group, lr in event.lrs.items():
                     lrs[group].append((event.step, lr))
                 advance(event.batch, event.batches)
-                stops = stop_asked()  # once: a signal between two questions would end the stage without a checkpoint
+                stops = stop_asked()  # asked once: a signal between two calls would end the stage without a checkpoint
                 if stops or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     saved = _save(run, learner, log)
                 if stops:
@@ -105,10 +105,10 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 last = event
                 metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
                 log.log(tracking.as_float(metrics), event.step)
-                epochs = event.epoch * event.batches // event.batch  # of cycles beyond those asked for as well
+                epochs = event.epoch * event.batches // event.batch  # includes cycles beyond those requested
                 log_info(f"{stage.name}: epoch {event.epoch} of {epochs}: {_note(event)}")
                 if keeps_cycles and event.ends_cycle:
-                    continue  # the cycle's own event, which follows at once, saves the same state
+                    continue  # the cycle's own event follows immediately and saves the same state
                 saved = _save(run, learner, log)
             elif keeps_cycles:
                 saved = _save(run, learner, log, cycle_checkpoint(stage.name, event.cycle))
@@ -125,9 +125,9 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
 
 
 def _save(run: Run, learner: Learner, log: tracking.MetricLog, name: str | None = None) -> float:
-    """Save a checkpoint, with `name` for good, else over the last but one; returns when, for `time.monotonic`.
+    """Save a checkpoint, permanently with `name`, else over the last but one; returns its start by `time.monotonic`.
 
-    A full disk does not end the training; a line says that the checkpoint is missing.
+    A full disk does not end the training; a line reports the missing checkpoint.
     """
     began = time.monotonic()
     try:

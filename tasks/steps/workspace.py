@@ -1,4 +1,4 @@
-"""The workspace of a flow: every step is a Prefect task; derived files that are there show as Cached."""
+"""The workspace of a flow, with steps as Prefect tasks; those whose derived files exist show as Cached."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from unfreeze.tasks.machine.page import progress
 
 
 class FlowWorkspace(Workspace):
-    """The data folder, with steps as Prefect tasks where a flow is under way."""
+    """The data folder, with steps as Prefect tasks inside a flow."""
 
     def __init__(self) -> None:
         super().__init__(home())
@@ -24,7 +24,7 @@ class FlowWorkspace(Workspace):
         return as_task(name, function)
 
     def derive(self, name: str, files: Mapping[str, Derived], build: Build) -> dict[str, Path]:
-        """Derive files in a task that Prefect skips, as Cached, while they exist; a deleted one is made again."""
+        """Derive files in a task that Prefect skips as Cached while they exist; a deleted file is rebuilt."""
         paths = {each: self.path(derived) for each, derived in files.items()}
         key = key_of(name, {each: str(path) for each, path in paths.items()})
 
@@ -51,9 +51,9 @@ class FlowWorkspace(Workspace):
 
 
 def as_task(name: str, function: Callable[[], Result], **settings: Any) -> Result:
-    """Run a function as a Prefect task of that name; outside of a flow simply call it."""
+    """Run a function as a Prefect task of that name; outside a flow just call it."""
     if not in_run():
         return function()
-    shown = name.replace("{", "{{").replace("}", "}}")  # Prefect formats names; braces in a path are no placeholders
+    shown = name.replace("{", "{{").replace("}", "}}")  # Prefect formats names; escape braces in paths
     run: Callable[[], Result] = Task(function, name=name.split(" ", maxsplit=1)[0], task_run_name=shown, **settings)
     return run()
