@@ -22,7 +22,7 @@ app = App(
     print_error=False,
     result_action="return_value",
 )
-"""Heavy libraries are imported by the command that needs them, so that ``--help`` answers at once."""
+"""Heavy libraries are imported by the commands that need them, to keep ``--help`` fast."""
 COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
     "Look and plan": (training.look, training.plan, training.summary, training.find_lr, training.add_datepart),
     "Train": (training.train, training.train_table, training.resume, training.sweep, models.retrain),

@@ -14,9 +14,9 @@ SECONDS_TO_LOOK = 0.2
 LEAST_TAKEN = 0.5
 """Number of processors used by others from which threads yield to them."""
 SPINS = "1000"
-"""Of a waiting thread before it sleeps, a few microseconds; 0 would make trees slower, which wait often and shortly."""
+"""Spins of a waiting thread before it sleeps, a few microseconds; 0 would slow down trees, whose waits are short."""
 ROOT = Path(__file__).parents[3]
-"""The folder of our package, as this process imported it: a clone, or where packages are installed."""
+"""The folder of our package as imported by this process: a clone or site-packages."""
 
 
 def this_process() -> dict[str, str]:

@@ -77,7 +77,7 @@ def _processor() -> str:
 
 def _code() -> tuple[str, str]:
     """Commit and diff of the repository that tracks this package; empty if none does."""
-    # Resolved: in a clone the package's folder holds links to the repository's.
+    # Resolved, because a clone's package folder holds links to the repository's folders.
     folder = Path(unfreeze.models.__file__).resolve().parent
     if not _git(folder, "ls-files", "--error-unmatch", "__init__.py"):
         return "", ""  # installed inside another project's repository

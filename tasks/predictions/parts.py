@@ -41,7 +41,7 @@ _NAMED, _UNSEEN = "unfreeze.prediction", "unfreeze.unseen"
 
 
 class Prediction:
-    """One prediction: the model, the source, and where the rows are stored.
+    """One prediction: the model, the source, and the storage of its rows.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def end_gone_runs() -> "list[Published]":
 
             for run_id in whole:
                 report_if_owed(run_id)
-    finally:  # whatever happens to MLflow
+    finally:  # even if MLflow fails
         if gone_flow_runs():
             from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -120,7 +120,7 @@ def end_gone_runs() -> "list[Published]":
 
 
 def guarded(app: Any, hosts: list[str], addresses: list[str]) -> Any:
-    """Wrap an ASGI app to answer only requests addressed to one of `hosts`, with pages that load nothing else.
+    """Wrap an ASGI app: only requests to one of `hosts` are answered, and pages load nothing from elsewhere.
 
     `hosts` are names without ports. Under any other name another site's page could pass for ours, because browsers
     compare names. Pages may connect to `addresses` besides their own host.

@@ -351,13 +351,13 @@ def save_mlflow_model(place: Path, folder: Path, modality: "Modality", target: "
 
 
 def log_model_folder(run_id: str, place: Path) -> tuple[str, str]:
-    """Log what `save_mlflow_model` wrote as the model of a run, which has one; returns its URI and id."""
+    """Log a folder written by `save_mlflow_model` as the only model of a run; returns its URI and id."""
     mlflow_client = client()
     run = mlflow_client.get_run(run_id)
     experiment = run.info.experiment_id
     known = mlflow_client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{LOGGED}'")
-    # Created here, because Model.log would put it into the default experiment, whatever the run's is, and would log a
-    # second one where the answer to the first attempt was lost.
+    # Created here, because Model.log would use the default experiment instead of the run's, and would log a second
+    # model if the answer to the first attempt was lost.
     logged = (
         known[0]
         if known

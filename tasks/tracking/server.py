@@ -45,7 +45,7 @@ COLUMN_WIDTHS = {
 """Columns of the table of runs from the left -> widths in pixels; the first ones fit a laptop's window."""
 
 
-# It logs a traceback of every error that it raises as well, such as those of a full disk.
+# It also logs a traceback of every error that it raises, such as those of a full disk.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")

@@ -54,7 +54,7 @@ class Run:
         return model_name(self.params)
 
     def keep_suggestions(self, position: int, suggestions: dict[str, float]) -> None:
-        """Store the finder's suggestions, so that a resumed run trains at the same lr."""
+        """Store the finder's suggestions; a resumed run trains at the same lr."""
         tracking.log_tags(self.id, {f"{_LR}{position}": json.dumps(suggestions)})
 
     def keep_result(self, position: int, result: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ def _loaded(run_id: str, name: str) -> tuple[Checkpoint | None, str]:
 
 
 def _shown(run_id: str) -> str | None:
-    """The id by which people know the run."""
+    """The run's id for display."""
     return tracking.ids_of(run_id)["run_id"]
 
 
