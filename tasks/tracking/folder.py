@@ -337,9 +337,8 @@ def take(folder: RunFolder) -> None:
     while folder.path in _locks or (lock := hold(folder.path / LOCK, bool(folder.about.get("shared")))) is None:
         if time.monotonic() > end:  # a command that looks for killed runs holds it for a moment
             process = str(folder.refresh().tags.get(OWNER[1])).partition(":")[0]
-            raise UserError(
-                f"run {folder.key} is being trained by process {process} of this machine; stop that one first"
-            )
+            shown = folder.published().get("id", folder.key)  # the id that people know
+            raise UserError(f"run {shown} is being trained by process {process} of this machine; stop that one first")
         time.sleep(0.1)
     _locks[folder.path] = lock
 
