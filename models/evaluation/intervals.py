@@ -84,6 +84,12 @@ def intervals(
     return found
 
 
+def ends_of(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Ends of `intervals` as metrics: ``NAME_low`` and ``NAME_high``."""
+    low = {f"{name}_low": ends[0] for name, ends in found.items()}
+    return low | {f"{name}_high": ends[1] for name, ends in found.items()}
+
+
 def gains(
     what: str,
     metrics: Mapping[str, Metric],

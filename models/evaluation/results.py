@@ -87,7 +87,31 @@ class Card(NamedTuple):
 
 
 @dataclass
-class Findings:
+class Displayed:
+    """Results that a report displays as they are.
+
+    Attributes
+    ----------
+    notices, lines : list of str
+        Warnings for the user, and lines for the log.
+    gains : list of Gain
+        Improvements by parts of the training.
+    charts, counts : list
+        Drawn by the report.
+    cards : list of Card
+        Rows with the worst errors.
+    """
+
+    notices: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    gains: list[Gain] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    counts: list[Counts] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+
+
+@dataclass
+class Findings(Displayed):
     """Results of a description or evaluation, by artifact path; stored in MLflow, displayed in notebooks.
 
     Attributes
@@ -102,14 +126,6 @@ class Findings:
         Path -> (title, function that draws the figure).
     later : dict
         Name -> function that adds results only for display, see `complete`.
-    notices, lines : list of str
-        Warnings for the user, and lines for the log.
-    gains : list of Gain
-        Improvements by parts of the training.
-    charts, counts : list
-        Drawn by the report.
-    cards : list of Card
-        Rows with the worst errors.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -118,12 +134,6 @@ class Findings:
     tables: list[tuple[str, str, list[dict[str, Any]]]] = field(default_factory=list)
     figures: dict[str, tuple[str, Callable[[], Figure]]] = field(default_factory=dict)
     later: dict[str, Callable[["Findings"], None]] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    gains: list[Gain] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
-    counts: list[Counts] = field(default_factory=list)
-    cards: list[Card] = field(default_factory=list)
 
     def frame(self, path: str, frame: pd.DataFrame) -> None:
         """Keep a table as a file."""

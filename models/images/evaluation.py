@@ -1,6 +1,6 @@
 """Evaluation of an image classifier: plain and TTA probabilities, metrics, mistakes and label errors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.evaluation.intervals import gains, intervals, standard_error
+from unfreeze.models.evaluation.intervals import ends_of, gains, intervals, standard_error
 from unfreeze.models.evaluation.plots import plot_images
 from unfreeze.models.evaluation.results import Card, Findings
 from unfreeze.models.images.bound import BoundImages
@@ -18,7 +18,6 @@ from unfreeze.models.images.pixels.augmentation import average_views
 from unfreeze.models.images.pixels.decode import square_jpeg
 from unfreeze.models.recipe.training_data import Activations, Candidate
 from unfreeze.models.settings import TtaSpec
-from unfreeze.models.targets.conformal import scores_of
 from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
@@ -95,7 +94,7 @@ def evaluate(
         values["error_reduction_tta"] = error_reduction(values["accuracy_plain"], values["accuracy_tta"])
     if section != "baseline":
         compared = metrics if section == "test" else data.comparison_metrics()
-        values |= _ends(intervals(compared, kept[rows], actual[rows], blocks))
+        values |= ends_of(intervals(compared, kept[rows], actual[rows], blocks))
     found.metrics = {f"{section}/{name}": value for name, value in values.items()}
     others = {mode: each for mode, each in modes.items() if each is not kept}
     predictions = target.evaluated(actual, kept, others)
@@ -167,16 +166,9 @@ def _calibrated(
         found.table("tta", found.lines[-1], rows)
     way = ways[bool(candidate.with_tta)]
     found.lines.append(f"{candidate.title}: {way}")
-    final = target.tempered(averaged if candidate.with_tta else plain, way.temperature)
-    candidate = replace(candidate, temperature=way.temperature, scores=scores_of(target, final, actual))
+    candidate, final = candidate.calibrated(way, target, averaged if candidate.with_tta else plain, actual)
     data.target = target.tuned(final, actual)
     return candidate, ways[0].predictions, ways[1].predictions
-
-
-def _ends(found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Interval ends as metrics: ``NAME_low`` and ``NAME_high``."""
-    low = {f"{name}_low": ends[0] for name, ends in found.items()}
-    return low | {f"{name}_high": ends[1] for name, ends in found.items()}
 
 
 def show_top_losses(

@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -18,7 +18,7 @@ from unfreeze.models.settings import Stage
 from unfreeze.models.store.model_folder import SCORES, TEMPERATURE
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets import Target, check_select
-from unfreeze.models.targets.conformal import Scores
+from unfreeze.models.targets.conformal import Scores, scores_of
 from unfreeze.models.targets.temperature import Calibration
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import LR_PRIORS, Learner
@@ -108,6 +108,16 @@ class Candidate:
     def calibration(self) -> dict[str, Any]:
         """Temperature and conformal scores, for the model folder."""
         return {TEMPERATURE: self.temperature, SCORES: self.scores}
+
+    def calibrated(
+        self, way: Calibration, target: Target, predictions: np.ndarray, actual: np.ndarray
+    ) -> tuple["Candidate", np.ndarray]:
+        """Set the temperature, and the conformal scores it gives; also return the scaled predictions.
+
+        `predictions` are its raw ones of the validation rows, `actual` their targets.
+        """
+        final = target.tempered(predictions, way.temperature)
+        return replace(self, temperature=way.temperature, scores=scores_of(target, final, actual)), final
 
     @property
     def title(self) -> str:

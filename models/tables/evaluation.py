@@ -1,13 +1,12 @@
 """Evaluation of a trained table: its models side by side, errors and feature importance of the kept one."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.evaluation.intervals import gains, intervals
+from unfreeze.models.evaluation.intervals import ends_of, gains, intervals
 from unfreeze.models.evaluation.plots import plot_embedding, plot_importance
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.recipe.training_data import Candidate
@@ -16,7 +15,6 @@ from unfreeze.models.tables.baselines import group_mean
 from unfreeze.models.tables.bound import BoundTable
 from unfreeze.models.tables.columns.encoding import Encoded
 from unfreeze.models.tables.trees import rows_to_fit
-from unfreeze.models.targets.conformal import scores_of
 from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training.learner import Learner
 
@@ -47,17 +45,15 @@ def evaluate(data: BoundTable, learner: Learner, candidate: Candidate, section: 
     blocks = data.blocks(section)
     if section == "valid":
         calibrated = candidate.fitted or calibrate(data.target, predictions["kept"], actual, blocks)
-        final = data.target.tempered(predictions["kept"], calibrated.temperature)
-        predictions["kept"], scores = calibrated.predictions, scores_of(data.target, final, actual)
-        candidate = replace(candidate, temperature=calibrated.temperature, scores=scores)
+        candidate, _ = candidate.calibrated(calibrated, data.target, predictions["kept"], actual)
+        predictions["kept"] = calibrated.predictions
         if data.target.classes:
             found.metrics["valid/temperature"] = calibrated.temperature
             found.lines.append(f"{candidate.title}: {calibrated}")
     kept = predictions["kept"]
     found.metrics[f"{section}/loss"] = data.target.loss_of(kept, actual)
     sure = intervals(learner.metrics if section == "test" else data.comparison_metrics(), kept, actual, blocks=blocks)
-    for name, (low, high) in sure.items():
-        found.metrics |= {f"{section}/{name}_low": low, f"{section}/{name}_high": high}
+    found.metrics |= {f"{section}/{name}": value for name, value in ends_of(sure).items()}
     table, columns = [], dict[str, np.ndarray]()
     for model, values in predictions.items():
         title, prefix = MODELS[model]

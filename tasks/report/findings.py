@@ -2,12 +2,12 @@
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
+from unfreeze.models.evaluation.results import Card, Chart, Counts, Displayed, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import as_warning, log_info, log_notice
 from unfreeze.tasks.machine.page import show_table
@@ -20,7 +20,7 @@ MOST_ROWS = 200
 
 
 @dataclass
-class Part:
+class Part(Displayed):
     """The part of a report about one step; see `Findings`.
 
     Attributes
@@ -33,12 +33,6 @@ class Part:
 
     figures: dict[str, str] = field(default_factory=dict)
     tables: list[tuple[str, str, list[dict[str, Any]], int]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    gains: list[Gain] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
-    counts: list[Counts] = field(default_factory=list)
-    cards: list[Card] = field(default_factory=list)
 
 
 def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dict[str, float]:
@@ -84,7 +78,7 @@ def keep_part(run_id: str, name: str, found: Findings) -> None:
     kept = {
         "figures": {path: title for path, (title, _) in found.figures.items()},
         "tables": [(key, title, rows[:MOST_ROWS], len(rows)) for key, title, rows in found.tables],
-        **{each: getattr(found, each) for each in ("notices", "lines", "gains", "charts", "counts", "cards")},
+        **{each.name: getattr(found, each.name) for each in fields(Displayed)},
     }
     tracking.log_text(run_id, json.dumps(kept, default=_plain), f"{FOLDER}/{name}.json")
 

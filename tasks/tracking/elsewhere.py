@@ -17,6 +17,7 @@ from unfreeze.tasks.tracking.folder import (
     end_if_gone,
     let_go,
     new_folder,
+    owner_of,
     runs_folder,
     set_aside,
 )
@@ -38,7 +39,7 @@ def unless_outdated(folder: RunFolder) -> RunFolder | None:
         tags = get_run(folder.key).data.tags
     except UserError:
         return folder
-    if tuple(tags.get(name) for name in OWNER) in folder.owners:
+    if owner_of(tags) in folder.owners:
         return folder
     log_notice(f"run {folder.key} was resumed elsewhere since; the folder is kept as {set_aside(folder)}")
     return None

@@ -64,6 +64,11 @@ def _read(line: bytes) -> dict[str, Any]:
     return entries
 
 
+def owner_of(tags: Mapping[str, str]) -> tuple[str | None, ...]:
+    """Host and process that have a run, by its tags."""
+    return tuple(tags.get(name) for name in OWNER)
+
+
 class RunFolder:
     """One run's folder; the attributes reflect its log up to this process's last commit.
 
@@ -106,7 +111,12 @@ class RunFolder:
     @property
     def owner(self) -> tuple[str | None, ...]:
         """Host and process that last started or resumed the run."""
-        return tuple(self.tags.get(name) for name in OWNER)
+        return owner_of(self.tags)
+
+    @property
+    def shown_id(self) -> str:
+        """MLflow's id of the run, or its key before MLflow has it."""
+        return str(self.published().get("id", self.key))
 
     @property
     def unwritten(self) -> int:
@@ -297,10 +307,11 @@ def folder_of(run_id: str) -> RunFolder | None:
     """The folder of a run, by its key or MLflow's id; None if only MLflow has the run."""
     if not run_id.isalnum():
         return None
-    paths = [runs_folder() / run_id, *runs_folder().glob(f"*/{PARTS}/{run_id}")]
-    if run_id in _ids:
-        paths.append(_ids[run_id])
-    for path in paths:
+    own = runs_folder() / run_id
+    for path in (own, _ids.get(run_id, own)):  # first, since every line of a training's log asks
+        if (folder := opened(path)) is not None:
+            return folder
+    for path in runs_folder().glob(f"*/{PARTS}/{run_id}"):
         if (folder := opened(path)) is not None:
             return folder
     for path in (*runs_folder().glob(f"*/{PUBLISHED}"), *runs_folder().glob(f"*/{PARTS}/*/{PUBLISHED}")):
@@ -337,8 +348,9 @@ def take(folder: RunFolder) -> None:
     while folder.path in _locks or (lock := hold(folder.path / LOCK, bool(folder.about.get("shared")))) is None:
         if time.monotonic() > end:  # a command that looks for killed runs holds it for a moment
             process = str(folder.refresh().tags.get(OWNER[1])).partition(":")[0]
-            shown = folder.published().get("id", folder.key)  # the id that people know
-            raise UserError(f"run {shown} is being trained by process {process} of this machine; stop that one first")
+            raise UserError(
+                f"run {folder.shown_id} is being trained by process {process} of this machine; stop that one first"
+            )
         time.sleep(0.1)
     _locks[folder.path] = lock
 

@@ -22,7 +22,16 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from unfreeze.models.store.sealed_files import flush_to_disk
 from unfreeze.tasks.machine.locks import holding
 from unfreeze.tasks.machine.notices import log_notice
-from unfreeze.tasks.tracking.folder import CHECKPOINTS, MODEL, OWNER, PARTS, RunFolder, end_if_gone, is_unnamed
+from unfreeze.tasks.tracking.folder import (
+    CHECKPOINTS,
+    MODEL,
+    OWNER,
+    PARTS,
+    RunFolder,
+    end_if_gone,
+    is_unnamed,
+    owner_of,
+)
 from unfreeze.tasks.tracking.registry import apply_decision, log_model_folder, register_model
 from unfreeze.tasks.tracking.server import client, experiment_id, find_by_key, local_file, reason_of
 
@@ -176,8 +185,8 @@ class _Publication:
 
     def _require_own(self) -> None:
         tags = client().get_run(self.id).data.tags
-        if tuple(tags.get(name) for name in OWNER) not in self.folder.owners:
-            host, process = (tags.get(name) for name in OWNER)
+        if (owner := owner_of(tags)) not in self.folder.owners:
+            host, process = owner
             raise TakenOver(f"run {self.id} was resumed by process {process} on {host}")
 
     def _send(self, what: str, call: Callable[[], object], size: float = 0.0) -> None:

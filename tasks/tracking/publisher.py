@@ -270,7 +270,7 @@ def _sync(folder: RunFolder) -> Published | None:
             remove_if_done(folder)
         return None
     if not is_free:
-        return Published(shown_id(folder), count, "its process is under way and publishes it")
+        return Published(folder.shown_id, count, "its process is under way and publishes it")
     before, end = folder.published(), time.monotonic() + LONGEST_ATTEMPT
     try:
         while True:
@@ -282,19 +282,14 @@ def _sync(folder: RunFolder) -> Published | None:
                     raise
                 time.sleep(0.2)
     except TakenOver as error:
-        return Published(shown_id(folder), count, f"{error}; the folder is outdated and kept as {set_aside(folder)}")
+        return Published(folder.shown_id, count, f"{error}; the folder is outdated and kept as {set_aside(folder)}")
     except Exception as error:  # from any library involved
-        return Published(shown_id(folder), pending(folder), f"MLflow at {tracking_store()}: {reason_of(error)}")
+        return Published(folder.shown_id, pending(folder), f"MLflow at {tracking_store()}: {reason_of(error)}")
     now, why = folder.published(), refused(folder)
     new = [now[each]["line"] for each in ("decision", "model") if each in now and each not in before]
-    done = Published(shown_id(folder), len(why), f"refused: {why[0]}" if why else "", tuple(new[:1]))
+    done = Published(folder.shown_id, len(why), f"refused: {why[0]}" if why else "", tuple(new[:1]))
     remove_if_done(folder)
     return done
-
-
-def shown_id(folder: RunFolder) -> str:
-    """MLflow's id of a run, or its key before MLflow has it."""
-    return str(folder.published().get("id", folder.key))
 
 
 def _publish_stopped() -> None:

@@ -40,7 +40,6 @@ from unfreeze.tasks.tracking.publisher import (
     finish,
     publish_now,
     remove_if_done,
-    shown_id,
     wait_until_published,
 )
 from unfreeze.tasks.tracking.server import client, experiment_id, experiments, get_run, require_answer
@@ -129,7 +128,7 @@ def reopen_run(run_id: str, tags: Mapping[str, str], finished: bool = False) -> 
     """
     folder = _folder(run_id)
     if folder.state == "FINISHED" and not finished:
-        raise UserError(f"run {shown_id(folder)} is finished; there is nothing to resume")
+        raise UserError(f"run {folder.shown_id} is finished; there is nothing to resume")
     folder.commit(tags={**tags, **this_process()}, state="RUNNING")
 
 
@@ -263,7 +262,7 @@ def ids_of(run_id: str) -> dict[str, str | None]:
     if folder is None:
         info = get_run(run_id).info
         return {"run_id": str(info.run_id), "experiment_id": str(info.experiment_id)}
-    return {"run_id": shown_id(folder), "experiment_id": folder.published().get("experiment")}
+    return {"run_id": folder.shown_id, "experiment_id": folder.published().get("experiment")}
 
 
 def kind_of_run(run_id: str) -> str:
@@ -294,7 +293,7 @@ def recent_runs(count: int) -> list[dict[str, Any]]:
         ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (unpublished changes) and ``continue``
         (a command); the last two are None if there is nothing to do.
     """
-    folders = {shown_id(each): each for each in run_folders()}
+    folders = {each.shown_id: each for each in run_folders()}
     waiting = Counter({run_id: pending(each) for run_id, each in folders.items()})
     found = client().search_runs(
         list(experiments().values()),

@@ -238,7 +238,7 @@ def mlflow_command() -> str:
 def mlflow_link(run_id: str) -> str:
     """Markdown with a link to the run in MLflow, or without a server the command that starts one."""
     address, folder = page(run_id), folder_of(run_id)
-    shown = run_id if folder is None else folder.published().get("id", run_id)
+    shown = run_id if folder is None else folder.shown_id
     command = f"Run `{shown}` in `{tracking_store()}`. To look at it:\n\n    {mlflow_command()}"
     return f"## MLflow\n\n{f'[Open the run in MLflow]({address})' if address else command}"
 
