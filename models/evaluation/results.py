@@ -196,7 +196,7 @@ class Section:
     title, text
         Heading, and a reading guide.
     tiles, bars
-        Images `tile_width` pixels wide, and bars.
+        Images, and bars.
     rows
         A table.
     """
@@ -205,7 +205,6 @@ class Section:
     title: str
     text: str = ""
     tiles: list[Tile] = field(default_factory=list)
-    tile_width: int = 220
     bars: list[Bar] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 

@@ -13,9 +13,9 @@ from unfreeze.models.evaluation.plots import plot_images
 from unfreeze.models.evaluation.results import Card, Findings
 from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.classifier import normalise_bytes
-from unfreeze.models.images.networks.grad_cam import grad_cam, overlay
 from unfreeze.models.images.pixels.augmentation import average_views
 from unfreeze.models.images.pixels.decode import square_jpeg
+from unfreeze.models.images.serving.explain import grad_cam, overlays
 from unfreeze.models.recipe.training_data import Activations, Candidate
 from unfreeze.models.settings import TtaSpec
 from unfreeze.models.targets.temperature import calibrate
@@ -206,17 +206,13 @@ def show_mistakes(
     pixels = data.cache(candidate.position).gather(data.rows[split][rows]).to(data.device)
     inputs = normalise_bytes(pixels, data.preprocessing)
     maps = data.of_members(learner, candidate, lambda: grad_cam(learner.network, inputs, mistaken[rows]))
-    found_maps = [each for each in maps if each is not None]
-    heats = np.mean(found_maps, axis=0) if found_maps else [None] * len(rows)
     records = cast(list[dict[str, Any]], worst.to_dict("records"))
     of_data = data.params.data
     shown = of_data.fit, data.preprocessing.interpolation, of_data.max_megapixels, data.index.ranges
-    for row, heat in zip(records, heats, strict=True):
+    for row, over in zip(records, overlays(maps, len(rows)), strict=True):
         path = str(row["path"])
         facts, square = {**data.target.facts(row), "path": path}, square_jpeg(Path(path), LARGEST, *shown)
-        # An all-zero map (no evidence for the class) cannot be shown as an overlay.
-        over = overlay(heat) if square is not None and heat is not None and heat.max() > 0 else None
-        found.cards.append(Card(Path(path).name, facts, square, over))
+        found.cards.append(Card(Path(path).name, facts, square, over if square is not None else None))
 
 
 def show_label_errors(

@@ -214,10 +214,10 @@ class Images(Modality):
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
-        """Explain by Grad-CAM, activation maps and kernels."""
+        """Explain by Grad-CAM."""
         listed = [list_unlabelled(Predict(source=source), workspace.datasets) for source in params.source]
         paths = [path for each in listed for path in each.files if path]
-        return explain_images(ImagePredictor(folder, params.device), paths, params.layers)
+        return explain_images(ImagePredictor(folder, params.device), paths)
 
     def compare(self, data: Any, champion: ModelVersion, challenger: ModelVersion, margin: float = 0.0) -> Comparison:
         """Compare both versions on test images (validation images if there are none) unseen by the champion.

@@ -127,8 +127,6 @@ class Tables(Modality):
         """Explain by permutation importance and SHAP, on the rows of one file."""
         if len(params.source) > 1:
             raise UserError(f"source: {model} predicts rows of a table; give one file, not {len(params.source)}")
-        if params.layers:
-            raise UserError(f"layers: {model} predicts rows of a table; activation maps are for images")
         listed = self.list_source(Predict(source=params.source[0]), model, folder, workspace, ())
         return explain_rows(TablePredictor(folder, params.device), open_table(Path(listed["path"])))
 

@@ -43,24 +43,16 @@ def page_of(result: dict[str, Any]) -> str:
     return page
 
 
-def test_a_classifier_is_explained_by_maps_and_kernels(lines: Path, tmp_path: Path, capsys) -> None:
+def test_a_classifier_is_explained_by_maps(lines: Path, tmp_path: Path, capsys) -> None:
     (broken := tmp_path / "broken.png").write_text("no image")
     result = explained(capsys, "lines", str(lines), str(broken), "--out", str(tmp_path / "page.html"))
     page = page_of(result)
-    for text in ("across", "down", lines.name, "activation maps of", "Kernels of the first layer", "sharpen", "emboss"):
+    for text in ("across", "down", lines.name):
         assert text in page
     (row,) = result["tables"]["answers"][1]
     assert {row["class"], row["class 2"]} == {"across", "down"}
     assert row["probability"] + row["probability 2"] == pytest.approx(1, abs=1e-3)
     assert any("broken.png cannot be read" in notice for notice in result["notices"])
-
-
-def test_layers_are_chosen_by_name(lines: Path, tmp_path: Path, capsys) -> None:
-    out = str(tmp_path / "page.html")
-    page = page_of(explained(capsys, "lines", str(lines), "--layers", "conv1,layer2", "--out", out))
-    assert page.count("activation maps of") == 2
-    assert main(["explain", "lines", str(lines), "--layers", "layer22", "--out", out]) == 2
-    assert "did you mean layer2" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -88,7 +80,6 @@ def test_what_does_not_fit_is_said(lines: Path, sales: Path, tmp_path: Path, cap
     out = ["--out", str(tmp_path / "page.html")]
     for arguments, problem in (
         (["takings", str(sales), str(sales), *out], "give one file, not 2"),
-        (["takings", str(sales), "--layers", "layer1", *out], "activation maps are for images"),
         (["lines", str(lines), "--out", "/nowhere/page.html"], "there is no folder /nowhere"),
         (["unknown", str(lines), *out], "there is no registered model 'unknown'"),
     ):

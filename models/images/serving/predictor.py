@@ -175,7 +175,7 @@ class ImagePredictor:
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self.precision.autocast(training=False):
-                features = self.networks[0].body(normalise_bytes(self._pixels(squares), self.preprocessing))
+                features = self.networks[0].body(normalise_bytes(self.pixels(squares), self.preprocessing))
             in_memory: np.ndarray = features.float().cpu().numpy()
             return in_memory
 
@@ -202,7 +202,7 @@ class ImagePredictor:
         numbers = range(1, self.tta.n_aug + 1) if (self.with_tta if tta is None else tta) else ()
 
         def compute(squares: np.ndarray, positions: np.ndarray) -> np.ndarray:
-            pixels = self._pixels(squares)
+            pixels = self.pixels(squares)
             plain = self._classify(normalise_bytes(pixels, self.preprocessing))
             if not numbers:
                 return self.target.tempered(plain, self.temperature)
@@ -269,7 +269,7 @@ class ImagePredictor:
         overlap = self.device.type != "cpu"
         return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)
 
-    def _pixels(self, squares: np.ndarray) -> torch.Tensor:
+    def pixels(self, squares: np.ndarray) -> torch.Tensor:
         """Move squares (B, S, S, 3) uint8 to the device as a batch (B, 3, S, S)."""
         return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
 

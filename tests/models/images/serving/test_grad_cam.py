@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from unfreeze.models.images.networks.classifier import build_classifier
-from unfreeze.models.images.networks.grad_cam import OVERLAY_SIDE, grad_cam, overlay
+from unfreeze.models.images.serving.explain import OVERLAY_SIDE, grad_cam, overlay
 from unfreeze.models.settings import ModelSpec
 
 SPEC = ModelSpec(backbone="timm/test_resnet", weights="none", head_width=16)
