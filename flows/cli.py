@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from unfreeze.flows import running
 from unfreeze.flows.commands import flags, models, service, training
 from unfreeze.models.errors import UserError, printable
 from unfreeze.tasks.machine.storage import storage_trouble
@@ -57,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"unfreeze: {trouble}", file=sys.stderr)
         status = 1
-    outcome = sys.modules.get("unfreeze.flows.outcome")
-    if outcome is not None and outcome.prefect_is_gone:
+    if running.prefect_is_gone:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # Prefect's threads would keep trying for minutes to deliver their last lines

@@ -2,47 +2,29 @@
 
 from typing import Any
 
-from prefect import flow
-
+from unfreeze.flows.running import flow
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.run import FindLr, Train
 from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.settings import TrainImages, TrainTables
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.steps import train_stage as steps
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking.training_run import open_run
 
-DEFAULTS, TABLE_DEFAULTS = TrainImages(), TrainTables()
+DEFAULTS = TrainImages()
 
 
-@flow(name="find-lr", flow_run_name="find an lr for {params.data.source}", **HOOKS)
-def find_lr(params: TrainImages = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
+@flow(name="find-lr", flow_run_name="find an lr for {params.data.source}")
+def find_lr(params: TrainImages | TrainTables = DEFAULTS, stage: str | None = None) -> dict[str, Any]:
     """Run the learning-rate finder on one stage of the recipe, with pretrained body and new head.
 
     Args:
         params: Everything that defines the training; every field has a default.
         stage: Name of the stage. Empty: the recipe's first that has an lr.
     """
-    return search(params, stage)
-
-
-@flow(name="find-lr-tables", flow_run_name="find an lr for {params.data.source}", **HOOKS)
-def find_lr_tables(params: TrainTables = TABLE_DEFAULTS, stage: str | None = None) -> dict[str, Any]:
-    """Run the learning-rate finder on one stage of the recipe of a table.
-
-    Args:
-        params: Everything that defines the training; every field has a default.
-        stage: Name of the stage. Empty: the recipe's first that has an lr.
-    """
-    return search(params, stage)
-
-
-def search(params: TrainImages | TrainTables, stage: str | None) -> dict[str, Any]:
-    """Train up to the stage, and find an lr for it."""
     params = modality_of(params).complete(params)
     names = [each.name for each in params.recipe if not each.regression]
     if not names or (stage is not None and stage not in names):

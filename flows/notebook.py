@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.flows.commands.settings_file import read_settings
-from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.overrides import build_spec, dotted
 from unfreeze.models.settings.predict import Predict
@@ -39,10 +39,8 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     spec = modality(str(known.get("modality", "images"))).spec
     params = build_spec(spec, known, {"data.source": str(source), **dotted(spec, settings)})
     with prefect_starting():
-        from unfreeze.flows.outcome import state_of
-        from unfreeze.flows.train_tables import FLOWS
-
-        result: dict[str, Any] = state_of(FLOWS[params.modality], params).result()
+        from unfreeze.flows.train import FLOWS
+    result: dict[str, Any] = state_of(FLOWS[params.modality], params).result()
     return result
 
 
@@ -70,6 +68,4 @@ def predict(model: str, source: str | Path, out: str | Path, **settings: Any) ->
     params = build_spec(Predict, given, dotted(Predict, settings))
     with prefect_starting():
         from unfreeze.flows.predict import predict as predict_flow
-
-        result: Any = predict_flow(params)
-    return dict(result)
+    return dict(state_of(predict_flow, params).result())

@@ -3,20 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from unfreeze.flows.outcome import forget_result, keep_result
-from unfreeze.flows.train_tables import FLOWS
+from unfreeze.flows.running import flow
+from unfreeze.flows.train import FLOWS
 from unfreeze.models.evaluation.comparison import decide
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.flow_runs import HOOKS
-from unfreeze.tasks.machine.interruption import cancelled, heeding_hangups
+from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import wait_until_shown
 from unfreeze.tasks.report.publish import report_at_end
@@ -32,7 +30,7 @@ from unfreeze.tasks.tracking.training_run import unfinished_training
 DEFAULTS = Retrain()
 
 
-@flow(name="retrain", flow_run_name="retrain {params.model}", **HOOKS)
+@flow(name="retrain", flow_run_name="retrain {params.model}")
 def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
     """Retrain a registered model if its data changed, and promote it if it beats the champion.
 
@@ -45,14 +43,11 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
             notification_block(name)
         require_turn(retraining.name_of(params))
         with heeding_hangups():
-            return keep_result(retrain_model(params))
+            return retrain_model(params)
     except NotNow as reason:
         log_notice(f"skipped: {reason}")
         return Completed(name="Skipped", message=str(reason), data={"decision": "skipped", "why": str(reason)})
-    except KeyboardInterrupt as stopped:
-        return keep_result(cancelled(stopped))
     except Exception as error:
-        forget_result()
         notify(params, f"unfreeze: retraining {params.model} failed", f"{type(error).__name__}: {error}")
         raise
 

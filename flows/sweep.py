@@ -3,21 +3,16 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from prefect import flow
-from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from unfreeze.flows.outcome import keep_result
+from unfreeze.flows.running import flow
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.run import Evaluate, SelectModel, run_recipe
-from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings import TrainImages, TrainTables
 from unfreeze.models.settings.addresses import WITHOUT_PASSWORD
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.search import SweepSpec, TableSweep, with_effect
-from unfreeze.models.settings.tables import TrainTables
-from unfreeze.tasks.machine.flow_runs import HOOKS
-from unfreeze.tasks.machine.interruption import cancelled
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
@@ -26,12 +21,11 @@ from unfreeze.tasks.sweeps import sweep as sweeps
 from unfreeze.tasks.sweeps.study import load_study
 
 DEFAULTS, TABLE_DEFAULTS = SweepSpec(), TableSweep()
-TRAINING = TrainImages()
-TABLE = TrainTables()
+TRAINING, TABLE = TrainImages(), TrainTables()
 
 
-@flow(name="sweep", flow_run_name="sweep {training.data.source}", **HOOKS)
-def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dict[str, Any] | State[Any]:
+@flow(name="sweep", flow_run_name="sweep {training.data.source}")
+def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dict[str, Any]:
     """Try settings until the study has as many trials as asked for; a study of the same name continues.
 
     Args:
@@ -41,8 +35,8 @@ def sweep(params: SweepSpec = DEFAULTS, training: TrainImages = TRAINING) -> dic
     return search(params, training)
 
 
-@flow(name="sweep-tables", flow_run_name="sweep {training.data.source}", **HOOKS)
-def sweep_tables(params: TableSweep = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any] | State[Any]:
+@flow(name="sweep-tables", flow_run_name="sweep {training.data.source}")
+def sweep_tables(params: TableSweep = TABLE_DEFAULTS, training: TrainTables = TABLE) -> dict[str, Any]:
     """The same for a training on a table.
 
     Args:
@@ -52,27 +46,24 @@ def sweep_tables(params: TableSweep = TABLE_DEFAULTS, training: TrainTables = TA
     return search(params, training)
 
 
-def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any] | State[Any]:
+def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, Any]:
     """Run trials in this process and its workers, and return the result."""
-    try:
-        training = modality_of(training).complete(training)
-        params = with_effect(params, training)
-        check_trials(params, training)
-        with sweeps.open_sweep(params, training) as under_way:
-            with sweeps.other_workers(under_way) as workers:
-                under_way.run_trials()
-                ended = sweeps.wait_for(workers, under_way)
-            if ended["died"]:
-                under_way.run_trials()  # trials that they left unfinished
-            found = {**under_way.finish(), "workers": ended}
-            report_at_end(under_way.run_id)
-            sweeps.require_survivor(ended)
-        return keep_result(found)
-    except KeyboardInterrupt as stopped:
-        return keep_result(cancelled(stopped))
+    training = modality_of(training).complete(training)
+    params = with_effect(params, training)
+    check_trials(params, training)
+    with sweeps.open_sweep(params, training) as under_way:
+        with sweeps.other_workers(under_way) as workers:
+            under_way.run_trials()
+            ended = sweeps.wait_for(workers, under_way)
+        if ended["died"]:
+            under_way.run_trials()  # trials that they left unfinished
+        found = {**under_way.finish(), "workers": ended}
+        report_at_end(under_way.run_id)
+        sweeps.require_survivor(ended)
+    return found
 
 
-@flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}", **HOOKS)
+@flow(name="sweep-worker", flow_run_name="worker {number} of sweep {training.data.source}")
 def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: int) -> None:
     """Run trials of a sweep that another process leads.
 
@@ -85,7 +76,7 @@ def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: i
     sweeps.join_sweep(params, training)
 
 
-@flow(name="register-best", flow_run_name="register the best of {study}", **HOOKS)
+@flow(name="register-best", flow_run_name="register the best of {study}")
 def register_best(
     study: str, storage: Annotated[str | None, Field(json_schema_extra={"pattern": WITHOUT_PASSWORD})] = None
 ) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from unfreeze.flows.running import flow
 from unfreeze.models.settings.retrain import Watch
-from unfreeze.tasks.machine.flow_runs import HOOKS
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.retraining.watching import look_at_source, remember, report_new_data, watched_models
 from unfreeze.tasks.tracking.registry import full_name
@@ -15,7 +14,7 @@ from unfreeze.tasks.tracking.registry import full_name
 DEFAULTS = Watch()
 
 
-@flow(name="watch", flow_run_name="watch sources", **HOOKS)
+@flow(name="watch", flow_run_name="watch sources")
 def watch(params: Watch = DEFAULTS) -> State[Any]:
     """Emit an event for every registered model whose data changed since its latest retraining.
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from unfreeze.flows.commands import show
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_from
 from unfreeze.flows.commands.running import require_runs, run_flow, shown
-from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.predict import Explain, Export, Predict
 from unfreeze.models.settings.retrain import Retrain
@@ -150,8 +150,7 @@ def replay(run_id: RunId, /, *, json: Json = False) -> int:
     """Repeat a training: is the model the same, bit by bit, and if not, why?"""
     require_runs(run_id)
     with prefect_starting():
-        from unfreeze.flows.outcome import state_of
-        from unfreeze.flows.train_tables import FLOWS
+        from unfreeze.flows.train import FLOWS
         from unfreeze.tasks.retraining.compare import compare_replay, replayed
 
     params = replayed(run_id)

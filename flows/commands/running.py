@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks.machine.servers import require_mlflow
@@ -20,8 +20,6 @@ def run_flow(module: str, name: str, *arguments: Any, show: Show, json: bool) ->
     Prefect and torch are imported only now: each takes seconds.
     """
     with prefect_starting():
-        from unfreeze.flows.outcome import state_of
-
         flow = getattr(importlib.import_module(f"unfreeze.flows.{module}"), name)
     return finish(state_of(flow, *arguments), show, json)
 

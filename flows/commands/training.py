@@ -1,6 +1,7 @@
 """Commands that train, search settings, or describe a training in advance."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from cyclopts import Parameter, validators
 from unfreeze.flows.commands import show
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, config_of, flags_of, spec_from
 from unfreeze.flows.commands.running import finish, run_flow, shown
-from unfreeze.flows.prefect_starting import prefect_starting
+from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.addresses import split_password
@@ -26,23 +27,8 @@ Trained = TrainImages | TrainTables
 AnyTraining = TypeVar("AnyTraining", TrainImages, TrainTables, Trained)
 SPECS: dict[str, type[Trained]] = {"images": TrainImages, "tables": TrainTables}
 """Modality -> spec of its training."""
-TABLE_SUFFIXES = (
-    ".tab",
-    ".txt",
-    ".dat",
-    ".pq",
-    ".xlsx",
-    ".xlsm",
-    ".xlsb",
-    ".xls",
-    ".ods",
-    ".gz",
-    ".bz2",
-    ".zst",
-    ".xz",
-    ".zip",
-)
-"""Suffixes of files that can only be tables; other tables may list image paths."""
+TABLE_FILE = re.compile(r"\.(tab|txt|dat|pq|xls[xmb]?|ods|gz|bz2|zst|xz|zip)$", re.IGNORECASE)
+"""Names of files that can only be tables; other tables may list image paths."""
 
 if TYPE_CHECKING:
     Source = str | None
@@ -68,7 +54,7 @@ else:
 def train(source: Source = None, /, *, given: TrainingFlags = NOTHING, json: Json = False) -> int:
     """Train on images or a table, evaluate the model and register it."""
     params = understood(training_from(source, given))
-    return run_flow(f"train_{params.modality}", f"train_{params.modality}", params, show=show.training, json=json)
+    return run_flow("train", f"train_{params.modality}", params, show=show.training, json=json)
 
 
 def train_table(source: Source = None, /, *, given: TrainingFlags = NOTHING, json: Json = False) -> int:
@@ -90,10 +76,8 @@ def resume(run_id: str, /, *, json: Json = False) -> int:
 
     spec = spec_of(run_id)  # reject an unknown run before importing Prefect and torch
     with prefect_starting():
-        from unfreeze.flows.outcome import state_of
-        from unfreeze.flows.train_tables import FLOWS
+        from unfreeze.flows.train import FLOWS
         from unfreeze.models.recipe.modality import training_from
-
     params = training_from(spec, f"run {run_id}")
     return finish(state_of(FLOWS[params.modality], params, run_id), show.training, json)
 
@@ -103,8 +87,7 @@ def find_lr(
 ) -> int:
     """Plot loss against learning rate for one stage (by default the first), and suggest a rate."""
     params = understood(training_from(source, given))
-    flow = "find_lr" if isinstance(params, TrainImages) else "find_lr_tables"
-    return run_flow("find_lr", flow, params, stage, show=show.lrs, json=json)
+    return run_flow("find_lr", "find_lr", params, stage, show=show.lrs, json=json)
 
 
 def summary(
@@ -185,7 +168,6 @@ def sweep(
     if is_new:
         understood(given_training)
     with prefect_starting():
-        from unfreeze.flows.outcome import state_of
         from unfreeze.flows.sweep import join_sweep, register_best, sweep, sweep_tables
         from unfreeze.tasks.sweeps.study import WORKER, load_study
         from unfreeze.tasks.sweeps.sweep import best_of, stored
@@ -240,7 +222,7 @@ def training_from(source: str | None, given: Given) -> Trained:
     place = source or given.get("data.source") or (data.get("source") if isinstance(data, dict) else None)
     kinds = [kind for kind, spec in SPECS.items() for name in names if _only_in(spec, name)]
     modality = given.get("modality") or config.get("modality") or ("tables" if "tables" in kinds else None)
-    is_table = place == "flights" or str(place).lower().endswith(TABLE_SUFFIXES)
+    is_table = place == "flights" or TABLE_FILE.search(str(place)) is not None
     modality = modality or ("tables" if is_table and "images" not in kinds else "images")
     spec = SPECS.get(str(modality), TrainImages)
     other = next(each for each in SPECS.values() if each is not spec)

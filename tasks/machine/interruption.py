@@ -11,8 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
-from prefect.states import Cancelled
 
 
 @contextmanager
@@ -99,8 +97,3 @@ def _leave_terminal() -> None:
         if is_terminal:
             os.dup2(nowhere, descriptor)
     os.close(nowhere)
-
-
-def cancelled(stopped: KeyboardInterrupt) -> State[Any]:
-    """The state of a stopped flow; its message says how to continue if a note on `stopped` does."""
-    return Cancelled(message="; ".join(["Stopped", *getattr(stopped, "__notes__", [])]))

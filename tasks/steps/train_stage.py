@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from unfreeze.models.evaluation.plots import plot_lr_curve, plot_schedule
-from unfreeze.models.recipe.run import FindLr, Precompute, Train, Unfreeze
+from unfreeze.models.recipe.run import FindLr, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import save_checkpoint
 from unfreeze.models.training.learner import Learner
@@ -24,11 +24,6 @@ from unfreeze.tasks.tracking.training_run import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 90
 """Longer epochs are also saved midway, because metrics reach MLflow with checkpoints."""
-
-
-def precompute(run: Run, step: Precompute) -> None:
-    """Compute activations of the frozen body for a stage, in tasks that are skipped if their files exist."""
-    step.run()
 
 
 def find_lr(run: Run, step: FindLr) -> dict[str, float]:
