@@ -3,7 +3,7 @@
 A worker that gets SIGTERM kills its flow runs on the spot: the epoch under way is lost, and the run stays Running until
 its missing heartbeat is noticed. So here a stop goes the other way round: the worker, which holds nothing, is killed;
 its flow runs get SIGTERM, save a checkpoint and report themselves as Crashed, and the automation of
-tasks/service/automations.py queues them again for any worker. The same happens when a worker dies by itself.
+tasks/service/automations.yaml queues them again for any worker. The same happens when a worker dies by itself.
 """
 
 import argparse

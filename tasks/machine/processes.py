@@ -69,33 +69,8 @@ def own_module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", code, *arguments]
 
 
-def listener(port: int) -> psutil.Process | None:
-    """The process that listens on a TCP port of this machine; None if there is none visible to this user."""
-    try:
-        found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-        pid = next((each.pid for each in found if each.laddr.port == port and each.pid is not None), None)
-        return psutil.Process(pid) if pid is not None else None
-    except psutil.Error:
-        return None
-
-
-def data_folder_of(process: psutil.Process) -> str | None:
-    """The data folder that a process was started with; None if it is not unfreeze's or not this user's."""
-    return _environment(process).get("UNFREEZE_HOME")
-
-
-def flow_runs_here(folder: Path) -> set[str]:
-    """Ids of a data folder's Prefect flow runs with a process on this machine."""
-    found = (_environment(process) for process in psutil.process_iter())
-    return {
-        variables["PREFECT__FLOW_RUN_ID"]
-        for variables in found
-        if "PREFECT__FLOW_RUN_ID" in variables and variables.get("UNFREEZE_HOME") == str(folder)
-    }
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
-    """The environment of a process; empty if this user may not read it."""
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """The environment that a process was started with; empty if this user may not read it."""
     try:
         return dict(process.environ())
     except (psutil.Error, OSError):

@@ -17,10 +17,12 @@ from unfreeze.models.settings.retrain import Retrain, Watch
 from unfreeze.tasks.machine.notices import log_info, log_notice
 from unfreeze.tasks.machine.page import artifact_key
 from unfreeze.tasks.retraining.training import is_new, name_of, training_like
-from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
 from unfreeze.tasks.steps.prepare import prepare_handle
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
+
+NEW_DATA, RESOURCE = "unfreeze.new-data", "unfreeze.model"
+"""Event about a model with new data, and its kind of resource; see `tasks/service/automations.yaml`."""
 
 
 class NotNow(Exception):

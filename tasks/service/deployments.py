@@ -19,9 +19,10 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Cancelling
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks.service.automations import apply_automations, new_data_automation, recovery_automations
+from unfreeze.tasks.service.automations import apply_automations, automations
 
-IN_FLIGHT = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+STOPPABLE = [StateType.PENDING, StateType.RUNNING]
+IN_FLIGHT = [*STOPPABLE, StateType.PAUSED, StateType.CANCELLING]
 
 
 def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
@@ -53,7 +54,7 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
         raise UserError(f"`prefect deploy` failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
     with get_client(sync_client=True) as client:
         retrain = client.read_deployment_by_name("retrain/local")
-    apply_automations([*recovery_automations(), new_data_automation(retrain.id)])
+    apply_automations(automations(retrain.id))
     return len(settings["deployments"])
 
 
@@ -75,21 +76,9 @@ def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
         return list(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=of_pool))
 
 
-def cancel_running(
-    pool: str, seconds: float, report: Callable[[str], None], only: Collection[str] | None = None
-) -> int:
-    """Cancel the pool's flow runs under way and wait for their checkpoints; returns how many.
-
-    Parameters
-    ----------
-    only
-        Ids of flow runs to cancel, if the server has workers besides ours.
-    """
-    running = [
-        run
-        for run in runs_in_flight(pool)
-        if run.state_type in (StateType.RUNNING, StateType.PENDING) and (only is None or str(run.id) in only)
-    ]
+def cancel_running(pool: str, here: Collection[str | None], seconds: float, report: Callable[[str], None]) -> int:
+    """Cancel those of the pool's flow runs whose ids are `here`, and wait for their checkpoints; returns how many."""
+    running = [run for run in runs_in_flight(pool) if run.state_type in STOPPABLE and str(run.id) in here]
     if not running:
         return 0
     report(f"stopping {', '.join(run.name for run in running)}: the batch under way ends, a checkpoint is saved")

@@ -1,13 +1,7 @@
 """The state of the service: its pages, servers, workers, runs and models."""
 
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.sorting import FlowRunSort
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
@@ -19,8 +13,6 @@ from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import models_page, runs_page
 
 MOST_SHOWN = 20
-SCHEDULER_SECONDS = 120
-"""Two rounds of the scheduler, which checks active schedules once a minute."""
 
 
 def addresses() -> dict[str, str]:
@@ -75,46 +67,10 @@ def overview() -> dict[str, list[dict[str, Any]]]:
             for run in runs_in_flight()[:MOST_SHOWN]
         ]
         if service:
-            state["health"] = [*_parts(service), _schedules()]
+            state["health"] = [{"part": name, **part} for name, part in service.get("health", {}).items()]
     if has_store:
         state["models"] = champions()
     return state
-
-
-def _parts(service: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Number of restarts and path of the log of each part of the service."""
-    return [
-        {
-            "part": name,
-            "state": "ok",
-            "since": service.get("since"),
-            "restarts": f"{part['restarts']}, the last at {part['last_restart']}" if part["restarts"] else "0",
-            "notes": part["log"],
-        }
-        for name, part in service.get("health", {}).items()
-    ]
-
-
-def _schedules() -> dict[str, Any]:
-    """Whether every deployment with an active schedule has an upcoming run."""
-    now = datetime.now(UTC)
-    to_come = FlowRunFilter.model_validate({"expected_start_time": {"after_": now}})
-    with get_client(sync_client=True) as client:
-        deployments = client.read_deployments(limit=200)
-        runs = client.read_flow_runs(flow_run_filter=to_come, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
-    waiting = {run.deployment_id for run in runs}
-    active = [each for each in deployments if not each.paused and any(one.active for one in each.schedules)]
-    seen = now - timedelta(seconds=SCHEDULER_SECONDS)
-    overdue = [each for each in active if each.id not in waiting and each.updated and each.updated < seen]
-    names = ", ".join(f"{each.name} ({each.entrypoint})" for each in overdue)
-    notes = f"active, but without a run to come: {names}" if overdue else f"{len(active) or 'none'} active"
-    return {
-        "part": "schedules",
-        "state": "failing" if overdue else "ok",
-        "since": None,
-        "restarts": None,
-        "notes": notes,
-    }
 
 
 def _time(moment: Any) -> str:

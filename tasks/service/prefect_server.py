@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from filelock import FileLock
 
 from unfreeze.tasks.machine.environment import credentials, home, make_home
@@ -72,7 +73,7 @@ def start_embedded() -> Callable[[], None]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, log.open("ab") as output:
         port, descriptor = listening.getsockname()[1], listening.fileno()
         settings = server_settings("127.0.0.1", port)
-        server = subprocess.Popen(
+        server = psutil.Popen(
             own_module("unfreeze.tasks.service.prefect_server", "--descriptor", str(descriptor)),
             env={**os.environ, **settings, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"},
             pass_fds=(descriptor,),

@@ -26,19 +26,10 @@ from unfreeze.tasks.machine.environment import (
     make_home,
     service_record,
 )
-from unfreeze.tasks.machine.processes import (
-    ROOT,
-    data_folder_of,
-    flow_runs_here,
-    listener,
-    mark_of,
-    own_module,
-    process_of,
-    this_process,
-)
+from unfreeze.tasks.machine.processes import ROOT, environment_of, mark_of, own_module, process_of, this_process
 from unfreeze.tasks.machine.servers import require_mlflow, require_prefect, responds
 from unfreeze.tasks.service.prefect_server import end_gone_runs, own_name, server_settings
-from unfreeze.tasks.service.supervise import Part, now, stop_process_tree
+from unfreeze.tasks.service.supervise import Part, stop_process_tree, wait_for
 
 SECONDS_TO_START = 120
 SECONDS_TO_CHECKPOINT = 45
@@ -60,7 +51,6 @@ class Stack:
     prefect: str = ""
     """Address of the API, ending in /api."""
     mlflow: str = ""
-    since: str = field(default_factory=now)
 
     def start(self) -> None:
         """Start missing parts, register the deployments, and wait until a worker is online.
@@ -103,17 +93,17 @@ class Stack:
             _require_free_port(self.settings.host, ports[1], "--mlflow_port")
             self._start("MLflow", self._mlflow_command(), with_store, lambda: responds(f"{self.mlflow}/health"))
         if self.runs("Prefect"):
-            self.parts[0].wait_until_it_answers(SECONDS_TO_START)
+            self._wait_for(self.parts[0])
         shared = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI")
         os.environ.update({name: environment[name] for name in shared if name in environment})
-        self._start("worker", self._worker_command(), environment, self._worker_is_online, children_outlive_it=True)
+        self._start("worker", self._worker_command(), environment, self._worker_is_online)
         self._record()
         from unfreeze.tasks.service.deployments import register_deployments  # imports prefect (seconds) meanwhile
 
         count = register_deployments(self.settings.pool, environment)
         self.report(f"{count} deployments in work pool {self.settings.pool}")
         for part in self.parts:
-            part.wait_until_it_answers(SECONDS_TO_START)
+            self._wait_for(part)
 
     def runs(self, name: str) -> bool:
         """Whether this stack runs a part, by name (Prefect, MLflow or the worker)."""
@@ -158,9 +148,14 @@ class Stack:
             from unfreeze.tasks.service.deployments import cancel_running
 
             try:
+                environments = [environment_of(process) for process in psutil.process_iter()]
                 # A shared server has runs of other users' workers in the same pool.
-                ours = None if self.runs("Prefect") else flow_runs_here(home())
-                stopping = cancel_running(self.settings.pool, SECONDS_TO_CHECKPOINT, self.report, ours)
+                here = {
+                    each.get("PREFECT__FLOW_RUN_ID")
+                    for each in environments
+                    if each.get("UNFREEZE_HOME") == str(home())
+                }
+                stopping = cancel_running(self.settings.pool, here, SECONDS_TO_CHECKPOINT, self.report)
                 if stopping:
                     self.report(f"{stopping} flow runs were cancelled; `unfreeze resume` resumes a training")
             except Exception as error:  # the API may have failed; the parts must be stopped anyway
@@ -170,18 +165,13 @@ class Stack:
         (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
     def _start(
-        self,
-        name: str,
-        command: list[str],
-        environment: Mapping[str, str],
-        answers: Callable[[], bool],
-        children_outlive_it: bool = False,
+        self, name: str, command: list[str], environment: Mapping[str, str], answers: Callable[[], bool]
     ) -> None:
-        """Start a part outside the working folder, where a file might have the name of a module."""
         log = home() / "logs" / f"{name.lower()}.log"
-        part = Part(name, command, environment, home(), log, answers, children_outlive_it)
-        part.start()
-        self.parts.append(part)
+        self.parts.append(Part(name, command, environment, log, answers, children_outlive_it=name == "worker"))
+
+    def _wait_for(self, part: Part) -> None:
+        wait_for(part.name, part.process, part.answers, part.log, SECONDS_TO_START)
 
     def _mlflow_command(self) -> list[str]:
         host = own_name(self.settings.host)
@@ -216,17 +206,17 @@ class Stack:
         """Write `service.json`, from which other commands know the servers and a later `up` its leftovers."""
         # Only for commands on this machine; servers elsewhere are named in the environment.
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
-        running = {part.name: part.process.pid for part in self.parts if part.process and part.process.poll() is None}
-        of_health = ("restarts", "last_restart", "log")
         record = {
             **this_process(),
             "user": os.getuid(),
-            "since": self.since,
             "prefect": f"http://{host}:{self.settings.prefect_port}/api" if self.runs("Prefect") else None,
             "mlflow": f"http://{host}:{self.settings.mlflow_port}" if self.runs("MLflow") else None,
             "pool": self.settings.pool,
-            "parts": {name: mark_of(psutil.Process(pid)) for name, pid in running.items()},
-            "health": {part.name: {name: getattr(part, name) for name in of_health} for part in self.parts},
+            "parts": {part.name: mark_of(part.process) for part in self.parts if part.process.poll() is None},
+            "health": {
+                part.name: {"started": f"{part.started:%Y-%m-%d %H:%M:%S}", "restarts": part.restarts, "log": part.log}
+                for part in self.parts
+            },
         }
         temporary = home() / f"{SERVICE_RECORD}.tmp"
         temporary.write_text(json.dumps(record, indent=1, default=str))
@@ -240,25 +230,17 @@ def _refuse_second(report: Report) -> None:
     parts = (service_record() or {}).get("parts")
     for name, mark in parts.items() if isinstance(parts, dict) else ():
         process = process_of(mark)
-        if process is not None and data_folder_of(process) == str(home()):
+        if process is not None and environment_of(process).get("UNFREEZE_HOME") == str(home()):
             report(f"stopping {name} (process {process.pid}), which a service that was killed left behind")
-            stop_process_tree(process.pid)
+            stop_process_tree(process)
     (home() / SERVICE_RECORD).unlink(missing_ok=True)
 
 
 def _require_free_port(host: str, port: int, flag: str) -> None:
     try:
         socket.create_server((host, port)).close()
-        return
     except OSError as error:
-        reason = error.strerror or str(error)
-    process = listener(port)
-    folder = data_folder_of(process) if process is not None else None
-    if folder is not None:
-        reason = f"it is the service of {folder}"
-    elif process is not None:
-        reason = f"process {process.pid} listens there"
-    raise UserError(f"{flag}: {host}:{port} is taken: {reason}; choose another port")
+        raise UserError(f"{flag}: {host}:{port} is taken ({error.strerror or error}); choose another port") from error
 
 
 def _end_gone_runs() -> None:

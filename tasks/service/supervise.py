@@ -6,18 +6,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 
 from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.environment import home
 
 SECONDS_TO_STOP = 15
 """A part that has not ended after this time is killed."""
-SOON = 20
-"""A part that dies within this many seconds of its start counts as failed rather than stopped."""
+SOON = timedelta(seconds=20)
+"""A part that dies within this time of its start counts as failed rather than stopped."""
 MOST_FAILURES = 3
 """Consecutive failed starts after which a part is given up."""
 
@@ -38,25 +39,23 @@ class Part:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    folder: Path
     log: Path
     answers: Callable[[], bool]
     children_outlive_it: bool = False
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     restarts: int = 0
-    last_restart: str | None = None
-    """Time of the last restart, ISO 8601."""
     _failures: int = 0
-    _started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.start()
 
     def start(self) -> None:
         """Start the part; a Ctrl-C in the terminal reaches only this program, which stops its parts in order."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._started = time.monotonic()
+        self.started = datetime.now().astimezone()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = psutil.Popen(
                 self.command,
-                cwd=self.folder,
+                cwd=home(),  # in the working folder a file might have the name of a module
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -64,40 +63,31 @@ class Part:
                 start_new_session=True,
             )
 
-    def wait_until_it_answers(self, seconds: float) -> None:
-        """Wait until the part answers; see `wait_for`."""
-        assert self.process is not None
-        wait_for(self.name, self.process, self.answers, self.log, seconds)
-
     def restart_if_dead(self) -> bool:
         """Restart the part if it has ended, and return whether it had; `UserError` if it keeps failing to start."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process.poll() is None:
             return False
-        self._failures = self._failures + 1 if time.monotonic() - self._started < SOON else 1
+        soon = datetime.now().astimezone() - self.started < SOON
+        self._failures = self._failures + 1 if soon else 1
         if self._failures > MOST_FAILURES:
             raise UserError(f"{self.name} keeps ending; the end of {self.log}:\n{_last_lines(self.log)}")
         if not self.children_outlive_it:
             self._kill_group()
         self.start()
-        self.restarts, self.last_restart = self.restarts + 1, now()
+        self.restarts += 1
         return True
 
     def stop(self) -> None:
         """Stop the part and all its children."""
-        if self.process is not None:
-            stop_process_tree(self.process.pid)
-            self.process.wait()
-            self._kill_group()
+        stop_process_tree(self.process)
+        self._kill_group()
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            if self.process is not None:
-                os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def wait_for(
-    name: str, process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path, seconds: float
-) -> None:
+def wait_for(name: str, process: psutil.Popen, answers: Callable[[], bool], log: Path, seconds: float) -> None:
     """Wait until a process answers; `UserError` with the end of its log if it ends or does not answer in time."""
     deadline = time.monotonic() + seconds
     while not answers():
@@ -108,24 +98,17 @@ def wait_for(
         time.sleep(0.1)
 
 
-def now() -> str:
-    """The current time in ISO 8601 with time zone."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def stop_process_tree(pid: int) -> None:
+def stop_process_tree(root: psutil.Process) -> None:
     """Ask a process, then its descendants, to end, and kill those that do not."""
     try:
-        root = psutil.Process(pid)
         left = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    terminate, kill = psutil.Process.terminate, psutil.Process.kill
     asked = [root]  # may stop its own children itself
-    for action, seconds in ((terminate, SECONDS_TO_STOP), (terminate, 3), (kill, 3)):
+    for action, seconds in ((signal.SIGTERM, SECONDS_TO_STOP), (signal.SIGTERM, 3), (signal.SIGKILL, 3)):
         for process in asked:
             with contextlib.suppress(psutil.NoSuchProcess):
-                action(process)
+                process.send_signal(action)
         _, left = psutil.wait_procs(left, seconds)
         asked = left
 

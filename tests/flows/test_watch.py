@@ -12,7 +12,7 @@ from tests.deployments.service import until
 from tests.flows.tiny import tiny_training
 from unfreeze.models.settings.retrain import Watch
 from unfreeze.tasks import tracking
-from unfreeze.tasks.service.automations import NEW_DATA, RESOURCE
+from unfreeze.tasks.retraining.watching import NEW_DATA, RESOURCE
 from unfreeze.tasks.tracking import registry
 
 pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from prefect.automations import Automation
+from prefect.automations import Automation, AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State, StateType
@@ -14,15 +15,17 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.states import Completed, Crashed, Pending, Running
 
-from unfreeze.tasks.service.automations import (
-    apply_automations,
-    recovery_automations,
-    reschedule_crashed_automation,
-    unstarted_automation,
-    zombie_automation,
-)
+from unfreeze.tasks.service.automations import apply_automations, automations
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
+
+
+SILENT, UNSTARTED, CRASHED, NEW_DATA = automations(uuid4())
+
+
+def shortened(automation: AutomationCore, seconds: float) -> AutomationCore:
+    trigger = automation.trigger.model_copy(update={"within": timedelta(seconds=seconds)})
+    return automation.model_copy(update={"trigger": trigger})
 
 
 @pytest.fixture
@@ -74,35 +77,36 @@ def heartbeat(run: UUID) -> None:
 
 
 def test_automations_are_created_once_and_then_updated(client: SyncPrefectClient) -> None:
-    apply_automations(recovery_automations())
-    apply_automations([zombie_automation(seconds=77), *recovery_automations()[1:]])
+    apply_automations([SILENT, UNSTARTED, CRASHED])
+    apply_automations([shortened(SILENT, 77), UNSTARTED, CRASHED])
     found = on_server(client)
-    assert len(found) == len(recovery_automations()) == 3
+    assert len(found) == 3
     assert sorted(float(each["trigger"]["within"]) for each in found) == [0, 77, 180]
 
 
 def test_an_automation_that_was_paused_stays_paused(client: SyncPrefectClient) -> None:
-    apply_automations([zombie_automation()])
-    Automation.read(name=zombie_automation().name).disable()  # type: ignore[attr-defined]  # a coroutine only where one waits for it
-    apply_automations([zombie_automation(seconds=50)])
+    apply_automations([SILENT])
+    Automation.read(name=SILENT.name).disable()  # type: ignore[attr-defined]  # a coroutine only where one waits for it
+    apply_automations([shortened(SILENT, 50)])
     (found,) = on_server(client)
     assert (found["enabled"], float(found["trigger"]["within"])) == (False, 50)
 
 
 def test_a_crashed_run_is_queued_again_until_it_crashed_as_often_as_allowed(client: SyncPrefectClient) -> None:
-    apply_automations([reschedule_crashed_automation(attempts=2)])
+    apply_automations([CRASHED])
     run, by_hand = new_run(client), new_run(client, deployed=False)
     crash(client, by_hand)
     crash(client, run)
-    assert becomes(client, run, StateType.SCHEDULED).name == "AwaitingRetry"
-    crash(client, run)
+    for _ in range(2):
+        assert becomes(client, run, StateType.SCHEDULED).name == "AwaitingRetry"
+        crash(client, run)
     time.sleep(3)
     assert client.read_flow_run(run).state_type == StateType.CRASHED
     assert client.read_flow_run(by_hand).state_type == StateType.CRASHED, "nothing could run it"
 
 
 def test_silent_runs_crash_and_unstarted_ones_are_queued_again_and_others_left_alone(client: SyncPrefectClient) -> None:
-    apply_automations([zombie_automation(seconds=10), unstarted_automation(seconds=10)])
+    apply_automations([shortened(SILENT, 10), shortened(UNSTARTED, 10)])
     silent, alive, done, claimed = (new_run(client) for _ in range(4))
     client.set_flow_run_state(claimed, Pending())
     for run in (silent, alive, done):
@@ -115,7 +119,7 @@ def test_silent_runs_crash_and_unstarted_ones_are_queued_again_and_others_left_a
         assert time.monotonic() < deadline, client.read_flow_run(silent).state
         time.sleep(2)
         heartbeat(alive)
-    assert "No heartbeat for 10 s" in str(becomes(client, silent, StateType.CRASHED).message)
+    assert "No heartbeat for" in str(becomes(client, silent, StateType.CRASHED).message)
     assert becomes(client, claimed, StateType.SCHEDULED).name == "AwaitingRetry"
     assert client.read_flow_run(alive).state_type == StateType.RUNNING
     assert client.read_flow_run(done).state_type == StateType.COMPLETED
