@@ -1,12 +1,10 @@
 """Checks, before heavy imports, that the servers named in the environment answer."""
 
 import os
-import ssl
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from urllib.parse import urlsplit
+
+import httpx
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.addresses import masked
@@ -23,8 +21,8 @@ class NoAnswerError(UserError):
 def responds(address: str) -> bool:
     """Whether a GET request succeeds."""
     try:
-        return 200 <= _status(address) < 300
-    except (OSError, ValueError, HTTPException):
+        return _get(address).is_success
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 
@@ -45,14 +43,13 @@ def require_mlflow() -> None:
     uri, end = os.environ["MLFLOW_TRACKING_URI"], time.monotonic() + SECONDS_TO_ANSWER
     while uri.startswith("http"):
         try:
-            _status(f"{uri.rstrip('/')}/health")
+            _get(f"{uri.rstrip('/')}/health")
             return
-        except (OSError, ValueError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLError):
-            return  # something answers; MLflow's own settings decide which certificates to trust
-        if time.monotonic() > end:
-            raise no_mlflow(reason)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if "SSL: " in str(error):
+                return  # something answers; MLflow's own settings decide which certificates to trust
+            if time.monotonic() > end:
+                raise no_mlflow(error) from error
         time.sleep(1)
 
 
@@ -65,12 +62,7 @@ def no_mlflow(reason: object) -> NoAnswerError:
     )
 
 
-def _status(address: str) -> int:
-    """Status of the response to a GET; raises OSError, ValueError or HTTPException without one."""
-    # urllib uses a proxy for [::1] regardless of NO_PROXY.
-    without_proxy = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(address).hostname or "") else []
-    try:
-        with urllib.request.build_opener(*without_proxy).open(address, timeout=SECONDS_TO_ANSWER) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as answer:
-        return answer.code
+def _get(address: str) -> httpx.Response:
+    # httpx uses a proxy for [::1] regardless of NO_PROXY.
+    without_proxy = is_loopback(urlsplit(address).hostname or "")
+    return httpx.get(address, timeout=SECONDS_TO_ANSWER, follow_redirects=True, trust_env=not without_proxy)
