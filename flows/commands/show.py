@@ -108,8 +108,6 @@ def plan(result: dict[str, Any]) -> None:
     ]
     columns = ("stage", "trains", "cycles", "epochs", "steps", "lr by layer group", "ms a step", "takes")
     _table(columns, rows, f"Batches of {result['batch_size']} rows")
-    widest = max(len(stage["name"]) for stage in result["stages"])
-    _lines("lr over the steps:", *(f"  {stage['name']:{widest}}  {stage['schedule']}" for stage in result["stages"]))
     if any(stage["found"] for stage in result["stages"]):
         _lines("lrs with x are multiples of what the finder will suggest")
     if any(stage["fewest_epochs"] < stage["most_epochs"] for stage in result["stages"]):

@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from unfreeze.models.evaluation.verdict import Headline, Suspicion, TrainingSumm
 from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import tracking_store
-from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.report.findings import Part, parts_of
 from unfreeze.tasks.tracking import registry
 from unfreeze.tasks.tracking.registry import version_of_run
@@ -28,19 +27,8 @@ LABEL_ERRORS = "label-errors"
 """Key of the table of likely label errors, which a text of the same part lists for `data.exclude`."""
 
 
-class Command(NamedTuple):
-    """Lines for a shell, and their purpose."""
-
-    purpose: str
-    lines: Sequence[str]
-
-
-class Setting(NamedTuple):
-    """A setting by dotted name, and its default if different."""
-
-    setting: str
-    value: str
-    default: str | None
+Command = tuple[str, Sequence[str]]
+"""A purpose, and lines for a shell."""
 
 
 @dataclass
@@ -63,10 +51,13 @@ class Report:
     gains: dict[str, list[Gain]]
     stages: list[dict[str, Any]]
     curves: list[Chart]
+    finders: list[str]
     parts: dict[str, Part]
     label_errors: dict[str, tuple[int, list[dict[str, Any]]]]
-    leave_out: Command | None
-    settings: list[Setting]
+    leave_out: list[str] | None
+    """Commands that train without the likely label errors among the validation images."""
+    settings: list[dict[str, str]]
+    """``setting``, ``value``, and ``default`` if different, those first."""
     starts: list[dict[str, str]]
     commands: list[Command]
     metrics: dict[str, float]
@@ -102,12 +93,10 @@ def collect(run_id: str) -> Report:
         drift=_rows(parts, "drift"),
         shift={split: _rows(parts, key) for split, key in SHIFTS.items()},
     )
-    version = version_of_run(run_id)
     model = None
-    if version is not None:
-        aliases = ", ".join(version.aliases)
-        model = {"name": str(version.name), "version": str(version.version), "aliases": aliases}
-        model["description"] = str(version.description or "")
+    if (version := version_of_run(run_id)) is not None:
+        model = {name: str(getattr(version, name) or "") for name in ("name", "version", "description")}
+        model["aliases"] = ", ".join(version.aliases)
     gains: dict[str, list[Gain]] = {}
     for gain in training.gains:
         gains.setdefault(gain.metric, []).append(gain)
@@ -129,9 +118,10 @@ def collect(run_id: str) -> Report:
         gains=gains,
         stages=stages,
         curves=_curves(run, stages),
+        finders=[path for path in tracking.artifacts(run_id, "learning_rate") if path.endswith(".png")],
         parts=parts,
         label_errors=errors,
-        leave_out=_leave_out(run) if "valid" in errors else None,
+        leave_out=_train_again(run, "valid/label_errors.txt") if "valid" in errors else None,
         settings=_settings(spec),
         starts=starts_of(run_id),
         commands=_commands(run, spec, model),
@@ -155,7 +145,7 @@ def _label_errors(parts: Mapping[str, Part]) -> dict[str, tuple[int, list[dict[s
 
 
 def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
-    """Losses, the first metric and lrs over the steps, and the finder's curves."""
+    """Losses, the first metric and lrs over the steps."""
     run_id, logged = run.info.run_id, run.data.metrics
     starts, last = {}, 0
     for stage in stages:
@@ -181,51 +171,29 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
         found.append(Chart(f"Validation {names[0]}", "step", "", {names[0]: curve(f"valid/{names[0]}")}, marks=starts))
     if lrs := {name.removeprefix("lr/"): history(run_id, name) for name in logged if name.startswith("lr/")}:
         found.append(Chart("Learning rates by layer group", "step", "", lrs, log="y", marks=starts))
-    for path in tracking.artifacts(run_id, "learning_rate"):
-        if path.endswith(".feather"):
-            try:
-                sweep = tracking.read_frame(run_id, path)
-            except UserError as error:
-                log_notice(f"warning: {error}; the report lacks it")
-                continue
-            if sweep is not None:
-                found.append(_finder(sweep, path.rpartition("/")[2].removesuffix(".feather"), stages))
     return found
 
 
-def _finder(curve: pd.DataFrame, stage: str, stages: list[dict[str, Any]]) -> Chart:
-    """The finder's curve up to twice its initial loss, and the lr that was chosen."""
-    shown = curve[curve["smoothed"] <= 2 * float(np.median(curve["smoothed"].iloc[:5]))]
-    lrs = shown["lr"].tolist()
-    lines = {"batch": (lrs, shown["loss"].tolist()), "average": (lrs, shown["smoothed"].tolist())}
-    taken = {f"{each['lr']:.2g}": float(each["lr"]) for each in stages if each["name"] == stage}
-    return Chart(f"Learning-rate finder, {stage}", "learning rate", "", lines, log="x", marks=taken)
-
-
-def _settings(spec: Mapping[str, Any]) -> list[Setting]:
-    """All settings, non-default ones first."""
+def _settings(spec: Mapping[str, Any]) -> list[dict[str, str]]:
     kind: Any = type(training_from({name: value for name, value in spec.items() if name != "sweep"}, "spec.json"))
     defaults = tracking.flatten(kind().model_dump(mode="json"))
-
-    def shown(value: Any) -> str:
-        return "none" if value is None else str(value)
-
-    found = [
-        Setting(name, shown(value), None if value == defaults.get(name) else shown(defaults.get(name)))
-        for name, value in tracking.flatten(spec).items()
-    ]
-    return sorted(found, key=lambda each: each.default is None)
+    found = []
+    for name, value in tracking.flatten(spec).items():
+        default = defaults.get(name)
+        values = {"value": value} if value == default else {"value": value, "default": default}
+        found.append({"setting": name, **{key: "none" if each is None else str(each) for key, each in values.items()}})
+    return sorted(found, key=lambda each: "default" not in each)
 
 
 def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None) -> list[Command]:
     """Next commands; `model` has ``name``, ``version`` and ``aliases`` of the registered model, if any."""
     run_id, kind = run.info.run_id, run.data.tags.get("unfreeze.kind", "")
-    found = []
+    found: list[Command] = []
     if model is None and kind.startswith("train"):
-        found.append(Command("Resume the training", [f"unfreeze resume {run_id}"]))
+        found.append(("Resume the training", [f"unfreeze resume {run_id}"]))
     if "unfreeze.study" in run.data.tags:
         study = shlex.quote(run.data.tags["unfreeze.study"])
-        found.append(Command("Register the best trial", [f"unfreeze sweep --study {study} --best --register"]))
+        found.append(("Register the best trial", [f"unfreeze sweep --study {study} --best --register"]))
     if model is not None:
         name, version = model["name"], model["version"]
         new = "new_images/" if spec.get("modality") == "images" else "new_rows.csv"
@@ -234,33 +202,25 @@ def _commands(run: Any, spec: Mapping[str, Any], model: Mapping[str, str] | None
             f"mlflow models serve -m {shlex.quote(f'models:/{name}/{version}')} --env-manager local --port 5001",
         ]
         found += [
-            Command("Predict", [f"unfreeze predict {shlex.quote(f'{name}/{version}')} {new}"]),
-            Command("Serve", serve),
-            Command("Train again when there are new data", [f"unfreeze retrain {shlex.quote(name)}"]),
+            ("Predict", [f"unfreeze predict {shlex.quote(f'{name}/{version}')} {new}"]),
+            ("Serve", serve),
+            ("Train again when there are new data", [f"unfreeze retrain {shlex.quote(name)}"]),
         ]
         if registry.CHAMPION not in model["aliases"].split(", "):
-            found.append(Command("Make it the champion", [f"unfreeze promote {shlex.quote(name)} {version}"]))
+            found.append(("Make it the champion", [f"unfreeze promote {shlex.quote(name)} {version}"]))
     if kind.startswith("train") and "modality" in spec:
-        found.append(Command("Train again with these settings", _train_again(run)))
-    return [*found, Command("Make this report again", [f"unfreeze report {run_id}"])]
+        found.append(("Train again with these settings", _train_again(run)))
+    return [*found, ("Make this report again", [f"unfreeze report {run_id}"])]
 
 
-def _leave_out(run: Any) -> Command:
-    """Train again without the likely label errors."""
-    *before, command = _train_again(run)
-    download, place = _at_hand(run, "valid/label_errors.txt")
-    return Command("Leave them out", [*download, *before, f"{command} --data.exclude {place}"])
-
-
-def _train_again(run: Any) -> list[str]:
-    download, place = _at_hand(run, "spec.json")
-    return [*download, f"unfreeze train --config {place}"]
-
-
-def _at_hand(run: Any, path: str) -> tuple[list[str], str]:
-    """Commands that fetch an artifact (none if it is on this machine), and its path afterwards."""
-    run_id = run.info.run_id
-    if local := local_file(run_id, path):
-        return [], shlex.quote(str(local))
-    fetch = f"mlflow artifacts download --run-id {run_id} --artifact-path {path} --dst-path ."
-    return [fetch], path.rpartition("/")[2]
+def _train_again(run: Any, exclude: str | None = None) -> list[str]:
+    """Commands that train with the same settings, but without the images in a list among the run's artifacts."""
+    places, fetches = [], []
+    for path in ("spec.json", exclude):
+        local = path and local_file(run.info.run_id, path)
+        if path and not local:
+            fetch = f"mlflow artifacts download --run-id {run.info.run_id} --artifact-path {path} --dst-path ."
+            fetches.append(fetch)
+        places.append(shlex.quote(str(local or str(path).rpartition("/")[2])))
+    without = f" --data.exclude {places[1]}" if exclude else ""
+    return [*fetches, f"unfreeze train --config {places[0]}{without}"]

@@ -17,10 +17,10 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Chart
 from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.notices import as_warning
-from unfreeze.tasks.report.charts import draw, forest
+from unfreeze.tasks.report.charts import forest, plot
 from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.findings import Part
+from unfreeze.tasks.tracking.files import rendered
 
 _FOLDER = Path(__file__).parent
 TITLES = {
@@ -55,7 +55,7 @@ def fill(template: str, **values: Any) -> str:
         "metric": lambda name: named(name)[:1].upper() + named(name)[1:],
         "section": lambda name: SECTION_NAMES.get(name, name),
         "breakable": lambda text: Markup("/<wbr>").join(escape(part) for part in text.split("/")),
-        "drawn": _drawn,
+        "plotted": _plotted,
         "data_uri": data_uri,
     }
     environment.globals["columns"] = _columns
@@ -64,10 +64,9 @@ def fill(template: str, **values: Any) -> str:
     return page.encode(errors="backslashreplace").decode()  # a file name may be invalid text
 
 
-def _drawn(chart: Chart) -> str:
-    with as_warning(f"chart {chart.title}"):
-        return Markup(draw(chart))
-    return ""
+def _plotted(chart: Chart) -> str:
+    png = rendered(lambda: plot(chart), chart.title, format="png", dpi=130)
+    return "" if png is None else data_uri(png, "png")
 
 
 def require_place(out: Path) -> None:
@@ -87,24 +86,21 @@ def writing(out: Path) -> Iterator[None]:
 
 def render(report: Report) -> str:
     """Render the report as HTML."""
-    known = [name for name in TITLES if name in report.parts]
-    others = [name for name in report.parts if name not in TITLES and name not in NOT_SHOWN]
-    shown = [(name, _tidied(report.parts[name])) for name in [*known, *others]]
+    names = [*(name for name in TITLES if name in report.parts), *(name for name in report.parts if name not in TITLES)]
+    shown = [(name, _tidied(report.parts[name])) for name in names if name not in NOT_SHOWN]
     shown = [(name, part) for name, part in shown if part.tables or part.figures or part.charts or part.counts]
     worst = next((name for name in ("valid", "test") if name in report.parts), "")
+    figures = [*report.finders, *(path for _, part in shown for path in part.figures)]
     return fill(
         "report.html.j2",
         report=report,
         title="Training report" if report.stages else "Report",
-        contents=_contents(report, [name for name, _ in shown], worst),
         shown=shown,
         titles=TITLES,
         elsewhere=(LABEL_ERRORS,),
         worst_of=worst,
-        images={path: _image(report.run_id, path) for _, part in shown for path in part.figures},
+        images={path: _image(report.run_id, path) for path in figures},
         stages=[_stage(stage) for stage in report.stages],
-        changed=[each._asdict() for each in report.settings if each.default is not None],
-        others=[{"setting": each.setting, "value": each.value} for each in report.settings if each.default is None],
         metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
         forest=lambda gains: forest([gain._asdict() for gain in gains]),
         origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
@@ -120,19 +116,6 @@ def _tidied(part: Part) -> Part:
         path: title for path, title in ordered if path not in drawn and not (part.cards and path.endswith(AS_CARDS))
     }
     return part
-
-
-def _contents(report: Report, parts: Sequence[str], worst: str) -> list[tuple[str, str]]:
-    """Anchors and their names, in page order."""
-    found = [("verdict", "Verdict")]
-    found += [("gains", "What helped")] * bool(report.gains)
-    found += [("stages", "Stages")] * bool(report.stages or report.curves)
-    for name in parts:
-        found.append((name, TITLES.get(name, name.capitalize())))
-        found += [("errors", "Worst errors")] * (name == worst and bool(report.parts[name].cards))
-        if name in report.label_errors:
-            found.append((f"label-errors-{name}", f"Label errors, {SECTION_NAMES[name]}"))
-    return [*found, ("commands", "What next"), ("settings", "Settings")]
 
 
 def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:

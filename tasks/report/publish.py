@@ -103,8 +103,8 @@ def model_card(report: Report, where: str) -> str:
     if report.starts:
         names = ("unfreeze", "commit", "uncommitted changes", "processor", "GPU")
         origin.append("; ".join(f"{name} {report.starts[-1][name]}" for name in names if report.starts[-1].get(name)))
-    changed = [each for each in report.settings if each.default is not None and each.setting != "data.source"]
-    settings = [f"{each.setting}: {each.value[:LONGEST_VALUE]}" for each in changed[:MOST_SETTINGS]]
+    changed = [each for each in report.settings if "default" in each and each["setting"] != "data.source"]
+    settings = [f"{each['setting']}: {each['value'][:LONGEST_VALUE]}" for each in changed[:MOST_SETTINGS]]
     if len(changed) > MOST_SETTINGS:
         settings.append(f"and {len(changed) - MOST_SETTINGS} more")
     sections = {

@@ -9,15 +9,11 @@ import torch
 from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, within
 from unfreeze.models.recipe.summary import summarise_layers
+from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.settings import Stage, Training
 from unfreeze.models.training.lengths import possible_epochs
-from unfreeze.models.training.schedules import SCHEDULES
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
-
-DRAWN = 32
-"""Width of a drawn schedule in characters."""
-_HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 def within_budget(params: Training, hours: float) -> Training:
@@ -28,9 +24,7 @@ def within_budget(params: Training, hours: float) -> Training:
     UserError
         If the budget is too small even for the shortest training.
     """
-    check_training(params)
-    data = prepare(params)
-    shortened, expected, cuts = _within(data.params, forecast(data), hours)
+    _, shortened, expected, cuts = _planned(params, hours)
     log_notice(
         f"about {expected.seconds / 60:.0f} minutes, {_most_seconds(shortened, expected) / 60:.0f} if every stage is "
         f"prolonged while it helps; {'; '.join(cuts) or 'nothing had to be cut'}"
@@ -45,7 +39,7 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     -------
     dict
         ``decided`` (lines on settings chosen by the data), ``stages`` (see `StageForecast`, with ``trains``,
-        ``fewest_epochs``, ``most_epochs`` and the drawn ``schedule``), ``seconds`` and at most ``most_seconds`` of the
+        ``fewest_epochs`` and ``most_epochs``), ``seconds`` and at most ``most_seconds`` of the
         whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
         ``flags`` that make them.
 
@@ -54,22 +48,17 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     UserError
         If the data cannot be used, or the budget is too small even for the shortest training.
     """
-    check_training(params)
-    data = prepare(params)
-    planned, expected = data.params, forecast(data)
-    found: dict[str, Any] = {}
-    if hours is not None:
-        planned, expected, cuts = _within(planned, expected, hours)
-        found = {"cuts": cuts, "flags": shlex.join(_flags(data.params.recipe, planned.recipe))}
+    data, planned, expected, cuts = _planned(params, hours)
+    flags = shlex.join(_flags(data.params.recipe, planned.recipe))
     return {
         "decided": data.decided(),
-        "stages": [_shown(*each, expected) for each in zip(planned.recipe, expected.stages, strict=True)],
+        "stages": [_shown(*each) for each in zip(planned.recipe, expected.stages, strict=True)],
         "seconds": expected.seconds,
         "most_seconds": _most_seconds(planned, expected),
         "batch_size": data.batch_size,
         "memory": expected.memory,
         "memory_there": int(psutil.virtual_memory().total),
-        **found,
+        **({} if hours is None else {"cuts": cuts, "flags": flags}),
     }
 
 
@@ -107,15 +96,20 @@ def _most_seconds(params: Training, expected: Forecast) -> float:
     return expected.seconds + more
 
 
-def _within(params: Training, expected: Forecast, hours: float) -> tuple[Training, Forecast, list[str]]:
-    """As `within`, but `UserError` if nothing fits."""
-    shortened, expected, cuts = within(params, expected, 3600 * hours)
+def _planned(params: Training, hours: float | None) -> tuple[TrainingData, Training, Forecast, list[str]]:
+    """Prepared data, the training that fits the budget, its forecast, and the cuts."""
+    check_training(params)
+    data = prepare(params)
+    expected = forecast(data)
+    if hours is None:
+        return data, data.params, expected, []
+    shortened, expected, cuts = within(data.params, expected, 3600 * hours)
     if expected.seconds > 3600 * hours:
         raise UserError(
             f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
             "smaller images or fewer rows"
         )
-    return shortened, expected, cuts
+    return data, shortened, expected, cuts
 
 
 def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
@@ -129,24 +123,7 @@ def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
     return flags
 
 
-def _shown(stage: Stage, expected: StageForecast, whole: Forecast) -> dict[str, Any]:
+def _shown(stage: Stage, expected: StageForecast) -> dict[str, Any]:
     fewest, most = possible_epochs(stage)
-    return {
-        **vars(expected),
-        "fewest_epochs": fewest,
-        "most_epochs": most,
-        "trains": stage.train,
-        "seconds": expected.seconds,
-        "share": expected.seconds / max(whole.seconds, 1e-9),
-        "schedule": _drawn(stage, expected.steps // max(expected.epochs, 1)),
-    }
-
-
-def _drawn(stage: Stage, per_epoch: int) -> str:
-    """The stage's lr over its steps as a row of block characters; empty for a regression."""
-    if stage.regression:
-        return "fitted by logistic regression"
-    factor = SCHEDULES[stage.schedule](stage.cycle_len * per_epoch, stage.cycle_mult)
-    steps = stage.epochs * per_epoch
-    values = [factor(int(number * steps / DRAWN)) for number in range(DRAWN)]
-    return "".join(_HEIGHTS[min(8, max(0, round(8 * value)))] for value in values)
+    found = {"fewest_epochs": fewest, "most_epochs": most, "trains": stage.train, "seconds": expected.seconds}
+    return {**vars(expected), **found}

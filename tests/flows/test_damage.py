@@ -124,7 +124,7 @@ def test_a_run_without_any_spec_that_can_be_used_is_refused(stopped: str, stripe
 
 
 @pytest.mark.parametrize("damage", [flip_bit, empty])
-@pytest.mark.parametrize("suffix", [".feather", ".png", ".txt", ".json"])
+@pytest.mark.parametrize("suffix", [".png", ".txt", ".json"])
 def test_a_report_lacks_what_is_damaged_and_says_so(
     suffix: str,
     damage: Damage,

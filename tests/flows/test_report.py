@@ -121,7 +121,7 @@ def test_images_that_it_lists_are_left_out_by_the_command_that_it_names(
 ) -> None:
     report = collect(trained["run_id"])
     assert report.leave_out is not None
-    (line,) = report.leave_out.lines
+    (line,) = report.leave_out
     assert line.startswith("unfreeze train --config ")
     arguments = line.split()[1:]
     assert arguments[-2] == "--data.exclude"

@@ -21,7 +21,6 @@ from unfreeze.models.targets import Numbers, SingleLabel
 from unfreeze.models.targets.predictions import Layout
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.page import as_markdown
-from unfreeze.tasks.report.charts import draw
 from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.report.page import render
@@ -91,13 +90,6 @@ def test_a_figure_that_fails_is_a_warning_that_names_it_and_the_rest_is_kept(
     assert "warning: cards of mistakes: ValueError: no figure" in said
     assert set(tracking.artifacts(run_id, "valid")) == {"valid/whole.png", "valid/label_errors.txt"}
     assert "cards of mistakes" in render(collect(run_id))
-
-
-def test_a_chart_is_one_element_whatever_its_names_are() -> None:
-    for text in TEXTS[::4]:
-        svg = draw(Chart(text, text, text, {text: ([0.5, 1], [0.4, 1])}, marks={text: 0.7}))
-        assert svg.startswith("<svg ")
-        assert not MARKUP.search(svg)
 
 
 def test_markdown_shows_a_text_as_it_is() -> None:

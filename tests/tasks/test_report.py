@@ -15,7 +15,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine import provenance as machine
-from unfreeze.tasks.report.charts import MOST_POINTS, draw, forest, thinned
+from unfreeze.tasks.report.charts import forest
 from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.findings import keep_part, parts_of
 from unfreeze.tasks.report.page import render
@@ -106,28 +106,7 @@ def test_a_figure_that_a_chart_replaces_is_not_shown_twice() -> None:
     keep_part(run_id, "valid", some_findings())
     page = render(collect(run_id))
     assert "Another figure" in page
-    assert len(re.findall(r'src="data:image/png', page)) == 2  # the figure, and the card's overlay
-
-
-def test_a_chart_takes_its_colours_from_the_page() -> None:
-    svg = draw(
-        Chart('Loss of "a" & <b>', "step", "loss", {"training": ([1, 2], [3, 4]), "validation": ([1, 2], [2, 1])})
-    )
-    assert "var(--series-1)" in svg
-    assert "var(--series-2)" in svg
-    assert "var(--ink)" in svg
-    assert "#0101" not in svg
-    assert "<style" not in svg
-    assert not re.search(r"https?:", svg)
-
-
-def test_long_lines_are_thinned_and_gaps_left_out() -> None:
-    xs = np.arange(10_001.0)
-    across, up = thinned(xs, np.where(xs == 5, np.nan, 2 * xs))
-    assert len(across) == MOST_POINTS
-    np.testing.assert_allclose(up, 2 * across)
-    few = thinned([1, 2, 3], [1, np.inf, 3])
-    assert few[0].tolist() == [1, 3]
+    assert len(re.findall(r'src="data:image/png', page)) == 3  # the chart, the figure, and the card's overlay
 
 
 def test_places_on_the_axis_of_improvements_are_in_order() -> None:
