@@ -8,7 +8,7 @@ Cyclopts parses, completes and documents flags; the spec interprets their values
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_origin
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
 
 from cyclopts import App, Group, Parameter
 
@@ -30,10 +30,7 @@ Given = Mapping[str, str]
 """Settings as text by dotted name; ``config`` is the path of a settings file."""
 NOTHING: Given = {}
 
-if TYPE_CHECKING:
-    Json = bool
-else:
-    Json = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.")]
+Json = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.")]
 
 
 def flags_of(*specs: type[Spec], without: Collection[str] = (), config: bool = True) -> Any:

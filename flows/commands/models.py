@@ -19,17 +19,14 @@ from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.servers import require_mlflow
 
+Model = Annotated[str, Parameter(help="NAME@ALIAS, NAME/VERSION, NAME for its champion, or a folder.")]
+RunId = Annotated[str, Parameter(help="Id of an MLflow run.")]
 if TYPE_CHECKING:
-    Model = str
-    RunId = str
     PredictFlags = Given
     ExplainFlags = Given
     ExportFlags = Given
     RetrainFlags = Given
 else:
-    about = "NAME@ALIAS, NAME/VERSION, NAME for its champion, or a folder."
-    Model = Annotated[str, Parameter(help=about)]
-    RunId = Annotated[str, Parameter(help="Id of an MLflow run.")]
     PredictFlags = flags_of(Predict, without=("model", "source"))
     ExplainFlags = flags_of(Explain, without=("model", "source"))
     ExportFlags = flags_of(Export, without=("model",))

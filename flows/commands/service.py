@@ -92,10 +92,7 @@ def status(*, json: Json = False) -> int:
         return 0
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()
-        if rows:
-            console().print(table(list(rows[0]), [list(row.values()) for row in rows], title))
-        else:
-            console().print(f"{title}: none")
+        console().print(table(list(rows[0]), [row.values() for row in rows], title) if rows else f"{title}: none")
     return 0
 
 

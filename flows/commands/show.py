@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.models.errors import printable
@@ -41,17 +41,11 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str | No
 def training(result: dict[str, Any]) -> None:
     """A training's stages, metrics and model."""
     names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
-    stages = [
-        (
-            *(stage["name"], f"{stage['lr']:.2g}" if stage["lr"] else "", stage["epochs"], f"{stage['seconds']:.1f}"),
-            "" if stage["train_loss"] is None else f"{stage['train_loss']:.4f}",
-            *("" if (value := stage["metrics"].get(name)) is None else f"{value:.4f}" for name in names),
-        )
-        for stage in result["stages"]
-    ]
+    keys = ("name", "lr", "epochs", "seconds", "train_loss")
+    stages = [(*map(stage.get, keys), *map(stage["metrics"].get, names)) for stage in result["stages"]]
     _table(("stage", "lr", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names)), stages)
-    _table(("metric", "value"), [(name, f"{value:.4f}") for name, value in result["metrics"].items()])
-    _lines(*(f"worth a look: {line}" for line in result["worth_a_look"]))
+    _table(("metric", "value"), result["metrics"].items())
+    _lines(*result["worth_a_look"], before="worth a look: ")
     _model(result)
 
 
@@ -59,13 +53,11 @@ def retraining(result: dict[str, Any]) -> None:
     """What was decided about a challenger, and by which numbers."""
     if comparison := result.get("comparison"):
         number = f"version {result['challenger']}" if result["challenger"] else "not registered yet"
-        rows = [
-            (f"champion (version {result['champion_before']})", f"{comparison['champion']:.4f}"),
-            (f"challenger ({number})", f"{comparison['challenger']:.4f}"),
-        ]
+        names = (f"champion (version {result['champion_before']})", f"challenger ({number})")
+        rows = zip(names, (comparison["champion"], comparison["challenger"]), strict=True)
         _table((comparison["metric"], "value"), rows, f"On {comparison['rows']:,} rows that neither trained on")
     why = f"champion is version {result['champion']}" if "champion" in result else result["why"]
-    _lines(*(f"worth a look: {line}" for line in result.get("worth_a_look", [])))
+    _lines(*result.get("worth_a_look", []), before="worth a look: ")
     _lines(f"{result['decision']}: {why}", *(f"  {reason}" for reason in result.get("reasons", [])))
 
 
@@ -74,7 +66,7 @@ def comparison(result: dict[str, Any]) -> None:
     from unfreeze.models.evaluation.verdict import compared  # imports scipy
 
     found = result["comparison"]
-    rows = [("first run", f"{found['champion']:.4f}"), ("second run", f"{found['challenger']:.4f}")]
+    rows = [("first run", found["champion"]), ("second run", found["challenger"])]
     _table((found["metric"], "value"), rows, f"On {result['rows']:,} {result['section']} rows")
     _lines(compared(found))
     if result["section"] == "valid":
@@ -88,7 +80,7 @@ def comparison(result: dict[str, Any]) -> None:
 def summary(result: dict[str, Any]) -> None:
     """A network layer by layer, as a stage trains it."""
     layers = [{**row, "parameters": f"{row['parameters']:,}" if row["parameters"] else ""} for row in result["layers"]]
-    _table(tuple(layers[0]), [row.values() for row in layers], f"As stage {result['stage']} trains it")
+    _rows(layers, f"As stage {result['stage']} trains it")
     _lines(f"{result['parameters']:,} parameters, of which {result['trainable']:,} train")
 
 
@@ -96,36 +88,28 @@ def plan(result: dict[str, Any]) -> None:
     """What a training will do, and what it will take."""
     _lines(*result["decided"])
     rows = [
-        (
-            *(stage[name] for name in ("name", "trains", "cycles")),
-            _with_range(stage["epochs"], stage["fewest_epochs"], stage["most_epochs"]),
-            f"{stage['steps']:,}",
-            ", ".join(f"{group} {lr:.2g}{'x' if stage['found'] else ''}" for group, lr in stage["lrs"].items()),
-            f"{1000 * stage['step_seconds']:.0f}",
-            _duration(stage["seconds"]),
-        )
+        {
+            "stage": stage["name"],
+            **{name: stage[name] for name in ("trains", "cycles", "epochs")},
+            "fewest to most": f"{stage['fewest_epochs']} to {stage['most_epochs']}",
+            "steps": f"{stage['steps']:,}",
+            "lr by layer group": ", ".join(f"{group} {lr:.2g}" for group, lr in stage["lrs"].items()),
+            "times lr found": "yes" if stage["found"] else "",
+            "ms a step": round(1000 * stage["step_seconds"]),
+            "takes": _duration(stage["seconds"]),
+        }
         for stage in result["stages"]
     ]
-    columns = ("stage", "trains", "cycles", "epochs", "steps", "lr by layer group", "ms a step", "takes")
-    _table(columns, rows, f"Batches of {result['batch_size']} rows")
-    if any(stage["found"] for stage in result["stages"]):
-        _lines("lrs with x are multiples of what the finder will suggest")
-    if any(stage["fewest_epochs"] < stage["most_epochs"] for stage in result["stages"]):
-        _lines("epochs in brackets: the fewest and the most, for a stage ends sooner, or goes on while it still helps")
-    gigabytes = [result[name] / 2**30 for name in ("memory", "memory_there")]
+    _rows(rows, f"Batches of {result['batch_size']} rows")
     _lines(
         f"about {_duration(result['seconds'])} of training and evaluation, at most "
-        f"{_duration(result['most_seconds'])}, and {gigabytes[0]:.1f} GiB of memory, of "
-        f"{gigabytes[1]:.0f}",
+        f"{_duration(result['most_seconds'])}, and {result['memory'] / 2**30:.1f} GiB of memory, of "
+        f"{result['memory_there'] / 2**30:.0f}",
         "the start of Prefect and MLflow and the report add about 20 s, in a new data folder 40 s",
     )
     if "cuts" in result:
         _lines(*(f"cut: {cut}" for cut in result["cuts"]))
         _lines(f"train it with: {result['flags']}" if result["flags"] else "the budget needs no cut")
-
-
-def _with_range(epochs: int, fewest: int, most: int) -> str:
-    return f"{epochs:,}" if fewest == most else f"{epochs:,} ({fewest:,} to {most:,})"
 
 
 def _duration(seconds: float) -> str:
@@ -138,13 +122,14 @@ def look(result: dict[str, Any]) -> None:
     """What there is in a source of images, and what is wrong with it."""
     for key in ("classes", "sizes"):
         title, rows = result["tables"][key]
-        _table(tuple(rows[0]), [[str(value) for value in row.values()] for row in rows[:MOST_ROWS]], title)
+        _rows(rows[:MOST_ROWS], title)
     for key in ("near-duplicates", "label-errors"):
         title, rows = result["tables"][key]
         if rows:
             _lines(f"{title}{', such as' if len(rows) > MOST_ROWS else ''}:")
             _lines(*("  " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in rows[:MOST_ROWS]))
-    _lines(*result["lines"], *(f"worth a look: {line}" for line in result["notices"]))
+    _lines(*result["lines"])
+    _lines(*result["notices"], before="worth a look: ")
     if result["exclude"]:
         _lines(f"Train without the suspicious labels: --data.exclude {result['exclude']}")
     if result["groups"]:
@@ -158,9 +143,9 @@ def look(result: dict[str, Any]) -> None:
 def explanation(result: dict[str, Any]) -> None:
     """What a model looks at, as far as tables can show it."""
     for title, rows in result["tables"].values():
-        columns = tuple(dict.fromkeys(name for row in rows for name in row))
-        _table(columns, [[row.get(name, "") for name in columns] for row in rows[:MOST_ROWS]], title)
-    _lines(*result["lines"], *(f"worth a look: {line}" for line in result["notices"]))
+        _rows(rows[:MOST_ROWS], title)
+    _lines(*result["lines"])
+    _lines(*result["notices"], before="worth a look: ")
     _lines(f"The page: {result['out']}")
 
 
@@ -183,8 +168,7 @@ def predictions(result: dict[str, Any]) -> None:
     """What was predicted: the first rows, what the model had never seen, the file and the speed."""
     from unfreeze.models.targets.predictions import unseen_note  # imports pyarrow
 
-    if result["table"]:
-        _table(tuple(result["table"][0]), [row.values() for row in result["table"]])
+    _rows(result["table"])
     _lines(*(f"warning: {unseen_note(name, count, result['rows'])}" for name, count in result["unseen"].items()))
     speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
     why = f": {result['why']}" if result["why"] else ""
@@ -250,7 +234,7 @@ def replay(result: dict[str, Any]) -> None:
 def registered(result: dict[str, Any]) -> None:
     """A study's best trial and the model made of it."""
     best(result)
-    _lines(*(f"worth a look: {line}" for line in result["worth_a_look"]))
+    _lines(*result["worth_a_look"], before="worth a look: ")
     _model(result)
 
 
@@ -263,9 +247,15 @@ def _model(result: dict[str, Any]) -> None:
     pages(result)
 
 
-def _lines(*lines: str) -> None:
-    if lines:
-        print(*map(printable, lines), sep="\n", file=sys.stderr)
+def _lines(*lines: str, before: str = "") -> None:
+    for line in lines:
+        print(f"{before}{printable(line)}", file=sys.stderr)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if columns:
+        _table(columns, [[row.get(name) for name in columns] for row in rows], title)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:

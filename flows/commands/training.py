@@ -30,22 +30,20 @@ SPECS: dict[str, type[Trained]] = {"images": TrainImages, "tables": TrainTables}
 TABLE_FILE = re.compile(r"\.(tab|txt|dat|pq|xls[xmb]?|ods|gz|bz2|zst|xz|zip)$", re.IGNORECASE)
 """Names of files that can only be tables; other tables may list image paths."""
 
+Source = Annotated[
+    str | None,
+    Parameter(
+        help="`digits`, a folder of class folders, a CSV or feather file of images, or a torchvision data set; or "
+        "a table: separated text, a spreadsheet, a Parquet or feather file, a folder of Parquet files, or "
+        "`flights`. It is a table if `--data.target`, another setting of tables or the suffix says so."
+    ),
+]
+StageName = Annotated[str | None, Parameter(help="Stage of the recipe.")]
 if TYPE_CHECKING:
-    Source = str | None
     TrainingFlags = Given
     ImageFlags = Given
     SearchFlags = Given
-    StageName = str | None
 else:
-    Source = Annotated[
-        str | None,
-        Parameter(
-            help="`digits`, a folder of class folders, a CSV or feather file of images, or a torchvision data set; or "
-            "a table: separated text, a spreadsheet, a Parquet or feather file, a folder of Parquet files, or "
-            "`flights`. It is a table if `--data.target`, another setting of tables or the suffix says so."
-        ),
-    ]
-    StageName = Annotated[str | None, Parameter(help="Stage of the recipe.")]
     ImageFlags = flags_of(TrainImages)
     TrainingFlags = flags_of(TrainImages, TrainTables)
     SearchFlags = flags_of(SweepSpec, without=("space",), config=False)

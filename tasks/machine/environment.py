@@ -66,21 +66,20 @@ def live_service() -> dict[str, Any] | None:
     folder must not send commands to somebody else's server.
     """
     record = service_record()
-    if record is None or record.get("unfreeze.host") != socket.gethostname() or record.get("user") != os.getuid():
-        return None
-    if not all(_is_loopback(record.get(server)) for server in ("prefect", "mlflow")):
-        return None
     process = process_of(record.get("unfreeze.process"))
-    return record if process is not None and process.uids().real == os.getuid() else None
+    is_ours = (record.get("unfreeze.host"), record.get("user")) == (socket.gethostname(), os.getuid())
+    if not is_ours or process is None or process.uids().real != os.getuid():
+        return None
+    return record if all(_is_loopback(record.get(server)) for server in ("prefect", "mlflow")) else None
 
 
-def service_record() -> dict[str, Any] | None:
-    """The content of `SERVICE_RECORD`, trusted or not; None if missing or unreadable."""
+def service_record() -> dict[str, Any]:
+    """The content of `SERVICE_RECORD`, trusted or not; empty if missing or unreadable."""
     try:
         record = json.loads((home() / SERVICE_RECORD).read_text())
     except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _is_loopback(address: Any) -> bool:

@@ -227,7 +227,7 @@ def _refuse_second(report: Report) -> None:
     """Refuse a second service in the folder; stop leftover parts of a killed one."""
     if live_service() is not None:
         raise UserError(f"a service of {home()} is running already: see `unfreeze status`, or give another --data")
-    parts = (service_record() or {}).get("parts")
+    parts = service_record().get("parts")
     for name, mark in parts.items() if isinstance(parts, dict) else ():
         process = process_of(mark)
         if process is not None and environment_of(process).get("UNFREEZE_HOME") == str(home()):
