@@ -3,7 +3,9 @@
 import hashlib
 import os
 import platform
+import re
 import subprocess
+from contextlib import suppress
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import NamedTuple
@@ -42,46 +44,39 @@ class Provenance(NamedTuple):
 
 def provenance() -> Provenance:
     """Inspect code and machine; unknown facts are left out."""
-    commit, diff = _code()
+    # Resolved, because a clone's package folder holds links to the repository's folders.
+    folder = Path(unfreeze.models.__file__).resolve().parent
+    # Untracked if installed inside another project's repository.
+    is_tracked = bool(_git(folder, "ls-files", "--error-unmatch", "__init__.py"))
+    commit = _git(folder, "rev-parse", "HEAD").strip() if is_tracked else ""
+    diff = _git(folder, "diff", "--no-ext-diff", "HEAD") if is_tracked else ""
+    changed = (
+        f"{sum(line.startswith('diff --git') for line in diff.splitlines())} files, digest {_digest(diff)}"
+        if diff
+        else "none"
+    )
     installed = sorted({f"{each.name}=={each.version}" for each in distributions() if each.name}, key=str.lower)
     packages = "".join(f"{line}\n" for line in installed)
-    facts = {"unfreeze": version("unfreeze"), "commit": commit}
-    if commit:
-        changed = sum(line.startswith("diff --git") for line in diff.splitlines())
-        facts["uncommitted changes"] = f"{changed} files, digest {_digest(diff)}" if diff else "none"
-    facts |= {"packages": f"{len(installed)}, digest {_digest(packages)}", **_hardware()}
-    return Provenance({name: fact for name, fact in facts.items() if fact}, commit, diff[:LONGEST_DIFF], packages)
-
-
-def _hardware() -> dict[str, str]:
     memory = psutil.virtual_memory().total / 2**30
     facts = {
+        "unfreeze": version("unfreeze"),
+        "commit": commit,
+        "uncommitted changes": changed if commit else "",
+        "packages": f"{len(installed)}, digest {_digest(packages)}",
         "Python": platform.python_version(),
         "PyTorch": str(torch.__version__),
         "system": platform.platform(terse=True),
         "processor": f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory",
+        "GPU": ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())),
     }
-    if torch.cuda.is_available():
-        facts["GPU"] = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    return facts
+    return Provenance({name: fact for name, fact in facts.items() if fact}, commit, diff[:LONGEST_DIFF], packages)
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
-
-
-def _code() -> tuple[str, str]:
-    """Commit and diff of the repository that tracks this package; empty if none does."""
-    # Resolved, because a clone's package folder holds links to the repository's folders.
-    folder = Path(unfreeze.models.__file__).resolve().parent
-    if not _git(folder, "ls-files", "--error-unmatch", "__init__.py"):
-        return "", ""  # installed inside another project's repository
-    return _git(folder, "rev-parse", "HEAD").strip(), _git(folder, "diff", "--no-ext-diff", "HEAD")
+    with suppress(OSError):
+        if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -1,21 +1,24 @@
 """Storage failures in one line: a full or read-only disk, a damaged or locked database, an impossible path."""
 
-import errno
 import os
+import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import traceback
 from contextlib import closing
 from pathlib import Path
 
 from unfreeze.models.errors import one_line
 from unfreeze.tasks.machine.environment import home
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
-_IMPOSSIBLE = {errno.ENAMETOOLONG, errno.ELOOP}
-_FULL_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
-_READ_ONLY_TEXTS = ("read-only file system", "readonly database", "permission denied")
+_FULL = re.compile("no space left on device|database or disk is full|disk quota exceeded", re.IGNORECASE)
+_READ_ONLY = re.compile(
+    "read-only file system|readonly database|permission denied|operation not permitted", re.IGNORECASE
+)
+_IMPOSSIBLE = re.compile("file name too long|too many levels of symbolic links", re.IGNORECASE)
+_SQLITE_IO = re.compile("disk i/o error", re.IGNORECASE)
+_PLACE = re.compile(r"""\[Errno \d+\] [^:\n]+: (['"])(.+?)\1""")
+"""The file that an OSError names."""
 _AGAIN = "run the same command again, or the `unfreeze resume` that it printed"
 _WRITABLE = "make it writable, or set UNFREEZE_HOME to another folder"
 _DATABASES = {
@@ -23,7 +26,6 @@ _DATABASES = {
     "prefect/prefect.db": "it holds the pages of earlier flow runs: move it away, and Prefect begins a new one",
 }
 """Database in the data folder -> remedy for damage."""
-_SQLITE_IO = "disk i/o error"
 _SCARCE = 2 * 2**20
 """Free bytes below which a disk counts as full: a database that finds no space releases what it had taken."""
 
@@ -35,20 +37,17 @@ def storage_trouble(error: BaseException) -> str | None:
 
 def told_by(error: BaseException) -> str | None:
     """The storage problem named by an error or its causes; None if there is no such."""
-    causes = list(_causes(error))
-    said = " ".join(str(each) for each in causes).lower()
-    errors = [each for each in causes if isinstance(each, OSError)]
-    place = next((str(each.filename) for each in errors if each.filename), str(home()))
-    if any(each.errno in _FULL for each in errors) or any(text in said for text in _FULL_TEXTS):
+    said = "".join(traceback.format_exception(error, limit=0))  # also of causes and groups
+    place = found[2] if (found := _PLACE.search(said)) else str(home())
+    if _FULL.search(said):
         return _full(place)
-    if any(each.errno in _READ_ONLY for each in errors) or any(text in said for text in _READ_ONLY_TEXTS):
-        return f"{place} cannot be read or written ({_reason(errors)}); {_WRITABLE}"
-    if any(each.errno in _IMPOSSIBLE for each in errors):
-        return f"{one_line(place)}: {_reason(errors)}; give another path"
-    if _SQLITE_IO in said:  # also if there is no space for the file that its processes share
-        return (
-            state_of_storage() or f"a database in {home()} cannot be read or written ({_SQLITE_IO}); look at its disk"
-        )
+    if reason := _READ_ONLY.search(said):
+        return f"{place} cannot be read or written ({reason[0].lower()}); {_WRITABLE}"
+    if reason := _IMPOSSIBLE.search(said):
+        return f"{one_line(place)}: {reason[0].lower()}; give another path"
+    if reason := _SQLITE_IO.search(said):  # also if there is no space for the file that its processes share
+        unclear = f"a database in {home()} cannot be read or written ({reason[0].lower()}); look at its disk"
+        return state_of_storage() or unclear
     return None
 
 
@@ -99,22 +98,3 @@ def _problem_of(database: Path) -> str | None:
     except sqlite3.DatabaseError as error:
         return f"is damaged ({error})"
     return None if found == "ok" else f"is damaged ({one_line(found)})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all its causes."""
-    seen = set[int]()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop(0)
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        left += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            left += each.exceptions
-
-
-def _reason(errors: list[OSError]) -> str:
-    return next((str(each.strerror).lower() for each in errors if each.strerror), "read-only")
