@@ -6,7 +6,6 @@ A thread sends them, so a lost Prefect server neither stalls nor ends a run.
 import atexit
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +16,11 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unfreeze.models.errors import printable
-from unfreeze.tasks.machine.notices import in_run, log_notice
+from unfreeze.tasks.machine.notices import in_run, log_info, log_notice
 
 SECONDS_BETWEEN_REPORTS = 10
 """Shorter steps have no progress artifact and no intermediate line."""
@@ -143,10 +141,9 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
             reported = time.monotonic()
             line, percent = f"{text}: {done:,} of {total:,} {note()}".rstrip(), 100 * done / total
             if in_run():
-                get_run_logger().info(line)
                 artifact.set(percent, line)
-            elif not console.is_terminal:
-                print(line, file=sys.stderr)
+            if in_run() or not console.is_terminal:
+                log_info(line)
 
         yield advance
     if artifact.is_shown:

@@ -61,7 +61,7 @@ def provenance() -> Provenance:
     facts = {
         "unfreeze": version("unfreeze"),
         "commit": commit,
-        "uncommitted changes": changed if commit else "",
+        "uncommitted changes": commit and (f"{changed} files, digest {_digest(diff)}" if diff else "none"),
         "packages": f"{len(installed)}, digest {_digest(packages)}",
         "Python": platform.python_version(),
         "PyTorch": str(torch.__version__),
