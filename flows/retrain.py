@@ -14,7 +14,6 @@ from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import wait_until_shown
 from unfreeze.tasks.report.publish import report_at_end
@@ -42,8 +41,7 @@ def retrain(params: Retrain = DEFAULTS) -> dict[str, Any] | State[Any]:
         for name in params.notify:  # before hours of training
             notification_block(name)
         require_turn(retraining.name_of(params))
-        with heeding_hangups():
-            return retrain_model(params)
+        return retrain_model(params)
     except NotNow as reason:
         log_notice(f"skipped: {reason}")
         return Completed(name="Skipped", message=str(reason), data={"decision": "skipped", "why": str(reason)})

@@ -87,9 +87,12 @@ def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":
     from prefect.exceptions import PrefectException
     from prefect.states import Completed
 
+    from unfreeze.tasks.machine.interruption import heed_hangups
+
     global prefect_is_gone  # noqa: PLW0603
     _results.clear()
     prefect_is_gone = False
+    heed_hangups()
     end_gone_flow_runs()
     try:
         state: State[Any] = flow(*arguments, return_state=True)

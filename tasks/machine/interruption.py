@@ -50,29 +50,21 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             signal.raise_signal(received[0])
 
 
-@contextmanager
-def heeding_hangups() -> Iterator[None]:
-    """Let SIGHUP, sent when a terminal closes, act as Ctrl-C while the block runs; `nohup` keeps it ignored.
+def heed_hangups() -> None:
+    """Let SIGHUP, sent when a terminal closes, act as Ctrl-C from here on; `nohup` keeps it ignored.
 
     By default it would end the process at once, without a checkpoint. Only the first one counts: a shell that passes it
-    on and exits makes the kernel send it again, while the block cleans up.
+    on and exits makes the kernel send it again, while the command cleans up.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
-        yield
-        return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        _leave_terminal()
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGHUP, interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGHUP) is interrupt:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    _leave_terminal()
+    raise KeyboardInterrupt
 
 
 def _is_being_cancelled() -> bool:

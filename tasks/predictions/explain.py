@@ -7,7 +7,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.predict import Explain
 from unfreeze.tasks.predictions.source import find_model_or_folder
-from unfreeze.tasks.report.page import fill, require_place, writing
+from unfreeze.tasks.report.page import fill, require_place, write_file
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 
@@ -38,8 +38,7 @@ def explain_model(params: Explain) -> dict[str, Any]:
         found=found,
         largest={each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections},
     )
-    with writing(out):
-        out.write_text(page, encoding="utf-8")
+    write_file(out, page)
     return {
         "out": str(out),
         "model": model["name"],

@@ -29,7 +29,6 @@ from unfreeze.models.targets.predictions import (
     unseen_note,
     write_predictions,
 )
-from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.machine.page import progress, show_table
 from unfreeze.tasks.predictions.source import out_of
@@ -162,7 +161,7 @@ def writing(params: Predict) -> Iterator[None]:
     path = FlowWorkspace().path(Derived("predictions", key_of(str(out_of(params))), ".lock"))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, timeout=0), heeding_hangups():
+        with FileLock(path, timeout=0):
             yield
     except Timeout:
         raise UserError(f"out: another process is writing {out_of(params)}; choose another --out") from None

@@ -3,8 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,10 @@ def require_place(out: Path) -> None:
         raise UserError(f"--out: there is no folder {out.parent}")
 
 
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn an error while writing the page into a `UserError` that names it."""
+def write_file(out: Path, text: str) -> None:
+    """Write a page or a file beside it; `UserError` if that fails."""
     try:
-        yield
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out: cannot write {out}: {error.strerror}") from error
 

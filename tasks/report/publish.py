@@ -8,7 +8,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.page import as_markdown, show
 from unfreeze.tasks.report.collect import Report, collect
-from unfreeze.tasks.report.page import render, require_place, writing
+from unfreeze.tasks.report.page import render, require_place, write_file
 from unfreeze.tasks.tracking.registry import describe_version
 from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 
@@ -20,7 +20,6 @@ NOTE = "mlflow.note.content"
 """Tag that MLflow's page shows as the run's description."""
 LONGEST = 4_500
 """Maximum characters of a card: MLflow keeps 5,000 of a description."""
-MOST_SETTINGS, LONGEST_VALUE = 12, 200
 
 
 def write_report(run_id: str) -> tuple[Report, str]:
@@ -90,28 +89,20 @@ def report_to_file(run_id: str, out: Path | None) -> dict[str, str]:
     _, page = write_report(run_id)
     found = {"run_id": run_id, "artifact": str(local_file(run_id, FILE) or artifact_page(run_id, FILE))}
     if out is not None:
-        with writing(out):
-            out.write_text(page, encoding="utf-8")
+        write_file(out, page)
         found["out"] = str(out)
     return found
 
 
 def model_card(report: Report, where: str) -> str:
     """The report as Markdown, for a registered model and a run; `where` links to the full report."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items() if count)
-    origin = [f"{report.source}: {counts} {report.rows}", f"run {report.run_id}, {report.began}"]
+    made = [f"{report.source}, run {report.run_id}, {report.began}"]
     if report.starts:
-        names = ("unfreeze", "commit", "uncommitted changes", "processor", "GPU")
-        origin.append("; ".join(f"{name} {report.starts[-1][name]}" for name in names if report.starts[-1].get(name)))
-    changed = [each for each in report.settings if "default" in each and each["setting"] != "data.source"]
-    settings = [f"{each['setting']}: {each['value'][:LONGEST_VALUE]}" for each in changed[:MOST_SETTINGS]]
-    if len(changed) > MOST_SETTINGS:
-        settings.append(f"and {len(changed) - MOST_SETTINGS} more")
+        made += [f"{name} {report.starts[-1][name]}" for name in ("unfreeze", "commit") if name in report.starts[-1]]
     sections = {
         "": [line[:1].upper() + line[1:] for line in report.verdict] or ["Nothing was evaluated."],
         "**Worth a look**\n\n": [each.text for each in report.suspicions],
-        "**Made from**\n\n": origin,
-        "**Settings other than the defaults**\n\n": settings,
+        "**Made from**\n\n": ["; ".join(made)],
     }
     listed = {title: "\n".join(f"- {as_markdown(line)}" for line in lines) for title, lines in sections.items()}
     text = "\n\n".join(f"{title}{lines}" for title, lines in listed.items() if lines)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.settings import TrainImages
-from unfreeze.tasks.report.page import data_uri, fill, require_place, writing
+from unfreeze.tasks.report.page import data_uri, fill, require_place, write_file
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking.files import rendered
@@ -43,14 +43,13 @@ def look_at_source(params: TrainImages, out: Path) -> dict[str, Any]:
         jpeg = rendered(draw, path, format="jpeg", dpi=110, pil_kwargs={"quality": 85})
         if jpeg is not None:
             figures.append((data_uri(jpeg, "jpeg"), title))
-    with writing(out):
-        if groups is not None:
-            found.frames["groups"].to_csv(groups, index=False)
-        if exclude is not None:
-            command = f"unfreeze train {shlex.quote(source)} --data.exclude {shlex.quote(str(exclude))}"
-            exclude.write_text("".join(f"{path}\n" for path in suspicious), encoding="utf-8")
-        page = fill("look.html.j2", source=source, found=found, figures=figures, command=command, most=MOST_ROWS)
-        out.write_text(page, encoding="utf-8")
+    if groups is not None:
+        write_file(groups, found.frames["groups"].to_csv(index=False))
+    if exclude is not None:
+        command = f"unfreeze train {shlex.quote(source)} --data.exclude {shlex.quote(str(exclude))}"
+        write_file(exclude, "".join(f"{path}\n" for path in suspicious))
+    page = fill("look.html.j2", source=source, found=found, figures=figures, command=command, most=MOST_ROWS)
+    write_file(out, page)
     return {
         "out": str(out),
         "lines": found.lines,

@@ -21,7 +21,6 @@ from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import ProgressArtifact, artifact_key, wait_until_shown
 from unfreeze.tasks.machine.processes import own_module
@@ -143,7 +142,7 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
     if run_id is None:
         run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags, shared=True)
-    with heeding_hangups(), tracking.held_run(run_id, is_new) as key:
+    with tracking.held_run(run_id, is_new) as key:
         if is_new:
             tracking.log_spec(key, params)
         else:

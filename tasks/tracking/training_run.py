@@ -19,7 +19,6 @@ from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint, DamagedCheckpointError, load_checkpoint
 from unfreeze.tasks import tracking
-from unfreeze.tasks.machine.interruption import heeding_hangups
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import show_table, wait_until_shown
 from unfreeze.tasks.machine.provenance import provenance
@@ -182,7 +181,6 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
         # Prefect was unreachable when an earlier attempt finished; report its result again and change nothing.
         is_own = resume_run_id is not None and tracking.state_of_run(resume_run_id) == "FINISHED"
     with ExitStack() as held:
-        held.enter_context(heeding_hangups())
         held.callback(wait_until_shown)
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from unfreeze.tasks.machine.interruption import deferred_signals, heeding_hangups
+from unfreeze.tasks.machine.interruption import deferred_signals, heed_hangups
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:
@@ -35,7 +35,8 @@ def test_a_closed_terminal_stops_once_however_often_it_is_said() -> None:
     done = []
     before = signal.getsignal(signal.SIGHUP)
     try:
-        with pytest.raises(KeyboardInterrupt), heeding_hangups():
+        heed_hangups()
+        with pytest.raises(KeyboardInterrupt):
             try:
                 with deferred_signals():
                     signal.raise_signal(signal.SIGHUP)
