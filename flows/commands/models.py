@@ -81,7 +81,7 @@ def explain(
     make_home()
     from unfreeze.tasks.predictions.explain import explain_model
 
-    return shown(explain_model(params), show.explanation, json)
+    return shown(explain_model(params), show.page, json)
 
 
 def export(model: Model, /, *, given: ExportFlags = NOTHING, json: Json = False) -> int:

@@ -152,8 +152,7 @@ def clean(*, yes: Annotated[bool, Parameter(help="Remove it; without, nothing is
         print(f"`unfreeze clean --yes` frees {freeable / 1e6:,.1f} MB", file=sys.stderr)
         return 0
     for share in shares:
-        if share.free is not None:
-            share.free()
+        share.free()
     left = sum(share.freeable for share in disk_use())
     print(f"freed {(freeable - left) / 1e6:,.1f} MB", file=sys.stderr)
     return 0

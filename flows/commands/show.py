@@ -120,16 +120,7 @@ def _duration(seconds: float) -> str:
 
 def look(result: dict[str, Any]) -> None:
     """What there is in a source of images, and what is wrong with it."""
-    for key in ("classes", "sizes"):
-        title, rows = result["tables"][key]
-        _rows(rows[:MOST_ROWS], title)
-    for key in ("near-duplicates", "label-errors"):
-        title, rows = result["tables"][key]
-        if rows:
-            _lines(f"{title}{', such as' if len(rows) > MOST_ROWS else ''}:")
-            _lines(*("  " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in rows[:MOST_ROWS]))
-    _lines(*result["lines"])
-    _lines(*result["notices"], before="worth a look: ")
+    page(result)
     if result["exclude"]:
         _lines(f"Train without the suspicious labels: --data.exclude {result['exclude']}")
     if result["groups"]:
@@ -137,11 +128,10 @@ def look(result: dict[str, Any]) -> None:
             f"Train with near copies on one side of the split: unfreeze train {shlex.quote(result['groups'])} "
             "--data.group_column group"
         )
-    _lines(f"The page: {result['out']}")
 
 
-def explanation(result: dict[str, Any]) -> None:
-    """What a model looks at, as far as tables can show it."""
+def page(result: dict[str, Any]) -> None:
+    """Where a page is, and what tables and lines can show of it."""
     for title, rows in result["tables"].values():
         _rows(rows[:MOST_ROWS], title)
     _lines(*result["lines"])
