@@ -1,6 +1,6 @@
-"""Tables, progress and Markdown of the current run on its Prefect page.
+"""Tables and Markdown of the current run on its Prefect page, and progress.
 
-A thread sends them, so a lost Prefect server neither stalls nor ends a run.
+A thread sends artifacts, so a lost Prefect server neither stalls nor ends a run.
 """
 
 import atexit
@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import cache
-from typing import cast
-from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,7 +21,7 @@ from unfreeze.models.errors import printable
 from unfreeze.tasks.machine.notices import in_run, log_info, log_notice
 
 SECONDS_BETWEEN_REPORTS = 10
-"""Shorter steps have no progress artifact and no intermediate line."""
+"""Shorter steps have no intermediate line."""
 MOST_WAITING = 1000
 """Maximum number of artifacts waiting for Prefect; more are dropped, since MLflow has their content."""
 SECONDS_AT_THE_END = 10.0
@@ -94,29 +92,9 @@ def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> No
         show(lambda: create_table_artifact(table, key=artifact_key(key), description=as_markdown(title)))
 
 
-class ProgressArtifact:
-    """A progress bar on the current run's Prefect page; appears with its first value."""
-
-    def __init__(self) -> None:
-        self._id: UUID | None = None
-        self.is_shown = False
-
-    def set(self, percent: float, line: str) -> None:
-        """Show the percentage and a line about it."""
-        self.is_shown = True
-
-        def make() -> None:
-            if self._id is None:
-                self._id = cast(UUID, create_progress_artifact(percent, description=line))
-            else:
-                update_progress_artifact(self._id, percent, description=line)
-
-        show(make)
-
-
 @contextmanager
 def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
-    """Report progress while the block runs, as a bar in a terminal, lines elsewhere, and a Prefect artifact.
+    """Report progress while the block runs: a bar in a terminal, and a line every 10 s elsewhere and in the run's log.
 
     Parameters
     ----------
@@ -128,7 +106,6 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     last = TextColumn("{task.fields[note]}", markup=False)
-    artifact = ProgressArtifact()
     reported = time.monotonic()
     with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task(text, total=None, note="")
@@ -136,15 +113,9 @@ def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advanc
         def advance(done: int, total: int) -> None:
             nonlocal reported
             bar.update(shown, completed=done, total=total, note=note())
-            if time.monotonic() - reported < SECONDS_BETWEEN_REPORTS:
-                return
-            reported = time.monotonic()
-            line, percent = f"{text}: {done:,} of {total:,} {note()}".rstrip(), 100 * done / total
-            if in_run():
-                artifact.set(percent, line)
-            if in_run() or not console.is_terminal:
-                log_info(line)
+            if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                reported = time.monotonic()
+                if in_run() or not console.is_terminal:
+                    log_info(f"{text}: {done:,} of {total:,} {note()}".rstrip())
 
         yield advance
-    if artifact.is_shown:
-        artifact.set(100.0, f"{text}: done")

@@ -22,7 +22,7 @@ from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.notices import log_notice
-from unfreeze.tasks.machine.page import ProgressArtifact, artifact_key, wait_until_shown
+from unfreeze.tasks.machine.page import artifact_key, wait_until_shown
 from unfreeze.tasks.machine.processes import own_module
 from unfreeze.tasks.steps.evaluate import describe
 from unfreeze.tasks.steps.prepare import prepare
@@ -60,7 +60,6 @@ class Sweep:
         self._leads = leads  # logs the best trial
         self._runner = TrialRunner(search, training, run_id)
         self._began = time.monotonic()
-        self._artifact = ProgressArtifact()
 
     def run_trials(self) -> None:
         """Run trials up to the requested number; `UserError` if the input is invalid for any trial."""
@@ -115,7 +114,6 @@ class Sweep:
                 tracking.log_metrics(self.run_id, numbers, over)
                 tracking.log_tags(self.run_id, texts)
         log_notice(line)
-        self._artifact.set(min(100.0, 100 * over / self.search.trials), line)
 
 
 @contextmanager
