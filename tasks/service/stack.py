@@ -27,7 +27,7 @@ from unfreeze.tasks.machine.environment import (
     service_record,
 )
 from unfreeze.tasks.machine.processes import ROOT, environment_of, mark_of, own_module, process_of, this_process
-from unfreeze.tasks.machine.servers import require_mlflow, require_prefect, responds
+from unfreeze.tasks.machine.servers import require_prefect, responds
 from unfreeze.tasks.service.prefect_server import end_gone_runs, own_name, server_settings
 from unfreeze.tasks.service.supervise import Part, stop_process_tree, wait_for
 
@@ -75,10 +75,7 @@ class Stack:
         make_home()
         keep_from_proxies(host)
         environment = self._environment({} if given_prefect else {"PREFECT_API_AUTH_STRING": credentials()})
-        if given_prefect:
-            require_prefect()
-        if given_mlflow:
-            require_mlflow()
+        require_prefect()
         if not given_prefect:
             # Credentials and a token, so that other pages cannot use the credentials saved by the browser.
             token = {"PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
