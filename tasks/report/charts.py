@@ -1,8 +1,5 @@
 """Charts of a report."""
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
-
 from matplotlib.figure import Figure
 
 from unfreeze.models.evaluation.plots import shown
@@ -30,21 +27,3 @@ def plot(chart: Chart) -> Figure:
     if len(chart.lines) > 1:
         axes.legend(frameon=False)
     return figure
-
-
-def forest(gains: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Positions of improvements and their intervals on one axis: ``low``, ``high``, ``at``, ``zero``, in percent.
-
-    Parameters
-    ----------
-    gains
-        With ``improvement``, ``low`` and ``high`` of one metric.
-    """
-    names = {"low": "low", "high": "high", "at": "improvement"}
-    ends = [0.0, *(each[name] for each in gains for name in names.values() if isfinite(each[name]))]
-    left, width = min(ends), (max(ends) - min(ends)) or 1.0
-
-    def place(value: float) -> float:
-        return round(4 + 92 * (value - left) / width, 2) if isfinite(value) else 4.0
-
-    return [{"zero": place(0.0), **{key: place(each[name]) for key, name in names.items()}} for each in gains]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.drift import SHIFTS
-from unfreeze.models.evaluation.results import Chart, Gain
+from unfreeze.models.evaluation.results import Chart
 from unfreeze.models.evaluation.verdict import Headline, Suspicion, TrainingSummary, headlines, suspicions, verdict
 from unfreeze.models.recipe.modality import modality_from, training_from
 from unfreeze.tasks import tracking
@@ -48,7 +48,8 @@ class Report:
     headlines: list[Headline]
     verdict: list[str]
     suspicions: list[Suspicion]
-    gains: dict[str, list[Gain]]
+    gains: dict[str, list[dict[str, Any]]]
+    """By metric."""
     stages: list[dict[str, Any]]
     curves: list[Chart]
     finders: list[str]
@@ -97,9 +98,11 @@ def collect(run_id: str) -> Report:
     if (version := version_of_run(run_id)) is not None:
         model = {name: str(getattr(version, name) or "") for name in ("name", "version", "description")}
         model["aliases"] = ", ".join(version.aliases)
-    gains: dict[str, list[Gain]] = {}
+    gains: dict[str, list[dict[str, Any]]] = {}
     for gain in training.gains:
-        gains.setdefault(gain.metric, []).append(gain)
+        gains.setdefault(gain.metric, []).append(
+            {name: each for name, each in gain._asdict().items() if name != "metric"}
+        )
     ended = run.info.end_time or time.time() * 1000
     return Report(
         run_id=run_id,

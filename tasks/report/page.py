@@ -16,7 +16,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Chart
 from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
 from unfreeze.tasks import tracking
-from unfreeze.tasks.report.charts import forest, plot
+from unfreeze.tasks.report.charts import plot
 from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
 from unfreeze.tasks.report.findings import Part
 from unfreeze.tasks.tracking.files import rendered
@@ -100,7 +100,6 @@ def render(report: Report) -> str:
         images={path: _image(report.run_id, path) for path in figures},
         stages=[_stage(stage) for stage in report.stages],
         metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
-        forest=lambda gains: forest([gain._asdict() for gain in gains]),
         origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
     )
 

@@ -15,7 +15,6 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine import provenance as machine
-from unfreeze.tasks.report.charts import forest
 from unfreeze.tasks.report.collect import collect
 from unfreeze.tasks.report.findings import keep_part, parts_of
 from unfreeze.tasks.report.page import render
@@ -107,15 +106,6 @@ def test_a_figure_that_a_chart_replaces_is_not_shown_twice() -> None:
     page = render(collect(run_id))
     assert "Another figure" in page
     assert len(re.findall(r'src="data:image/png', page)) == 3  # the chart, the figure, and the card's overlay
-
-
-def test_places_on_the_axis_of_improvements_are_in_order() -> None:
-    gains = [{"improvement": 0.1, "low": -0.1, "high": 0.3}, {"improvement": -0.2, "low": -0.3, "high": -0.1}]
-    one, other = forest(gains)
-    assert (
-        0 <= other["low"] < other["at"] < other["high"] < one["zero"] == other["zero"] < one["at"] < one["high"] <= 100
-    )
-    assert forest([{"improvement": 0.0, "low": 0.0, "high": 0.0}])[0]["at"] == 4
 
 
 def test_making_it_again_keeps_what_was_written_beside_the_card() -> None:
