@@ -100,9 +100,8 @@ def collect(run_id: str) -> Report:
         model["aliases"] = ", ".join(version.aliases)
     gains: dict[str, list[dict[str, Any]]] = {}
     for gain in training.gains:
-        gains.setdefault(gain.metric, []).append(
-            {name: each for name, each in gain._asdict().items() if name != "metric"}
-        )
+        row = gain._asdict()
+        gains.setdefault(row.pop("metric"), []).append(row)
     ended = run.info.end_time or time.time() * 1000
     return Report(
         run_id=run_id,
