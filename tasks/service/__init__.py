@@ -11,7 +11,7 @@
 ``disk_use.py``          contents of `unfreeze clean`, and what it frees
 =======================  =============================================================================================
 
-- **One service per data folder**; a port in use is refused with the program's name. Prefect and MLflow servers named in
+- **One service per data folder**; a port in use is refused. Prefect and MLflow servers named in
   the environment are used instead of our own.
 - **Stopping keeps work**: running flow runs of this folder are cancelled first, and trainings save a checkpoint.
 - **No part outlives the service**: parts are process groups, the embedded server ends when the pipe to its parent
