@@ -12,6 +12,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.steps import train_stage as steps
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
+from unfreeze.tasks.tracking.server import local_file
 from unfreeze.tasks.tracking.training_run import open_run
 
 DEFAULTS = TrainImages()
@@ -41,5 +42,5 @@ def find_lr(params: TrainImages | TrainTables = DEFAULTS, stage: str | None = No
         found = {"stage": name, "method": params.finder.method, "suggestions": suggestions}
         curve = f"learning_rate/{name}.png"
         if tracking.wait_until_published(run.id):
-            curve = str(tracking.local_file(run.id, curve) or curve)
+            curve = str(local_file(run.id, curve) or curve)
         return {**run.identity(), **found, "curve": curve}

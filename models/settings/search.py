@@ -111,11 +111,10 @@ class SweepSpec(Spec):
         ],
         description="What varies: by default the lrs of layer groups.",
     )
-    sampler: Literal["tpe", "random", "grid", "cmaes"] = Field(
-        default="tpe",
-        description="How values are chosen: `tpe` learns from earlier trials, so does `cmaes` (ranges only).",
+    sampler: Literal["tpe", "random", "grid"] = Field(
+        default="tpe", description="How values are chosen: `tpe` learns from earlier trials."
     )
-    pruner: Literal["median", "hyperband", "none"] = Field(
+    pruner: Literal["median", "none"] = Field(
         default="median",
         description="Stops hopeless trials at the end of an epoch. With repeats the Wilcoxon test decides after each.",
     )
@@ -149,10 +148,6 @@ class SweepSpec(Spec):
         for what, names in (("space", [dimension.name for dimension in self.space]), ("objectives", self.objectives)):
             if doubled := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{what}: {', '.join(doubled)} given twice")
-        if self.sampler == "cmaes" and any(dimension.choices for dimension in self.space):
-            raise ValueError("sampler: cmaes searches ranges only, but the space has choices; take tpe")
-        if self.sampler == "cmaes" and len(self.objectives) > 1:
-            raise ValueError("sampler: cmaes knows one objective only; take tpe")
         return self
 
 

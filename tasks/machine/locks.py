@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ _held: set[int] = set()
 """Descriptors of this process's locks; a forked child closes its copies, which would keep the locks."""
 
 
-def hold(path: Path, shared: bool = False) -> int | None:
+def hold(path: Path, shared: bool = False, seconds: float = 0.0) -> int | None:
     """Lock a file until `release` or the end of this process.
 
     Parameters
@@ -19,6 +20,8 @@ def hold(path: Path, shared: bool = False) -> int | None:
         Created if missing, with its folder.
     shared
         Whether other processes may hold it too, if they also pass `shared`.
+    seconds
+        How long to wait for another process to release it.
 
     Returns
     -------
@@ -27,13 +30,18 @@ def hold(path: Path, shared: bool = False) -> int | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # not inherited by child processes
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    _held.add(descriptor)
-    return descriptor
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                os.close(descriptor)
+                return None
+            time.sleep(0.1)
+        else:
+            _held.add(descriptor)
+            return descriptor
 
 
 def release(descriptor: int) -> None:
@@ -43,9 +51,9 @@ def release(descriptor: int) -> None:
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[bool]:
-    """Try to hold a lock while the block runs; yields whether that succeeded."""
-    descriptor = hold(path)
+def holding(path: Path, seconds: float = 0.0) -> Iterator[bool]:
+    """Try for `seconds` to hold a lock, while the block runs; yields whether that succeeded."""
+    descriptor = hold(path, seconds=seconds)
     try:
         yield descriptor is not None
     finally:

@@ -18,9 +18,9 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import tracking_store
 from unfreeze.tasks.report.findings import Part, parts_of
 from unfreeze.tasks.tracking import registry
+from unfreeze.tasks.tracking.entries import history, splits_of
 from unfreeze.tasks.tracking.registry import version_of_run
-from unfreeze.tasks.tracking.runs import history, splits_of
-from unfreeze.tasks.tracking.server import local_file
+from unfreeze.tasks.tracking.server import local_file, page
 from unfreeze.tasks.tracking.training_run import REFITTED, stages_of, starts_of
 
 LABEL_ERRORS = "label-errors"
@@ -113,7 +113,7 @@ def collect(run_id: str) -> Report:
         rows=rows,
         splits=splits,
         model=model,
-        address=tracking.page(run_id),
+        address=page(run_id),
         headlines=headlines(run.data.metrics),
         verdict=[*verdict(training), *parts.get("search", Part()).lines],
         suspicions=suspicions(training) if headlines(run.data.metrics) else [],

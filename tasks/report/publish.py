@@ -9,7 +9,6 @@ from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.page import as_markdown, show
 from unfreeze.tasks.report.collect import Report, collect
 from unfreeze.tasks.report.page import render, require_place, write_file
-from unfreeze.tasks.tracking.registry import describe_version
 from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 
 FILE = "report.html"
@@ -40,7 +39,7 @@ def write_report(run_id: str) -> tuple[Report, str]:
     tracking.log_tags(run_id, {NOTE: _with_card(card, tracking.tags_of(run_id).get(NOTE, ""))})
     if report.model is not None:
         name, number = report.model["name"], report.model["version"]
-        describe_version(name, number, _with_card(card, report.model["description"]))
+        tracking.client().update_model_version(name, number, _with_card(card, report.model["description"]))
     if in_run():
         if report.address is None:  # no server serves the file
             place = local_file(run_id, FILE)

@@ -4,13 +4,12 @@ import os
 from typing import Any
 
 from unfreeze.models.errors import UserError
-from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.prefect_server import end_gone_runs
 from unfreeze.tasks.tracking.registry import champions
-from unfreeze.tasks.tracking.server import models_page, runs_page
+from unfreeze.tasks.tracking.server import experiments, models_page, runs_page
 
 MOST_SHOWN = 20
 
@@ -37,7 +36,7 @@ def pages() -> dict[str, str]:
         names = ("dashboard", "deployments", "runs", "automations")
         found |= {f"Prefect, {name}": f"{known['Prefect'].removesuffix('/api')}/{name}" for name in names}
     if "MLflow" in known:
-        for name, number in tracking.experiments().items():
+        for name, number in experiments().items():
             found[f"MLflow, {name}"] = runs_page(known["MLflow"], number)
         found["MLflow, models"] = models_page(known["MLflow"])
     return found

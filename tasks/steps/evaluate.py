@@ -19,6 +19,7 @@ from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.steps.train_stage import cycle_checkpoint
 from unfreeze.tasks.steps.workspace import as_task
+from unfreeze.tasks.tracking.folder import CHECKPOINTS
 from unfreeze.tasks.tracking.training_run import MODEL_DIGEST, REFITTED, Run
 
 REFERENCE = "data/reference.feather"
@@ -139,7 +140,7 @@ def _snapshots(run: Run, data: TrainingData) -> list[dict[str, torch.Tensor]]:
     stage = run.params.recipe[-1]
     states = []
     for cycle in range(stage.cycles - run.params.snapshots + 1, stage.cycles):
-        name = f"{tracking.CHECKPOINTS}/{cycle_checkpoint(stage.name, cycle)}"
+        name = f"{CHECKPOINTS}/{cycle_checkpoint(stage.name, cycle)}"
         path = tracking.fetch(run.id, name)
         if path is None:
             raise UserError(f"snapshots: run {run.id} has no {name}: it was begun without snapshots")

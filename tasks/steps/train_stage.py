@@ -2,7 +2,6 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -85,8 +84,8 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
     ):
         saved = time.monotonic()
         for event in step.run():
+            log.log_event(event)
             if event.kind == "batch":
-                log.log({"train/loss": event.loss, **_named("lr", event.lrs)}, event.step)
                 for group, lr in event.lrs.items():
                     lrs[group].append((event.step, lr))
                 advance(event.batch, event.batches)
@@ -98,8 +97,6 @@ def _train(run: Run, step: Train) -> dict[str, Any]:
                 continue
             if event.kind == "epoch":
                 last = event
-                metrics = {"train/epoch_loss": float(event.loss), **_named("valid", event.metrics)}
-                log.log(tracking.as_float(metrics), event.step)
                 epochs = event.epoch * event.batches // event.batch  # includes cycles beyond those requested
                 log_info(f"{stage.name}: epoch {event.epoch} of {epochs}: {_note(event)}")
                 if keeps_cycles and event.ends_cycle:
@@ -135,10 +132,6 @@ def _save(run: Run, learner: Learner, log: tracking.MetricLog, name: str | None 
 def cycle_checkpoint(stage: str, cycle: int) -> str:
     """Name of the checkpoint at a cycle's end, counted from 1."""
     return f"{stage}-cycle-{cycle}.safetensors"
-
-
-def _named(section: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{section}/{name}": value for name, value in values.items()}
 
 
 def _note(step: loop.Event | None) -> str:

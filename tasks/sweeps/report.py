@@ -31,15 +31,11 @@ from unfreeze.tasks.sweeps.study import KEPT, LOSSES, best_trial
 
 _PLOTS = {
     "history": ("optimization_history", "Trials of the sweep, in order"),
-    "parallel_coordinate": ("parallel_coordinate", "All settings of the sweep's trials"),
     "slice": ("slice", "Each setting against the objective"),
-    "contour": ("contour", "Settings in pairs against the objective"),
     "importance": ("param_importances", "Which settings matter"),
     "pareto_front": ("pareto_front", "Trials that are worse than no other (Pareto front)"),
 }
 """Name of a plot -> Optuna's name for it, and its title."""
-_MAX_IN_CONTOUR = 4
-"""Maximum number of settings in the contour plot, which has a panel per pair."""
 _MIN_ROWS = 10
 """Minimum number of validation rows, or blocks of them, for an interval."""
 
@@ -50,8 +46,8 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     Returns
     -------
     dict
-        Some of ``history``, ``slice``, ``parallel_coordinate``, ``contour`` and ``importance``; with several objectives
-        ``history`` and ``slice`` of the first, and ``pareto_front``.
+        Some of ``history``, ``slice`` and ``importance``; with several objectives ``history`` and ``slice`` of the
+        first, and ``pareto_front``.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [trial for trial in complete if math.isfinite(trial.values[0])]  # Optuna excludes the others
@@ -68,12 +64,8 @@ def draw_study(study: optuna.Study, objectives: list[str]) -> dict[str, tuple[In
     if len(objectives) > 1:
         # Only three can be drawn; the best trials still depend on all of them.
         plots["pareto_front"] = {"targets": lambda trial: trial.values[:3], "target_names": objectives[:3]}
-    elif varied:  # with a target, Optuna considers low values better
-        plots["parallel_coordinate"] = {**options, "params": varied}
-        if len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
-            matter = list(optuna.importance.get_param_importances(study, params=varied))
-            plots["contour"] = {**options, "params": matter[:_MAX_IN_CONTOUR]}
-            plots["importance"] = {**options, "params": varied}
+    elif len(varied) > 1 and len({trial.values[0] for trial in trials}) > 1:
+        plots["importance"] = {**options, "params": varied}
     drawn = {}
     # Optuna's Matplotlib plots are experimental.
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
@@ -192,13 +184,11 @@ def _draw(name: str, study: optuna.Study, options: dict[str, Any]) -> tuple[Inte
         axes = list(np.ravel(getattr(optuna.visualization.matplotlib, function)(study, **options)))
         figure = axes[0].get_figure()
         pyplot.close(figure)  # still renderable, but released by pyplot
-        if name in ("contour", "slice"):
-            panels = max([3.0, *(0.1 * len(param) for param in params)]) * len(params)  # room for the longest name
-            figure.set_size_inches(2 + panels, panels if name == "contour" else 4.8)
+        if name == "slice":
+            widest = max([3.0, *(0.1 * len(param) for param in params)])  # room for the longest name
+            figure.set_size_inches(2 + widest * len(params), 4.8)
             for each in axes if len(axes) > 1 else []:
                 each.label_outer()
-        elif name == "parallel_coordinate":
-            figure.set_size_inches(2.5 + 1.8 * len(params), 4.8)
         elif name == "importance":
             axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the bars
         for axis in (axis for each in figure.axes for axis in (each.xaxis, each.yaxis) if axis.get_scale() == "log"):

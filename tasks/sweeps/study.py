@@ -268,9 +268,7 @@ def _suggest(trial: Trial, dimension: Dimension, training: BaseModel) -> Value:
 def _sampler(search: SweepSpec, trials: int) -> optuna.samplers.BaseSampler:
     # With the same seed, all workers, or a continued study, would propose the same values again.
     seed = search.sampler_seed + 1000 * int(os.environ.get(WORKER, "0")) + trials
-    samplers = {"tpe": optuna.samplers.TPESampler, "cmaes": optuna.samplers.CmaEsSampler}
-    sampler: optuna.samplers.BaseSampler = samplers.get(search.sampler, optuna.samplers.RandomSampler)(seed=seed)
-    return sampler
+    return optuna.samplers.TPESampler(seed=seed) if search.sampler == "tpe" else optuna.samplers.RandomSampler(seed)
 
 
 def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
@@ -278,8 +276,6 @@ def _pruner(search: SweepSpec) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()
     if search.repeats > 1:
         return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
-    if search.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner()
     # Rules of thumb always run to completion, because every other trial is compared with them.
     return optuna.pruners.MedianPruner(n_startup_trials=3, n_min_trials=3)
 

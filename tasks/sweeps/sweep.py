@@ -136,24 +136,20 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
     )
     tags = {**prefect_tags(), "unfreeze.kind": "sweep", "unfreeze.study": study.study_name, RESUME: resume_command}
     run_id = tracking.run_with_tag(experiment, "unfreeze.study", study.study_name)
-    is_new = run_id is None
-    params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
     if run_id is None:
-        run_id = tracking.start_run(experiment, f"sweep {study.study_name}", params, tags, shared=True)
-    with tracking.held_run(run_id, is_new) as key:
-        if is_new:
-            tracking.log_spec(key, params)
-        else:
-            tracking.reopen_run(key, tags, finished=True)
-        with tracking.publishing(key, resume_command):
-            run_id = tracking.ids_of(key)["run_id"]
-            log_notice(f"study {study.study_name}, MLflow run {run_id}; after an interruption: {resume_command}")
-            show_mlflow_link(key)
-            if is_new:
-                log_origin(key)
-                describe(prepare(training), key)
-            yield Sweep(search, training, study, key)
-            wait_until_shown()
+        params = {**training.model_dump(mode="json"), "sweep": search.model_dump(mode="json")}
+        opened = tracking.new_run(experiment, f"sweep {study.study_name}", params, tags, shared=True)
+    else:
+        opened = tracking.resumed_run(run_id, tags, finished=True)
+    with opened as key:
+        shown = tracking.ids_of(key)["run_id"]
+        log_notice(f"study {study.study_name}, MLflow run {shown}; after an interruption: {resume_command}")
+        show_mlflow_link(key)
+        if run_id is None:
+            log_origin(key)
+            describe(prepare(training), key)
+        yield Sweep(search, training, study, key)
+        wait_until_shown()
 
 
 @contextmanager

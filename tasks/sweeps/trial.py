@@ -128,12 +128,9 @@ class TrialRunner:
             if not isinstance(step, Train):
                 break  # evaluations, which come last
             for event in step.run():
-                if event.kind == "batch":
-                    lrs = {f"{section}lr/{group}": lr for group, lr in event.lrs.items()}
-                    log.log({f"{section}train/loss": event.loss, **lrs}, event.step)
-                elif event.kind == "epoch":
+                log.log_event(event, section)
+                if event.kind == "epoch":
                     epochs += 1
-                    log.log(_named(f"{section}valid", event.metrics), event.step)
                     value = event.metrics.get(self.search.objectives[0])
                     if prunes and self._hopeless(trial, value, epochs):
                         _count_prefix(trial, step.state.built)

@@ -7,7 +7,8 @@ Other rooms use ``tracking.NAME`` for runs and artifacts, `registry` for models,
 ``publish.py``            makes MLflow equal to a folder; repeatable at any time
 ``publisher.py``          the thread that publishes a run under way; `sync` for all others
 ``server.py``             the client, experiments, a run by its id, addresses of pages, columns of the table of runs
-``runs.py``               a run's life: start, hold, resume, close; its tags; the latest runs
+``runs.py``               a run's life: started, resumed, closed; its parts; the latest runs
+``entries.py``            what is known of a run by its id; its tags and data set
 ``metrics.py``            by step, computed once, of the machine
 ``files.py``              a run's artifacts: spec, texts, tables, figures, checkpoints, its model
 ``elsewhere.py``          runs that are in MLflow but not in this data folder
@@ -47,8 +48,18 @@ Contents of MLflow:
   (the latest that is not), ``previous`` (the champion before). Tag ``unfreeze.retrained``: the latest retraining.
 """
 
+from unfreeze.tasks.tracking.entries import (
+    FINGERPRINT as FINGERPRINT,
+    ids_of as ids_of,
+    log_data_set as log_data_set,
+    log_tags as log_tags,
+    metrics_of as metrics_of,
+    state_of_run as state_of_run,
+    tags_of as tags_of,
+)
 from unfreeze.tasks.tracking.files import (
     artifacts as artifacts,
+    decide as decide,
     fetch as fetch,
     kept_model as kept_model,
     log_file as log_file,
@@ -61,46 +72,23 @@ from unfreeze.tasks.tracking.files import (
     save_checkpoint as save_checkpoint,
     spec_of as spec_of,
 )
-from unfreeze.tasks.tracking.folder import CHECKPOINTS as CHECKPOINTS
 from unfreeze.tasks.tracking.metrics import (
     MetricLog as MetricLog,
     as_float as as_float,
     log_metrics as log_metrics,
     system_metrics as system_metrics,
 )
-from unfreeze.tasks.tracking.publisher import (
-    staying_open as staying_open,
-    sync as sync,
-    wait_until_published as wait_until_published,
-)
-from unfreeze.tasks.tracking.registry import save_mlflow_model as save_mlflow_model, signature_of as signature_of
+from unfreeze.tasks.tracking.publisher import sync as sync, wait_until_published as wait_until_published
+from unfreeze.tasks.tracking.registry import save_mlflow_model as save_mlflow_model
 from unfreeze.tasks.tracking.runs import (
-    FINGERPRINT as FINGERPRINT,
-    TRAINED_UNTIL as TRAINED_UNTIL,
     RunStatus as RunStatus,
     close_run as close_run,
-    decide as decide,
     drop_weights as drop_weights,
     flatten as flatten,
-    held_run as held_run,
-    ids_of as ids_of,
-    kind_of_run as kind_of_run,
-    log_data_set as log_data_set,
-    log_tags as log_tags,
-    metrics_of as metrics_of,
+    new_run as new_run,
     part_of_run as part_of_run,
-    publishing as publishing,
-    reopen_run as reopen_run,
+    resumed_run as resumed_run,
     run_with_tag as run_with_tag,
-    start_run as start_run,
-    state_of_run as state_of_run,
-    tags_of as tags_of,
+    staying_open as staying_open,
 )
-from unfreeze.tasks.tracking.server import (
-    client as client,
-    experiment_id as experiment_id,
-    experiments as experiments,
-    get_run as get_run,
-    local_file as local_file,
-    page as page,
-)
+from unfreeze.tasks.tracking.server import client as client, experiment_id as experiment_id, get_run as get_run

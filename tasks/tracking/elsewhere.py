@@ -11,17 +11,18 @@ from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.processes import process_of
 from unfreeze.tasks.tracking.folder import (
+    ARTIFACTS,
     CHECKPOINTS,
     OWNER,
     RunFolder,
     end_if_gone,
-    let_go,
+    is_unnamed,
     new_folder,
     owner_of,
     runs_folder,
     set_aside,
 )
-from unfreeze.tasks.tracking.publish import ALIVE, KEY, LATEST_CHECKPOINT
+from unfreeze.tasks.tracking.publish import ALIVE, KEY, LATEST_CHECKPOINT, file_state
 from unfreeze.tasks.tracking.server import client, get_run, require_answer
 
 FLOW_RUN, PARENT = "prefect.flow_run_id", "prefect.parent_flow_run_id"
@@ -41,50 +42,43 @@ def unless_outdated(folder: RunFolder) -> RunFolder | None:
         return folder
     if owner_of(tags) in folder.owners:
         return folder
-    log_notice(f"run {folder.key} was resumed elsewhere since; the folder is kept as {set_aside(folder)}")
+    log_notice(f"run {folder.shown_id} was resumed elsewhere since; the folder is kept as {set_aside(folder)}")
     return None
 
 
 def fetched(run_id: str, own_tags: Mapping[str, str]) -> RunFolder:
-    """Fetch a run from MLflow into a folder: tags, latest metrics and checkpoints; other files stay there."""
+    """Fetch a run from MLflow into a folder that this process holds: tags, latest metrics and artifacts."""
     run = get_run(run_id)
-    tags, metrics = dict(run.data.tags), run.data._metric_objs
+    run_id, tags, is_sweep = str(run.info.run_id), dict(run.data.tags), run.data.tags.get("unfreeze.kind") == "sweep"
+    if run.info.status == "RUNNING" and not is_sweep:
+        _refuse_live_run(run, own_tags)
+    path = runs_folder() / tags.get(KEY, run_id)
+    files = path / ARTIFACTS
+    for folder in (files, path / CHECKPOINTS):
+        folder.mkdir(parents=True, exist_ok=True)
+    if client().list_artifacts(run_id):  # MLflow cannot download an empty folder
+        client().download_artifacts(run_id, "", str(files))
+    latest, shown = Path(tags.pop(LATEST_CHECKPOINT, "")).name, {}
+    checkpoints = sorted((files / CHECKPOINTS).glob("*"), key=lambda each: (each.name == latest, each))
+    for number, each in enumerate(checkpoints, 1):
+        own = f"last-{number}.safetensors" if is_unnamed(each.name) else each.name
+        os.replace(each, path / CHECKPOINTS / own)
+        shown[own] = each.name
     about = {
         "experiment": client().get_experiment(run.info.experiment_id).name,
         "name": run.info.run_name,
         "params": [],
         "time": run.info.start_time,
-        "shared": tags.get("unfreeze.kind") == "sweep",
-        "fetched": True,
+        "shared": is_sweep,
     }
-    if run.info.status == "RUNNING" and not about["shared"]:
-        _refuse_live_run(run, own_tags)
-    key = tags.get(KEY, str(run.info.run_id))
-    folder = new_folder(about, {}, runs_folder() / key)
-    try:
-        names = [each.path for each in client().list_artifacts(run.info.run_id, CHECKPOINTS)]
-        latest = tags.pop(LATEST_CHECKPOINT, None)
-        kept, shown = [], {}
-        for number, name in enumerate(sorted(names, key=lambda each: each == latest), 1):
-            slot = Path(name).name
-            own = f"last-{number}.safetensors" if slot.startswith("last-") else slot
-            with folder.writing(f"{CHECKPOINTS}/{own}") as path:
-                downloaded = client().download_artifacts(run.info.run_id, name, str(path.parent))
-                os.replace(downloaded, path)
-            kept.append(own)
-            shown[own] = slot
-        rows = [[each.key, each.value, each.timestamp, each.step] for each in metrics]
-        ended = {"state": run.info.status, "time": run.info.end_time or 0}
-        for name in kept:
-            folder.commit(checkpoint=name)
-        folder.commit(tags=tags, rows=rows, **ended)
-        size = folder.refresh().size
-        about = {"id": run.info.run_id, "experiment": run.info.experiment_id, "tags": tags, "checkpoints": shown}
-        done = "RUNNING" if ended["state"] == "RUNNING" else list(ended.values())
-        folder.keep_published({**about, "offset": size, "rows": size, "state": done})
-    finally:
-        let_go(folder)
-    return folder
+    rows = [[each.key, each.value, each.timestamp, each.step] for each in run.data._metric_objs]
+    ended = {"state": run.info.status, "time": run.info.end_time or 0}
+    commits = [*({"checkpoint": name} for name in shown), {"tags": tags, "rows": rows, **ended}]
+    made = new_folder(about, {}, path, commits)
+    states = {name: file_state(each) for name, each in made.files().items()}
+    ids = {"id": run_id, "experiment": run.info.experiment_id}
+    made.keep_published({**ids, "offset": made.size, "files": states, "checkpoints": shown})
+    return made
 
 
 def _refuse_live_run(run: Any, own_tags: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -19,11 +20,11 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import checksum, has_checksum
 from unfreeze.tasks.machine.notices import as_warning, in_run, log_notice
-from unfreeze.tasks.tracking.folder import ARTIFACTS, CHECKPOINTS, MODEL, folder_of
+from unfreeze.tasks.tracking.entries import folder_here, log_tags, tags_of
+from unfreeze.tasks.tracking.folder import ARTIFACTS, CHECKPOINTS, MODEL, RunFolder, folder_of
 from unfreeze.tasks.tracking.metrics import MetricLog
 from unfreeze.tasks.tracking.publish import LATEST_CHECKPOINT, publish_model
-from unfreeze.tasks.tracking.publisher import publish_now, wait_until_published
-from unfreeze.tasks.tracking.runs import log_tags, tags_of
+from unfreeze.tasks.tracking.publisher import commit, publish_now, wait_until_published
 from unfreeze.tasks.tracking.server import client, get_run, local_file
 
 if TYPE_CHECKING:  # takes half a second, and most commands draw nothing
@@ -177,29 +178,34 @@ def register(run_id: str, write: Callable[[Path], object], name: str, descriptio
             return publish_model(get_run(run_id).info.run_id, place, about)
     with folder.writing(MODEL) as place:
         write(place)
-    folder.commit(model=about)
-    publish_now(folder)
-    wait_until_published(run_id)
-    made: dict[str, str] = folder.published().get("model", {})
-    return made
+    return _carried_out(folder, "model", about)
+
+
+def decide(run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """Carry out a retraining's decision, see `registry.apply_decision`; empty if MLflow does not answer."""
+    return _carried_out(folder_here(run_id), "decision", {**about, "time": int(time.time())})
+
+
+def _carried_out(folder: RunFolder, what: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """Commit a model or a decision and wait until MLflow has it; returns the outcome, else empty."""
+    commit(folder, **{what: dict(about)})
+    wait_until_published(folder.key)
+    outcome: dict[str, str] = folder.published().get(what, {})
+    return outcome
 
 
 def kept_model(run_id: str) -> Path:
     """The folder of the final model of a run under way, whether published or not."""
-    folder = folder_of(run_id)
-    assert folder is not None
-    return next((folder.path / MODEL / "data").iterdir())
+    return next((folder_here(run_id).path / MODEL / "data").iterdir())
 
 
 def artifacts(run_id: str, folder: str | None = None) -> list[str]:
     """Paths of the run's artifacts in a folder."""
-    local, found = folder_of(run_id), set[str]()
-    if local is not None:
-        for root in (local.path / ARTIFACTS, *([local.path] if folder == CHECKPOINTS else [])):
-            found |= {path.relative_to(root).as_posix() for path in (root / (folder or "")).glob("*")}
-    if local is None or local.about.get("fetched"):
-        found |= {item.path for item in client().list_artifacts(get_run(run_id).info.run_id, folder)}
-    return sorted(found)
+    local = folder_of(run_id)
+    if local is None:
+        return sorted(item.path for item in client().list_artifacts(get_run(run_id).info.run_id, folder))
+    roots = (local.path, local.path / ARTIFACTS) if folder == CHECKPOINTS else (local.path / ARTIFACTS,)
+    return sorted(path.relative_to(root).as_posix() for root in roots for path in (root / (folder or "")).glob("*"))
 
 
 def fetch(run_id: str, name: str) -> Path | None:
@@ -244,11 +250,7 @@ def _damaged(run_id: str, name: str, why: str) -> UserError:
 def _found(run_id: str, name: str) -> Path | None:
     folder = folder_of(run_id)
     if folder is not None:
-        for path in (folder.path / ARTIFACTS / name, folder.path / name):
-            if path.is_file():
-                return path
-        if not folder.about.get("fetched"):
-            return None
+        return next((path for path in (folder.path / ARTIFACTS / name, folder.path / name) if path.is_file()), None)
     if name not in artifacts(run_id, name.rpartition("/")[0] or None):
         return None
     if (local := local_file(run_id, name)) is not None:
@@ -280,14 +282,11 @@ def save_checkpoint(
     log
         Its metrics so far are committed atomically with the checkpoint.
     """
-    folder = folder_of(run_id)
-    assert folder is not None
+    folder = folder_here(run_id)
     file = name or folder.next_checkpoint()
     with folder.writing(f"{CHECKPOINTS}/{file}") as path:
         write(path)
-    folder.commit(checkpoint=file, rows=log.take() if log else [])
-    folder.remove_checkpoints()
-    publish_now(folder)
+    commit(folder, checkpoint=file, rows=log.take() if log else [])
 
 
 def checkpoints_of(run_id: str) -> list[str]:

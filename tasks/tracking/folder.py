@@ -22,8 +22,9 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,11 @@ class RunFolder:
     Attributes
     ----------
     about
-        ``experiment``, ``name``, ``params`` (pairs), ``time``, ``shared`` (by several processes), ``fetched`` (from
-        MLflow, which has artifacts that the folder lacks).
+        ``experiment``, ``name``, ``params`` (pairs), ``time``, ``shared`` (by several processes).
     tags, known
         Tags; metric -> its latest step and value.
     checkpoints
         File names, the latest last.
-    dropped
-        Whether to remove its other checkpoints from MLflow.
     state, ended
         ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``; end time in milliseconds since 1970.
     owners
@@ -95,17 +93,17 @@ class RunFolder:
         self.tags: dict[str, str] = {}
         self.known: dict[str, tuple[int, float]] = {}
         self.checkpoints: list[str] = []
-        self.dropped, self.state, self.ended = False, "RUNNING", 0
-        self.data: dict[str, str] | None = None
-        self.model: dict[str, str] | None = None
-        self.decision: dict[str, Any] | None = None
+        self.state, self.ended = "RUNNING", 0
         self.owners: set[tuple[str | None, ...]] = set()
         self.size = 0
         """Bytes of the log read so far; whole lines only."""
         self.keeps_unwritten = False
         """Whether commits that do not fit on the disk wait in memory for the next one."""
-        self._unwritten: list[dict[str, Any]] = []
+        self.unwritten: list[dict[str, Any]] = []
+        """Commits in memory only, which the next one writes too."""
         self._guard = threading.RLock()
+        self.lock: int | None = None
+        """Descriptor of the lock, if this process holds the run."""
         self.refresh()
 
     @property
@@ -114,14 +112,14 @@ class RunFolder:
         return owner_of(self.tags)
 
     @property
+    def whole(self) -> Path:
+        """The folder of the top-level run."""
+        return self.path.parents[1] if self.path.parent.name == PARTS else self.path
+
+    @property
     def shown_id(self) -> str:
         """MLflow's id of the run, or its key before MLflow has it."""
         return str(self.published().get("id", self.key))
-
-    @property
-    def unwritten(self) -> int:
-        """How many commits are in memory only."""
-        return len(self._unwritten)
 
     def refresh(self) -> "RunFolder":
         """Read commits of any process since the last read."""
@@ -147,6 +145,8 @@ class RunFolder:
     def commit(self, **entries: Any) -> None:
         """Append a commit durably; the files it names must already be on the disk.
 
+        Without entries only unwritten commits are written.
+
         Raises
         ------
         OSError
@@ -154,21 +154,22 @@ class RunFolder:
         """
         with self._guard:
             self._apply(entries)
-            self._unwritten.append(entries)
+            self.unwritten += [entries] if entries else []
+            if not self.unwritten:
+                return
             try:
-                self._append("".join(_line(each) for each in self._unwritten).encode())
+                self._append("".join(map(_line, self.unwritten)).encode())
             except OSError as error:
                 if not self.keeps_unwritten:
                     raise
-                if len(self._unwritten) == 1:
+                if len(self.unwritten) == 1:
                     log_notice(f"{self.path} cannot be written ({error}); what the run logs waits in memory")
-            else:
-                self._unwritten = []
-
-    def retry_unwritten(self) -> None:
-        """Write commits that wait in memory, if there is space again."""
-        if self._unwritten:
-            self.commit()
+                return
+            self.unwritten = []
+            if "checkpoint" in entries or "dropped" in entries:  # not otherwise: another thread may be saving one
+                for path in (self.path / CHECKPOINTS).glob("*"):
+                    if path.name not in self.checkpoints:
+                        path.unlink(missing_ok=True)
 
     def _append(self, lines: bytes) -> None:
         with (self.path / LOG).open("r+b", buffering=0) as log:
@@ -202,13 +203,8 @@ class RunFolder:
             self.checkpoints = [*(each for each in self.checkpoints if each != name), name]
             unnamed = [each for each in self.checkpoints if is_unnamed(each)]
             self.checkpoints = [each for each in self.checkpoints if each not in unnamed[:-KEPT_CHECKPOINTS]]
-            self.dropped = False
         if "dropped" in commit:
             self.checkpoints = [each for each in self.checkpoints if each in commit["dropped"]["but"]]
-            self.dropped = True
-        self.data = commit.get("data", self.data)
-        self.model = commit.get("model", self.model)
-        self.decision = commit.get("decision", self.decision)
         if "state" in commit:
             self.state, self.ended = commit["state"], commit.get("time", 0)
 
@@ -236,12 +232,6 @@ class RunFolder:
         """File name of the next unnamed checkpoint."""
         numbers = [int(each[5:].partition(".")[0]) for each in self.checkpoints if is_unnamed(each)]
         return f"last-{max(numbers, default=0) + 1}.safetensors"
-
-    def remove_checkpoints(self) -> None:
-        """Remove checkpoint files that the log no longer has."""
-        for path in (self.path / CHECKPOINTS).glob("*"):
-            if path.name not in self.checkpoints:
-                path.unlink(missing_ok=True)
 
     def files(self) -> dict[str, Path]:
         """Name -> path of every artifact."""
@@ -275,7 +265,6 @@ def is_unnamed(checkpoint: str) -> bool:
 _folders: dict[Path, RunFolder] = {}
 _ids: dict[str, Path] = {}
 """MLflow's id -> folder, for folders this process has read."""
-_locks: dict[Path, int] = {}
 
 
 def runs_folder() -> Path:
@@ -307,63 +296,65 @@ def folder_of(run_id: str) -> RunFolder | None:
     """The folder of a run, by its key or MLflow's id; None if only MLflow has the run."""
     if not run_id.isalnum():
         return None
-    own = runs_folder() / run_id
-    for path in (own, _ids.get(run_id, own)):  # first, since every line of a training's log asks
+    root = runs_folder()
+    # A known place first, since every line of a training's log asks.
+    for path in chain([root / run_id, _ids.get(run_id, root)], root.glob(f"*/{PARTS}/{run_id}")):
         if (folder := opened(path)) is not None:
             return folder
-    for path in runs_folder().glob(f"*/{PARTS}/{run_id}"):
-        if (folder := opened(path)) is not None:
-            return folder
-    for path in (*runs_folder().glob(f"*/{PUBLISHED}"), *runs_folder().glob(f"*/{PARTS}/*/{PUBLISHED}")):
+    for path in chain(root.glob(f"*/{PUBLISHED}"), root.glob(f"*/{PARTS}/*/{PUBLISHED}")):
         if (folder := opened(path.parent)) is not None and folder.published().get("id") == run_id:
             _ids[run_id] = folder.path
             return folder
     return None
 
 
-def new_folder(about: Mapping[str, Any], tags: Mapping[str, str], path: Path | None = None) -> RunFolder:
-    """Create the folder of a run of this process, and hold it until `let_go`."""
+def new_folder(
+    about: Mapping[str, Any],
+    tags: Mapping[str, str],
+    path: Path | None = None,
+    commits: Iterable[Mapping[str, Any]] = (),
+) -> RunFolder:
+    """Create the folder of a run of this process, with further commits, and hold it until `let_go`."""
     make_home()
     path = path or runs_folder() / uuid.uuid4().hex
-    lock = hold(path / LOCK, bool(about.get("shared")))
-    assert lock is not None
-    _locks[path] = lock
-    begin = {"time": int(time.time() * 1000), **about}
-    (path / f"{LOG}.new").write_text(_line({"begin": begin, "tags": {**tags, **this_process()}}))
+    lock = _hold(path, about, path.name, tags)
+    begin = {"begin": {"time": int(time.time() * 1000), **about}, "tags": {**tags, **this_process()}}
+    (path / f"{LOG}.new").write_text("".join(map(_line, [begin, *commits])))
     flush_to_disk(path / f"{LOG}.new")
     os.replace(path / f"{LOG}.new", path / LOG)
-    _folders[path] = RunFolder(path)
-    return _folders[path]
+    folder = _folders[path] = RunFolder(path)
+    folder.lock = lock
+    return folder
 
 
 def take(folder: RunFolder) -> None:
-    """Hold a run's folder until `let_go`.
+    """Hold a run's folder until `let_go`, unless `new_folder` holds it.
 
     Raises
     ------
     UserError
         If another process of this machine holds it.
     """
-    end = time.monotonic() + SECONDS_TO_TAKE
-    while folder.path in _locks or (lock := hold(folder.path / LOCK, bool(folder.about.get("shared")))) is None:
-        if time.monotonic() > end:  # a command that looks for killed runs holds it for a moment
-            process = str(folder.refresh().tags.get(OWNER[1])).partition(":")[0]
-            raise UserError(
-                f"run {folder.shown_id} is being trained by process {process} of this machine; stop that one first"
-            )
-        time.sleep(0.1)
-    _locks[folder.path] = lock
+    folder.lock = _hold(folder.path, folder.about, folder.shown_id, folder.tags)
+
+
+def _hold(path: Path, about: Mapping[str, Any], shown: str, tags: Mapping[str, str]) -> int:
+    lock = hold(path / LOCK, bool(about.get("shared")), SECONDS_TO_TAKE)
+    if lock is None:
+        process = str(tags.get(OWNER[1])).partition(":")[0]
+        raise UserError(f"run {shown} is being trained by process {process} of this machine; stop that one first")
+    return lock
 
 
 def let_go(folder: RunFolder) -> None:
     """Release a folder held by `take` or `new_folder`."""
-    release(_locks.pop(folder.path))
+    if folder.lock is not None:
+        release(folder.lock)
+        folder.lock = None
 
 
 def end_if_gone(folder: RunFolder) -> bool:
     """Set a run marked as running to KILLED if no process holds it; returns whether none holds it."""
-    if folder.path in _locks:
-        return False
     with holding(folder.path / LOCK) as is_free:
         if is_free and folder.refresh().state == "RUNNING":
             folder.commit(state="KILLED", time=int(time.time() * 1000))

@@ -5,32 +5,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from unfreeze.tasks.tracking.entries import log_rows, metrics_of
 from unfreeze.tasks.tracking.folder import folder_of
 from unfreeze.tasks.tracking.publish import ROWS_PER_CALL
-from unfreeze.tasks.tracking.publisher import publish_now
-from unfreeze.tasks.tracking.runs import metrics_of
-from unfreeze.tasks.tracking.server import client, get_run
+
+if TYPE_CHECKING:  # imports torch, which commands that only list runs do not need
+    from unfreeze.models.training.loop import Event
 
 SYSTEM = "system/"
 """Prefix of machine metrics."""
 SECONDS_BETWEEN_SAMPLES = 5
-
-
-def _log_rows(run_id: str, rows: list[list[Any]]) -> None:
-    folder = folder_of(run_id)
-    if not rows:
-        return
-    if folder is None:
-        client().log_batch(get_run(run_id).info.run_id, metrics=[Metric(*row) for row in rows])
-        return
-    folder.commit(rows=rows)
-    publish_now(folder)
 
 
 class MetricLog:
@@ -70,6 +59,20 @@ class MetricLog:
         if not self._holds and (len(self._rows) >= ROWS_PER_CALL or time.monotonic() - self._sent > 5):
             self.flush()
 
+    def log_event(self, event: "Event", section: str = "") -> None:
+        """Log a batch's loss and lrs, or an epoch's losses and finite metrics; names begin with `section`."""
+        if event.kind == "batch":
+            values: dict[str, Any] = {
+                "train/loss": event.loss,
+                **{f"lr/{group}": lr for group, lr in event.lrs.items()},
+            }
+        elif event.kind == "epoch":
+            valid = {f"valid/{name}": value for name, value in event.metrics.items()}
+            values = as_float({"train/epoch_loss": float(event.loss), **valid})
+        else:
+            return
+        self.log({f"{section}{name}": value for name, value in values.items()}, event.step)
+
     def take(self) -> list[list[Any]]:
         """Empty the buffer and return its rows, for `save_checkpoint` to commit."""
         rows, self._rows, self._sent = self._rows, [], time.monotonic()
@@ -77,7 +80,7 @@ class MetricLog:
 
     def flush(self) -> None:
         """Log the buffered values."""
-        _log_rows(self.run_id, self.take())
+        log_rows(self.run_id, self.take())
 
 
 def log_metrics(run_id: str, values: Mapping[str, float], step: int) -> None:
@@ -85,7 +88,7 @@ def log_metrics(run_id: str, values: Mapping[str, float], step: int) -> None:
     folder, now = folder_of(run_id), int(time.time() * 1000)
     known = {} if folder is None else folder.known
     new = {key: float(value) for key, value in values.items() if known.get(key) != (step, float(value))}
-    _log_rows(run_id, [[key, value, now, step] for key, value in new.items()])
+    log_rows(run_id, [[key, value, now, step] for key, value in new.items()])
 
 
 def as_float(values: Mapping[str, Any]) -> dict[str, float]:
@@ -118,10 +121,8 @@ def _watch_machine(run_id: str, ending: threading.Event) -> None:
         if ending.wait(SECONDS_BETWEEN_SAMPLES):
             return
         now = int(time.time() * 1000)
-        _log_rows(
-            run_id,
-            [[f"{SYSTEM}{name}", float(value), now, number] for name, value in source.aggregate_metrics().items()],
-        )
+        found = source.aggregate_metrics()
+        log_rows(run_id, [[f"{SYSTEM}{name}", float(value), now, number] for name, value in found.items()])
         number += 1
         for each in source.monitors:
             each.clear_metrics()

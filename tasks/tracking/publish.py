@@ -26,7 +26,6 @@ from unfreeze.tasks.tracking.folder import (
     CHECKPOINTS,
     MODEL,
     OWNER,
-    PARTS,
     RunFolder,
     end_if_gone,
     is_unnamed,
@@ -48,6 +47,9 @@ ROWS_PER_CALL, PARAMS_PER_CALL = 500, 100
 FINAL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 """MLflow's errors that retries cannot fix."""
 
+SECONDS_TO_TAKE_OVER = 60.0
+"""How long to wait for another process or an earlier thread that publishes: longer than SQLite waits for a lock."""
+
 _settled: dict[Path, int] = {}
 """Folder of an ended and published child run -> bytes of its log: a sweep may have thousands."""
 
@@ -56,41 +58,33 @@ class TakenOver(Exception):
     """Another process has resumed the run, so this folder's unpublished rest is outdated."""
 
 
-class Busy(Exception):
-    """Another process is publishing the run."""
-
-
-def publish(folder: RunFolder, is_careful: bool = True, progress: Callable[[float], None] = lambda size: None) -> None:
+def publish(folder: RunFolder, progress: Callable[[float], None] = lambda size: None) -> None:
     """Make MLflow equal to a run's folder and those of its child runs.
 
     Parameters
     ----------
     folder
         Of a top-level run.
-    is_careful
-        Whether to check first which process has the run now.
     progress
         Called before each request with its megabytes.
 
     Raises
     ------
     TakenOver
-        If another process has the run.
-    Busy
-        If another process or thread is publishing it.
+        If another process has resumed the run.
     MlflowException, OSError, ...
-        If MLflow does not answer.
+        If MLflow does not answer, or another process is still publishing the run after a minute.
     """
-    with holding(folder.path / "publishing") as is_ours:
+    with holding(folder.path / "publishing", SECONDS_TO_TAKE_OVER) as is_ours:
         if not is_ours:
-            raise Busy(f"run {folder.key} is being published by another process")
+            raise TimeoutError(f"run {folder.shown_id} is being published by another process")
         whole = _Publication(folder, None, progress)
-        whole.run(is_careful)
+        whole.run()
         for part in folder.parts():
             if part.state == "RUNNING":
                 end_if_gone(part)
             if pending(part):
-                _Publication(part, whole.id, progress).run(False)
+                _Publication(part, whole.id, progress).run()
 
 
 def pending(folder: RunFolder) -> int:
@@ -98,10 +92,10 @@ def pending(folder: RunFolder) -> int:
     if _settled.get(folder.path) == folder.refresh().size:
         return 0
     shown = folder.published()
-    commits: int = sum(1 for _ in folder.commits(shown.get("offset", 0)))
-    files: int = sum(shown.get("files", {}).get(name) != _state(path) for name, path in folder.files().items())
-    count = commits + files + sum(pending(part) for part in folder.parts())
-    if not count and folder.state != "RUNNING" and folder.path.parent.name == PARTS:
+    commits = len(list(folder.commits(shown.get("offset", 0))))
+    files = sum(shown.get("files", {}).get(name) != file_state(path) for name, path in folder.files().items())
+    count: int = commits + files + sum(pending(part) for part in folder.parts())
+    if not count and folder.state != "RUNNING" and folder.whole != folder.path:
         _settled[folder.path] = folder.size
     return count
 
@@ -112,7 +106,7 @@ def refused(folder: RunFolder) -> list[str]:
     return [*own, *(line for part in folder.parts() for line in refused(part))]
 
 
-def _state(path: Path) -> list[int]:
+def file_state(path: Path) -> list[int]:
     """A value that changes with a file's content."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -124,40 +118,53 @@ class _Publication:
     def __init__(self, folder: RunFolder, whole: str | None, progress: Callable[[float], None]) -> None:
         self.folder, self.whole, self.progress = folder.refresh(), whole, progress
         self.end = folder.size
-        self.shown = folder.published()
-        self.shown.setdefault("refused", {})
+        self.shown = {"refused": {}, "files": {}, "checkpoints": {}, **folder.published()}
 
     @property
     def id(self) -> str:
         """MLflow's id of the run."""
         return str(self.shown["id"])
 
-    def run(self, is_careful: bool) -> None:
+    def run(self) -> None:
         """Publish everything that was committed before this call."""
         folder, shown = self.folder, self.shown
+        commits = [commit for commit, _ in folder.commits(shown.get("offset", 0), self.end)]
+        new = {key: value for commit in commits for key, value in commit.items()}  # the latest of each key
         if "id" not in shown:
             self._create()
-        elif is_careful and not folder.about.get("shared"):
-            self._require_own()
-        tags = {name: text for name, text in folder.tags.items() if shown.get("tags", {}).get(name) != text}
-        if owner := {name: tags.pop(name) for name in OWNER if name in tags}:
-            self._tags(owner)  # first: from here on others see which process has the run
-        self._params()
-        if folder.state == "RUNNING" and shown.get("state", "RUNNING") != "RUNNING":
+        published = client().get_run(self.id)
+        if self.whole is None and not folder.about.get("shared"):
+            owner = owner_of(published.data.tags)
+            if owner not in folder.owners:
+                raise TakenOver(f"run {self.id} was resumed by process {owner[1]} on {owner[0]}")
+        tags = {name: text for commit in commits for name, text in commit.get("tags", {}).items()}
+        alive = {ALIVE: str(int(time.time() * 1000))} if folder.state == "RUNNING" and self.whole is None else {}
+        # First: from here on others see which process has the run.
+        self._tags({**{name: tags.pop(name) for name in OWNER if name in tags}, **alive})
+        if "begin" in new:
+            params = [Param(*each) for each in folder.about["params"]]
+            for start in range(0, len(params), PARAMS_PER_CALL):
+                some = params[start : start + PARAMS_PER_CALL]
+                self._send(f"params from {start}", partial(client().log_batch, self.id, params=some))
+        if new.get("state") == "RUNNING":
             self._send("state", partial(client().update_run, self.id, status="RUNNING"))
-        if folder.data is not None and not shown.get("data"):
-            described = [DatasetInput(Dataset(**folder.data), [InputTag("mlflow.data.context", "training")])]
+        if "data" in new:
+            described = [DatasetInput(Dataset(**new["data"]), [InputTag("mlflow.data.context", "training")])]
             self._send("data set", partial(client().log_inputs, self.id, described))
-            shown["data"] = True
         self._files()
-        self._rows()
-        self._checkpoints()
+        rows = [Metric(*row) for commit in commits for row in commit.get("rows", [])]
+        for start in range(0, len(rows), ROWS_PER_CALL):
+            batch = rows[start : start + ROWS_PER_CALL]
+            self._send("metrics", partial(client().log_batch, self.id, metrics=batch))
+        if "dropped" in new:
+            names = [each.path for each in client().list_artifacts(self.id, CHECKPOINTS)]
+            drop_checkpoints(self.id, [each for each in names if Path(each).name not in folder.checkpoints])
+        self._checkpoints(published.data.tags.get(LATEST_CHECKPOINT, ""))
         self._tags(tags)
-        self._model()
-        if folder.state != "RUNNING" and shown.get("state") != [folder.state, folder.ended]:
+        self._model(new.get("model"), new.get("decision"))
+        if new.get("state", "RUNNING") != "RUNNING":
             self._send("end", partial(client().set_terminated, self.id, folder.state, folder.ended))
             drop_doubles(folder.key, self.id)
-        shown["state"] = "RUNNING" if folder.state == "RUNNING" else [folder.state, folder.ended]
         shown["offset"] = self.end
         self._keep()
 
@@ -173,21 +180,6 @@ class _Publication:
             found = str(run.info.run_id)
         self.shown |= {"id": found, "experiment": experiment}
         self._keep()
-
-    def _params(self) -> None:
-        if self.shown.get("params"):
-            return
-        params = self.folder.about["params"]
-        for start in range(0, len(params), PARAMS_PER_CALL):
-            batch = [Param(*each) for each in params[start : start + PARAMS_PER_CALL]]
-            self._send(f"params from {start}", partial(client().log_batch, self.id, params=batch))
-        self.shown["params"] = True
-
-    def _require_own(self) -> None:
-        tags = client().get_run(self.id).data.tags
-        if (owner := owner_of(tags)) not in self.folder.owners:
-            host, process = owner
-            raise TakenOver(f"run {self.id} was resumed by process {process} on {host}")
 
     def _send(self, what: str, call: Callable[[], object], size: float = 0.0) -> None:
         """Make a request; a permanent refusal is recorded and does not block the others."""
@@ -206,7 +198,6 @@ class _Publication:
             self.folder.keep_published(self.shown)
 
     def _tags(self, tags: Mapping[str, str]) -> None:
-        kept = self.shown.setdefault("tags", {})
         if not tags:
             return
         try:
@@ -217,47 +208,25 @@ class _Publication:
                 raise
             for name, text in tags.items():  # all except the refused one
                 self._send(f"tag {name}", partial(client().set_tag, self.id, name, text))
-        kept |= tags
 
     def _files(self) -> None:
-        kept = self.shown.setdefault("files", {})
+        kept = self.shown["files"]
         for name, path in self.folder.files().items():
             with suppress(FileNotFoundError):  # being replaced; published next time
-                state = _state(path)
+                state = file_state(path)
                 if kept.get(name) != state:
                     folder = name.rpartition("/")[0] or None
                     self._send(name, partial(client().log_artifact, self.id, str(path), folder), state[0] / 2**20)
                     kept[name] = state
                     self._keep()
 
-    def _rows(self) -> None:
-        rows: list[list[Any]] = []
-        start, sent = self.shown.get("rows", 0), self.shown.get("rows", 0)
-        for commit, sent in self.folder.commits(start, self.end):
-            rows += commit.get("rows", [])
-            if len(rows) >= ROWS_PER_CALL:
-                self._metrics(rows)
-                rows, self.shown["rows"] = [], sent
-        self._metrics(rows)
-        self.shown["rows"] = sent
-
-    def _metrics(self, rows: list[list[Any]]) -> None:
-        for start in range(0, len(rows), ROWS_PER_CALL):
-            batch = [Metric(*row) for row in rows[start : start + ROWS_PER_CALL]]
-            self._send("metrics", partial(client().log_batch, self.id, metrics=batch))
-
-    def _checkpoints(self) -> None:
-        """Upload the latest checkpoint and the named ones; remove those that the run dropped."""
-        folder, shown, kept = self.folder, self.shown, self.shown.setdefault("checkpoints", {})
-        if folder.dropped and not shown.get("dropped"):
-            names = [each.path for each in client().list_artifacts(self.id, CHECKPOINTS)]
-            drop_checkpoints(self.id, [each for each in names if Path(each).name not in folder.checkpoints])
-        shown["dropped"] = folder.dropped
+    def _checkpoints(self, last: str) -> None:
+        """Upload the latest checkpoint and the named ones; `last` is the artifact that MLflow points at."""
+        folder, kept = self.folder, self.shown["checkpoints"]
         latest = folder.checkpoints[-1] if folder.checkpoints else None
         for name in folder.checkpoints:
             if name in kept or (is_unnamed(name) and name != latest):
                 continue
-            last = client().get_run(self.id).data.tags.get(LATEST_CHECKPOINT, "")
             target = (SLOTS[1] if last.endswith(SLOTS[0]) else SLOTS[0]) if is_unnamed(name) else name
             with tempfile.TemporaryDirectory(dir=folder.path) as place:
                 copy = Path(place) / target  # an artifact is named after its file
@@ -274,11 +243,10 @@ class _Publication:
             kept[name] = target
             self._keep()
 
-    def _model(self) -> None:
+    def _model(self, about: Mapping[str, str] | None, decision: Mapping[str, Any] | None) -> None:
         """Register the model and carry out a retraining's decision about it, each once."""
-        folder, shown = self.folder, self.shown
-        place, about, decision = folder.path / MODEL, folder.model, folder.decision
-        if about is not None and "model" not in shown and place.exists():
+        shown, place = self.shown, self.folder.path / MODEL
+        if about is not None and "model" not in shown:
             size = sum(each.stat().st_size for each in place.rglob("*")) / 2**20
             self._send("model", lambda: shown.update(model=publish_model(self.id, place, about)), size)
             self._keep()
@@ -313,9 +281,3 @@ def drop_doubles(key: str, run_id: str) -> None:
     """Remove all other runs of a key, which a request that hung may have created later."""
     while (other := find_by_key(key, but=run_id)) is not None:
         client().delete_run(other)
-
-
-def sign_of_life(folder: RunFolder) -> None:
-    """Record in MLflow that the run's process lives."""
-    if (run_id := folder.published().get("id")) is not None:
-        client().set_tag(run_id, ALIVE, str(int(time.time() * 1000)))

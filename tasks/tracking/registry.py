@@ -65,14 +65,10 @@ def register_model(name: str, run_id: str, model_uri: str, model_id: str, descri
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if known:
-        version = str(max(int(each.version) for each in known))
-    else:
-        made = mlflow_client.create_model_version(
-            name, model_uri, run_id=run_id, model_id=model_id, description=description
-        )
-        version = str(made.version)
+    found = version_of_run(run_id, name) or mlflow_client.create_model_version(
+        name, model_uri, run_id=run_id, model_id=model_id, description=description
+    )
+    version = str(found.version)
     aliases = {alias: str(number) for alias, number in mlflow_client.get_registered_model(name).aliases.items()}
     held = [alias for alias in (CHAMPION, CHALLENGER, PREVIOUS) if aliases.get(alias) == version]
     alias = held[0] if held else CHALLENGER if CHAMPION in aliases else CHAMPION
@@ -240,17 +236,13 @@ def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def version_of_run(run_id: str) -> Any | None:
-    """MLflow's latest registered version from a run; None if there is none."""
-    versions = client().search_model_versions(f"run_id = '{run_id}'")
+def version_of_run(run_id: str, name: str | None = None) -> Any | None:
+    """MLflow's latest registered version from a run, of the model `name` if given; None if there is none."""
+    of_model = f" and name = '{name}'" if name else ""
+    versions = client().search_model_versions(f"run_id = '{run_id}'{of_model}")
     latest = max(versions, key=lambda each: int(each.version), default=None)
     # The search leaves aliases out.
     return None if latest is None else client().get_model_version(latest.name, latest.version)
-
-
-def describe_version(name: str, number: str, text: str) -> None:
-    """Replace the description of a registered version."""
-    client().update_model_version(name, number, text)
 
 
 def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
@@ -262,10 +254,10 @@ def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
         ``decision``, one of this module's constants, ``version`` of the challenger, ``champion``, and a ``line``.
     """
     mlflow_client, name, compared = client(), body["name"], body["champion"]
-    found = mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if not found:
+    version = version_of_run(run_id, name)
+    if version is None:
         raise MlflowException(f"run {run_id} has registered no version of {name}", RESOURCE_DOES_NOT_EXIST)
-    number = str(max(int(each.version) for each in found))
+    number, described = str(version.version), version.description or ""
     champion = mlflow_client.get_registered_model(name).aliases.get(CHAMPION)
     champion = None if champion is None else str(champion)
     if not body["promote"]:
@@ -285,20 +277,16 @@ def apply_decision(run_id: str, body: Mapping[str, Any]) -> dict[str, str]:
         "unfreeze.champion_before": compared,
     }
     whole = f"{line}: {'; '.join(body['reasons'])}."
-    if whole not in (mlflow_client.get_model_version(name, number).description or ""):  # added by an earlier attempt
+    if whole not in described:  # added by an earlier attempt
         describe(name, number, whole)
     for key, value in tags.items():
         mlflow_client.set_model_version_tag(name, number, key, value)
         mlflow_client.set_tag(run_id, key, value)
-    _remember(name, {"time": body["time"], "decision": line, "version": number, "data": body["data"]})
-    return {"decision": decision, "version": number, "champion": champion or "", "line": line}
-
-
-def _remember(name: str, retraining: dict[str, Any]) -> None:
-    """Store a retraining as the model's latest, unless a later one is known."""
     latest = latest_retraining(name)
-    if latest is None or latest["time"] <= retraining["time"]:
-        client().set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(retraining))
+    if latest is None or latest["time"] <= body["time"]:
+        retraining = {"time": body["time"], "decision": line, "version": number, "data": body["data"]}
+        mlflow_client.set_registered_model_tag(name, LATEST_RETRAINING, json.dumps(retraining))
+    return {"decision": decision, "version": number, "champion": champion or "", "line": line}
 
 
 def latest_retraining(name: str) -> dict[str, Any] | None:
@@ -358,12 +346,8 @@ def log_model_folder(run_id: str, place: Path) -> tuple[str, str]:
     known = mlflow_client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{LOGGED}'")
     # Created here, because Model.log would use the default experiment instead of the run's, and would log a second
     # model if the answer to the first attempt was lost.
-    logged = (
-        known[0]
-        if known
-        else mlflow_client.create_logged_model(
-            experiment, name=LOGGED, source_run_id=run_id, params=dict(run.data.params)
-        )
+    logged = next(iter(known), None) or mlflow_client.create_logged_model(
+        experiment, name=LOGGED, source_run_id=run_id, params=dict(run.data.params)
     )
     if logged.model_id not in [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]:
         mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

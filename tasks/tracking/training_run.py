@@ -90,12 +90,6 @@ def stages_of(tags: dict[str, str]) -> list[dict[str, Any]]:
     return [result for _, result in sorted(_by_position(tags, _STAGE).items())]
 
 
-def _results_until(checkpoint: Checkpoint | None, results: dict[int, Any]) -> dict[int, Any]:
-    """Results of the stages before a checkpoint."""
-    last = -1 if checkpoint is None else checkpoint.stage - (not checkpoint.finished)
-    return {position: result for position, result in results.items() if position <= last}
-
-
 def _by_position(tags: dict[str, str], prefix: str) -> dict[int, Any]:
     """Position of a stage -> content of its tag."""
     return {int(name.removeprefix(prefix)): json.loads(text) for name, text in tags.items() if name.startswith(prefix)}
@@ -109,33 +103,24 @@ def usable_checkpoint(run_id: str) -> tuple[Checkpoint | None, list[str]]:
     tuple
         The checkpoint (None if there is none), and a line for each damaged or missing one.
     """
-    *others, latest = [*checkpoints_of(run_id)] or [""]
-    if not latest:
-        return None, []
-    checkpoint, problem = _loaded(run_id, latest)
-    if checkpoint is not None:
-        return checkpoint, []
-    problems, usable = [problem], list[tuple[int, int, str, Checkpoint]]()
-    for name in others:
-        checkpoint, problem = _loaded(run_id, name)
+    problems, usable = list[str](), list[tuple[int, int, str, Checkpoint]]()
+    for name in reversed(checkpoints_of(run_id)):
+        path = fetch(run_id, name)
+        try:
+            checkpoint = None if path is None else load_checkpoint(path)
+        except DamagedCheckpointError as error:
+            problems.append(f"checkpoint {name} of run {_shown(run_id)} is damaged: {error}")
+            continue
         if checkpoint is None:
-            problems.append(problem)
+            problems.append(f"checkpoint {name} of run {_shown(run_id)} is missing")
+        elif not problems:
+            return checkpoint, []
         else:
             usable.append((checkpoint.stage, checkpoint.position["step"], name, checkpoint))
     if not usable:
         return None, problems
     stage, step, name, checkpoint = max(usable, key=lambda each: each[:3])
     return checkpoint, [*problems, f"{name} is used instead, from stage {stage + 1} after step {step:,}"]
-
-
-def _loaded(run_id: str, name: str) -> tuple[Checkpoint | None, str]:
-    path = fetch(run_id, name)
-    if path is None:
-        return None, f"checkpoint {name} of run {_shown(run_id)} is missing"
-    try:
-        return load_checkpoint(path), ""
-    except DamagedCheckpointError as error:
-        return None, f"checkpoint {name} of run {_shown(run_id)} is damaged: {error}"
 
 
 def _shown(run_id: str) -> str | None:
@@ -155,7 +140,8 @@ def earlier_run(run_id: str, params: Any) -> Run:
     if checkpoint is None and (problems or results):
         log_notice(f"run {_shown(run_id)} has no checkpoint that can be used: it begins again at its first epoch")
     if checkpoint is None or problems:  # a stage whose weights are lost is trained again despite its result
-        results = _results_until(checkpoint, results)
+        last = -1 if checkpoint is None else checkpoint.stage - (not checkpoint.finished)
+        results = {position: result for position, result in results.items() if position <= last}
     evaluated = {"baseline"} if "baseline/loss" in metrics else set()
     run = Run(run_id, params, Record(lrs, results, evaluated, checkpoint))
     run.metrics = metrics
@@ -184,9 +170,8 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
         held.callback(wait_until_shown)
         if resume_run_id is not None:
             params = type(params)(**tracking.spec_of(resume_run_id))
-            run_id = held.enter_context(tracking.held_run(resume_run_id, own_tags=tags))
-            tracking.reopen_run(run_id, tags, finished=is_own)
-            run = earlier_run(run_id, params)
+            run = earlier_run(held.enter_context(tracking.resumed_run(resume_run_id, tags, is_own)), params)
+            log_notice(f"MLflow run {_shown(run.id)} is resumed")
         else:
             network = getattr(params.model, "backbone", "embeddings")
             title = f"{source_name(params.data.source)} {network} seed {params.seed}"
@@ -194,20 +179,14 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             full_kind = f"{kind}-{params.modality}" if kind == "train" else kind
             tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": full_kind}
             spec = params.model_dump(mode="json")
-            run = Run(tracking.start_run(params.tracking.experiment, name, spec, tags), params)
-            held.enter_context(tracking.held_run(run.id, is_new=True))
-            tracking.log_spec(run.id, spec)
-        with tracking.publishing(run.id, f"unfreeze resume {run.id}"):
+            run = Run(held.enter_context(tracking.new_run(params.tracking.experiment, name, spec, tags)), params)
             shown = _shown(run.id)
-            if resume_run_id is not None:
-                log_notice(f"MLflow run {shown} is resumed")
-            else:
-                resume = f"; after an interruption: unfreeze resume {shown}" if kind == "train" else ""
-                log_notice(f"MLflow run {shown} ({name}){resume}")
-            show_mlflow_link(run.id)
-            log_origin(run.id)
-            with tracking.system_metrics(run.id, params.tracking.system_metrics):
-                yield run
+            resume = f"; after an interruption: unfreeze resume {shown}" if kind == "train" else ""
+            log_notice(f"MLflow run {shown} ({name}){resume}")
+        show_mlflow_link(run.id)
+        log_origin(run.id)
+        with tracking.system_metrics(run.id, params.tracking.system_metrics):
+            yield run
 
 
 def log_origin(run_id: str) -> None:

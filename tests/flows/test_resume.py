@@ -114,8 +114,8 @@ def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monke
 @pytest.mark.slow
 def test_a_finished_run_is_not_resumed(uninterrupted: dict[str, Any]) -> None:
     run_id = uninterrupted["run_id"]
-    with pytest.raises(UserError, match=f"{run_id} is finished"), tracking.held_run(run_id) as key:
-        tracking.reopen_run(key, {})
+    with pytest.raises(UserError, match=f"{run_id} is finished"), tracking.resumed_run(run_id, {}):
+        pass
 
 
 def test_an_unknown_run_is_named_in_the_error() -> None:

@@ -204,4 +204,4 @@ def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(home_with_s
     assert result["comparison"]["metric"] == "rmspe"
     assert result["comparison"]["rows"] in range(50, 61)
     assert {"sales", "promo", "shop"} <= {row["column"] for row in result["drift"]}
-    assert tracking.tags_of(result["run_id"])[tracking.TRAINED_UNTIL].startswith("2023-09-27")
+    assert tracking.tags_of(result["run_id"])["data.trained_until"].startswith("2023-09-27")

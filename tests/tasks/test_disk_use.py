@@ -27,8 +27,7 @@ def cached(kind: str, name: str, size: int) -> Path:
 
 
 def run_with_checkpoints(kind: str, status: tracking.RunStatus) -> str:
-    key = tracking.start_run("tests", "run", {"seed": 1}, {"unfreeze.kind": kind})
-    with tracking.held_run(key, is_new=True), suppress(ZeroDivisionError), tracking.publishing(key, ""):
+    with suppress(ZeroDivisionError), tracking.new_run("tests", "run", {"seed": 1}, {"unfreeze.kind": kind}) as key:
         for _ in range(2):
             tracking.save_checkpoint(key, lambda path: path.write_bytes(bytes(1_000_000)))
             assert tracking.wait_until_published(key)

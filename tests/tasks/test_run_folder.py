@@ -28,15 +28,14 @@ pytestmark = pytest.mark.usefixtures("home_with_store")
 
 
 @contextmanager
-def under_way(run_id: str | None = None, shared: bool = False) -> Iterator[str]:
+def under_way(run_id: str | None = None, shared: bool = False, kind: str = "test") -> Iterator[str]:
     """A run of this process, begun or resumed; yields its key."""
-    is_new = run_id is None
-    run_id = run_id or tracking.start_run("tests", "run", {"seed": 1}, {"unfreeze.kind": "test"}, shared)
-    with tracking.held_run(run_id, is_new) as key:
-        if not is_new:
-            tracking.reopen_run(key, {}, finished=shared)
-        with tracking.publishing(key, "resume"):
-            yield key
+    if run_id is None:
+        run = tracking.new_run("tests", "run", {"seed": 1}, {"unfreeze.kind": kind}, shared)
+    else:
+        run = tracking.resumed_run(run_id, {})
+    with run as key:
+        yield key
 
 
 def run_of(key: str) -> RunFolder:
@@ -93,11 +92,10 @@ def test_a_finished_run_is_whole_in_mlflow_and_leaves_no_folder() -> None:
 def test_commits_survive_a_kill_and_half_a_line_counts_for_nothing(home_with_store: Path) -> None:
     code = """
 import os
-from unfreeze.tasks import tracking
-from unfreeze.tasks.tracking.folder import folder_of
-key = tracking.start_run("tests", "killed", {}, {"unfreeze.kind": "test"})
-folder_of(key).commit(tags={"a": "1"}, rows=[["train/loss", 0.5, 1000, 1]])
-with (folder_of(key).path / "log.jsonl").open("a") as log:
+from unfreeze.tasks.tracking.folder import new_folder
+folder = new_folder({"experiment": "tests", "name": "killed", "params": []}, {"unfreeze.kind": "test"})
+folder.commit(tags={"a": "1"}, rows=[["train/loss", 0.5, 1000, 1]])
+with (folder.path / "log.jsonl").open("a") as log:
     log.write('{"tags": {"b": ')
 os.kill(os.getpid(), 9)
 """
@@ -179,8 +177,7 @@ def test_metrics_are_committed_with_their_checkpoint_and_not_before() -> None:
 
 
 def test_a_finished_training_has_no_checkpoints_left() -> None:
-    key = tracking.start_run("tests", "run", {}, {"unfreeze.kind": "train-images"})
-    with tracking.held_run(key, is_new=True), tracking.publishing(key, "resume"):
+    with under_way(kind="train-images") as key:
         tracking.save_checkpoint(key, lambda path: path.write_bytes(b"1"))
         assert thread_of(key).wait(30)
         assert tracking.client().list_artifacts(tracking.get_run(key).info.run_id, "checkpoints")
@@ -240,7 +237,7 @@ def test_a_run_begins_and_ends_without_mlflow_and_is_published_afterwards(
     run = tracking.get_run(key)
     assert run.info.status == "FINISHED"
     assert tracking.get_run(run.info.run_id).data.tags["unfreeze.key"] == key
-    assert tracking.artifacts(key) == ["note.txt"]
+    assert tracking.artifacts(key) == ["code", "note.txt", "spec.json"]
 
 
 def test_without_space_on_the_disk_commits_wait_in_memory(
@@ -276,8 +273,7 @@ def test_what_a_killed_process_left_is_published_by_the_next_and_its_run_ends_as
     code = """
 import os, sys
 from unfreeze.tasks import tracking
-key = tracking.start_run("tests", "killed", {}, {"unfreeze.kind": "test"})
-with tracking.held_run(key, is_new=True), tracking.publishing(key, ""):
+with tracking.new_run("tests", "killed", {}, {"unfreeze.kind": "test"}) as key:
     print(key, flush=True)
     sys.stdin.readline()
     tracking.log_tags(key, {"late": "1"})
@@ -340,7 +336,7 @@ def test_a_run_stays_open_until_the_end_of_the_block_around_it() -> None:
             began = time.monotonic()
             tracking.log_tags(key, {"later": "1"})
             assert time.monotonic() - began < 3
-        with pytest.raises(UserError, match="being trained"), tracking.held_run(key):
+        with pytest.raises(UserError, match="being trained"), tracking.resumed_run(key, {}):
             pass
     assert tracking.get_run(key).data.tags["later"] == "1"
     assert run_folders() == []
@@ -375,7 +371,7 @@ def test_an_attempt_that_a_run_left_behind_is_waited_for(monkeypatch: pytest.Mon
     threading.Timer(1, free.set).start()
     (done,) = tracking.sync()
     assert (done.left, done.why) == (0, "")
-    assert tracking.artifacts(key) == ["note.txt"]
+    assert tracking.artifacts(key) == ["code", "note.txt", "spec.json"]
 
 
 def test_a_run_of_which_another_machine_was_just_heard_is_refused_but_not_to_the_next_attempt_of_its_flow_run() -> None:
@@ -387,17 +383,17 @@ def test_a_run_of_which_another_machine_was_just_heard_is_refused_but_not_to_the
     tracking.client().set_tag(run_id, "unfreeze.host", "elsewhere")
     tracking.client().update_run(run_id, status="RUNNING")
     other = {"prefect.flow_run_id": "another"}
-    with pytest.raises(UserError, match="on elsewhere, which was heard of"), tracking.held_run(run_id, own_tags=other):
+    with pytest.raises(UserError, match="on elsewhere, which was heard of"), tracking.resumed_run(run_id, other):
         pass
-    with tracking.held_run(run_id, own_tags={"prefect.flow_run_id": "f"}) as again:
+    with tracking.resumed_run(run_id, {"prefect.flow_run_id": "f"}) as again:
         assert again == key
 
 
 def test_pending_counts_what_mlflow_lacks(impatient: None) -> None:
-    key = tracking.start_run("tests", "run", {}, {"unfreeze.kind": "test"})
-    tracking.log_text(key, "content", "note.txt")
-    assert pending(run_of(key)) == 2
-    folders.let_go(run_of(key))
-    publish(run_of(key))
-    assert pending(run_of(key)) == 0
-    assert publishes.refused(run_of(key)) == []
+    folder = folders.new_folder({"experiment": "tests", "name": "run", "params": []}, {"unfreeze.kind": "test"})
+    tracking.log_text(folder.key, "content", "note.txt")
+    assert pending(folder) == 2
+    folders.let_go(folder)
+    publish(folder)
+    assert pending(folder) == 0
+    assert publishes.refused(folder) == []

@@ -23,7 +23,7 @@ from unfreeze.tasks import tracking
 from unfreeze.tasks.sweeps.report import compare_with_rules, draw_study, keep_report, verdict
 from unfreeze.tasks.sweeps.study import best_trial
 
-ALL = ["history", "slice", "parallel_coordinate", "contour", "importance"]
+ALL = ["history", "slice", "importance"]
 RULES = {"ratio 10 (data like ImageNet)": 10.0, "ratio 3 (data unlike it)": 3.0}
 
 
@@ -102,7 +102,7 @@ def test_of_a_single_trial_there_is_only_the_history() -> None:
 
 def test_trials_that_are_equally_good_say_nothing_about_what_matters() -> None:
     drawn = draw_study(search(lambda trial: 0 * loss(trial)), ["loss"])
-    assert list(drawn) == ["history", "slice", "parallel_coordinate"]
+    assert list(drawn) == ["history", "slice"]
 
 
 def test_a_setting_that_never_changed_is_not_drawn() -> None:
@@ -111,17 +111,6 @@ def test_a_setting_that_never_changed_is_not_drawn() -> None:
 
     _, figure = draw_study(search(objective), ["loss"])["slice"]
     assert {axes.get_xlabel() for axes in figure.axes} == {"body_ratio", "head_factor", ""}
-
-
-@pytest.mark.slow
-def test_the_contour_plot_is_of_the_four_settings_that_matter_most() -> None:
-    def objective(trial: Trial) -> float:
-        return loss(trial) + sum(1e-9 * trial.suggest_float(f"other_{number}", 0, 1) for number in range(4))
-
-    _, figure = draw_study(search(objective, trials=30), ["loss"])["contour"]
-    names = {axes.get_ylabel() for axes in figure.axes} - {"", "loss"}
-    assert len(names) == 4
-    assert "head_factor" in names
 
 
 def test_settings_of_every_kind_can_be_drawn() -> None:

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("home_with_store")
 
 def start(name: str, experiment: str = "tests") -> str:
     """A run that MLflow has and nobody trains: what is logged to it goes there at once."""
-    key = tracking.start_run(experiment, name, {"seed": 1, "recipe": [{"name": "head"}]}, {"unfreeze.kind": "test"})
-    with tracking.held_run(key, is_new=True), tracking.publishing(key, ""):
+    spec = {"seed": 1, "recipe": [{"name": "head"}]}
+    with tracking.new_run(experiment, name, spec, {"unfreeze.kind": "test"}) as key:
         pass
     return str(tracking.get_run(key).info.run_id)
 

@@ -106,8 +106,6 @@ def test_a_dimension_knows_what_the_sweep_could_try() -> None:
     [
         ({"space": [range_of("body_ratio"), range_of("body_ratio", 2)]}, "space: body_ratio given twice"),
         ({"objectives": ["loss", "loss"]}, "objectives: loss given twice"),
-        ({"space": [choices_of("seed", 1, 2)], "sampler": "cmaes"}, "cmaes searches ranges only"),
-        ({"objectives": ["loss", "seconds"], "sampler": "cmaes"}, "cmaes knows one objective only"),
         ({"space": []}, "at least 1"),
         ({"study": "../elsewhere"}, "pattern"),
     ],
