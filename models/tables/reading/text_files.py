@@ -184,7 +184,7 @@ class TextFile(TableFile):
         self.first_row = self._layout.lines + 1
 
     def batches(self, threads: bool = True) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Read with pyarrow, since polars pads short rows with missing values and its errors name no row."""
+        """Read with pyarrow, whose errors name the row."""
         layout = self._layout
         every = [str(place) for place in range(len(layout.names))]  # names of unused columns may repeat
         read = [str(place) for place in [*self.places, *layout.empty]]
