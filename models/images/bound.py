@@ -11,10 +11,10 @@ import torch
 
 from unfreeze.models.evaluation.drift import ImageSample, image_statistics
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.networks.backbones import Body, Preprocessing, preprocessing_of
+from unfreeze.models.images.networks.backbones import Body, fold_batch_norms, preprocessing_of
 from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, build_classifier, head_of
-from unfreeze.models.images.networks.folding import fold_batch_norms
 from unfreeze.models.images.networks.linear_head import fit_linear_head
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import numbered_view
 from unfreeze.models.images.pixels.cache import ImageCache, usable_size
 from unfreeze.models.images.pixels.index import Index

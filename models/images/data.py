@@ -18,7 +18,6 @@ from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.candidates import image_candidates, parts_to_refit, refit
 from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
-from unfreeze.models.images.networks.classifier import summarise
 from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.pixels.augmentation import apply_views, draw_views
 from unfreeze.models.images.pixels.index import CONTRADICTION, COPY
@@ -110,9 +109,24 @@ class ImageData(BoundImages):
         for split in self._judged_splits():
             shift = shown_shift(image_drift(trained, self.sample(split)))
             found.table(SHIFTS[split], f"{SECTION_NAMES[split].capitalize()} images against training images", shift)
-        summary = pd.DataFrame(summarise(self.network()))
-        found.text("model_summary.txt", f"{params.model.backbone}\n\n{summary.to_string(index=False)}\n")
+        found.text("model_summary.txt", f"{params.model.backbone}\n\n{self._blocks().to_string(index=False)}\n")
         return found
+
+    def _blocks(self) -> pd.DataFrame:
+        """A row per block of the network in forward order, the head last, named by its first parameter."""
+        network = self.network()
+        sizes, body = {name: each.numel() for name, each in network.named_parameters()}, network.block_parameters()
+        groups = ["early" if number < network.early_blocks else "late" for number in range(len(body))]
+        rows = [
+            {
+                "from": names[0],
+                "layer group": group,
+                "tensors": len(names),
+                "parameters": sum(sizes[name] for name in names),
+            }
+            for names, group in zip([*body, network.head_parameters()], [*groups, "head"], strict=True)
+        ]
+        return pd.DataFrame(rows)
 
     def decided(self) -> list[str]:
         """Describe the ranking of backbones, if the choice was left open."""

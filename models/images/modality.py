@@ -29,8 +29,9 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.listing.rows import Listing, unite_copies, without_excluded
 from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.listing.splits import group_label, grouped
-from unfreeze.models.images.networks.backbones import check_backbone, preprocessing_of
+from unfreeze.models.images.networks.backbones import preprocessing_of
 from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS
+from unfreeze.models.images.networks.weights import check_backbone
 from unfreeze.models.images.pixels.augmentation import MIXES
 from unfreeze.models.images.pixels.cache import build_image_caches, image_store
 from unfreeze.models.images.pixels.index import Index, build_index

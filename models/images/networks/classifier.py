@@ -1,13 +1,12 @@
 """Image classifier: pretrained body, fastai head and input normalisation."""
 
-from typing import cast
-
 import torch
 from torch import nn
 
 from unfreeze.models.errors import choose
-from unfreeze.models.images.networks.backbones import Body, Preprocessing, load_body
+from unfreeze.models.images.networks.backbones import load_body
 from unfreeze.models.images.networks.linear_head import build_linear_head
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.settings import ModelSpec
 from unfreeze.models.training.network import Network
 
@@ -64,7 +63,7 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
         torch.manual_seed(seed)
         body = load_body(model, size)
         head = head_of(model, body.features, classes)
-    return Network(body, head, [list(block.parameters) for block in body.blocks], body.early_blocks)
+    return Network(body, head, body.blocks, body.early_blocks)
 
 
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
@@ -80,28 +79,3 @@ def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch
     std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
     normalised = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
     return normalised.contiguous(memory_format=torch.channels_last)
-
-
-def summarise(network: Network) -> list[dict[str, object]]:
-    """Summarise the network block by block, like fastai's ``learn.summary()``.
-
-    Returns
-    -------
-    list of dict
-        ``block``, ``layer_group``, ``tensors``, ``parameters`` and ``trainable``, in forward order, the head last.
-    """
-    parameters = dict(network.named_parameters())
-    blocks = zip(cast(Body, network.body).blocks, network.block_parameters(), strict=True)
-    named = [*((block.name, names) for block, names in blocks), ("head", network.head_parameters())]
-    return [
-        {
-            "block": name,
-            "layer_group": "head" if name == "head" else "early" if number < network.early_blocks else "late",
-            "tensors": len(names),
-            "parameters": sum(parameters[parameter].numel() for parameter in names),
-            "trainable": sum(
-                parameters[parameter].numel() for parameter in names if parameters[parameter].requires_grad
-            ),
-        }
-        for number, (name, names) in enumerate(named)
-    ]

@@ -12,22 +12,27 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from timm.models import save_for_hf
 from torch import nn
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.networks.classifier import normalise_bytes
+from unfreeze.models.images.networks.weights import first_line, timm_name
 from unfreeze.models.images.pixels.decode import png
 from unfreeze.models.images.pixels.streaming import ImageSource
-from unfreeze.models.images.serving.export_timm import load_timm, write_timm
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
+from unfreeze.models.store.model_folder import WEIGHTS, read_description
 from unfreeze.models.store.sealed_files import CHECKSUMS
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
-from unfreeze.models.targets import MultiLabel
+from unfreeze.models.targets import MultiLabel, SingleLabel
 from unfreeze.models.training.precision import pick_precision
 
 TOLERANCE = 1e-4
@@ -35,6 +40,8 @@ TOLERANCE = 1e-4
 MOST_ROWS, GENERATED = 1000, 100
 """Maximum number of images to compare on, and number of generated images if none are given."""
 RESULT = "export.json"
+CROP_MODES = {"crop": "center", "squish": "squash", "pad": "border"}
+"""`data.fit` -> timm's name for it."""
 ONNX_VERSION = 1
 """Increment when the same model would give other files for `use_onnxruntime`."""
 Run = Callable[[np.ndarray], np.ndarray]
@@ -50,22 +57,14 @@ class PixelClassifier(nn.Module):
         Predictor on the CPU, whose networks are shared.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
-
     def __init__(self, predictor: ImagePredictor) -> None:
         super().__init__()
         self.networks, self.temperature = nn.ModuleList(predictor.networks), predictor.temperature
-        self.exclusive = not isinstance(predictor.target, MultiLabel)
-        preprocessing = predictor.preprocessing
-        mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        self.exclusive, self.preprocessing = not isinstance(predictor.target, MultiLabel), predictor.preprocessing
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        images = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).float(), self.scale)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = normalise_bytes(pixels.permute(0, 3, 1, 2), self.preprocessing)
         members: list[torch.Tensor] = [network(images).float() for network in self.networks]
         logits = members[0]
         if len(members) > 1 and self.exclusive:  # logits of the mean probabilities
@@ -74,14 +73,6 @@ class PixelClassifier(nn.Module):
             logits = torch.stack(members).sigmoid().mean(dim=0).logit()
         logits = logits / self.temperature
         return logits.softmax(dim=1) if self.exclusive else logits.sigmoid()
-
-
-class Format(NamedTuple):
-    """How an export is written into a folder, and how it is run by its own library alone."""
-
-    write: Callable[[Path, ImagePredictor, Path, dict[str, Any]], None]
-    """Arguments: target folder, model, its folder, and the description that `export_classifier` made."""
-    load: Callable[[Path, dict[str, Any]], Run]
 
 
 def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSource] = ()) -> dict[str, Any]:
@@ -113,13 +104,13 @@ def export_classifier(model: Path, to: str, out: Path, images: Sequence[ImageSou
         raise UserError(f"out: {out} exists already; choose another --out, or remove it")
     predictor = ImagePredictor(model, "cpu")
     predictor.precision = pick_precision("fp32", predictor.device)  # the exported graph computes in fp32
-    about, form = _about(predictor), FORMATS[to]
+    about, (write, load) = _about(predictor), FORMATS[to]
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
         (made := Path(unfinished, out.name)).mkdir()
-        form.write(made, predictor, model, about)
+        write(made, predictor, model, about)
         files = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
         chosen = [images[row] for row in sample_rows(np.arange(len(images)), MOST_ROWS)]
-        check = _compare(form.load(made, about), predictor, chosen or generated_images(predictor.size))
+        check = _compare(load(made, about), predictor, chosen or generated_images(predictor.size))
         result = {"to": to, "files": files, "check": {"generated": not chosen, **check}, "about": about}
         (made / RESULT).write_text(json.dumps(result, indent=1))
         os.rename(made, out)
@@ -199,39 +190,46 @@ def _about(predictor: ImagePredictor) -> dict[str, Any]:
     }
 
 
-def _program(predictor: ImagePredictor) -> torch.export.ExportedProgram:
-    """Export the graph with a dynamic batch size."""
-    pixels = torch.zeros(2, predictor.size, predictor.size, 3, dtype=torch.uint8)
-    shapes = {"pixels": {0: torch.export.Dim("batch")}}
-    graph = PixelClassifier(predictor).eval()
+def _program(module: nn.Module, inputs: torch.Tensor) -> torch.export.ExportedProgram:
+    """Export a module with a dynamic batch size."""
     with torch.no_grad():
-        return torch.export.export(graph, (pixels,), dynamic_shapes=shapes)
+        return torch.export.export(module.eval(), (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
-    require_onnx("--to onnx")
-    exported = torch.onnx.export(_program(predictor), dynamo=True, output_names=["probabilities"], verbose=False)
+def _graph(predictor: ImagePredictor) -> torch.export.ExportedProgram:
+    pixels = torch.zeros(2, predictor.size, predictor.size, 3, dtype=torch.uint8)
+    return _program(PixelClassifier(predictor), pixels)
+
+
+def _save_onnx(program: torch.export.ExportedProgram, path: Path, output: str, about: dict[str, Any]) -> None:
+    exported = torch.onnx.export(program, dynamo=True, output_names=[output], verbose=False)
     assert exported is not None
     exported.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
-    exported.save(folder / "model.onnx", external_data=False)
+    exported.save(path, external_data=False)
 
 
-def open_session(path: Path) -> Any:
-    """Open an ``onnxruntime.InferenceSession`` with torch's number of threads."""
+def _run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Run a file by ONNX Runtime, with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, options)
+    session = onnxruntime.InferenceSession(path, options)
+    name = session.get_inputs()[0].name
+    return lambda inputs: cast(np.ndarray, session.run(None, {name: inputs})[0])
+
+
+def _write_onnx(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
+    require_onnx("--to onnx")
+    _save_onnx(_graph(predictor), folder / "model.onnx", "probabilities", about)
 
 
 def _load_onnx(folder: Path, about: dict[str, Any]) -> Run:
-    session = open_session(folder / "model.onnx")
-    return lambda squares: session.run(None, {"pixels": squares})[0]
+    return _run_onnx(folder / "model.onnx")
 
 
 def _write_torch(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
-    program, about_file = _program(predictor), {"about.json": json.dumps(about)}
+    program, about_file = _graph(predictor), {"about.json": json.dumps(about)}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # warns that weights are channels last
         torch.export.save(program, folder / "model.pt2", extra_files=about_file)
 
@@ -241,23 +239,72 @@ def _load_torch(folder: Path, about: dict[str, Any]) -> Run:
     return lambda squares: graph(torch.from_numpy(squares)).detach().numpy()
 
 
-FORMATS = {
-    "onnx": Format(_write_onnx, _load_onnx),
-    "torch": Format(_write_torch, _load_torch),
-    "timm": Format(write_timm, load_timm),
-}
-"""`Export.to` -> format."""
+def _write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dict[str, Any]) -> None:
+    """Write a folder for ``timm.create_model("local-dir:FOLDER", pretrained=True)``, whose networks return logits.
+
+    The temperature is folded into the last layer. timm's validation transform (`timm.data.create_transform`) prepares
+    images by the same rule, except that it resizes before cropping, which shifts pixels by rounding.
+
+    Raises
+    ------
+    UserError
+        If timm cannot represent the model: a two-layer head, several networks, or a backbone without concat pooling of
+        its last feature map.
+    """
+    refusal = "--to timm: {}; export it with --to onnx or --to torch, which hold any model"
+    description, size = read_description(model), about["size"]
+    backbone, head = description["model"]["backbone"], description["model"]["head"]
+    if head != "linear":
+        raise UserError(refusal.format(f"its head {head!r} is not a single linear layer on the pooled features"))
+    if description["networks"] > 1:
+        raise UserError(refusal.format(f"it averages {description['networks']} networks"))
+    architecture = timm_name(backbone).split(".")[0]
+    arguments: dict[str, Any] = {"global_pool": "catavgmax"}
+    if predictor.networks[0].body.required_size is not None:
+        arguments["img_size"] = size
+    state = load_file(model / WEIGHTS)
+    try:
+        network = timm.create_model(architecture, num_classes=len(about["classes"]), **arguments)
+        published = cast(dict[str, Any], network.pretrained_cfg)
+        last = published["classifier"]
+        kept = {name.removeprefix("body.network."): each for name, each in state.items() if name.startswith("body.")}
+        maxima, means = state["head.0.weight"].chunk(2, dim=1)  # timm pools means before maxima
+        weight = torch.cat([means, maxima], dim=1) / about["temperature"]
+        kept[f"{last}.weight"] = weight.reshape(network.get_parameter(f"{last}.weight").shape)
+        kept[f"{last}.bias"] = state["head.0.bias"] / about["temperature"]
+        network.load_state_dict(kept)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        why = f"{architecture} of timm cannot be built with this head ({first_line(error)})"
+        raise UserError(refusal.format(why)) from error
+    cast(Any, network).pretrained_cfg = {
+        **{name: published[name] for name in ("architecture", "first_conv", "classifier")},
+        **{name: about[name] for name in ("interpolation", "mean", "std")},
+        "input_size": (3, size, size),
+        "fixed_input_size": "img_size" in arguments,
+        "crop_pct": 1.0,
+        "crop_mode": CROP_MODES[about["fit"]],
+    }
+    save_for_hf(network, str(folder), {"label_names": about["classes"]}, arguments, safe_serialization=True)
 
 
-class OnnxNetwork:
-    """ONNX Runtime network: normalised images (B, 3, S, S) float32 to logits (B, C), on torch's number of threads."""
+def _load_timm(folder: Path, about: dict[str, Any]) -> Run:
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    exclusive = about["target"] == SingleLabel.name
+    config = cast(dict[str, Any], network.pretrained_cfg)
+    mean, std = (torch.tensor(config[each]).view(1, 3, 1, 1) for each in ("mean", "std"))
 
-    def __init__(self, path: Path) -> None:
-        self._session = open_session(path)
+    def run(squares: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            logits = network((pixels - mean) / std)
+        probabilities: np.ndarray = (logits.softmax(dim=1) if exclusive else logits.sigmoid()).numpy()
+        return probabilities
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        return torch.from_numpy(self._session.run(None, {"inputs": inputs.contiguous().numpy()})[0])
+    return run
+
+
+FORMATS = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch), "timm": (_write_timm, _load_timm)}
+"""`Export.to` -> functions that write the format into a folder, and that run it by its own library alone."""
 
 
 def use_onnxruntime(predictor: ImagePredictor, model: Path, workspace: Workspace) -> None:
@@ -270,17 +317,14 @@ def use_onnxruntime(predictor: ImagePredictor, model: Path, workspace: Workspace
     def build(wanted: dict[str, Path]) -> None:
         images = torch.zeros(2, 3, predictor.size, predictor.size)
         for number, path in wanted.items():
-            exported = torch.onnx.export(
-                predictor.networks[int(number)],
-                (images,),
-                dynamo=True,
-                dynamic_shapes={"inputs": {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
-            assert exported is not None
-            exported.save(path, external_data=False)
+            _save_onnx(_program(predictor.networks[int(number)], images), path, "logits", {})
 
     key = key_of((model / CHECKSUMS).read_text(), ONNX_VERSION)
     files = {str(number): Derived("onnx", f"{key}-{number}", ".onnx") for number in range(len(predictor.networks))}
-    converted = workspace.derive("convert to ONNX", files, build)
-    predictor.runs = [OnnxNetwork(path) for path in converted.values()]
+    predictor.runs = [
+        _of_tensors(_run_onnx(path)) for path in workspace.derive("convert to ONNX", files, build).values()
+    ]
+
+
+def _of_tensors(run: Callable[[np.ndarray], np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda inputs: torch.from_numpy(run(inputs.contiguous().numpy()))

@@ -18,9 +18,9 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.batches import CPU_FORWARD_SIZE
-from unfreeze.models.images.networks.backbones import Body, Preprocessing
+from unfreeze.models.images.networks.backbones import Body, fold_batch_norms
 from unfreeze.models.images.networks.classifier import build_classifier, normalise, normalise_bytes
-from unfreeze.models.images.networks.folding import fold_batch_norms
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
 from unfreeze.models.images.pixels.decode import make_square, png, read_image

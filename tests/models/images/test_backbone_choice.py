@@ -1,5 +1,6 @@
 """`model.backbone auto`: which network is taken, and that it stays the one."""
 
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images import backbone_choice
 from unfreeze.models.images.backbone_choice import Ranked, at_hand, chosen, described
 from unfreeze.models.images.modality import Images
-from unfreeze.models.images.networks import weights
 from unfreeze.models.settings import ModelSpec, TrainImages
 from unfreeze.models.store.workspace import Workspace
 
@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(weights, "_unreachable", lambda _url: pytest.fail("nothing may be downloaded"))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("nothing may be downloaded"))
     monkeypatch.setattr(backbone_choice, "CANDIDATES", (*TINY, "resnet34"))
     torch.manual_seed(0)
     for name in TINY:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
-from unfreeze.models.images.networks.backbones import Preprocessing
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, numbered_view
 from unfreeze.models.images.pixels.cache import ImageCache
 from unfreeze.models.settings import AugmentSpec

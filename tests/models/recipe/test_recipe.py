@@ -5,7 +5,7 @@ import torch
 from unfreeze.models.images.batches import ActivationBatches, ImageBatches
 from unfreeze.models.images.bound import image_sizes
 from unfreeze.models.images.data import wanted_activations
-from unfreeze.models.images.networks.backbones import Preprocessing
+from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import numbered_view
 from unfreeze.models.settings import DataSpec, Stage, TrainImages
 from unfreeze.models.store.workspace import Workspace

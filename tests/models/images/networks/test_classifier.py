@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from tests.models.conftest import TINY_MODEL
-from unfreeze.models.images.networks.backbones import Preprocessing
-from unfreeze.models.images.networks.classifier import build_classifier, build_head, normalise, summarise
-from unfreeze.models.training.layer_groups import freeze_all_but, layer_groups, trained_groups
+from unfreeze.models.images.networks.classifier import build_classifier, build_head, normalise
+from unfreeze.models.images.networks.weights import Preprocessing
 
 
 def test_the_head_is_the_courses():
@@ -61,24 +60,3 @@ def test_normalised_pixels_are_what_the_weights_saw():
     result = normalise(images, preprocessing)
     assert result[0, :, 0, 0].tolist() == [1.0, 1.0, 0.5]
     assert result.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("train", ["head", "late", "all"])
-def test_the_summarys_counts_add_up(train):
-    network = build_classifier(TINY_MODEL, 3, seed=0, size=32)
-    groups = layer_groups(network)
-    freeze_all_but(network, trained_groups(groups, train))
-    rows = summarise(network)
-    parameters = list(network.parameters())
-    assert sum(row["parameters"] for row in rows) == sum(one.numel() for one in parameters)
-    assert sum(row["tensors"] for row in rows) == len(parameters)
-    assert sum(row["trainable"] for row in rows) == sum(one.numel() for one in parameters if one.requires_grad)
-    assert [row["block"] for row in rows] == [*(block.name for block in network.body.blocks), "head"]
-    sizes = {name: sum(row["parameters"] for row in rows if row["layer_group"] == name) for name in ("early", "late")}
-    by_name = dict(network.named_parameters())
-    for group in groups[:2]:
-        assert sizes[group.name] == sum(by_name[name].numel() for name in group.parameters)
-    assert [row["trainable"] > 0 for row in rows] == [
-        row["layer_group"] == "head" or train == "all" or (train == "late" and row["layer_group"] == "late")
-        for row in rows
-    ]

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from unfreeze.models.images.networks import folding
-from unfreeze.models.images.networks.backbones import Body, load_body
-from unfreeze.models.images.networks.folding import fold_batch_norms
+from unfreeze.models.images.networks import backbones
+from unfreeze.models.images.networks.backbones import Body, fold_batch_norms, load_body
 from unfreeze.models.settings import ModelSpec
 
 
@@ -62,7 +61,7 @@ def test_everything_is_put_back_where_the_activations_would_change(monkeypatch):
         doubled.weight.data *= 2
         return doubled
 
-    monkeypatch.setattr(folding, "fuse_conv_bn_eval", double)
+    monkeypatch.setattr(backbones, "fuse_conv_bn_eval", double)
     assert fold_batch_norms(body, 64) == 0
     assert torch.equal(activations(body), before)
     assert all(torch.equal(tensor, state[name]) for name, tensor in body.state_dict().items())
