@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 from pillow_heif import register_heif_opener
 
 from benchmarks._reading import Case, Outcome
+from unfreeze.models.images.data import notes_of
 from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.listing.splits import grouped
-from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.pixels.decode import read_image
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.settings import DataSpec

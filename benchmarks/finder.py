@@ -37,13 +37,12 @@ from unfreeze.models.settings import FinderSpec, OptimizerSpec, Stage, TrainImag
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.targets.losses import cross_entropy
-from unfreeze.models.training.finder import find_lr
+from unfreeze.models.training.finder import find_lr, try_lrs
 from unfreeze.models.training.learner import LR_PRIORS, OPTIMIZERS, Learner
-from unfreeze.models.training.lengths import batch_size_for, steps_per_epoch
 from unfreeze.models.training.loop import DivergedError, fit
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import Precision
-from unfreeze.models.training.trials import try_lrs
+from unfreeze.models.training.schedules import batch_size_for, steps_per_epoch
 
 CPU = torch.device("cpu")
 FLOAT = Precision("cpu", torch.float32, torch.float32)

@@ -208,4 +208,4 @@ def _images(params: Export, run_id: str) -> list[str]:
     from unfreeze.tasks.steps.prepare import kept_file
 
     index = Index.load(kept_file(run_id))
-    return [path for path in index.rows["path"].take(index.valid_rows()).to_pylist() if Path(path).is_file()]
+    return [path for path in index.rows["path"].take(index.rows_of("valid")).to_pylist() if Path(path).is_file()]

@@ -24,9 +24,9 @@ from unfreeze.models.settings import Stage, TrainImages
 from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
-from unfreeze.models.training.lengths import planned
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision, ready_device
+from unfreeze.models.training.schedules import planned
 from unfreeze.models.training.suggestions import LrPrior
 
 TRAINED_HEAD_SHARE, PRETRAINED_SHARE = 0.25, 0.05

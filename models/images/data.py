@@ -1,6 +1,9 @@
 """Image training data: reports, candidates, evaluation, refit and saving."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +18,31 @@ from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.images.activations import View, precompute
 from unfreeze.models.images.backbone_choice import described, read_ranking, with_backbone
 from unfreeze.models.images.bound import BoundImages
-from unfreeze.models.images.candidates import image_candidates, parts_to_refit, refit
 from unfreeze.models.images.evaluation import evaluate, predict_views
 from unfreeze.models.images.folds import FEW_ROWS, cross_validate
-from unfreeze.models.images.notes import notes_of
+from unfreeze.models.images.listing.path_tables import shortened
 from unfreeze.models.images.pixels.augmentation import apply_views, draw_views
-from unfreeze.models.images.pixels.index import CONTRADICTION, COPY
+from unfreeze.models.images.pixels.index import CONTRADICTION, COPY, Index
 from unfreeze.models.images.serving.predictor import example_image, save_classifier
+from unfreeze.models.reading.labels import count_reasons, kind_of_reason
+from unfreeze.models.recipe.refit import trained_again
 from unfreeze.models.recipe.training_data import Activations, ActivationsOf, Candidate, Prepared
 from unfreeze.models.settings import Stage, TrainImages, TtaSpec
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import JUDGED
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import plan
 from unfreeze.models.training.network import State
+from unfreeze.models.training.schedules import plan
 
 MOST_ROWS_SHOWN = 500
 PREVIEWED = 4
 """Images in the augmentation preview, each with three random views."""
+NEARLY_ONE_COLOUR = 4.0
+"""Standard deviation, in levels of 256, below which an image is nearly blank."""
+_MOST_NAMED = 3
+BOTH_MARGIN = 2.0
+"""Margin in standard errors; with one, a photo run kept a network whose test loss was a third above the mean's."""
 
 
 def wanted_activations(stage: Stage, n_aug: int, splits: Sequence[str] = ("valid",)) -> list[View]:
@@ -162,9 +171,47 @@ class ImageData(BoundImages):
     def candidates(
         self, learner: Learner, position: int, activations_of: ActivationsOf, snapshots: Sequence[State]
     ) -> Iterator[Candidate]:
-        """See `unfreeze.models.images.candidates.image_candidates`."""
+        """Yield the trained network and the models that compete with it.
+
+        These are the last weights alone (with a snapshot ensemble), the head from before the body was unfrozen, and
+        logistic regression on the precomputed activations of all views, unless that is the head already. If it is, the
+        mean of its predictions and the network's is a candidate too; otherwise the mean of the weights before and after
+        unfreezing (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, with their default of
+        1/2).
+        """
         yield from super().candidates(learner, position, activations_of, snapshots)
-        yield from image_candidates(self, learner, position, activations_of, bool(snapshots))
+        final, recipe = learner.state(), self.params.recipe
+        if snapshots:
+            yield Candidate("the last weights alone", [final], position, ablated="snapshots")
+        frozen = range(sum(1 for _ in takewhile(lambda stage: stage.train == "head", recipe)))
+        if not frozen:
+            return
+        initial, device = self.network().state_dict(), next(iter(final.values())).device
+
+        def with_head(head: State) -> State:
+            body = {name: tensor for name, tensor in initial.items() if name.startswith("body.")}
+            whole = {**body, **{f"head.{name}": tensor for name, tensor in head.items()}}
+            return {name: tensor.to(device) for name, tensor in whole.items()}
+
+        regressed = recipe[frozen[-1]].regression
+        if learner.head_alone is not None and position > frozen[-1]:
+            alone = with_head(learner.head_alone)
+            name = "logistic regression" if regressed else "head"
+            ends = [frozen[-1]] if regressed else []
+            yield Candidate(name, [alone], frozen[-1], ablated="fine-tuning the body", stages=ends)
+            if regressed:
+                both, ends = f"{recipe[position].name} and {name}", [position, *ends]
+                yield Candidate(both, [final, alone], position, margin=BOTH_MARGIN, stages=ends)
+            else:
+                yield Candidate("mean of head and all weights", [_mean(alone, final)], position)
+        computed = [number for number in frozen if recipe[number].precomputes]
+        if computed and not regressed:
+            views: dict[tuple[str, int], Path] = {}
+            for number in computed:
+                if self.sizes[number] == self.sizes[computed[-1]]:
+                    views |= {key: path for key, path in activations_of(number).items() if key[0] == "train"}
+            state = with_head(self.regressed_head(views))
+            yield Candidate("logistic regression", [state], computed[-1], {"head": "linear"}, margin=1.0)
 
     def predictions(self, learner: Learner, candidate: Candidate, activations: Activations, split: str) -> np.ndarray:
         """Predict probabilities (N, C) float64 of the plain view."""
@@ -191,15 +238,32 @@ class ImageData(BoundImages):
 
     # --- the model
 
+    def parts_to_refit(self, candidate: Candidate) -> list[tuple[int, int]]:
+        """Select the candidate's networks to refit, each with its final stage.
+
+        The regression by default, and the network too if `TrainImages.refit` is true.
+        """
+        refit, recipe = self.params.refit, self.params.recipe
+        ends = ((number, end) for number, end in enumerate(candidate.stages) if end is not None)
+        return [(number, end) for number, end in ends if refit or (refit is None and recipe[end].regression)]
+
     def refits(self, candidate: Candidate) -> bool:
-        """See `unfreeze.models.images.candidates`."""
-        return bool(parts_to_refit(self, candidate))
+        """Whether there are `parts_to_refit`."""
+        return bool(self.parts_to_refit(candidate))
 
     def refitted(
         self, candidate: Candidate, results: Sequence[Mapping[str, Any]], workspace: Workspace
     ) -> tuple[Candidate, str]:
-        """See `unfreeze.models.images.candidates`."""
-        return refit(self, candidate, results, workspace)
+        """Refit the candidate's `parts_to_refit`."""
+        parts, states, recipe = self.parts_to_refit(candidate), list(candidate.states), self.params.recipe
+        stages = islice(trained_again(self.with_all_rows(), results, workspace), 1 + max(end for _, end in parts))
+        for position, state in enumerate(stages):
+            for number, end in parts:
+                if end == position:
+                    states[number] = state
+        names = ["logistic regression" if recipe[end].regression else recipe[end].name for _, end in parts]
+        what = "all of it" if len(parts) == len(states) else " and ".join(names)
+        return replace(candidate, states=states, judged=candidate), what
 
     def save(self, folder: Path, candidate: Candidate) -> None:
         """Write ``model.safetensors`` and ``model.json``, and the model scored on validation rows if it differs."""
@@ -231,3 +295,69 @@ class ImageData(BoundImages):
         defined = [name for name in self.target.headline if f"valid/{name}" in metrics]
         shown = ", ".join(f"{name} {metrics[f'valid/{name}']:.4f}" for name in defined)
         return f"{self._kinds} of {self.params.data.source}; {candidate.title}, validation rows: {shown}"
+
+
+def _mean(one: State, other: State) -> State:
+    """Average two networks' weights; counters are taken from the first."""
+    return {name: (one[name] + other[name]) / 2 if one[name].is_floating_point() else one[name] for name in one}
+
+
+# --- notes on the files
+
+
+def notes_of(index: Index) -> list[str]:
+    """Describe unusable files, grey levels, blank or multi-frame images, and groups, one line each."""
+    plain = _named(index, plain_rows(index), "images are nearly one colour")
+    stacked = np.flatnonzero(index.rows["frames"].to_numpy() > 1)
+    several = _named(index, stacked, "files hold several images, of which only the first is used")
+    lines = [_unusable(index), *_ranges(index), plain, several, *_groups(index)]
+    return [line for line in lines if line]
+
+
+def plain_rows(index: Index) -> np.ndarray:
+    """Positions of the nearly blank images, int64."""
+    return np.flatnonzero(index.rows["spread"].to_numpy() < NEARLY_ONE_COLOUR)
+
+
+def _unusable(index: Index) -> str:
+    reasons = index.rejected["reason"].to_pylist()
+    if not reasons:
+        return ""
+    copies = "a copy of an image in another split"
+    kinds = [copies if reason.startswith(COPY) else kind_of_reason(reason) for reason in reasons]
+    return f"{len(kinds):,} of {len(index) + len(kinds):,} files cannot be used: {count_reasons(kinds)}"
+
+
+def _ranges(index: Index) -> list[str]:
+    count = int(index.rows["deep"].to_numpy().sum())
+    return [
+        f"{count:,} images have more than 8 bits a sample: {kind} values of {low:g} to {high:g} become black to white, "
+        "in predictions as well (--data.pixel_range sets others)"
+        for kind, (low, high) in index.ranges.items()
+    ]
+
+
+def _named(index: Index, rows: np.ndarray, what: str) -> str:
+    # With the folder, because file names often repeat in every class.
+    paths = ["/".join(Path(path).parts[-2:]) for path in index.rows["path"].take(rows).to_pylist()]
+    return f"{len(paths):,} {what}: {shortened(paths, _MOST_NAMED)}" if paths else ""
+
+
+def _groups(index: Index) -> list[str]:
+    sides = defaultdict[str, set[str]](set)
+    for group, split in zip(index.rows["group"].to_pylist(), index.rows["split"].to_pylist(), strict=True):
+        if group:
+            sides[group].add(split)
+    across = [group for group, splits in sides.items() if len(splits) > 1]
+    lines = []
+    if across:
+        lines.append(
+            f"{len(across):,} of {len(sides):,} groups are on several sides of the source's own split, so its results "
+            f"are flattered: {shortened(across, _MOST_NAMED)}"
+        )
+    if sides:
+        seen = {split: set(index.occurrences(index.rows_of(split))) for split in ("train", "valid")}
+        for split, verb in (("train", "train"), ("valid", "validate")):
+            if absent := [name for name in index.classes if name not in seen[split]]:
+                lines.append(f"the groups leave no image to {verb} {shortened(map(repr, absent))}")
+    return lines

@@ -12,10 +12,9 @@ from torch.nn import functional
 
 from unfreeze.models.evaluation.plots import plot_images
 from unfreeze.models.evaluation.results import Card, Findings
-from unfreeze.models.images.data import ImageData
+from unfreeze.models.images.data import ImageData, notes_of, plain_rows
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.listing.splits import units_of
-from unfreeze.models.images.notes import notes_of, plain_rows
 from unfreeze.models.images.pixels.cache import usable_size
 from unfreeze.models.recipe.training_data import SPLITS
 from unfreeze.models.settings import Stage, TrainImages, TtaSpec

@@ -233,7 +233,7 @@ class Images(Modality):
         contents = index.rows["content"].to_pylist()
         tests = index.rows_of("test")
         known = {"train", "valid"} if len(tests) else {"train"}  # the champion was selected on its validation images
-        judged = tests if len(tests) else index.valid_rows()
+        judged = tests if len(tests) else index.rows_of("valid")
         rows = [row for row in judged if sides.get(contents[row]) not in known]
         if not rows:
             split = "test" if len(tests) else "validation"
@@ -257,11 +257,11 @@ class Images(Modality):
         paths = index.rows["path"].take(rows).to_pylist()
         looks = image_statistics(np.stack([predictor.square(path) for path in paths]))
         # Features of the champion's images can be computed only for files that still exist.
-        old = sample_rows(before.train_rows(), SAMPLED)
+        old = sample_rows(before.rows_of("train"), SAMPLED)
         columns = (before.rows[name].take(old).to_pylist() for name in ("path", "content"))
         there = [path for path, content in zip(*columns, strict=True) if hash_file(Path(path)) == content]
         report = image_drift(
-            ImageSample(before.occurrences(before.train_rows()), reference, predictor.features(there)),
+            ImageSample(before.occurrences(before.rows_of("train")), reference, predictor.features(there)),
             ImageSample(index.occurrences(range(len(index))), looks, predictor.features(paths)),
         )
         return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"

@@ -14,10 +14,9 @@ from torch import nn
 from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.settings import Stage, Training
 from unfreeze.models.training.batches import Batches, split_inputs
-from unfreeze.models.training.finder import SWEEPS, sweep_lengths
+from unfreeze.models.training.finder import SWEEPS, steps_of_trials, sweep_lengths
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import steps_per_epoch
-from unfreeze.models.training.trials import steps_of_trials
+from unfreeze.models.training.schedules import steps_per_epoch
 
 WARM_UP, MEASURED = 2, 6
 """Untimed steps per stage (libraries pick their algorithms in them) and timed ones."""
@@ -187,7 +186,7 @@ def within(params: TrainingType, expected: Forecast, seconds: float) -> tuple[Tr
     Parameters
     ----------
     params
-        With planned stages, see `unfreeze.models.training.lengths.planned`.
+        With planned stages, see `unfreeze.models.training.schedules.planned`.
     expected
         Its forecast.
     seconds

@@ -9,10 +9,9 @@ from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.loop import train_epoch
 from unfreeze.models.training.network import State
-from unfreeze.models.training.schedules import SCHEDULES
+from unfreeze.models.training.schedules import SCHEDULES, steps_per_epoch
 
 Results = Sequence[Mapping[str, Any]]
 """Result of every stage, see `unfreeze.models.recipe.run.Train`."""

@@ -25,13 +25,11 @@ from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import (
     restore,
 )
-from unfreeze.models.training.finder import find_lr
+from unfreeze.models.training.finder import find_lr, try_lrs
 from unfreeze.models.training.learner import Progress
-from unfreeze.models.training.lengths import steps_per_epoch
 from unfreeze.models.training.network import State
-from unfreeze.models.training.schedules import cycle_at, cycle_ends
+from unfreeze.models.training.schedules import cycle_at, cycle_ends, steps_per_epoch
 from unfreeze.models.training.suggestions import LrCurve
-from unfreeze.models.training.trials import try_lrs
 
 LOWER = "start again with a lower learning rate"
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from unfreeze.models.settings import Stage
 from unfreeze.models.training.batches import Inputs
-from unfreeze.models.training.layer_groups import layer_groups
 from unfreeze.models.training.learner import Learner
+from unfreeze.models.training.network import layer_groups
 
 
 def summarise_layers(

@@ -131,7 +131,7 @@ class TrainingData(ABC):
     Attributes
     ----------
     params
-        The complete spec, with values derived from the number of rows, see `unfreeze.models.training.lengths`.
+        The complete spec, with values derived from the number of rows, see `unfreeze.models.training.schedules`.
     prepared
         The handle.
     target

@@ -20,9 +20,9 @@ from unfreeze.models.tables.serving import predict_encoded, predictions_of
 from unfreeze.models.tables.trees import Trees, filled
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import planned
 from unfreeze.models.training.network import Network
 from unfreeze.models.training.precision import pick_precision, ready_device
+from unfreeze.models.training.schedules import planned
 
 
 class BoundTable(TrainingData):

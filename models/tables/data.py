@@ -28,8 +28,8 @@ from unfreeze.models.tables.preparing.sources import parse_join
 from unfreeze.models.tables.reading.frames import names_in_file, open_table, table_name
 from unfreeze.models.tables.serving import example_rows, save_table_model
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import plan
 from unfreeze.models.training.network import State
+from unfreeze.models.training.schedules import plan
 
 SAMPLED = 2000  # rows for the stored distributions
 REFIT_LR = 0.3

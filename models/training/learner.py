@@ -14,9 +14,13 @@ from unfreeze.models.settings import OptimizerSpec, Stage
 from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.targets.losses import Loss
 from unfreeze.models.training.batches import Batches, Inputs, in_order, put_together, split_inputs, split_rows
-from unfreeze.models.training.layer_groups import (
+from unfreeze.models.training.network import (
     LayerGroup,
+    Network,
+    State,
+    WeightAverage,
     block_groups,
+    checksum,
     freeze_all_but,
     freeze_batchnorm,
     group_lrs,
@@ -24,7 +28,6 @@ from unfreeze.models.training.layer_groups import (
     set_modes,
     trained_groups,
 )
-from unfreeze.models.training.network import Network, State, WeightAverage, checksum
 from unfreeze.models.training.precision import Precision
 from unfreeze.models.training.suggestions import LrPrior
 

@@ -11,8 +11,14 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.settings import Stage
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import MOST_PROLONGED, steps_per_epoch
-from unfreeze.models.training.schedules import SCHEDULES, Schedule, cycle_at, cycle_ends
+from unfreeze.models.training.schedules import (
+    MOST_PROLONGED,
+    SCHEDULES,
+    Schedule,
+    cycle_at,
+    cycle_ends,
+    steps_per_epoch,
+)
 
 WORTHWHILE = 0.005
 """Share by which a cycle must lower the validation loss to earn an extra one."""

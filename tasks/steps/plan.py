@@ -11,7 +11,7 @@ from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, w
 from unfreeze.models.recipe.summary import summarise_layers
 from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.settings import Stage, Training
-from unfreeze.models.training.lengths import possible_epochs
+from unfreeze.models.training.schedules import possible_epochs
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
 

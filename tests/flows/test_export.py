@@ -22,7 +22,7 @@ def test_a_registered_model_is_checked_on_its_validation_images(
     shown = capsys.readouterr()
     result = json.loads(shown.out.splitlines()[-1])
     assert (result["model"], result["out"]) == ("lines-classifier", "lines-classifier-torch")
-    assert result["check"]["rows"] == len(Index.load(kept_file(lines_model["run_id"])).valid_rows())
+    assert result["check"]["rows"] == len(Index.load(kept_file(lines_model["run_id"])).rows_of("valid"))
     assert not result["check"]["generated"]
     assert "answers are the same" in shown.err
     assert (tmp_path / "lines-classifier-torch" / "model.pt2").is_file()

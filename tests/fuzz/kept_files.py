@@ -265,7 +265,7 @@ def run_opened(case: tuple[str, bytes], folder: Path) -> None:
         cache.gather(np.arange(len(cache)))
     elif what == "index":
         index = Index.load(path)
-        index.targets(), index.sides(), index.fingerprint(), index.train_rows()
+        index.targets(), index.sides(), index.fingerprint(), index.rows_of("train")
     else:
         parts = PartFiles(folder, 2, 2)
         if parts.done() == 2:

@@ -92,14 +92,6 @@ class Index:
         labels = self.labels(rows)
         return [label for row in labels for label in row or [""]] if self.multiple else labels.tolist()
 
-    def train_rows(self) -> np.ndarray:
-        """Positions of the training rows, ascending: int64 of shape (training rows,)."""
-        return self.rows_of("train")
-
-    def valid_rows(self) -> np.ndarray:
-        """Positions of the validation rows, ascending: int64 of shape (validation rows,)."""
-        return self.rows_of("valid")
-
     def rows_of(self, split: str) -> np.ndarray:
         """Positions of the rows of a split, ascending: int64 of shape (rows,)."""
         return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)

@@ -59,7 +59,7 @@ def test_progressive_resizing_reads_the_cache_of_the_stages_size(tiny_recipe):
 
 
 def test_the_splits_are_those_of_the_index(tiny_recipe, tiny_index):
-    for split, rows in (("train", tiny_index.train_rows()), ("valid", tiny_index.valid_rows())):
+    for split, rows in (("train", tiny_index.rows_of("train")), ("valid", tiny_index.rows_of("valid"))):
         images = tiny_recipe.images(0, split)
         np.testing.assert_array_equal(images.rows, rows)
         _, targets = images.gather(torch.arange(len(images)), None)

@@ -16,7 +16,6 @@ from tests.models.targets.test_targets import titles_of
 from unfreeze.models.evaluation.calibration import expected_calibration_error
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images import evaluation
-from unfreeze.models.images.candidates import parts_to_refit
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.serving.predictor import ImagePredictor
@@ -286,7 +285,7 @@ def test_the_regression_is_refitted_on_validation_images_once_they_have_judged_i
 def test_the_network_is_refitted_where_that_is_asked_for(tiny_recipe, tmp_path):
     kept, data = refitted(tiny_recipe, tmp_path, refit=True, keep="trained")
     assert kept.name == "full"
-    assert parts_to_refit(data, kept) == [(0, 1)]
+    assert data.parts_to_refit(kept) == [(0, 1)]
     assert kept.judged is not None
     assert not torch.equal(kept.states[0]["head.0.weight"], kept.judged.states[0]["head.0.weight"])
 

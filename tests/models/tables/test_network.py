@@ -15,8 +15,7 @@ from unfreeze.models.tables.network import (
     summarise_table,
 )
 from unfreeze.models.tables.serving import predict_encoded
-from unfreeze.models.training.layer_groups import layer_groups
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, layer_groups
 
 ROWS, CPU = 600, torch.device("cpu")
 

@@ -5,9 +5,8 @@ from torch import nn
 
 from tests.models.conftest import MakeLearner, assert_same, pixels, states_of, tiny_network
 from unfreeze.models.settings import Stage
-from unfreeze.models.training.layer_groups import freeze_all_but, group_lrs, layer_groups, set_modes, trained_groups
 from unfreeze.models.training.loop import fit
-from unfreeze.models.training.network import Network
+from unfreeze.models.training.network import Network, freeze_all_but, group_lrs, layer_groups, set_modes, trained_groups
 
 
 def deep_network(blocks: int) -> Network:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from unfreeze.models.settings import OptimizerSpec, Stage, TrainImages
-from unfreeze.models.training.lengths import batch_size_for, plan, planned, steps_per_epoch
+from unfreeze.models.training.schedules import batch_size_for, plan, planned, steps_per_epoch
 
 
 def training(*stages: Stage, **optimizer: int) -> TrainImages:

@@ -8,9 +8,8 @@ import torch
 from tests.models.conftest import MakeLearner, TensorBatches, assert_same, pixels, states_of
 from unfreeze.models.settings import Stage
 from unfreeze.models.training.learner import Learner
-from unfreeze.models.training.lengths import possible_epochs
 from unfreeze.models.training.loop import DivergedError, Event, fit
-from unfreeze.models.training.schedules import cosine_restarts
+from unfreeze.models.training.schedules import cosine_restarts, possible_epochs
 
 VALID = pixels(11, seed=1)
 

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as arrays
 
 from tests.models.conftest import CLASSES, TensorBatches, states_of
 from unfreeze.models.settings import Stage
+from unfreeze.models.training.finder import FEWEST_ROWS, FOLDS, MOST_STEPS, TRIED, steps_of_trials, try_lrs
 from unfreeze.models.training.suggestions import AS_GOOD, LrTrials
-from unfreeze.models.training.trials import FEWEST_ROWS, FOLDS, MOST_STEPS, TRIED, steps_of_trials, try_lrs
 
 HEAD = Stage(name="head", precompute=True, cycles=2)
 

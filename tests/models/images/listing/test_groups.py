@@ -8,9 +8,9 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from unfreeze.models.images.data import notes_of
 from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.listing.splits import group_label, grouped, units_of
-from unfreeze.models.images.notes import notes_of
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.store.content import hash_files
@@ -127,7 +127,7 @@ def test_groups_that_leave_a_class_nothing_to_validate_are_named(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     index = indexed(tmp_path, group_pattern=r"cam(\d)")
-    valid = set(index.occurrences(index.valid_rows()))
+    valid = set(index.occurrences(index.rows_of("valid")))
     assert (valid == {"a", "b"}) != any("leave no image to validate" in note for note in notes_of(index))
 
 

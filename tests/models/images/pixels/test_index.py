@@ -65,9 +65,11 @@ def test_an_index_describes_every_image(tmp_path):
     first = Path(index.rows["path"][0].as_py())
     assert index.rows["bytes"][0].as_py() == first.stat().st_size
     assert index.rejected.num_rows == 0
-    assert len(index.valid_rows()) == 2
-    assert {array.dtype for array in (index.targets(), index.train_rows(), index.valid_rows())} == {np.dtype(np.int64)}
-    assert sorted([*index.train_rows(), *index.valid_rows()]) == list(range(len(index)))
+    assert len(index.rows_of("valid")) == 2
+    assert {array.dtype for array in (index.targets(), index.rows_of("train"), index.rows_of("valid"))} == {
+        np.dtype(np.int64)
+    }
+    assert sorted([*index.rows_of("train"), *index.rows_of("valid")]) == list(range(len(index)))
 
 
 def test_a_saved_index_is_loaded_unchanged(tmp_path):
@@ -151,7 +153,7 @@ def test_a_split_of_the_source_is_kept_and_its_leaks_rejected(tmp_path):
     assert index.rejected["split"].to_pylist() == ["valid"]
     sides = [Path(path).parts[-3] for path in index.rows["path"].to_pylist()]
     assert sides == index.rows["split"].to_pylist()
-    assert (len(index.train_rows()), len(index.valid_rows())) == (6, 4)
+    assert (len(index.rows_of("train")), len(index.rows_of("valid"))) == (6, 4)
 
 
 def test_test_images_of_the_source_test_and_their_copies_elsewhere_are_rejected(tmp_path):
@@ -311,4 +313,4 @@ def test_rows_stay_in_the_order_of_the_listing():
 def test_the_cat_and_dog_photos_are_all_usable():
     index = indexed(CATS_DOGS)
     assert (len(index), index.rejected.num_rows, index.classes) == (1100, 0, ("cat", "dog"))
-    assert np.bincount(index.targets()[index.valid_rows()]).tolist() == [110, 110]
+    assert np.bincount(index.targets()[index.rows_of("valid")]).tolist() == [110, 110]

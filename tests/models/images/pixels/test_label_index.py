@@ -82,7 +82,7 @@ def test_images_of_an_earlier_split_stay_where_they_were(seed):
     before = indexed(sets[:60]).sides()
     after = indexed(sets, earlier=before)
     assert {content: after.sides()[content] for content in before} == before
-    assert len(after.valid_rows()) in range(12, 21)
+    assert len(after.rows_of("valid")) in range(12, 21)
 
 
 def test_labels_with_a_single_image_are_refused():
