@@ -1,13 +1,11 @@
 """First look at a data set before training: contents, problems and remedies."""
 
-import io
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from unfreeze.models.evaluation.plots import plot_images
@@ -16,6 +14,7 @@ from unfreeze.models.images.data import ImageData, notes_of, plain_rows
 from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.listing.splits import units_of
 from unfreeze.models.images.pixels.cache import usable_size
+from unfreeze.models.images.pixels.decode import encoded
 from unfreeze.models.recipe.training_data import SPLITS
 from unfreeze.models.settings import Stage, TrainImages, TtaSpec
 from unfreeze.models.store.workspace import Workspace
@@ -144,10 +143,8 @@ def _show_label_errors(data: ImageData, order: np.ndarray, suspected: pd.DataFra
     found.table("label-errors", f"Images that seem to have a wrong label: {len(table):,}", table)
     pixels = data.cache(0).gather(order[rows[:MOST_CARDS]]).permute(0, 2, 3, 1).numpy()
     for image, row in zip(pixels, table.head(MOST_CARDS).astype(str).to_dict("records"), strict=True):
-        encoded = io.BytesIO()
-        Image.fromarray(image).save(encoded, "JPEG", quality=88)
         facts = {str(name): value for name, value in row.items()}
-        found.cards.append(Card(Path(facts["path"]).name, facts, encoded.getvalue()))
+        found.cards.append(Card(Path(facts["path"]).name, facts, encoded(image, "JPEG")))
 
 
 def _draw_samples(data: ImageData, found: Findings) -> None:

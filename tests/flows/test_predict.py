@@ -83,7 +83,7 @@ def test_a_folder_becomes_a_file_of_predictions_with_the_reason_of_each_unreadab
     assert frame["path"].tolist() == sorted(str(path) for path in mixed.rglob("*") if path.is_file())
     reasons = frame[frame["error"].notna()].set_index("path")["error"]
     assert reasons[str(mixed / "empty.jpg")] == "zero bytes"
-    assert reasons[str(mixed / "3a.txt")] == "not an image"
+    assert reasons[str(mixed / "3a.txt")] == "not an image; export other formats as JPEG, PNG or TIFF"
     assert reasons[str(mixed / "in" / "cut.png")].startswith("truncated or damaged")
     assert frame["class"].isna().tolist() == frame["error"].notna().tolist()
     readable = frame[frame["error"].isna()]

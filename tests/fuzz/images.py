@@ -35,7 +35,6 @@ def seeds() -> Iterator[bytes]:
         *(("TIFF", mode, {}) for mode in ("1", "L", "RGB", "CMYK", "I;16", "F")),
         *(("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")),
         ("PPM", "RGB", {}),
-        ("ICO", "RGBA", {"sizes": [(12, 12)]}),
         ("JPEG2000", "RGB", {}),
         ("AVIF", "RGB", {}),
     ]

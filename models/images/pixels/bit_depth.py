@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]
 Ranges = Mapping[str, tuple[float, float]]
 """``integer`` or ``float`` -> black and white levels."""
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 0x0102, 0x0106, 0x0153, 0xA481
+_PHOTOMETRIC, _GDAL_NODATA = 0x0106, 0xA481
 _COLOUR = re.compile(r"RGB[AX]?;16[BLN]")
 _SWAPPED = {"B": "L", "L": "B", "N": "B"}  # N: native, little-endian
 _DEFECTIVE = 1e-4
@@ -47,18 +47,11 @@ class DeepPixels:
         self.kind = "float" if image.mode == "F" else "integer"
         self._white_is_zero = tags.get(_PHOTOMETRIC) == 0
         self._missing = _number(tags.get(_GDAL_NODATA))
-        self._stored: type[np.generic] | None = np.int8 if image.mode == "L" else None
-        if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
-            self._stored = np.uint32
 
     @classmethod
     def of(cls, image: ImageFile.ImageFile, file: IO[bytes]) -> Self | None:
         """Wrap an image opened from `file` and not yet loaded; None if it has 8 bits per sample."""
-        mode = _raw_mode(image)
-        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-        if mode == "LA;16B":
-            _decode_as(image, "RGBA")  # the raw four bytes
-            return cls(image, image)
+        mode = raw_mode(image)
         if _COLOUR.fullmatch(mode):
             place = file.tell()
             file.seek(0)
@@ -66,11 +59,13 @@ class DeepPixels:
             file.seek(place)
             _decode_as(low, mode[:-1] + _SWAPPED[mode[-1]])
             return cls(image, low)
-        if tags and image.tile[0].codec_name == "libtiff" and re.fullmatch(r"(I;16|I;32|F;32)B[SF]", mode):
+        if (
+            isinstance(image, TiffImageFile)
+            and image.tile[0].codec_name == "libtiff"
+            and re.fullmatch(r"(I;16|I;32|F;32)B[SF]", mode)
+        ):
             _decode_as(image, mode.replace("B", "N"))  # libtiff has already swapped the bytes
-        is_signed = image.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,)
-        is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or is_signed
-        return cls(image, None) if is_deep else None
+        return cls(image, None) if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
 
     def samples(self, boxes: Iterable[Box]) -> Samples:
         """Range of the image's values, ignoring a few defective pixels."""
@@ -90,13 +85,8 @@ class DeepPixels:
     def values(self, box: Box) -> np.ndarray:
         """Gray values (H, W), or colours with optional alpha (H, W, 3 or 4); NaN for missing values."""
         values: np.ndarray = np.asarray(self._image.crop(box))
-        if self._low is self._image:
-            gray, opacity = (values[..., place].astype(np.uint16) << 8 | values[..., place + 1] for place in (0, 2))
-            return np.stack([gray, gray, gray, opacity], axis=-1)
         if self._low is not None:
             values = values.astype(np.uint16) << 8 | np.asarray(self._low.crop(box))
-        if self._stored is not None:
-            values = values.view(self._stored)
         if self.kind == "float" or self._missing is not None:
             values = values.astype(np.float32 if self.kind == "float" else np.float64)
             missing = np.float32(self._missing) if self._missing is not None else np.nan
@@ -170,7 +160,7 @@ def _number(text: object) -> float | None:
         return None
 
 
-def _raw_mode(image: ImageFile.ImageFile) -> str:
+def raw_mode(image: ImageFile.ImageFile) -> str:
     """Raw mode of the samples in the file; empty if the format does not state it."""
     arguments = image.tile[0].args if image.tile else ""
     mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments

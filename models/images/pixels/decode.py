@@ -14,11 +14,10 @@ from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
-from PIL.IcoImagePlugin import IcoImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from unfreeze.models.images.pixels.bit_depth import Box, DeepPixels, Ranges, Samples, range_for
+from unfreeze.models.images.pixels.bit_depth import Box, DeepPixels, Ranges, Samples, range_for, raw_mode
 from unfreeze.models.store.paths import irregular_kind
 
 Fit = Literal["crop", "squish", "pad"]
@@ -28,10 +27,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Only these are tried: others are rare as photos, and EPS would run Ghostscript on untrusted files.
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "HEIF")
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "I", "F"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-_SUBFILE, _BITS, _PLANES, _TILE_WIDTH, _TILE_LENGTH = 0x00FE, 0x0102, 0x011C, 0x0142, 0x0143
+_SUBFILE, _BITS, _PLANES, _TILE_WIDTH, _TILE_LENGTH, _SAMPLE_FORMAT = 0x00FE, 0x0102, 0x011C, 0x0142, 0x0143, 0x0153
 _SMALLEST_SIDE = 4
 _TILE = 256
 _GRID = 64
@@ -41,19 +40,7 @@ BYTES_PER_PIXEL = 12
 # Measured peak of decoder and conversion together. A progressive CMYK JPEG takes 12, most others 8.
 _PEAK_PER_PIXEL = {"WEBP": 18, "AVIF": 14, "JPEG2000": 26}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_EXPORT = "export it as JPEG, PNG or TIFF"
-_BEGINNINGS = {
-    b"\xff\x0a": f"JPEG XL, which is not read; {_EXPORT}",
-    b"\0\0\0\x0cJXL ": f"JPEG XL, which is not read; {_EXPORT}",
-    b"8BPS": f"a Photoshop document, which is not read; {_EXPORT}",
-    b"%PDF": f"a PDF, which is not read; {_EXPORT}",
-    b"<svg": f"SVG, which is not read; {_EXPORT}",
-    b"SIMPLE  =": f"FITS, which is not read; {_EXPORT}",
-    b"\x93NUMPY": f"a NumPy array, which is not read; {_EXPORT}",
-    b"FUJIFILMCCD-RAW": f"a raw photo, which is not read; {_EXPORT}",
-    b"\0\0\0\x18ftypcrx ": f"a raw photo, which is not read; {_EXPORT}",
-    b"\x76\x2f\x31\x01": f"OpenEXR, which is not read; {_EXPORT}",
-}
+_UNREAD_SAMPLES = "samples of a type that is not read; save it with 8 or 16 bits a sample, and interleaved colours"
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -175,17 +162,14 @@ def square_jpeg(
         image = read_image(path, max_megapixels, largest, ranges)
     except (UnreadableImage, OSError):
         return None
-    side = min(largest, *image.size)
-    encoded = BytesIO()
-    Image.fromarray(make_square(image, side, fit, interpolation)).save(encoded, "JPEG", quality=88, optimize=True)
-    return encoded.getvalue()
+    return encoded(make_square(image, min(largest, *image.size), fit, interpolation), "JPEG")
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """Encode pixels (H, W) or (H, W, 3) uint8 as PNG."""
-    encoded = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, "PNG", optimize=True)
-    return encoded.getvalue()
+def encoded(pixels: np.ndarray, kind: Literal["JPEG", "PNG"] = "PNG") -> bytes:
+    """Encode pixels (H, W), (H, W, 3) or (H, W, 4) uint8."""
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, quality=88, optimize=True)
+    return file.getvalue()
 
 
 @contextmanager
@@ -214,32 +198,23 @@ def _identified(file: IO[bytes]) -> ImageFile.ImageFile:
     """Open like `PIL.Image.open`, but without its process-wide pixel limit; `_check_header` applies ours."""
     _register_plugins()
     file.seek(0)
-    start = file.read(132)
+    start = file.read(16)
     if not start:
         raise UnreadableImage("zero bytes")
     unsupported = ""
     for make, accepts in (Image.OPEN[name] for name in _FORMATS if name in Image.OPEN):
-        if accepts is None or accepts(start[:16]) is True:
+        if accepts is None or accepts(start) is True:
             file.seek(0)
             try:
                 return make(file, getattr(file, "name", ""))
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # another format, or damaged
                 if str(error) in ("unknown pixel mode", "unknown data organization"):
-                    unsupported = "a TIFF with samples of a type that is not read; save it with 8 or 16 bits"
-    if unsupported or (unsupported := _foreign_format(start)):
-        raise UnreadableImage(unsupported)
-    raise UnreadableImage("truncated or damaged: broken header" if start.startswith(_SIGNATURES) else "not an image")
-
-
-def _foreign_format(start: bytes) -> str:
-    """Name an unsupported format by a file's first 132 bytes, with advice; empty if unknown."""
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
-        return "HEIC, which needs the package pillow-heif; pip install 'unfreeze[heic]'"
-    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
-        return "AVIF, which needs a newer Pillow; pip install --upgrade pillow"
-    if start[128:132] == b"DICM":
-        return f"DICOM, which is not read; {_EXPORT} of 16 bits"
-    return next((what for beginning, what in _BEGINNINGS.items() if start.startswith(beginning)), "")
+                    unsupported = _UNREAD_SAMPLES
+    if not unsupported and start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+        unsupported = "HEIC, which needs the package pillow-heif; pip install 'unfreeze[heic]'"
+    if not unsupported and start.startswith(_SIGNATURES):
+        unsupported = "truncated or damaged: broken header"
+    raise UnreadableImage(unsupported or "not an image; export other formats as JPEG, PNG or TIFF")
 
 
 @cache
@@ -251,7 +226,7 @@ def _register_plugins() -> None:
         register_heif_opener()
 
 
-def _check_header(image: Image.Image, max_megapixels: float) -> None:
+def _check_header(image: ImageFile.ImageFile, max_megapixels: float) -> None:
     width, height = image.size
     megapixels = _pixels(image) / 1e6
     if megapixels > max_megapixels:
@@ -270,8 +245,13 @@ def _check_header(image: Image.Image, max_megapixels: float) -> None:
     if isinstance(image, TiffImageFile):
         if image.tag_v2.get(_SUBFILE, 0) & 1:
             raise UnreadableImage("a raw photo, of which only a preview can be read; export it as JPEG, PNG or TIFF")
-        if image.tag_v2.get(_PLANES) == 2 and max(image.tag_v2.get(_BITS, (1,))) > 8 and image.mode != "I;16":
-            raise UnreadableImage("a TIFF with a plane of 16 bits per colour; save it with interleaved colours")
+        tags, deep = image.tag_v2, max(image.tag_v2.get(_BITS, (1,))) > 8
+        in_planes = tags.get(_PLANES) == 2 and deep and image.mode != "I;16"
+        layout = image.mode, tags.get(_SAMPLE_FORMAT, (1,))[0], tags.get(_BITS)
+        if in_planes or layout[:2] == ("L", 2) or layout == ("I", 1, (32,)):
+            raise UnreadableImage(_UNREAD_SAMPLES)
+    if raw_mode(image) == "LA;16B":
+        raise UnreadableImage(_UNREAD_SAMPLES)
 
 
 def _pixels(image: Image.Image) -> int:
@@ -282,14 +262,6 @@ def _pixels(image: Image.Image) -> int:
         # TIFF tiles are decoded whole, even if they reach beyond the image.
         tile = [value for tag in (_TILE_WIDTH, _TILE_LENGTH) if isinstance(value := image.tag_v2.get(tag), int)]
         return max(pixels, math.prod(tile)) if len(tile) == 2 else pixels
-    if isinstance(image, IcoImageFile):
-        # The icon table states at most 256 x 256; the embedded PNG or BMP has its own header.
-        image.ico.buf.seek(image.ico.entry[image.ico.getentryindex(image.size)].offset)
-        start = image.ico.buf.read(24).ljust(24, b"\0")
-        width, height = (
-            struct.unpack(">II", start[16:]) if start[:4] == b"\x89PNG" else struct.unpack("<ii", start[4:12])
-        )
-        return max(pixels, abs(int(width) * int(height)))
     return pixels
 
 

@@ -3,7 +3,6 @@
 After Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Explanation, Section, Tile
 from unfreeze.models.images.networks.backbones import Body
 from unfreeze.models.images.networks.classifier import normalise_bytes
-from unfreeze.models.images.pixels.decode import UnreadableImage, square_jpeg
+from unfreeze.models.images.pixels.decode import UnreadableImage, encoded, square_jpeg
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.training.network import Network
 
@@ -86,9 +85,7 @@ def overlay(values: np.ndarray) -> bytes:
     smooth = np.array(small.resize((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.BICUBIC)).clip(0, 1)
     coloured = matplotlib.colormaps["inferno"](0.25 + 0.75 * smooth, bytes=True)
     coloured[..., 3] = (255 * OPACITY * smooth**1.5).astype(np.uint8)
-    encoded = io.BytesIO()
-    Image.fromarray(coloured).save(encoded, "PNG", optimize=True)
-    return encoded.getvalue()
+    return encoded(coloured)
 
 
 def explain_images(predictor: ImagePredictor, paths: Sequence[str]) -> Explanation:

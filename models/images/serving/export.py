@@ -25,7 +25,7 @@ from torch import nn
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.networks.classifier import normalise_bytes
 from unfreeze.models.images.networks.weights import first_line, timm_name
-from unfreeze.models.images.pixels.decode import png
+from unfreeze.models.images.pixels.decode import encoded
 from unfreeze.models.images.pixels.streaming import ImageSource
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
@@ -131,7 +131,7 @@ def generated_images(size: int) -> list[bytes]:
         blocks = Image.fromarray(random.integers(0, 256, (*random.integers(1, 9, 2), 3), dtype=np.uint8))
         noise = random.normal(0, random.uniform(0, 40), (size, size, 3))
         pixels = np.asarray(blocks.resize((size, size), Image.Resampling.BICUBIC)) + noise
-        images.append(png(pixels.clip(0, 255).astype(np.uint8)))
+        images.append(encoded(pixels.clip(0, 255).astype(np.uint8)))
     return images
 
 

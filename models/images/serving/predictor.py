@@ -23,7 +23,7 @@ from unfreeze.models.images.networks.classifier import build_classifier, normali
 from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
-from unfreeze.models.images.pixels.decode import make_square, png, read_image
+from unfreeze.models.images.pixels.decode import encoded, make_square, read_image
 from unfreeze.models.images.pixels.streaming import Chunk, ImageSource, stream
 from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
 from unfreeze.models.store.content import hash_image
@@ -87,7 +87,7 @@ def save_classifier(
 def example_image(size: int) -> bytes:
     """Generate a PNG of `size` pixels, used as a model's input example instead of a real photo."""
     ramp = np.linspace(0, 255, size).astype(np.uint8)
-    return png(np.dstack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(128))))
+    return encoded(np.dstack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(128))))
 
 
 class ImagePredictor:

@@ -72,7 +72,7 @@ def test_zero_bytes_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"hello, this is text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_other_files_are_not_images(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    assert reason(tmp_path / "a.jpg") == "not an image"
+    assert reason(tmp_path / "a.jpg") == "not an image; export other formats as JPEG, PNG or TIFF"
 
 
 def test_a_missing_file_cannot_be_read(tmp_path):
@@ -374,13 +374,6 @@ def test_a_format_that_takes_more_per_pixel_may_have_fewer(tmp_path, kind, megap
     assert read_image(tmp_path / "b", 1).width == 1000
 
 
-def test_an_icon_counts_the_pixels_of_the_image_inside(tmp_path):
-    inside = deflated_png(2000, 1000, 8, 0)
-    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inside), 22)
-    (tmp_path / "a.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inside)
-    assert reason(tmp_path / "a.ico", 1) == "2 megapixels exceed data.max_megapixels=1"
-
-
 def test_a_tiff_counts_the_pixels_of_its_tiles(tmp_path):
     data = zlib.compress(bytes(2048 * 1024))
     tags = [
@@ -400,6 +393,17 @@ def test_a_tiff_counts_the_pixels_of_its_tiles(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + table)
     assert reason(tmp_path / "a.tif", 1) == "2.09715 megapixels exceed data.max_megapixels=1"
     assert read_image(tmp_path / "a.tif", 3).size == (16, 16)
+
+
+def test_samples_of_rare_types_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(deflated_png(8, 8, 16, 4))
+    assert reason(tmp_path / "a.png").startswith("samples of a type that is not read")
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "b.tif", tiffinfo={339: 2})
+    Image.fromarray(np.eye(8, dtype=np.int32)).save(tmp_path / "c.tif")
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))
+    (tmp_path / "c.tif").write_bytes((tmp_path / "c.tif").read_bytes().replace(signed, unsigned))
+    for name in ("b.tif", "c.tif"):
+        assert reason(tmp_path / name).startswith("samples of a type that is not read")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "I", "F", "CMYK", "P"])

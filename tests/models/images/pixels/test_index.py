@@ -115,7 +115,7 @@ def test_bad_files_are_rejected_with_their_reasons(tmp_path):
     assert found.pop("cut.jpg").startswith("truncated or damaged: ")
     assert found == {
         "empty.jpg": "zero bytes",
-        "notes.txt": "not an image",
+        "notes.txt": "not an image; export other formats as JPEG, PNG or TIFF",
         "dot.png": "1x1 pixels: too small",
         "large.png": "0.04 megapixels exceed data.max_megapixels=0.02",
         "gone.jpg": "cannot be read: No such file or directory",
