@@ -26,8 +26,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.networks.classifier import normalise_bytes
 from unfreeze.models.images.networks.weights import first_line, timm_name
 from unfreeze.models.images.pixels.decode import encoded
-from unfreeze.models.images.pixels.streaming import ImageSource
-from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.images.serving.predictor import ImagePredictor, ImageSource
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.store.model_folder import WEIGHTS, read_description
 from unfreeze.models.store.sealed_files import CHECKSUMS

@@ -5,12 +5,14 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 
 import io
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -23,10 +25,9 @@ from unfreeze.models.images.networks.classifier import build_classifier, normali
 from unfreeze.models.images.networks.weights import Preprocessing
 from unfreeze.models.images.pixels.augmentation import apply_views, average_views, numbered_view
 from unfreeze.models.images.pixels.bit_depth import Ranges
-from unfreeze.models.images.pixels.decode import encoded, make_square, read_image
-from unfreeze.models.images.pixels.streaming import Chunk, ImageSource, stream
+from unfreeze.models.images.pixels.decode import UnreadableImage, encoded, make_square, read_image
 from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, TrainImages, TtaSpec
-from unfreeze.models.store.content import hash_image
+from unfreeze.models.store.content import hash_image, map_in_order
 from unfreeze.models.store.model_folder import (
     TEMPERATURE,
     WITH_TTA,
@@ -40,6 +41,27 @@ from unfreeze.models.targets.conformal import answers, kept_scores
 from unfreeze.models.targets.predictions import Chunk as PredictedChunk
 from unfreeze.models.training.network import Network, State
 from unfreeze.models.training.precision import pick_precision, ready_device
+
+THREADS = max(2, os.cpu_count() or 2)
+"""Decoding threads; PIL and the forward pass release the GIL."""
+BATCHES_AHEAD = 4
+"""Maximum number of batches decoded ahead of the forward pass."""
+
+ImageSource = bytes | str | Path
+"""Encoded bytes, or a file's path."""
+Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(decoded (B, ...), positions (B,) int64) -> results (B, K)."""
+
+
+class Chunk(NamedTuple):
+    """Results for consecutive images."""
+
+    positions: np.ndarray
+    """Positions of the readable images, (n,) int64, ascending."""
+    results: np.ndarray
+    """One row per readable image, (n, K)."""
+    unreadable: dict[int, str]
+    """Position -> reason, for unreadable images."""
 
 
 def save_classifier(
@@ -106,8 +128,10 @@ class ImagePredictor:
         The C classes or labels, in the order of the probabilities.
     size : int
         Side of the input squares, in pixels.
-    features_width : int
-        Width D of the body's features.
+    batch_size : int
+        Images per forward pass.
+    overlaps : bool
+        Whether images are decoded during the forward pass.
     ranges : Ranges
         Black and white levels for more than 8 bits per sample.
     tta : TtaSpec
@@ -134,6 +158,8 @@ class ImagePredictor:
             self.with_tta = bool(about.get(WITH_TTA, False))
             self.temperature, self.scores = float(about.get(TEMPERATURE, 1.0)), kept_scores(about)
             self.device = ready_device(device)
+            self.overlaps = self.device.type != "cpu"
+            self.batch_size = 64 if self.overlaps else CPU_FORWARD_SIZE
             self.precision = pick_precision(about["precision"], self.device)
             model = ModelSpec(**about["model"])
 
@@ -144,13 +170,7 @@ class ImagePredictor:
             for network in load_networks(folder, make):
                 fold_batch_norms(cast(Body, network.body), self.size)
                 self.networks.append(network.to(self.device).to(memory_format=torch.channels_last))
-            self.features_width = cast(Body, self.networks[0].body).features
             self.runs: Sequence[Callable[[torch.Tensor], torch.Tensor]] = self.networks
-
-    @property
-    def batch_size(self) -> int:
-        """Images per forward pass."""
-        return CPU_FORWARD_SIZE if self.device.type == "cpu" else 64
 
     def probabilities(self, images: Sequence[ImageSource], tta: bool | None = None) -> np.ndarray:
         """Predict probabilities (N, C) float64 of encoded images (bytes) or image files (paths).
@@ -179,8 +199,8 @@ class ImagePredictor:
             in_memory: np.ndarray = features.float().cpu().numpy()
             return in_memory
 
-        chunks = self._stream(images, compute, self.batch_size)
-        return _strictly(chunks, np.empty((0, self.features_width), np.float32))
+        chunks = stream(images, self.square, compute, self.batch_size, self.batch_size, overlap=self.overlaps)
+        return _strictly(chunks, np.empty((0, cast(Body, self.networks[0].body).features), np.float32))
 
     def stream(
         self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool | None = None, start: int = 0
@@ -192,7 +212,7 @@ class ImagePredictor:
         images, tta
             See `probabilities`.
         chunk, start
-            See `streaming.stream`.
+            See the function `stream`.
 
         Yields
         ------
@@ -212,7 +232,7 @@ class ImagePredictor:
             others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
             return self.target.tempered(average_views(plain, others, self.tta.beta), self.temperature)
 
-        return self._stream(images, compute, chunk, start)
+        return stream(images, self.square, compute, self.batch_size, chunk, start, overlap=self.overlaps)
 
     def chunks(
         self, source: Mapping[str, Any], size: int, first: int, tta: bool | None
@@ -259,16 +279,6 @@ class ImagePredictor:
         image = read_image(file, self.max_megapixels, self.size, self.ranges)
         return make_square(image, self.size, self.fit, self.preprocessing.interpolation)
 
-    def _stream(
-        self,
-        images: Sequence[ImageSource],
-        compute: Callable[[np.ndarray, np.ndarray], np.ndarray],
-        chunk: int,
-        start: int = 0,
-    ) -> Generator[Chunk, None, None]:
-        overlap = self.device.type != "cpu"
-        return stream(images, self.square, compute, self.batch_size, chunk, start, overlap)
-
     def pixels(self, squares: np.ndarray) -> torch.Tensor:
         """Move squares (B, S, S, 3) uint8 to the device as a batch (B, 3, S, S)."""
         return torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2)
@@ -277,6 +287,75 @@ class ImagePredictor:
         with torch.inference_mode(), self.precision.autocast(training=False):
             logits = [run(inputs).double().cpu() for run in self.runs]
         return self.target.average([self.target.predictions(each) for each in logits])
+
+
+def stream(
+    images: Sequence[ImageSource],
+    decode: Callable[[ImageSource], np.ndarray],
+    compute: Compute,
+    batch_size: int,
+    chunk: int,
+    start: int = 0,
+    overlap: bool = True,
+    threads: int = THREADS,
+) -> Generator[Chunk, None, None]:
+    """Decode and compute, chunk by chunk, in order; threads decode ahead of the forward pass, in bounded memory.
+
+    With an accelerator, decoding overlaps the forward pass. On a CPU both compete for the same cores, so a few batches
+    are decoded on all cores and then computed on all cores: a sixth faster than overlapping (185 against 161 images a
+    second on two cores, efficientnet-lite0).
+
+    Batches never cross a chunk boundary, so a stream resumed at a chunk gives bit-identical results. Memory:
+    `BATCHES_AHEAD` decoded batches, the current batch, a chunk of results and an image per thread.
+
+    Parameters
+    ----------
+    decode
+        Decodes an image to an array of a fixed shape, or raises `UnreadableImage`. Called on threads.
+    compute
+        Called in the caller's thread, with at most `batch_size` images.
+    start
+        Position of the first image to read; chunks start there.
+    overlap
+        Whether to decode while `compute` runs, instead of alternating.
+    """
+
+    def decoded(position: int) -> tuple[int, np.ndarray | str]:
+        try:
+            return position, decode(images[position])
+        except UnreadableImage as error:
+            return position, str(error)
+
+    def in_turns(lot: int) -> Generator[tuple[int, np.ndarray | str], None, None]:
+        for first in range(start, len(images), lot):
+            yield from list(map_in_order(decoded, range(first, min(first + lot, len(images))), threads, lot))
+
+    lot = BATCHES_AHEAD * batch_size
+    ahead = map_in_order(decoded, range(start, len(images)), threads, lot) if overlap else in_turns(lot)
+    with closing(ahead):  # stops the threads if the generator is closed early
+        for first in range(start, len(images), chunk):
+            yield _one_chunk(islice(ahead, min(chunk, len(images) - first)), compute, batch_size)
+
+
+def _one_chunk(decoded: Iterable[tuple[int, np.ndarray | str]], compute: Compute, batch_size: int) -> Chunk:
+    unreadable: dict[int, str] = {}
+
+    def readable() -> Generator[tuple[int, np.ndarray], None, None]:
+        for position, image in decoded:
+            if isinstance(image, str):
+                unreadable[position] = image
+            else:
+                yield position, image
+
+    images = readable()
+    positions: list[int] = []
+    results: list[np.ndarray] = []
+    while batch := list(islice(images, batch_size)):
+        here, squares = zip(*batch, strict=True)
+        positions += here
+        results.append(compute(np.stack(squares), np.array(here, dtype=np.int64)))
+    together = np.concatenate(results) if results else np.empty((0, 0))
+    return Chunk(np.array(positions, dtype=np.int64), together, unreadable)
 
 
 def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:

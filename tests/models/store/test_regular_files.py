@@ -15,7 +15,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
 from unfreeze.models.images.pixels.decode import UnreadableImage, check_image, read_image
 from unfreeze.models.images.pixels.index import build_index
-from unfreeze.models.images.pixels.streaming import stream
+from unfreeze.models.images.serving.predictor import stream
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.content import hash_file, hash_files

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.images.pixels.decode import UnreadableImage
-from unfreeze.models.images.pixels.streaming import BATCHES_AHEAD, stream
+from unfreeze.models.images.serving.predictor import BATCHES_AHEAD, stream
 
 
 def decode(image):
