@@ -27,6 +27,7 @@ from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.network import State, checksum
 
 FORMAT_VERSION = 3
+_PROGRESS = ("stage", "epoch", "step", "finished", "best_loss", "kept_loss", "cycles_since_best", "stopped")
 
 
 class DamagedCheckpointError(UserError):
@@ -93,14 +94,7 @@ def capture(learner: Learner) -> Checkpoint:
             tensors["epoch/losses"] = progress.losses[: progress.batch]
     position = {
         "format": FORMAT_VERSION,
-        "stage": progress.stage,
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "finished": progress.finished,
-        "best_loss": progress.best_loss,
-        "kept_loss": progress.kept_loss,
-        "cycles_since_best": progress.cycles_since_best,
-        "stopped": progress.stopped,
+        **{name: getattr(progress, name) for name in _PROGRESS},
         "averaged": averages.updates if averages else 0,
         "initial": {"network": {}, "best": {}},
         "groups": [{"name": group.name, "parameters": list(group.parameters)} for group in learner.groups],
@@ -158,20 +152,12 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     if learner.average is not None:
         learner.average.restore(checkpoint.part("average"), checkpoint.position["averaged"])
     losses = checkpoint.tensors.get("epoch/losses", torch.empty(0)).to(learner.device)
-    position = checkpoint.position
     learner.progress = Progress(
-        stage=position["stage"],
-        epoch=position["epoch"],
-        step=position["step"],
-        finished=position["finished"],
+        **{name: checkpoint.position[name] for name in _PROGRESS},
         order=checkpoint.tensors.get("epoch/order"),
         batch=len(losses),
         losses=losses,
-        best_loss=position["best_loss"],
         best=best or None,
-        kept_loss=position["kept_loss"],
-        cycles_since_best=position["cycles_since_best"],
-        stopped=position["stopped"],
     )
 
 

@@ -6,6 +6,7 @@ optimizer steps, so stages give their first cycle in steps (`Stage.cycle_steps`)
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TypeVar
 
 from unfreeze.models.settings import Stage, Training
@@ -32,12 +33,7 @@ def cycle_ends(cycles: int, cycle_len: int, cycle_mult: int) -> list[int]:
     list of int
         One number per cycle: ``cycle_ends(3, 1, 2) == [1, 3, 7]``.
     """
-    ends, length, total = [], cycle_len, 0
-    for _ in range(cycles):
-        total += length
-        ends.append(total)
-        length *= cycle_mult
-    return ends
+    return list(accumulate(cycle_len * cycle_mult**number for number in range(cycles)))
 
 
 def cycle_at(epoch: int, cycle_len: int, cycle_mult: int) -> tuple[int, int]:
@@ -101,11 +97,9 @@ def one_cycle(cycle_batches: int, cycle_mult: int = 1) -> Schedule:
 
 def _cycle_of(batch: int, cycle_batches: int, cycle_mult: int) -> tuple[int, int]:
     """First batch and length of a batch's cycle."""
-    start, length = 0, cycle_batches
-    while batch >= start + length:
-        start += length
-        length *= cycle_mult
-    return start, length
+    cycle, end = cycle_at(batch, cycle_batches, cycle_mult)
+    length = cycle_batches * cycle_mult ** (cycle - 1)
+    return end - length, length
 
 
 def exponential(start: float, end: float, steps: int) -> Schedule:

@@ -5,7 +5,6 @@ A missing or damaged file, or one of another model, raises a ``UserError`` that 
 
 import difflib
 import importlib.util
-import re
 import urllib.request
 import warnings
 from collections.abc import Mapping
@@ -271,14 +270,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def _misfit(source: str, error: Exception) -> UserError:
-    """Error for weights that do not fit a network, with the first few names of each kind from PyTorch's message."""
-    kinds = []
-    for line in str(error).splitlines()[1:4]:
-        names = re.findall(r'"([^"]+)"', line)
-        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        kinds.append(f"{line.split(':')[0].strip()}: {', '.join(names[:3])}{rest}" if names else line.strip()[:200])
+    """Error for weights that do not fit a network, with the first of each kind of difference from PyTorch's message."""
+    kinds = [line.strip()[:200] for line in str(error).splitlines()[1:4]]
     return UserError(
-        f"weights: {source} does not fit the backbone; {'; '.join(kinds) or first_line(error)}; "
+        f"weights: {source} does not fit the backbone; {' '.join(kinds) or first_line(error)}; "
         f"check that --model.weights and --model.backbone belong together"
     )
 

@@ -49,7 +49,7 @@ class UnreadableImage(Exception):
 
 
 class ImageFacts(NamedTuple):
-    """Facts about an image file: displayed size in pixels, and content statistics.
+    """Facts about an image file: displayed size in pixels, content statistics, and its bytes.
 
     Attributes
     ----------
@@ -66,6 +66,7 @@ class ImageFacts(NamedTuple):
     samples: Samples | None
     spread: float
     frames: int
+    bytes: int
 
 
 def read_image(
@@ -118,7 +119,7 @@ def check_image(path: Path, max_megapixels: float) -> ImageFacts:
         spread, frames = _spread(image, deep), _frames(image)
         if _orientation(image) >= 5:
             width, height = height, width
-        return ImageFacts(width, height, samples, spread, frames)
+        return ImageFacts(width, height, samples, spread, frames, path.stat().st_size)
 
 
 def draft_side(at_least: int) -> int:

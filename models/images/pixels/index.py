@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -194,7 +194,7 @@ def build_index(
     _check_classes(listing.name, images, has_split, listing.multiple, units)
     kept = [image for image in images if image.is_kept]
     drawn = {} if has_split else _sides(kept, data, earlier or {}, listing.multiple, units)
-    facts = [image.verdict.facts for image in kept if isinstance(image.verdict, _Verified)]
+    facts = [image.verdict for image in kept if isinstance(image.verdict, ImageFacts)]
     ranges = ranges_of((each.samples for each in facts), data.pixel_range)
 
     classes = tuple(sorted({label for image in kept for label in image.labels(listing.multiple)}))
@@ -208,7 +208,6 @@ def build_index(
         target = [int(number in labels) for number in range(len(place))] if listing.multiple else labels[0]
         side = side or drawn.get(image.content, "train")
         digest.update(json.dumps([image.content, label, side, *([group] if group else [])]).encode())
-        assert isinstance(image.verdict, _Verified)
         low, high = ranges[about.samples.kind] if about.samples is not None else (0, 255)
         rows.append(
             {
@@ -219,7 +218,7 @@ def build_index(
                 "content": image.content,
                 "width": about.width,
                 "height": about.height,
-                "bytes": image.verdict.bytes,
+                "bytes": about.bytes,
                 "group": group or None,
                 "deep": about.samples is not None,
                 "spread": 255 * about.spread / (high - low or 1),
@@ -244,20 +243,15 @@ def build_index(
     )
 
 
-class _Verified(NamedTuple):
-    facts: ImageFacts
-    bytes: int
-
-
 @dataclass
 class _Image:
     file: ListedFile
     content: str
-    verdict: _Verified | str  # or the reason for rejection
+    verdict: ImageFacts | str  # or the reason for rejection
 
     @property
     def is_kept(self) -> bool:
-        return isinstance(self.verdict, _Verified)
+        return isinstance(self.verdict, ImageFacts)
 
     def labels(self, multiple: bool) -> list[str]:
         return label_sets.split(self.file.label) if multiple else [self.file.label]
@@ -273,15 +267,15 @@ def _verify(
     max_megapixels: float,
     threads: int,
     progress: Callable[[int, int], None] | None,
-) -> list[_Verified | str]:
+) -> list[ImageFacts | str]:
     """Facts about every file, or the reason why it is unusable; copies are decoded once."""
     # Unreadable files have no hash, so their paths identify them.
     keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
     path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
 
-    def verdict(path: Path) -> _Verified | str:
+    def verdict(path: Path) -> ImageFacts | str:
         try:
-            return _Verified(check_image(path, max_megapixels), path.stat().st_size)
+            return check_image(path, max_megapixels)
         except (UnreadableImage, OSError) as error:
             return str(error)
 

@@ -102,7 +102,8 @@ def test_loading_names_the_first_few_differences():
     state["other"] = state.pop("0.bias")
     state["1.weight"] = torch.ones(5)
     with pytest.raises(
-        UserError, match=r"Missing key.*: 0\.bias; Unexpected key.*: other; size mismatch for 1\.weight: .*\(\[5\]\)"
+        UserError,
+        match=r'Missing key.*: "0\.bias"\. Unexpected key.*: "other"\. size mismatch for 1\.weight: .*\(\[5\]\)',
     ):
         load_strictly(small_network(), state, "some.pth")
 

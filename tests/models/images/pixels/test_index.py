@@ -21,7 +21,7 @@ from unfreeze.models.store.content import hash_files
 
 CATS_DOGS = Path(__file__).resolve().parents[5] / "shared" / "data" / "cats_dogs"
 
-VERIFIED = index_module._Verified(ImageFacts(8, 8, None, 50.0, 1), 100)
+VERIFIED = ImageFacts(8, 8, None, 50.0, 1, 100)
 
 
 def image(path: Path, seed: int) -> Path:

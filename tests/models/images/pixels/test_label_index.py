@@ -23,7 +23,7 @@ from unfreeze.models.targets import MultiLabel
 
 LABELS = ["a", "b", "c", "d"]
 
-VERIFIED = index_module._Verified(ImageFacts(8, 8, None, 50.0, 1), 100)
+VERIFIED = ImageFacts(8, 8, None, 50.0, 1, 100)
 
 
 def indexed(sets: list[list[str]], earlier: dict[str, str] | None = None, **spec: object) -> Index:

@@ -106,7 +106,7 @@ def test_timm_loads_a_folder_by_itself(tmp_path, images, labels):
     network = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     config = resolve_data_config(model=network)
     assert network.pretrained_cfg["label_names"] == CLASSES
-    assert (config["input_size"], config["crop_pct"], config["crop_mode"]) == ([3, SIDE, SIDE], 1.0, "border")
+    assert (*config["input_size"], config["crop_pct"], config["crop_mode"]) == (3, SIDE, SIDE, 1.0, "border")
     prepare, predictor = create_transform(**config, is_training=False), ImagePredictor(model, "cpu")
     square = predictor.square(images[0])
     with torch.inference_mode():
