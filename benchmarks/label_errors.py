@@ -12,8 +12,8 @@ from rich.table import Table
 
 from benchmarks._prepared import PHOTOS, SEEDS, prepared
 from unfreeze.models.evaluation.label_errors import find_label_errors
-from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.look import looking_at
+from unfreeze.models.images.networks.linear_head import out_of_fold
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.overrides import build_spec
 

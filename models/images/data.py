@@ -19,8 +19,8 @@ from unfreeze.models.images.activations import View, precompute
 from unfreeze.models.images.backbone_choice import described, read_ranking, with_backbone
 from unfreeze.models.images.bound import BoundImages
 from unfreeze.models.images.evaluation import evaluate, predict_views
-from unfreeze.models.images.folds import FEW_ROWS, cross_validate
 from unfreeze.models.images.listing.path_tables import shortened
+from unfreeze.models.images.networks.linear_head import FEW_ROWS, cross_validate
 from unfreeze.models.images.pixels.augmentation import apply_views, draw_views
 from unfreeze.models.images.pixels.index import CONTRADICTION, COPY, Index
 from unfreeze.models.images.serving.predictor import example_image, save_classifier
@@ -95,13 +95,6 @@ class ImageData(BoundImages):
                 f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones, or set data.labels to "
                 "multiple if images in class folders have several labels"
             )
-        for split in ("valid", "test"):
-            copies = [row for row in rejected if row["split"] == split and row["reason"].startswith(COPY)]
-            if copies:
-                found.notices.append(
-                    f"warning: {len(copies):,} {SECTION_NAMES[split]} images are left out because they are byte for "
-                    f"byte those of another split, such as {copies[0]['path']}: {copies[0]['reason']}"
-                )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""
         found.lines.append(self.index.understood)
@@ -118,24 +111,8 @@ class ImageData(BoundImages):
         for split in self._judged_splits():
             shift = shown_shift(image_drift(trained, self.sample(split)))
             found.table(SHIFTS[split], f"{SECTION_NAMES[split].capitalize()} images against training images", shift)
-        found.text("model_summary.txt", f"{params.model.backbone}\n\n{self._blocks().to_string(index=False)}\n")
+        found.text("model_summary.txt", f"{params.model.backbone}\n\n{self.network()}\n")
         return found
-
-    def _blocks(self) -> pd.DataFrame:
-        """A row per block of the network in forward order, the head last, named by its first parameter."""
-        network = self.network()
-        sizes, body = {name: each.numel() for name, each in network.named_parameters()}, network.block_parameters()
-        groups = ["early" if number < network.early_blocks else "late" for number in range(len(body))]
-        rows = [
-            {
-                "from": names[0],
-                "layer group": group,
-                "tensors": len(names),
-                "parameters": sum(sizes[name] for name in names),
-            }
-            for names, group in zip([*body, network.head_parameters()], [*groups, "head"], strict=True)
-        ]
-        return pd.DataFrame(rows)
 
     def decided(self) -> list[str]:
         """Describe the ranking of backbones, if the choice was left open."""

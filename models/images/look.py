@@ -11,8 +11,8 @@ from torch.nn import functional
 from unfreeze.models.evaluation.plots import plot_images
 from unfreeze.models.evaluation.results import Card, Findings
 from unfreeze.models.images.data import ImageData, notes_of, plain_rows
-from unfreeze.models.images.folds import out_of_fold
 from unfreeze.models.images.listing.splits import units_of
+from unfreeze.models.images.networks.linear_head import out_of_fold
 from unfreeze.models.images.pixels.cache import usable_size
 from unfreeze.models.images.pixels.decode import encoded
 from unfreeze.models.recipe.training_data import SPLITS

@@ -68,14 +68,12 @@ def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None
 
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Normalise float images in 0..1: (x - mean) / std per channel, channels last."""
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    mean, std = preprocessing.tensors(images.device)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def normalise_bytes(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Normalise uint8 pixels (B, 3, S, S), as `normalise` does, in one pass instead of four."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = preprocessing.tensors(pixels.device)
     normalised = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
     return normalised.contiguous(memory_format=torch.channels_last)

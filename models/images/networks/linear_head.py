@@ -1,13 +1,14 @@
-"""Logistic regression on activations as a one-layer head: the baseline for a fine-tuned network.
+"""Logistic regression on activations as a one-layer head, and its cross-validation.
 
-It needs no learning rate and is convex; on a few hundred images it is often the best head. It equals scikit-learn's
-``LogisticRegression(C=strength)``, intercepts not penalised, but is much faster. Activations are wide and rows few, and
-a penalised solution is a linear combination of rows, so rows are rotated once into their span (N x 2,560 activations
-become N x N) for all folds and strengths. L-BFGS is preconditioned by the bounds of Böhning, "Multinomial logistic
-regression algorithm", 1992, and each strength starts from the solution of the stronger penalty before it.
+It is the baseline for a fine-tuned network. It needs no learning rate and is convex; on a few hundred images it is
+often the best head. It equals scikit-learn's ``LogisticRegression(C=strength)``, intercepts not penalised, but is much
+faster. Activations are wide and rows few, and a penalised solution is a linear combination of rows, so rows are rotated
+once into their span (N x 2,560 activations become N x N) for all folds and strengths. L-BFGS is preconditioned by the
+bounds of Böhning, "Multinomial logistic regression algorithm", 1992, and each strength starts from the solution of the
+stronger penalty before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -15,8 +16,15 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 from torch import nn
+
+from unfreeze.models.evaluation.intervals import intervals
+from unfreeze.models.evaluation.metrics import Metric
+from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.store.workspace import Advance
+from unfreeze.models.targets import Target
 
 MOST_ROWS = 10_000
 """Maximum number of rows to fit: the first of a random order."""
@@ -28,6 +36,9 @@ FOLDS = 3
 MANY_NUMBERS = 10_000_000
 """Below this number of inputs, one thread is faster than several."""
 _NEVER = -20.0
+FEW_ROWS = 150
+"""Below this number of validation rows, training and validation rows together are cross-validated as well."""
+FOLDS_OF_ROWS, REPEATS = 5, 2
 
 
 class _Rotated(NamedTuple):
@@ -246,3 +257,72 @@ def _fit(
     options = {"maxiter": 1000, "gtol": 1e-6 * rows, "ftol": 0.0}
     found = minimize(objective, initial.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x).reshape(unit.shape) * unit
+
+
+# --- cross-validation for small data sets, where the validation split is too small to be informative
+
+
+def out_of_fold(
+    activations: np.ndarray,
+    targets: np.ndarray,
+    target: Target,
+    groups: np.ndarray | None = None,
+    advance: Advance = lambda done, total: None,
+) -> np.ndarray:
+    """Average out-of-fold predictions (N, C) of logistic regressions; groups are never split between folds.
+
+    `REPEATS` times `FOLDS_OF_ROWS` folds, stratified if every class has enough rows; each regression chooses its
+    penalty on its own training rows.
+    """
+    total = np.zeros((len(targets), target.outputs))
+    folds = [fold for repeat in range(REPEATS) for fold in _folds(targets, groups, repeat)]
+    for number, (train, judged) in enumerate(folds, start=1):
+        head = fit_linear_head([activations[train]], targets[train], target.outputs, target.class_weights)
+        logits = torch.from_numpy(activations[judged]) @ head["0.weight"].T + head["0.bias"]
+        total[judged] += target.predictions(logits)
+        advance(number, len(folds))
+    return total / REPEATS
+
+
+def _folds(targets: np.ndarray, groups: np.ndarray | None, repeat: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the positions of training and held-out rows of each fold."""
+    is_stratified = targets.ndim == 1 and np.bincount(targets).min() >= FOLDS_OF_ROWS
+    count = FOLDS_OF_ROWS if groups is None else min(FOLDS_OF_ROWS, len(np.unique(groups)))
+    if groups is None:
+        folds = StratifiedKFold if is_stratified else KFold
+    else:
+        folds = StratifiedGroupKFold if is_stratified else GroupKFold
+    for train, judged in folds(count, shuffle=True, random_state=repeat).split(targets, targets, groups):
+        if len(judged):  # stratified folds of few groups may be empty
+            yield train, judged
+
+
+def cross_validate(
+    activations: np.ndarray,
+    targets: np.ndarray,
+    target: Target,
+    metrics: Mapping[str, Metric],
+    groups: np.ndarray | None = None,
+    advance: Advance = lambda done, total: None,
+) -> Findings:
+    """Cross-validate logistic regression on plain activations (N, D) float32; see `out_of_fold`.
+
+    Returns
+    -------
+    Findings
+        ``folds/NAME``, ``folds/NAME_low`` and ``folds/NAME_high`` (95 %, by rows or groups), and a summary line.
+    """
+    found = Findings()
+    predictions = out_of_fold(activations, targets, target, groups, advance)
+    actual = target.actual(torch.from_numpy(targets))
+    shown = []
+    for name, (low, high) in intervals(metrics, predictions, actual, blocks=groups).items():
+        value = metrics[name](predictions, actual)
+        found.metrics |= {f"folds/{name}": value, f"folds/{name}_low": low, f"folds/{name}_high": high}
+        shown.append(f"{name} {value:.4f} ({low:.4f} to {high:.4f})")
+    by = "" if groups is None else ", by groups"
+    found.lines.append(
+        f"few validation rows: logistic regression on the activations by {REPEATS} times {FOLDS_OF_ROWS}-fold "
+        f"cross-validation of all {len(targets):,} training and validation rows{by}: {', '.join(shown)}"
+    )
+    return found

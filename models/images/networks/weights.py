@@ -52,6 +52,11 @@ class Preprocessing:
     size: int
     """Side of the training images in pixels."""
 
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation to broadcast over images: (1, 3, 1, 1) float32 each."""
+        mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (self.mean, self.std))
+        return mean, std
+
 
 def timm_name(backbone: str) -> str:
     """Timm name of a backbone; without ``timm/`` it selects torchvision's weights if timm publishes them."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unfreeze.models.evaluation.metrics import accuracy
-from unfreeze.models.images.folds import cross_validate, out_of_fold
+from unfreeze.models.images.networks.linear_head import cross_validate, out_of_fold
 from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets import MultiLabel, SingleLabel
 
