@@ -163,11 +163,6 @@ def described(ranked: Sequence[Ranked]) -> tuple[list[str], list[dict[str, str]]
     return lines, rows
 
 
-def write_ranking(path: Path, ranked: Sequence[Ranked]) -> None:
-    """Write a ranking to a file."""
-    path.write_text(json.dumps(ranked))
-
-
 def read_ranking(path: str | None) -> list[Ranked]:
     """Read a ranking; empty if `path` is None because the backbone is named."""
     return [] if path is None else [Ranked(*each) for each in json.loads(Path(path).read_text())]

@@ -22,7 +22,6 @@ from unfreeze.models.images.backbone_choice import (
     read_ranking,
     sample_of,
     with_backbone,
-    write_ranking,
 )
 from unfreeze.models.images.bound import SAMPLED, image_sizes
 from unfreeze.models.images.data import ImageData
@@ -36,7 +35,7 @@ from unfreeze.models.images.pixels.augmentation import MIXES
 from unfreeze.models.images.pixels.cache import build_image_caches, image_store
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.images.serving.explain import explain_images
-from unfreeze.models.images.serving.predictor import ImagePredictor
+from unfreeze.models.images.serving.predictor import THREADS, ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
@@ -47,8 +46,6 @@ from unfreeze.models.store.model_folder import judged_folder
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 
-THREADS = max(2, os.cpu_count() or 2)
-"""Threads that read and decode; PIL releases the GIL meanwhile."""
 INDEX_VERSION = 7
 """Increment when the same files would give another index; part of the cache key."""
 _LABELS = {True: "any number of labels", False: "one label"}
@@ -161,7 +158,7 @@ class Images(Modality):
                 return ImageData(tried, Prepared(self.name, sample.digest, "", files))
 
             with workspace.progress("Ranking backbones") as advance:
-                write_ranking(wanted["backbones"], rank(names, bind, len(index.rows_of("train")), inner, advance))
+                _write(wanted["backbones"], rank(names, bind, len(index.rows_of("train")), inner, advance))
 
         files = {"backbones": Derived("backbones", key, ".json")}
         return {"backbones": str(workspace.derive("rank backbones", files, build)["backbones"])}
@@ -229,7 +226,7 @@ class Images(Modality):
             If there is no such image.
         """
         index: Index = data.index
-        sides = _index_of(champion).sides()
+        sides = Index.load(champion.kept_file).sides()
         contents = index.rows["content"].to_pylist()
         tests = index.rows_of("test")
         known = {"train", "valid"} if len(tests) else {"train"}  # the champion was selected on its validation images
@@ -249,7 +246,7 @@ class Images(Modality):
     def drift(self, data: Any, champion: ModelVersion, reference: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Compare all images' class balance, and new images' statistics and features, with the champion's data."""
         predictor, index = ImagePredictor(champion.folder), data.index
-        before = _index_of(champion)
+        before = Index.load(champion.kept_file)
         known = before.sides()
         contents = index.rows["content"].to_pylist()
         new = np.array([position for position, content in enumerate(contents) if content not in known], dtype=np.int64)
@@ -265,11 +262,6 @@ class Images(Modality):
             ImageSample(index.occurrences(range(len(index))), looks, predictor.features(paths)),
         )
         return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"
-
-
-def _index_of(version: ModelVersion) -> Index:
-    """Load the index that a version was trained with."""
-    return Index.load(version.kept_file)
 
 
 def _write(path: Path, content: object) -> None:
