@@ -127,10 +127,8 @@ def ranges_of(
     return {kind: given or _rounded(kind, *ends) for kind, ends in sorted(found.items())}
 
 
-def range_for(samples: Samples, ranges: Ranges) -> tuple[float, float] | None:
-    """Range of an image: the training's, otherwise one that its values determine unambiguously, otherwise None."""
-    if samples.kind in ranges:
-        return ranges[samples.kind]
+def range_for(samples: Samples) -> tuple[float, float] | None:
+    """Range that an image's values determine unambiguously, or None."""
     low, high = _rounded(*samples)
     is_usual = (low, high) in ((0.0, 1.0), (0.0, 255.0)) if samples.kind == "float" else (low, high) == _FULL
     return (low, high) if is_usual else None

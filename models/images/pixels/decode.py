@@ -290,7 +290,7 @@ def _range(deep: DeepPixels, image: Image.Image, ranges: Ranges) -> tuple[float,
     if deep.kind in ranges:
         return ranges[deep.kind]
     samples = deep.samples(_tiles(image))
-    ends = range_for(samples, ranges)
+    ends = range_for(samples)
     if ends is None:
         raise UnreadableImage(
             f"{samples.kind} values of more than 8 bits, unlike those of the training: which of {samples.low:g} to "
