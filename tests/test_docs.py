@@ -14,7 +14,7 @@ from unfreeze.flows import notebook
 from unfreeze.flows.cli import app, main
 from unfreeze.flows.commands.flags import parse
 from unfreeze.flows.commands.training import training_from
-from unfreeze.models.training import trials
+from unfreeze.models.training import finder
 
 TYPED = [
     pytest.param(line, id=f"{page.stem}: {line[:60]}")
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNFREEZE_HOME", str(home))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
-        patch.setattr(trials, "MOST_STEPS", 10)  # which lr is best is not what the pages are read for
+        patch.setattr(finder, "MOST_STEPS", 10)  # which lr is best is not what the pages are read for
         patch.chdir(place)
         yield place
 

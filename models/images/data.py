@@ -95,6 +95,13 @@ class ImageData(BoundImages):
                 f"{row['reason'].removeprefix(CONTRADICTION).strip()}; keep the right ones, or set data.labels to "
                 "multiple if images in class folders have several labels"
             )
+        for split in ("valid", "test"):
+            copies = [row for row in rejected if row["split"] == split and row["reason"].startswith(COPY)]
+            if copies:
+                found.notices.append(
+                    f"warning: {len(copies):,} {SECTION_NAMES[split]} images are left out because they are byte for "
+                    f"byte those of another split, such as {copies[0]['path']}: {copies[0]['reason']}"
+                )
         sizes = self.prepared.splits
         test = f", {sizes['test']:,} test" if sizes["test"] else ""
         found.lines.append(self.index.understood)
