@@ -13,6 +13,7 @@ from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_f
 from unfreeze.flows.commands.running import require_runs, run_flow, shown
 from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
+from unfreeze.models.reading.remote import file_system, is_url
 from unfreeze.models.settings.predict import Explain, Export, Predict
 from unfreeze.models.settings.retrain import Retrain
 from unfreeze.models.store.paths import given_path
@@ -51,7 +52,9 @@ def predict(
         A folder of images, an image, a file of image paths, a table's file, or `digits`.
     """
     params = spec_from(Predict, given, model=model, source=source)
-    if params.source not in ("digits", "flights") and not given_path(params.source).exists():
+    if is_url(params.source):
+        file_system(params.source)
+    elif params.source not in ("digits", "flights") and not given_path(params.source).exists():
         raise UserError(
             f"source: {params.source!r} does not exist in {Path.cwd()}; give a folder of images, an image, a file of "
             "image paths, a table's file, or `digits`"
@@ -197,10 +200,10 @@ def export_model(params: Export) -> dict[str, Any]:
 def _images(params: Export, run_id: str) -> list[str]:
     """Paths of the images that both are compared on; of a run that trained a model, those that it was validated on."""
     if params.check is not None:
-        from unfreeze.models.images.listing.sources import list_unlabelled
+        from unfreeze.models.images.modality import list_images
         from unfreeze.tasks.steps.workspace import FlowWorkspace
 
-        listed = list_unlabelled(Predict(source=params.check), FlowWorkspace().datasets)
+        listed = list_images(Predict(source=params.check), FlowWorkspace())
         return [file for file in listed.files if file]
     if not run_id:
         return []

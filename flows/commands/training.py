@@ -27,8 +27,8 @@ Trained = TrainImages | TrainTables
 AnyTraining = TypeVar("AnyTraining", TrainImages, TrainTables, Trained)
 SPECS: dict[str, type[Trained]] = {"images": TrainImages, "tables": TrainTables}
 """Modality -> spec of its training."""
-TABLE_FILE = re.compile(r"\.(tab|txt|dat|pq|xls[xmb]?|ods|gz|bz2|zst|xz|zip)$", re.IGNORECASE)
-"""Names of files that can only be tables; other tables may list image paths."""
+TABLE_FILE = re.compile(r"\.(tab|txt|dat|pq|xls[xmb]?|ods|zst|(?<!\.tar\.)(gz|bz2|xz))$", re.IGNORECASE)
+"""Names of files that can only be tables; other tables may list image paths, and archives hold images."""
 
 Source = Annotated[
     str | None,
@@ -253,8 +253,11 @@ def understood(params: Trained) -> Trained:
     """The same, with a line that says how the files of an image source are understood, before anything is started."""
     checked(params)
     if isinstance(params, TrainImages) and given_path(params.data.source).exists() and params.data.source != "digits":
+        from unfreeze.models.images.listing.packed import packed_files
         from unfreeze.models.images.listing.sources import resolve_source
 
+        if packed_files(given_path(params.data.source)):
+            return params
         try:
             print(resolve_source(params.data, Path()).understood, file=sys.stderr)
         except UserError as error:

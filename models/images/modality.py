@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from unfreeze.models.images.backbone_choice import (
 )
 from unfreeze.models.images.bound import SAMPLED, image_sizes
 from unfreeze.models.images.data import ImageData
+from unfreeze.models.images.listing.packed import local_images
 from unfreeze.models.images.listing.rows import Listing, unite_copies, without_excluded
-from unfreeze.models.images.listing.sources import list_unlabelled, resolve_source
+from unfreeze.models.images.listing.sources import Unlabelled, list_unlabelled, resolve_source
 from unfreeze.models.images.listing.splits import group_label, grouped
 from unfreeze.models.images.networks.backbones import preprocessing_of
 from unfreeze.models.images.networks.classifier import DEFAULT_HEAD, HEADS
@@ -39,10 +41,11 @@ from unfreeze.models.images.serving.predictor import THREADS, ImagePredictor
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
-from unfreeze.models.settings import TrainImages
+from unfreeze.models.settings import DataSpec, TrainImages
 from unfreeze.models.settings.predict import Explain, Predict
 from unfreeze.models.store.content import hash_file, hash_files
 from unfreeze.models.store.model_folder import judged_folder
+from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 
@@ -103,7 +106,9 @@ class Images(Modality):
             data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
 
         def list_files() -> tuple[Listing, list[str]]:
-            listing, left_out = without_excluded(grouped(resolve_source(data, workspace.datasets), data), data.exclude)
+            local = _local(data, workspace)
+            listing = grouped(resolve_source(local, workspace.datasets), local)
+            listing, left_out = without_excluded(listing, data.exclude)
             hashes = hash_files([file.path for file in listing.files], THREADS)
             listing, hashes = unite_copies(listing, hashes, data.labels)
             workspace.log(f"{listing.name}: {listing.understood} ({len(hashes):,} files)")
@@ -185,7 +190,7 @@ class Images(Modality):
 
     def look(self, params: TrainImages, workspace: Workspace) -> list[Path]:
         """List the source's files."""
-        return [file.path for file in resolve_source(params.data, workspace.datasets).files]
+        return [file.path for file in resolve_source(_local(params.data, workspace), workspace.datasets).files]
 
     # --- the trained model
 
@@ -203,7 +208,7 @@ class Images(Modality):
         self, params: Predict, model: str, folder: Path, workspace: Workspace, without: Sequence[Path]
     ) -> dict[str, Any]:
         """List images without labels, identified by size and time: hashing would read every image twice."""
-        listed = list_unlabelled(params, workspace.datasets, without)
+        listed = list_images(params, workspace, without)
         workspace.notice(f"{params.source}: {listed.understood}")
         content = key_of(listed.names, [_stamp(file) for file in listed.files])
         listing = {"names": listed.names, "files": listed.files}
@@ -213,7 +218,7 @@ class Images(Modality):
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
         """Explain by Grad-CAM."""
-        listed = [list_unlabelled(Predict(source=source), workspace.datasets) for source in params.source]
+        listed = [list_images(Predict(source=source), workspace) for source in params.source]
         paths = [path for each in listed for path in each.files if path]
         return explain_images(ImagePredictor(folder, params.device), paths)
 
@@ -262,6 +267,23 @@ class Images(Modality):
             ImageSample(index.occurrences(range(len(index))), looks, predictor.features(paths)),
         )
         return report, f"{len(new):,} of {len(index):,} images are new; {len(rows)} were compared"
+
+
+def list_images(params: Predict, workspace: Workspace, without: Sequence[Path] = ()) -> Unlabelled:
+    """See `list_unlabelled`; images of a URL or an archive are named by it."""
+    local = str(local_images(params.source, workspace).path)
+    listed = list_unlabelled(params.model_copy(update={"source": local}), workspace.datasets, without)
+    if local == str(given_path(params.source)):
+        return listed
+    given = params.source.rstrip("/")
+    names = [given + name.removeprefix(local) if name.startswith(local) else name for name in listed.names]
+    return replace(listed, names=names)
+
+
+def _local(data: DataSpec, workspace: Workspace) -> DataSpec:
+    """The settings, with the local files of the source."""
+    path, table = local_images(data.source, workspace)
+    return data.model_copy(update={"source": str(table or path)})
 
 
 def _write(path: Path, content: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from unfreeze.models.settings.addresses import Source
 from unfreeze.models.settings.training import Spec, Stage, Training
 
 Augmentation = Literal["side_on", "top_down", "basic", "none"]
@@ -18,12 +19,13 @@ ClassFolder = Literal["auto", "outer", "inner", "path"]
 class DataSpec(Spec):
     """Which images, how they are split, and how large they are trained."""
 
-    source: str = Field(
+    source: Source = Field(
         default="digits",
         min_length=1,
         description="`digits`, a folder with a folder per class, a folder with train/ and valid/ (or validation/, "
         "val/, dev/; in any case; test/ beside them tests), a CSV or feather file with a column of paths and one of "
-        "labels (or several of 0 and 1), or the name of a torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
+        "labels (or several of 0 and 1), shards or an archive of images, a URL of any of these, or the name of a "
+        "torchvision data set (`oxford-iiit-pet`, `imagenette`, ...).",
     )
     class_folder: ClassFolder = Field(
         default="auto",

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from unfreeze.models.settings.addresses import Source
 from unfreeze.models.settings.training import Device, Spec
 from unfreeze.models.store.paths import given_path
 
@@ -21,15 +22,15 @@ class Predict(Spec):
         description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion. NAME may omit "
         "`-classifier` or `-table`.",
     )
-    source: str = Field(
+    source: Source = Field(
         default="digits",
         min_length=1,
         description="For a classifier: a folder of images (with all folders in it), one image, a CSV, feather or "
         "Parquet file of image paths, or `digits`. For a table's model: a file of its rows, "
-        "or a folder of Parquet files.",
+        "or a folder of Parquet files. Any of these may be at a URL, such as `s3://bucket/incoming/`.",
     )
-    out: str = Field(
-        default="predictions.feather", min_length=1, description="File to write: .feather, .parquet or .csv."
+    out: Source = Field(
+        default="predictions.feather", min_length=1, description="File or URL to write: .feather, .parquet or .csv."
     )
     overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
     tta: bool | None = Field(
@@ -92,7 +93,7 @@ class Explain(Spec):
         min_length=1,
         description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
     )
-    source: list[str] = Field(
+    source: list[Source] = Field(
         default=["digits"],
         min_length=1,
         description="Images, folders of images or `digits`; or the one file of a table's rows, with their targets.",
@@ -122,7 +123,7 @@ class Export(Spec):
     out: str | None = Field(
         default=None, min_length=1, description="Folder to make. Empty: the model's name and the format."
     )
-    check: str | None = Field(
+    check: Source | None = Field(
         default=None,
         min_length=1,
         description="Images that the export and the model have to agree on: a folder, an image, a file of paths, or "

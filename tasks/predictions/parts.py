@@ -14,6 +14,7 @@ from prefect import task
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.reading.labels import count_reasons
+from unfreeze.models.reading.remote import file_system, is_url, size_at, upload
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.model_folder import WITH_TTA, read_description
@@ -52,6 +53,7 @@ class Prediction:
 
     def __init__(self, params: Predict, model: dict[str, str], source: dict[str, Any]) -> None:
         self.params, self.model, self.source, self.out = params, model, source, out_of(params)
+        self.shown = params.out if is_url(params.out) else str(self.out)
         self.kind = modality(model["modality"])
         self.chunk = params.chunk or self.kind.chunk
         # Everything that the rows and their division into parts depend on.
@@ -79,13 +81,15 @@ class Prediction:
         """
         if self.out.is_dir():
             raise UserError(f"out: {self.out} is a folder; choose another --out")
-        if not self.out.exists():
+        size = self.out.stat().st_size if self.out.exists() else None
+        there = size_at(self.params.out) if is_url(self.params.out) else size
+        if there is None:
             return False
-        if metadata_of(self.out).get(_NAMED) == self.key:
+        if there == size and metadata_of(self.out).get(_NAMED) == self.key:
             return True
         if not self.params.overwrite:
             raise UserError(
-                f"out: {self.out} exists already, maybe from this very command; choose another --out, or give "
+                f"out: {self.shown} exists already, maybe from this very command; choose another --out, or give "
                 "--overwrite"
             )
         return False
@@ -129,6 +133,8 @@ class Prediction:
             write_predictions(tally.passing(self.parts.batches()), schema, unfinished, self.out.suffix.lower())
             flush_to_disk(unfinished)
             os.replace(unfinished, self.out)
+            if is_url(self.params.out):
+                upload(self.out, self.params.out)
         finally:
             unfinished.unlink(missing_ok=True)
         return tally
@@ -152,6 +158,8 @@ def writing(params: Predict) -> Iterator[None]:
         If it cannot be written, or another process writes it.
     """
     folder = out_of(params).parent
+    if is_url(params.out):
+        file_system(params.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -164,7 +172,7 @@ def writing(params: Predict) -> Iterator[None]:
         with FileLock(path, timeout=0):
             yield
     except Timeout:
-        raise UserError(f"out: another process is writing {out_of(params)}; choose another --out") from None
+        raise UserError(f"out: another process is writing {params.out}; choose another --out") from None
     except KeyboardInterrupt as stopped:
         stopped.add_note("continue with the same command: the parts that are done are kept")
         raise
@@ -188,7 +196,7 @@ def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]
     """
     prediction, predicted, rate = Prediction(params, model, source), 0, None
     if prediction.is_there():
-        log_info(f"{prediction.out} holds this prediction already")
+        log_info(f"{prediction.shown} holds this prediction already")
         tally = prediction.published()
     else:
         began = time.monotonic()
@@ -199,14 +207,16 @@ def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]
     by = f"{model['name']} version {prediction.version}"
     why = count_reasons(tally.reasons.elements())
     unreadable = f"{tally.unreadable:,} unreadable" + (f": {why}" if why else "")
-    log_info(f"{tally.rows:,} rows by {by}, {unreadable}{f', {rate:,.0f} a second' if rate else ''}; {prediction.out}")
+    log_info(
+        f"{tally.rows:,} rows by {by}, {unreadable}{f', {rate:,.0f} a second' if rate else ''}; {prediction.shown}"
+    )
     if tally.abstaining:
         log_info(f"{tally.abstaining:,} rows abstain: at a coverage of {params.coverage} their set is not one class")
     for column, count in tally.unseen.items():
         log_info(f"warning: {unseen_note(column, count, tally.rows)}")
     show_table(tally.table(), "predictions", f"{by} on {params.source}")
     return {
-        "out": str(prediction.out),
+        "out": prediction.shown,
         "rows": tally.rows,
         "unreadable": tally.unreadable,
         "why": why,

