@@ -41,7 +41,8 @@ def disk_use() -> list[Share]:
     for name, kind, note in (
         ("mlflow-artifacts", "models and other artifacts", "removed in MLflow, then `mlflow gc`"),
         ("runs", "runs under way or stopped", "to resume them, and what MLflow does not have yet"),
-        ("datasets", "downloaded data sets", "what a training reads"),
+        ("datasets", "downloaded data sets, copies of sources at URLs", "what a training reads"),
+        ("predictions", "predictions written to URLs", "to continue them, and to know them again"),
         ("prefect", "Prefect's database", "the history of flow runs"),
         ("logs", "logs", "of the service"),
     ):

@@ -20,7 +20,7 @@ from PIL import Image
 from unfreeze.models.errors import UserError, one_line
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
 from unfreeze.models.images.listing.path_tables import TABLES
-from unfreeze.models.reading.remote import is_url, local_source, mirror
+from unfreeze.models.reading.remote import is_url, local_source
 from unfreeze.models.reading.split_words import split_word_in
 from unfreeze.models.store.copies import Made, copies_in
 from unfreeze.models.store.workspace import Workspace, key_of
@@ -61,8 +61,7 @@ def local_images(source: str, workspace: Workspace) -> LocalImages:
         with workspace.progress(f"Unpacking {path.name}") as advance:
             return unpack(path.absolute(), shards, workspace.datasets / "unpacked", advance)
     if is_url(source) and path.name.lower().endswith(TABLES):  # the images are beside it
-        folder = mirror(source.rpartition("/")[0], workspace.datasets / "copies")
-        return LocalImages(folder / path.name)
+        return LocalImages(local_source(source[: source.rindex("/") + 1], workspace) / path.name)
     return LocalImages(path)
 
 
@@ -114,8 +113,10 @@ def unpack(path: Path, shards: list[Path], into: Path, progress: Any) -> LocalIm
     UserError
         If a file is damaged, or has a member outside its own folder.
     """
-    root = _bare(path)
-    names = {shard: root if shard == path else f"{path.name}/{_bare(shard.relative_to(path))}" for shard in shards}
+    root = path.name if path.is_dir() else _bare(path.name)
+    names = {
+        shard: root if shard == path else f"{path.name}/{_bare(shard.relative_to(path).as_posix())}" for shard in shards
+    }
     if len(set(names.values())) < len(names):  # a.zip and a.tar
         names = {shard: f"{path.name}/{shard.relative_to(path)}" for shard in shards}
     stamps = {names[shard]: f"{shard.stat().st_size} {shard.stat().st_mtime_ns}" for shard in shards}
@@ -145,11 +146,10 @@ def unpack(path: Path, shards: list[Path], into: Path, progress: Any) -> LocalIm
         return LocalImages(copies.folder / root, table if labelled else None)
 
 
-def _bare(path: Path) -> str:
-    """A path without the suffix of an archive or a shard."""
-    text = path.as_posix() if not path.is_absolute() else path.name
-    suffix = next((each for each in (*ARCHIVES, *_SHARDS) if text.lower().endswith(each)), "")
-    return text[: len(text) - len(suffix)] if text.lower() != suffix else text
+def _bare(name: str) -> str:
+    """A name without the suffix of an archive or a shard."""
+    suffix = next(each for each in (*ARCHIVES, *_SHARDS) if name.lower().endswith(each))
+    return name[: -len(suffix)]
 
 
 def _rows_of(folder: Path, name: str) -> pa.Table:

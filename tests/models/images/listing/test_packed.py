@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -250,3 +251,16 @@ def test_archives_beside_images_are_left_alone(folders, tmp_path):
         archive.writestr("a.png", content(1))
     assert local_images(str(folders.parent), Workspace(tmp_path)).path == folders.parent
     (folders.parent / "old.zip").unlink()
+
+
+def test_a_table_of_paths_at_a_url_comes_with_the_folder_that_it_is_in(folders, fingerprint, tmp_path):
+    system = fsspec.filesystem("memory")
+    system.put(str(folders), "/bucket/pets", recursive=True)
+    lines = [f"{label}/{number}.png,{label}" for number, (label, _) in enumerate(IMAGES)]
+    system.pipe("/bucket/pets/labels.csv", "\n".join(["path,label", *lines]).encode())
+    try:
+        assert index_of("memory://bucket/pets/labels.csv", tmp_path).fingerprint() == fingerprint
+        listed = list_images(Predict(source="memory://bucket/pets/cat"), Workspace(tmp_path))
+        assert listed.names[0] == "memory://bucket/pets/cat/0.png"
+    finally:
+        system.store.clear()
