@@ -123,10 +123,10 @@ def unpack(path: Path, shards: list[Path], into: Path, progress: Any) -> LocalIm
     with copies_in(into / key_of(str(path))) as copies, copies.workplace() as place:
         wanted = copies.outdated(stamps)
         table = copies.folder / f"{root}.feather"
-        for shard in (shard for shard in shards if names[shard] in wanted):
-            name = names[shard]
-            progress(wanted.index(name), len(wanted))
-            building = place / str(wanted.index(name))
+        files = {name: shard for shard, name in names.items()}
+        for number, name in enumerate(wanted):
+            progress(number, len(wanted))
+            shard, building = files[name], place / str(number)
             building.mkdir()
             try:
                 _unpack(shard, building)
@@ -134,10 +134,9 @@ def unpack(path: Path, shards: list[Path], into: Path, progress: Any) -> LocalIm
                 if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
                     raise
                 raise UserError(f"{shard} cannot be unpacked ({one_line(error)}); copy or save it again") from error
-            table.unlink(missing_ok=True)
             copies.keep([Made(name, building, stamps[name])])
         labelled = [name for name in stamps if (copies.folder / name / _LABELS).is_file()]
-        if labelled and not table.exists():
+        if labelled:
             rows = pa.concat_tables((_rows_of(copies.folder, name) for name in labelled), promote_options="permissive")
             splits = set(rows["split"].to_pylist())
             rows = rows if len(splits - {None}) > 1 and None not in splits else rows.drop_columns("split")

@@ -206,6 +206,8 @@ def test_only_new_and_changed_shards_are_unpacked(tmp_path, monkeypatch):
     index = index_of(tmp_path / "pets", tmp_path / "home")
     assert made == ["pets/part-1"]
     assert len(index.rows) == 18
+    (tmp_path / "pets/part-1.parquet").unlink()
+    assert len(index_of(tmp_path / "pets", tmp_path / "home").rows) == 9
 
 
 def test_a_stopped_unpacking_continues_with_the_next_shard(tmp_path):
