@@ -16,8 +16,7 @@ from tests.deployments.team import random, weed_options
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.predict import predict
 from unfreeze.flows.retrain import retrain
-from unfreeze.flows.train_images import train_images
-from unfreeze.flows.train_tables import train_tables
+from unfreeze.flows.train import train_images, train_tables
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.modality import Images
 from unfreeze.models.settings.predict import Predict
@@ -35,7 +34,8 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self._command = [str(TEAM / "bucket.sh"), *weed_options(folder / "bucket", self.port)]
-        self._log, self._process = folder / "weed.log", None
+        self._log = folder / "weed.log"
+        self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -51,6 +51,7 @@ class Server:
         raise TimeoutError(self._log.read_text()[-2000:])
 
     def stop(self) -> None:
+        assert self._process is not None
         self._process.kill()
         self._process.wait()
 
