@@ -89,8 +89,9 @@ def plan(result: dict[str, Any]) -> None:
     _lines(*result["decided"])
     rows = [
         {
-            "stage": stage["name"],
-            **{name: stage[name] for name in ("trains", "cycles", "epochs")},
+            "stage": stage["stage"]["name"],
+            "trains": stage["stage"]["train"],
+            **{name: stage["stage"][name] for name in ("cycles", "epochs")},
             "fewest to most": f"{stage['fewest_epochs']} to {stage['most_epochs']}",
             "steps": f"{stage['steps']:,}",
             "lr by layer group": ", ".join(f"{group} {lr:.2g}" for group, lr in stage["lrs"].items()),
@@ -107,9 +108,8 @@ def plan(result: dict[str, Any]) -> None:
         f"{result['memory_there'] / 2**30:.0f}",
         "the start of Prefect and MLflow and the report add about 20 s, in a new data folder 40 s",
     )
-    if "cuts" in result:
-        _lines(*(f"cut: {cut}" for cut in result["cuts"]))
-        _lines(f"train it with: {result['flags']}" if result["flags"] else "the budget needs no cut")
+    if result["flags"]:
+        _lines(f"to train within the budget: {result['flags']}")
 
 
 def _duration(seconds: float) -> str:

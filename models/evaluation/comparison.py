@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, choose
 from unfreeze.models.evaluation.intervals import OUTSIDE, improvement
 from unfreeze.models.evaluation.metrics import VALUE_METRICS, Metric, ShareOfRows, mean_f1_of_labels
 from unfreeze.models.reading.labels import matrix_of
@@ -84,16 +84,15 @@ def compare_classes(
     UserError
         If there are no rows, if a row has no class, or if the three differ in length.
     """
-    actual, champion, challenger = (np.asarray(labels) for labels in (actual, champion, challenger))
-    _check_rows(actual, champion, challenger)
+    actual = np.asarray(actual)
     if missing := int(pd.isna(actual).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no class to compare with; exclude them")
-    actual = actual.astype(str)
-    right = [(predicted.astype(str) == actual) & ~pd.isna(predicted) for predicted in (champion, challenger)]
-    share_right = ShareOfRows(lambda is_right, _: is_right)
-    found = _compared("accuracy", share_right, right[0], right[1], actual, margin, blocks)
+    actual, answers = actual.astype(str), [np.asarray(each) for each in (champion, challenger)]
+    _check_rows(actual, *answers)
+    right = [(each.astype(str) == actual) & ~pd.isna(each) for each in answers]
     names = np.unique(actual)
-    return Comparison(**found, classes=_recalls(names, actual[:, None] == names, right))
+    metric = ShareOfRows(lambda is_right, _: is_right)
+    return _compared("accuracy", metric, right, actual, margin, blocks, names, actual[:, None] == names)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -140,17 +139,16 @@ def compare_values(
     UserError
         If there are no rows, a target is missing, the shapes differ, or the metric is not one of these.
     """
-    if metric not in VALUE_METRICS:
-        raise UserError(f"metric: {metric!r} cannot be compared; choose among {', '.join(VALUE_METRICS)}")
-    actual, champion, challenger = (np.asarray(values) for values in (actual, champion, challenger))
-    _check_rows(actual, champion, challenger)
+    measure = choose(VALUE_METRICS, metric, "metric")
+    actual, answers = np.asarray(actual), [np.asarray(each) for each in (champion, challenger)]
+    _check_rows(actual, *answers)
     if missing := int((~np.isfinite(actual.reshape(len(actual), -1))).any(axis=1).sum()):
         raise UserError(f"{missing} of {len(actual)} rows have no target to compare with; exclude them")
 
     def value(predictions: np.ndarray, known: np.ndarray) -> float:
-        return VALUE_METRICS[metric](predictions, known) if np.isfinite(predictions).all() else float("nan")
+        return measure(predictions, known) if np.isfinite(predictions).all() else float("nan")
 
-    return Comparison(**_compared(metric, value, champion, challenger, actual, margin, blocks), classes=[])
+    return _compared(metric, value, answers, actual, margin, blocks)
 
 
 def compare_labels(
@@ -182,67 +180,60 @@ def compare_labels(
         for each in (actual, champion, challenger)
     )
     _check_rows(known, *answers)
-    found = _compared("f1", mean_f1_of_labels, answers[0], answers[1], known, margin, blocks)
-    return Comparison(**found, classes=_recalls(names, known, answers))
+    return _compared("f1", mean_f1_of_labels, answers, known, margin, blocks, names, known)
 
 
-def _recalls(
-    names: Sequence[str] | np.ndarray, belongs: np.ndarray, right: Sequence[np.ndarray]
-) -> list[dict[str, Any]]:
-    """Make `Comparison.classes` from the rows' classes, (N, C), and each model's correct answers, (N,) or (N, C)."""
-    counts = belongs.sum(axis=0)
-    hits = [(belongs & each.reshape(len(each), -1)).sum(axis=0) for each in right]
-    return [
-        {
-            "class": str(name),
-            "rows": int(count),
-            "champion": float(before / count),
-            "challenger": float(now / count),
-            "difference": float((int(now) - int(before)) / count),
-        }
-        for name, count, before, now in zip(names, counts, *hits, strict=True)
-    ]
+def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
+    """Reject a comparison of no rows or of different rows (`UserError`)."""
+    if not len(actual):
+        raise UserError("there are no rows to compare champion and challenger on")
+    if not actual.shape == champion.shape == challenger.shape:
+        raise UserError(
+            f"champion and challenger must predict the same rows: the rows are {actual.shape}, "
+            f"the champion's {champion.shape}, the challenger's {challenger.shape}"
+        )
 
 
 def _compared(
     name: str,
     metric: Metric,
-    champion: np.ndarray,
-    challenger: np.ndarray,
+    answers: Sequence[np.ndarray],
     actual: np.ndarray,
     margin: float,
     blocks: Sequence[np.ndarray],
-) -> dict[str, Any]:
-    """Fields of a comparison except its classes.
+    classes: Sequence[str] | np.ndarray = (),
+    belongs: np.ndarray | None = None,
+) -> Comparison:
+    """Compare the answers of champion and challenger; `belongs`, (N, C) bool, tells the rows' classes.
 
     If so few rows differ that all may favour one model by chance, which resampling cannot show, the p-value is the sign
     test's and the interval includes 0.
     """
-    found = improvement(name, metric, champion, challenger, actual, blocks, RESAMPLES, exact=not margin)
+    found, resampled = improvement("", name, metric, *answers, actual, blocks, RESAMPLES, exact=not margin)
     low, high, test = found.low, found.high, "paired bootstrap"
-    p_value = float((np.sum(found.resampled <= margin) + 1) / (len(found.resampled) + 1))
-    changed = (champion != challenger).reshape(len(actual), -1).any(axis=1)
+    p_value = float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
+    changed = (answers[0] != answers[1]).reshape(len(actual), -1).any(axis=1)
     if blocks:
         test += f" of {min(len(np.unique(way)) for way in blocks):,} blocks"
     elif isinstance(metric, ShareOfRows) and not margin:
-        gained = metric.holds(challenger, actual)[changed].sum()
+        gained = metric.holds(answers[1], actual)[changed].sum()
         p_value, test = mcnemar(int(gained), int(changed.sum() - gained)), "McNemar"
     else:
         chance = 0.5 ** int(changed.sum())
         p_value = max(p_value, chance)
         if chance > OUTSIDE:
             low, high = min(low, 0.0), max(high, 0.0)
-    return {
-        "metric": name,
-        "champion": found.before,
-        "challenger": found.after,
-        "improvement": found.value,
-        "low": low,
-        "high": high,
-        "p_value": p_value if np.isfinite(found.value) else float("nan"),
-        "test": test,
-        "rows": len(actual),
-    }
+    p_value = p_value if np.isfinite(found.improvement) else float("nan")
+    recalls = []
+    for number, each in enumerate(classes):
+        rows = belongs[:, number]  # type: ignore[index]
+        before, now = (int((answer if answer.ndim == 1 else answer[:, number])[rows].sum()) for answer in answers)
+        count = int(rows.sum())
+        shares = {"champion": before / count, "challenger": now / count, "difference": (now - before) / count}
+        recalls.append({"class": str(each), "rows": count, **shares})
+    return Comparison(
+        name, found.before, found.after, found.improvement, low, high, p_value, test, len(actual), recalls
+    )
 
 
 def decide(comparison: Comparison, rules: PromotionSpec) -> Decision:
@@ -295,14 +286,3 @@ def _protected_check(comparison: Comparison, name: str, bound: float) -> tuple[b
 
 def _shown(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-
-
-def _check_rows(actual: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> None:
-    """Reject a comparison of no rows or of different rows (`UserError`)."""
-    if not len(actual):
-        raise UserError("there are no rows to compare champion and challenger on")
-    if not actual.shape == champion.shape == challenger.shape:
-        raise UserError(
-            f"champion and challenger must predict the same rows: the rows are {actual.shape}, "
-            f"the champion's {champion.shape}, the challenger's {challenger.shape}"
-        )

@@ -7,7 +7,6 @@ rows such as weeks (Efron and Tibshirani, "An Introduction to the Bootstrap", 19
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import hypot, sqrt
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm, t as student
@@ -23,29 +22,6 @@ OUTSIDE = 0.025
 """Probability beyond each end of a 95 % interval."""
 AT_MOST_1 = {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS} - LOWER_IS_BETTER
 """Metrics with maximum 1."""
-
-
-class Improvement(NamedTuple):
-    """Metric of two models on the same rows.
-
-    Attributes
-    ----------
-    before, after
-        Its values.
-    value
-        Their difference, positive if the second model is better in the metric's direction.
-    low, high
-        95 % interval of the difference.
-    resampled
-        The difference in every resample, (R,) float64.
-    """
-
-    before: float
-    after: float
-    value: float
-    low: float
-    high: float
-    resampled: np.ndarray
 
 
 def intervals(
@@ -113,14 +89,12 @@ def gains(
     blocks
         As for `intervals`.
     """
-    found = []
-    for name, metric in metrics.items():
-        each = improvement(name, metric, before, after, actual, [] if blocks is None else [blocks])
-        found.append(Gain(what, name, each.before, each.after, each.value, each.low, each.high, len(actual)))
-    return found
+    ways = [] if blocks is None else [blocks]
+    return [improvement(what, name, metric, before, after, actual, ways)[0] for name, metric in metrics.items()]
 
 
 def improvement(
+    what: str,
     name: str,
     metric: Metric,
     before: np.ndarray,
@@ -129,7 +103,7 @@ def improvement(
     blocks: Sequence[np.ndarray] = (),
     resamples: tuple[int, int] = RESAMPLES,
     exact: bool = True,
-) -> Improvement:
+) -> tuple[Gain, np.ndarray]:
     """Compare two models' predictions (N, ...) by one metric, paired by row.
 
     With several groupings, such as stores and weeks, each is resampled separately and the deviations are added, like
@@ -138,12 +112,19 @@ def improvement(
 
     Parameters
     ----------
+    what
+        The change, see `Gain`.
     name
         The metric's, which gives its direction.
     blocks
         Groupings of the rows, each the block of every row (N,).
     exact
         Whether shares of independent rows get an exact interval without resampling.
+
+    Returns
+    -------
+    tuple of Gain and numpy.ndarray
+        Also the improvement in every resample, (R,) float64.
     """
     sign = -1.0 if name in LOWER_IS_BETTER else 1.0
     values = float(metric(before, actual)), float(metric(after, actual))
@@ -155,11 +136,11 @@ def improvement(
     if exact and not blocks and isinstance(metric, ShareOfRows):
         change = metric.holds(after, actual).astype(int) - metric.holds(before, actual)
         ends = paired_interval(int((change > 0).sum()), int((change < 0).sum()), len(actual))
-        return Improvement(*values, value, *ends, np.empty(0))
+        return Gain(what, name, *values, value, *ends, len(actual)), np.empty(0)
     ways = list[np.ndarray | None](blocks) or [None]
     drawn = [_resampled(difference, len(actual), way, resamples)[0] for way in ways]
     resampled = _around(value, drawn, min(_units(len(actual), way) for way in ways))
-    return Improvement(*values, value, *_ends(value, resampled), resampled)
+    return Gain(what, name, *values, value, *_ends(value, resampled), len(actual)), resampled
 
 
 def standard_error(

@@ -204,7 +204,11 @@ class Target(ABC):
     ) -> Findings:
         """Report the errors of `model` in tables and figures; artifacts are below `section`."""
 
+    @property
     @abstractmethod
+    def paired_test(self) -> tuple[str | list[str], Callable[..., Comparison]]:
+        """Answers among the columns of `frame`, and the paired test that compares two models by them."""
+
     def compare(
         self,
         actual: np.ndarray,
@@ -223,14 +227,13 @@ class Target(ABC):
         UserError
             If the champion's answers have different columns.
         """
-
-
-def require_answers(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Reject a champion whose answers lack the target's `columns`."""
-    absent = [name for name in columns if name not in frame]
-    if absent:
-        raise UserError(
-            f"the champion and the new model cannot be compared: the new one predicts {what}, the champion only "
-            f"{', '.join(map(str, frame.columns))}; train the new model as the champion was, or register it by another "
-            "name"
-        )
+        columns, test = self.paired_test
+        wanted = [columns] if isinstance(columns, str) else columns
+        if any(name not in champion for name in wanted):
+            raise UserError(
+                f"the champion and the new model cannot be compared: the new one predicts {', '.join(wanted)}, the "
+                f"champion only {', '.join(map(str, champion.columns))}; train the new model as the champion was, or "
+                "register it by another name"
+            )
+        before, after = (each[columns].to_numpy() for each in (champion, challenger))
+        return test(actual, before, after, margin=margin, blocks=blocks)

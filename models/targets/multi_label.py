@@ -1,6 +1,6 @@
 """Target with any number of labels per row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,7 +30,7 @@ from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.reading.labels import join
 from unfreeze.models.reading.sampling import stratify
 from unfreeze.models.settings import OptimizerSpec
-from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.targets.base import Category, Target
 from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
 from unfreeze.models.targets.temperature import best_temperature, scaled, with_one_more
 
@@ -241,19 +241,10 @@ class MultiLabel(Target):
         found.figure(f"{section}/labels.png", title, lambda: plot_labels(table, title))
         return found
 
-    def compare(
-        self,
-        actual: np.ndarray,
-        champion: pd.DataFrame,
-        challenger: pd.DataFrame,
-        *,
-        margin: float = 0.0,
-        blocks: Sequence[np.ndarray] = (),
-    ) -> Comparison:
-        """Compare the mean F1 over labels by a paired bootstrap; `actual` are lists of labels (N,)."""
-        require_answers(champion, ["labels"], "several labels per row")
-        before, after = champion["labels"].tolist(), challenger["labels"].tolist()
-        return compare_labels(list(actual), before, after, margin=margin, blocks=blocks)
+    @property
+    def paired_test(self) -> tuple[str, Callable[..., Comparison]]:
+        """Paired bootstrap of the mean F1 over labels; actual labels are lists (N,)."""
+        return "labels", compare_labels
 
     def _named(self, marks: np.ndarray) -> list[list[str]]:
         return [[self._names[label] for label in np.flatnonzero(row)] for row in marks]

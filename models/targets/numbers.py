@@ -1,6 +1,6 @@
 """Target of one or several numbers per row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.settings.names import safe_name
-from unfreeze.models.targets.base import Target, require_answers
+from unfreeze.models.targets.base import Target
 
 MOST_DRAWN = 100_000
 """Maximum rows to plot residuals of; more are sampled."""
@@ -149,17 +149,7 @@ class Numbers(Target):
             found.figure(f"{section}/residuals_{safe_name(name)}.png", title, draw)
         return found
 
-    def compare(
-        self,
-        actual: np.ndarray,
-        champion: pd.DataFrame,
-        challenger: pd.DataFrame,
-        *,
-        margin: float = 0.0,
-        blocks: Sequence[np.ndarray] = (),
-    ) -> Comparison:
-        """Compare the RMSPE (if trained on a logarithm) or the RMSE by a paired bootstrap."""
-        require_answers(champion, list(self.columns), ", ".join(self.columns))
-        before, after = (each[list(self.columns)].to_numpy(dtype=np.float64) for each in (champion, challenger))
-        metric = "rmspe" if self.log else "rmse"
-        return compare_values(actual.astype(np.float64), before, after, metric, margin=margin, blocks=blocks)
+    @property
+    def paired_test(self) -> tuple[list[str], Callable[..., Comparison]]:
+        """Paired bootstrap of the RMSPE (if trained on a logarithm) or the RMSE."""
+        return list(self.columns), partial(compare_values, metric="rmspe" if self.log else "rmse")

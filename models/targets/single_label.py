@@ -22,7 +22,7 @@ from unfreeze.models.evaluation.metrics import CLASS_METRICS
 from unfreeze.models.evaluation.plots import plot_confusion
 from unfreeze.models.evaluation.results import Chart, Counts, Findings
 from unfreeze.models.settings import OptimizerSpec
-from unfreeze.models.targets.base import Category, Target, require_answers
+from unfreeze.models.targets.base import Category, Target
 from unfreeze.models.targets.losses import balanced_weights
 from unfreeze.models.targets.temperature import best_temperature, effective_rows, scaled, second, with_one_more
 
@@ -236,19 +236,10 @@ class SingleLabel(Target):
         found.charts.append(Chart(f"Calibration: {of_rows}", *axes, {"model": line}, identity=True))
         return found
 
-    def compare(
-        self,
-        actual: np.ndarray,
-        champion: pd.DataFrame,
-        challenger: pd.DataFrame,
-        *,
-        margin: float = 0.0,
-        blocks: Sequence[np.ndarray] = (),
-    ) -> Comparison:
-        """Compare the accuracy by McNemar's test, see `compare_classes`."""
-        require_answers(champion, ["class"], "one class per row")
-        before, after = (each["class"].astype(str).to_numpy() for each in (champion, challenger))
-        return compare_classes(actual.astype(str), before, after, margin=margin, blocks=blocks)
+    @property
+    def paired_test(self) -> tuple[str, Callable[..., Comparison]]:
+        """McNemar's test of the accuracy, see `compare_classes`."""
+        return "class", compare_classes
 
 
 def ranked_fields(name: str, kind: pa.DataType, count: int) -> list[pa.Field]:

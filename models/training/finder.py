@@ -196,13 +196,6 @@ def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> Lr
     return LrTrials(lrs, losses)
 
 
-def steps_of_trials(stage: Stage, rows: int, batch_size: int) -> int:
-    """Total optimizer steps of a stage's trials for a number of training rows."""
-    if rows < FEWEST_ROWS:
-        return 0
-    return FOLDS * len(TRIED) * _cycles(stage, rows - _held_out(rows), batch_size)[1]
-
-
 def _held_out(rows: int) -> int:
     return max(int(HELD_OUT * rows), min(rows // 3, FEWEST_HELD_OUT))
 

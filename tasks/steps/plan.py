@@ -7,10 +7,10 @@ import psutil
 import torch
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.recipe.forecast import Forecast, StageForecast, forecast, within
+from unfreeze.models.recipe.forecast import Forecast, forecast, within
 from unfreeze.models.recipe.summary import summarise_layers
 from unfreeze.models.recipe.training_data import TrainingData
-from unfreeze.models.settings import Stage, Training
+from unfreeze.models.settings import Training
 from unfreeze.models.training.schedules import possible_epochs
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
@@ -24,11 +24,12 @@ def within_budget(params: Training, hours: float) -> Training:
     UserError
         If the budget is too small even for the shortest training.
     """
-    _, shortened, expected, cuts = _planned(params, hours)
+    data, expected, flags = _forecast(params, hours)
     log_notice(
-        f"about {expected.seconds / 60:.0f} minutes, {_most_seconds(shortened, expected) / 60:.0f} if every stage is "
-        f"prolonged while it helps; {'; '.join(cuts) or 'nothing had to be cut'}"
+        f"about {expected.seconds / 60:.0f} minutes, {expected.most_seconds / 60:.0f} if every stage is "
+        f"prolonged while it helps; {f'cut by {flags}' if flags else 'nothing had to be cut'}"
     )
+    shortened: Training = data.params.model_copy(update={"recipe": [each.stage for each in expected.stages]})
     return shortened
 
 
@@ -38,28 +39,54 @@ def plan(params: Training, hours: float | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``decided`` (lines on settings chosen by the data), ``stages`` (see `StageForecast`, with ``trains``,
-        ``fewest_epochs`` and ``most_epochs``), ``seconds`` and at most ``most_seconds`` of the
-        whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``; with a budget ``cuts`` and the
-        ``flags`` that make them.
+        ``decided`` (lines on settings chosen by the data), ``stages`` (see `StageForecast`), ``seconds`` and at most
+        ``most_seconds`` of the whole training, ``memory`` and ``memory_there`` in bytes, ``batch_size``, and
+        the ``flags`` that shorten it (empty without a budget).
 
     Raises
     ------
     UserError
         If the data cannot be used, or the budget is too small even for the shortest training.
     """
-    data, planned, expected, cuts = _planned(params, hours)
-    flags = shlex.join(_flags(data.params.recipe, planned.recipe))
+    data, expected, flags = _forecast(params, hours)
+    stages = []
+    for each in expected.stages:
+        fewest, most = possible_epochs(each.stage)
+        lengths = {"steps": each.per_epoch * each.stage.epochs, "fewest_epochs": fewest, "most_epochs": most}
+        settings = {name: getattr(each.stage, name) for name in ("name", "train", "cycles", "cycle_len", "epochs")}
+        stages.append({**vars(each), "stage": settings, **lengths, "seconds": each.seconds})
     return {
         "decided": data.decided(),
-        "stages": [_shown(*each) for each in zip(planned.recipe, expected.stages, strict=True)],
+        "stages": stages,
         "seconds": expected.seconds,
-        "most_seconds": _most_seconds(planned, expected),
+        "most_seconds": expected.most_seconds,
         "batch_size": data.batch_size,
         "memory": expected.memory,
         "memory_there": int(psutil.virtual_memory().total),
-        **({} if hours is None else {"cuts": cuts, "flags": flags}),
+        "flags": flags,
     }
+
+
+def _forecast(params: Training, hours: float | None) -> tuple[TrainingData, Forecast, str]:
+    """Prepare and measure a training, with `hours` shortened; also the flags that shorten it."""
+    check_training(params)
+    data = prepare(params)
+    whole = forecast(data)
+    if hours is None:
+        return data, whole, ""
+    shortened = within(whole, 3600 * hours)
+    if shortened.seconds > 3600 * hours:
+        raise UserError(
+            f"hours: even one epoch of every stage takes {shortened.seconds / 3600:.2g} hours; give more, fewer "
+            "stages, smaller images or fewer rows"
+        )
+    flags = []
+    for before, after in zip(whole.stages, shortened.stages, strict=True):
+        stage = after.stage
+        if before.stage.epochs != stage.epochs:
+            lengths = {"cycles": stage.cycles, "cycle_len": stage.cycle_len, "cycle_steps": "none"}
+            flags += [text for name, value in lengths.items() for text in (f"--recipe.{stage.name}.{name}", str(value))]
+    return data, shortened, shlex.join(flags)
 
 
 def summarise(params: Training, stage: str | None) -> dict[str, Any]:
@@ -87,43 +114,3 @@ def summarise(params: Training, stage: str | None) -> dict[str, Any]:
     total = sum(row["parameters"] for row in layers)
     trainable = sum(row["parameters"] for row in layers if row["trains"] == "yes")
     return {"stage": names[position], "layers": layers, "parameters": total, "trainable": trainable}
-
-
-def _most_seconds(params: Training, expected: Forecast) -> float:
-    """Seconds of a training with all stages prolonged to their maximum."""
-    stages = zip(params.recipe, expected.stages, strict=True)
-    more = sum((possible_epochs(stage)[1] - stage.epochs) * each.epoch_seconds for stage, each in stages)
-    return expected.seconds + more
-
-
-def _planned(params: Training, hours: float | None) -> tuple[TrainingData, Training, Forecast, list[str]]:
-    """Prepared data, the training that fits the budget, its forecast, and the cuts."""
-    check_training(params)
-    data = prepare(params)
-    expected = forecast(data)
-    if hours is None:
-        return data, data.params, expected, []
-    shortened, expected, cuts = within(data.params, expected, 3600 * hours)
-    if expected.seconds > 3600 * hours:
-        raise UserError(
-            f"hours: even one epoch of every stage takes {expected.seconds / 3600:.2g} hours; give more, fewer stages, "
-            "smaller images or fewer rows"
-        )
-    return data, shortened, expected, cuts
-
-
-def _flags(before: list[Stage], after: list[Stage]) -> list[str]:
-    """Flags that make the cuts."""
-    flags = []
-    for one, other in zip(before, after, strict=True):
-        for name, value in (("cycles", other.cycles), ("cycle_len", other.cycle_len), ("cycle_steps", "none")):
-            # A length in epochs applies only without a length in steps.
-            if one.epochs != other.epochs and (name == "cycles" or one.cycle_len != other.cycle_len):
-                flags += [f"--recipe.{one.name}.{name}", str(value)]
-    return flags
-
-
-def _shown(stage: Stage, expected: StageForecast) -> dict[str, Any]:
-    fewest, most = possible_epochs(stage)
-    found = {"fewest_epochs": fewest, "most_epochs": most, "trains": stage.train, "seconds": expected.seconds}
-    return {**vars(expected), **found}

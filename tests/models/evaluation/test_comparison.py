@@ -368,7 +368,7 @@ NONE = np.array([])
         ((np.zeros(2), np.zeros(1), np.zeros(2), "mae"), "the same rows"),
         ((np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 1)), "mae"), "the same rows"),
         ((np.array([np.nan, 1]), np.zeros(2), np.zeros(2), "mae"), "1 of 2 rows have no target"),
-        ((np.zeros(2), np.zeros(2), np.zeros(2), "auc"), "'auc' cannot be compared; choose among rmspe"),
+        ((np.zeros(2), np.zeros(2), np.zeros(2), "auc"), "metric: 'auc' is not one of rmspe"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments: tuple[Any, ...], message: str) -> None:

@@ -154,5 +154,5 @@ def test_answers_of_another_kind_are_not_compared():
     answers = single.frame(np.eye(2))
     with pytest.raises(UserError, match="the champion only class, probability, probabilities"):
         TARGET.compare(actual, answers, TARGET.frame(PROBABILITIES))
-    with pytest.raises(UserError, match="one class per row, the champion only labels"):
+    with pytest.raises(UserError, match="predicts class, the champion only labels"):
         single.compare(np.array(["cat", "dog"]), TARGET.frame(PROBABILITIES), answers)

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from tests.models.conftest import CLASSES, TensorBatches, states_of
 from unfreeze.models.settings import Stage
-from unfreeze.models.training.finder import FEWEST_ROWS, FOLDS, MOST_STEPS, TRIED, steps_of_trials, try_lrs
+from unfreeze.models.training.finder import FEWEST_ROWS, FOLDS, MOST_STEPS, TRIED, try_lrs
 from unfreeze.models.training.suggestions import AS_GOOD, LrTrials
 
 HEAD = Stage(name="head", precompute=True, cycles=2)
@@ -87,14 +87,8 @@ def test_nothing_is_tried_on_few_rows(make_learner):
 def test_a_long_stage_is_shortened(make_learner):
     train, stage = activations(600), Stage(name="head", precompute=True, cycles=1, cycle_len=9)
     try_lrs(make_learner(HEAD), train, stage, 1e-3)
-    assert steps_of_trials(stage, 600, 8) == MOST_STEPS * FOLDS * len(TRIED)
     judged = 60 // 8 * FOLDS * len(TRIED)
     assert len(train.gathered) == pytest.approx(MOST_STEPS * FOLDS * len(TRIED) + judged, rel=0.02)
-
-
-def test_steps_are_those_of_whole_cycles_where_they_fit(make_learner):
-    assert steps_of_trials(HEAD, 100, 8) == 2 * -(-70 // 8) * FOLDS * len(TRIED)
-    assert steps_of_trials(HEAD, FEWEST_ROWS - 1, 8) == 0
 
 
 @given(
