@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pydantic_core import to_json
+
 from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
-from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks.machine.servers import require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble
 
@@ -43,7 +44,7 @@ def shown(result: dict[str, Any], show: Show, json: bool) -> int:
     """Show a result to people, and to programs if `json`."""
     show(result)
     if json:
-        print(to_json(result), flush=True)
+        print(to_json(result, inf_nan_mode="null").decode(), flush=True)
     return 0
 
 

@@ -9,12 +9,12 @@ import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from pydantic_core import to_json
 
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_from
 from unfreeze.flows.commands.show import console, table
 from unfreeze.models.settings.retrain import Service
 from unfreeze.models.store.paths import given_path
-from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
 from unfreeze.tasks.machine.servers import require_mlflow
 
@@ -88,7 +88,7 @@ def status(*, json: Json = False) -> int:
 
     state = overview()
     if json:
-        print(to_json(state))
+        print(to_json(state, inf_nan_mode="null").decode())
         return 0
     for name, rows in state.items():
         title = name.replace("_", " ").capitalize()

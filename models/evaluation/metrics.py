@@ -2,14 +2,11 @@
 
 import difflib
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
 from sklearn import metrics as sklearn_metrics
 
@@ -187,7 +184,7 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
     Parameters
     ----------
     names
-        Names in `known`, ``torchmetrics:FUNCTION``, or ``package.module:function`` for a custom one.
+        Names in `known`, or ``package.module:function`` for a custom one.
     known
         `CLASS_METRICS`, `LABEL_METRICS` with thresholds applied, or `VALUE_METRICS`.
     task
@@ -204,9 +201,6 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
             chosen[name] = known[name]
         elif name in {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS}:
             raise UserError(f"metrics: {name!r} does not fit {task}; choose among {', '.join(known)}")
-        elif name.partition(":")[0] == LIBRARY and ":" in name:
-            function = name.partition(":")[2]
-            chosen[function] = library_metric(function, task)
         else:
             function, metric = own_metric(name, known)
             chosen[function] = metric
@@ -251,52 +245,3 @@ def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
 def _nearest(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-LIBRARY = "torchmetrics"
-
-
-def library_metric(function: str, task: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Wrap a function of ``torchmetrics.functional`` as a metric of predictions (N, C) and actual targets.
-
-    Parameters
-    ----------
-    function
-        Its name. If it has a ``task`` parameter, that is set to ``multiclass`` or ``multilabel``.
-    task
-        As for `pick_metrics`; several are joined with ``or``.
-
-    Raises
-    ------
-    UserError
-        If torchmetrics is not installed, has no such function, or the function does not fit the target.
-    """
-    try:
-        functional = importlib.import_module(f"{LIBRARY}.functional")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"metrics: '{LIBRARY}:{function}' needs torchmetrics: pip install 'unfreeze[metrics]'"
-        ) from error
-    known = [name for name in functional.__all__ if callable(getattr(functional, name))]
-    if function not in known:
-        raise UserError(f"metrics: torchmetrics.functional has no {function!r}{_nearest(function, known)}")
-    measure = getattr(functional, function)
-    classifies = "task" in inspect.signature(measure).parameters
-    if task == "regression" if classifies else "regression" not in task:
-        raise UserError(
-            f"metrics: '{LIBRARY}:{function}' is for {'classes or labels' if classifies else 'numbers'}, and the task "
-            f"is {task}"
-        )
-
-    def metric(predictions: np.ndarray, actual: np.ndarray) -> float:
-        given, wanted = torch.from_numpy(predictions), torch.from_numpy(np.asarray(actual))
-        options: dict[str, Any] = {}
-        if classifies and wanted.ndim == 2:
-            options, wanted = {"task": "multilabel", "num_labels": given.shape[1]}, wanted.long()
-        elif classifies:
-            options = {"task": "multiclass", "num_classes": given.shape[1]}
-        elif given.ndim == 2 and given.shape[1] == 1:
-            given, wanted = given.flatten(), wanted.flatten()
-        return float(measure(given, wanted, **options))
-
-    return metric

@@ -1,7 +1,7 @@
 """Summarise a training in sentences: model quality, parts that helped, and suspicions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -148,134 +148,129 @@ def compared(found: Mapping[str, Any]) -> str:
 
 def suspicions(training: TrainingSummary) -> list[Suspicion]:
     """List the findings to check, serious ones first."""
-    found = [
-        *_of_losses(training),
-        *_of_rows(training),
-        *_of_probabilities(training),
-        *(Suspicion(notice.removeprefix("warning: ")) for notice in training.notices),
-        *_of_drift(training),
-    ]
-    return sorted(found, key=lambda each: not each.serious)
+    return sorted((found for rule in RULES for found in rule(training)), key=lambda each: not each.serious)
 
 
-def _of_losses(training: TrainingSummary) -> list[Suspicion]:
-    found = []
+def _diverged(training: TrainingSummary) -> Iterator[Suspicion]:
     for stage in training.stages:
         losses = [stage.get("train_loss"), stage.get("metrics", {}).get("loss")]
         if any(loss is not None and not math.isfinite(loss) for loss in losses):
-            found.append(
-                Suspicion(f"Stage {stage['name']} diverged: a loss is not finite; lower its lr.", serious=True)
-            )
-    trained = [stage for stage in training.stages if stage.get("train_loss")]
-    if trained:
-        stage = trained[-1]
+            yield Suspicion(f"Stage {stage['name']} diverged: a loss is not finite; lower its lr.", serious=True)
+
+
+def _over_fitted(training: TrainingSummary) -> Iterator[Suspicion]:
+    for stage in [each for each in training.stages if each.get("train_loss")][-1:]:
         loss, fitted = stage.get("metrics", {}).get("loss", math.nan), stage["train_loss"]
         if fitted > 0 and loss / fitted > OVERFITTED:
-            found.append(
-                Suspicion(
-                    f"Over-fitted, as it seems: stage {stage['name']} ended with a loss of {number(loss)} on the "
-                    f"validation rows against {number(fitted)} on the training rows; more data, augmentation or weight "
-                    "decay may help."
-                )
+            yield Suspicion(
+                f"Over-fitted, as it seems: stage {stage['name']} ended with a loss of {number(loss)} on the "
+                f"validation rows against {number(fitted)} on the training rows; more data, augmentation or weight "
+                "decay may help."
             )
-    for gain in training.gains:
-        if gain.high < 0 and gain.metric == "loss":
-            found.append(Suspicion(described(gain)))
-    return found
 
 
-def _of_rows(training: TrainingSummary) -> list[Suspicion]:
-    found, metrics, rows = [], training.metrics, training.splits.get("valid", 0)
+def _harmful(training: TrainingSummary) -> Iterator[Suspicion]:
+    return (Suspicion(described(gain)) for gain in training.gains if gain.high < 0 and gain.metric == "loss")
+
+
+def _few_rows(training: TrainingSummary) -> Iterator[Suspicion]:
+    rows = training.splits.get("valid", 0)
     if 0 < rows < FEWEST_ROWS:
-        found.append(
-            Suspicion(f"Only {rows} validation rows: one row is {1 / rows:.1%}, so small differences are chance.")
-        )
+        yield Suspicion(f"Only {rows} validation rows: one row is {1 / rows:.1%}, so small differences are chance.")
     if not training.splits.get("test"):
-        found.append(Suspicion("No test rows: the validation rows chose the model, which flatters its numbers."))
-    accuracies = [each for each in headlines(metrics) if each.name.startswith("accuracy")]
-    for each in accuracies:
-        majority = metrics.get(f"{each.section}/majority")
+        yield Suspicion("No test rows: the validation rows chose the model, which flatters its numbers.")
+
+
+def _no_better_than_the_majority(training: TrainingSummary) -> Iterator[Suspicion]:
+    for each in _accuracies(training):
+        majority = training.metrics.get(f"{each.section}/majority")
         if majority is not None and each.low <= majority:
-            text = (
+            yield Suspicion(
                 f"Not shown to be better than no model: always answering the commonest class is right in "
                 f"{majority:.1%} of the {SECTION_NAMES[each.section]} rows, the model in {each.value:.1%} "
-                f"({each.low:.1%} to {each.high:.1%})."
+                f"({each.low:.1%} to {each.high:.1%}).",
+                serious=True,
             )
-            found.append(Suspicion(text, serious=True))
-    found += _of_test_rows(headlines(metrics))
-    if training.label_errors >= max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
-        found.append(Suspicion(_wrong_labels(training.label_errors, rows, accuracies)))
-    return found
 
 
-def _wrong_labels(count: int, rows: int, accuracies: Sequence[Headline]) -> str:
-    """Say whether disagreements between model and labels are more likely errors of the model or of the labels."""
-    doubted = f"{count} of {rows} validation rows look to the model like another class than their label's"
-    wrong = max((1 - each.value for each in accuracies if each.section == "valid"), default=0.0)
-    if wrong > MOST_WRONG:
-        return f"{doubted}; it is wrong in {wrong:.1%} of them all, so most are its mistakes rather than the labels'."
-    return f"{doubted}: their labels may be wrong; see below."
-
-
-def _of_test_rows(shown: Sequence[Headline]) -> list[Suspicion]:
+def _worse_on_test_rows(training: TrainingSummary) -> Iterator[Suspicion]:
     """Find metrics that are worse on the test rows than on the validation rows.
 
     Losses of classifiers are skipped: a few confidently wrong rows dominate them, and a bootstrap of validation rows
     without any cannot reflect that.
     """
-    is_class = any(each.name.startswith("accuracy") for each in shown)
-    found = []
-    for name in dict.fromkeys(each.name for each in shown):
-        both = {each.section: each for each in shown if each.name == name}
-        if len(both) < 2 or (is_class and name.removesuffix("_tta") in LOWER_IS_BETTER):
+    shown = {(each.section, each.name): each for each in headlines(training.metrics)}
+    for (section, name), test in shown.items():
+        valid, is_loss = shown.get(("valid", name)), name.removesuffix("_tta") in LOWER_IS_BETTER
+        if section != "test" or valid is None or (is_loss and _accuracies(training)):
             continue
-        if _worse(both["test"], both["valid"]):
-            found.append(
-                Suspicion(
-                    f"{named(name)} is clearly worse on the test rows, {both['test'].shown}, than on the validation "
-                    f"rows, {both['valid'].shown}: the 95 % intervals do not touch."
-                )
+        if test.low > valid.high if is_loss else test.high < valid.low:
+            yield Suspicion(
+                f"{named(name)} is clearly worse on the test rows, {test.shown}, than on the validation rows, "
+                f"{valid.shown}: the 95 % intervals do not touch."
             )
-    return found
 
 
-def _worse(one: Headline, other: Headline) -> bool:
-    """Whether `one` is worse and the intervals do not touch."""
-    if one.name.removesuffix("_tta") in LOWER_IS_BETTER:
-        return one.low > other.high
-    return one.high < other.low
+def _wrong_labels(training: TrainingSummary) -> Iterator[Suspicion]:
+    """Say whether disagreements between model and labels are more likely errors of the model or of the labels."""
+    count, rows = training.label_errors, training.splits.get("valid", 0)
+    if count < max(FEWEST_WRONG_LABELS, MOST_WRONG_LABELS * rows):
+        return
+    wrong = max((1 - each.value for each in _accuracies(training) if each.section == "valid"), default=0.0)
+    doubted = f"{count} of {rows} validation rows look to the model like another class than their label's"
+    mistakes = f"; it is wrong in {wrong:.1%} of them all, so most are its mistakes rather than the labels'."
+    yield Suspicion(doubted + (mistakes if wrong > MOST_WRONG else ": their labels may be wrong; see below."))
 
 
-def _of_probabilities(training: TrainingSummary) -> list[Suspicion]:
+def _uncalibrated(training: TrainingSummary) -> Iterator[Suspicion]:
     section = "test" if "test/ece" in training.metrics else "valid"
     error = training.metrics.get(f"{section}/ece", 0.0)
-    if error < max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
-        return []
-    off = f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average"
-    temperature = training.metrics.get("valid/temperature", 1.0)
-    after = "no temperature mends it" if temperature == 1 else f"after a temperature of {temperature:.2f}"
-    return [Suspicion(f"{off}, {after}: more validation rows, or rows like those to predict, may help.")]
+    if error >= max(UNCALIBRATED, training.metrics.get(f"{section}/ece_by_chance", 0.0)):
+        temperature = training.metrics.get("valid/temperature", 1.0)
+        after = "no temperature mends it" if temperature == 1 else f"after a temperature of {temperature:.2f}"
+        yield Suspicion(
+            f"Probabilities of the {SECTION_NAMES[section]} rows are off by {error:.1%} on average, {after}: more "
+            "validation rows, or rows like those to predict, may help."
+        )
 
 
-def _of_drift(training: TrainingSummary) -> list[Suspicion]:
-    found = [_unlike("The data are unlike those that the champion was trained on", training.drift)]
+def _noticed(training: TrainingSummary) -> Iterator[Suspicion]:
+    return (Suspicion(notice.removeprefix("warning: ")) for notice in training.notices)
+
+
+def _drifted(training: TrainingSummary) -> Iterator[Suspicion]:
+    """Name the large differences in drift reports with their population stability index (PSI)."""
+    reports = {"The data are unlike those that the champion was trained on": training.drift}
     for split, rows in training.shift.items():
-        found.append(_unlike(f"The {SECTION_NAMES[split]} rows are unlike the training rows", rows))
-    return [each for each in found if each is not None]
+        reports[f"The {SECTION_NAMES[split]} rows are unlike the training rows"] = rows
+    for text, report in reports.items():
+        large = [row for row in report if row.get("verdict") == "large"]
+        if large:
+            names = [
+                f"{row.get('what', row.get('column'))}"
+                + ("" if row.get("psi") is None else f" (PSI {number(row['psi'])}, large from {LARGE_PSI})")
+                for row in large[:MOST_NAMED]
+            ]
+            more = f" and {len(large) - MOST_NAMED} more" if len(large) > MOST_NAMED else ""
+            yield Suspicion(f"{text}: {', '.join(names)}{more}.")
 
 
-def _unlike(text: str, report: Sequence[Mapping[str, Any]]) -> Suspicion | None:
-    """Name the large differences in a drift report with their population stability index (PSI)."""
-    rows = [row for row in report if row.get("verdict") == "large"]
-    if not rows:
-        return None
-    named = []
-    for row in rows[:MOST_NAMED]:
-        psi = row.get("psi")
-        size = "" if psi is None else f" (PSI {number(psi)}, large from {LARGE_PSI})"
-        named.append(f"{row.get('what', row.get('column'))}{size}")
-    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
-    return Suspicion(f"{text}: {', '.join(named)}{more}.")
+def _accuracies(training: TrainingSummary) -> list[Headline]:
+    return [each for each in headlines(training.metrics) if each.name.startswith("accuracy")]
+
+
+RULES: tuple[Callable[[TrainingSummary], Iterator[Suspicion]], ...] = (
+    _diverged,
+    _over_fitted,
+    _harmful,
+    _few_rows,
+    _no_better_than_the_majority,
+    _worse_on_test_rows,
+    _wrong_labels,
+    _uncalibrated,
+    _noticed,
+    _drifted,
+)
 
 
 def named(metric: str) -> str:

@@ -117,7 +117,7 @@ def _store(data: BoundImages, weights: str, features: int, position: int, worksp
     params, images, number = data.params, data.cache(position), view[1]
     numbers = [data.device.type, str(data.precision.inference)]
     preprocessing = [data.preprocessing.mean, data.preprocessing.std]
-    of_read_images = {"alternate_flips", "mix", "mix_alpha"}
+    of_read_images = {"mix", "mix_alpha"}
     augmented = [number, params.augment.model_dump(exclude=of_read_images)] if number else [0]
     made = [weights, params.model.backbone, images.key, preprocessing, numbers, augmented, ACTIVATIONS_VERSION]
     metadata = {"split": view[0], "view": str(number), "size": str(images.size)}

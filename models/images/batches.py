@@ -7,7 +7,7 @@ import torch
 
 from unfreeze.models.images.networks.classifier import normalise
 from unfreeze.models.images.networks.weights import Preprocessing
-from unfreeze.models.images.pixels.augmentation import alternating_flips, apply_views, draw_views, mix_batch
+from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, mix_batch
 from unfreeze.models.images.pixels.cache import ImageCache
 from unfreeze.models.settings import AugmentSpec
 from unfreeze.models.store.row_store import StoredRows
@@ -60,8 +60,6 @@ class ImageBatches:
         targets = self.targets[rows].to(self.device)
         if generator is not None and self.augment.preset != "none":
             views = draw_views(len(rows), self.augment, generator)
-            if self.augment.alternate_flips:
-                views[:, 0] = alternating_flips(torch.from_numpy(self.rows)[rows], self.epoch)
             images = apply_views(images, views)
         elif generator is None and self.fixed_views is not None:
             images = apply_views(images, self.fixed_views[rows])

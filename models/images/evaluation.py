@@ -48,7 +48,7 @@ def predict_views(learner: Learner, views: Views, tta: TtaSpec) -> tuple[np.ndar
         return learner.target.predictions(logits)
 
     plain = probabilities(0)
-    return plain, average_views(plain, [probabilities(view) for view in range(1, tta.n_aug + 1)], tta.beta)
+    return plain, average_views(plain, [probabilities(view) for view in range(1, tta.n_aug + 1)])
 
 
 def error_reduction(plain_accuracy: float, tta_accuracy: float) -> float:

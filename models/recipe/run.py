@@ -22,9 +22,7 @@ from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets.temperature import calibrate
 from unfreeze.models.training import loop
-from unfreeze.models.training.checkpoints import (
-    restore,
-)
+from unfreeze.models.training.checkpoints import restore
 from unfreeze.models.training.finder import find_lr, try_lrs
 from unfreeze.models.training.learner import Progress
 from unfreeze.models.training.network import State
@@ -40,7 +38,8 @@ class Step:
 
     state: TrainingState
     position: int
-    verb: ClassVar[str]
+    title: ClassVar[str]
+    """Name, with ``{}`` for the stage's."""
 
     @property
     def stage(self) -> Stage:
@@ -51,7 +50,7 @@ class Step:
     @property
     def name(self) -> str:
         """Such as ``train head``."""
-        return f"{self.verb} {self.stage.name}"
+        return self.title.format(self.stage.name)
 
     def run(self) -> Any:
         """Carry out the step."""
@@ -61,7 +60,7 @@ class Step:
 class Precompute(Step):
     """Precompute activations of the frozen body for every view that the stage reads."""
 
-    verb = "precompute activations for"
+    title = "precompute activations for {}"
 
     def run(self) -> Mapping[tuple[str, int], Path]:
         """Return the files, see `unfreeze.models.recipe.training_data.Activations`."""
@@ -71,7 +70,7 @@ class Precompute(Step):
 class Unfreeze(Step):
     """Make the body's layers trainable, with one lr per layer group."""
 
-    verb = "unfreeze for"
+    title = "unfreeze for {}"
 
     def run(self) -> list[dict[str, Any]]:
         """Return a row per layer group: ``layer group``, ``trainable parameters``, ``lr relative to the head``."""
@@ -94,7 +93,7 @@ class Unfreeze(Step):
 class FindLr(Step):
     """Run the learning-rate finder on the stage, then restore the weights."""
 
-    verb = "find lr for"
+    title = "find lr for {}"
 
     def run(self) -> LrCurve:
         """Return the curve; its suggestions are kept in the record."""
@@ -121,7 +120,7 @@ class Train(Step):
         ``train_loss``, validation ``metrics``, ``seconds``, and why it ``stopped``.
     """
 
-    verb = "train"
+    title = "train {}"
     result: dict[str, Any]
 
     @property
@@ -135,15 +134,8 @@ class Train(Step):
         state, stage, learner = self.state, self.stage, self.state.learner
         if why := state.skips(self.position):
             before = state.record.results[self.position - 1]
-            none = {
-                "lr": self.lr,
-                "epochs": 0,
-                "kept_epochs": 0,
-                "steps": learner.progress.step,
-                "train_loss": None,
-                "seconds": 0.0,
-            }
-            self.result = {**before, **none, "name": stage.name, "stopped": why}
+            none = {"lr": self.lr, "epochs": 0, "kept_epochs": 0, "train_loss": None, "seconds": 0.0}
+            self.result = {**before, **none, "steps": learner.progress.step, "name": stage.name, "stopped": why}
             state.record.results[self.position] = self.result
             return
         activations = state.activations(self.position)
@@ -194,13 +186,8 @@ class SelectModel(Step):
         Set by `run`: the model, with its predictions of the validation rows.
     """
 
-    verb = "choose"
+    title = "choose the model to keep"
     kept: Compared
-
-    @property
-    def name(self) -> str:
-        """Shown in progress and logs."""
-        return "choose the model to keep"
 
     def run(self, snapshots: Sequence[State] = (), report: Callable[[Compared], None] = lambda _: None) -> Findings:
         """Compare all candidates on the validation rows, each with its own temperature.
@@ -237,29 +224,19 @@ class SelectModel(Step):
         if selection is None:
             raise loop.DivergedError("no model that the training could end with has a finite validation loss; " + LOWER)
         self.kept, state.chosen = selection.kept, selection.kept.candidate
-        rows = [
-            {
-                "model": each.candidate.name,
-                "validation loss": f"{each.loss:.4g}",
-                **(
-                    {}
-                    if criterion.name == "loss"
-                    else {criterion.name: f"{criterion.metric(each.predictions, actual):.4g}"}
-                ),
-                "kept": "yes" if each is selection.kept else "",
-            }
-            for each in compared
-        ]
+        rows = []
+        for each in compared:
+            values = {"validation loss": each.loss, criterion.name: criterion.metric(each.predictions, actual)}
+            shown = {name: f"{value:.4g}" for name, value in values.items() if name != "loss"}
+            kept = "yes" if each is selection.kept else ""
+            rows.append({"model": each.candidate.name, **shown, "kept": kept})
         title = f"Models by their {criterion.name} on {len(actual):,} validation rows: {selection.verdict}"
         found.table("choice", title, rows)
-        found.metrics |= {f"choice/{_slug(each.candidate.name)}": each.loss for each in compared}
+        for each in compared:
+            slug = re.sub(r"[^a-z0-9]+", "_", each.candidate.name.lower()).strip("_")
+            found.metrics[f"choice/{slug}"] = each.loss
         found.lines.append(selection.verdict)
         return found
-
-
-def _slug(name: str) -> str:
-    """Turn a name into a metric's: letters, digits and underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 @dataclass
@@ -267,12 +244,11 @@ class Evaluate(Step):
     """Evaluate ``baseline`` (the head alone, after its stage), or the kept model on ``valid`` or ``test``."""
 
     section: str
-    verb = "evaluate"
 
     @property
     def name(self) -> str:
         """Such as ``evaluate valid``."""
-        return f"{self.verb} {self.section}"
+        return f"evaluate {self.section}"
 
     def run(self) -> Findings:
         """Return the findings; raises `DivergedError` if the kept model's loss is not finite."""
@@ -282,8 +258,9 @@ class Evaluate(Step):
         candidate = Candidate(self.stage.name, [state.learner.state()], self.position) if alone else state.kept
         activations = state.activations(candidate.position)
         found, judged = state.data.evaluate(state.learner, candidate, activations, self.section)
-        if not alone:
-            _require_finite(found.metrics, f"{self.section}/loss")
+        for name, value in found.metrics.items():
+            if not alone and name.startswith(f"{self.section}/loss") and not math.isfinite(value):
+                raise loop.DivergedError(f"{name} is not finite: the model is not registered; {LOWER}")
         if self.section == "valid":
             state.chosen = judged
         state.record.evaluated.add(self.section)
@@ -293,12 +270,7 @@ class Evaluate(Step):
 class Refit(Step):
     """Refit the kept model on training and validation rows, see `TrainingData.refitted`."""
 
-    verb = "refit"
-
-    @property
-    def name(self) -> str:
-        """Shown in progress and logs."""
-        return "refit the model on all rows"
+    title = "refit the model on all rows"
 
     def run(self) -> Findings:
         """Refit the model, keep it, and report."""
@@ -308,16 +280,8 @@ class Refit(Step):
         rows = len(state.data.rows["train"]) + len(state.data.rows["valid"])
         name = state.kept.name
         state.chosen, what = state.data.refitted(state.kept, results, state.workspace)
-        line = (
-            f"{name}: {what} refitted on all {rows:,} training and validation rows; metrics of validation rows are of"
-        )
-        return Findings(lines=[f"{line} the model before"])
-
-
-def _require_finite(metrics: Mapping[str, float], prefix: str) -> None:
-    for name, value in metrics.items():
-        if name.startswith(prefix) and not math.isfinite(value):
-            raise loop.DivergedError(f"{name} is not finite: the model is not registered; {LOWER}")
+        line = f"{name}: {what} refitted on all {rows:,} training and validation rows"
+        return Findings(lines=[f"{line}; metrics of validation rows are of the model before"])
 
 
 DoneBy = Callable[[Step], bool]

@@ -201,10 +201,6 @@ class AugmentSpec(Spec):
     max_lighting: float = Field(
         default=0.05, ge=0, lt=1, description="Largest change of brightness and of contrast, as a share of the range."
     )
-    alternate_flips: bool = Field(
-        default=False,
-        description="Flip every image in every other epoch, instead of at random; only where an epoch reads images.",
-    )
     mix: str = Field(
         default="none",
         description="Mix the images of a training batch in pairs, and their labels: `mixup` or `cutmix`; only where an "
@@ -214,23 +210,11 @@ class AugmentSpec(Spec):
         default=0.2, gt=0, le=10, description="Of `mix`: shares are drawn from Beta(alpha, alpha); 1 is uniform."
     )
 
-    @model_validator(mode="after")
-    def _alternation_needs_flips(self) -> Self:
-        if self.alternate_flips and self.preset not in ("side_on", "top_down"):
-            raise ValueError(f"alternate_flips needs a preset with flips (side_on, top_down), not {self.preset!r}")
-        return self
-
 
 class TtaSpec(Spec):
     """Test-time augmentation: average the plain view's probabilities with those of random views."""
 
     n_aug: int = Field(default=4, ge=0, le=64, description="Augmented views per image; 0 switches TTA off.")
-    beta: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Weight of the plain view. Empty: 1 / (n_aug + 1), so every view counts the same.",
-    )
 
 
 RECIPES = {

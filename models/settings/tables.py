@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from unfreeze.models.settings.addresses import Source, check_no_credentials
-from unfreeze.models.settings.training import Spec, Stage, TrackingSpec, Training
+from unfreeze.models.settings.training import Spec, Stage, Training
 
 CATEGORY_VALUES = 50
 """By default a column of whole numbers with at most this many values is a category."""
@@ -62,9 +62,6 @@ class TableDataSpec(Spec):
     date_from: dict[str, list[str]] = Field(
         default={},
         description="Dates put together from columns: `{when: [year, month, day, hour]}`. Others are found.",
-    )
-    min_count: int = Field(
-        default=1, ge=1, le=10_000, description="Categories with fewer training rows are treated as unseen."
     )
     group: list[str] = Field(
         default=[], description="Columns that name a series, such as the store: for events and rolling means."
@@ -172,12 +169,6 @@ class TableModelSpec(Spec):
     )
 
 
-class TableTrackingSpec(TrackingSpec):
-    """Where the run is kept and what is kept of it."""
-
-    top_losses: int = Field(default=16, ge=0, le=100, description="Rows with the highest error to show.")
-
-
 class TreesSpec(Spec):
     """Gradient-boosted trees; what is empty follows from the number of rows."""
 
@@ -216,7 +207,6 @@ class TrainTables(Training):
         description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
         "as many trees as before, and beside them the network by one more cycle; a network alone is trained again.",
     )
-    tracking: TableTrackingSpec = Field(default=TableTrackingSpec(), description="Where the run is kept.")
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 
     @model_validator(mode="after")

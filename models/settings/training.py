@@ -25,8 +25,6 @@ class Spec(BaseModel):
 class FinderSpec(Spec):
     """The learning-rate finder: raise the lr batch by batch and watch the loss."""
 
-    start: float = Field(default=1e-5, gt=0, lt=1, description="First learning rate of the sweep.")
-    end: float = Field(default=10, gt=0, le=100, description="Last learning rate of the sweep.")
     steps: int = Field(
         default=120,
         ge=10,
@@ -45,12 +43,6 @@ class FinderSpec(Spec):
         description="Where inputs are precomputed, five lrs around that of the curves train the stage on nine tenths "
         "of its training rows, three times, and the others judge.",
     )
-
-    @model_validator(mode="after")
-    def _end_above_start(self) -> Self:
-        if self.end <= self.start:
-            raise ValueError(f"end ({self.end:g}) must be above start ({self.start:g})")
-        return self
 
 
 class Stage(Spec):
@@ -219,7 +211,6 @@ class OptimizerSpec(Spec):
         "labels per image, `squared_error` for numbers; or "
         "another one of `LOSSES`.",
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
     batch_size: int | None = Field(
         default=None,
@@ -273,7 +264,7 @@ class TrackingSpec(Spec):
         description="Keep a checkpoint per cycle for good. Off: the two latest, until the training has ended.",
     )
     system_metrics: bool = Field(default=True, description="Log CPU, memory and GPU use while training.")
-    top_losses: int = Field(default=16, ge=0, le=100, description="Images with the highest loss to show.")
+    top_losses: int = Field(default=16, ge=0, le=100, description="Images or rows with the highest loss to show.")
     keep_examples: bool = Field(
         default=False,
         description="Keep real data with the model: the input example of the registered model and, of a table, the "

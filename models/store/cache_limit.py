@@ -7,7 +7,6 @@ lock. Eviction holds the build lock, so a requested file is either protected or 
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.store.sealed_files import SUFFIX, checksum_file
@@ -80,10 +80,10 @@ def size_limit(cache: Path) -> int:
     text = os.environ.get(LIMIT, "").strip()
     if not text:
         return shutil.disk_usage(cache).total // 5
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:I?B)?", text.upper())
-    if match is None:
-        raise UserError(f"{LIMIT}: {text!r} is not a size; give bytes, or a number with kB, MB, GB or TB, as in 20 GB")
-    return int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " "))
+    try:
+        return TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError as error:
+        raise UserError(f"{LIMIT}: {text!r} is not a size; give it as in 20 GB") from error
 
 
 def cached_files(cache: Path) -> list[Cached]:

@@ -146,12 +146,8 @@ class Target(ABC):
         """Response of a served model, a row per prediction."""
 
     @abstractmethod
-    def fields(self, top_k: int) -> list[pa.Field]:
-        """Columns of a predictions file; the `top_k` most probable classes or labels."""
-
-    @abstractmethod
-    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
-        """Values of the `fields` columns for predictions (N, C)."""
+    def filed(self, predictions: np.ndarray, top_k: int) -> dict[str, pa.Array]:
+        """Columns of a predictions file for predictions (N, C), with the `top_k` most probable classes or labels."""
 
     @abstractmethod
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -168,8 +164,11 @@ class Target(ABC):
         """
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
-        """Captions of images, from rows of `evaluated` with their ``path``."""
-        return [f"{Path(path).name}\nloss {loss:.2f}" for path, loss in zip(rows["path"], rows["loss"], strict=True)]
+        """Captions of images, from rows of `evaluated` with their ``path``: the file's name and `facts`."""
+        return [
+            "\n".join([Path(row["path"]).name, *(f"{name} {value}" for name, value in self.facts(row).items())])
+            for row in rows.to_dict("records")
+        ]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Facts by name for the card of a row of `evaluated`."""

@@ -1,7 +1,6 @@
 """Target with any number of labels per row."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,7 +30,7 @@ from unfreeze.models.reading.labels import join
 from unfreeze.models.reading.sampling import stratify
 from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target
-from unfreeze.models.targets.single_label import columns_of_probabilities, ranked_fields, ranked_values
+from unfreeze.models.targets.single_label import columns_of_probabilities, ranked
 from unfreeze.models.targets.temperature import best_temperature, scaled, with_one_more
 
 
@@ -141,17 +140,10 @@ class MultiLabel(Target):
         """``labels``, a list per row, and ``probabilities`` of all labels in their order."""
         return pd.DataFrame({"labels": self._named(self.answers(predictions)), "probabilities": predictions.tolist()})
 
-    def fields(self, top_k: int) -> list[pa.Field]:
+    def filed(self, predictions: np.ndarray, top_k: int) -> dict[str, pa.Array]:
         """``labels`` as one text (see `reading.labels.join`), then ``label`` and ``probability`` by rank."""
-        return [pa.field("labels", pa.string()), *ranked_fields("label", pa.string(), min(top_k, len(self.classes)))]
-
-    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
-        """See `fields`."""
-        names = pa.array(self.classes, pa.string())
-        return [
-            pa.array(self._texts(self.answers(predictions)), pa.string()),
-            *ranked_values(names, predictions, top_k),
-        ]
+        labels = pa.array(self._texts(self.answers(predictions)), pa.string())
+        return {"labels": labels, **ranked("label", pa.array(self.classes, pa.string()), predictions, top_k)}
 
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Columns ``labels`` and ``predicted_labels`` (texts), ``predicted_labels_tta`` of others, and ``loss``.
@@ -165,14 +157,6 @@ class MultiLabel(Target):
             "loss": self.errors(kept, actual),
         }
         return pd.DataFrame({**table, **columns_of_probabilities(self.classes, kept, others)})
-
-    def captions(self, rows: pd.DataFrame) -> list[str]:
-        """File name, actual and predicted labels, and loss."""
-        columns = ["path", "labels", "predicted_labels", "loss"]
-        return [
-            f"{Path(path).name}\n{labels or 'none'}\npredicted {predicted or 'none'}, loss {loss:.2f}"
-            for path, labels, predicted, loss in rows[columns].itertuples(index=False)
-        ]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Labels, prediction and loss."""

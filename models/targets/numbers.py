@@ -103,13 +103,9 @@ class Numbers(Target):
         """One column per number."""
         return pd.DataFrame(predictions, columns=list(self.columns))
 
-    def fields(self, top_k: int) -> list[pa.Field]:
+    def filed(self, predictions: np.ndarray, top_k: int) -> dict[str, pa.Array]:
         """One column per number."""
-        return [pa.field(name, pa.float64()) for name in self.columns]
-
-    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
-        """See `fields`."""
-        return [pa.array(column) for column in predictions.T]
+        return {name: pa.array(column) for name, column in zip(self.columns, predictions.T, strict=True)}
 
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Per number the actual value, ``NAME_predicted`` and ``NAME_predicted_tta``; and ``loss``, the row's error."""

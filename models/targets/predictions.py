@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 131_072
 
 
 NO_LABEL = "(none)"
-"""Key of the rows without a label in `Tally.labels`."""
+"""Key of the rows without a label in `Tally.answers`."""
 
 
 class Chunk(NamedTuple):
@@ -85,10 +85,10 @@ class Layout:
         self._model, self._target, self._top_k, self._margins = [model, version], target, top_k, margins
         ends = [pa.field(name, pa.string()) for name in ("model", "version", "error")]
         taken = {key.name, *(field.name for field in ends)}
-        fields = target.fields(top_k)
-        nothing = self._covering(np.empty((0, target.outputs)))
-        fields += [pa.field(name, array.type) for name, array in nothing.items()]
-        values = [field.with_name(f"predicted_{field.name}") if field.name in taken else field for field in fields]
+        columns = self._columns(np.empty((0, target.outputs)))
+        values = [
+            pa.field(f"predicted_{name}" if name in taken else name, column.type) for name, column in columns.items()
+        ]
         self.schema = pa.schema([key, *values, *ends])
 
     def batch(self, keys: pa.Array, rows: np.ndarray, results: np.ndarray, errors: Mapping[int, str]) -> pa.RecordBatch:
@@ -106,26 +106,23 @@ class Layout:
             Row -> why it was not predicted.
         """
         count, results = len(keys), results.reshape(len(rows), self._target.outputs)
-        columns = [*self._target.values(results, self._top_k), *self._covering(results).values()]
         places = np.full(count, -1)
         places[rows] = np.arange(len(rows))
         spread = pa.array(places, mask=places < 0)  # index of each row's result, null without one
-        values = [column.take(spread) for column in columns]
+        values = [column.take(spread) for column in self._columns(results).values()]
         ends = [pa.repeat(pa.scalar(text, pa.string()), count) for text in self._model]
         reasons = pa.array([errors.get(row) for row in range(count)] if errors else pa.nulls(count), pa.string())
         return pa.record_batch([keys, *values, *ends, reasons], schema=self.schema)
 
-    def _covering(self, results: np.ndarray) -> dict[str, pa.Array]:
-        """Columns of `Target.covering`, with lists of classes joined to text."""
-        if self._margins is None:
-            return {}
-        frame = self._target.covering(results, self._margins)
-        return {
-            str(name): pa.array([SEPARATOR.join(map(str, each)) for each in column], pa.string())
-            if column.dtype == object
-            else pa.array(column)
-            for name, column in frame.items()
-        }
+    def _columns(self, results: np.ndarray) -> dict[str, pa.Array]:
+        """Columns of `Target.filed` and `Target.covering`, with lists of classes joined to text."""
+        columns = self._target.filed(results, self._top_k)
+        if self._margins is not None:
+            for name, column in self._target.covering(results, self._margins).items():
+                is_set = column.dtype == object
+                texts = [SEPARATOR.join(map(str, each)) for each in column] if is_set else column
+                columns[str(name)] = pa.array(texts, pa.string() if is_set else None)
+        return columns
 
 
 def write_predictions(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, suffix: str) -> None:
@@ -170,8 +167,8 @@ class Tally:
         Number of rows.
     reasons : Counter
         Kind of error -> rows.
-    classes, labels : Counter
-        Class -> rows with it as the most probable one; label -> rows with it.
+    answers : Counter
+        Class -> rows with it as the most probable one, or label -> rows with it.
     abstaining : int
         Rows whose set has not exactly one class.
     unseen : Counter
@@ -181,8 +178,8 @@ class Tally:
     def __init__(self) -> None:
         self.rows = self.abstaining = 0
         self.reasons: Counter[str] = Counter()
-        self.classes: Counter[Any] = Counter()
-        self.labels: Counter[str] = Counter()
+        self.answers: Counter[Any] = Counter()
+        self._kind = "class"
         self.unseen: Counter[str] = Counter()
         self._values: dict[str, list[tuple[float, float, float]]] = {}
 
@@ -195,10 +192,11 @@ class Tally:
                 self.abstaining += pc.sum(batch.column("abstains")).as_py() or 0
             if "class" in batch.schema.names:
                 found = batch.column("class").drop_null().value_counts()
-                self.classes.update({each["values"]: each["counts"] for each in found.to_pylist()})
+                self.answers.update({each["values"]: each["counts"] for each in found.to_pylist()})
             elif "labels" in batch.schema.names and pa.types.is_string(batch.schema.field("labels").type):
+                self._kind = "label"
                 for each in batch.column("labels").drop_null().value_counts().to_pylist():
-                    self.labels.update(dict.fromkeys(split(each["values"]) or [NO_LABEL], each["counts"]))
+                    self.answers.update(dict.fromkeys(split(each["values"]) or [NO_LABEL], each["counts"]))
             else:
                 for name in batch.schema.names[1:-3]:
                     values = batch.column(name).drop_null()
@@ -215,10 +213,11 @@ class Tally:
     def table(self) -> list[dict[str, Any]]:
         """Summary table: class or label, rows and share; or target, mean, smallest and largest."""
         readable = max(self.rows - self.unreadable, 1)
-        for what, counts in (("class", self.classes), ("label", self.labels)):
-            if counts:
-                ranked = counts.most_common()
-                return [{what: str(name), "rows": count, "share": round(count / readable, 4)} for name, count in ranked]
+        if self.answers:
+            return [
+                {self._kind: str(name), "rows": count, "share": round(count / readable, 4)}
+                for name, count in self.answers.most_common()
+            ]
         table = []
         for name, found in self._values.items():
             totals, smallest, largest = zip(*found, strict=True)

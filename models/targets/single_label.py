@@ -1,7 +1,6 @@
 """Target with one class per row."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -140,13 +139,9 @@ class SingleLabel(Target):
         top = [self.classes[number] for number in predictions.argmax(1)]
         return pd.DataFrame({"class": top, "probability": predictions.max(1), "probabilities": predictions.tolist()})
 
-    def fields(self, top_k: int) -> list[pa.Field]:
+    def filed(self, predictions: np.ndarray, top_k: int) -> dict[str, pa.Array]:
         """``class`` and ``probability`` of the most probable class, ``class_2`` and so on of the next ones."""
-        return ranked_fields("class", pa.array(self.classes).type, min(top_k, len(self.classes)))
-
-    def values(self, predictions: np.ndarray, top_k: int) -> list[pa.Array]:
-        """See `fields`."""
-        return ranked_values(pa.array(self.classes), predictions, top_k)
+        return ranked("class", pa.array(self.classes), predictions, top_k)
 
     def evaluated(self, actual: np.ndarray, kept: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Columns ``label``, ``predicted``, ``probability`` and ``loss``, then ``p(CLASS)`` per class.
@@ -164,14 +159,6 @@ class SingleLabel(Target):
             table[f"predicted_{other}"] = names[probabilities.argmax(1)]
             table[f"probability_{other}"] = probabilities.max(1)
         return pd.DataFrame({**table, **columns_of_probabilities(names, kept, others)})
-
-    def captions(self, rows: pd.DataFrame) -> list[str]:
-        """File name, actual and predicted class, and loss."""
-        columns = ["path", "label", "predicted", "probability", "loss"]
-        return [
-            f"{Path(path).name}\n{label}, predicted {predicted} ({probability:.2f}), loss {loss:.2f}"
-            for path, label, predicted, probability, loss in rows[columns].itertuples(index=False)
-        ]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Label, prediction and loss."""
@@ -242,18 +229,18 @@ class SingleLabel(Target):
         return "class", compare_classes
 
 
-def ranked_fields(name: str, kind: pa.DataType, count: int) -> list[pa.Field]:
-    """``NAME`` and ``probability``, then ``NAME_2`` and ``probability_2``, and so on."""
-    suffixes = [f"_{rank + 1}" if rank else "" for rank in range(count)]
-    kinds = [(name, kind), ("probability", pa.float64())]
-    return [pa.field(f"{each}{suffix}", kind) for suffix in suffixes for each, kind in kinds]
+def ranked(name: str, names: pa.Array, probabilities: np.ndarray, count: int) -> dict[str, pa.Array]:
+    """``NAME`` and ``probability`` of the most probable of `names` per row of probabilities (N, C).
 
-
-def ranked_values(names: pa.Array, probabilities: np.ndarray, count: int) -> list[pa.Array]:
-    """The `count` most probable `names` per row of probabilities (N, C), with their probabilities."""
+    Then ``NAME_2`` and ``probability_2``, and so on, `count` at most.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-    pairs = zip(order.T, np.take_along_axis(probabilities, order, axis=1).T, strict=True)
-    return [column for best, probability in pairs for column in (names.take(pa.array(best)), pa.array(probability))]
+    columns = {}
+    for rank, best in enumerate(order.T):
+        suffix = f"_{rank + 1}" if rank else ""
+        columns[f"{name}{suffix}"] = names.take(pa.array(best))
+        columns[f"probability{suffix}"] = pa.array(probabilities[np.arange(len(best)), best])
+    return columns
 
 
 def columns_of_probabilities(

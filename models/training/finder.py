@@ -27,6 +27,8 @@ BETA = 0.98
 DIVERGED = 4.0
 """The sweep stops where the smoothed loss exceeds this multiple of its lowest value."""
 SWEEPS = 3
+LRS = (1e-5, 10.0)
+"""First and last learning rate of a sweep."""
 FEWEST_STEPS = 12
 """Minimum steps of a sweep."""
 SHARE = 0.1
@@ -100,7 +102,7 @@ def find_lr(learner: Learner, train: Batches, settings: FinderSpec, stage_steps:
 
 
 def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec, seed: int | None = None) -> LrCurve:
-    """Sweep the learning rate from ``settings.start`` to ``settings.end``.
+    """Sweep the learning rate over `LRS`.
 
     The learner must be prepared for a stage; one multiplier raises the lrs of all its groups, which keeps their ratios.
     Model, optimizer, buffers and random states are restored bit for bit, also in mid-training. The sweep runs the
@@ -116,7 +118,7 @@ def find_lr_curve(learner: Learner, train: Batches, settings: FinderSpec, seed: 
     ----------
     Smith, "Cyclical Learning Rates for Training Neural Networks", 2015; fastai 0.7 (``learner.lr_find``).
     """
-    schedule = exponential(settings.start, settings.end, settings.steps)
+    schedule = exponential(*LRS, settings.steps)
     lrs: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []

@@ -226,12 +226,12 @@ class Learner:
 
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter, 2017), with decoupled weight decay."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=(settings.momentum, 0.999), fused=_on_cpu(groups))
+    return torch.optim.AdamW(groups, lr=0.0, fused=_on_cpu(groups))
 
 
 def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
     """SGD with momentum."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, fused=_on_cpu(groups))
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=_on_cpu(groups))
 
 
 def _on_cpu(groups: list[dict[str, Any]]) -> bool | None:

@@ -12,11 +12,11 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field
+from pydantic_core import to_json
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.comparison import Comparison, Decision
 from unfreeze.models.settings.retrain import Retrain
-from unfreeze.models.store.strict_json import to_json
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import artifact_key, as_markdown, show
@@ -64,7 +64,7 @@ def carry_out(
     number = champion.number
     numbers = {name: value for name, value in asdict(comparison).items() if name != "classes"}
     about = {"name": champion.name, "champion": number, "promote": decision.promote}
-    why = {"reasons": decision.reasons, "numbers": to_json(numbers), "data": data}
+    why = {"reasons": decision.reasons, "numbers": to_json(numbers, inf_nan_mode="null").decode(), "data": data}
     outcome = tracking.decide(run_id, {**about, **why})
     if not outcome:
         line = f"The challenger was not promoted, version {number} stays champion; MLflow does not know yet"

@@ -12,11 +12,11 @@ from typing import Any
 from prefect import runtime
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
+from pydantic_core import to_json
 
 from unfreeze.models.recipe.modality import modality_of
 from unfreeze.models.recipe.state import Record
 from unfreeze.models.store.paths import given_path
-from unfreeze.models.store.strict_json import to_json
 from unfreeze.models.training.checkpoints import Checkpoint, DamagedCheckpointError, load_checkpoint
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import log_notice
@@ -58,7 +58,7 @@ class Run:
 
     def keep_result(self, position: int, result: dict[str, Any]) -> None:
         """Store the result of a finished stage."""
-        tracking.log_tags(self.id, {f"{_STAGE}{position}": to_json(result)})
+        tracking.log_tags(self.id, {f"{_STAGE}{position}": to_json(result, inf_nan_mode="null").decode()})
 
     def summary(self, model: Mapping[str, str]) -> dict[str, Any]:
         """Summarise the training for tables and JSON."""

@@ -76,7 +76,7 @@ def test_yes_and_off_are_true_and_false_only_where_a_switch_is() -> None:
 
 
 def test_rates_may_have_an_exponent() -> None:
-    assert read_as(TrainImages, "finder: {start: 1e-3, end: 1E0}").finder.start == 1e-3
+    assert read_as(TrainImages, "optimizer: {weight_decay: 1E-3}").optimizer.weight_decay == 1e-3
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "nan", "1e999", "1.0e+999"])
@@ -153,7 +153,7 @@ def test_what_a_training_dumps_is_read_back_equal(
         "data.path_column": column,
         "data.split_column": column,
         "recipe.full.lr": lr,
-        "finder.end": max(lr, 1),
+        "optimizer.clip_norm": max(lr, 1),
         "seed": seed,
         "tracking.system_metrics": switch,
         "metrics": metrics,

@@ -185,7 +185,6 @@ def _settings(columns: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
             ),
             "date_formats": st.dictionaries(st.sampled_from([*names, "gone"]), st.sampled_from(FORMATS), max_size=1),
             "date_from": st.dictionaries(words, some, max_size=1),
-            "min_count": st.sampled_from([1, 3]),
             "group": some,
             "events": some,
             "rolling": some,

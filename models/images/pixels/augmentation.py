@@ -49,15 +49,6 @@ def _views_of(draws: torch.Tensor, rotates: torch.Tensor, augment: AugmentSpec) 
     )
 
 
-def alternating_flips(rows: torch.Tensor, epoch: int) -> torch.Tensor:
-    """Flip flags (B,) float32 of `rows` (B,) int64 in an epoch: each row is flipped in every other epoch.
-
-    A pseudo-random half of the rows starts flipped (Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024).
-    """
-    mixed = rows * 2654435761 % 2**32 >> 16  # Knuth's multiplicative hash; its high bits are well mixed
-    return ((mixed + epoch) % 2).float()
-
-
 def plain_views(count: int) -> torch.Tensor:
     """Identity view parameters, (count, 8) float32."""
     return torch.tensor([0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.float32).repeat(count, 1)
@@ -102,14 +93,11 @@ def apply_views(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(offset, warped, factor).clamp_(0, 1)
 
 
-def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray], beta: float | None = None) -> np.ndarray:
-    """Average the probabilities (not logits) of the plain and of augmented views, (N, C) each, as float64.
-
-    `beta` is the weight of the plain view; None weights all views equally, 1 / (n_aug + 1) each, as fastai 0.7 does.
-    """
+def average_views(plain: np.ndarray, augmented: Sequence[np.ndarray]) -> np.ndarray:
+    """Average the probabilities (not logits) of the plain and of augmented views, (N, C) each, as float64."""
     if not len(augmented):
         return np.asarray(plain, dtype=np.float64)
-    weight = 1 / (len(augmented) + 1) if beta is None else beta
+    weight = 1 / (len(augmented) + 1)
     return weight * np.asarray(plain, dtype=np.float64) + (1 - weight) * np.mean(augmented, axis=0, dtype=np.float64)
 
 

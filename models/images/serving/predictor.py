@@ -230,7 +230,7 @@ class ImagePredictor:
             contents = [hash_image(images[position]) for position in positions]
             views = [numbered_view(number, contents, self.augment) for number in numbers]
             others = [self._classify(normalise(apply_views(shares, view), self.preprocessing)) for view in views]
-            return self.target.tempered(average_views(plain, others, self.tta.beta), self.temperature)
+            return self.target.tempered(average_views(plain, others), self.temperature)
 
         return stream(images, self.square, compute, self.batch_size, chunk, start, overlap=self.overlaps)
 

@@ -137,7 +137,7 @@ class TableEncoder:
         self.kinds[name] = kind
         if _is_category(column, kind, data):
             counts = count_categories(column, kind)
-            counts = counts[counts >= data.min_count].sort_values(ascending=False, kind="stable")
+            counts = counts.sort_values(ascending=False, kind="stable")
             kept = counts.iloc[:MOST_CATEGORIES].sort_index()
             self.categorical[name] = kept.index.tolist()
             self.counts[name] = [len(column) - int(kept.sum()), *kept.tolist()]

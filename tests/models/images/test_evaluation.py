@@ -22,17 +22,8 @@ def test_every_view_weighs_the_same(n_aug):
     np.testing.assert_allclose(average_views(PLAIN, AUGMENTED[:n_aug]), sum(views) / (n_aug + 1))
 
 
-@given(beta=st.floats(0, 1), n_aug=st.integers(1, 4))
-def test_beta_is_the_weight_of_the_plain_view(beta, n_aug):
-    expected = beta * PLAIN + (1 - beta) * sum(AUGMENTED[:n_aug]) / n_aug
-    averaged = average_views(PLAIN, AUGMENTED[:n_aug], beta)
-    np.testing.assert_allclose(averaged, expected)
-    np.testing.assert_allclose(averaged.sum(1), 1)
-
-
-@pytest.mark.parametrize("beta", [None, 0.3])
-def test_without_augmented_views_the_plain_one_is_all(beta):
-    np.testing.assert_array_equal(average_views(PLAIN, [], beta), PLAIN)
+def test_without_augmented_views_the_plain_one_is_all():
+    np.testing.assert_array_equal(average_views(PLAIN, []), PLAIN)
 
 
 def test_probabilities_are_averaged_over_views_in_the_rows_order(tiny_recipe):

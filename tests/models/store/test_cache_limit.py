@@ -103,7 +103,7 @@ def test_asking_for_a_file_counts_as_using_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "bytes_"), [("1500", 1500), ("20 GB", 20 * 10**9), ("1.5MB", 1_500_000), ("2 tib", 2 * 10**12), ("0", 0)]
+    ("text", "bytes_"), [("1500", 1500), ("20 GB", 20 * 10**9), ("1.5MB", 1_500_000), ("2 tib", 2 * 2**40), ("0", 0)]
 )
 def test_the_limit_is_read_in_any_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
     monkeypatch.setenv(LIMIT, text)

@@ -102,7 +102,7 @@ def test_an_evaluation_has_a_row_per_image():
     assert table["predicted_labels_tta"].tolist() == ["", "cat|indoor"]
     assert table["loss"][0] == pytest.approx(-np.log([0.9, 0.8, 0.6]).mean())
     assert table["p_tta(dog)"].tolist() == [0.4, 0.2]
-    assert TARGET.captions(table.assign(path="/x/y.jpg"))[1].startswith("y.jpg\ndog\npredicted none, loss ")
+    assert TARGET.captions(table.assign(path="/x/y.jpg"))[1].startswith("y.jpg\nlabels dog\npredicted none\nloss ")
 
 
 def test_the_report_says_of_every_label_how_well_it_is_found():

@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from tests.models.conftest import pixels, states_of
 from unfreeze.models.settings import FinderSpec, Stage
+from unfreeze.models.training import finder
 from unfreeze.models.training.finder import SWEEPS, find_lr
 from unfreeze.models.training.suggestions import LrCurve, LrPrior, mean_curve
 
@@ -58,9 +59,10 @@ def test_a_body_in_training_is_swept_with_a_tenth_of_the_stages_rows(make_learne
     assert max(len(each) for each in train.gathered) == 4
 
 
-def test_a_frozen_body_is_swept_with_all_its_steps(make_learner):
+def test_a_frozen_body_is_swept_with_all_its_steps(make_learner, monkeypatch):
+    monkeypatch.setattr(finder, "LRS", (1e-5, 1e-4))
     train = pixels(64, batch_size=16)
-    find_lr(make_learner(HEAD), train, FinderSpec(start=1e-5, end=1e-4, steps=90), 100, PRIOR)
+    find_lr(make_learner(HEAD), train, FinderSpec(steps=90), 100, PRIOR)
     assert len(train.gathered) == 90
 
 

@@ -105,12 +105,12 @@ def test_the_ratios_of_the_groups_hold_during_the_sweep(make_learner):
 def test_the_sweep_covers_its_range_over_several_epochs(make_learner):
     learner = make_learner(STAGE, lr=0.7)
     losses_of(learner, 1.0)
-    curve = find_lr_curve(learner, pixels(20), FinderSpec(start=1e-4, end=1, steps=50))
-    np.testing.assert_allclose(curve.lrs, np.geomspace(1e-4, 1, 50))
+    curve = find_lr_curve(learner, pixels(20), FinderSpec(steps=50))
+    np.testing.assert_allclose(curve.lrs, np.geomspace(1e-5, 10, 50))
 
 
 def test_the_sweep_changes_the_weights_while_it_runs(make_learner):
-    curve = find_lr_curve(make_learner(STAGE), pixels(60), FinderSpec(start=1e-4, end=1, steps=40))
+    curve = find_lr_curve(make_learner(STAGE), pixels(60), FinderSpec(steps=40))
     assert curve.losses.min() < 0.8 * curve.losses[:3].mean()
 
 

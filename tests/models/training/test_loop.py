@@ -263,7 +263,7 @@ def test_a_batch_in_parts_is_the_step_of_the_whole_batch(make_learner: MakeLearn
 def test_gradients_are_clipped_to_the_norm(make_learner: MakeLearner):
     stage = Stage(name="full", train="all")
     rows = pixels(8)
-    learner = make_learner(stage, clip_norm=1e-3, name="sgd", weight_decay=0, momentum=0)
+    learner = make_learner(stage, clip_norm=1e-3, name="sgd", weight_decay=0)
     learner.base_lrs = [1.0] * len(learner.base_lrs)
     learner.set_lrs(1.0)
     before = {name: each.detach().clone() for name, each in learner.network.named_parameters()}

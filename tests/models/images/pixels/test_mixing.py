@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn import functional
 
-from unfreeze.models.images.pixels.augmentation import MIXES, alternating_flips, mix_batch
+from unfreeze.models.images.pixels.augmentation import MIXES, mix_batch
 from unfreeze.models.settings import AugmentSpec, OptimizerSpec
 from unfreeze.models.targets.losses import cross_entropy, focal
 
@@ -57,11 +57,3 @@ def test_losses_of_mixed_targets_at_the_ends_are_those_of_classes(make):
         rows = functional.cross_entropy(logits, classes, reduction="none")
         weight = torch.bincount(classes).float().reciprocal() * 6 / CLASSES
         torch.testing.assert_close(soft, (rows * weight[classes]).mean())
-
-
-def test_every_row_is_flipped_in_every_other_epoch():
-    rows = torch.arange(1000)
-    first, second, third = (alternating_flips(rows, epoch) for epoch in range(3))
-    assert torch.equal(first, third)
-    assert torch.equal(first + second, torch.ones(1000))
-    assert 400 < first.sum() < 600

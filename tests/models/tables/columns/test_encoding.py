@@ -216,13 +216,12 @@ def test_text_mixed_with_numbers_is_refused():
         fitted(shop(kind=pd.Series(["a", 0, 1, "b", 2, 3], dtype=object)))
 
 
-def test_rare_categories_and_those_beyond_the_most_frequent_become_one(monkeypatch):
+def test_categories_beyond_the_most_frequent_become_one(monkeypatch):
     frame = shop(kind=["d", "a", "c", "a", "c", "b"])
-    assert fitted(frame, min_count=2).categorical["kind"] == ["a", "c"]
-    assert fitted(frame, min_count=2).counts["kind"] == [2, 2, 2]  # rows of rare categories count as unseen
-    assert fitted(frame, min_count=2).transform(frame).categorical[:, 0].tolist() == [0, 1, 2, 1, 2, 0]
-    monkeypatch.setattr(encoding, "MOST_CATEGORIES", 3)
-    assert fitted(frame).categorical["kind"] == ["a", "b", "c"]
+    monkeypatch.setattr(encoding, "MOST_CATEGORIES", 2)
+    assert fitted(frame).categorical["kind"] == ["a", "c"]
+    assert fitted(frame).counts["kind"] == [2, 2, 2]  # rows of rare categories count as unseen
+    assert fitted(frame).transform(frame).categorical[:, 0].tolist() == [0, 1, 2, 1, 2, 0]
 
 
 def test_lists_of_columns_overrule_the_types():
@@ -380,7 +379,7 @@ def test_in_chunks_everything_is_learnt_and_encoded_the_same(monkeypatch: pytest
             "late": random.choice(["yes", "no"], 100),
         }
     )
-    settings = data(target=[target], task="auto", categorical=["halves"], min_count=3, drop=["late", "sales"])
+    settings = data(target=[target], task="auto", categorical=["halves"], drop=["late", "sales"])
     train = np.arange(0, 100, 2)
     whole = TableEncoder.fit(frame, train, settings)
     encoded, targets = whole.transform(frame), whole.targets(frame)
