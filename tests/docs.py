@@ -57,7 +57,7 @@ def draw_user_files(folder: Path) -> None:
         name = f"{file.parent.name}-{file.stem}"
         (folder / "images" / f"{name}.png").write_bytes(file.read_bytes())
         tags = [file.parent.name, *["late"] * (number % 3 == 0), *["red"] * (number % 4 == 0)]
-        tagged.append((f"images/{name}.png", name, ";".join(reversed(tags) if number % 5 == 0 else tags)))
+        tagged.append((f"images/{name}.png", name, "|".join(reversed(tags) if number % 5 == 0 else tags)))
     pd.DataFrame(tagged, columns=["file", "id", "tags"]).to_csv(folder / "tags.csv", index=False)
     pd.DataFrame({"file": paths[:4]}).to_csv(folder / "paths.csv", index=False)
     (folder / "excluded.txt").write_text(f"{files[0]}\n")

@@ -16,10 +16,8 @@ from unfreeze.models.errors import UserError
 SEPARATOR = "|"
 """Joins the labels of a row in an index, in predictions and in figures."""
 SEPARATORS = {"|": "|", ";": ";", ",": ",", "space": " "}
-"""Label separators, in the order in which they are tried; ``space`` (any white space) is never guessed."""
+"""Label separators, in the order in which they are tried for texts that are said to hold several labels."""
 Labels = Literal["auto", "single", "multiple"]
-_RECURRING = 0.9
-"""Minimum share of the separated parts that must occur in several texts for them to be labels."""
 
 
 class Understood(NamedTuple):
@@ -59,9 +57,8 @@ def matrix_of(labels: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarr
 def understand(texts: Sequence[str], labels: Labels, separator: str | None, setting: str) -> Understood:
     """Decide whether each text holds one label or several, and read them.
 
-    The default is one label per row. Texts are lists (``["cat", "indoor"]``) only if all of them are. They are
-    combinations of labels if nearly all parts between ``|``, ``;`` or ``,`` occur in several texts, and either there
-    are more distinct texts than parts or the same parts occur in two orders.
+    The default is one label per row. Texts are lists (``["cat", "indoor"]``) only if all of them are. A ``|`` always
+    separates labels.
 
     Parameters
     ----------
@@ -89,10 +86,8 @@ def understand(texts: Sequence[str], labels: Labels, separator: str | None, sett
         lists = {text: [text] if found is None else found for text, found in lists.items()}
     if counts and all(each is not None for each in lists.values()):
         return _several([lists.get(text) or [] for text in texts], "lists", setting)
-    found = next((name for name in SEPARATORS if name != "space" and _separates(counts, name)), None)
-    if found is None and labels == "multiple":
-        found = next((name for name in SEPARATORS if any(len(parts(text, name)) > 1 for text in counts)), "space")
-    if found is not None:
+    found = next((name for name in SEPARATORS if any(len(parts(text, name)) > 1 for text in counts)), "space")
+    if found == SEPARATOR or labels == "multiple":
         return _split(texts, found, setting)
     return Understood(None, _taken_whole(counts, setting))
 
@@ -138,21 +133,6 @@ def list_in(text: str) -> list[str] | None:
     if not isinstance(found, list) or not all(isinstance(each, str | int | float) for each in found):
         return None
     return [label for each in found if (label := str(each).strip())]
-
-
-def _separates(counts: Counter[str], separator: str) -> bool:
-    """Whether the texts (text -> number of rows) are combinations of labels; see `understand` for the rule."""
-    found = {text: tuple(parts(text, separator)) for text in counts}
-    several = {each for each in found.values() if len(each) > 1}
-    sets = {frozenset(each) for each in found.values()}
-    words = Counter(word for labels in sets for word in labels)
-    uses = Counter[bool]()
-    for text, each in found.items():
-        for word in each:
-            uses[words[word] > 1] += counts[text]
-    if not several or uses[True] < _RECURRING * uses.total():
-        return False
-    return len(sets) > len(words) or len(several) > len(set(map(frozenset, several)))
 
 
 def _taken_whole(counts: Counter[str], setting: str) -> str:

@@ -90,7 +90,7 @@ class DataSpec(Spec):
         default=None,
         min_length=1,
         description="What separates the labels of an image in `label_column`, such as `;` or `space`: they are "
-        "`multiple` then. Empty: found from `|`, `;` and `,`.",
+        "`multiple` then. Empty: `|`.",
     )
     split_column: str | None = Field(
         default=None,

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 IDS = {
     "data.path_column": "id",
     "data.label_column": "tags",
+    "data.label_separator": ";",
     "data.image_folder": "images",
     "data.suffix": ".png",
     "tracking.model_name": "squares-classifier",
@@ -147,7 +148,7 @@ def test_a_model_of_one_class_is_not_retrained_for_several_labels(home_with_stor
     frame = pd.read_csv(source, keep_default_na=False)
     frame["tags"] = np.where(frame["tags"].str.contains("red"), "red", "other")
     frame.to_csv(source, index=False)
-    trained(source, recipe=RECIPE[:1])
+    trained(source, recipe=RECIPE[:1], **{"data.label_separator": None})
     squares(tmp_path, 60)
     with pytest.raises(UserError, match=r"any number of labels per image, and the training of .* had one label"):
         retrain(Retrain(model="squares", changes={"data.labels": "multiple"}))
