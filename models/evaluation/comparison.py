@@ -209,7 +209,9 @@ def _compared(
     If so few rows differ that all may favour one model by chance, which resampling cannot show, the p-value is the sign
     test's and the interval includes 0.
     """
-    found, resampled = improvement("", name, metric, *answers, actual, blocks, RESAMPLES, exact=not margin)
+    found, resampled = improvement(
+        "", name, metric, answers[0], answers[1], actual, blocks, RESAMPLES, exact=not margin
+    )
     low, high, test = found.low, found.high, "paired bootstrap"
     p_value = float((np.sum(resampled <= margin) + 1) / (len(resampled) + 1))
     changed = (answers[0] != answers[1]).reshape(len(actual), -1).any(axis=1)

@@ -3,6 +3,9 @@
 import hashlib
 import posixpath
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 BACKBONE = "model.backbone"
 """Tag of a run whose backbone was chosen by its data."""
@@ -43,6 +46,10 @@ def check_experiment_name(name: str) -> str:
     if {".", ".."} & set(re.split(r"[/\\]", name)):
         raise ValueError("an experiment's name must not contain . or .. as a part of a path")
     return name
+
+
+RegistryName = Annotated[str, AfterValidator(check_registry_name)]
+ExperimentName = Annotated[str, AfterValidator(check_experiment_name)]
 
 
 def safe_name(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from unfreeze.models.settings.names import check_registry_name
+from unfreeze.models.settings.names import RegistryName
 from unfreeze.models.settings.training import Spec
 
 
@@ -37,7 +37,7 @@ class PromotionSpec(Spec):
 class Retrain(Spec):
     """Which model is retrained, from what, and what it takes to become the champion."""
 
-    model: str = Field(
+    model: RegistryName = Field(
         default="digits-classifier",
         min_length=1,
         description="Registered model. Its champion's settings and source are reused; without `-classifier` or "
@@ -69,11 +69,6 @@ class Retrain(Spec):
         default=[],
         description="Prefect notification blocks for a promotion or a failure, such as `slack-webhook/team`.",
     )
-
-    @field_validator("model")
-    @classmethod
-    def _model_can_exist(cls, value: str) -> str:
-        return check_registry_name(value)
 
 
 class Watch(Spec):

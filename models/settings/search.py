@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings import Spec, Stage
@@ -96,7 +96,7 @@ class SweepSpec(Spec):
         max_length=100,
         description="Name of the study; the same name continues where it stopped. Empty: the name of the source.",
     )
-    storage: str | None = Field(
+    storage: Annotated[str, AfterValidator(check_no_password)] | None = Field(
         default=None,
         description="Database of studies, such as `postgresql://user@host/name`, for workers on several machines; its "
         "password is `UNFREEZE_STORAGE_PASSWORD` of their environment. Empty: a journal file on this machine.",
@@ -130,18 +130,10 @@ class SweepSpec(Spec):
     )
     sampler_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the sampler.")
 
-    @field_validator("storage")
-    @classmethod
-    def _holds_no_password(cls, value: str | None) -> str | None:
-        return None if value is None else check_no_password(value)
-
     @field_validator("objectives", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: Any) -> Any:
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return value
-        return [name.strip() for text in texts for name in text.split(",")]
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -1,10 +1,10 @@
 """Settings of a training, independent of its data."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from unfreeze.models.settings.names import check_experiment_name, check_registry_name
+from unfreeze.models.settings.names import ExperimentName, RegistryName
 
 MOST_EPOCHS = 10_000
 """Most epochs of a stage; more is a slip in the cycle settings, which multiply."""
@@ -155,11 +155,6 @@ class Stage(Spec):
         "batches need it, because statistics of a few hundred images are noisy.",
     )
 
-    @field_validator("views", mode="before")
-    @classmethod
-    def _none_is_fresh(cls, value: Any) -> Any:
-        return None if value == "none" else value
-
     @field_validator("lrs")
     @classmethod
     def _lrs_are_positive(cls, value: list[float] | None) -> list[float] | None:
@@ -254,9 +249,9 @@ class OptimizerSpec(Spec):
 class TrackingSpec(Spec):
     """Where the run is kept and what is kept of it."""
 
-    experiment: str = Field(default="unfreeze", min_length=1, description="MLflow experiment.")
+    experiment: ExperimentName = Field(default="unfreeze", min_length=1, description="MLflow experiment.")
     run_name: str | None = Field(default=None, description="Name of the run. Empty: source, backbone and seed.")
-    model_name: str | None = Field(
+    model_name: RegistryName | None = Field(
         default=None, description="Name in the model registry. Empty: the source's name and `-classifier`."
     )
     cycle_checkpoints: bool = Field(
@@ -271,16 +266,6 @@ class TrackingSpec(Spec):
         "sample of training rows that later data are compared with. Off: the example is made up, and of each column "
         "only its distribution is kept, apart from the others.",
     )
-
-    @field_validator("experiment")
-    @classmethod
-    def _experiment_can_be_created(cls, value: str) -> str:
-        return check_experiment_name(value)
-
-    @field_validator("model_name")
-    @classmethod
-    def _model_can_be_registered(cls, value: str | None) -> str | None:
-        return None if value is None else check_registry_name(value)
 
 
 class Training(Spec):

@@ -126,11 +126,6 @@ def test_plain_and_augmented_activations_exclude_each_other():
         Stage(name="a", precompute=True, views=2)
 
 
-def test_the_word_none_means_fresh_augmentation():
-    assert Stage.model_validate({"name": "a", "views": "none"}).views is None
-    assert Stage.model_validate({"name": "a", "views": "3"}).views == 3
-
-
 @pytest.mark.parametrize(
     ("inputs", "expected"), [({}, False), ({"precompute": True}, True), ({"views": 1}, True), ({"views": None}, False)]
 )
