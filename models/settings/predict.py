@@ -1,7 +1,7 @@
 """Settings of a prediction."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,15 @@ from unfreeze.models.store.paths import given_path
 
 FORMATS = (".feather", ".parquet", ".csv")
 """Suffixes of the files that predictions are written to."""
+
+
+TrainedModel = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
+    ),
+]
 
 
 class Predict(Spec):
@@ -88,11 +97,7 @@ class Predict(Spec):
 class Explain(Spec):
     """Which model is explained, on what, and the page to write."""
 
-    model: str = Field(
-        default="digits-classifier@champion",
-        min_length=1,
-        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
-    )
+    model: TrainedModel = "digits-classifier@champion"
     source: list[str] = Field(
         default=["digits"],
         min_length=1,
@@ -115,11 +120,7 @@ class Explain(Spec):
 class Export(Spec):
     """Which classifier is written in which format, where to, and the images that both are compared on."""
 
-    model: str = Field(
-        default="digits-classifier@champion",
-        min_length=1,
-        description="A registered model: `NAME@ALIAS`, `NAME/VERSION`, or `NAME` for its champion; or a folder.",
-    )
+    model: TrainedModel = "digits-classifier@champion"
     to: Literal["onnx", "torch", "timm"] = Field(
         default="onnx",
         description="`onnx`: for onnxruntime and others; `torch`: a program for `torch.export.load`; `timm`: a folder "

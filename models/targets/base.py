@@ -165,10 +165,9 @@ class Target(ABC):
 
     def captions(self, rows: pd.DataFrame) -> list[str]:
         """Captions of images, from rows of `evaluated` with their ``path``: the file's name and `facts`."""
-        return [
-            "\n".join([Path(row["path"]).name, *(f"{name} {value}" for name, value in self.facts(row).items())])
-            for row in rows.to_dict("records")
-        ]
+        records: list[Any] = rows.to_dict("records")
+        facts = ((row["path"], self.facts(row)) for row in records)
+        return ["\n".join([Path(path).name, *map(" ".join, each.items())]) for path, each in facts]
 
     def facts(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Facts by name for the card of a row of `evaluated`."""
