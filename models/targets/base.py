@@ -34,6 +34,8 @@ class Target(ABC):
     default_loss: ClassVar[str]
     known_metrics: ClassVar[Mapping[str, Metric]]
     default_metrics: ClassVar[Sequence[str]]
+    exclusive: ClassVar[bool] = False
+    """Whether a row has one class."""
     headline: ClassVar[Sequence[str]] = ()
     """Metrics that are always computed if the data request them."""
 
@@ -55,7 +57,7 @@ class Target(ABC):
         Raises
         ------
         UserError
-            For a loss of another task in `MADE_FOR`.
+            For a loss of another task in `MADE_FOR`, or class weights without one class per row.
         """
         task = MADE_FOR.get(settings.loss, self.task)
         if task != self.task:
@@ -63,6 +65,11 @@ class Target(ABC):
             raise UserError(
                 f"optimizer.loss: {settings.loss} is for {task}, and this is {self.task}; choose auto or one of "
                 f"{', '.join(fitting)}"
+            )
+        if settings.class_weights != "none" and not self.exclusive:
+            raise UserError(
+                f"optimizer.class_weights: {settings.class_weights} is for one class per row, and this is {self.task}; "
+                "set it to none"
             )
 
     def weighed(self, settings: OptimizerSpec, targets: Callable[[], np.ndarray]) -> Self:

@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional
 
-from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.calibration import DEFAULT, tuned_thresholds
 from unfreeze.models.evaluation.comparison import Comparison, compare_labels
 from unfreeze.models.evaluation.label_errors import find_label_set_errors
@@ -28,7 +27,6 @@ from unfreeze.models.evaluation.plots import plot_labels
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.reading.labels import join
 from unfreeze.models.reading.sampling import stratify
-from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets.base import Category, Target
 from unfreeze.models.targets.single_label import columns_of_probabilities, ranked
 from unfreeze.models.targets.temperature import best_temperature, scaled, with_one_more
@@ -65,15 +63,6 @@ class MultiLabel(Target):
     def __init__(self, classes: Sequence[Category] = (), thresholds: Sequence[float] | None = None) -> None:
         self.classes = self._names = [str(each) for each in classes]
         self.thresholds = np.full(len(self.classes), DEFAULT) if thresholds is None else np.array(thresholds)
-
-    def check(self, settings: OptimizerSpec) -> None:
-        """Reject class weights too: tuned thresholds account for the labels' frequencies."""
-        super().check(settings)
-        if settings.class_weights != "none":
-            raise UserError(
-                f"optimizer.class_weights: {settings.class_weights} is for one class per image; with several labels "
-                "each has a threshold of its own, which is tuned to its frequency; set it to none"
-            )
 
     def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
         """Look up metrics by name; those of decisions use the target's thresholds."""

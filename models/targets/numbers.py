@@ -10,13 +10,11 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.comparison import Comparison, compare_values
 from unfreeze.models.evaluation.metrics import VALUE_METRICS
 from unfreeze.models.evaluation.plots import plot_residuals
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.reading.sampling import sample_rows
-from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.settings.names import safe_name
 from unfreeze.models.targets.base import Target
 
@@ -44,15 +42,6 @@ class Numbers(Target):
     def __init__(self, columns: Sequence[str], log: bool = False, deviations: Sequence[float] | None = None) -> None:
         self.columns, self.log = list(columns), log
         self._deviations = np.array([each or 1.0 for each in deviations or [1.0] * len(self.columns)])
-
-    def check(self, settings: OptimizerSpec) -> None:
-        """Reject class weights too."""
-        super().check(settings)
-        if settings.class_weights != "none":
-            raise UserError(
-                f"optimizer.class_weights: {settings.class_weights} is for classes, and the target is numbers; set it "
-                "to none, or data.task to classification"
-            )
 
     def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean squared error of outputs and targets (N, T) in the training scale, in units of their variances."""

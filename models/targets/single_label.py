@@ -46,7 +46,7 @@ class SingleLabel(Target):
 
     name, task, default_loss = "single_label", "classification", "cross_entropy"
     known_metrics, default_metrics = CLASS_METRICS, ("accuracy", "auc", "log_loss")
-    headline = ("accuracy",)
+    headline, exclusive = ("accuracy",), True
 
     def __init__(self, classes: Sequence[Category] = (), class_weights: np.ndarray | None = None) -> None:
         self.classes, self.class_weights = list(classes), class_weights

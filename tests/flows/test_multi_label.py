@@ -124,7 +124,7 @@ def test_two_runs_are_compared_by_their_labels_and_a_sweep_takes_them_as_well(
     ("settings", "message"),
     [
         ({"optimizer.loss": "focal"}, r"optimizer\.loss: focal is for classification, and this is multi-label"),
-        ({"optimizer.class_weights": "balanced"}, r"optimizer\.class_weights: balanced is for one class per image"),
+        ({"optimizer.class_weights": "balanced"}, r"optimizer\.class_weights: balanced is for one class per row"),
         ({"metrics": ["kappa"]}, "'kappa' does not fit multi-label classification"),
     ],
 )

@@ -59,7 +59,7 @@ class PixelClassifier(nn.Module):
     def __init__(self, predictor: ImagePredictor) -> None:
         super().__init__()
         self.networks, self.temperature = nn.ModuleList(predictor.networks), predictor.temperature
-        self.exclusive, self.preprocessing = not isinstance(predictor.target, MultiLabel), predictor.preprocessing
+        self.exclusive, self.preprocessing = predictor.target.exclusive, predictor.preprocessing
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See the class."""

@@ -91,7 +91,9 @@ def test_the_temperature_of_weighed_classes_is_that_of_rows_that_count_so():
 
 
 def test_numbers_have_no_classes_to_weigh():
-    with pytest.raises(UserError, match=r"optimizer\.class_weights: balanced is for classes"):
+    with pytest.raises(
+        UserError, match=r"optimizer\.class_weights: balanced is for one class per row, and this is regression"
+    ):
         Numbers(["sales"]).check(OptimizerSpec(class_weights="balanced"))
 
 
