@@ -47,7 +47,7 @@ def test_label_smoothing_moves_labels_towards_one_half():
     [
         (TARGET, {"loss": "cross_entropy"}, "cross_entropy is for classification, and this is multi-label"),
         (TARGET, {"loss": "squared_error"}, "choose auto or one of binary_cross_entropy"),
-        (TARGET, {"class_weights": "balanced"}, "each has a threshold of its own"),
+        (TARGET, {"class_weights": "balanced"}, "is for one class per row, and this is multi-label"),
         (SingleLabel(["a", "b"]), {"loss": "binary_cross_entropy"}, "choose auto or one of cross_entropy, focal"),
         (Numbers(["x"]), {"loss": "focal"}, "focal is for classification, and this is regression"),
     ],
