@@ -37,6 +37,7 @@ from unfreeze.models.settings import FinderSpec, OptimizerSpec, Stage, TrainImag
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.store.row_store import StoredRows
 from unfreeze.models.targets.losses import cross_entropy
+from unfreeze.models.training.batches import WHOLE
 from unfreeze.models.training.finder import find_lr, try_lrs
 from unfreeze.models.training.learner import LR_PRIORS, OPTIMIZERS, Learner
 from unfreeze.models.training.loop import DivergedError, fit
@@ -73,9 +74,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows as they are."""
-        return self.inputs[rows], self.targets[rows]
+        return self.inputs[rows[share]], self.targets[rows[share]]
 
 
 def image_data(words: list[str]) -> Iterator[Set]:

@@ -64,7 +64,7 @@ def main() -> None:
             shutil.rmtree(Path(folder) / "cache")
         print("of which:")
         imports = seconds_of("import unfreeze.models.images.data", environment)
-        flow = seconds_of("import unfreeze.flows.train", environment)
+        flow = seconds_of("import unfreeze.flows.train_images", environment)
         items = {
             "importing prefect, mlflow and matplotlib": flow - imports,
             "starting Prefect's embedded server": seconds_of(

@@ -39,7 +39,7 @@ def train(source: str | Path, config: str | Path | Mapping[str, Any] | None = No
     spec = modality(str(known.get("modality", "images"))).spec
     params = build_spec(spec, known, {"data.source": str(source), **dotted(spec, settings)})
     with prefect_starting():
-        from unfreeze.flows.train import FLOWS
+        from unfreeze.flows.train_images import FLOWS
     result: dict[str, Any] = state_of(FLOWS[params.modality], params).result()
     return result
 

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from unfreeze.flows.running import flow
-from unfreeze.flows.train import FLOWS
+from unfreeze.flows.train_images import FLOWS
 from unfreeze.models.evaluation.comparison import decide
 from unfreeze.models.recipe.training_data import Prepared
 from unfreeze.models.settings import TrainImages, Training

@@ -13,6 +13,7 @@ from unfreeze.models.settings import TrainImages, TrainTables
 from unfreeze.models.settings.addresses import WITHOUT_PASSWORD
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.search import SweepSpec, TableSweep, with_effect
+from unfreeze.tasks.machine.devices import lease_devices
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, evaluate, register
 from unfreeze.tasks.steps.prepare import check_trials, prepare
@@ -51,6 +52,7 @@ def search(params: SweepSpec, training: TrainImages | TrainTables) -> dict[str, 
     training = modality_of(training).complete(training)
     params = with_effect(params, training)
     check_trials(params, training)
+    lease_devices(training.device)
     with sweeps.open_sweep(params, training) as under_way:
         with sweeps.other_workers(under_way) as workers:
             under_way.run_trials()
@@ -73,6 +75,7 @@ def join_sweep(params: SweepSpec, training: TrainImages | TrainTables, number: i
         number: Which of the processes this is, from 1.
     """
     check_trials(params, training)
+    lease_devices(training.device)
     sweeps.join_sweep(params, training)
 
 

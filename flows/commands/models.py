@@ -150,7 +150,7 @@ def replay(run_id: RunId, /, *, json: Json = False) -> int:
     """Repeat a training: is the model the same, bit by bit, and if not, why?"""
     require_runs(run_id)
     with prefect_starting():
-        from unfreeze.flows.train import FLOWS
+        from unfreeze.flows.train_images import FLOWS
         from unfreeze.tasks.retraining.compare import compare_replay, replayed
 
     params = replayed(run_id)

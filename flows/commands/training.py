@@ -51,8 +51,10 @@ else:
 
 def train(source: Source = None, /, *, given: TrainingFlags = NOTHING, json: Json = False) -> int:
     """Train on images or a table, evaluate the model and register it."""
+    if _follows():
+        return 0
     params = understood(training_from(source, given))
-    return run_flow("train", f"train_{params.modality}", params, show=show.training, json=json)
+    return run_flow("train_images", f"train_{params.modality}", params, show=show.training, json=json)
 
 
 def train_table(source: Source = None, /, *, given: TrainingFlags = NOTHING, json: Json = False) -> int:
@@ -60,21 +62,43 @@ def train_table(source: Source = None, /, *, given: TrainingFlags = NOTHING, jso
     return train(source, given={**given, "modality": "tables"}, json=json)
 
 
-def resume(run_id: str, /, *, json: Json = False) -> int:
+def _follows() -> bool:
+    """Whether torchrun or another launcher started this process beside a first one, whose training it has followed."""
+    if os.environ.get("RANK", "0") == "0":
+        return False
+    from unfreeze.tasks.machine.ranks import follow_first
+
+    follow_first()
+    return True
+
+
+def resume(
+    run_id: str,
+    /,
+    *,
+    devices: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    json: Json = False,
+) -> int:
     """Resume a training that was stopped.
 
     Parameters
     ----------
     run_id
         Id of the MLflow run.
+    devices
+        Train on so many devices from here on.
     json
         Print one JSON object as the last line of stdout.
     """
     from unfreeze.tasks.tracking import spec_of
 
+    if _follows():
+        return 0
     spec = spec_of(run_id)  # reject an unknown run before importing Prefect and torch
+    if devices is not None:
+        spec = {**spec, "devices": devices}
     with prefect_starting():
-        from unfreeze.flows.train import FLOWS
+        from unfreeze.flows.train_images import FLOWS
         from unfreeze.models.recipe.modality import training_from
     params = training_from(spec, f"run {run_id}")
     return finish(state_of(FLOWS[params.modality], params, run_id), show.training, json)

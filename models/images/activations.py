@@ -1,6 +1,6 @@
 """Precomputed activations of a frozen body, stored by image content."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from unfreeze.models.store.workspace import Workspace, key_of
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import weights_digest
 from unfreeze.models.training.precision import Precision
+from unfreeze.models.training.ranks import count, rank, wait_for_all
 
 ACTIVATIONS_VERSION = 4
 """Increment when the same inputs would give other activations; part of the cache key."""
@@ -47,8 +48,9 @@ def precompute(
     store_of = partial(_store, data, weights, features, position, workspace)
     stage = data.params.recipe[position].name
 
-    def build(wanted: dict[str, Path]) -> Iterator[str]:
-        total, done = sum(len(set(contents[named[name][0]])) for name in wanted), 0
+    def compute(names: Iterable[str], first: int = 0, step: int = 1) -> Iterator[str]:
+        """Store every view's missing rows of each `step`-th image from `first`; yields the names of complete views."""
+        total, done = sum(len(set(contents[named[name][0]][first::step])) for name in names), 0
 
         def rows(
             images: ImageBatches, numbers: Mapping[str, int], contents: Sequence[str], names: Sequence[str]
@@ -61,20 +63,29 @@ def precompute(
                 advance(done, total)
 
         with workspace.progress("Precomputing activations") as advance:
-            for name, path in wanted.items():  # one view at a time bounds the memory for row positions
+            for name in names:  # one view at a time bounds the memory for row positions
                 split, view = named[name]
-                store = store_of((split, view))
                 numbers = {content: number for number, content in enumerate(contents[split])}
-                lots = missing_lots({name: store}, contents[split])
-                done += len(numbers) - sum(len(lot.contents) for lot in lots)
+                mine = contents[split][first::step]
+                lots = missing_lots({name: store_of((split, view))}, mine)
+                done += len(mine) - sum(len(lot.contents) for lot in lots)
                 images = data.images(position, split, view)
                 for lot in lots:
                     lot.write(partial(rows, images, numbers))
-                store.write_list(path, contents[split])
                 yield name
 
+    def build(wanted: dict[str, Path]) -> Iterator[str]:
+        for name in compute(wanted):
+            split, view = named[name]
+            store_of((split, view)).write_list(wanted[name], contents[split])
+            yield name
+
+    task = f"precompute activations for {stage}"
+    if count() > 1:
+        workspace.step(f"{task} on {count()} devices", lambda: [*compute(named, rank(), count())])
+        wait_for_all()
     files = {name: store_of(view).list_of(contents[view[0]]) for name, view in named.items()}
-    paths = workspace.derive(f"precompute activations for {stage}", files, build)
+    paths = workspace.derive(task, files, build)
     return {view: paths[name] for name, view in named.items()}
 
 

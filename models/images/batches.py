@@ -11,6 +11,7 @@ from unfreeze.models.images.pixels.augmentation import apply_views, draw_views, 
 from unfreeze.models.images.pixels.cache import ImageCache
 from unfreeze.models.settings import AugmentSpec
 from unfreeze.models.store.row_store import StoredRows
+from unfreeze.models.training.batches import WHOLE
 
 CPU_FORWARD_SIZE = 16
 """Images per forward pass on a CPU: with 64, activations exceed its caches and each image takes a sixth longer."""
@@ -51,20 +52,26 @@ class ImageBatches:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather normalised images (B, 3, S, S) float32 and targets (B,) int64; see `training.batches.Batches`.
 
         Mixed images have targets (B, C) float32.
         """
+        mixes = generator is not None and self.augment.mix != "none"
+        every, read = len(rows), WHOLE if mixes else share  # an image may be mixed with one of another rank
+        rows = rows[read]
         images = self.cache.gather(self.rows[rows.numpy()]).to(self.device).float().div_(255)
         targets = self.targets[rows].to(self.device)
         if generator is not None and self.augment.preset != "none":
-            views = draw_views(len(rows), self.augment, generator)
+            views = draw_views(every, self.augment, generator)[read]
             images = apply_views(images, views)
         elif generator is None and self.fixed_views is not None:
             images = apply_views(images, self.fixed_views[rows])
-        if generator is not None and self.augment.mix != "none":
+        if generator is not None and mixes:
             images, targets = mix_batch(images, targets, self.classes, self.augment, generator)
+            images, targets = images[share], targets[share]
         return normalise(images, self.preprocessing), targets
 
 
@@ -88,12 +95,15 @@ class ActivationBatches:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather activations (B, D) float32 and targets (B,) int64; see `training.batches.Batches`."""
+        every, rows = len(rows), rows[share]
         if generator is None or len(self.views) == 1:
             activations = self.views[0].gather(rows.numpy())
         else:
-            drawn = torch.randint(len(self.views), (len(rows),), generator=generator)
+            drawn = torch.randint(len(self.views), (every,), generator=generator)[share]
             activations = torch.empty(len(rows), self.views[0].width)
             for number, view in enumerate(self.views):
                 chosen = drawn == number

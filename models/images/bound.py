@@ -22,6 +22,7 @@ from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.training_data import SPLITS, Activations, Candidate, Prepared, TrainingData
 from unfreeze.models.settings import Stage, TrainImages
 from unfreeze.models.store.row_store import StoredRows
+from unfreeze.models.training import ranks
 from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.learner import Learner, Result
 from unfreeze.models.training.network import Network, State
@@ -174,7 +175,8 @@ class BoundImages(TrainingData):
         views = [StoredRows(activations[key]) for key in sorted(activations) if key[0] == "train"]
         rows = np.arange(len(self.rows["train"]))
         fitted_on = [view.gather(rows).numpy() for view in views]
-        return fit_linear_head(fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)
+        fit = partial(fit_linear_head, fitted_on, self.targets("train"), self.target.outputs, self.target.class_weights)
+        return ranks.once(fit)
 
     def frozen_body(self, learner: Learner, position: int) -> Body:
         """The body with batch norms folded into its convolutions."""

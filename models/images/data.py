@@ -31,6 +31,7 @@ from unfreeze.models.settings import Stage, TrainImages, TtaSpec
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import JUDGED
 from unfreeze.models.store.workspace import Workspace
+from unfreeze.models.training import ranks
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.network import State
 from unfreeze.models.training.schedules import plan
@@ -217,6 +218,8 @@ class ImageData(BoundImages):
             return Findings()
         metrics = self.target.metrics(self.metric_names())
         activations, targets = self.plain_activations(activations_of(plain[0]))
+        if ranks.rank():
+            return Findings()
         with workspace.progress("Cross-validating logistic regression") as advance:
             return cross_validate(activations, targets, self.target, metrics, self.plain_groups(), advance)
 

@@ -21,7 +21,7 @@ from unfreeze.models.recipe.training_data import Candidate, TrainingData
 from unfreeze.models.settings import Stage
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets.temperature import calibrate
-from unfreeze.models.training import loop
+from unfreeze.models.training import loop, ranks
 from unfreeze.models.training.checkpoints import restore
 from unfreeze.models.training.finder import find_lr, try_lrs
 from unfreeze.models.training.learner import Progress
@@ -106,6 +106,7 @@ class FindLr(Step):
         curve = find_lr(state.learner, train, state.params.finder, steps, prior)
         if train.precomputed and state.params.finder.trials:
             curve = replace(curve, trials=try_lrs(state.learner, train, self.stage, curve.read()[0]))
+        curve = ranks.agree(curve)
         state.record.suggestions[position] = curve.suggestions()
         return curve
 
@@ -201,7 +202,7 @@ class SelectModel(Step):
         """
         state, found = self.state, Findings()
         state.begin()
-        data, learner = state.data, state.learner
+        data, learner, snapshots = state.data, state.learner, ranks.agree(snapshots)
         actual = data.actual("valid")
         compared: list[Compared] = []
         criterion = criterion_of(data.target, state.params.select)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -280,6 +280,11 @@ class TrainImages(Training):
         "as its training. false: nothing.",
     )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=1,
+        description="Train on so many devices of this machine at once, one process each; `auto` takes all its GPUs. "
+        "The batch size is that of all together.",
+    )
     metrics: list[str] = Field(
         default=["accuracy"],
         description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "

@@ -8,6 +8,7 @@ import torch
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.tables.columns.encoding import Encoded
+from unfreeze.models.training.batches import WHOLE
 
 FORWARD_SIZE = 1024
 """Rows per prediction batch; activations grow with the number of ensemble members."""
@@ -101,10 +102,10 @@ class TableBatches:
         return torch.from_numpy(self._targets.take(self.rows, axis=0))
 
     def gather(
-        self, rows: torch.Tensor, generator: torch.Generator | None
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Codes (B, K) int64 and numbers (B, M) float32, and targets; see `training.batches.Batches`."""
-        wanted = self.rows[rows.numpy()]
+        wanted = self.rows[rows[share].numpy()]
         codes, numbers, targets = (
             torch.from_numpy(matrix.take(wanted, axis=0)).to(self.device)
             for matrix in (self._encoded.categorical, self._encoded.continuous, self._targets)

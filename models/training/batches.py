@@ -7,6 +7,8 @@ import torch
 
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
 """Network inputs: one tensor, or several with the same rows (categories and numbers of table rows)."""
+WHOLE = slice(None)
+"""All rows of a batch."""
 
 
 class Batches(Protocol):
@@ -24,10 +26,13 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Number of rows."""
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[Inputs, torch.Tensor]:
-        """Gather inputs and targets of `rows` (B,) int64 on the training device.
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
+    ) -> tuple[Inputs, torch.Tensor]:
+        """Gather inputs and targets of a `share` of `rows` (B,) int64 on the training device.
 
-        Random views are drawn from `generator`; without one the plain view is returned.
+        Random views are drawn from `generator`, for all rows so that every rank's generator advances alike; without
+        one the plain view is returned.
         """
 
 
@@ -40,9 +45,9 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
     return list(torch.tensor_split(order, count))
 
 
-def in_order(batches: Batches) -> Iterator[tuple[Inputs, torch.Tensor]]:
-    """Yield every row's plain view once, in the data set's order."""
-    for rows in split_into_batches(torch.arange(len(batches)), batches.forward_size):
+def in_order(batches: Batches, wanted: torch.Tensor | None = None) -> Iterator[tuple[Inputs, torch.Tensor]]:
+    """Yield the plain view of the `wanted` rows (N,) int64, by default of all in the data set's order."""
+    for rows in split_into_batches(torch.arange(len(batches)) if wanted is None else wanted, batches.forward_size):
         yield batches.gather(rows, None)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from unfreeze.models.errors import choose
 from unfreeze.models.settings import FinderSpec, Stage
-from unfreeze.models.training.batches import Batches, Inputs
+from unfreeze.models.training.batches import WHOLE, Batches, Inputs
 from unfreeze.models.training.checkpoints import capture, restore
 from unfreeze.models.training.learner import Learner, Progress
 from unfreeze.models.training.loop import DivergedError, train_epoch
@@ -160,8 +160,10 @@ class _Part:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[Inputs, torch.Tensor]:
-        return self.whole.gather(self.rows[rows], generator)
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = WHOLE
+    ) -> tuple[Inputs, torch.Tensor]:
+        return self.whole.gather(self.rows[rows], generator, share)
 
 
 def try_lrs(learner: Learner, train: Batches, stage: Stage, centre: float) -> LrTrials | None:

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from unfreeze.models.errors import choose
 from unfreeze.models.evaluation.metrics import Metric
 from unfreeze.models.settings import OptimizerSpec, Stage
 from unfreeze.models.targets import SingleLabel, Target
 from unfreeze.models.targets.losses import Loss
+from unfreeze.models.training import ranks
 from unfreeze.models.training.batches import Batches, Inputs, in_order, put_together, split_inputs, split_rows
 from unfreeze.models.training.network import (
     LayerGroup,
@@ -124,6 +126,7 @@ class Learner:
         if stage.freeze_batchnorm:
             freeze_batchnorm(self.network.body)
         self.optimizer = build_optimizer(self.network, self.groups, self.settings)
+        self._wrapped_loss = ranks.with_summed_gradients(self.network, self._loss)
         self.average = WeightAverage(self.network, self.settings.ema) if self.settings.ema is not None else None
         self.progress = Progress(stage=position, step=self.progress.step)
 
@@ -134,17 +137,22 @@ class Learner:
             parameters["lr"] = lrs[parameters["layer_group"]]
         return lrs
 
-    def train_batch(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
+    def train_batch(
+        self, inputs: Inputs, targets: torch.Tensor, train: Batches, rows: int | None = None
+    ) -> torch.Tensor:
         """Take one optimizer step on a batch gathered from `train`; return its loss, a detached scalar.
 
-        An ensemble network outputs (B, K, C) in training; its loss is the mean over its K members.
+        An ensemble network outputs (B, K, C) in training; its loss is the mean over its K members. `rows` is the number
+        that all ranks train on; default: these alone.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for part, part_targets in split_rows(inputs, targets, self.settings.accumulate):
-            share = len(part_targets) / len(targets)
-            loss = self._loss(part, part_targets, train) * share
-            loss.backward()
+        parts = split_rows(inputs, targets, self.settings.accumulate)
+        for number, (part, part_targets) in enumerate(parts, 1):
+            share = len(part_targets) / (rows or len(targets))
+            with nullcontext() if number == len(parts) else self._without_sum():
+                loss = self._wrapped_loss(part, part_targets, train) * share
+                (loss * ranks.count()).backward()  # the wrapper averages over the ranks
             total += loss.detach()
         if self.settings.clip_norm is not None:
             trainable = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -152,7 +160,12 @@ class Learner:
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
-        return total
+        return ranks.add_up(total)
+
+    def _without_sum(self) -> AbstractContextManager[None]:
+        """Add up this rank's gradients only, until the batch's last part."""
+        wrapped = self._wrapped_loss
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def _loss(self, inputs: Inputs, targets: torch.Tensor, train: Batches) -> torch.Tensor:
         with self.precision.autocast(training=True):
@@ -182,9 +195,10 @@ class Learner:
         self.network.eval()
         forward = self.network.head if batches.precomputed else self.network
         with self.precision.autocast(training=False):
-            parts = ((forward(inputs).float(), targets) for inputs, targets in in_order(batches))
-            logits, targets = put_together(parts, len(batches))
-        return logits, targets
+            rows = ranks.rows_to_predict(len(batches))
+            parts = ((forward(inputs).float(), targets) for inputs, targets in in_order(batches, rows))
+            logits, targets = put_together(parts, len(rows))
+        return ranks.gathered(logits, len(batches)), ranks.gathered(targets, len(batches))
 
     def validate(self, batches: Batches) -> dict[str, float]:
         """Compute the validation ``loss`` and the metrics over all rows at once; see `Target`."""

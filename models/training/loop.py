@@ -9,6 +9,7 @@ import torch
 
 from unfreeze.models.errors import UserError, choose
 from unfreeze.models.settings import Stage
+from unfreeze.models.training import ranks
 from unfreeze.models.training.batches import Batches, split_into_batches
 from unfreeze.models.training.learner import Learner
 from unfreeze.models.training.schedules import (
@@ -82,8 +83,10 @@ def train_epoch(
     train.epoch = progress.epoch
     for number in range(progress.batch, len(batches)):
         lrs = learner.set_lrs(schedule(first + number))
-        inputs, targets = train.gather(batches[number], learner.generator)
-        losses[number] = learner.train_batch(inputs, targets, train)
+        rows = batches[number]
+        share, total = ranks.share(len(rows))
+        inputs, targets = train.gather(rows, learner.generator, share)
+        losses[number] = learner.train_batch(inputs, targets, train, total)
         progress.batch += 1
         progress.step += 1
         yield losses[number], lrs

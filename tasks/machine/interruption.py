@@ -45,9 +45,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if received:
-            if received[0] == signal.SIGTERM and _is_being_cancelled():
-                raise KeyboardInterrupt
-            signal.raise_signal(received[0])
+            take_effect(received[0], KeyboardInterrupt())
 
 
 def heed_hangups() -> None:
@@ -65,6 +63,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     _leave_terminal()
     raise KeyboardInterrupt
+
+
+def take_effect(number: int, stop: KeyboardInterrupt) -> None:
+    """Let a signal that was held back take effect: raise `stop` if the flow run is being cancelled."""
+    if number == signal.SIGTERM and _is_being_cancelled():
+        raise stop
+    signal.raise_signal(number)
 
 
 def _is_being_cancelled() -> bool:

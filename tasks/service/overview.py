@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from unfreeze.models.errors import UserError
+from unfreeze.tasks.machine.devices import leases
 from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.machine.servers import responds
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
@@ -65,6 +66,7 @@ def overview() -> dict[str, list[dict[str, Any]]]:
             {"run": run.name, "state": run.state_name, "since": _time(run.start_time or run.expected_start_time)}
             for run in runs_in_flight()[:MOST_SHOWN]
         ]
+        state["gpus"] = leases()
         if service:
             state["health"] = [{"part": name, **part} for name, part in service.get("health", {}).items()]
     if has_store:

@@ -72,6 +72,8 @@ def check_trials(search: SweepSpec, training: Training) -> None:
         See `check_training`.
     """
     check_training(training)
+    if getattr(training, "devices", 1) != 1:
+        raise UserError("devices: a sweep's trials train on one device each; run several with --workers instead")
     for dimension in search.space:
         if dimension.name in ("model.backbone", "model.head", "optimizer.name", "optimizer.loss"):
             for choice in dimension.choices or []:

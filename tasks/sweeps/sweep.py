@@ -20,6 +20,7 @@ from unfreeze.models.settings import Training
 from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.devices import environment_without_lease
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.page import artifact_key, wait_until_shown
@@ -165,7 +166,7 @@ def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
     settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = own_module("unfreeze.flows.cli", "sweep", "--study", sweep.study.study_name, *flags)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), SWEEP_RUN: sweep.run_id}
+    environment = {**environment_without_lease(), "OMP_NUM_THREADS": str(threads), SWEEP_RUN: sweep.run_id}
     try:
         if search.workers > 1:
             with get_client(sync_client=True) as client:

@@ -29,7 +29,7 @@ STAGE = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 1}]
 
 @pytest.fixture(scope="module")
 def images(stripes: Path, prefect_api: None) -> registry.Version:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     train_images(tiny_training(stripes, recipe=STAGE, **{"tracking.model_name": "served-classifier"}))
     return registry.version_of("served-classifier", "champion")
@@ -49,7 +49,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(sales: Path, prefect_api: None) -> registry.Version:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     plain = {"data.log_target": False, "data.task": "regression", "trees": False}
     train_tables(tiny_table(sales, **plain, **{"tracking.model_name": "served-table"}))

@@ -13,7 +13,7 @@ from tests.flows.tiny import tiny_training
 @pytest.fixture(scope="session")
 def lines_model(stripes: Path, prefect_api: None) -> dict[str, Any]:
     """A classifier of stripes, registered as `lines-classifier`."""
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     recipe = [{"name": "all", "train": "all", "lr": 0.01, "cycles": 2}]
     params = tiny_training(stripes, keep="trained", recipe=recipe, **{"tracking.model_name": "lines-classifier"})

@@ -39,7 +39,7 @@ def test_the_plan_shows_the_ranking(stripes: Path, own_home: Path, capsys: pytes
 
 @pytest.mark.usefixtures("prefect_api")
 def test_a_run_keeps_the_network_that_was_taken(stripes: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     settings = {"model.backbone": "auto", "model.weights": "imagenet", "recipe": HEAD}
     result = train_images(tiny_training(stripes, **settings))

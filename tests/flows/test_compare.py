@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
     stripes: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     untrained = [{"name": "head", "lr": 1e-8, "precompute": True}]
     quick = [{"name": "head", "lr": 0.01, "precompute": True, "cycles": 5, "cycle_len": 3}]
@@ -40,7 +40,7 @@ def test_two_trainings_are_compared_on_the_images_that_both_evaluated(
 
 @pytest.mark.slow
 def test_tables_are_compared_on_the_same_rows_only(tmp_path: Path, home_with_store: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
     from unfreeze.tasks.retraining.compare import compare_runs
 
     sales = write_sales(tmp_path)

@@ -28,7 +28,7 @@ class PlugPulledError(Exception):
 
 @pytest.fixture(scope="module")
 def uninterrupted(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(tiny_training(stripes, seed=3))
     return result
@@ -38,7 +38,7 @@ def uninterrupted(stripes: Path, prefect_api: None) -> dict[str, Any]:
 def stopped(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that stopped in the last stage's second cycle, with two checkpoints, of which the first is an epoch old."""
     import unfreeze.models.training.loop
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     def pulled(learner: Any, settings: Any, *data: Any) -> Any:
         for step in fit(learner, settings, *data):
@@ -63,7 +63,7 @@ def kept_checkpoints(run_id: str) -> dict[str, Path]:
 
 
 def resume(run_id: str, stripes: Path) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     resumed: dict[str, Any] = train_images(tiny_training(stripes), resume_run_id=run_id)
     return resumed
@@ -151,7 +151,7 @@ def test_a_report_lacks_what_is_damaged_and_says_so(
 
 
 def test_predictions_that_are_damaged_are_not_compared(uninterrupted: dict[str, Any], stripes: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     other = train_images(tiny_training(stripes, seed=4))
     flip_bit(artifact(other["run_id"], "valid/predictions.feather"))
@@ -162,7 +162,7 @@ def test_predictions_that_are_damaged_are_not_compared(uninterrupted: dict[str, 
 def test_damaged_caches_are_built_again_and_the_result_is_the_same(
     uninterrupted: dict[str, Any], stripes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     files = [
         path

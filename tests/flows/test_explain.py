@@ -22,7 +22,7 @@ def lines(stripes: Path, lines_model: dict[str, Any]) -> Path:
 @pytest.fixture(scope="module")
 def sales(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Path:
     """A model of sales with trees and features of events, registered as `takings-table`, and the file of its rows."""
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     folder = write_sales(tmp_path_factory.mktemp("sales"))
     train_tables(tiny_table(folder, **{"tracking.model_name": "takings-table"}))

@@ -44,7 +44,7 @@ def training(source: Path, **overrides: Any) -> Any:
 
 
 def trained(source: Path, **overrides: Any) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(training(source, **overrides))
     return result

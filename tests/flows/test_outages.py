@@ -34,7 +34,7 @@ def test_a_training_ends_well_while_mlflow_is_locked_and_everything_is_there_aft
     prefect_api: None, stripes: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import unfreeze.models.training.loop
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.tasks.tracking import publisher
 
     usual = train_images(tiny_training(stripes, seed=3))

@@ -155,7 +155,7 @@ def write_images(folder: Path) -> Path:
 @pytest.fixture
 def champion(server: Server, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder of images of its own, and what a training came to that could not learn anything."""
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     source = write_images(tmp_path)
     training = short_training(source, **{"recipe.full.lr": 1e-6, "tracking.model_name": "lines-classifier"})
@@ -214,7 +214,7 @@ def test_a_promotion_that_waited_too_long_leaves_the_new_champion_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from unfreeze.flows.retrain import retrain
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.tasks.tracking import publisher
 
     source = write_images(tmp_path)

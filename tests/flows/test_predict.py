@@ -28,7 +28,7 @@ RANKED = ["path", "class", "probability", "class_2", "probability_2", "model", "
 @pytest.fixture(scope="module")
 def sales_model(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Path:
     """A model of sales, registered as `turnover-table`, and the folder of its tables."""
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     folder = tmp_path_factory.mktemp("sales")
     days = pd.date_range("2023-01-01", periods=120).strftime("%Y-%m-%d")

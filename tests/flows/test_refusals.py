@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.sweep import search
-from unfreeze.flows.train import train
+from unfreeze.flows.train_images import train
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.search import Dimension, SweepSpec
 

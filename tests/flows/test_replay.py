@@ -23,7 +23,7 @@ def replay(run_id: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
 def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
     stripes: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.tasks import tracking
 
     trained = train_images(tiny_training(stripes))
@@ -37,7 +37,7 @@ def test_a_replay_ends_with_the_same_model_and_leaves_the_champion_alone(
 
 @pytest.mark.slow
 def test_other_data_are_named(tmp_path: Path, home_with_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     sales = write_sales(tmp_path)
     trained = train_tables(tiny_table(sales))

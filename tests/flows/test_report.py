@@ -37,7 +37,7 @@ def mislabelled(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def trained(mislabelled: Path, prefect_api: None) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     params = tiny_training(mislabelled, **{"data.valid_fraction": 0.5, "tracking.model_name": "reported"})
     result: dict[str, Any] = train_images(params)
@@ -137,7 +137,7 @@ def test_images_that_it_lists_are_left_out_by_the_command_that_it_names(
 
 @pytest.mark.slow
 def test_a_table_is_reported_by_what_its_target_finds(tmp_path: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     run_id = train_tables(tiny_table(write_sales(tmp_path)))["run_id"]
     report, page = collect(run_id), page_of(run_id)
@@ -159,7 +159,7 @@ def test_sweep_and_retraining_have_theirs(mislabelled: Path, tmp_path: Path) -> 
     from tests.conftest import draw_stripes
     from unfreeze.flows.retrain import retrain
     from unfreeze.flows.sweep import sweep
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.models.settings.retrain import Retrain
 
     photos = tmp_path / "photos"

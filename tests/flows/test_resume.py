@@ -41,7 +41,7 @@ def trained_weights(result: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(tiny_training(stripes, seed=3, keep="trained"))
     return result
@@ -62,7 +62,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import unfreeze.models.training.loop
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     def pulled(learner: Any, settings: Any, *data: Any) -> Any:
         seen = 0
@@ -92,7 +92,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
 @pytest.mark.slow
 def test_a_retried_flow_run_continues_in_its_own_mlflow_run(stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import unfreeze.models.training.loop
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     calls = []
 
@@ -128,7 +128,7 @@ def test_a_run_is_not_resumed_with_other_images(stripes: Path, tmp_path: Path, m
     import shutil
 
     import unfreeze.models.training.loop
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     folder = tmp_path / "images"
     shutil.copytree(stripes, folder)

@@ -32,7 +32,7 @@ ANYTHING_BETTER = PromotionSpec(significance=1)
 @pytest.fixture
 def champion(stripes: Path, home_with_store: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A folder of images, and the result of training on it: the champion of `lines`."""
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     source = tmp_path / "images"
     shutil.copytree(stripes, source)
@@ -192,7 +192,7 @@ def test_an_unknown_model_and_block_are_named_before_anything_is_trained(home_wi
 @pytest.mark.slow
 def test_a_table_is_retrained_on_new_days_and_compared_on_them_alone(home_with_store: Path, tmp_path: Path) -> None:
     from unfreeze.flows.retrain import retrain
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     write_sales(tmp_path, days=260)
     training = tiny_table(tmp_path)

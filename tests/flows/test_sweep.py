@@ -81,7 +81,7 @@ def test_the_course_s_ratios_come_first(swept: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict[str, Any], stripes: Path) -> None:
     """The shared prefix changes nothing: train by the recipe, with the finder's lr as the trial had it."""
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     run = next(run for run in children(swept["run_id"]) if run.data.tags["unfreeze.trial"] == "1")
     assert run.info.status == "FINISHED"

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 
 @pytest.fixture(scope="module")
 def trained(stripes: Path, prefect_api: None) -> dict[str, Any]:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     result: dict[str, Any] = train_images(tiny_training(stripes, **{"tracking.cycle_checkpoints": True}))
     return result
@@ -172,7 +172,7 @@ predicted.to_feather({str(tmp_path / "predicted.feather")!r})
 
 @pytest.mark.slow
 def test_the_first_version_is_champion_and_the_next_is_challenger(stripes: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     first, second = (
         train_images(tiny_training(stripes, seed=seed, **{"tracking.model_name": "aliased"})) for seed in (1, 2)
@@ -197,7 +197,7 @@ def test_the_model_is_kept_in_the_experiment_of_its_run(trained: dict[str, Any])
 def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
     trained: dict[str, Any], stripes: Path
 ) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     again = train_images(tiny_training(stripes))
     assert again["metrics"] == trained["metrics"]
@@ -213,7 +213,7 @@ def test_a_second_run_shows_its_preparation_as_cached_and_has_the_same_result(
 
 @pytest.mark.slow
 def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.tasks.machine.environment import home
 
     images = list((home() / "cache" / "images").glob("*.arrow"))
@@ -225,7 +225,7 @@ def test_a_deleted_cache_is_built_again(trained: dict[str, Any], stripes: Path) 
 
 
 def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     state = train_images(tiny_training(tmp_path), return_state=True)
     assert state.is_failed()
@@ -236,7 +236,7 @@ def test_bad_input_fails_with_its_message_and_ends_the_run_as_failed(tmp_path: P
 
 @pytest.mark.slow
 def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registered(stripes: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
     from unfreeze.models.images.serving.predictor import ImagePredictor
     from unfreeze.tasks.tracking import registry
 
@@ -260,7 +260,7 @@ def test_a_snapshot_ensemble_averages_the_last_cycles_and_is_what_gets_registere
 
 
 def test_the_default_recipe_is_trained_refitted_and_reported(stripes: Path, own_home: Path) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     changes = {"recipe": "default", "recipe.full.cycle_len": 1, "recipe.full.cycle_steps": 2}
     found = train_images(tiny_training(stripes, **changes, **{"recipe.full.fewest_errors": None, "refit": True}))

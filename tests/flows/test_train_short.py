@@ -13,7 +13,7 @@ BACKBONE = "timm/tf_efficientnet_lite0"
 
 @pytest.mark.slow
 def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, home_with_store: Path) -> None:
-    from unfreeze.flows.train import train_short
+    from unfreeze.flows.train_images import train_short
     from unfreeze.tasks.tracking import spec_of
 
     result = train_short(str(stripes), BACKBONE, 32, 1.0, 3)
@@ -25,7 +25,7 @@ def test_five_settings_train_a_classifier_within_a_budget(stripes: Path, home_wi
 
 
 def test_wrong_values_end_the_run_before_anything_is_read(stripes: Path, home_with_store: Path) -> None:
-    from unfreeze.flows.train import train_short
+    from unfreeze.flows.train_images import train_short
 
     with pytest.raises(UserError, match="did you mean"):
         train_short(str(stripes), "resnet43")
@@ -36,7 +36,7 @@ def test_wrong_values_end_the_run_before_anything_is_read(stripes: Path, home_wi
 def test_the_form_has_five_fields_each_described() -> None:
     from prefect.utilities.callables import parameter_schema
 
-    from unfreeze.flows.train import train_short
+    from unfreeze.flows.train_images import train_short
 
     fields = parameter_schema(train_short).properties
     assert list(fields) == ["source", "backbone", "size", "hours", "seed"]

@@ -27,7 +27,7 @@ def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(sales: Path, prefect_api: None) -> dict[str, Any]:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     result: dict[str, Any] = train_tables(tiny_table(sales))
     return result
@@ -76,7 +76,7 @@ def test_a_second_run_reads_and_prepares_nothing_again(trained: dict[str, Any], 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     state = train_tables(tiny_table(sales), return_state=True)
     assert state.is_completed()
@@ -115,7 +115,7 @@ print(json.dumps(model.predict(rows)["sales"].tolist()))
 
 @pytest.mark.slow
 def test_the_model_predicts_raw_rows_alone_as_the_evaluation_did(sales: Path, tmp_path: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     trained = train_tables(tiny_table(sales, refit=False))
     path = MlflowClient().download_artifacts(trained["run_id"], "valid/predictions.feather", str(tmp_path))
@@ -199,7 +199,7 @@ def test_rows_behind_a_gap_are_refused_with_the_days_that_are_missing(trained: d
 
 @pytest.mark.slow
 def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     frame = pd.read_csv(sales / "sales.csv")
     frame["level"] = np.where(frame["sales"] > frame["sales"].median(), "high", "low")
@@ -211,7 +211,7 @@ def test_a_classification_follows_from_a_target_of_text(sales: Path, tmp_path: P
 
 
 def test_a_table_that_is_not_there_and_a_target_that_is_not_in_it_are_named(sales: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
 
     with pytest.raises(UserError, match=r"nowhere\.csv"):
         train_tables(tiny_table(sales, **{"data.source": "nowhere.csv"}))
@@ -258,7 +258,7 @@ def test_a_sweep_of_a_table_needs_nothing_but_its_target(
 
 @pytest.mark.slow
 def test_a_snapshot_ensemble_of_a_table_competes_with_its_last_member(sales: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
     from unfreeze.models.tables.serving import TablePredictor
     from unfreeze.tasks.tracking import registry
 
@@ -277,7 +277,7 @@ def test_a_snapshot_ensemble_of_a_table_competes_with_its_last_member(sales: Pat
 
 @pytest.mark.slow
 def test_several_targets_are_learned_and_served_together(sales: Path, tmp_path: Path) -> None:
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
     from unfreeze.models.tables.serving import TablePredictor
     from unfreeze.tasks.tracking import registry
 

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> dict[str, Path]:
     """Sources of two registered models, by the model's name."""
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     folders = {name: tmp_path_factory.mktemp("sources") / name for name in ("first", "second")}
     for seed, (name, folder) in enumerate(folders.items()):

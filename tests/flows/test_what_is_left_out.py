@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 def test_a_contradiction_and_a_test_folder_are_told_in_lines_and_kept_in_the_run(
     stripes: Path, tmp_path: Path, log_lines: list[str]
 ) -> None:
-    from unfreeze.flows.train import train_images
+    from unfreeze.flows.train_images import train_images
 
     source = tmp_path / "split"
     shutil.copytree(stripes, source / "Train")

@@ -58,7 +58,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_a_run_that_stopped_continues_and_a_study_as_well(home: Path) -> None:
     from unfreeze.flows.sweep import sweep_tables
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
     from unfreeze.models.settings.search import SweepSpec
     from unfreeze.models.settings.tables import TrainTables
     from unfreeze.tasks import tracking

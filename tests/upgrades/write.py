@@ -54,7 +54,7 @@ def write(home: Path, sources: Path) -> None:
     write_sales(sources)
     with prefect_test_harness(server_startup_timeout=120):
         from unfreeze.flows.sweep import sweep_tables
-        from unfreeze.flows.train import train_images, train_tables
+        from unfreeze.flows.train_images import train_images, train_tables
         from unfreeze.tasks.tracking import registry
 
         recipe: list[dict[str, Any]] = [{"name": "head", "precompute": True, "lr": 0.01}]
@@ -73,7 +73,7 @@ def write(home: Path, sources: Path) -> None:
 
 def stop_half_way(training: Any) -> None:
     """A training whose plug is pulled after its first cycle."""
-    from unfreeze.flows.train import train_tables
+    from unfreeze.flows.train_images import train_tables
     from unfreeze.models.training import loop
 
     fit = loop.fit

@@ -21,9 +21,12 @@ from pydantic import Field
 
 from unfreeze.flows.running import flow
 from unfreeze.models.recipe.modality import modality_of
+from unfreeze.models.recipe.ranks import lead
 from unfreeze.models.recipe.run import Evaluate, FindLr, Precompute, Refit, SelectModel, Train, Unfreeze, run_recipe
 from unfreeze.models.settings import TrainImages, Training, TrainTables
 from unfreeze.models.settings.overrides import build_spec
+from unfreeze.tasks.machine.devices import lease_devices
+from unfreeze.tasks.machine.ranks import devices_of, on_ranks
 from unfreeze.tasks.report.publish import report_at_end
 from unfreeze.tasks.steps.evaluate import choose, describe, evaluate, refit, register
 from unfreeze.tasks.steps.plan import within_budget
@@ -87,6 +90,13 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any]:
     """Train on any modality."""
     params = modality_of(params).complete(params)
     check_training(params)
+    devices = devices_of(params)
+    lease_devices(params.device, devices)
+    return on_ranks(devices, train_here, params, resume_run_id)
+
+
+def train_here(params: Training, resume_run_id: str | None) -> dict[str, Any]:
+    """Train in this process: the only one, or the first of several."""
     with open_run(params, resume_run_id) as run:
         return follow_recipe(run)
 
@@ -94,6 +104,7 @@ def train(params: Training, resume_run_id: str | None = None) -> dict[str, Any]:
 def follow_recipe(run: Run) -> dict[str, Any]:
     """Prepare the data once, take the recipe's steps, register the model, report."""
     data = prepare(run.params)
+    lead(run.params, data.prepared, run.record)
     describe(data, run.id)
     evaluated: list[Callable[[], object]] = []
     for step in run_recipe(data, FlowWorkspace(), run.record):
