@@ -43,8 +43,11 @@ class TensorBatches:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def gather(self, rows: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def gather(
+        self, rows: torch.Tensor, generator: torch.Generator | None, share: slice = slice(None)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         self.gathered.append(rows)
+        rows = rows[share]
         inputs = self.inputs[rows]
         if generator is not None:
             inputs = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,9 +90,9 @@ def test_the_ratios_of_the_groups_hold_during_the_sweep(make_learner):
     seen: list[dict[str, float]] = []
     true_train = learner.train_batch
 
-    def train_batch(inputs: torch.Tensor, targets: torch.Tensor, precomputed: bool) -> torch.Tensor:
+    def train_batch(*batch: Any) -> torch.Tensor:
         seen.append({group["layer_group"]: group["lr"] for group in learner.optimizer.param_groups})
-        return true_train(inputs, targets, precomputed)
+        return true_train(*batch)
 
     learner.train_batch = train_batch
     curve = find_lr_curve(learner, pixels(20), SWEEP)
