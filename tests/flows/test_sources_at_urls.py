@@ -16,7 +16,7 @@ from tests.deployments.team import random, weed_options
 from tests.flows.tiny import tiny_table, tiny_training, write_sales
 from unfreeze.flows.predict import predict
 from unfreeze.flows.retrain import retrain
-from unfreeze.flows.train import train_images, train_tables
+from unfreeze.flows.train_images import train_images, train_tables
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.modality import Images
 from unfreeze.models.settings.predict import Predict

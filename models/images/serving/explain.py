@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image
+from scipy.signal import correlate2d
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.results import Explanation, Section, Tile
@@ -29,6 +30,13 @@ MOST_IMAGES = 12
 MOST_CLASSES = 3
 LARGEST = 360
 """Maximum side of the images on the page, in pixels."""
+CLASSIC = {
+    "blur": np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16,
+    "sharpen": np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
+    "top Sobel": np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]]),
+    "left Sobel": np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]]),
+}
+"""Name -> classic kernel (3, 3)."""
 
 
 def grad_cam(network: Network, inputs: torch.Tensor, outputs: np.ndarray) -> np.ndarray | None:
@@ -131,5 +139,15 @@ def explain_images(predictor: ImagePredictor, paths: Sequence[str]) -> Explanati
         rows.append(row)
         text = "Grad-CAM: the brighter a place, the more it supports the class."
         sections.append(Section(f"image-{number}", Path(path).name, text, tiles))
-    found.sections = [Section("answers", "Predictions", rows=rows), *sections]
+    found.sections = [Section("answers", "Predictions", rows=rows), *sections, _classic(readable[0], squares[0])]
     return found
+
+
+def _classic(path: str, square: np.ndarray) -> Section:
+    """Apply the classic kernels to one image (S, S, 3) uint8, in one picture."""
+    grey = np.array(Image.fromarray(square).convert("L"), dtype=np.float64)
+    results = [grey[1:-1, 1:-1], *(correlate2d(grey, kernel, mode="valid") for kernel in CLASSIC.values())]
+    text = f"{Path(path).name} in grey levels, then after {', '.join(CLASSIC)}: each pixel is the sum of the 3 x 3 "
+    text += "pixels around it, each times a weight of the kernel. A convolution layer learns such weights."
+    picture = encoded(np.hstack(results).clip(0, 255).round().astype(np.uint8))
+    return Section("classic", "Classic kernels", text, [Tile(", ".join(["the image", *CLASSIC]), picture)])

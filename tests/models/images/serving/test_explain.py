@@ -1,3 +1,4 @@
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,10 @@ def test_without_a_readable_image_the_reason_is_given(tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     with pytest.raises(UserError, match=r"no image can be read; .*broken\.png cannot be read"):
         explain_images(predictor(tmp_path / "model", "timm/test_resnet", 64), [str(tmp_path / "broken.png")])
+
+
+def test_the_classic_kernels_are_one_picture(tmp_path, image):
+    found = explain_images(predictor(tmp_path / "model", "timm/test_resnet", 64), [image])
+    (tile,) = section(found.sections, "classic")[0].tiles
+    assert tile.caption == "the image, blur, sharpen, top Sobel, left Sobel"
+    assert np.array(Image.open(BytesIO(tile.image))).shape == (62, 5 * 62)
