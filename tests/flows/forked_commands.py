@@ -55,7 +55,7 @@ def forking(folder: Path, environment: Mapping[str, str]) -> Iterator[Forker]:
 
 
 def _serve() -> None:
-    from unfreeze.flows import cli, predict, retrain, sweep, train  # noqa: F401
+    from unfreeze.flows import cli, predict, retrain, sweep, train_images  # noqa: F401
     from unfreeze.models.images import modality  # noqa: F401  so that commands find it imported
 
     for line in sys.stdin:
