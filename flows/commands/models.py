@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unfreeze.flows.commands import show
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_from
-from unfreeze.flows.commands.running import require_runs, run_flow, shown
+from unfreeze.flows.commands.running import RUN, known_runs, run_flow, shown
 from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.reading.remote import file_system, is_url
@@ -21,7 +21,7 @@ from unfreeze.tasks.machine.environment import make_home
 from unfreeze.tasks.machine.servers import require_mlflow
 
 Model = Annotated[str, Parameter(help="NAME@ALIAS, NAME/VERSION, NAME for its champion, or a folder.")]
-RunId = Annotated[str, Parameter(help="Id of an MLflow run.")]
+RunId = Annotated[str, Parameter(help=RUN)]
 if TYPE_CHECKING:
     PredictFlags = Given
     ExplainFlags = Given
@@ -124,36 +124,36 @@ def promote(model: str, version: str, /) -> int:
     return 0
 
 
-def compare(run_id: RunId, other_run_id: RunId, /, *, json: Json = False) -> int:
+def compare(run: RunId, other_run: RunId, /, *, json: Json = False) -> int:
     """Compare two trainings, the better one second, on the rows that both evaluated."""
-    require_runs(run_id, other_run_id)
+    run, other_run = known_runs(run, other_run)
     from unfreeze.tasks.retraining.compare import compare_runs
 
-    return shown(compare_runs(run_id, other_run_id), show.comparison, json)
+    return shown(compare_runs(run, other_run), show.comparison, json)
 
 
 def report(
-    run_id: RunId,
+    run: RunId,
     /,
     *,
     out: Annotated[str | None, Parameter(metavar="FILE", help="Copy it to this file as well.")] = None,
     json: Json = False,
 ) -> int:
     """Make the report of a training or a sweep again: one HTML file that needs no network."""
-    require_runs(run_id)
+    (run,) = known_runs(run)
     from unfreeze.tasks.report.publish import report_to_file
 
-    return shown(report_to_file(run_id, None if out is None else given_path(out)), show.report, json)
+    return shown(report_to_file(run, None if out is None else given_path(out)), show.report, json)
 
 
-def replay(run_id: RunId, /, *, json: Json = False) -> int:
+def replay(run: RunId, /, *, json: Json = False) -> int:
     """Repeat a training: is the model the same, bit by bit, and if not, why?"""
-    require_runs(run_id)
+    (run,) = known_runs(run)
     with prefect_starting():
         from unfreeze.flows.train_images import FLOWS
         from unfreeze.tasks.retraining.compare import compare_replay, replayed
 
-    params = replayed(run_id)
+    params = replayed(run)
     state = state_of(FLOWS[params.modality], params)
     result = state.result(raise_on_failure=False)
     if isinstance(result, UserError):
@@ -161,7 +161,7 @@ def replay(run_id: RunId, /, *, json: Json = False) -> int:
     if not isinstance(result, dict) or "run_id" not in result:
         print(f"unfreeze: the replay did not end: {state.message}", file=sys.stderr)
         return 1
-    found = compare_replay(run_id, result["run_id"])
+    found = compare_replay(run, result["run_id"])
     return shown(found, show.replay, json) or (0 if found["equal"] else 1)
 
 

@@ -12,6 +12,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.servers import require_mlflow
 from unfreeze.tasks.machine.storage import storage_trouble
 
+RUN = "A run's id or the beginning of it, its name, or `last` for the latest training."
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -48,10 +49,13 @@ def shown(result: dict[str, Any], show: Show, json: bool) -> int:
     return 0
 
 
-def require_runs(*run_ids: str) -> None:
-    """Raise UserError for an id that MLflow does not know, before anything heavy is imported or started."""
+def known_runs(*given: str) -> list[str]:
+    """Ids of the runs that a user means; UserError for one that MLflow does not know, before anything heavy starts."""
     require_mlflow()
     from unfreeze.tasks.tracking import get_run
+    from unfreeze.tasks.tracking.runs import find_run
 
-    for run_id in run_ids:
+    found = [find_run(each) for each in given]
+    for run_id in found:
         get_run(run_id)
+    return found

@@ -11,7 +11,7 @@ from cyclopts import Parameter, validators
 
 from unfreeze.flows.commands import show
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, config_of, flags_of, spec_from
-from unfreeze.flows.commands.running import finish, run_flow, shown
+from unfreeze.flows.commands.running import RUN, finish, run_flow, shown
 from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings import TrainImages, Training
@@ -73,7 +73,7 @@ def _follows() -> bool:
 
 
 def resume(
-    run_id: str,
+    run: Annotated[str, Parameter(help=RUN)],
     /,
     *,
     devices: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
@@ -83,17 +83,17 @@ def resume(
 
     Parameters
     ----------
-    run_id
-        Id of the MLflow run.
     devices
         Train on so many devices from here on.
     json
         Print one JSON object as the last line of stdout.
     """
     from unfreeze.tasks.tracking import spec_of
+    from unfreeze.tasks.tracking.runs import find_run
 
     if _follows():
         return 0
+    run_id = find_run(run)
     spec = spec_of(run_id)  # reject an unknown run before importing Prefect and torch
     if devices is not None:
         spec = {**spec, "devices": devices}

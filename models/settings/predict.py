@@ -39,7 +39,7 @@ class Predict(Spec):
         "or a folder of Parquet files. Any of these may be at a URL, such as `s3://bucket/incoming/`.",
     )
     out: Source = Field(
-        default="predictions.feather", min_length=1, description="File or URL to write: .feather, .parquet or .csv."
+        default="predictions.csv", min_length=1, description="File or URL to write: .csv, .feather or .parquet."
     )
     overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
     tta: bool | None = Field(

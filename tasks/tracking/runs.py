@@ -35,6 +35,8 @@ from unfreeze.tasks.tracking.server import client, experiment_id, experiments, g
 RESUME = "unfreeze.resume"
 """Tag of a run other than a training: the command that continues it."""
 
+MOST_SEARCHED = 1_000
+"""Latest runs among which one is found by its name or the beginning of its id."""
 _NAME = re.compile(r"\w{1,100}", re.ASCII)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -249,6 +251,32 @@ def recent_runs(count: int) -> list[dict[str, Any]]:
         }
         for began, run_id, name, state, tags, waiting in sorted(rows, key=lambda row: -row[0])[:count]
     ]
+
+
+def find_run(given: str) -> str:
+    """Id of the run that a user means: its id or the beginning of it, its name, or ``last`` for the latest training.
+
+    Raises
+    ------
+    UserError
+        If several runs fit, or none does.
+    """
+    if folder_of(given) is not None or re.fullmatch("[0-9a-f]{32}", given):
+        return given
+    require_answer()
+    rows = recent_runs(MOST_SEARCHED)
+    if given == "last":
+        found = [row for row in rows if row["kind"].startswith("train-")][:1]
+    else:
+        found = [row for row in rows if row["run"].startswith(given) or row["name"] == given]
+    if len(found) == 1:
+        return str(found[0]["run"])
+    if not found:
+        raise UserError(
+            f"there is no run {given!r}; give the id of one in `unfreeze runs`, its beginning, its name, or `last`"
+        )
+    several = ", ".join(f"{row['run']} ({row['name']}, {row['began']})" for row in found[:5])
+    raise UserError(f"{given!r} may be any of {len(found)} runs: {several}; give more of the id")
 
 
 def resume_command(run_id: str, tags: Mapping[str, str]) -> str | None:

@@ -9,14 +9,15 @@ from mlflow import MlflowClient
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
+from unfreeze.tasks.tracking.runs import find_run
 
 pytestmark = pytest.mark.usefixtures("home_with_store")
 
 
-def start(name: str, experiment: str = "tests") -> str:
+def start(name: str, experiment: str = "tests", kind: str = "test") -> str:
     """A run that MLflow has and nobody trains: what is logged to it goes there at once."""
     spec = {"seed": 1, "recipe": [{"name": "head"}]}
-    with tracking.new_run(experiment, name, spec, {"unfreeze.kind": "test"}) as key:
+    with tracking.new_run(experiment, name, spec, {"unfreeze.kind": kind}) as key:
         pass
     return str(tracking.get_run(key).info.run_id)
 
@@ -34,6 +35,29 @@ def test_settings_are_flattened_by_dotted_name() -> None:
         "recipe.1.lrs": "[0.1, 0.2]",
         "metrics": '["f1"]',
     }
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id_its_name_or_as_the_last_training() -> None:
+    cats, dogs = start("cats resnet34", kind="train-images"), start("dogs", kind="train-images")
+    start("a sweep", kind="sweep")
+    most = next(length for length in range(1, 32) if cats[:length] != dogs[:length])
+    for given, expected in {
+        cats: cats,
+        cats[: most + 4]: cats,
+        "cats resnet34": cats,
+        "dogs": dogs,
+        "last": dogs,
+    }.items():
+        assert find_run(given) == expected
+
+
+def test_a_name_of_several_runs_or_of_none_is_refused_with_the_choices() -> None:
+    runs = [start("cats", kind="train-images") for _ in range(2)]
+    with pytest.raises(UserError, match=r"'cats' may be any of 2 runs: ") as refused:
+        find_run("cats")
+    assert all(run in str(refused.value) for run in runs)
+    with pytest.raises(UserError, match="there is no run 'birds'; give the id of one in `unfreeze runs`"):
+        find_run("birds")
 
 
 def test_two_parallel_runs_log_to_their_own_runs() -> None:

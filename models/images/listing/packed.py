@@ -34,7 +34,7 @@ _UNLABELLED = -1
 _FOLDER = 1_000
 """Images in a folder of an unpacked Parquet or Arrow shard."""
 _DAMAGED = (
-    *(OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, ValueError, LookupError, RuntimeError, zlib.error, lzma.LZMAError),
     *(pa.ArrowException, tarfile.TarError, zipfile.BadZipFile),
 )
 
@@ -243,7 +243,7 @@ def _text(value: object) -> str | None:
 
 
 def _schema_of(path: Path) -> pa.Schema:
-    """Schema of a Parquet or Arrow file; empty if it cannot be read, which whoever reads it as a table reports."""
+    """Schema of a Parquet or Arrow file; empty if it cannot be read, which reading it as a table reports."""
     try:
         if path.suffix.lower() == ".parquet":
             return pa.parquet.read_schema(str(path))
