@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,8 @@ def prefect_starting() -> Iterator[None]:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Prefect would report every line that it cannot send on stderr, between ours.
     logging.raiseExceptions = False
+    for busy in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(busy).addFilter(_is_news)
     # They log every attempt, the second with a traceback; we report outages.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -78,6 +81,11 @@ def prefect_starting() -> Iterator[None]:
         wait_for_server()
     except UserError as error:  # its log has the traceback, the disk the cause
         raise UserError(storage_trouble(error) or str(error)) from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Prefect says more than that a step went as planned, which its page shows."""
+    return record.levelno != logging.INFO or not re.match(r"Finished in state|Running hook|Hook '", record.getMessage())
 
 
 def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":

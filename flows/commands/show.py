@@ -38,15 +38,32 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[Any]], title: str | No
     return made
 
 
+SECTIONS = {"baseline": "head alone, validation", "valid": "kept model, validation", "test": "kept model, test"}
+"""Section of the metrics -> heading."""
+
+
 def training(result: dict[str, Any]) -> None:
-    """A training's stages, metrics and model."""
+    """A training's stages, the metrics that were asked for, its model, and what to type next."""
     names = sorted({name for stage in result["stages"] for name in stage["metrics"]})
     keys = ("name", "lr", "epochs", "seconds", "train_loss")
     stages = [(*map(stage.get, keys), *map(stage["metrics"].get, names)) for stage in result["stages"]]
     _table(("stage", "lr", "epochs", "seconds", "train loss", *(f"valid {name}" for name in names)), stages)
-    _table(("metric", "value"), result["metrics"].items())
+    metrics = result["metrics"]
+    found = {section: title for section, title in SECTIONS.items() if f"{section}/loss" in metrics}
+    rows = [(name, *(_with_interval(metrics, f"{section}/{name}") for section in found)) for name in names]
+    _table(("metric", *found.values()), rows)
     _lines(*result["worth_a_look"], before="worth a look: ")
+    _lines(f"run {result['run_id']}; every metric, mistake and figure: unfreeze report last --out report.html")
     _model(result)
+
+
+def _with_interval(metrics: Mapping[str, float], name: str) -> str:
+    """A metric with its interval, if it has one: ``0.98 (0.91 to 1)``."""
+    if name not in metrics:
+        return ""
+    low, high = (metrics.get(f"{name}_{end}") for end in ("low", "high"))
+    interval = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{metrics[name]:.4g}{interval}"
 
 
 def retraining(result: dict[str, Any]) -> None:
