@@ -12,13 +12,22 @@ from unfreeze.models.recipe.modality import bind
 from unfreeze.models.recipe.ranks import follow, lead
 from unfreeze.models.recipe.run import Evaluate, Train, run_recipe
 from unfreeze.models.recipe.state import Record
-from unfreeze.models.settings import AugmentSpec, DataSpec, ModelSpec, OptimizerSpec, Stage, TrainImages, TtaSpec
+from unfreeze.models.settings import (
+    AugmentSpec,
+    DataSpec,
+    FinderSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Stage,
+    TrainImages,
+    TtaSpec,
+)
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training import ranks
 
 RECIPE = [
     Stage(name="head", views=2, find_lr=True, cycles=1, cycle_len=3),
-    Stage(name="all", train="all", find_lr=True, freeze_batchnorm=True, ratio=3, cycles=1, cycle_len=13),
+    Stage(name="all", train="all", find_lr=True, freeze_batchnorm=True, ratio=3, cycles=1, cycle_len=8),
 ]
 
 
@@ -29,7 +38,8 @@ def spec(source: Path, **optimizer: Any) -> TrainImages:
         recipe=RECIPE,
         augment=AugmentSpec(mix="cutmix"),
         optimizer=OptimizerSpec(batch_size=8, **optimizer),
-        tta=TtaSpec(n_aug=2),
+        tta=TtaSpec(n_aug=1),
+        finder=FinderSpec(steps=36, trials=False),
         device="cpu",
         precision="fp32",
     )
