@@ -74,7 +74,8 @@ def plot_labels(table: pd.DataFrame, title: str) -> Figure:
 def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns: int = 4) -> Figure:
     """Plot a grid of captioned images (N, S, S, 3) uint8."""
     rows = -(-len(pixels) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.7 * rows + 0.4))
+    lines = max((len(caption.splitlines()[:_LINES]) for caption in captions), default=0)
+    figure = Figure(figsize=(2.4 * columns, (2.3 + 0.15 * lines) * rows + 0.4), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.axis("off")
@@ -82,7 +83,6 @@ def plot_images(pixels: np.ndarray, captions: Sequence[str], title: str, columns
         axes.imshow(image)
         axes.set_title("\n".join(shown(line) for line in caption.splitlines()[:_LINES]), fontsize=8)
     figure.suptitle(shown(title, TITLE))
-    figure.tight_layout()
     return figure
 
 

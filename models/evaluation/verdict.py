@@ -22,7 +22,7 @@ MOST_WRONG = 0.2
 """Error rate above which a model's doubts say little about labels."""
 MOST_NAMED = 5
 SECTION_NAMES = {"test": "test", "valid": "validation", "baseline": "baseline"}
-SECTIONS = {"test": "test rows, which no choice was made by", "valid": "validation rows, which chose the model"}
+SECTIONS = {"test": "test rows, unused in training and selection", "valid": "validation rows, which chose the model"}
 
 
 class Suspicion(NamedTuple):

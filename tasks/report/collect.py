@@ -153,6 +153,8 @@ def _curves(run: Any, stages: list[dict[str, Any]]) -> list[Chart]:
     for stage in stages:
         if stage["epochs"]:
             starts[stage["name"]], last = float(last), stage["steps"]
+    if not starts:  # a head fitted by regression takes no steps
+        return []
 
     def curve(name: str) -> tuple[list[float], list[float]]:
         """Up to the last epoch's step; the final model is evaluated at the next one."""
