@@ -85,7 +85,9 @@ def prefect_starting() -> Iterator[None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of Prefect says more than that a step went as planned, which its page shows."""
-    return record.levelno != logging.INFO or not re.match(r"Finished in state|Running hook|Hook '", record.getMessage())
+    return record.levelno != logging.INFO or not re.match(
+        r"Finished in state Completed|Running hook|Hook '", record.getMessage()
+    )
 
 
 def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":
