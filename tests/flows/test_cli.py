@@ -58,7 +58,7 @@ def test_a_run_that_mlflow_does_not_know_is_told_before_torch_and_prefect_are_im
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "imported:\n"
-    assert found.stderr.count("unfreeze: run 'a' is not in MLflow at ") == 4
+    assert found.stderr.count("unfreeze: there is no run 'a'; give the id of one in `unfreeze runs`") == 4
 
 
 def test_a_value_out_of_bounds_is_refused_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:

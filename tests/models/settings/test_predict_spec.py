@@ -7,7 +7,7 @@ from unfreeze.models.settings.predict import Predict
 
 def test_the_defaults_predict_the_digits_with_their_champion() -> None:
     params = Predict()
-    assert (params.model, params.source, params.out) == ("digits-classifier@champion", "digits", "predictions.feather")
+    assert (params.model, params.source, params.out) == ("digits-classifier@champion", "digits", "predictions.csv")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.Parquet", "some.folder/a.feather"])
