@@ -120,7 +120,7 @@ def test_a_prediction_takes_model_and_source_by_position_and_its_settings_as_fla
 @pytest.mark.slow
 def test_the_finder_prints_its_suggestions_as_the_last_line(stripes: Path, home_with_store: Path) -> None:
     small = ["--model.backbone", "timm/test_resnet", "--model.weights", "none", "--data.size", "32"]
-    quick = ["--finder.steps", "12", "--optimizer.batch_size", "8", "--recipe.head-augmented.views", "1"]
+    quick = ["--finder.steps", "12", "--optimizer.batch_size", "8", "--recipe", "course"]
     command = [sys.executable, "-m", "unfreeze.flows.cli", "find-lr", str(stripes), *small, *quick, "--json"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
