@@ -49,9 +49,12 @@ def lease_devices(device: str, count: int = 1) -> list[str]:
     list of str
         Names of the GPUs.
     """
-    names, what = visible_devices(), runtime.flow_run.name or Path(sys.argv[0]).name
-    if _leased or device not in ("auto", "cuda") or len(names) <= count:
+    if _leased or device not in ("auto", "cuda"):
         return _leased
+    names = visible_devices()
+    if len(names) <= count:
+        return _leased
+    what = runtime.flow_run.name or Path(sys.argv[0]).name
     locks: dict[str, int] = {}
     for name in names:
         if len(locks) < count and (lock := hold(_file(name))) is not None:
