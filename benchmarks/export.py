@@ -61,7 +61,7 @@ def photos(size: int) -> tuple[list[bytes], np.ndarray]:
 def classifier(backbone: str, images: list[bytes], labels: np.ndarray, size: int, folder: Path) -> Path:
     """A classifier whose head is fitted to some images."""
     model = ModelSpec(backbone=backbone, weights=BACKBONES.get(backbone, "none"), head="linear")
-    network = build_classifier(model, 2, 0, size)
+    network = build_classifier(model, 2, 0, [size])
     preprocessing = preprocessing_of(model)
     squares = [np.asarray(Image.open(io.BytesIO(image))) for image in images]
     inputs = normalise_bytes(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2), preprocessing)

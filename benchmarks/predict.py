@@ -30,8 +30,8 @@ CLASSES = ["cat", "dog"]
 
 def predictor_of(params: TrainImages, folder: Path) -> ImagePredictor:
     """A predictor with pretrained body and new head: how fast it is does not depend on its weights."""
-    network = build_classifier(params.model, len(CLASSES), seed=0, size=SIZE)
-    preprocessing = load_body(params.model, SIZE).preprocessing
+    network = build_classifier(params.model, len(CLASSES), seed=0, sizes=[SIZE])
+    preprocessing = load_body(params.model, [SIZE]).preprocessing
     save_classifier(folder, [network.state_dict()], params, preprocessing, SingleLabel(CLASSES), SIZE)
     return ImagePredictor(folder)
 
@@ -44,7 +44,7 @@ def main() -> None:
     model = ModelSpec()
     with tempfile.TemporaryDirectory() as folder:
         predictor = predictor_of(TrainImages(model=model), Path(folder))
-    backbone = load_body(model, SIZE).to(predictor.device).to(memory_format=torch.channels_last)
+    backbone = load_body(model, [SIZE]).to(predictor.device).to(memory_format=torch.channels_last)
     size = predictor.batch_size
     inputs = torch.randn(size, 3, SIZE, SIZE, device=predictor.device).contiguous(memory_format=torch.channels_last)
 

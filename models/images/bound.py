@@ -90,7 +90,7 @@ class BoundImages(TrainingData):
 
     def network(self) -> Network:
         """Pretrained body and new head."""
-        return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes[0])
+        return build_classifier(self.params.model, len(self.index.classes), self.params.seed, self.sizes)
 
     def lr_prior(self, stage: Stage) -> LrPrior | None:
         """The general prior, lowered for a pretrained body's late layers if the body is trained."""

@@ -179,6 +179,13 @@ class ModelSpec(Spec):
         lt=1,
         description="Dropout before the head's last layer; half of it before the hidden layer.",
     )
+    drop_path: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Probability of skipping a residual block of the body while it is trained (stochastic depth), "
+        "rising from 0 at the first block to this at the last; 0.1 to 0.3 are usual for transformers.",
+    )
 
     @model_validator(mode="after")
     def _only_published_weights_are_ranked(self) -> Self:

@@ -103,7 +103,7 @@ def _models() -> dict[str, dict[str, bytes]]:
 def _save_images(folder: Path) -> None:
     spec = {"backbone": "timm/test_resnet", "weights": "none", "head_width": 8}
     params = build_spec(TrainImages, {"model": spec, "device": "cpu", "precision": "fp32"})
-    network = build_classifier(params.model, 2, 0, 32)
+    network = build_classifier(params.model, 2, 0, [32])
     save_classifier(
         folder, [network.state_dict()], params, preprocessing_of(params.model), SingleLabel(["cat", "dog"]), 32
     )

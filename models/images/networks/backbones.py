@@ -7,7 +7,7 @@ with different learning rates are formed.
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -51,8 +51,8 @@ class Body(nn.Module):
     network
         ``network.forward_features(images)`` returns the final feature map (B, C, H, W) or (B, H, W, C), or tokens
         (B, N, C). Parameters that it does not use (norms and layers of the classifier) are removed.
-    size
-        Image side in pixels that the network is built for; the only one accepted if `fixed_size`.
+    sizes
+        Image sides in pixels that the network must take; the only one if `fixed_size`.
 
     Attributes
     ----------
@@ -73,16 +73,18 @@ class Body(nn.Module):
         If the output is neither a feature map nor tokens. Errors of the network for an unsuitable size pass through.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, size: int, fixed_size: bool) -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, sizes: Sequence[int], fixed_size: bool
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
-        self.required_size = size if fixed_size else None
+        self.required_size = sizes[0] if fixed_size else None
         # Strides are rounded, so they are measured at one size: layer groups must not depend on the image size.
-        measured_size = size if fixed_size else preprocessing.size
+        measured_size = sizes[0] if fixed_size else preprocessing.size
         trace = _trace(network, measured_size)
-        if size != measured_size:
-            _trace(network, size)  # fails if the images are too small for the network
+        for size in {*sizes} - {measured_size}:
+            _trace(network, size)  # fails if the network cannot take images of this size
         output = trace.output
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             kind = f"an output of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "several outputs"
@@ -219,7 +221,7 @@ def _early_blocks(groups: list[list[str]], trace: _Trace, size: int) -> int:
     return next((number for number, stride in strides.items() if stride > EARLY_STRIDE), 0) or len(groups) // 2
 
 
-def load_body(model: ModelSpec, size: int | None = None) -> Body:
+def load_body(model: ModelSpec, sizes: Sequence[int] = ()) -> Body:
     """Build the body of a spec, with weights, in float32 and evaluation mode, on the CPU.
 
     Parameters
@@ -228,20 +230,27 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
         ``backbone`` is a timm classifier, see `weights.timm_name`; ``weights`` is ``imagenet``,
         ``none`` (random, drawn from the caller's torch generator), the path of a file, or the folder of a model that
         `save_classifier` wrote, whose body and preprocessing are then used.
-    size
-        Image side in pixels for fixed-size networks (ViT and relatives), whose position embeddings are interpolated to
-        it; default: the size that the weights were trained at. Other networks take any size.
+    sizes
+        Image sides in pixels of all stages; default: the size that the weights were trained at. ViTs interpolate their
+        position embeddings to each batch's images; networks of one fixed size are built for the only one given.
 
     Raises
     ------
     UserError
-        If the backbone is unknown or does not support `size`, or its weights are missing, damaged or of another model.
+        If the backbone is unknown or does not support one of `sizes`, or its weights are missing, damaged or of another
+        model.
     """
     name, preprocessing, trained = model.backbone, preprocessing_of(model), _trained_folder(model)
-    side = size or preprocessing.size
+    sides = sorted({*sizes}) or [preprocessing.size]
     try:
         source = model if trained is None else model.model_copy(update={"weights": "none"})
-        body = Body(network_of(source, side), preprocessing, side, takes_one_size(name)).eval()
+        fixed = takes_one_size(name)
+        if fixed and len(sides) > 1:
+            raise UserError(
+                f"it takes images of one size, but the recipe has {', '.join(map(str, sides))} pixels; set data.size "
+                "and the size of each stage to one of them, or choose a backbone without a fixed size"
+            )
+        body = Body(network_of(source, sides[0]), preprocessing, sides, fixed).eval()
         if trained is not None:
             state = read_weights(trained / WEIGHTS)
             own = {key.removeprefix("body."): tensor for key, tensor in state.items() if key.startswith("body.")}
@@ -251,12 +260,17 @@ def load_body(model: ModelSpec, size: int | None = None) -> Body:
         raise UserError(f"backbone {name!r}: {error}") from error
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = first_line(error)
-        if side == preprocessing.size:
+        if "drop_path_rate" in reason:
+            raise UserError(
+                f"backbone {name!r}: it has no residual blocks to skip; leave out model.drop_path, or choose another"
+            ) from error
+        if sides == [preprocessing.size]:
             message = f"backbone {name!r} cannot be used here ({reason}); choose another backbone"
         else:
             message = (
-                f"backbone {name!r} cannot take images of {side} x {side} pixels ({reason}); set data.size (and the "
-                f"size of each stage) to {preprocessing.size}, which it was trained at, or choose another backbone"
+                f"backbone {name!r} cannot take images of {' or '.join(f'{side} x {side}' for side in sides)} pixels "
+                f"({reason}); set data.size (and the size of each stage) to {preprocessing.size}, which it was trained "
+                f"at, or choose another backbone"
             )
         raise UserError(message) from error
 

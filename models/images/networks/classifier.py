@@ -1,5 +1,7 @@
 """Image classifier: pretrained body, fastai head and input normalisation."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -54,14 +56,14 @@ def head_of(model: ModelSpec, features: int, classes: int) -> nn.Sequential:
     return make(features, classes, model.head_width, model.dropout)
 
 
-def build_classifier(model: ModelSpec, classes: int, seed: int, size: int | None = None) -> Network:
+def build_classifier(model: ModelSpec, classes: int, seed: int, sizes: Sequence[int] = ()) -> Network:
     """Build a pretrained body with a new head; the head (and a body without weights) is initialised from `seed`.
 
-    The global random state is restored. `size` is the image side in pixels, for fixed-size backbones.
+    The global random state is restored. `sizes` are the image sides in pixels that the body must take.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = load_body(model, size)
+        body = load_body(model, sizes)
         head = head_of(model, body.features, classes)
     return Network(body, head, body.blocks, body.early_blocks)
 

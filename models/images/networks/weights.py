@@ -5,10 +5,12 @@ A missing or damaged file, or one of another model, raises a ``UserError`` that 
 
 import difflib
 import importlib.util
+import inspect
 import urllib.request
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -86,7 +88,18 @@ def check_backbone(backbone: str) -> None:
 
 def takes_one_size(backbone: str) -> bool:
     """Whether the network accepts only one image size."""
-    return bool(_config(timm_name(backbone)).fixed_input_size)
+    name = timm_name(backbone)
+    return bool(_config(name).fixed_input_size) and not interpolates_positions(name)
+
+
+@cache
+def interpolates_positions(name: str) -> bool:
+    """Whether timm can interpolate the model's position embeddings to the size of each batch (most ViTs)."""
+    if not _config(name).fixed_input_size:
+        return False
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    return "dynamic_img_size" in inspect.signature(type(network)).parameters
 
 
 def published_preprocessing(model: ModelSpec) -> Preprocessing:
@@ -108,13 +121,16 @@ def network_of(model: ModelSpec, size: int) -> nn.Module:
     """
     name = timm_name(model.backbone)
     config = _config(name)
-    resized = config.fixed_input_size and size != config.input_size[-1]
-    options: dict[str, Any] = {"img_size": size} if resized else {}
+    options: dict[str, Any] = {"drop_path_rate": model.drop_path} if model.drop_path else {}
+    if interpolates_positions(name):
+        options["dynamic_img_size"] = True
+    elif config.fixed_input_size and size != config.input_size[-1]:
+        options["img_size"] = size
     if model.weights == "none":
         return timm.create_model(name, num_classes=0, **options)
     packaged = packaged_weights(name) if model.weights == "imagenet" else None
     if packaged is not None:
-        network = timm.create_model(name)
+        network = timm.create_model(name, **options)
         load_by_order(network, read_weights(packaged), f"{packaged} (reinstall the package that it is in)")
         return network
     file = published_weights(name) if model.weights == "imagenet" else given_path(model.weights)
@@ -124,7 +140,7 @@ def network_of(model: ModelSpec, size: int) -> nn.Module:
     except (RuntimeError, LookupError) as error:
         if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
             raise
-        renamed = None if model.backbone.startswith(TIMM) else _from_torchvision(name, state)
+        renamed = None if model.backbone.startswith(TIMM) else _from_torchvision(name, state, options)
         if renamed is None:
             raise _misfit(model.weights, error) from error
         return renamed
@@ -149,13 +165,13 @@ def _with_weights(name: str, config: PretrainedCfg, state: dict[str, Tensor], op
     return network
 
 
-def _from_torchvision(name: str, state: Mapping[str, Tensor]) -> nn.Module | None:
+def _from_torchvision(name: str, state: Mapping[str, Tensor], options: dict[str, Any]) -> nn.Module | None:
     """Load torchvision weights whose names differ from timm's but whose order is the same; None if they do not fit.
 
     Needed for MobileNetV2, MNASNet and EfficientNets; timm converts the names of other networks.
     """
     *_, bias = state.values()
-    network = timm.create_model(name, num_classes=bias.numel())
+    network = timm.create_model(name, num_classes=bias.numel(), **options)
     try:
         load_by_order(network, state, name)
     except UserError:

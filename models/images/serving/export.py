@@ -24,7 +24,7 @@ from torch import nn
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.networks.classifier import normalise_bytes
-from unfreeze.models.images.networks.weights import first_line, timm_name
+from unfreeze.models.images.networks.weights import first_line, interpolates_positions, timm_name
 from unfreeze.models.images.pixels.decode import encoded
 from unfreeze.models.images.serving.predictor import ImagePredictor, ImageSource
 from unfreeze.models.reading.sampling import sample_rows
@@ -261,6 +261,8 @@ def _write_timm(folder: Path, predictor: ImagePredictor, model: Path, about: dic
     arguments: dict[str, Any] = {"global_pool": "catavgmax"}
     if predictor.networks[0].body.required_size is not None:
         arguments["img_size"] = size
+    elif interpolates_positions(timm_name(backbone)):
+        arguments["dynamic_img_size"] = True
     state = load_file(model / WEIGHTS)
     try:
         network = timm.create_model(architecture, num_classes=len(about["classes"]), **arguments)

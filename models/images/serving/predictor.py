@@ -164,7 +164,7 @@ class ImagePredictor:
             model = ModelSpec(**about["model"])
 
             def make() -> Network:
-                return build_classifier(model, len(self.classes), 0, self.size)
+                return build_classifier(model, len(self.classes), 0, [self.size])
 
             self.networks = []
             for network in load_networks(folder, make):

@@ -194,7 +194,7 @@ def test_an_image_that_moves_to_another_split_costs_nothing(tiny_recipe, tmp_pat
 
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit"])
 def test_an_image_gives_the_same_bits_whatever_is_beside_it_in_a_pass(tiny_recipe, backbone):
-    body = load_body(ModelSpec(backbone=backbone, weights="none"), 160 if "vit" in backbone else 32)
+    body = load_body(ModelSpec(backbone=backbone, weights="none"), [160 if "vit" in backbone else 32])
     images = tiny_recipe.images(0, "train", 1)
     if "vit" in backbone:
         images.cache = Enlarged(images.cache)

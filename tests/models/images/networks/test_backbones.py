@@ -24,7 +24,7 @@ needs_mobilenet = pytest.mark.skipif(not SHARED_MOBILENET.exists(), reason=f"{SH
 
 def random_body(backbone: str, size: int | None = None) -> Body:
     torch.manual_seed(0)
-    return load_body(ModelSpec(backbone=backbone, weights="none"), size)
+    return load_body(ModelSpec(backbone=backbone, weights="none"), [size] if size else [])
 
 
 @functools.cache
@@ -145,24 +145,66 @@ def test_random_weights_follow_the_callers_seed():
     torch.testing.assert_close(features_of(first, 64), features_of(second, 64), rtol=0, atol=0)
 
 
-def test_a_vit_refuses_images_of_another_size_and_names_the_one_it_needs():
-    body = random_body("timm/vit_tiny_patch16_224", 64)
+def test_a_vit_takes_the_sizes_of_all_stages():
+    body = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights="none"), [64, 96])
+    assert body.required_size is None
+    own = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True).eval()
+    own.load_state_dict(body.network.state_dict(), strict=False)
+    own.norm = torch.nn.Identity() if isinstance(body.network.norm, torch.nn.Identity) else own.norm
+    for size in (64, 96, 224):
+        images = torch.randn(1, 3, size, size)
+        with torch.no_grad():
+            torch.testing.assert_close(body.activations(images), own.forward_features(images))
+
+
+def test_a_network_of_one_size_refuses_images_of_another_and_names_the_one_it_needs():
+    body = random_body("timm/mixer_s32_224", 64)
     assert body.required_size == 64
     with pytest.raises(UserError, match="64 x 64 pixels, but got 96 x 96"):
         body(torch.randn(1, 3, 96, 96))
 
 
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("timm/mixer_s32_224", "images of one size, but the recipe has 64, 100 pixels"),
+        ("timm/vit_tiny_patch16_224", "64 x 64 or 100 x 100 pixels .*divisible by patch size"),
+    ],
+)
+def test_sizes_of_stages_that_a_backbone_cannot_take_are_refused_before_the_training(backbone, reason):
+    with pytest.raises(UserError, match=reason):
+        load_body(ModelSpec(backbone=backbone, weights="none"), [64, 100])
+
+
+def test_drop_path_skips_blocks_only_while_the_body_is_trained():
+    torch.manual_seed(0)
+    body = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights="none", drop_path=0.5), [64])
+    torch.manual_seed(0)
+    plain = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights="none"), [64])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(body(images), plain(images), rtol=0, atol=0)
+        body.train()
+        assert not torch.equal(body(images), body(images))
+
+
+def test_drop_path_for_a_backbone_without_residual_blocks_is_refused_by_its_setting():
+    with pytest.raises(UserError, match=r"'vgg11_bn': it has no residual blocks to skip; leave out model\.drop_path"):
+        load_body(ModelSpec(backbone="vgg11_bn", weights="none", drop_path=0.1))
+
+
 @pytest.mark.parametrize(("backbone", "size", "default"), [("inception_v3", 16, 299)])
 def test_a_size_that_cannot_work_is_refused_at_once(backbone, size, default):
     with pytest.raises(UserError, match=f"cannot take images of {size} x {size} .* to {default}"):
-        load_body(ModelSpec(backbone=backbone, weights="none"), size)
+        load_body(ModelSpec(backbone=backbone, weights="none"), [size])
 
 
-def test_position_embeddings_of_a_local_vit_file_are_interpolated_to_the_size(tmp_path):
+def test_a_local_vit_file_keeps_its_position_embeddings(tmp_path):
     file = tmp_path / "tiny.pth"
-    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
-    body = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights=str(file)), 64)
-    assert body.network.pos_embed.shape == (1, 17, 192)
+    original = timm.create_model("vit_tiny_patch16_224")
+    torch.save(original.state_dict(), file)
+    body = load_body(ModelSpec(backbone="timm/vit_tiny_patch16_224", weights=str(file)), [64])
+    torch.testing.assert_close(body.network.pos_embed, original.pos_embed, rtol=0, atol=0)
     assert "state_dict" not in body.network.pretrained_cfg
 
 

@@ -18,7 +18,9 @@ def test_the_head_is_the_courses():
 
 
 def test_width_and_dropout_of_the_head_follow_the_spec():
-    head = build_classifier(TINY_MODEL.model_copy(update={"head_width": 24, "dropout": 0.2}), 3, seed=0, size=32).head
+    head = build_classifier(
+        TINY_MODEL.model_copy(update={"head_width": 24, "dropout": 0.2}), 3, seed=0, sizes=[32]
+    ).head
     assert isinstance(head, nn.Sequential)
     assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.1, 0.2]
     assert [layer.out_features for layer in head if isinstance(layer, nn.Linear)] == [24, 3]
@@ -36,7 +38,7 @@ def test_a_seed_decides_the_new_weights_and_nothing_else_does():
     states = []
     for own, seed in ((1, 5), (2, 5), (1, 6)):
         torch.manual_seed(own)
-        states.append(build_classifier(TINY_MODEL, 3, seed, 32).state_dict())
+        states.append(build_classifier(TINY_MODEL, 3, seed, [32]).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["head.6.weight"], states[2]["head.6.weight"])
 
@@ -44,12 +46,12 @@ def test_a_seed_decides_the_new_weights_and_nothing_else_does():
 def test_building_leaves_the_global_random_numbers_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    build_classifier(TINY_MODEL, 3, seed=5, size=32)
+    build_classifier(TINY_MODEL, 3, seed=5, sizes=[32])
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_classifier_gives_one_logit_per_class():
-    network = build_classifier(TINY_MODEL, 4, seed=0, size=32).eval()
+    network = build_classifier(TINY_MODEL, 4, seed=0, sizes=[32]).eval()
     with torch.no_grad():
         assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 

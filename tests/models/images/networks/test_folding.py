@@ -12,7 +12,7 @@ from unfreeze.models.settings import ModelSpec
 def body_of(backbone: str, size: int = 64) -> Body:
     """A body whose batch norms have something to do."""
     torch.manual_seed(0)
-    body = load_body(ModelSpec(backbone=backbone, weights="none"), size)
+    body = load_body(ModelSpec(backbone=backbone, weights="none"), [size])
     for module in body.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

@@ -19,7 +19,7 @@ from unfreeze.models.targets import SingleLabel
 def predictor(folder: Path, backbone: str, size: int, seed: int = 0) -> ImagePredictor:
     spec = {"backbone": backbone, "weights": "none", "head_width": 16}
     params = build_spec(TrainImages, {"model": spec, "device": "cpu", "precision": "fp32"}, {})
-    network = build_classifier(params.model, 3, seed, size)
+    network = build_classifier(params.model, 3, seed, [size])
     target = SingleLabel(["cat", "dog", "owl"])
     save_classifier(folder, [network.state_dict()], params, preprocessing_of(params.model), target, size)
     return ImagePredictor(folder, "cpu")

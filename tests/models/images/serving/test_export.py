@@ -36,7 +36,7 @@ def saved(folder: Path, networks: int = 1, labels: bool = False, temperature: fl
     spec = ModelSpec(**{"backbone": "timm/test_resnet", "weights": "none", "head": "linear", "head_width": 16, **model})
     states = []
     for seed in range(networks):
-        network = build_classifier(spec, len(CLASSES), seed, SIDE)
+        network = build_classifier(spec, len(CLASSES), seed, [SIDE])
         pixels = [np.asarray(Image.open(io.BytesIO(content))) for content in generated_images(SIDE)[:32]]
         inputs = normalise_bytes(torch.tensor(np.stack(pixels)).permute(0, 3, 1, 2), network.body.preprocessing)
         for module in network.body.modules():

@@ -70,7 +70,7 @@ def test_the_map_is_where_what_decides_is():
 
 @pytest.mark.parametrize("backbone", ["timm/test_vit", "timm/test_convnext"])
 def test_tokens_and_other_layouts_have_maps_too(backbone):
-    network = build_classifier(SPEC.model_copy(update={"backbone": backbone}), 2, seed=0, size=160)
+    network = build_classifier(SPEC.model_copy(update={"backbone": backbone}), 2, seed=0, sizes=[160])
     images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     maps = grad_cam(network, images, np.array([0, 1]))
     assert maps is not None
