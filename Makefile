@@ -17,7 +17,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
-	$(BIN)/unfreeze train --config deployments/configs/digits.yaml
+	$(BIN)/unfreeze demo
 
 test: $(VENV)/.installed  ## Run the quick tests; ARGS="-x" passes options to pytest, COVERAGE=FILE writes JSON
 	$(BIN)/python $(if $(COVERAGE),-m slipcover --source $(SOURCES) --json --out $(COVERAGE)) -m pytest -m "not slow" $(ARGS)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from unfreeze.flows import running
-from unfreeze.flows.commands import flags, models, service, training
+from unfreeze.flows.commands import demo, flags, models, service, training
 from unfreeze.models.errors import UserError, printable
 from unfreeze.tasks.machine.storage import storage_trouble
 
@@ -25,6 +25,7 @@ app = App(
 )
 """Heavy libraries are imported by the commands that need them, to keep ``--help`` fast."""
 COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
+    "Start": (demo.demo, service.doctor),
     "Look and plan": (training.look, training.plan, training.summary, training.find_lr, training.add_datepart),
     "Train": (training.train, training.train_table, training.resume, training.sweep, models.retrain),
     "Use a model": (models.predict, models.explain, models.export, models.promote),

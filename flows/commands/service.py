@@ -1,4 +1,4 @@
-"""Commands about the service, its runs and its data folder: up, open, status, runs, sync, clean."""
+"""Commands about the service, its runs and its data folder: up, open, status, doctor, runs, sync, clean."""
 
 import contextlib
 import json as json_text
@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from unfreeze.flows.commands.flags import NOTHING, Given, Json, flags_of, spec_from
 from unfreeze.flows.commands.show import console, table
+from unfreeze.models.errors import printable
 from unfreeze.models.settings.retrain import Service
 from unfreeze.models.store.paths import given_path
 from unfreeze.tasks.machine.environment import credentials, home, live_service, move_home
@@ -94,6 +95,17 @@ def status(*, json: Json = False) -> int:
         title = name.replace("_", " ").capitalize()
         console().print(table(list(rows[0]), [row.values() for row in rows], title) if rows else f"{title}: none")
     return 0
+
+
+def doctor() -> int:
+    """Check versions, disk, servers, ports, proxies, GPU and weights; ends with 1 if something blocks trainings."""
+    from unfreeze.tasks.service.doctor import checks
+
+    states = set()
+    for check in checks():
+        print(f"{check.state:4}  {check.name:8}  {printable(check.text)}", flush=True)
+        states.add(check.state)
+    return 1 if "fail" in states else 0
 
 
 def runs(*, count: Annotated[int, Parameter(help="How many.")] = 20, json: Json = False) -> int:

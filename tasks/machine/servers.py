@@ -18,6 +18,12 @@ class NoAnswerError(UserError):
     """A server does not answer now, but may later."""
 
 
+def addresses() -> dict[str, str]:
+    """Addresses of ``Prefect`` (its API) and ``MLflow``, as far as known."""
+    known = {"Prefect": os.environ.get("PREFECT_API_URL", ""), "MLflow": os.environ["MLFLOW_TRACKING_URI"]}
+    return {name: address for name, address in known.items() if address.startswith("http")}
+
+
 def responds(address: str) -> bool:
     """Whether a GET request succeeds."""
     try:

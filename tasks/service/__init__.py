@@ -8,6 +8,7 @@
 ``deployments.py``       the deployments of `prefect.yaml`, workers, runs in flight, cancelling them
 ``automations.py``       requeues crashed flow runs; starts a retraining on new data
 ``overview.py``          contents of `unfreeze status` and `unfreeze open`
+``doctor.py``            contents of `unfreeze doctor`
 ``disk_use.py``          contents of `unfreeze clean`, and what it frees
 =======================  =============================================================================================
 

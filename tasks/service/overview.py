@@ -1,24 +1,17 @@
 """The state of the service: its pages, servers, workers, runs and models."""
 
-import os
 from typing import Any
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.devices import leases
 from unfreeze.tasks.machine.environment import live_service, tracking_store
-from unfreeze.tasks.machine.servers import responds
+from unfreeze.tasks.machine.servers import addresses, responds
 from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
 from unfreeze.tasks.service.prefect_server import end_gone_runs
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import experiments, models_page, runs_page
 
 MOST_SHOWN = 20
-
-
-def addresses() -> dict[str, str]:
-    """Addresses of ``Prefect`` (its API) and ``MLflow``, as far as known."""
-    known = {"Prefect": os.environ.get("PREFECT_API_URL", ""), "MLflow": os.environ["MLFLOW_TRACKING_URI"]}
-    return {name: address for name, address in known.items() if address.startswith("http")}
 
 
 def pages() -> dict[str, str]:

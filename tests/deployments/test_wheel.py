@@ -95,7 +95,7 @@ def test_the_wheel_holds_one_package(installed: Path) -> None:
         "flows/cli.py",
         "tasks/tracking/__init__.py",
         "prefect.yaml",
-        "configs/digits.yaml",
+        "configs/rossmann.yaml",
         "models/errors.py",
     ):
         assert (installed / "unfreeze" / name).is_file(), name

@@ -51,13 +51,32 @@ DATA_SETS = {
 def write_digits(folder: Path) -> Path:
     """Write scikit-learn's digits, one folder per digit, unless they exist; returns `folder`."""
     if not folder.is_dir():
-        from sklearn.datasets import load_digits  # slow import (half a second), needed only once
-
-        digits = load_digits()
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         with _published(folder) as building:
-            _write_images(building, pixels, [str(label) for label in digits.target])
+            _write_images(building, *_digits())
     return folder
+
+
+def write_examples(folder: Path, count: int = 600, unlabelled: int = 20) -> Path:
+    """Write some of scikit-learn's digits unless they exist: ``digits/LABEL``, and ``new`` without labels.
+
+    Returns `folder`. Raises a `UserError` if it holds something else.
+    """
+    if not folder.exists():
+        pixels, labels = _digits()
+        with _published(folder) as building:
+            _write_images(building / "digits", pixels[:count], labels[:count])
+            _write_images(building, pixels[count : count + unlabelled], ["new"] * unlabelled)
+    elif not ((folder / "digits").is_dir() and (folder / "new").is_dir()):
+        raise UserError(f"{folder} exists and holds something else; give the name of a new folder")
+    return folder
+
+
+def _digits() -> tuple[np.ndarray, list[str]]:
+    """Images, uint8 (1797, 8, 8), and labels of scikit-learn's digits."""
+    from sklearn.datasets import load_digits  # slow import (half a second), needed only once
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8), [str(label) for label in digits.target]
 
 
 def torchvision_images(name: str, folder: Path) -> Path | list[tuple[Path, str, Literal["train", "valid"] | None]]:
