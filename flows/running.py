@@ -66,8 +66,6 @@ def prefect_starting() -> Iterator[None]:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Prefect would report every line that it cannot send on stderr, between ours.
     logging.raiseExceptions = False
-    for busy in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
-        logging.getLogger(busy).addFilter(_is_news)
     # They log every attempt, the second with a traceback; we report outages.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -84,10 +82,18 @@ def prefect_starting() -> Iterator[None]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of Prefect says more than that a step went as planned, which its page shows."""
-    return record.levelno != logging.INFO or not re.match(
-        r"Finished in state Completed|Running hook|Hook '", record.getMessage()
-    )
+    """Whether a line of Prefect says more than that a step went as planned, which its page shows.
+
+    A step that Ctrl-C or a cancellation stops is no crash: the flow's own last line says how to continue.
+    """
+    line = record.getMessage()
+    if "Crash" in line and "aborted by an interrupt signal" in line:
+        return False
+    return record.levelno != logging.INFO or not re.match(r"Finished in state Completed|Running hook|Hook '", line)
+
+
+for _busy in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_busy).addFilter(_is_news)  # here, so that a worker's processes have it too
 
 
 def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, UnknownOptionError
 
 from unfreeze.flows.commands.settings_file import parse_yaml, read_settings
 from unfreeze.models.errors import UserError
@@ -26,6 +26,20 @@ _switches: set[str] = set()
 """Flags, of any command, that need no value."""
 _ENTRY = re.compile(r"--recipe\.([^.=]+)\.([^.=]+)")
 
+_EPOCHS = "--recipe.STAGE.cycle_len 3 --recipe.STAGE.cycle_steps none (`unfreeze plan SOURCE` names the stages)"
+_LR = "--recipe.STAGE.lr 0.001 (`unfreeze plan SOURCE` names the stages)"
+_QUIET = "PREFECT_LOGGING_LEVEL=WARNING in the environment"
+CALLED_HERE = {
+    **dict.fromkeys(("epoch", "epochs", "n_epochs", "num_epochs", "max_epochs"), _EPOCHS),
+    **dict.fromkeys(("lr", "learning_rate", "max_lr"), _LR),
+    **dict.fromkeys(("quiet", "q", "silent"), _QUIET),
+    **dict.fromkeys(("bs", "batch"), "--optimizer.batch_size 32"),
+    **dict.fromkeys(("gpu", "gpus", "num_gpus"), "--devices 2 (device cuda:1 picks one)"),
+    **dict.fromkeys(("arch", "architecture", "net", "network", "pretrained"), "--model.backbone NAME"),
+    **dict.fromkeys(("wd",), "--optimizer.weight_decay 0.01"),
+    **dict.fromkeys(("img_size", "image_size", "imgsz"), "--data.size 224"),
+}
+"""Names that other programs give to settings -> the flag here."""
 Given = Mapping[str, str]
 """Settings as text by dotted name; ``config`` is the path of a settings file."""
 NOTHING: Given = {}
@@ -101,7 +115,15 @@ def parse(app: App, arguments: Sequence[str]) -> tuple[Callable[..., Any], inspe
             entries[f"recipe.{match[1]}.{leaf}"] = value
         else:
             rest.append(f"{flag}={value}" if is_switch or equals else flag)
-    command, bound, _ = app.parse_args(rest)
+    try:
+        command, bound, _ = app.parse_args(rest)
+    except UnknownOptionError as error:
+        option = (error.token.keyword or error.token.value or "").partition("=")[0]
+        found = CALLED_HERE.get(option.lstrip("-").rpartition(".")[2].replace("-", "_"))
+        names = {name for each in error.argument_collection for name in each.names}
+        if found is None or found.split()[0].replace("STAGE", "N") not in {*names, "PREFECT_LOGGING_LEVEL=WARNING"}:
+            raise
+        raise UserError(f"there is no {option}: use {found}") from error
     if entries and "given" in bound.signature.parameters:
         bound.arguments["given"] = {**bound.arguments.get("given", {}), **entries}
     elif entries and command.__module__.startswith("unfreeze."):  # not cyclopts' own: --help

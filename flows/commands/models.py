@@ -101,21 +101,21 @@ def retrain(
     given: RetrainFlags = NOTHING,
     json: Json = False,
 ) -> int:
-    """Retrain a registered model on new data; promote the new one if it is better."""
+    """Retrain a registered model on new data; the new one, the challenger, replaces the champion if it is better."""
     params = spec_from(Retrain, given, model=model)
     require_mlflow()
     return run_flow("retrain", "retrain", params, show=show.retraining, json=json)
 
 
 def promote(model: str, version: str, /) -> int:
-    """Make a version of a model the champion; and back.
+    """Make a version of a model the champion, which answers wherever only the model's name is given; and back.
 
     Parameters
     ----------
     model
         Name in the model registry, such as cats-dogs.
     version
-        A number, an alias such as challenger, or `back`: the champion before.
+        A number, `challenger` (the latest that did not replace the champion), or `back`: the champion before.
     """
     require_mlflow()
     from unfreeze.tasks.tracking.registry import promote

@@ -51,7 +51,9 @@ def up(*, given: ServiceFlags = NOTHING) -> int:
         report(f"  Prefect  {stack.prefect.removesuffix('/api')}")
         if stack.runs("Prefect"):
             report(f"           the page asks once for {credentials()}")
-        report(f"  MLflow   {stack.mlflow}")
+            report("           (red messages on its first page come from asking before you have answered)")
+        report(f"  MLflow   {stack.mlflow}/#/experiments")
+        report(f"  runs     {settings.limit} at a time (--limit): further ones wait, which Prefect calls Late")
         report(f"  data     {home()}")
         stack.watch()
     except KeyboardInterrupt:
@@ -126,7 +128,8 @@ def runs(*, count: Annotated[int, Parameter(help="How many.")] = 20, json: Json 
         if row["waiting"]:
             console().print(f"{row['run']}: {row['waiting']} changes wait: unfreeze sync")
         if row["continue"]:
-            console().print(f"{row['state'].lower()}; continue with: {row['continue']}")
+            why = f": {row['why']}; once that is corrected," if row["why"] else ";"
+            console().print(f"{row['state'].lower()}{why} continue with: {row['continue']}")
     return 0
 
 

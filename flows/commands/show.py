@@ -214,7 +214,7 @@ def sweep(result: dict[str, Any]) -> None:
         _table(("", *(row["what"] for row in rows)), [(name, *(row.get(name) for row in rows)) for name in names])
     _lines(*result["verdict"])
     trials = ", ".join(f"{count} {name}" for name, count in result["trials"].items())
-    _lines(f"trials: {trials}; shared prefixes built: {result['prefix_builds']}")
+    _lines(f"trials: {trials}; stages trained once for all trials: {result['prefix_builds']}")
     for each in result["workers"]["died"]:
         _lines(f"worker {each['worker']} died with status {each['exit_status']}: {each['log']}")
     if result["best"] is not None:

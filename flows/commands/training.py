@@ -14,6 +14,7 @@ from unfreeze.flows.commands.flags import NOTHING, Given, Json, config_of, flags
 from unfreeze.flows.commands.running import RUN, finish, run_flow, shown
 from unfreeze.flows.running import prefect_starting, state_of
 from unfreeze.models.errors import UserError
+from unfreeze.models.own_parts import check_own_parts
 from unfreeze.models.settings import TrainImages, Training
 from unfreeze.models.settings.addresses import split_password
 from unfreeze.models.settings.fields import field_named
@@ -39,6 +40,13 @@ Source = Annotated[
     ),
 ]
 StageName = Annotated[str | None, Parameter(help="Stage of the recipe.")]
+Hours = Annotated[
+    float | None,
+    Parameter(
+        validator=validators.Number(gt=0, lt=1e6),
+        help="A budget: fewer cycles and epochs, until the training fits.",
+    ),
+]
 if TYPE_CHECKING:
     TrainingFlags = Given
     ImageFlags = Given
@@ -49,11 +57,16 @@ else:
     SearchFlags = flags_of(SweepSpec, without=("space",), config=False)
 
 
-def train(source: Source = None, /, *, given: TrainingFlags = NOTHING, json: Json = False) -> int:
+def train(source: Source = None, /, *, hours: Hours = None, given: TrainingFlags = NOTHING, json: Json = False) -> int:
     """Train on images or a table, evaluate the model and register it."""
     if _follows():
         return 0
     params = understood(training_from(source, given))
+    if hours is not None:
+        make_home()
+        from unfreeze.tasks.steps.plan import within_budget
+
+        params = within_budget(params, hours)
     return run_flow("train_images", f"train_{params.modality}", params, show=show.training, json=json)
 
 
@@ -127,13 +140,7 @@ def plan(
     source: Source = None,
     /,
     *,
-    hours: Annotated[
-        float | None,
-        Parameter(
-            validator=validators.Number(gt=0, lt=1e6),
-            help="A budget: fewer cycles and epochs, until the training fits.",
-        ),
-    ] = None,
+    hours: Hours = None,
     given: TrainingFlags = NOTHING,
     json: Json = False,
 ) -> int:
@@ -276,6 +283,7 @@ def checked(params: AnyTraining) -> AnyTraining:
 def understood(params: Trained) -> Trained:
     """The same, with a line that says how the files of an image source are understood, before anything is started."""
     checked(params)
+    check_own_parts(params)
     if isinstance(params, TrainImages) and given_path(params.data.source).exists() and params.data.source != "digits":
         from unfreeze.models.images.listing.packed import packed_files
         from unfreeze.models.images.listing.sources import resolve_source

@@ -1,16 +1,13 @@
 """Metrics by name, computed on all predictions at once rather than averaged over batches."""
 
-import difflib
-import importlib
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
 from sklearn import metrics as sklearn_metrics
 
-from unfreeze.models.errors import UserError, one_line
+from unfreeze.models.errors import UserError
+from unfreeze.models.own_parts import own_part
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(probabilities (N, C) float64, targets (N,) int64), or (values (N, T), targets (N, T)), or (probabilities (N, L),
@@ -184,7 +181,7 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
     Parameters
     ----------
     names
-        Names in `known`, or ``package.module:function`` for a custom one.
+        Names in `known`, or ``file.py:function`` for one of the user's own.
     known
         `CLASS_METRICS`, `LABEL_METRICS` with thresholds applied, or `VALUE_METRICS`.
     task
@@ -202,46 +199,6 @@ def pick_metrics(names: Sequence[str], known: Mapping[str, Metric], task: str) -
         elif name in {*CLASS_METRICS, *LABEL_METRICS, *VALUE_METRICS}:
             raise UserError(f"metrics: {name!r} does not fit {task}; choose among {', '.join(known)}")
         else:
-            function, metric = own_metric(name, known)
+            function, metric = own_part("metrics", name, known)
             chosen[function] = metric
     return chosen
-
-
-def own_metric(name: str, known: Collection[str]) -> tuple[str, Metric]:
-    """Import a metric by ``package.module:function``; returns the function's name and the function.
-
-    The working folder is searched after Python's import path, however the program was started.
-
-    Raises
-    ------
-    UserError
-        If it cannot be imported or called; names what was searched and where, or lists the `known` names.
-    """
-    module, colon, function = name.partition(":")
-    if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise UserError(
-            f"metrics: {name!r} is not one of {', '.join(known)}, nor a `package.module:function` of your own"
-            f"{_nearest(name, known)}"
-        )
-    folder = Path.cwd()
-    if not {"", str(folder)} & set(sys.path):
-        sys.path.append(str(folder))  # permanently, for later imports by the module
-    importlib.invalidate_caches()  # the file may be newer than the cached folder listing
-    try:
-        imported = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # importing runs arbitrary code
-        raise UserError(
-            f"metrics: {name!r}: importing {module} failed: {type(error).__name__}: {one_line(error)}; looked in "
-            f"the working folder {folder} and on Python's import path, PYTHONPATH"
-        ) from error
-    metric: Metric | None = getattr(imported, function, None)
-    if callable(metric):
-        return function, metric
-    functions = [each for each, value in vars(imported).items() if callable(value) and not each.startswith("_")]
-    where = getattr(imported, "__file__", None) or module
-    raise UserError(f"metrics: {name!r}: {where} has no function {function}{_nearest(function, functions)}")
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

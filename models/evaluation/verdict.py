@@ -248,7 +248,11 @@ def _drifted(training: TrainingSummary) -> Iterator[Suspicion]:
         if large:
             names = [
                 f"{row.get('what', row.get('column'))}"
-                + ("" if row.get("psi") is None else f" (PSI {number(row['psi'])}, large from {LARGE_PSI})")
+                + (
+                    ""
+                    if row.get("psi") is None
+                    else f" (population stability index {number(row['psi'])}, large from {LARGE_PSI})"
+                )
                 for row in large[:MOST_NAMED]
             ]
             more = f" and {len(large) - MOST_NAMED} more" if len(large) > MOST_NAMED else ""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unfreeze.models.evaluation.drift import SHIFTS, image_drift, shown_shift
+from unfreeze.models.evaluation.drift import LEGEND, SHIFTS, image_drift, shown_shift
 from unfreeze.models.evaluation.plots import plot_images
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import SECTION_NAMES
@@ -118,7 +118,8 @@ class ImageData(BoundImages):
         trained = self.sample("train")
         for split in self._judged_splits():
             shift = shown_shift(image_drift(trained, self.sample(split)))
-            found.table(SHIFTS[split], f"{SECTION_NAMES[split].capitalize()} images against training images", shift)
+            title = f"{SECTION_NAMES[split].capitalize()} images against training images ({LEGEND})"
+            found.table(SHIFTS[split], title, shift)
         found.text("model_summary.txt", f"{params.model.backbone}\n\n{self.network()}\n")
         return found
 

@@ -38,6 +38,7 @@ from unfreeze.models.images.pixels.cache import build_image_caches, image_store
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.images.serving.explain import explain_images
 from unfreeze.models.images.serving.predictor import THREADS, ImagePredictor
+from unfreeze.models.own_parts import is_own
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
@@ -73,7 +74,8 @@ class Images(Modality):
         """Reject unknown backbones, heads and metrics."""
         if params.model.backbone != AUTO:
             check_backbone(params.model.backbone)
-        choose(HEADS, params.model.head or DEFAULT_HEAD, "model.head")
+        if not is_own(params.model.head or DEFAULT_HEAD):
+            choose(HEADS, params.model.head or DEFAULT_HEAD, "model.head")
         if params.augment.mix != "none":
             choose(MIXES, params.augment.mix, "augment.mix")
         known = [each for each in _TARGETS if params.data.labels in ("auto", each)]

@@ -170,7 +170,9 @@ class ModelSpec(Spec):
     )
     head: str | None = Field(
         default=None,
-        description="`fastai` (two layers), `linear` (one). Empty: `linear` where the recipe fits it by regression.",
+        description="`fastai` (two layers), `linear` (one), or a function of your own as `my.py:head`, which gets "
+        "(features, classes, head_width, dropout) and returns a torch module from (B, features) to (B, classes); the "
+        "file must stay where the model is used. Empty: `linear` where the recipe fits it by regression.",
     )
     head_width: int = Field(default=512, ge=8, le=8192, description="Units of the head's hidden layer.")
     dropout: float = Field(
@@ -296,7 +298,8 @@ class TrainImages(Training):
         default=["accuracy"],
         description="Computed on all validation rows: `accuracy`, `balanced_accuracy`, `f1`, `f2`, `auc`, `kappa`, "
         "`log_loss`, with several labels per image also `map`, `f1_micro`, `f1_rows` and `f2_rows`, or a function of "
-        "your own as `package.module:function`.",
+        "your own as `my.py:cost`, which gets NumPy arrays, probabilities (N, C) and classes (N,), or with several "
+        "labels (N, L) both, and returns a number.",
     )
 
     @field_validator("recipe", mode="before")

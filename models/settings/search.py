@@ -34,8 +34,9 @@ class Dimension(Spec):
 
     name: str = Field(
         min_length=1,
-        description="`body_ratio` (late body against head), `early_ratio` (early body against late), `head_factor` "
-        "(times the lr), or any setting by its dotted name, such as `recipe.2.cycle_mult`.",
+        description="`body_ratio` (how many times slower the body's late layers learn than the head: `ratio` of the "
+        "stages), `early_ratio` (the same of its early layers against the late ones), `head_factor` (multiplies the "
+        "head's lr: `lr_factor`), or any setting by its dotted name, such as `recipe.2.cycle_mult`.",
     )
     low: float | None = Field(default=None, description="Lowest value of a range.")
     high: float | None = Field(default=None, description="Highest value of a range.")

@@ -193,8 +193,10 @@ class TrainTables(Training):
     )
     metrics: list[str] = Field(
         default=[],
-        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or your own "
-        "`package.module:function`. Empty: those that fit the task.",
+        description="On all validation rows: `rmspe`, `rmse`, `mae`, `r2`, `accuracy`, `auc`, `log_loss`, or a "
+        "function of your own as `my.py:cost`, which gets NumPy arrays, predictions and targets (N, T) in the targets' "
+        "own units, of classes probabilities (N, C) and classes (N,), and returns a number. Empty: those that fit the "
+        "task.",
     )
     boosting: TreesSpec = Field(default=TreesSpec(), description="How the trees are fitted.")
     trees: bool = Field(

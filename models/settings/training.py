@@ -97,8 +97,9 @@ class Stage(Spec):
         default=3.0,
         ge=1,
         le=1000,
-        description="Each earlier layer group learns this many times slower than the next; 1 for equal lrs. The course "
-        "advises 10 for images like those of the pretraining; measured, 3 is better for both kinds.",
+        description="Each earlier layer group (early body, late body, head) learns this many times slower than the "
+        "next; 1 for equal lrs. The course advises 10 for images like those of the pretraining; measured, 3 is better "
+        "for both kinds.",
     )
     early_ratio: float | None = Field(
         default=None,
@@ -204,7 +205,8 @@ class OptimizerSpec(Spec):
         default="auto",
         description="`auto` follows from the target: `cross_entropy` for classes, `binary_cross_entropy` for several "
         "labels per image, `squared_error` for numbers; or "
-        "another one of `LOSSES`.",
+        "`focal`; or a function of your own as `my.py:loss`, which gets torch tensors, outputs (B, C) and targets "
+        "(classes (B,), or numbers or labels (B, C)), and returns their mean loss as a scalar tensor.",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled for AdamW; not on norms and biases.")
     batch_size: int | None = Field(
@@ -250,7 +252,7 @@ class TrackingSpec(Spec):
     """Where the run is kept and what is kept of it."""
 
     experiment: ExperimentName = Field(default="unfreeze", min_length=1, description="MLflow experiment.")
-    run_name: str | None = Field(default=None, description="Name of the run. Empty: source, backbone and seed.")
+    run_name: str | None = Field(default=None, description="Name of the run. Empty: source, time, backbone and seed.")
     model_name: RegistryName | None = Field(
         default=None, description="Name in the model registry. Empty: the source's name and `-classifier`."
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unfreeze.models.evaluation.drift import SHIFTS, distributions_of, shown_shift, table_drift
+from unfreeze.models.evaluation.drift import LEGEND, SHIFTS, distributions_of, shown_shift, table_drift
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import SECTION_NAMES
 from unfreeze.models.reading.sampling import sample_rows
@@ -103,7 +103,7 @@ class TableData(BoundTable):
                 # Dates differ by design when the last days are held out, as does the split column.
                 own = (shift["kind"] == "date") | (shift["column"] == self.params.data.split_column)
                 shown = shown_shift(shift[~own])
-                found.table(key, f"{SECTION_NAMES[split].capitalize()} rows against training rows", shown)
+                found.table(key, f"{SECTION_NAMES[split].capitalize()} rows against training rows ({LEGEND})", shown)
         found.lines += [*plan(self.params, len(self.rows["train"])), *self.decided()]
         summary = pd.DataFrame(summarise_table(self.network(), list(self.encoder.categorical)))
         found.text("model_summary.txt", f"{summary.to_string(index=False)}\n")

@@ -15,6 +15,7 @@ from unfreeze.models.errors import UserError, choose
 from unfreeze.models.evaluation.comparison import Comparison
 from unfreeze.models.evaluation.metrics import Metric, pick_metrics
 from unfreeze.models.evaluation.results import Findings
+from unfreeze.models.own_parts import is_own, own_part
 from unfreeze.models.settings import OptimizerSpec
 from unfreeze.models.targets.losses import LOSSES, MADE_FOR, Loss
 
@@ -24,6 +25,18 @@ Category = str | bool | int | float
 def mean_in_order(members: Sequence[np.ndarray]) -> np.ndarray:
     """Average equal-shaped arrays, summed in order, as `numpy.mean` uses a different order for a single row."""
     return np.asarray(reduce(np.add, members) / len(members))
+
+
+def _tried_loss(name: str, outputs: int, targets: torch.Tensor, device: torch.device) -> Loss:
+    """A loss of the user's own, called once on two rows: an error should not wait for the training."""
+    _, loss = own_part("optimizer.loss", name, LOSSES)
+    found = loss(torch.zeros(len(targets), outputs, device=device, requires_grad=True), targets.to(device))
+    if not (isinstance(found, torch.Tensor) and found.ndim == 0 and found.requires_grad):
+        raise UserError(
+            f"optimizer.loss: {name} must return the mean loss as a scalar tensor that depends on the outputs, not "
+            f"{tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__}"
+        )
+    return loss
 
 
 class Target(ABC):
@@ -85,11 +98,29 @@ class Target(ABC):
         """Make the training loss; `targets` of the training rows are (N,) or (N, T)."""
         self.check(settings)
         name = self.default_loss if settings.loss == "auto" else settings.loss
+        if is_own(name):
+            return _tried_loss(name, self.outputs, torch.from_numpy(targets[:2]), device)
         return choose(LOSSES, name, "optimizer.loss")(settings, targets, self.outputs, device)
 
     def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
-        """Look up metrics by name; without names, the target's defaults."""
-        return pick_metrics(names or self.default_metrics, self.known_metrics, self.task)
+        """Look up metrics by name; without names, the target's defaults.
+
+        Metrics of the user's own are called once, on a row per class, to find errors before a training does.
+        """
+        return self.picked(names, self.known_metrics)
+
+    def picked(self, names: Sequence[str], known: Mapping[str, Metric]) -> dict[str, Metric]:
+        """`metrics` among `known`."""
+        chosen = pick_metrics(names or self.default_metrics, known, self.task)
+        own = {name.rpartition(":")[2]: name for name in names if is_own(name)}
+        rows = max(2, self.outputs)
+        predictions = np.full((rows, self.outputs), 1 / max(self.outputs, 1))
+        targets = np.arange(rows) if self.exclusive else np.eye(rows, self.outputs, dtype=bool)
+        for function, name in own.items():
+            found = chosen[function](predictions, targets + 0.0 if self.columns else targets)
+            if not isinstance(found, float | int | np.number):
+                raise UserError(f"metrics: {name} must return a number, not {type(found).__name__}")
+        return chosen
 
     def tuned(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
         """Tune the target's decisions on the kept model's predictions of the validation rows."""

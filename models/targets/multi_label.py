@@ -21,7 +21,6 @@ from unfreeze.models.evaluation.metrics import (
     areas_under_curve,
     average_precisions,
     binary_losses,
-    pick_metrics,
 )
 from unfreeze.models.evaluation.plots import plot_labels
 from unfreeze.models.evaluation.results import Findings
@@ -67,7 +66,7 @@ class MultiLabel(Target):
     def metrics(self, names: Sequence[str]) -> dict[str, Metric]:
         """Look up metrics by name; those of decisions use the target's thresholds."""
         known = {name: _at(self.thresholds, metric) for name, metric in LABEL_METRICS.items()}
-        return pick_metrics(names or self.default_metrics, known, self.task)
+        return self.picked(names, known)
 
     def tuned(self, predictions: np.ndarray, actual: np.ndarray) -> Self:
         """Tune the thresholds for the highest F1 on one half of the rows; `unbiased_rows` are the other."""

@@ -7,7 +7,7 @@ import pandas as pd
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.comparison import Comparison
-from unfreeze.models.evaluation.drift import UNCLEAR
+from unfreeze.models.evaluation.drift import LEGEND, UNCLEAR
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.images.evaluation import TUNED
 from unfreeze.models.reading.labels import split
@@ -97,7 +97,7 @@ def report_drift(training: Training, data: Prepared, champion: Champion, run_id:
         found = Findings(lines=[line, f"drift against version {number}: {named or 'none'}"])
         found.frame("drift/report.feather", report)
         found.text("drift/report.txt", report.to_string(index=False))
-        found.table("drift", f"Data against those of version {number}", rows)
+        found.table("drift", f"Data against those of version {number} ({LEGEND})", rows)
         keep_findings(run_id, found, "drift")
         return rows
 

@@ -4,12 +4,14 @@ import inspect
 from dataclasses import asdict
 from typing import Any, cast
 
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.settings import PREFECT_UI_URL
 from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field
 from pydantic_core import to_json
@@ -38,9 +40,12 @@ class Approval(RunInput):
 
 def approved(decision: Decision, hours: float) -> Decision:
     """Ask a user for approval; without a yes nothing is promoted."""
-    log_notice("waiting for approval: the flow run's page has a form")
+    address = f"{PREFECT_UI_URL.value()}/runs/flow-run/{runtime.flow_run.id}" if PREFECT_UI_URL.value() else "its page"
+    log_notice(f"waiting {hours:g} hours for approval: press Resume, Prefect's name for answering, on {address}")
+    found = "\n".join(f"- {as_markdown(reason)}" for reason in decision.reasons)
+    form = Approval.with_initial_data(description=f"The challenger won against the champion:\n\n{found}")
     try:
-        answer = pause_flow_run(wait_for_input=Approval, timeout=int(hours * 3600), poll_interval=POLL_SECONDS)
+        answer = pause_flow_run(wait_for_input=form, timeout=int(hours * 3600), poll_interval=POLL_SECONDS)
     except FlowPauseTimeout:
         return Decision(False, [*decision.reasons, f"nobody approved it within {hours:g} hours"])
     said = f"a person {'approved' if answer.promote else 'declined'}"

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,16 @@ def runs_in_flight(pool: str | None = None) -> list[FlowRun]:
     of_pool = WorkPoolFilter.model_validate({"name": {"any_": [pool]}}) if pool is not None else None
     with get_client(sync_client=True) as client:
         return list(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=of_pool))
+
+
+def runs_waiting() -> list[FlowRun]:
+    """Flow runs whose time has come and that no worker has begun, which Prefect calls Late."""
+    now = datetime.now(UTC).isoformat()
+    wanted = FlowRunFilter.model_validate(
+        {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": {"before_": now}}
+    )
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs(flow_run_filter=wanted))
 
 
 def cancel_running(pool: str, here: Collection[str | None], seconds: float, report: Callable[[str], None]) -> int:

@@ -6,7 +6,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.tasks.machine.devices import leases
 from unfreeze.tasks.machine.environment import live_service, tracking_store
 from unfreeze.tasks.machine.servers import addresses, responds
-from unfreeze.tasks.service.deployments import online_workers, runs_in_flight
+from unfreeze.tasks.service.deployments import online_workers, runs_in_flight, runs_waiting
 from unfreeze.tasks.service.prefect_server import end_gone_runs
 from unfreeze.tasks.tracking.registry import champions
 from unfreeze.tasks.tracking.server import experiments, models_page, runs_page
@@ -58,6 +58,11 @@ def overview() -> dict[str, list[dict[str, Any]]]:
         state["runs_in_flight"] = [
             {"run": run.name, "state": run.state_name, "since": _time(run.start_time or run.expected_start_time)}
             for run in runs_in_flight()[:MOST_SHOWN]
+        ]
+        why = "waits until a run ends: see `unfreeze up --limit`" if state["workers"] else "waits: no worker is online"
+        state["runs_in_flight"] += [
+            {"run": run.name, "state": f"{run.state_name}: {why}", "since": _time(run.expected_start_time)}
+            for run in runs_waiting()[:MOST_SHOWN]
         ]
         state["gpus"] = leases()
         if service:

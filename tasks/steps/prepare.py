@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from unfreeze.models.errors import UserError, choose
+from unfreeze.models.own_parts import check_own_parts, is_own
 from unfreeze.models.recipe.modality import bind, modality_of
 from unfreeze.models.recipe.training_data import Prepared, TrainingData
 from unfreeze.models.settings import Training
@@ -57,7 +58,9 @@ def check_training(params: Training) -> None:
     """
     modality_of(params).check(params)
     choose(OPTIMIZERS, params.optimizer.name, "optimizer.name")
-    choose({"auto": None, **LOSSES}, params.optimizer.loss, "optimizer.loss")
+    check_own_parts(params)
+    if not is_own(params.optimizer.loss):
+        choose({"auto": None, **LOSSES}, params.optimizer.loss, "optimizer.loss")
     for position, stage in enumerate(params.recipe):
         choose(SCHEDULES, stage.schedule, f"recipe.{position}.schedule")
     _earlier_split(params)

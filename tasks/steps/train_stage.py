@@ -42,7 +42,7 @@ def find_lr(run: Run, step: FindLr) -> dict[str, float]:
         )
         log_figure(run.id, draw, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
         listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
-        sure = f"; stable is sure to a factor of {10 ** curve.estimate()[1]:.1f}"
+        sure = f"; stable may be off by a factor of {10 ** curve.estimate()[1]:.1f}"
         tried = f"; tried on training rows held out: {curve.trials}" if curve.trials else ""
         log_info(f"{stage.name}: lr {suggestions[method]:.2g} ({method}), of {listed}{sure}{tried}")
         run.keep_suggestions(step.position, suggestions)
@@ -58,7 +58,7 @@ def unfreeze(run: Run, step: Unfreeze) -> None:
         rows = step.run()
         show_table(rows, f"unfreeze-{step.stage.name}", f"Trainable layer groups of stage {step.stage.name}")
         lrs = ", ".join(f"{row['layer group']} {row['lr relative to the head']}" for row in rows)
-        log_info(f"{step.stage.name}: trainable layer groups and their lrs relative to the head: {lrs}")
+        log_info(f"{step.stage.name}: layers that train, and their learning rates as shares of the head's: {lrs}")
 
     as_task(step.name, unfreeze_layers)
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal
 
-from unfreeze.models.errors import UserError
+from unfreeze.models.errors import UserError, one_line
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.processes import this_process
 from unfreeze.tasks.machine.servers import NoAnswerError
@@ -34,6 +34,8 @@ from unfreeze.tasks.tracking.server import client, experiment_id, experiments, g
 
 RESUME = "unfreeze.resume"
 """Tag of a run other than a training: the command that continues it."""
+WHY = "unfreeze.why"
+"""Tag of a run that failed for its data or settings: what is wrong with them."""
 
 MOST_SEARCHED = 1_000
 """Latest runs among which one is found by its name or the beginning of its id."""
@@ -120,7 +122,9 @@ def _under_way(folder: RunFolder, begin: Callable[[], None]) -> Iterator[None]:
             publisher.begin()
             yield
             status = "FINISHED"
-        except Exception:
+        except Exception as error:
+            if isinstance(error, UserError):
+                commit(folder, tags={WHY: one_line(error)})
             raise
         except BaseException as stopped:
             status = "KILLED"
@@ -220,8 +224,8 @@ def recent_runs(count: int) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (unpublished changes) and ``continue``
-        (a command); the last two are None if there is nothing to do.
+        ``run`` (its id), ``name``, ``kind``, ``state``, ``began``, ``waiting`` (unpublished changes), ``why`` (what is
+        wrong with its data or settings) and ``continue`` (a command); the last three are None if there is nothing.
     """
     folders = {each.shown_id: each for each in run_folders()}
     found = client().search_runs(
@@ -247,6 +251,7 @@ def recent_runs(count: int) -> list[dict[str, Any]]:
             "state": state,
             "began": time.strftime("%Y-%m-%d %H:%M", time.localtime(began / 1000)),
             "waiting": waiting,
+            "why": tags.get(WHY) if state == "FAILED" else None,
             "continue": resume_command(run_id, tags) if state in ("KILLED", "FAILED") else None,
         }
         for began, run_id, name, state, tags, waiting in sorted(rows, key=lambda row: -row[0])[:count]

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,8 @@ def open_run(params: Any, resume_run_id: str | None = None, kind: str = "train")
             log_notice(f"MLflow run {_shown(run.id)} is resumed")
         else:
             network = getattr(params.model, "backbone", "embeddings")
-            title = f"{source_name(params.data.source)} {network} seed {params.seed}"
+            # Source and time first: MLflow's pages cut names, and compare runs by them.
+            title = f"{source_name(params.data.source)} {datetime.now():%m-%d %H:%M:%S} {network} seed {params.seed}"
             name = params.tracking.run_name or (title if kind == "train" else f"{kind} {title}")
             full_kind = f"{kind}-{params.modality}" if kind == "train" else kind
             tags |= {"unfreeze.version": version("unfreeze"), "unfreeze.kind": full_kind}

@@ -109,13 +109,13 @@ def test_a_part_that_dies_is_started_again(up: Up) -> None:
 
 
 def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registered_again(up: Up) -> None:
-    def weekly() -> dict[str, Any]:
-        found = up.request("GET", "/deployments/name/retrain/local")
+    def every_15_minutes() -> dict[str, Any]:
+        found = up.request("GET", "/deployments/name/watch/local")
         (schedule,) = found["schedules"]
         return {"deployment": found["id"], **schedule}
 
-    assert weekly()["active"] is False
-    path = f"/deployments/{weekly()['deployment']}/schedules/{weekly()['id']}"
+    assert every_15_minutes()["active"] is False
+    path = f"/deployments/{every_15_minutes()['deployment']}/schedules/{every_15_minutes()['id']}"
     up.request("PATCH", path, {"active": True})
     script = (
         "import os; from unfreeze.tasks.service.deployments import register_deployments; "
@@ -124,7 +124,7 @@ def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registere
     environment = {**up.environment, "PREFECT_API_URL": up.api}
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert weekly()["active"] is True
+    assert every_15_minutes()["active"] is True
     up.request("PATCH", path, {"active": False})
 
 

@@ -121,6 +121,30 @@ def test_an_unknown_flag_ends_with_status_2_and_the_nearest(
     assert capsys.readouterr().err.startswith(f"unfreeze train: {hint}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["--epochs", "3"], "--recipe.STAGE.cycle_len 3 --recipe.STAGE.cycle_steps none"),
+        (["--recipe.full.epochs=3"], "--recipe.STAGE.cycle_len 3"),
+        (["--lr", "0.1"], "--recipe.STAGE.lr 0.001"),
+        (["--optimizer.lr", "0.1"], "--recipe.STAGE.lr 0.001"),
+        (["--quiet"], "PREFECT_LOGGING_LEVEL=WARNING in the environment"),
+        (["--bs", "4"], "--optimizer.batch_size 32"),
+    ],
+)
+def test_names_of_other_programs_are_answered_with_the_flag_that_does_it(
+    arguments: list[str], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits", *arguments]) == 2
+    option = arguments[0].partition("=")[0]
+    assert capsys.readouterr().err.startswith(f"unfreeze: there is no {option}: use {flag}")
+
+
+def test_a_command_without_that_flag_does_not_offer_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["promote", "a", "1", "--lr", "0.1"]) == 2
+    assert "Unknown option: --lr" in capsys.readouterr().err
+
+
 def test_a_value_out_of_bounds_names_the_field() -> None:
     assert refusal("--data.size", "4") == "data.size: given '4'; allowed: whole number, 16 to 1024, or none"
 

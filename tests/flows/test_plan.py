@@ -50,7 +50,8 @@ def test_a_budget_gives_the_flags_that_shorten_the_training(
 def test_a_budget_that_nothing_fits_is_an_error(
     stripes: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", str(stripes), *ARGUMENTS, "--hours", "0.000001"]) == 2
+    for command in ("plan", "train"):
+        assert main([command, str(stripes), *ARGUMENTS, "--hours", "0.000001"]) == 2
     assert "even one epoch of every stage takes" in capsys.readouterr().err
     assert main(["plan", str(stripes), "--hours", "0"]) == 2
     assert "Must be > 0" in capsys.readouterr().err

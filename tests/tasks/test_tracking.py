@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from unfreeze.flows.cli import main
 from unfreeze.models.errors import UserError
 from unfreeze.tasks import tracking
-from unfreeze.tasks.tracking.runs import find_run
+from unfreeze.tasks.tracking.runs import find_run, recent_runs
 
 pytestmark = pytest.mark.usefixtures("home_with_store")
 
@@ -58,6 +59,19 @@ def test_a_name_of_several_runs_or_of_none_is_refused_with_the_choices() -> None
     assert all(run in str(refused.value) for run in runs)
     with pytest.raises(UserError, match="there is no run 'birds'; give the id of one in `unfreeze runs`"):
         find_run("birds")
+
+
+def test_a_run_that_failed_for_its_settings_says_what_to_correct_before_it_is_resumed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(UserError), tracking.new_run("tests", "wrong", {}, {"unfreeze.kind": "train-images"}) as key:
+        raise UserError("metrics: cost fails")
+    (row,) = recent_runs(1)
+    assert row["why"] == "metrics: cost fails"
+    assert main(["runs"]) == 0
+    said = f"failed: metrics: cost fails; once that is corrected, continue with: unfreeze resume {row['run']}"
+    assert said in capsys.readouterr().out
+    assert row["run"] == tracking.get_run(key).info.run_id
 
 
 def test_two_parallel_runs_log_to_their_own_runs() -> None:

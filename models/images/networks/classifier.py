@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from unfreeze.models.errors import choose
+from unfreeze.models.errors import UserError, choose, one_line
 from unfreeze.models.images.networks.backbones import load_body
 from unfreeze.models.images.networks.linear_head import build_linear_head
 from unfreeze.models.images.networks.weights import Preprocessing
+from unfreeze.models.own_parts import is_own, own_part
 from unfreeze.models.settings import ModelSpec
 from unfreeze.models.training.network import Network
 
@@ -50,10 +51,30 @@ DEFAULT_HEAD = "fastai"
 """Used if neither the spec nor its recipe names a head."""
 
 
-def head_of(model: ModelSpec, features: int, classes: int) -> nn.Sequential:
-    """Build the spec's head, from activations (B, `features`) to logits (B, `classes`)."""
-    make = choose(HEADS, model.head or DEFAULT_HEAD, "model.head")
-    return make(features, classes, model.head_width, model.dropout)
+def head_of(model: ModelSpec, features: int, classes: int) -> nn.Module:
+    """Build the spec's head, from activations (B, `features`) to logits (B, `classes`).
+
+    Raises
+    ------
+    UserError
+        If a head of the user's own fails, or is no such module.
+    """
+    name = model.head or DEFAULT_HEAD
+    if not is_own(name):
+        return choose(HEADS, name, "model.head")(features, classes, model.head_width, model.dropout)
+    head = own_part("model.head", name, HEADS)[1](features, classes, model.head_width, model.dropout)
+    if not isinstance(head, nn.Module):
+        raise UserError(f"model.head: {name} must return a torch module, not {type(head).__name__}")
+    try:
+        shape = tuple(head.eval()(torch.zeros(2, features)).shape)
+    except Exception as error:
+        found = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"model.head: the module that {name} returns failed on (2, {features}): {found}") from error
+    if shape != (2, classes):
+        raise UserError(
+            f"model.head: the module that {name} returns makes {shape} of (2, {features}), not (2, {classes})"
+        )
+    return head.train()
 
 
 def build_classifier(model: ModelSpec, classes: int, seed: int, sizes: Sequence[int] = ()) -> Network:

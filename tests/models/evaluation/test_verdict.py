@@ -155,7 +155,10 @@ def test_none_wrong_of_210_and_4_of_350_are_not_called_different():
 @pytest.mark.parametrize(("split", "rows"), [("valid", "validation rows"), ("test", "test rows")])
 def test_a_split_that_is_unlike_the_training_rows_is_named_with_the_size_of_the_difference(split, rows):
     shift = {split: [{"what": "brightness", "psi": 0.76, "verdict": "large"}, {"what": "contrast", "psi": 0.4}]}
-    assert texts(shift=shift) == f"The {rows} are unlike the training rows: brightness (PSI 0.760, large from 0.25)."
+    assert (
+        texts(shift=shift)
+        == f"The {rows} are unlike the training rows: brightness (population stability index 0.760, large from 0.25)."
+    )
 
 
 @pytest.mark.parametrize("verdict", ["stable", "moderate", "unclear", "unknown"])
