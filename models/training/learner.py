@@ -240,18 +240,12 @@ class Learner:
 
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter, 2017), with decoupled weight decay."""
-    return torch.optim.AdamW(groups, lr=0.0, fused=_on_cpu(groups))
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def sgd(groups: list[dict[str, Any]], settings: OptimizerSpec) -> torch.optim.Optimizer:
     """SGD with momentum."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=_on_cpu(groups))
-
-
-def _on_cpu(groups: list[dict[str, Any]]) -> bool | None:
-    """True on the CPU, where fused steps are four to nine times faster; None leaves the choice to torch."""
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    return all(parameter.device.type == "cpu" for parameter in parameters) or None
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
 
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
