@@ -53,8 +53,8 @@ class DataSpec(Spec):
         default=0,
         ge=0,
         lt=1,
-        description="Share of every class that is set aside to test the model that was chosen on the validation rows; "
-        "unused where the source has test images of its own (a folder test/, or `test` in the split column).",
+        description="Share of every class held out to test the final model; unused where the source has test images "
+        "of its own (a folder test/, or `test` in the split column).",
     )
     split_seed: int = Field(
         default=0,
@@ -64,16 +64,17 @@ class DataSpec(Spec):
     )
     split_like: str | None = Field(
         default=None,
-        description="Id of an earlier MLflow run: its images stay on the side that they were on, and only new ones "
-        "are split. Unused where the source has a split.",
+        description="Id of an earlier MLflow run: its images stay in the split they were in, and only new ones are "
+        "assigned. Unused where the source has a split.",
     )
     path_column: str = Field(default="path", description="Column of image paths, or ids, in a CSV or feather source.")
     image_folder: str | None = Field(
         default=None,
-        description="Folder of the images of a CSV or feather source, below the source's own. Empty: that itself.",
+        description="Folder of the images of a CSV or feather source, below the source's own folder. Empty: the "
+        "source's own folder.",
     )
     suffix: str = Field(
-        default="", description="What follows the ids of a CSV or feather source in file names, such as `.jpg`."
+        default="", description="Suffix to append to the ids of a CSV or feather source, such as `.jpg`."
     )
     label_column: str = Field(default="label", description="Column of labels in a CSV or feather source.")
     label_columns: list[str] = Field(
@@ -83,14 +84,14 @@ class DataSpec(Spec):
     )
     labels: Literal["auto", "single", "multiple"] = Field(
         default="auto",
-        description="Whether an image has one label (`single`) or any number of them (`multiple`). `auto` finds out, "
-        "says so, and takes the names of classes whole if in doubt.",
+        description="Whether an image has one label (`single`) or any number of them (`multiple`). `auto` detects it, "
+        "logs its decision, and keeps class names whole if in doubt.",
     )
     label_separator: str | None = Field(
         default=None,
         min_length=1,
-        description="What separates the labels of an image in `label_column`, such as `;` or `space`: they are "
-        "`multiple` then. Empty: `|`.",
+        description="Separator between the labels of an image in `label_column`, such as `;` or `space`; implies "
+        "`multiple`. Empty: `|`.",
     )
     split_column: str | None = Field(
         default=None,
@@ -99,8 +100,8 @@ class DataSpec(Spec):
     )
     group_column: str | None = Field(
         default=None,
-        description="Column of a CSV or feather source that says which images belong together, such as a patient or a "
-        "camera: none of them train where others validate or test.",
+        description="Column of a CSV or feather source with the group of each image, such as a patient or a camera. A "
+        "group is never divided between training, validation and test.",
     )
     group_pattern: str | None = Field(
         default=None,
@@ -109,8 +110,8 @@ class DataSpec(Spec):
     )
     exclude: str | None = Field(
         default=None,
-        description="A text file of image paths, one a line, that are left out, such as the likely label errors that a "
-        "report lists; relative ones begin at the file's folder. Empty: none.",
+        description="A text file of image paths to leave out, one per line, such as the likely label errors that a "
+        "report lists; relative paths start at the file's folder. Empty: none.",
     )
     max_megapixels: float = Field(
         default=100,
@@ -158,9 +159,8 @@ class ModelSpec(Spec):
         default="timm/tf_efficientnet_lite0",
         min_length=1,
         description="A classifier of timm by name; `resnet34` has torchvision's weights where timm publishes them, "
-        "`timm/resnet34` timm's own. Or `auto`: of up to 16 whose weights are on this machine, the one that suits the "
-        "images, as logistic regression on what each makes of a sample tells; of several that are equally good, the "
-        "fastest.",
+        "`timm/resnet34` timm's own. `auto` ranks up to 16 backbones whose weights are on this machine by logistic "
+        "regression on their features of a sample of the images, and takes the fastest of the equally good ones.",
     )
     weights: str = Field(
         default="imagenet",
@@ -212,8 +212,8 @@ class AugmentSpec(Spec):
     )
     mix: str = Field(
         default="none",
-        description="Mix the images of a training batch in pairs, and their labels: `mixup` or `cutmix`; only where an "
-        "epoch reads images.",
+        description="Mix the images of a training batch in pairs, and their labels: `mixup` or `cutmix`; not in "
+        "stages that train from precomputed activations.",
     )
     mix_alpha: float = Field(
         default=0.2, gt=0, le=10, description="Of `mix`: shares are drawn from Beta(alpha, alpha); 1 is uniform."
@@ -284,15 +284,15 @@ class TrainImages(Training):
     )
     refit: bool | None = Field(
         default=None,
-        description="Fit the model that is kept on training and validation images, once the latter have judged it. "
-        "Empty: the logistic regression, in seconds. true: the network as well, by the same steps, which takes as long "
-        "as its training. false: nothing.",
+        description="Refit the kept model on training and validation images after it was evaluated. Empty: only the "
+        "logistic regression, in seconds. true: the network as well, by the same steps, which takes as long as its "
+        "training. false: nothing.",
     )
     tta: TtaSpec = Field(default=TtaSpec(), description="Test-time augmentation.")
     devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
-        description="Train on so many devices of this machine at once, one process each; `auto` takes all its GPUs. "
-        "The batch size is that of all together.",
+        description="Train on this many devices of this machine, one process each; `auto`: all GPUs. The batch size "
+        "is the total over all devices.",
     )
     metrics: list[str] = Field(
         default=["accuracy"],

@@ -44,8 +44,8 @@ class Predict(Spec):
     overwrite: bool = Field(default=False, description="Replace `out` if it holds another prediction.")
     tta: bool | None = Field(
         default=None,
-        description="Predict a classifier's images with test-time augmentation or without, whichever way it was "
-        "evaluated. Empty: as it was evaluated.",
+        description="Predict a classifier's images with or without test-time augmentation. Empty: as the model was "
+        "evaluated.",
     )
     top_k: int = Field(
         default=3, ge=1, le=100, description="Most probable classes to write; all of them where there are fewer."
@@ -54,8 +54,9 @@ class Predict(Spec):
         default=None,
         gt=0,
         lt=1,
-        description="Also write what holds the truth in this share of rows (0.9): of classes a `set`, and `abstains` "
-        "where that is not exactly one class; of numbers an interval, `NAME_low` and `NAME_high`. Empty: neither.",
+        description="Also write prediction sets or intervals that contain the truth in this share of rows (0.9): for "
+        "classes a `set`, and `abstains` where it is not exactly one class; for numbers `NAME_low` and `NAME_high`. "
+        "Empty: neither.",
     )
     path_column: str = Field(
         default="path",
@@ -63,14 +64,15 @@ class Predict(Spec):
         description="Column of image paths, or ids, in a CSV, feather or Parquet source.",
     )
     image_folder: str | None = Field(
-        default=None, description="Folder of a table's images, below the table's own. Empty: that itself."
+        default=None,
+        description="Folder of a table's images, below the table's own folder. Empty: the table's own folder.",
     )
-    suffix: str = Field(default="", description="What follows the ids of a table in file names, such as `.jpg`.")
+    suffix: str = Field(default="", description="Suffix to append to the ids of a table, such as `.jpg`.")
     chunk: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Rows predicted and saved at a time, at most lost when a run is stopped. Empty: 1,024 images, or "
+        description="Rows predicted and saved at a time; a stopped run loses at most these. Empty: 1,024 images, or "
         "65,536 rows of a table.",
     )
     device: Device = "auto"

@@ -89,7 +89,10 @@ class SweepSpec(Spec):
     model_config = ConfigDict(hide_input_in_errors=True)  # a rejected storage may hold a password
 
     trials: int = Field(
-        default=20, ge=1, le=100_000, description="Trials of the study in all, those of earlier calls included."
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Total number of trials of the study, including those of earlier calls.",
     )
     study: str | None = Field(
         default=None,
@@ -117,14 +120,15 @@ class SweepSpec(Spec):
     )
     pruner: Literal["median", "none"] = Field(
         default="median",
-        description="Stops hopeless trials at the end of an epoch. With repeats the Wilcoxon test decides after each.",
+        description="Stop unpromising trials at the end of an epoch. With repeats, a Wilcoxon test decides after each "
+        "repeat.",
     )
     objectives: list[str] = Field(
         default=["loss"],
         min_length=1,
         max_length=4,
-        description="What is better: `loss` (of validation), `seconds` (of training) or one of the training's metrics; "
-        "errors low, scores high. Several give a Pareto front, without pruning.",
+        description="Objectives: `loss` (validation), `seconds` (training) or one of the training's metrics; errors "
+        "are minimised, scores maximised. Several give a Pareto front, without pruning.",
     )
     repeats: int = Field(
         default=1, ge=1, le=50, description="Train each trial with this many seeds and judge it by the mean."

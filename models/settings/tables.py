@@ -36,32 +36,32 @@ class TableDataSpec(Spec):
     )
     log_target: bool = Field(default=False, description="Train on log(1 + target): errors count as ratios.")
     date: list[str] = Field(
-        default=[], description="Columns of dates; each becomes its parts (add_datepart). Others are found."
+        default=[], description="Columns of dates; each is replaced by its parts (add_datepart). Others are detected."
     )
     time_of_day: bool | None = Field(
-        default=None, description="Hour, minute and second among the parts of a date. Empty: if they vary."
+        default=None, description="Add hour, minute and second to the parts of a date. Empty: if they vary."
     )
-    cyclic: bool = Field(default=False, description="Sine and cosine of a date's periodic parts as well.")
+    cyclic: bool = Field(default=False, description="Add sine and cosine of a date's periodic parts.")
     drop: list[str] = Field(default=[], description="Columns to exclude, such as those known only afterwards.")
     where: list[str] = Field(
         default=[],
         description="Keep only rows for which all hold: `Open == 1`, `Sales > 0`, `state != a` (==, !=, <, >).",
     )
     categorical: list[str] = Field(default=[], description="Columns to treat as categories, whatever their type.")
-    continuous: list[str] = Field(default=[], description="Columns to treat as numbers, whatever how few values.")
+    continuous: list[str] = Field(default=[], description="Columns to treat as numbers, however few values they have.")
     numbers: dict[str, str] = Field(
         default={},
-        description="Columns of text to read as numbers: the decimal mark, with the unit if there is one "
-        "(`{price: ',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`. Others are found.",
+        description="Columns of text to read as numbers: the decimal mark, with the unit if there is one (`{price: "
+        "',', weight: '. kg'}`), or `m:ss`, `h:mm:ss`, `duration`, `feet`. Others are detected.",
     )
     date_formats: dict[str, str] = Field(
         default={},
-        description="How dates are written: `{day: '%d/%m/%Y'}`, `unix s`, `unix ms`, `quarter`, `week`. Others are "
-        "found; ISO 8601 is always read.",
+        description="Formats of dates: `{day: '%d/%m/%Y'}`, `unix s`, `unix ms`, `quarter`, `week`. Others are "
+        "detected; ISO 8601 is always read.",
     )
     date_from: dict[str, list[str]] = Field(
         default={},
-        description="Dates put together from columns: `{when: [year, month, day, hour]}`. Others are found.",
+        description="Dates to combine from several columns: `{when: [year, month, day, hour]}`. Others are detected.",
     )
     group: list[str] = Field(
         default=[], description="Columns that name a series, such as the store: for events and rolling means."
@@ -75,7 +75,7 @@ class TableDataSpec(Spec):
         default=30,
         ge=1,
         le=10_000,
-        description="Days: an event further away than this, or none that is known, counts as this far.",
+        description="Maximum number of days to an event; also used where no event is known.",
     )
     rolling: list[str] = Field(
         default=[], description="Columns known in advance whose mean over the last 7 days is added per group."
@@ -83,41 +83,41 @@ class TableDataSpec(Spec):
     split: Literal["auto", "last_days", "last_rows", "random", "group", "column"] = Field(
         default="auto",
         description="How validation rows are chosen: the `last_days`, the `last_rows` of the file, at `random`, whole "
-        "values of `split_column` (`group`; without `split_column` rows with equal features stay together), or as "
-        "`split_column` says (`column`). auto: last_days with a date that is named, or by which the rows are a series; "
-        "last_rows where they seem to be one without a date; else random.",
+        "values of `split_column` (`group`; without `split_column` rows with equal features stay together), or by the "
+        "words in `split_column` (`column`). auto: last_days if a date is named or the rows are a series by a date; "
+        "last_rows if they seem to be a series without one; else random.",
     )
     valid_days: int | None = Field(
         default=None,
         ge=1,
         le=3650,
-        description="Days that validate with last_days. None: about a fifth of the time, a year at most.",
+        description="Days of validation with last_days. Empty: about a fifth of the period, at most a year.",
     )
     test_days: int = Field(
         default=0,
         ge=0,
         le=3650,
-        description="With last_days: the last days are the test, which no choice is made by; validation comes before.",
+        description="With last_days: hold out the last days as the test; the validation days come before them.",
     )
     fold: int = Field(
         default=0,
         ge=0,
         le=1000,
-        description="With last_days: validate this many times valid_days before the end, without any later row; 0, 1, "
-        "2 ... are the folds of a cross-validation in the order of time.",
+        description="With last_days: validate this many times valid_days before the end, and ignore all later rows; "
+        "0, 1, 2 ... are the folds of a time-series cross-validation.",
     )
     valid_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="Share that validates with random, group and last_rows."
+        default=0.2, gt=0, lt=1, description="Share of validation rows with random, group and last_rows."
     )
     test_fraction: float = Field(
         default=0,
         ge=0,
         lt=1,
-        description="Share kept for the test with random, group and last_rows, which no choice is made by.",
+        description="Share of rows held out as the test with random, group and last_rows.",
     )
     split_column: str | None = Field(
         default=None,
-        description="Column for split `group`, or for `column`: then it says train, valid or test in every row.",
+        description="Column of groups for split `group`; for split `column`, a column of train, valid and test.",
     )
     split_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of a random split.")
 
@@ -150,9 +150,14 @@ class TableModelSpec(Spec):
     """Embeddings, and an ensemble of small networks that share their hidden layers."""
 
     embedding_dropout: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of a row's categories that training treats as unseen."
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Probability in training that a category is replaced by the embedding of unseen ones.",
     )
-    bins: int = Field(default=16, ge=1, le=256, description="Quantile bins at which the embedding of a number bends.")
+    bins: int = Field(
+        default=16, ge=1, le=256, description="Quantile bins of the piecewise-linear embedding of a number."
+    )
     members: int = Field(
         default=8,
         ge=1,
@@ -165,17 +170,19 @@ class TableModelSpec(Spec):
         default=None,
         ge=0,
         lt=1,
-        description="Dropout after each hidden layer. Empty: 0.1 for classes, none for numbers, which it blurs.",
+        description="Dropout after each hidden layer. Empty: 0.1 for classification, 0 for regression.",
     )
 
 
 class TreesSpec(Spec):
     """Gradient-boosted trees; what is empty follows from the number of rows."""
 
-    lr: float | None = Field(default=None, gt=0, le=1, description="Share of a tree's answer that is added.")
-    leaves: int | None = Field(default=None, ge=2, le=4096, description="Leaves of a tree at most.")
-    leaf_rows: int = Field(default=10, ge=1, le=100_000, description="Rows of a leaf at least.")
-    columns: float = Field(default=0.7, gt=0, le=1, description="Share of the columns that each tree sees.")
+    lr: float | None = Field(
+        default=None, gt=0, le=1, description="Learning rate of the boosting (shrinkage of every tree)."
+    )
+    leaves: int | None = Field(default=None, ge=2, le=4096, description="Maximum number of leaves of a tree.")
+    leaf_rows: int = Field(default=10, ge=1, le=100_000, description="Minimum number of rows in a leaf.")
+    columns: float = Field(default=0.7, gt=0, le=1, description="Share of the columns drawn for each tree.")
 
 
 class TrainTables(Training):
@@ -201,13 +208,13 @@ class TrainTables(Training):
     boosting: TreesSpec = Field(default=TreesSpec(), description="How the trees are fitted.")
     trees: bool = Field(
         default=True,
-        description="Fit gradient-boosted trees on the same rows. The model that is kept is the network, the trees or "
-        "their average: whichever has the lowest validation loss.",
+        description="Fit gradient-boosted trees on the same rows. The network, the trees or their average is kept: "
+        "the one with the lowest validation loss.",
     )
     refit: bool = Field(
         default=True,
-        description="Refit the model that is kept on training and validation rows, once the latter have judged it: "
-        "as many trees as before, and beside them the network by one more cycle; a network alone is trained again.",
+        description="Refit the kept model on training and validation rows after it was evaluated: as many trees as "
+        "before, and beside them the network for one more cycle; a network alone is trained again.",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(default="fp32", description="Number format of the network.")
 

@@ -131,23 +131,22 @@ class Stage(Spec):
         default=None,
         ge=1,
         le=100_000,
-        description="The first cycle has at least this many optimizer steps: on few rows `cycle_len` is raised to the "
-        "epochs that they take. Empty: `cycle_len` epochs, however few steps that is.",
+        description="Minimum number of optimizer steps in the first cycle: with few rows, `cycle_len` is raised to "
+        "reach it. Empty: `cycle_len` epochs, however few steps that is.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
         le=100,
-        description="Train until over-fitting: stop after this many cycles in a row without a lower validation loss "
-        "than ever before, that of the weights the stage began with included, and keep the best weights; after the "
-        "last of `cycles` go on with further ones as long as each lowers it by 0.5 %. Empty: train every cycle and "
-        "keep the last.",
+        description="Stop the stage after this many cycles in a row without a new lowest validation loss (the loss at "
+        "its beginning counts), and keep the best weights. After the last of `cycles`, further cycles follow while "
+        "each lowers the loss by 0.5 %. Empty: train all cycles and keep the last weights.",
     )
     fewest_errors: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Skip the stage if fewer validation rows than this are misclassified before it: then no gain could "
+        description="Skip the stage if fewer validation rows than this are misclassified before it: a gain could not "
         "be told from chance (McNemar's test needs five). Empty: never skip.",
     )
     freeze_batchnorm: bool = Field(
@@ -219,7 +218,7 @@ class OptimizerSpec(Spec):
     clip_norm: float | None = Field(
         default=None,
         gt=0,
-        description="Scale the gradient down to this norm where it is longer. Empty: never.",
+        description="Clip the gradient to this norm. Empty: do not clip.",
     )
     accumulate: int = Field(
         default=1,
@@ -243,8 +242,8 @@ class OptimizerSpec(Spec):
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="`balanced`: every class counts the same, however many training rows it has, in every model that "
-        "is fitted and in every loss that stops, chooses or is reported; not for several labels.",
+        description="`balanced`: every class has the same weight, however many training rows it has, in every fitted "
+        "model and in every loss used for early stopping, model selection and reports; not for several labels.",
     )
 
 
@@ -264,9 +263,9 @@ class TrackingSpec(Spec):
     top_losses: int = Field(default=16, ge=0, le=100, description="Images or rows with the highest loss to show.")
     keep_examples: bool = Field(
         default=False,
-        description="Keep real data with the model: the input example of the registered model and, of a table, the "
-        "sample of training rows that later data are compared with. Off: the example is made up, and of each column "
-        "only its distribution is kept, apart from the others.",
+        description="Store real data with the model: the input example of the registered model and, for a table, the "
+        "sample of training rows that later data are compared with. Off: the example is synthetic, and of each column "
+        "only its own distribution is stored.",
     )
 
 
@@ -288,14 +287,14 @@ class Training(Spec):
     )
     keep: Literal["best", "trained"] = Field(
         default="best",
-        description="Which model a training ends with: the `best` on the validation rows of the network as trained and "
-        "simpler ones (images: the head alone, the mean of its weights and the final ones, logistic regression on the "
-        "activations; tables: trees, trees and network), or the network as `trained`.",
+        description="Which model to keep: the `best` on the validation rows of the trained network and simpler models "
+        "(images: the head alone, the mean of its weights and the final ones, logistic regression on the activations; "
+        "tables: trees, and the average of trees and network), or the network as `trained`.",
     )
     select: str = Field(
         default="loss",
-        description="What decides which model is kept: the validation `loss` (of classes the log loss), or a metric: "
-        "`accuracy`, `balanced_accuracy`, `f1`, `auc`, ...; of several labels `map` or `auc`; of numbers `rmse`, "
+        description="Criterion for the model to keep: the validation `loss` (for classes the log loss), or a metric: "
+        "`accuracy`, `balanced_accuracy`, `f1`, `auc`, ...; for several labels `map` or `auc`; for numbers `rmse`, "
         "`mae`, `rmspe` or `r2`.",
     )
     metrics: list[str] = Field(default=[], description="Computed on all validation rows.")
