@@ -24,6 +24,7 @@ from unfreeze.models.training.batches import Batches
 from unfreeze.models.training.loop import train_epoch
 
 BACKBONES = ("timm/resnet34", "timm/convnext_tiny", "timm/vit_small_patch16_224")
+RECIPE = [{"name": "all", "train": "all", "lr": 1e-4}]
 WARM_UP = 5
 """Batches before the clock starts."""
 
@@ -59,7 +60,7 @@ def draw(folder: Path, images: int, side: int) -> None:
 def images_a_second(data: ImageData, train: Batches, epochs: int) -> float:
     """Speed of the training loop on whole batches."""
     learner = data.learner()
-    learner.prepare(Stage(name="all", train="all", lr=1e-4), 0, 1e-4)
+    learner.prepare(Stage.model_validate(RECIPE[0]), 0, 1e-4)
 
     def steps() -> Iterator[Any]:
         for epoch in range(epochs):
@@ -78,7 +79,7 @@ def images_a_second(data: ImageData, train: Batches, epochs: int) -> float:
 def flops_an_image(data: ImageData, train: Batches) -> float:
     """Floating-point operations of a forward and a backward pass."""
     learner = data.learner()
-    learner.prepare(Stage(name="all", train="all", lr=1e-4), 0, 1e-4)
+    learner.prepare(Stage.model_validate(RECIPE[0]), 0, 1e-4)
     inputs, targets = train.gather(torch.arange(2), torch.Generator(), slice(None))
     with FlopCounterMode(display=False) as counter:
         learner.train_batch(inputs, targets, train)
@@ -119,7 +120,7 @@ def main() -> None:
         for backbone in given.backbones:
             settings = {"data.source": folder, "data.size": given.side, "data.valid_fraction": 0.01}
             settings |= {"model.backbone": backbone, "model.weights": "none", "optimizer.batch_size": given.batch_size}
-            with prepared(build_spec(TrainImages, {"recipe": [{"name": "all", "train": "all", "lr": 1e-4}]}, settings)) as images:
+            with prepared(build_spec(TrainImages, {"recipe": RECIPE}, settings)) as images:
                 data = images.bind()
                 train = data.images(0, "train")
                 cached = images_a_second(data, train, given.epochs)

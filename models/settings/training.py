@@ -33,15 +33,15 @@ class FinderSpec(Spec):
     )
     method: Literal["stable", "falling", "valley", "steepest", "minimum"] = Field(
         default="stable",
-        description="Which suggestion is used: `stable` is the mean of the others in log(lr), weighed with what is "
-        "usual for the optimizer by how well they agree, and then what `trials` find; `falling` is the highest lr "
-        "where the loss is still clearly falling, `valley` the middle of the longest descent, `steepest` the steepest "
-        "point, `minimum` a tenth of the lr of the lowest loss.",
+        description="Which suggestion to use: `falling` is the highest lr where the loss is still clearly falling, "
+        "`valley` the middle of the longest descent, `steepest` the steepest point, `minimum` a tenth of the lr of the "
+        "lowest loss; `stable` averages these in log(lr) with the optimizer's usual lr, which weighs more the less "
+        "they agree, and is then refined by `trials`.",
     )
     trials: bool = Field(
         default=True,
-        description="Where inputs are precomputed, five lrs around that of the curves train the stage on nine tenths "
-        "of its training rows, three times, and the others judge.",
+        description="If inputs are precomputed, refine the suggestion: five lrs around it train the stage on nine "
+        "tenths of the training rows, three times each, and are scored on the held-out tenth.",
     )
 
 
