@@ -26,7 +26,7 @@ from unfreeze.tasks.report.findings import keep_findings
 from unfreeze.tasks.report.page import render
 from unfreeze.tasks.report.publish import model_card
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = pytest.mark.usefixtures("home_with_store")
 TEXTS = hostile_texts()
 MARKUP = re.compile(r"(?<!\\)<script|<b>(?!0)", re.IGNORECASE)
 

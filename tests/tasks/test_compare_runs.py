@@ -9,7 +9,7 @@ from unfreeze.flows.commands import show
 from unfreeze.tasks import tracking
 from unfreeze.tasks.retraining.compare import compare_runs
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = pytest.mark.usefixtures("home_with_store")
 SPEC = {"modality": "images", "data": {"source": "photos"}}
 
 

@@ -21,7 +21,7 @@ from unfreeze.tasks.report.page import render
 from unfreeze.tasks.report.publish import report_to_file, write_report
 from unfreeze.tasks.tracking.training_run import log_origin, starts_of
 
-pytestmark = pytest.mark.usefixtures("own_home")
+pytestmark = pytest.mark.usefixtures("home_with_store")
 SPEC = {"modality": "images", "data": {"source": "photos"}, "tracking": {"experiment": "tests"}}
 
 

@@ -35,7 +35,7 @@ from unfreeze.tasks.sweeps.study import (
 )
 
 pytestmark = [
-    pytest.mark.usefixtures("own_home"),
+    pytest.mark.usefixtures("home_with_store"),
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
 ]
 

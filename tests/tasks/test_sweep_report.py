@@ -226,7 +226,7 @@ def test_rows_can_be_shown_as_json() -> None:
         assert json.loads(json.dumps(rows, allow_nan=False)) == rows
 
 
-@pytest.mark.usefixtures("own_home")
+@pytest.mark.usefixtures("home_with_store")
 def test_a_report_has_a_page_and_an_image_of_every_plot_and_its_tables() -> None:
     study = search(lambda trial: repeated(trial, 6))
     run_id, names = kept(study, ["loss"])
@@ -244,7 +244,7 @@ def test_a_report_has_a_page_and_an_image_of_every_plot_and_its_tables() -> None
     assert json.loads(trials["user_attrs_repeats"][0]) == study.trials[0].user_attrs["repeats"]
 
 
-@pytest.mark.usefixtures("own_home")
+@pytest.mark.usefixtures("home_with_store")
 def test_without_a_complete_trial_the_report_is_the_list_of_trials() -> None:
     study = search(pruned, trials=3)
     assert draw_study(study, ["loss"]) == {}
@@ -255,7 +255,7 @@ def test_without_a_complete_trial_the_report_is_the_list_of_trials() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("own_home")
+@pytest.mark.usefixtures("home_with_store")
 def test_the_list_of_trials_names_every_objective_and_holds_values_of_any_kind() -> None:
     def objective(trial: Trial) -> tuple[float, ...]:
         trial.suggest_categorical("mixed", [True, "auto", 0.5])

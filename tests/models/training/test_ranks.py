@@ -70,6 +70,7 @@ def on_two_ranks(folder: Path, params: TrainImages) -> dict[str, Any]:
     return elastic_launch(config, on_this_rank)(folder, params)[0]
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_process_does_to_rounding(stripes, tmp_path, one_thread):
     params = spec(stripes, accumulate=2, ema=0.9)
     alone, both = trained(tmp_path / "alone", params), on_two_ranks(tmp_path / "both", params)

@@ -66,6 +66,7 @@ def images() -> list[bytes]:
     return [*found, b"no image"]
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_is_whole_by_itself(tmp_path, images):
     """Normalisation, the average of two networks and the temperature are in it."""
     model = saved(tmp_path / "model", networks=2, temperature=2.0)
@@ -82,6 +83,7 @@ def test_a_program_of_torch_is_whole_by_itself(tmp_path, images):
     assert json.loads(about["about.json"]) == json.loads((tmp_path / "out" / "export.json").read_text())["about"]
 
 
+@pytest.mark.slow
 def test_onnxruntime_alone_predicts_any_number_of_images(tmp_path, images):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = saved(tmp_path / "model", labels=True)
