@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench fuzz lock
+.PHONY: help demo test test-all lint format docs bench fuzz lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 format: $(VENV)/.installed  ## Format the code and fix what can be fixed safely
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(VENV)/.installed  ## Build the site of docs/ from the disk alone; warnings are errors
+	$(BIN)/python docs/reference.py build/reference
+	NO_COLOR=1 $(BIN)/zensical build --clean --strict
+	@echo "open file://$(CURDIR)/build/site/index.html"
 
 bench: $(VENV)/.installed  ## Run every benchmark in order; one whose data are not there says so
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m $$(echo $${script%.py} | tr / .); done

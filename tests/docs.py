@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import draw_stripes
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)\n```", re.DOTALL)
 
 
@@ -28,7 +28,12 @@ class Block(NamedTuple):
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page in order."""
     for found in _BLOCK.finditer(page.read_text()):
-        yield Block(page.name, found["language"], found["text"], found["why"] or "")
+        yield Block(name_of(page), found["language"], found["text"], found["why"] or "")
+
+
+def name_of(page: Path) -> str:
+    """``README.md``, or the path below docs/."""
+    return page.relative_to(ROOT / "docs" if ROOT / "docs" in page.parents else ROOT).as_posix()
 
 
 def commands(block: Block) -> list[str]:

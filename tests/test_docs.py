@@ -9,41 +9,86 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import PAGES, ROOT, blocks, commands, draw_user_files
+from tests.docs import PAGES, ROOT, Block, blocks, commands, draw_user_files, name_of
 from unfreeze.flows import notebook
 from unfreeze.flows.cli import app, main
 from unfreeze.flows.commands.flags import parse
+from unfreeze.flows.commands.settings_file import parse_yaml
 from unfreeze.flows.commands.training import training_from
+from unfreeze.models.settings.images import TrainImages
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.training import finder
 
 TYPED = [
-    pytest.param(line, id=f"{page.stem}: {line[:60]}")
+    pytest.param(line, id=f"{name_of(page)}: {line[:60]}")
     for page in PAGES
     for block in blocks(page)
     if block.language == "sh"
     for line in commands(block)
     if line.startswith("unfreeze ")
 ]
-TASKS = ("images", "recipe", "results", "multi-label", "tables", "predict", "explain", "sweeps", "service")
-ORDER = ("README.md", *(f"{task}.md" for task in TASKS))
+ORDER = (
+    *(
+        "README.md",
+        "index.md",
+        "start.md",
+        "howto/images.md",
+        "howto/labels.md",
+        "howto/splits.md",
+        "howto/settings.md",
+    ),
+    *("howto/backbones.md", "python.md", "howto/extend.md", "course/index.md", "course/finder.md", "results.md"),
+    *("course/augmentation.md", "course/unfreezing.md", "course/sgdr.md", "course/tta.md", "course/sizes.md"),
+    *("course/ensembles.md", "howto/runs.md", "howto/multi-label.md", "howto/tables.md", "howto/columns.md"),
+    *("howto/time-series.md", "course/tables.md", "howto/predict.md", "howto/serve.md", "howto/explain.md"),
+    *("howto/sweeps.md", "howto/service.md", "howto/retrain.md", "trouble/questions.md"),
+)
+"""A reader's way through the pages with blocks to run."""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("typed")
+    draw_user_files(place)
+    (place / "deployments").symlink_to(ROOT / "deployments")
+    return place
 
 
 @pytest.mark.parametrize("line", TYPED)
-def test_every_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_user_files(tmp_path)
-    (tmp_path / "deployments").symlink_to(ROOT / "deployments")
-    monkeypatch.chdir(tmp_path)
+def test_every_command_is_understood(line: str, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(drawn)
     command, bound = parse(app, shlex.split(line)[1:])
     if command.__name__ in ("train", "train_table", "find_lr", "plan", "summary"):
         training_from(bound.arguments.get("source"), bound.arguments.get("given", {}))
 
 
+def test_every_page_with_blocks_to_run_is_run() -> None:
+    ran = {name_of(page) for page in PAGES for block in blocks(page) if _is_run(block)}
+    assert ran <= set(ORDER)
+
+
+def test_settings_files_on_the_pages_are_understood() -> None:
+    texts = [block.text for page in PAGES for block in blocks(page) if block.language == "yaml"]
+    specs = [build_spec(TrainImages, parse_yaml(text, "a page"), {}) for text in texts if "data:" in text]
+    assert specs
+
+
+def test_messages_that_are_explained_are_those_of_the_program() -> None:
+    source = "\n".join(
+        path.read_text() for room in ("flows", "tasks", "models") for path in (ROOT / room).rglob("*.py")
+    )
+    spoken = re.sub(r'"\s*\n\s*f?"', "", source)
+    explained = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "trouble" / "messages.md").read_text(), re.MULTILINE)
+    assert [message for message in explained if message not in spoken] == []
+    assert len(explained) > 20
+
+
 def test_every_block_says_its_language_and_every_link_leads_somewhere() -> None:
     for page in PAGES:
         text = page.read_text()
-        assert text.count("```") % 2 == 0, page.name
+        assert text.count("```") % 2 == 0, page
         for target in re.findall(r"\]\((?!http)([^)#]+)", text):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +109,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Itera
 @pytest.mark.parametrize("name", ORDER)
 def test_the_blocks_of_a_page_run_as_they_stand(name: str, folder: Path) -> None:
     """In one process: a process for each command would take most of the time to import libraries."""
-    (page,) = [page for page in PAGES if page.name == name]
-    ran = [block for block in blocks(page) if not block.why and "make " not in block.text]
-    assert any(block.language in ("sh", "python") for block in ran)
-    for block in ran:
+    (page,) = [page for page in PAGES if name_of(page) == name]
+    for block in filter(_is_run, blocks(page)):
         if block.language == "python":
             exec(compile(block.text, f"a block of {name}", "exec"), {})
         elif block.language == "sh":
@@ -80,6 +123,10 @@ def test_the_blocks_of_a_page_run_as_they_stand(name: str, folder: Path) -> None
 @pytest.mark.slow
 def test_the_examples_of_tracked_trainings_and_predictions_run(folder: Path) -> None:
     assert doctest.testmod(notebook).failed == 0
+
+
+def _is_run(block: Block) -> bool:
+    return block.language in ("sh", "python") and not block.why and "make " not in block.text
 
 
 def _with_runs(line: str, folder: Path) -> str:

@@ -91,7 +91,7 @@ class Service(Spec):
         default="127.0.0.1",
         min_length=1,
         description="Address to listen on. Anything but the loopback needs MLFLOW_TRACKING_URI to name a server with "
-        "accounts: see docs/team-server.md.",
+        "accounts: see docs/howto/team-server.md.",
     )
     prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port of the Prefect API and its pages.")
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow.")

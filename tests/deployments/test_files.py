@@ -312,7 +312,7 @@ def test_no_file_holds_a_secret() -> None:
     assert len(paths) > 15
     named = re.compile(r"""(?:PASSWORD|SECRET_KEY|ACCESS_KEY|AUTH_STRING|TOKEN)["']?[:=][ \t]*["']?([^\s"']+)""")
     in_address = re.compile(r"://[^\s/:@]+:([^\s/@]+)@")
-    for path in [*paths, PROJECT / "docs" / "team-server.md", PROJECT / "prefect.yaml"]:
+    for path in [*paths, PROJECT / "docs" / "howto" / "team-server.md", PROJECT / "prefect.yaml"]:
         for value in [*named.findall(path.read_text()), *in_address.findall(path.read_text())]:
             assert value.startswith(("$", "?set", "PASSWORD", "...", "team:...", "setting[", "true")), (
                 f"{path}: {value}"
@@ -322,7 +322,7 @@ def test_no_file_holds_a_secret() -> None:
 def test_the_guide_shows_a_pull_step_that_prefect_knows_and_files_that_exist() -> None:
     from prefect.deployments.steps.pull import git_clone
 
-    text = (PROJECT / "docs" / "team-server.md").read_text()
+    text = (PROJECT / "docs" / "howto" / "team-server.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     ((step, settings),) = yaml.safe_load(block)["pull"][0].items()
     assert step == "prefect.deployments.steps.git_clone"

@@ -1,0 +1,31 @@
+"""The site of docs/: built as `make docs` does, opened from the disk in a browser."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.docs import PAGES, ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts() -> None:
+    subprocess.run([sys.executable, "docs/reference.py", "build/reference"], cwd=ROOT, check=True)
+    program = Path(sys.executable).with_name("zensical")
+    subprocess.run([program, "build", "--clean", "--strict"], cwd=ROOT, check=True)
+    pages = sorted((ROOT / "build" / "site").rglob("*.html"))
+    assert len(pages) >= len(PAGES) - 1  # without the README
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for path in pages:
+            page.goto(path.as_uri())
+        browser.close()
+    assert len(asked) > len(pages)
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
