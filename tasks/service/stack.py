@@ -66,8 +66,8 @@ class Stack:
         if given_mlflow is None and not is_loopback(self.settings.host):
             raise UserError(
                 f"--host {self.settings.host}: MLflow would be open to the network without an account. Set "
-                "MLFLOW_TRACKING_URI to a server with accounts (docs/howto/team-server.md), or omit --host and use an SSH "
-                "tunnel to this machine"
+                "MLFLOW_TRACKING_URI to a server with accounts (docs/howto/team-server.md), or omit --host and use an "
+                "SSH tunnel to this machine"
             )
         host, ports = own_name(self.settings.host), (self.settings.prefect_port, self.settings.mlflow_port)
         self.prefect = given_prefect or f"http://{host}:{ports[0]}/api"
