@@ -1,5 +1,6 @@
 """The `unfreeze` command."""
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ app.register_install_completion_command()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 done, 1 failed, 2 wrong input, 130 stopped."""
+    if arguments is None:
+        atexit.register(_end_quietly)
     try:
         command, bound = flags.parse(app, sys.argv[1:] if arguments is None else arguments)
         status = int(command(*bound.args, **bound.kwargs) or 0)
@@ -64,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(status)  # Prefect's threads would keep trying for minutes to deliver their last lines
     return status
+
+
+def _end_quietly() -> None:
+    """Drop what libraries print after Python's end: triton, which torch imports, lists its functions as leaked."""
+    if "triton" in sys.modules:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,11 @@ def _is_news(record: logging.LogRecord) -> bool:
     line = record.getMessage()
     if "Crash" in line and "aborted by an interrupt signal" in line:
         return False
-    return record.levelno != logging.INFO or not re.match(r"Finished in state Completed|Running hook|Hook '", line)
+    if re.match("Finished in state Failed.*UserError: ", line):  # its own line says it already
+        return False
+    return record.levelno != logging.INFO or not re.match(
+        r"Finished in state C(omplet|ach)ed|Running hook|Hook '", line
+    )
 
 
 for _busy in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):

@@ -9,7 +9,13 @@ from unfreeze.flows.commands.flags import Json
 from unfreeze.flows.commands.training import train
 from unfreeze.models.store.paths import given_path
 
-SETTINGS = {"data.size": "32", "augment.preset": "basic", "tracking.model_name": "digits-classifier"}
+SETTINGS = {
+    "data.size": "32",
+    "augment.preset": "basic",
+    "recipe.full.cycle_len": "4",
+    "recipe.full.cycle_steps": "60",
+    "tracking.model_name": "digits-classifier",
+}
 """Digits of 8 by 8 pixels need no larger images, and a mirrored one is no digit."""
 
 

@@ -32,6 +32,7 @@ def up(*, given: ServiceFlags = NOTHING) -> int:
     if settings.data is not None:
         move_home(given_path(settings.data).resolve())
     from unfreeze.tasks.service.stack import Stack
+    from unfreeze.tasks.tracking.server import experiments_page
 
     def report(line: str) -> None:
         with contextlib.suppress(OSError):  # a closed terminal must not prevent an orderly stop
@@ -52,7 +53,7 @@ def up(*, given: ServiceFlags = NOTHING) -> int:
         if stack.runs("Prefect"):
             report(f"           the page asks once for {credentials()}")
             report("           (red messages on its first page come from asking before you have answered)")
-        report(f"  MLflow   {stack.mlflow}/#/experiments")
+        report(f"  MLflow   {experiments_page(stack.mlflow)}")
         report(f"  runs     {settings.limit} at a time (--limit): further ones wait, which Prefect calls Late")
         report(f"  data     {home()}")
         stack.watch()

@@ -137,7 +137,6 @@ def _duration(seconds: float) -> str:
 
 def look(result: dict[str, Any]) -> None:
     """What there is in a source of images, and what is wrong with it."""
-    page(result)
     if result["exclude"]:
         _lines(f"Train without the suspicious labels: --data.exclude {result['exclude']}")
     if result["groups"]:
@@ -145,6 +144,7 @@ def look(result: dict[str, Any]) -> None:
             f"Train with near copies on one side of the split: unfreeze train {shlex.quote(result['groups'])} "
             "--data.group_column group"
         )
+    page(result)
 
 
 def page(result: dict[str, Any]) -> None:

@@ -47,8 +47,11 @@ def as_warning(name: str) -> Iterator[None]:
 class WithoutTraceback(logging.Filter):
     """Log a `UserError`, a full disk or a lost Prefect server as one line; tracebacks are for bugs."""
 
+    _said = ""
+    """What the latest step failed with, which its flow would say again."""
+
     def filter(self, record: logging.LogRecord) -> bool:
-        """Pass every record, these without their traceback."""
+        """Pass every record but a repetition, these without their traceback."""
         error = record.exc_info[1] if record.exc_info else None
         line = None
         if isinstance(error, UserError | httpx.TransportError):
@@ -57,6 +60,9 @@ class WithoutTraceback(logging.Filter):
             line = told_by(error)
         if line is not None:
             record.msg, record.args, record.exc_info, record.exc_text = line, (), None, None
+            is_repetition = record.name != "prefect.task_runs" and line == WithoutTraceback._said
+            WithoutTraceback._said = "" if is_repetition else line
+            return not is_repetition
         return True
 
 

@@ -16,21 +16,23 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling
 
 from unfreeze.models.errors import UserError
 from unfreeze.tasks.service.automations import apply_automations, automations
 
 STOPPABLE = [StateType.PENDING, StateType.RUNNING]
+RETRAIN = "unfreeze.flows.retrain.retrain"
+"""Entry point of the deployment that new data start."""
 IN_FLIGHT = [*STOPPABLE, StateType.PAUSED, StateType.CANCELLING]
 
 
 def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     """Create the work pool and every deployment of `prefect.yaml` in it; returns the number of deployments.
 
-    Flows are imported from the package installed on the worker, unless `prefect.yaml` has a pull step. Schedules are
-    set only for new deployments: those switched on, edited or added on the page stay.
+    Flows are imported from the package installed on the worker, unless `prefect.yaml` has a pull step. Names and
+    schedules are set only for new deployments: those switched on, edited or added on the page stay.
 
     Raises
     ------
@@ -42,11 +44,12 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     with get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        known = {str(deployment.entrypoint) for deployment in client.read_deployments(limit=200)}
+        known = {str(deployment.entrypoint): deployment.name for deployment in client.read_deployments(limit=200)}
     for deployment in settings["deployments"]:
         deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
         if deployment["entrypoint"] in known:
             deployment.pop("schedules", None)
+            deployment["name"] = known[deployment["entrypoint"]]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "prefect.yaml").write_text(yaml.safe_dump(settings))
         command = [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"]
@@ -54,7 +57,7 @@ def register_deployments(pool: str, environment: Mapping[str, str]) -> int:
     if done.returncode:
         raise UserError(f"`prefect deploy` failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
     with get_client(sync_client=True) as client:
-        retrain = client.read_deployment_by_name("retrain/local")
+        retrain = next(each for each in client.read_deployments(limit=200) if each.entrypoint == RETRAIN)
     apply_automations(automations(retrain.id))
     return len(settings["deployments"])
 
@@ -64,7 +67,7 @@ def online_workers(pool: str) -> list[str]:
     try:
         with get_client(sync_client=True) as client:
             workers = client.read_workers_for_work_pool(pool)
-    except (ObjectNotFound, OSError):
+    except (ObjectNotFound, PrefectHTTPStatusError, OSError):
         return []
     return [worker.name for worker in workers if worker.status == "ONLINE"]
 

@@ -148,14 +148,15 @@ def verdict(rows: list[dict[str, Any]], objective: str) -> list[str]:
         if rule["difference"] == 0 and rule.get("kept"):
             lines.append(f"{rule['what']} (trial {rule['trial']}) is as good: it keeps {rule['kept']} as well.")
             continue
-        sure = "; one seed each, so it may be chance"
+        sure = f"; one seed each and fewer than {_MIN_ROWS} validation rows, so it may be chance"
         if "improvement low" in rule:
             low, high = rule["improvement low"], rule["improvement high"]
             sure = (
                 f"; the best is {'better' if low > 0 else 'not shown to be better'}, improvement {low:+.4g} to "
                 f"{high:+.4g} (95 % interval that allows for the number of trials)"
             )
-        lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}: {rule['difference']:+.4g}{sure}.")
+        apart = f"{abs(rule['difference']):.4g} {'more' if rule['difference'] < 0 else 'less'} than the best"
+        lines.append(f"{rule['what']} (trial {rule['trial']}) has {rule[objective]}, {apart}{sure}.")
     return lines
 
 

@@ -212,6 +212,11 @@ def runs_page(server: str, experiment: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
 
 
+def experiments_page(server: str) -> str:
+    """Address of the experiments, past the page about language models that the server opens with."""
+    return f"{server.rstrip('/')}/#/experiments?{WORKFLOW}"
+
+
 def models_page(server: str) -> str:
     """Address of the model registry."""
     return f"{server.rstrip('/')}/#/models?{WORKFLOW}"

@@ -102,7 +102,7 @@ def test_prefect_takes_the_template_of_kubernetes_jobs(team: Team) -> None:
 
 def test_a_training_ends_in_mlflow_and_in_the_bucket(team: Team, stripes: Path) -> None:
     params = tiny_training(stripes, **{"tracking.model_name": "stripes"})
-    flow_run = team.start("train-images/local", {"params": params.model_dump(mode="json")})
+    flow_run = team.start("train-images/train-images", {"params": params.model_dump(mode="json")})
     team.wait(flow_run, "COMPLETED")
 
     run = mlflow_run(team, flow_run)
@@ -120,7 +120,9 @@ def test_a_training_ends_in_mlflow_and_in_the_bucket(team: Team, stripes: Path) 
 
 def test_the_run_of_a_stopped_worker_continues_at_the_other(team: Team, stripes: Path) -> None:
     long = {"recipe.full.cycles": 40, "recipe.full.cycle_mult": 1, "seed": 1}
-    flow_run = team.start("train-images/local", {"params": tiny_training(stripes, **long).model_dump(mode="json")})
+    flow_run = team.start(
+        "train-images/train-images", {"params": tiny_training(stripes, **long).model_dump(mode="json")}
+    )
     assert until(lambda: any(line.startswith("full: epoch 2 ") for line in team.log(flow_run)), 90)
     busy = team.worker_of(flow_run)
     assert busy is not None
@@ -141,11 +143,11 @@ def test_a_model_is_retrained_promoted_and_predicts_through_the_team_s_servers(
 ) -> None:
     source = tmp_path_factory.mktemp("team-sources") / "lines"
     draw_stripes(source, 24, seed=0)
-    first = team.start("train-images/local", {"params": tiny_training(source).model_dump(mode="json")})
+    first = team.start("train-images/train-images", {"params": tiny_training(source).model_dump(mode="json")})
     team.wait(first, "COMPLETED")
     draw_stripes(source, 8, seed=3)
     retrain = {"model": "lines", "warm_start": "champion", "promotion": {"significance": 1}}
-    retrained = team.start("retrain/local", {"params": retrain})
+    retrained = team.start("retrain/retrain", {"params": retrain})
     team.wait(retrained, "COMPLETED", seconds=240)
     version = team.ask_mlflow("model-versions/get", name="lines-classifier", version="2")["model_version"]
     decided = {tag["key"]: tag["value"] for tag in version["tags"]}
@@ -158,7 +160,7 @@ def test_a_model_is_retrained_promoted_and_predicts_through_the_team_s_servers(
 
     out = source.parent / "predictions.feather"
     params = {"model": "lines@champion", "source": str(source), "out": str(out)}
-    team.wait(team.start("predict/local", {"params": params}), "COMPLETED")
+    team.wait(team.start("predict/predict", {"params": params}), "COMPLETED")
     predictions = pd.read_feather(out)
     assert len(predictions) == 64
     assert set(predictions["version"].astype(str)) == {"2"}

@@ -82,7 +82,7 @@ def test_to_listen_beyond_the_loopback_is_refused_where_mlflow_would_have_no_acc
 
 
 def test_a_schedule_that_is_switched_on_starts_a_run_and_status_says_that_the_scheduler_is_well(up: Up) -> None:
-    deployment = up.request("GET", "/deployments/name/watch/local")
+    deployment = up.request("GET", "/deployments/name/watch/watch")
     path = f"/deployments/{deployment['id']}/schedules"
     (usual,) = deployment["schedules"]
     assert usual["active"] is False
@@ -110,7 +110,7 @@ def test_a_part_that_dies_is_started_again(up: Up) -> None:
 
 def test_a_schedule_that_was_switched_on_stays_on_when_deployments_are_registered_again(up: Up) -> None:
     def every_15_minutes() -> dict[str, Any]:
-        found = up.request("GET", "/deployments/name/watch/local")
+        found = up.request("GET", "/deployments/name/watch/watch")
         (schedule,) = found["schedules"]
         return {"deployment": found["id"], **schedule}
 
@@ -200,9 +200,9 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
         expect(page.get_by_text("valid/accuracy").first).to_be_visible()
         page.screenshot(path=images / "mlflow-run.png")
 
-        again = up.start("train-images/local", {"params": tiny_training(lines, seed=1).model_dump(mode="json")})
+        again = up.start("train-images/train-images", {"params": tiny_training(lines, seed=1).model_dump(mode="json")})
         sweep = {"params": {"trials": 3, "study": "seen"}, "training": tiny_training(lines).model_dump(mode="json")}
-        swept = up.start("sweep/local", sweep)
+        swept = up.start("sweep/sweep", sweep)
         up.wait(again, "COMPLETED")
         up.wait(swept, "COMPLETED")
         address = next(
@@ -239,13 +239,13 @@ def test_in_a_browser_a_form_starts_a_training_whose_metric_is_found_in_mlflow(
 
 def test_new_data_are_seen_by_the_sensor_and_retrained_on_by_the_automation(up: Up, lines: Path) -> None:
     if not _runs(up, "train-images"):
-        trained = up.start("train-images/local", {"params": tiny_training(lines).model_dump(mode="json")})
+        trained = up.start("train-images/train-images", {"params": tiny_training(lines).model_dump(mode="json")})
         up.wait(trained, "COMPLETED")
-    watch = up.start("watch/local", {})
+    watch = up.start("watch/watch", {})
     up.wait(watch, "COMPLETED")
     assert _flow_runs(up, "retrain") == []  # nothing is new yet
     draw_stripes(lines, 6, seed=5)
-    watch = up.start("watch/local", {})
+    watch = up.start("watch/watch", {})
     up.wait(watch, "COMPLETED")
     assert until(lambda: len(_flow_runs(up, "retrain")) == 1, 60), up.request("POST", "/events/filter", {})
     (run,) = _flow_runs(up, "retrain")
@@ -270,7 +270,7 @@ def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
 ) -> None:
     endless = {"recipe.full.cycles": 12, "recipe.full.patience": None, "seed": 2}
     long = tiny_training(lines, **endless).model_dump(mode="json")
-    run = up.start("train-images/local", {"params": long})
+    run = up.start("train-images/train-images", {"params": long})
     up.wait(run, "RUNNING")
     server = {"PREFECT_API_URL": up.api, "PREFECT_API_AUTH_STRING": up.environment["PREFECT_API_AUTH_STRING"]}
     with running_up(tmp_path, **server) as second:
@@ -286,7 +286,7 @@ def test_a_second_folder_that_uses_the_same_server_cancels_nothing_but_its_own(
 def test_ctrl_c_cancels_what_runs_and_leaves_no_process(up: Up, lines: Path) -> None:
     family = psutil.Process(up.process.pid).children(recursive=True)
     long = tiny_training(lines, **{"recipe.full.cycles": 12}).model_dump(mode="json")
-    run = up.start("train-images/local", {"params": long})
+    run = up.start("train-images/train-images", {"params": long})
     up.wait(run, "RUNNING")
     assert until(lambda: any("epoch" in line for line in up.log(run)), 120)
     family += psutil.Process(up.process.pid).children(recursive=True)

@@ -142,10 +142,10 @@ def test_up_needs_nothing_but_the_wheel(
         return {"params": tiny_training(Path(source), recipe=head).model_dump(mode="json")}
 
     with running_up(folder, [str(environment_of_its_own / "unfreeze")]) as up:
-        up.wait(up.start("train-images/local", training("digits")), "COMPLETED", seconds=600)
+        up.wait(up.start("train-images/train-images", training("digits")), "COMPLETED", seconds=600)
         # Relative paths begin where `up` was started, but no module is imported from there.
         shutil.copytree(stripes, folder / "photos")
         (folder / "random.py").write_text("raise SystemExit('imported from the working folder')")
-        up.wait(up.start("train-images/local", training("photos")), "COMPLETED", seconds=600)
+        up.wait(up.start("train-images/train-images", training("photos")), "COMPLETED", seconds=600)
     assert up.process.returncode == 0, up.printed
     assert {path.name for path in folder.iterdir()} == {"data", "photos", "random.py", "up.log"}

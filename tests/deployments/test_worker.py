@@ -31,7 +31,7 @@ def asked(service: Service, question: str) -> list[tuple[str, ...]]:
 
 def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Service, stripes: Path) -> None:
     params = tiny_training(stripes, **{"recipe.full.cycles": 60, "recipe.full.cycle_mult": 1}).model_dump(mode="json")
-    flow_run = service.start("train-images/local", {"params": params})
+    flow_run = service.start("train-images/train-images", {"params": params})
     unfrozen = "select 1 from metrics where key = 'lr/early' limit 1"
     assert until(lambda: bool(asked(service, unfrozen)), 90), service.flow_run(flow_run)["state"]
 
@@ -47,14 +47,14 @@ def test_a_cancelled_flow_run_keeps_a_checkpoint_and_can_be_resumed(service: Ser
     ((checkpoint,),) = asked(service, "select value from tags where key = 'unfreeze.checkpoint'")
     assert checkpoint.endswith(".safetensors")
 
-    resumed = service.start("train-images/local", {"params": {}, "resume_run_id": run_id})
+    resumed = service.start("train-images/train-images", {"params": {}, "resume_run_id": run_id})
     service.wait(resumed, "COMPLETED")
     assert asked(service, "select status from runs") == [("FINISHED",)]
 
 
 def test_a_sweep_runs_from_its_deployment_and_shows_its_trials(service: Service, stripes: Path) -> None:
     training = tiny_training(stripes).model_dump(mode="json")
-    flow_run = service.start("sweep/local", {"params": {"trials": 3, "study": "deployed"}, "training": training})
+    flow_run = service.start("sweep/sweep", {"params": {"trials": 3, "study": "deployed"}, "training": training})
     service.wait(flow_run, "COMPLETED")
     wanted = {"task_runs": {"flow_run_id": {"any_": [flow_run]}}}
     names = [run["name"] for run in httpx.post(f"{service.api}/task_runs/filter", json=wanted).json()]
