@@ -6,6 +6,7 @@ photos by logistic regression on their activations. `before` is without the temp
 With an argument, only sets whose name holds it; a second one is the number of seeds (5).
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,20 +20,20 @@ from rich.table import Table
 from sklearn import datasets
 
 from benchmarks._prepared import PHOTOS
-from unfreeze import Images, Tables
+from unfreeze import Images, Tables, load_model
+from unfreeze.estimators.base import Estimator
 from unfreeze.models.evaluation.calibration import expected_calibration_error
-from unfreeze.models.recipe.estimator import Estimator, load_model
 from unfreeze.models.targets.temperature import scaled
 
 COVERAGE = 0.9
 SMALL = {
-    "model__members": 3,
-    "model__width": 32,
-    "recipe__all__cycles": 2,
-    "recipe__all__cycle_steps": 50,
-    "data__split": "random",
-    "data__valid_fraction": 0.3,
-    "data__test_fraction": 0.4,
+    "model.members": 3,
+    "model.width": 32,
+    "recipe.all.cycles": 2,
+    "recipe.all.cycle_steps": 50,
+    "data.split": "random",
+    "data.valid_fraction": 0.3,
+    "data.test_fraction": 0.4,
 }
 REGRESSION = {
     "recipe": [{"name": "head", "precompute": True, "regression": True}],
@@ -66,28 +67,24 @@ def _frame(columns: np.ndarray, target: np.ndarray) -> pd.DataFrame:
 def measured(model: Estimator, work: Path) -> dict[str, float]:
     """Of the kept model on its test rows."""
     model.fit()
-    assert model._trained is not None
-    data: Any = model._trained[0]
+    assert model._fitted is not None
+    data: Any = model._fitted.data
     rows = data.rows["test"]
-    predictor: Any = load_model(model.save(work / "model"), "cpu")
-    if data.prepared.modality == "images":
-        given = pd.DataFrame(
-            {"image": [Path(each.as_py()).read_bytes() for each in data.index.rows["path"].take(rows)]}
-        )
-    else:
-        given = data.frame.iloc[rows].reset_index(drop=True)
-    answered, actual = predictor.predict(given, {"coverage": COVERAGE}), data.actual("test")
+    loaded = load_model(model.save(work / "model"), "cpu")
+    is_images = data.prepared.modality == "images"
+    given = data.index.rows["path"].take(rows).to_pylist() if is_images else data.frame.iloc[rows]
+    answered, actual = loaded.predict_frame(given, COVERAGE).reset_index(drop=True), data.actual("test")
     if not data.target.classes:
         held = (answered["y_low"] <= actual[:, 0]) & (actual[:, 0] <= answered["y_high"])
         return {"coverage": float(held.mean())}
     after = np.array(answered["probabilities"].tolist())
-    before = scaled(after, 1 / predictor.temperature)
+    before = scaled(after, 1 / loaded._predictor.temperature)
     names = [data.target.classes[number] for number in actual]
     return {
         "coverage": float(np.mean([name in each for name, each in zip(names, answered["set"], strict=True)])),
         "classes": float(answered["set"].map(len).mean()),
         "abstaining": float(answered["abstains"].mean()),
-        "temperature": predictor.temperature,
+        "temperature": loaded._predictor.temperature,
         "ECE before": expected_calibration_error(before, actual),
         "ECE": expected_calibration_error(after, actual),
         "loss before": data.target.loss_of(before, actual),
@@ -101,6 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     table, shown = Table("set", title="Means over seeds, test rows"), list[dict[str, float]]()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        os.environ["UNFREEZE_HOME"] = str(work / "cache")
         sets: dict[str, Path] = {name: PHOTOS.parent / name for name in ("signs", "trash")}
         for name, frame in tables():
             sets[name] = work / f"{name}.csv"
@@ -110,11 +108,11 @@ def main(arguments: Sequence[str]) -> None:
                 continue
             found = []
             for seed in seeds:
-                settings: dict[str, Any] = {"seed": seed, "data__split_seed": seed, "device": "cpu"}
+                settings: dict[str, Any] = {"seed": seed, "data.split_seed": seed, "device": "cpu"}
                 if source.is_dir():
-                    model: Estimator = Images(source, REGRESSION, work / "cache", **settings)
+                    model: Estimator = Images(source, config=REGRESSION | settings)
                 else:
-                    model = Tables(source, None, work / "cache", data__target=["y"], **SMALL, **settings)
+                    model = Tables(source, target="y", config=SMALL | settings)
                 found.append(measured(model, work / f"{name}-{seed}"))
                 print(name, seed, {key: round(value, 3) for key, value in found[-1].items()}, flush=True)
             shown.append({"set": name, **pd.DataFrame(found).mean().to_dict()})  # type: ignore[dict-item]

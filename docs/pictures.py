@@ -27,7 +27,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from unfreeze.models.images.pixels.augmentation import apply_views, numbered_view
-from unfreeze.models.recipe.estimator import load_model
+from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.settings import AugmentSpec
 from unfreeze.tasks.machine.environment import home
 
@@ -53,7 +53,7 @@ def sizes(photos: Path) -> None:
 def tta(photos: Path) -> None:
     """The image that the first model is least sure of, its views and their probabilities."""
     folder = mlflow.artifacts.download_artifacts(f"models:/{photos.name}-classifier/1")
-    model = load_model(next(Path(folder).rglob("model.json")).parent)
+    model = ImagePredictor(next(Path(folder).rglob("model.json")).parent)
     files = sorted(photos.rglob("*.jpg"))[::7]
     spread = model.probabilities([file.read_bytes() for file in files], tta=False)
     image = _pixels(files[int(np.argmin(spread.max(axis=1)))])

@@ -1,6 +1,5 @@
 """What the README and the pages in docs/ tell a reader to type is what the program takes."""
 
-import doctest
 import re
 import shlex
 import sqlite3
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.docs import PAGES, ROOT, Block, blocks, commands, draw_user_files, name_of
-from unfreeze.flows import notebook
 from unfreeze.flows.cli import app, main
 from unfreeze.flows.commands.flags import parse
 from unfreeze.flows.commands.settings_file import parse_yaml
@@ -118,11 +116,6 @@ def test_the_blocks_of_a_page_run_as_they_stand(name: str, folder: Path) -> None
                 program, *arguments = shlex.split(_with_runs(line, folder))
                 assert program == "unfreeze", line
                 assert main(arguments) == 0, line
-
-
-@pytest.mark.slow
-def test_the_examples_of_tracked_trainings_and_predictions_run(folder: Path) -> None:
-    assert doctest.testmod(notebook).failed == 0
 
 
 def _is_run(block: Block) -> bool:

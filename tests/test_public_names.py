@@ -12,8 +12,6 @@ import unfreeze
 import unfreeze.models
 
 MODULES = [module.name for module in pkgutil.walk_packages(unfreeze.models.__path__, "unfreeze.models.")]
-NEEDS_FILES = {"unfreeze.models.recipe.estimator"}
-"""Its examples are run in `tests/models/recipe/test_estimator.py`."""
 
 
 def test_a_notebook_finds_the_public_names() -> None:
@@ -25,11 +23,11 @@ def test_a_notebook_finds_the_public_names() -> None:
 
 
 def test_importing_the_package_imports_no_heavy_library() -> None:
-    code = "import sys, unfreeze; print(*({'torch', 'pandas', 'prefect', 'mlflow'} & set(sys.modules)))"
+    code = "import sys, unfreeze; print(*({'torch', 'pandas', 'sklearn', 'prefect', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in NEEDS_FILES])
+@pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_docstrings_run(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -1,27 +1,26 @@
 """Fine-tune pretrained networks the way the fast.ai course taught it, as a tracked and scheduled pipeline.
 
-In a notebook, ``from unfreeze import Images, Tables, load_model`` trains and predicts without any server;
-``train`` and ``predict`` run the flows tracked by MLflow and Prefect.
+In Python, ``from unfreeze import Images, Tables, load_model`` trains and predicts without any server; with
+``tracked=True`` a training is a run, tracked by MLflow and shown by Prefect.
 
 ``unfreeze.models`` trains and predicts without orchestration, ``unfreeze.tasks`` wraps its steps for Prefect and
-MLflow, and ``unfreeze.flows`` has the flows and commands. Imports point one way: flows, tasks, models.
+MLflow, and ``unfreeze.flows`` has the flows and commands. Imports point one way: estimators, flows, tasks, models.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unfreeze.flows.notebook import predict, train
-    from unfreeze.models.recipe.estimator import Images, Tables, load_model
+    from unfreeze.estimators.images import Images
+    from unfreeze.estimators.loading import load_model
+    from unfreeze.estimators.tables import Tables
 
-__all__ = ["Images", "Tables", "load_model", "predict", "train"]
+__all__ = ["Images", "Tables", "load_model"]
 
 _PLACES = {
-    "Images": "unfreeze.models.recipe.estimator",
-    "Tables": "unfreeze.models.recipe.estimator",
-    "load_model": "unfreeze.models.recipe.estimator",
-    "predict": "unfreeze.flows.notebook",
-    "train": "unfreeze.flows.notebook",
+    "Images": "unfreeze.estimators.images",
+    "Tables": "unfreeze.estimators.tables",
+    "load_model": "unfreeze.estimators.loading",
 }
 
 

@@ -192,7 +192,7 @@ class Images(Modality):
 
     def look(self, params: TrainImages, workspace: Workspace) -> list[Path]:
         """List the source's files."""
-        return [file.path for file in resolve_source(_local(params.data, workspace), workspace.datasets).files]
+        return [file.path for file in list_labelled(params.data, workspace).files]
 
     # --- the trained model
 
@@ -280,6 +280,11 @@ def list_images(params: Predict, workspace: Workspace, without: Sequence[Path] =
     given = params.source.rstrip("/")
     names = [given + name.removeprefix(local) if name.startswith(local) else name for name in listed.names]
     return replace(listed, names=names)
+
+
+def list_labelled(data: DataSpec, workspace: Workspace) -> Listing:
+    """See `resolve_source`; files of a URL or in shards are fetched and unpacked first."""
+    return resolve_source(_local(data, workspace), workspace.datasets)
 
 
 def _local(data: DataSpec, workspace: Workspace) -> DataSpec:

@@ -260,7 +260,8 @@ class Evaluate(Step):
         activations = state.activations(candidate.position)
         found, judged = state.data.evaluate(state.learner, candidate, activations, self.section)
         for name, value in found.metrics.items():
-            if not alone and name.startswith(f"{self.section}/loss") and not math.isfinite(value):
+            is_loss = name.startswith(f"{self.section}/loss") and not name.endswith(("_low", "_high"))
+            if not alone and is_loss and not math.isfinite(value):  # the ends are NaN if every resample is the same
                 raise loop.DivergedError(f"{name} is not finite: the model is not registered; {LOWER}")
         if self.section == "valid":
             state.chosen = judged

@@ -1,7 +1,9 @@
 """Individual settings of a spec, with their allowed values in words, for help texts and error messages."""
 
+import json
+import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,6 +25,7 @@ _LIMITS = (
     (("max_length",), "at most {} {unit}"),
     (("pattern",), "matching {}"),
 )
+_NAME = re.compile(r"\w{1,100}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,29 @@ def field_named(spec_class: type[BaseModel], dotted: str) -> SpecField | None:
 
 def plain(value: Any) -> Any:
     """Convert a value to mappings with text keys, lists and scalars, the common form of files, flags and specs."""
-    return to_jsonable_python(value, fallback=str)
+    return to_jsonable_python(value, fallback=lambda each: each.tolist() if hasattr(each, "tolist") else str(each))
 
 
 def plain_defaults(spec_class: type[BaseModel]) -> dict[str, Any]:
     """Field -> default as plain data, for the fields that have one."""
     return dict(plain(vars(spec_class.model_construct())))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name; lists of settings by position, other lists as JSON.
+
+    Mappings keyed by user-chosen names, such as columns, are JSON too if MLflow would reject the names.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(position): item for position, item in enumerate(value)}
+        if isinstance(value, Mapping) and all(_NAME.fullmatch(each) for each in value):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = json.dumps(value) if isinstance(value, list | Mapping) else value
+    return flat
 
 
 # --- types ------------------------------------------------------------------------------------------------------------

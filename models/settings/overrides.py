@@ -63,25 +63,6 @@ def position_of(entries: Sequence[Any], part: str) -> int | None:
     return names.index(part) if part in names else None
 
 
-def dotted(spec_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert keyword settings to settings by dotted name.
-
-    Parameters
-    ----------
-    spec_class
-        The spec.
-    settings
-        By dotted name with ``__`` for dots (``model__backbone``), or by the last part if that is unique.
-
-    Raises
-    ------
-    UserError
-        If a name is unknown or not unique.
-    """
-    names = list(fields_by_name(spec_class))
-    return {_dotted(name, names): value for name, value in settings.items()}
-
-
 def build_spec(
     spec_class: type[SpecType], config: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> SpecType:
@@ -98,7 +79,7 @@ def build_spec(
     settings = _with_named_recipe(_merged(plain_defaults(spec_class), plain(config or {})), spec_class)
     for dotted, value in sorted((overrides or {}).items(), key=lambda item: item[0].count(".")):
         settings = _with_named_recipe(set_field(settings, dotted, value), spec_class)
-    settings = _with_none(settings, spec_class)
+    settings = _as_meant(settings, spec_class)
     try:
         return spec_class.model_validate(settings)
     except ValidationError as error:
@@ -149,16 +130,19 @@ def _names_of(entries: Sequence[Any]) -> list[Any]:
     return [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
 
 
-def _with_none(value: Any, annotation: Any) -> Any:
-    """Replace words for "no value" with None where None is allowed and the word is not a choice."""
+def _as_meant(value: Any, annotation: Any) -> Any:
+    """Replace words for "no value" with None where None is allowed and the word is not a choice.
+
+    A single text becomes a list of one where only a list of texts is allowed.
+    """
     if isinstance(value, dict) and (group := group_in(annotation)):
         known = group.model_fields
-        return {
-            name: _with_none(each, known[name].annotation if name in known else Any) for name, each in value.items()
-        }
+        return {name: _as_meant(each, known[name].annotation if name in known else Any) for name, each in value.items()}
     if isinstance(value, list) and (entry_type := entry_type_of(annotation)):
-        return [_with_none(entry, entry_type) for entry in value]
+        return [_as_meant(entry, entry_type) for entry in value]
     kinds = kinds_of(annotation)
+    if isinstance(value, str) and list[str] in kinds and str not in kinds:
+        return [value]
     is_word = isinstance(value, str) and value.lower() in NONE_WORDS and type(None) in kinds
     return None if is_word and not any(value in get_args(kind) for kind in kinds) else value
 
@@ -222,16 +206,3 @@ def _suggestion(parts: Sequence[str], pattern: Sequence[str], fields: Mapping[st
     if elsewhere := [name for name in fields if name.split(".")[-1] == parts[-1]]:
         return f"did you mean {' or '.join(elsewhere[:3])}?"
     return f"known here: {', '.join(siblings)}"
-
-
-def _dotted(name: str, names: list[str]) -> str:
-    """Dotted name of a keyword."""
-    dotted = name.replace("__", ".")
-    matching = [known for known in names if known == dotted or (known.split(".")[-1] == dotted and ".N." not in known)]
-    if "." in dotted or dotted in matching:
-        return dotted
-    if len(matching) == 1:
-        return matching[0]
-    close = matching or difflib.get_close_matches(dotted, [known.split(".")[-1] for known in names], n=1)
-    hint = f"; did you mean {' or '.join(each.replace('.', '__') for each in close)}?" if close else ""
-    raise UserError(f"{_legible(name)}: unknown setting{hint}")

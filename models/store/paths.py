@@ -18,6 +18,11 @@ def given_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def data_folder() -> Path:
+    """The data folder: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
+    return given_path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).resolve()
+
+
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",

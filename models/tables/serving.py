@@ -152,7 +152,11 @@ class TablePredictor:
                 raise UserError("its description has neither networks nor trees; train and register it again")
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions (see `conformal.answers`) for rows with the raw columns of the main table, in their order.
+        """Predictions as a frame (see `conformal.answers`); see `predictions`."""
+        return answers(self.target, self.predictions(model_input), self.scores, params)
+
+    def predictions(self, rows: pd.DataFrame) -> np.ndarray:
+        """Values (N, T) or probabilities (N, C) float64 of rows with the raw columns of the main table.
 
         Rows may come as pandas reads the training file: with extra columns, gaps, categoricals, and numbers where the
         training had text, or the reverse.
@@ -162,16 +166,32 @@ class TablePredictor:
         UserError
             For missing columns, unreadable values, and rows whose event features cannot be computed.
         """
-        frame, unusable = self.types.apply(plainly_named(model_input))
+        frame, unusable = self.types.apply(plainly_named(rows))
         if not unusable:
             frame, unusable = self.assemble(frame)
         if unusable:
             row, reason = min(unusable.items())
             raise UserError(f"row {row}: {reason}")
         results, unseen = self._answers(frame)
-        for name, rows in unseen.items():
-            warnings.warn(unseen_note(name, len(rows), len(frame)), stacklevel=2)
-        return answers(self.target, results, self.scores, params)
+        for name, positions in unseen.items():
+            warnings.warn(unseen_note(name, len(positions), len(frame)), stacklevel=3)
+        return results
+
+    @property
+    def target_names(self) -> list[str]:
+        """Columns of the target."""
+        return list(self.encoder.target_names)
+
+    def actual(self, rows: pd.DataFrame) -> np.ndarray:
+        """Targets of raw rows, see `Target.actual`.
+
+        Raises
+        ------
+        UserError
+            If a target is missing or of the wrong kind.
+        """
+        require(rows, self.target_names, "rows to evaluate")
+        return self.target.actual(torch.from_numpy(self.encoder.targets(plainly_named(rows))))
 
     def assemble(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, str]]:
         """Raw rows with joined columns and event features, and row -> why these cannot be computed."""

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.signal import savgol_filter
+
+from unfreeze.models.evaluation.plots import plot_lr_curve
 
 CLEARLY_FALLING = 0.15
 """A slope counts as clearly falling while it is at least this share of the steepest."""
@@ -159,6 +162,17 @@ class LrCurve:
         """Losses to plot, (N,) each: per batch, their running average, and from five points on the trend."""
         trend = {"trend": centred(self.losses)[0]} if len(self.losses) >= 5 else {}
         return {"loss of the batch": self.losses, "running average": self.smoothed, **trend}
+
+    def plot(self, title: str = "Learning rate", used: str = "stable") -> Figure:
+        """Plot the curve with all suggestions, `used` highlighted.
+
+        Examples
+        --------
+        >>> rising = np.geomspace(1e-4, 1, 50)
+        >>> LrCurve(rising, np.linspace(2, 1, 50), np.linspace(2, 1, 50)).plot().axes[0].get_xlabel()
+        'learning rate of the head'
+        """
+        return plot_lr_curve(self.lrs, self.curves(), self.suggestions(), used, title)
 
     def suggestions(self) -> dict[str, float]:
         """Suggest learning rates by method: ``stable`` (see `estimate`), and those of `suggest`."""

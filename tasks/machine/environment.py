@@ -13,7 +13,7 @@ from urllib.request import getproxies_environment
 from filelock import FileLock
 
 from unfreeze.models.settings.addresses import masked, split_password
-from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.paths import data_folder
 from unfreeze.tasks.machine.processes import process_of, share_processors
 
 SERVICE_RECORD = "service.json"
@@ -22,11 +22,7 @@ CREDENTIALS = "prefect.auth"
 """File in `home` with the credentials of the Prefect servers that run for this folder, as USER:PASSWORD."""
 WORKING_FOLDER = "UNFREEZE_WORKING_FOLDER"
 """Environment variable of a worker: base folder of relative paths in its flow runs."""
-
-
-def home() -> Path:
-    """The data folder: ``$UNFREEZE_HOME``, or ``.unfreeze`` in the working folder."""
-    return given_path(os.environ.get("UNFREEZE_HOME", ".unfreeze")).resolve()
+home = data_folder
 
 
 def make_home() -> Path:

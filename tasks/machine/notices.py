@@ -1,14 +1,20 @@
 """Log lines for the user; bad input and lost servers are reported without a traceback."""
 
+import io
 import logging
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from unfreeze.models.errors import UserError, one_line, printable
 from unfreeze.tasks.machine.storage import told_by
+
+if TYPE_CHECKING:  # takes half a second, and most commands draw nothing
+    from matplotlib.figure import Figure
 
 
 def log_info(line: str) -> None:
@@ -42,6 +48,16 @@ def as_warning(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         log_notice(f"warning: {name} cannot be made ({type(error).__name__}: {one_line(error)})")
+
+
+def rendered(draw: Callable[[], "Figure"], name: str, **options: Any) -> bytes | None:
+    """A figure as an image file; None, with a warning, if drawing fails, since nothing else depends on it."""
+    with as_warning(f"figure {name}"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        buffer = io.BytesIO()
+        draw().savefig(buffer, bbox_inches="tight", **options)
+        return buffer.getvalue()
+    return None
 
 
 class WithoutTraceback(logging.Filter):

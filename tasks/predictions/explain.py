@@ -7,7 +7,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.modality import modality
 from unfreeze.models.settings.predict import Explain
 from unfreeze.tasks.predictions.source import find_model_or_folder
-from unfreeze.tasks.report.page import fill, require_place, write_file
+from unfreeze.tasks.report.page import render_explanation, require_place, write_file
 from unfreeze.tasks.steps.workspace import FlowWorkspace
 
 
@@ -31,14 +31,8 @@ def explain_model(params: Explain) -> dict[str, Any]:
         raise UserError(f"--out: {out} is a folder; give the name of a file")
     model = find_model_or_folder(params.model)
     found = modality(model["modality"]).explain(params, model["name"], Path(model["folder"]), FlowWorkspace())
-    page = fill(
-        "explain.html.j2",
-        title=f"{model['name']} version {model['version']}" if model["version"] else model["name"],
-        sources=params.source,
-        found=found,
-        largest={each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections},
-    )
-    write_file(out, page)
+    title = f"{model['name']} version {model['version']}" if model["version"] else model["name"]
+    write_file(out, render_explanation(found, title, params.source))
     return {
         "out": str(out),
         "model": model["name"],

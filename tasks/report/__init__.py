@@ -5,7 +5,8 @@ needs only a run, at its end or years later, by ``unfreeze report RUN``.
 
 =================  ===================================================================================================
 ``findings.py``    a step's findings: logged to MLflow, shown on the Prefect page, stored as a part of the report
-``collect.py``     the contents of a report: `Report`, from MLflow alone, with the commands to type next
+``contents.py``    the contents of a report: `Report`, made of findings, metrics and settings
+``collect.py``     those of a run, from MLflow alone, with the commands to type next
 ``charts.py``      charts as figures
 ``page.py``        the page: `report.html.j2` and `style.css` filled in; `look.html.j2` and `explain.html.j2` likewise
 ``publish.py``     the report rendered and published, with a Markdown summary

@@ -2,37 +2,19 @@
 
 import base64
 import json
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from unfreeze.models.evaluation.results import Card, Chart, Counts, Displayed, Findings, Gain
+from unfreeze.models.evaluation.results import Card, Chart, Counts, Findings, Gain
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import as_warning, log_info, log_notice
 from unfreeze.tasks.machine.page import show_table
+from unfreeze.tasks.report.contents import Part, part_of
 from unfreeze.tasks.tracking.files import log_figure
 
 FOLDER = "report"
 """Artifact folder of the parts."""
-MOST_ROWS = 200
-"""Maximum rows of a table in a part; frames among the artifacts have all."""
-
-
-@dataclass
-class Part(Displayed):
-    """The part of a report about one step; see `Findings`.
-
-    Attributes
-    ----------
-    figures
-        Path of a PNG file below the run's artifacts -> title.
-    tables
-        (key, title, rows, number of all rows).
-    """
-
-    figures: dict[str, str] = field(default_factory=dict)
-    tables: list[tuple[str, str, list[dict[str, Any]], int]] = field(default_factory=list)
 
 
 def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dict[str, float]:
@@ -75,12 +57,7 @@ def keep_findings(run_id: str, found: Findings, part: str, step: int = 0) -> dic
 
 def keep_part(run_id: str, name: str, found: Findings) -> None:
     """Store findings as part `name` of the run's report."""
-    kept = {
-        "figures": {path: title for path, (title, _) in found.figures.items()},
-        "tables": [(key, title, rows[:MOST_ROWS], len(rows)) for key, title, rows in found.tables],
-        **{each.name: getattr(found, each.name) for each in fields(Displayed)},
-    }
-    tracking.log_text(run_id, json.dumps(kept, default=_plain), f"{FOLDER}/{name}.json")
+    tracking.log_text(run_id, json.dumps(vars(part_of(found)), default=_plain), f"{FOLDER}/{name}.json")
 
 
 def parts_of(run_id: str) -> dict[str, Part]:

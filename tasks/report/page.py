@@ -13,13 +13,11 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.evaluation.results import Chart
+from unfreeze.models.evaluation.results import Chart, Explanation
 from unfreeze.models.evaluation.verdict import SECTION_NAMES, named, number
-from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.notices import rendered
 from unfreeze.tasks.report.charts import plot
-from unfreeze.tasks.report.collect import LABEL_ERRORS, Report
-from unfreeze.tasks.report.findings import Part
-from unfreeze.tasks.tracking.files import rendered
+from unfreeze.tasks.report.contents import LABEL_ERRORS, Part, Report
 
 _FOLDER = Path(__file__).parent
 TITLES = {
@@ -97,10 +95,21 @@ def render(report: Report) -> str:
         titles=TITLES,
         elsewhere=(LABEL_ERRORS,),
         worst_of=worst,
-        images={path: _image(report.run_id, path) for path in figures},
+        images={path: _image(report.figure(path)) for path in figures},
         stages=[_stage(stage) for stage in report.stages],
         metrics=[{"metric": name, "value": value} for name, value in report.metrics.items()],
         origin=lambda start: [{"what": name, "with": fact} for name, fact in start.items() if fact],
+    )
+
+
+def render_explanation(found: Explanation, title: str, sources: Sequence[str]) -> str:
+    """Render an explanation of predictions on rows of `sources` as HTML."""
+    return fill(
+        "explain.html.j2",
+        title=title,
+        sources=sources,
+        found=found,
+        largest={each.key: max((abs(bar.value) for bar in each.bars), default=0) or 1 for each in found.sections},
     )
 
 
@@ -147,12 +156,10 @@ def _cell(value: Any) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
-def _image(run_id: str, path: str) -> str:
-    """An image artifact as a data URI; empty if it is missing."""
-    local = tracking.fetch(run_id, path)
-    if local is None:
+def _image(content: bytes | None) -> str:
+    """A PNG as a data URI; empty without one."""
+    if content is None:
         return ""
-    content = local.read_bytes()
     if len(content) < LARGE_PNG:
         return data_uri(content, "png")
     buffer = io.BytesIO()

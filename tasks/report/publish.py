@@ -7,7 +7,8 @@ from prefect.artifacts import create_markdown_artifact
 from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.notices import in_run, log_notice
 from unfreeze.tasks.machine.page import as_markdown, show
-from unfreeze.tasks.report.collect import Report, collect
+from unfreeze.tasks.report.collect import collect
+from unfreeze.tasks.report.contents import Report
 from unfreeze.tasks.report.page import render, require_place, write_file
 from unfreeze.tasks.tracking.server import artifact_page, local_file, mlflow_command
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.look import look, looking_at
 from unfreeze.models.settings import TrainImages
+from unfreeze.tasks.machine.notices import rendered
 from unfreeze.tasks.report.page import data_uri, fill, require_place, write_file
 from unfreeze.tasks.steps.prepare import check_training, prepare
 from unfreeze.tasks.steps.workspace import FlowWorkspace
-from unfreeze.tasks.tracking.files import rendered
 
 MOST_ROWS = 500
 

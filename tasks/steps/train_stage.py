@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 
-from unfreeze.models.evaluation.plots import plot_lr_curve, plot_schedule
+from unfreeze.models.evaluation.plots import plot_schedule
 from unfreeze.models.recipe.run import FindLr, Train, Unfreeze
 from unfreeze.models.training import loop
 from unfreeze.models.training.checkpoints import save_checkpoint
@@ -37,9 +37,7 @@ def find_lr(run: Run, step: FindLr) -> dict[str, float]:
         suggestions = curve.suggestions()
         frame = pd.DataFrame({"lr": curve.lrs, "loss": curve.losses, "smoothed": curve.smoothed})
         tracking.log_frame(run.id, frame, f"learning_rate/{stage.name}.feather")
-        draw = partial(
-            plot_lr_curve, curve.lrs, curve.curves(), suggestions, method, f"Learning rate for stage {stage.name}"
-        )
+        draw = partial(curve.plot, f"Learning rate for stage {stage.name}", method)
         log_figure(run.id, draw, f"learning_rate/{stage.name}.png", f"Learning-rate finder, stage {stage.name}")
         listed = ", ".join(f"{name} {lr:.2g}" for name, lr in suggestions.items())
         sure = f"; stable may be off by a factor of {10 ** curve.estimate()[1]:.1f}"

@@ -23,8 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.addresses import masked
+from unfreeze.models.settings.fields import flatten
 from unfreeze.models.settings.search import LOWER_IS_BETTER, Dimension, SweepSpec, Value, rules_of_thumb, whole_numbers
-from unfreeze.tasks import tracking
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.processes import is_gone, this_process
 
@@ -292,7 +292,7 @@ def _differences(known: Mapping[str, Any], given: Mapping[str, Any], training: B
         return f"kind was {known['kind']}, is {given['kind']}"
     # Settings missing from an earlier release's study have their defaults.
     completed = {**known, "training": type(training)(**known["training"]).model_dump(mode="json")}
-    flat = [tracking.flatten({**each, "space": list(each["space"].values())}) for each in (completed, given)]
+    flat = [flatten({**each, "space": list(each["space"].values())}) for each in (completed, given)]
     texts = [
         {name: value if isinstance(value, str) else json.dumps(value) for name, value in each.items()} for each in flat
     ]

@@ -84,7 +84,6 @@ from unfreeze.tasks.tracking.runs import (
     RunStatus as RunStatus,
     close_run as close_run,
     drop_weights as drop_weights,
-    flatten as flatten,
     new_run as new_run,
     part_of_run as part_of_run,
     resumed_run as resumed_run,

@@ -1,13 +1,11 @@
 """Artifacts of a run: its spec, texts, tables, images and checkpoints."""
 
 import base64
-import io
 import json
 import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
@@ -19,7 +17,7 @@ import pandas as pd
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.names import BACKBONE
 from unfreeze.models.store.sealed_files import checksum, has_checksum
-from unfreeze.tasks.machine.notices import as_warning, in_run, log_notice
+from unfreeze.tasks.machine.notices import in_run, log_notice, rendered
 from unfreeze.tasks.tracking.entries import folder_here, log_tags, tags_of
 from unfreeze.tasks.tracking.folder import ARTIFACTS, CHECKPOINTS, MODEL, RunFolder, folder_of
 from unfreeze.tasks.tracking.metrics import MetricLog
@@ -79,16 +77,6 @@ def log_text(run_id: str, text: str, name: str) -> None:
 def log_png(run_id: str, png: bytes, name: str) -> None:
     """Store a rendered image."""
     _log_written(run_id, name, lambda path: path.write_bytes(png))
-
-
-def rendered(draw: Callable[[], "Figure"], name: str, **options: Any) -> bytes | None:
-    """A figure as an image file; None, with a warning, if drawing fails, since nothing else depends on it."""
-    with as_warning(f"figure {name}"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        buffer = io.BytesIO()
-        draw().savefig(buffer, bbox_inches="tight", **options)
-        return buffer.getvalue()
-    return None
 
 
 def log_figure(run_id: str, draw: Callable[[], "Figure"], name: str, title: str) -> None:

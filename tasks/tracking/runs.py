@@ -1,6 +1,5 @@
 """A run's life: started or resumed, published, closed; its parts; the latest runs."""
 
-import json
 import re
 import time
 import uuid
@@ -10,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from unfreeze.models.errors import UserError, one_line
+from unfreeze.models.settings.fields import flatten
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.machine.processes import this_process
 from unfreeze.tasks.machine.servers import NoAnswerError
@@ -39,7 +39,6 @@ WHY = "unfreeze.why"
 
 MOST_SEARCHED = 1_000
 """Latest runs among which one is found by its name or the beginning of its id."""
-_NAME = re.compile(r"\w{1,100}", re.ASCII)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """Final state of a run."""
@@ -292,20 +291,3 @@ def resume_command(run_id: str, tags: Mapping[str, str]) -> str | None:
 
 def _texts(params: Mapping[str, Any]) -> list[list[str]]:
     return [[key, "" if value is None else str(value)] for key, value in flatten(params).items()]
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name; lists of settings by position, other lists as JSON.
-
-    Mappings keyed by user-chosen names, such as columns, are JSON too if MLflow would reject the names.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            value = {str(position): item for position, item in enumerate(value)}
-        if isinstance(value, Mapping) and all(_NAME.fullmatch(each) for each in value):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = json.dumps(value) if isinstance(value, list | Mapping) else value
-    return flat

@@ -5,14 +5,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from unfreeze.flows.cli import main
 from unfreeze.flows.commands.show import console, table
-from unfreeze.flows.notebook import predict
-from unfreeze.models.errors import UserError
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,12 +155,3 @@ def test_a_path_that_no_disk_can_hold_is_told_in_a_line(command: list[str], caps
 def test_what_is_piped_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     console().print(table(("run", "state", "name"), [["a" * 32, "FINISHED", "a long name " * 30]], whole=2))
     assert any("a" * 32 in line and "a long name " * 30 in line for line in capsys.readouterr().out.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"out": "o.xlsx"}, "must end in .feather"), ({"out": "o.csv", "topk": 3}, "did you mean top_k?")],
-)
-def test_a_notebook_s_prediction_names_the_wrong_setting(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        predict("cats", "photos/", **settings)

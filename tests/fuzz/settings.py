@@ -14,7 +14,7 @@ from unfreeze.flows.commands.settings_file import read_settings
 from unfreeze.models.recipe.modality import training_from
 from unfreeze.models.settings import TrainImages
 from unfreeze.models.settings.fields import fields_of
-from unfreeze.models.settings.overrides import build_spec, dotted
+from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.settings.predict import Explain, Export, Predict
 from unfreeze.models.settings.retrain import Retrain, Service, Watch
 from unfreeze.models.settings.search import SweepSpec, TableSweep, parse_dimension
@@ -116,10 +116,10 @@ def run_file(case: tuple[str, tuple[str, bytes]], folder: Path) -> None:
 
 
 def run_names(case: tuple[str, dict[str, Any], dict[str, Any]], folder: Path) -> None:
-    """Settings as a notebook, a sweep and a retraining give them."""
+    """Settings as Python, a sweep and a retraining give them."""
     name, config, overrides = case
     spec = next(spec for spec in SPECS if spec.__name__ == name)
-    built = build_spec(spec, config, dotted(spec, overrides))
+    built = build_spec(spec, config, overrides)
     built.model_dump_json()
 
 

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from unfreeze.flows.cli import main
 from unfreeze.models.errors import UserError
+from unfreeze.models.settings.fields import flatten
 from unfreeze.tasks import tracking
 from unfreeze.tasks.tracking.runs import find_run, recent_runs
 
@@ -30,7 +31,7 @@ def history(run_id: str, key: str) -> list[tuple[int, float]]:
 
 def test_settings_are_flattened_by_dotted_name() -> None:
     nested = {"data": {"size": None}, "recipe": [{"name": "head"}, {"lrs": [0.1, 0.2]}], "metrics": ["f1"]}
-    assert tracking.flatten(nested) == {
+    assert flatten(nested) == {
         "data.size": None,
         "recipe.0.name": "head",
         "recipe.1.lrs": "[0.1, 0.2]",

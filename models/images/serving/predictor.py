@@ -188,7 +188,7 @@ class ImagePredictor:
             For an unreadable image; names the row.
         """
         chunks = self.stream(images, self.batch_size, tta)
-        return _strictly(chunks, np.empty((0, len(self.classes))))
+        return _strictly(chunks, np.empty((0, len(self.classes))), images)
 
     def features(self, images: Sequence[ImageSource]) -> np.ndarray:
         """Compute the body's pooled features (N, D) float32; raises a `UserError` that names an unreadable image."""
@@ -200,7 +200,7 @@ class ImagePredictor:
             return in_memory
 
         chunks = stream(images, self.square, compute, self.batch_size, self.batch_size, overlap=self.overlaps)
-        return _strictly(chunks, np.empty((0, cast(Body, self.networks[0].body).features), np.float32))
+        return _strictly(chunks, np.empty((0, cast(Body, self.networks[0].body).features), np.float32), images)
 
     def stream(
         self, images: Sequence[ImageSource], chunk: int = 1024, tta: bool | None = None, start: int = 0
@@ -358,14 +358,16 @@ def _one_chunk(decoded: Iterable[tuple[int, np.ndarray | str]], compute: Compute
     return Chunk(np.array(positions, dtype=np.int64), together, unreadable)
 
 
-def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray) -> np.ndarray:
+def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray, images: Sequence[ImageSource]) -> np.ndarray:
     """Concatenate all results; raises an error for the first unreadable image."""
     results = [nothing]
     with closing(chunks):
         for chunk in chunks:
             if chunk.unreadable:
                 row, reason = min(chunk.unreadable.items())
-                raise UserError(f"row {row}: the image cannot be read: {reason}")
+                image = images[row]
+                named = "the image" if isinstance(image, bytes) else str(image)
+                raise UserError(f"row {row}: {named} cannot be read: {reason}")
             results.append(chunk.results)
     return np.concatenate(results)
 

@@ -20,7 +20,6 @@ from unfreeze.models.images.data import ImageData
 from unfreeze.models.images.networks.linear_head import fit_linear_head
 from unfreeze.models.images.serving.predictor import ImagePredictor
 from unfreeze.models.recipe import run
-from unfreeze.models.recipe.estimator import load_model
 from unfreeze.models.recipe.run import Evaluate, SelectModel, Step, Train, run_recipe
 from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import Candidate
@@ -225,7 +224,7 @@ def test_every_number_of_a_report_is_of_the_model_as_it_predicts(tiny_recipe, tm
     data.save(tmp_path / "model", kept)
     paths = data.index.rows["path"].take(data.rows["valid"]).to_pylist()
     images = pd.DataFrame({"image": [Path(path).read_bytes() for path in paths]})
-    served = load_model(tmp_path / "model").predict(images)
+    served = ImagePredictor(tmp_path / "model").predict(images)
     other = "plain" if with_tta else "tta"
     for section, rows, found in (("valid", slice(None), valid.found), ("test", slice(None, None, 2), test.found)):
         predictions, answers = found.frames[f"{section}/predictions.feather"], served[rows].reset_index(drop=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unfreeze.models.recipe.estimator import Tables, load_model
+from unfreeze import Tables, load_model
 from unfreeze.models.recipe.run import Evaluate, SelectModel, Train, run_recipe
 from unfreeze.models.recipe.training_data import Candidate
 from unfreeze.models.store.model_folder import judged_folder
@@ -18,11 +18,11 @@ from unfreeze.models.targets.losses import cross_entropy
 
 ROWS = 400
 SMALL = {
-    "model__members": 3,
-    "model__width": 16,
-    "recipe__all__cycles": 2,
-    "recipe__all__cycle_steps": 20,
-    "data__split": "random",
+    "model.members": 3,
+    "model.width": 16,
+    "recipe.all.cycles": 2,
+    "recipe.all.cycle_steps": 20,
+    "data.split": "random",
     "device": "cpu",
 }
 
@@ -40,22 +40,22 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def estimator(source: Path, **settings: object) -> Tables:
-    price = {"data__target": ["price"], "data__drop": ["dear"], "data__log_target": True}
-    return Tables(source, workspace=source.parent / "work", **{**price, **SMALL, **settings})
+    price = {"data.target": ["price"], "data.drop": ["dear"], "data.log_target": True}
+    return Tables(source, config={**price, **SMALL, **settings})
 
 
-DEAR = {"data__target": ["dear"], "data__drop": ["price"], "data__log_target": False}
+DEAR = {"data.target": ["dear"], "data.drop": ["price"], "data.log_target": False}
 
 
 @pytest.mark.parametrize("settings", [{}, DEAR])
 def test_the_model_with_the_lowest_validation_loss_is_kept_saved_and_evaluated(source, settings, tmp_path):
     model = estimator(source, **settings).fit()
-    losses = {name.split("/")[1]: value for name, value in model.metrics.items() if name.startswith("choice/")}
+    losses = {name.split("/")[1]: value for name, value in model.metrics_.items() if name.startswith("choice/")}
     assert set(losses) == {"network", "network_and_trees", "trees"}
-    assert model.metrics["valid/loss"] == pytest.approx(min(losses.values()))
+    assert model.metrics_["valid/loss"] == pytest.approx(min(losses.values()))
     frame = pd.read_csv(source)
-    before = model.predict(frame.drop(columns=["price", "dear"]))
-    after = load_model(model.save(tmp_path / "model"), "cpu").predict(frame.drop(columns=["price", "dear"]))
+    before = model.predict_frame(frame.drop(columns=["price", "dear"]))
+    after = load_model(model.save(tmp_path / "model"), "cpu").predict_frame(frame.drop(columns=["price", "dear"]))
     pd.testing.assert_frame_equal(before, after)
 
 
@@ -79,20 +79,22 @@ def test_each_model_is_what_it_is_called(source):
 
 
 def test_a_kept_model_is_refitted_on_all_rows_but_the_test_beside_the_one_that_was_judged(source, tmp_path):
-    settings = {"data__test_fraction": 0.2, "seed": 1}
-    refitted, judged = estimator(source, **settings).fit(), estimator(source, refit=False, **settings).fit()
-    losses = {name: value for name, value in judged.metrics.items() if name.startswith(("valid/", "choice/"))}
-    assert {name: refitted.metrics[name] for name in losses} == losses
-    assert refitted.metrics["test/loss"] != judged.metrics["test/loss"]
+    settings = {"data.test_fraction": 0.2, "seed": 1}
+    refitted, judged = estimator(source, **settings).fit(), estimator(source, **settings, refit=False).fit()
+    losses = {name: value for name, value in judged.metrics_.items() if name.startswith(("valid/", "choice/"))}
+    assert {name: refitted.metrics_[name] for name in losses} == losses
+    assert refitted.metrics_["test/loss"] != judged.metrics_["test/loss"]
     rows = pd.read_csv(source)[["kind", "size"]]
     folder = refitted.save(tmp_path / "refitted")
-    said = load_model(folder, "cpu").predict(rows)
-    assert not said.equals(judged.predict(rows))
-    pd.testing.assert_frame_equal(load_model(judged_folder(folder), "cpu").predict(rows), judged.predict(rows))
-    pd.testing.assert_frame_equal(estimator(source, **settings).fit().predict(rows), said)  # the same steps again
+    said = load_model(folder, "cpu").predict_frame(rows)
+    assert not said.equals(judged.predict_frame(rows))
+    pd.testing.assert_frame_equal(
+        load_model(judged_folder(folder), "cpu").predict_frame(rows), judged.predict_frame(rows)
+    )
+    pd.testing.assert_frame_equal(estimator(source, **settings).fit().predict_frame(rows), said)  # the same steps again
 
 
-WEIGHTED = {**DEAR, "optimizer__class_weights": "balanced", "data__split": "last_rows"}
+WEIGHTED = {**DEAR, "optimizer.class_weights": "balanced", "data.split": "last_rows"}
 PARTS: tuple[dict[str, Any], ...] = ({"states": []}, {"parts": {}})
 """What a candidate of both lacks, to be the trees or the network."""
 
@@ -121,7 +123,7 @@ def test_a_row_of_a_kept_model_is_predicted_the_same_whatever_is_beside_it(sourc
     together = model.predict(rows)
     for row in (0, 255, 256, ROWS - 1):
         alone = model.predict(rows.iloc[[row]])
-        assert alone["price"].tolist() == together["price"].iloc[[row]].tolist()
+        assert alone.tolist() == [together[row]]
 
 
 def test_a_model_of_trees_alone_is_stored_without_a_network(source, tmp_path):
@@ -131,27 +133,27 @@ def test_a_model_of_trees_alone_is_stored_without_a_network(source, tmp_path):
     data.save(tmp_path, trees)
     assert not list(tmp_path.glob("*.safetensors"))
     rows = pd.read_csv(source)[["kind", "size"]]
-    predicted = load_model(tmp_path, "cpu").predict(rows)["price"]
+    predicted = load_model(tmp_path, "cpu").predict(rows)
     valid = data.rows["valid"]
     said = data.predictions(data.learner(), trees, {}, "valid")[:, 0]
-    np.testing.assert_array_equal(predicted.iloc[valid], said)
+    np.testing.assert_array_equal(predicted[valid], said)
 
 
 def test_a_saved_model_divides_its_logits_by_its_temperature(source, tmp_path):
     data = estimator(source, **DEAR)._data()
     trees = next(each for each in data.candidates(data.learner(), 0, lambda _: {}, []) if each.name == "trees")
     data.save(tmp_path, replace(trees, temperature=2.0))
-    answers = load_model(tmp_path, "cpu").predict(pd.read_csv(source)[["kind", "size"]])
+    answers = load_model(tmp_path, "cpu").predict_proba(pd.read_csv(source)[["kind", "size"]])
     said = data.predictions(data.learner(), trees, {}, "valid")
-    found = np.array(answers["probabilities"].tolist())[data.rows["valid"]]
+    found = answers[data.rows["valid"]]
     np.testing.assert_allclose(found, np.sqrt(said) / np.sqrt(said).sum(1, keepdims=True), atol=1e-12)
 
 
 def test_without_trees_there_is_only_the_network(source):
     model = estimator(source, trees=False).fit()
-    assert [name for name in model.metrics if name.startswith("choice/")] == ["choice/network"]
-    assert not [name for name in model.metrics if name.startswith(("baseline/tree", "ensemble/"))]
-    assert "baseline/mean_rmse" in model.metrics
+    assert [name for name in model.metrics_ if name.startswith("choice/")] == ["choice/network"]
+    assert not [name for name in model.metrics_ if name.startswith(("baseline/tree", "ensemble/"))]
+    assert "baseline/mean_rmse" in model.metrics_
 
 
 def test_a_batch_of_an_ensemble_costs_the_mean_of_its_members_losses(source):

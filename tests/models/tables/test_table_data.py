@@ -23,8 +23,7 @@ TINY: dict[str, Any] = {
 def table_of(folder: Path, frame: pd.DataFrame, **data: Any) -> Tables:
     """An estimator for a frame that is written as a CSV file."""
     frame.to_csv(folder / "rows.csv", index=False)
-    config = TINY | {"data": {"target": ["price"], **data}}
-    return Tables(folder / "rows.csv", config=config, workspace=folder / "work")
+    return Tables(folder / "rows.csv", config=TINY | {"data": {"target": ["price"], **data}})
 
 
 def prices(rows: int = 300) -> pd.DataFrame:
@@ -37,9 +36,9 @@ def prices(rows: int = 300) -> pd.DataFrame:
 
 def test_the_test_is_reported_beside_the_validation(tmp_path: Path) -> None:
     model = table_of(tmp_path, prices(), test_fraction=0.2).fit()
-    assert {"valid/rmse", "baseline/tree_rmse", "test/rmse"} <= set(model.metrics)
-    assert model.metrics["valid/rmse"] != model.metrics["test/rmse"]
-    assert 30 < len(model.findings["test"].frames["test/predictions.feather"]) < 90
+    assert {"valid/rmse", "baseline/tree_rmse", "test/rmse"} <= set(model.metrics_)
+    assert model.metrics_["valid/rmse"] != model.metrics_["test/rmse"]
+    assert 30 < len(model.findings_["test"].frames["test/predictions.feather"]) < 90
 
 
 def messy(rows: int = 300) -> pd.DataFrame:
@@ -87,7 +86,9 @@ FORMS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
     folder = tmp_path_factory.mktemp("messy")
     model = table_of(folder, messy())
-    model.spec = model.spec.model_copy(update={"refit": False})  # the model that is registered is the one evaluated
+    model.set_params(
+        config=TINY | {"data": {"target": ["price"]}, "refit": False}
+    )  # the model that is registered is the one evaluated
     return model.fit(), folder
 
 
@@ -95,8 +96,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Path]:
 def test_a_model_predicts_the_very_rows_it_was_trained_on_in_any_form(trained: tuple[Tables, Path], form: str) -> None:
     model, folder = trained
     rows = read(folder)
-    evaluated = model.findings["valid"].frames["valid/predictions.feather"]
-    predicted = model.predict(FORMS[form](rows))["price"].to_numpy()
+    evaluated = model.findings_["valid"].frames["valid/predictions.feather"]
+    predicted = model.predict(FORMS[form](rows))
     places = {number: place for place, number in enumerate(rows["id"])}
     assert predicted[[places[number] for number in evaluated["id"]]].tolist() == evaluated["kept_price"].tolist()
 
@@ -104,8 +105,8 @@ def test_a_model_predicts_the_very_rows_it_was_trained_on_in_any_form(trained: t
 def test_a_single_row_is_predicted_as_among_all(trained: tuple[Tables, Path]) -> None:
     model, folder = trained
     rows = read(folder)
-    whole = model.predict(rows)["price"].tolist()
-    assert [model.predict(rows.iloc[[place]])["price"].item() for place in range(10)] == whole[:10]
+    whole = model.predict(rows).tolist()
+    assert [model.predict(rows.iloc[[place]]).item() for place in range(10)] == whole[:10]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 300])
@@ -135,7 +136,7 @@ def test_known_and_missing_categories_are_not_called_unseen(trained: tuple[Table
 def test_a_split_of_its_own_is_compared_without_the_column_that_makes_it(tmp_path: Path) -> None:
     frame = prices(300).assign(part=["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
     frame.loc[frame["part"] == "test", "area"] += 100
-    data, _ = table_of(tmp_path, frame, split="column", split_column="part").fit()._trained
+    data = table_of(tmp_path, frame, split="column", split_column="part").fit()._fitted.data
     shifts = {key: rows for key, _, rows in data.describe().tables if key in SHIFTS.values()}
     verdicts = {key: {row["column"]: row["verdict"] for row in rows} for key, rows in shifts.items()}
     assert set(verdicts["shift"]) == {"area", "town", "price"}
@@ -145,7 +146,7 @@ def test_a_split_of_its_own_is_compared_without_the_column_that_makes_it(tmp_pat
 
 def test_what_a_model_needs_is_only_what_it_uses(trained: tuple[Tables, Path]) -> None:
     model, folder = trained
-    data, _ = model._trained
+    data = model._fitted.data
     needed = ["area", "town", "rent", "share", "zip", "garden", "cellar", "floors", "built", "heating"]
     assert list(data.example().columns) == needed
     with pytest.raises(UserError, match="rows to predict: the table has no column 'zip'"):
@@ -162,7 +163,7 @@ def test_a_value_that_no_training_row_could_have_is_an_error_with_its_row(traine
 
 def test_each_column_is_described_with_its_role(trained: tuple[Tables, Path]) -> None:
     model, _ = trained
-    data, _ = model._trained
+    data = model._fitted.data
     found = data.describe()
     lines = "\n".join(found.lines)
     assert "id: left out, an id by its name" in lines
