@@ -11,11 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo test test-all lint format docs bench fuzz lock
-=======
-.PHONY: help demo test test-all lint format bench bench-peers fuzz lock
->>>>>>> 2256437 (make bench-peers runs other libraries by scripts of a few lines, each in an environment of its own)
+.PHONY: help demo test test-all lint format docs bench bench-peers fuzz lock
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
