@@ -12,8 +12,6 @@ from unfreeze.models.store.paths import given_path
 SETTINGS = {
     "data.size": "32",
     "augment.preset": "basic",
-    "recipe.full.cycle_len": "4",
-    "recipe.full.cycle_steps": "60",
     "tracking.model_name": "digits-classifier",
 }
 """Digits of 8 by 8 pixels need no larger images, and a mirrored one is no digit."""
@@ -26,7 +24,7 @@ def demo(
     from unfreeze.models.images.listing.data_sets import write_examples
 
     place = write_examples(given_path(folder))
-    print(f"600 handwritten digits in {place / 'digits'}, 20 without a label in {place / 'new'}", file=sys.stderr)
+    print(f"500 handwritten digits in {place / 'digits'}, 20 without a label in {place / 'new'}", file=sys.stderr)
     status = train(str(place / "digits"), given=SETTINGS, json=json)
     if status == 0:
         print(

@@ -31,8 +31,8 @@ def test_the_demo_learns_to_read_digits_and_leaves_images_for_the_commands_that_
 
     done = unfreeze("demo", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["metrics"]["valid/accuracy"] > 0.9
-    assert len(list((tmp_path / "unfreeze-demo" / "digits").glob("*/*.png"))) == 600
+    assert json.loads(done.stdout.splitlines()[-1])["metrics"]["valid/accuracy"] > 0.85
+    assert len(list((tmp_path / "unfreeze-demo" / "digits").glob("*/*.png"))) == 500
     next_steps = [line.strip().split("   ")[0] for line in done.stderr.partition("\nNext")[2].splitlines()[1:]]
     commands = [line.split()[1:] for line in next_steps if not line.endswith(" up")]
     assert [command[0] for command in commands] == ["look", "predict", "explain"]

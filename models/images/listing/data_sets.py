@@ -56,7 +56,7 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
-def write_examples(folder: Path, count: int = 600, unlabelled: int = 20) -> Path:
+def write_examples(folder: Path, count: int = 500, unlabelled: int = 20) -> Path:
     """Write some of scikit-learn's digits unless they exist: ``digits/LABEL``, and ``new`` without labels.
 
     Returns `folder`. Raises a `UserError` if it holds something else.
