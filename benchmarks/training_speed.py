@@ -33,7 +33,8 @@ class FixedBatch:
     """The first batch again and again: no cache, no augmentation, no copy to the device."""
 
     def __init__(self, batches: Batches) -> None:
-        self._batches, self._batch = batches, None
+        self._batches = batches
+        self._batch: Any = None
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -83,7 +84,7 @@ def flops_an_image(data: ImageData, train: Batches) -> float:
     inputs, targets = train.gather(torch.arange(2), torch.Generator(), slice(None))
     with FlopCounterMode(display=False) as counter:
         learner.train_batch(inputs, targets, train)
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def peak(data: ImageData, side: int = 8192) -> float:

@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,8 @@ def chart(results: dict[str, dict[str, Any]]) -> Figure:
             if "loss" in row.get(name, {})
         ]
         ours = name == "unfreeze"
-        axes.scatter(
-            *zip(*dots, strict=True), label=name, s=90 if ours else 45, zorder=3 if ours else 2, color=f"C{place}"
-        )
+        across, down = zip(*dots, strict=True)
+        axes.scatter(across, down, s=90 if ours else 45, label=name, zorder=3 if ours else 2, color=f"C{place}")
     axes.set(yticks=range(len(results)), yticklabels=list(results), xscale="log", xlabel="test loss / that of the best")
     axes.set_xticks([1, 1.2, 1.5, 2, 3, 5], ["1", "1.2", "1.5", "2", "3", "5"], minor=False)
     axes.minorticks_off()
@@ -150,11 +150,8 @@ def main() -> None:
     kept = given.folder / "peers.json"
     results: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
     sets: dict[tuple[str, str], Callable[[Path], None]] = {
-        **{
-            ("images", name): lambda folder, images=images: write_images(images, folder)
-            for name, images in IMAGES.items()
-        },
-        **{("tables", name): lambda folder, name=name: write_table(name, folder) for name in TABLE_NAMES},
+        **{("images", name): partial(write_images, images) for name, images in IMAGES.items()},
+        **{("tables", name): partial(write_table, name) for name in TABLE_NAMES},
     }
     for (kind, of_set), write in sets.items():
         folder = given.folder / "data" / of_set

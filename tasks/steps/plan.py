@@ -1,7 +1,7 @@
 """Time, memory and network of a planned training, by stage and by layer."""
 
 import shlex
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psutil
 import torch
@@ -15,8 +15,10 @@ from unfreeze.models.training.schedules import possible_epochs
 from unfreeze.tasks.machine.notices import log_notice
 from unfreeze.tasks.steps.prepare import check_training, prepare
 
+AnyTraining = TypeVar("AnyTraining", bound=Training)
 
-def within_budget(params: Training, hours: float) -> Training:
+
+def within_budget(params: AnyTraining, hours: float) -> AnyTraining:
     """Shorten the training to a budget; a line reports the cuts.
 
     Raises
@@ -29,8 +31,8 @@ def within_budget(params: Training, hours: float) -> Training:
         f"about {expected.seconds / 60:.0f} minutes, {expected.most_seconds / 60:.0f} if every stage is "
         f"prolonged while it helps; {f'cut by {flags}' if flags else 'nothing had to be cut'}"
     )
-    shortened: Training = data.params.model_copy(update={"recipe": [each.stage for each in expected.stages]})
-    return shortened
+    shortened = data.params.model_copy(update={"recipe": [each.stage for each in expected.stages]})
+    return cast(AnyTraining, shortened)
 
 
 def plan(params: Training, hours: float | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from unfreeze.flows.cli import main
@@ -55,8 +56,7 @@ def test_a_port_that_is_taken_names_who_has_it_and_another(found, monkeypatch: p
         monkeypatch.setattr(doctor, "Service", lambda: Service(prefect_port=port, mlflow_port=port))
         _, lines = found()
     assert lines["port"] == (
-        f"warn {port} is taken (process {os.getpid()}, {doctor.psutil.Process().name()}): "
-        f"unfreeze up --mlflow-port {port + 1}"
+        f"warn {port} is taken (process {os.getpid()}, {psutil.Process().name()}): unfreeze up --mlflow-port {port + 1}"
     )
 
 
