@@ -183,7 +183,7 @@ def _with_loss(axes: plt.Axes, run: Run) -> None:
     beside.plot(steps[:-1], losses[:-1], "o--", color="gray", label="validation loss")
     beside.set_ylabel("validation loss")
     beside.set_ylim(0, None)
-    axes.figure.legend(loc="upper right", bbox_to_anchor=(0.9, 0.95), fontsize=8)
+    axes.figure.legend(loc="upper right", bbox_to_anchor=(1, 1), bbox_transform=axes.transAxes, fontsize=8)
 
 
 def _pixels(file: Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Write the tables of the reference from the specs and the commands: ``python docs/reference.py build/reference``."""
 
+import html
 import inspect
 import re
 import sys
@@ -48,7 +49,7 @@ def settings(spec: type[Spec], heading: str) -> str:
             lines += [f"{heading} `{group}`", "", fields[0].group_description, ""]
         lines += ["| setting | default | values | |", "|---|---|---|---|"]
         for field in fields:
-            allowed = re.sub("matching (.+?)(, or none)?$", r"matching `\1`\2", field.allowed)
+            allowed = re.sub("matching (.+?)(, or none)?$", _pattern, field.allowed)
             cells = (f"`{field.name}`", _default(field.default), allowed, field.info.description or "")
             lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
         lines.append("")
@@ -76,6 +77,11 @@ def command_group(title: str) -> str:
         lines += ["", f"and {others} settings as flags."] if others else []
         lines.append("")
     return "\n".join(lines)
+
+
+def _pattern(found: re.Match[str]) -> str:
+    """A regular expression as code; in a table, a bar in backticks would keep its backslash."""
+    return f"matching <code>{html.escape(found[1]).replace('|', '&#124;').replace('[', '&#91;')}</code>{found[2] or ''}"
 
 
 def _default(value: object) -> str:

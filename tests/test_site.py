@@ -1,5 +1,6 @@
 """The site of docs/: built as `make docs` does, opened from the disk in a browser."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tests.docs import PAGES, ROOT
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts() -> None:
+def test_the_site_builds_without_a_warning_is_searched_from_the_disk_and_loads_nothing_from_other_hosts() -> None:
     subprocess.run([sys.executable, "docs/reference.py", "build/reference"], cwd=ROOT, check=True)
     program = Path(sys.executable).with_name("zensical")
     subprocess.run([program, "build", "--clean", "--strict"], cwd=ROOT, check=True)
@@ -26,6 +27,9 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_hosts() 
         page.on("request", lambda request: asked.append(request.url))
         for path in pages:
             page.goto(path.as_uri())
+        page.keyboard.press("Control+k")
+        page.keyboard.type("checkpoint", delay=100)
+        page.get_by_text(re.compile(r"\d+ results?")).wait_for()
         browser.close()
     assert len(asked) > len(pages)
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
