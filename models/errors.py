@@ -24,6 +24,10 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def printable(message: str) -> str:
     """Make a message safe for a terminal: control characters escaped, empty lines dropped, length limited."""

@@ -1,17 +1,27 @@
 """Matplotlib figures of a training."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 _MOST_CLASSES_NAMED = 40
 _MOST_LABELS = 60
 TITLE, _LINES = 120, 4
 """Maximum characters of a title, and lines of an image's caption."""
+
+
+class Figure(matplotlib.figure.Figure):
+    """Figure that a notebook displays without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight")
+        return file.getvalue()
 
 
 def shown(text: object, longest: int = 40) -> str:

@@ -18,8 +18,9 @@ from unfreeze.models.images.networks.weights import timm_name, weights_at_hand
 from unfreeze.models.images.pixels.index import Index
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.settings import TrainImages
+from unfreeze.models.store.progress import Advance
 from unfreeze.models.store.row_store import StoredRows
-from unfreeze.models.store.workspace import Advance, Workspace
+from unfreeze.models.store.workspace import Workspace
 
 AUTO = "auto"
 """Value of `model.backbone` that leaves the choice open."""

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 from filelock import FileLock
 
 from unfreeze.models.store.cache_limit import LIMIT, evict, hold, remove_tree, size_limit
+from unfreeze.models.store.progress import Advance, progress_bar
 from unfreeze.models.store.sealed_files import checksum_file, is_intact, publish
 
 Result = TypeVar("Result")
-Advance = Callable[[int, int], None]
-"""Called with (done, total)."""
 Build = Callable[[dict[str, Path]], Iterator[str] | None]
 """Writes files (name -> temporary path); yields the name of each finished file, or returns after all."""
 
@@ -155,7 +154,8 @@ class Workspace:
     @contextmanager
     def progress(self, text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
         """Report progress within a block."""
-        yield lambda done, total: None
+        with progress_bar(text, note) as advance:
+            yield advance
 
     def log(self, line: str) -> None:
         """Write a line to the log."""

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.signal import savgol_filter
 
-from unfreeze.models.evaluation.plots import plot_lr_curve
+from unfreeze.models.evaluation.plots import Figure, plot_lr_curve
 
 CLEARLY_FALLING = 0.15
 """A slope counts as clearly falling while it is at least this share of the steepest."""

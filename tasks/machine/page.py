@@ -6,6 +6,7 @@ A thread sends artifacts, so a lost Prefect server neither stalls nor ends a run
 import atexit
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,9 @@ from contextvars import Context, copy_context
 from functools import cache
 
 from prefect.artifacts import create_table_artifact
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unfreeze.models.errors import printable
+from unfreeze.models.store.progress import Advance, progress_bar
 from unfreeze.tasks.machine.notices import in_run, log_info, log_notice
 
 SECONDS_BETWEEN_REPORTS = 10
@@ -25,9 +25,6 @@ SECONDS_BETWEEN_REPORTS = 10
 MOST_WAITING = 1000
 """Maximum number of artifacts waiting for Prefect; more are dropped, since MLflow has their content."""
 SECONDS_AT_THE_END = 10.0
-
-Advance = Callable[[int, int], None]
-"""Called with (done, total) any number of times."""
 
 _waiting: "queue.Queue[tuple[Context, Callable[[], object]]]" = queue.Queue(MOST_WAITING)
 _is_away = threading.Event()
@@ -94,28 +91,16 @@ def show_table(rows: Sequence[Mapping[str, object]], key: str, title: str) -> No
 
 @contextmanager
 def progress(text: str, note: Callable[[], str] = lambda: "") -> Iterator[Advance]:
-    """Report progress while the block runs: a bar in a terminal, and a line every 10 s elsewhere and in the run's log.
-
-    Parameters
-    ----------
-    text
-        Name of the activity, such as ``Resizing images``.
-    note
-        Returns a note, such as the latest loss, to show beside the numbers.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    last = TextColumn("{task.fields[note]}", markup=False)
+    """Report progress while the block runs: `progress_bar`, and a line every 10 s elsewhere and in the run's log."""
     reported = time.monotonic()
-    with Progress(*columns, last, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(text, total=None, note="")
+    with progress_bar(text, note) as show_bar:
 
         def advance(done: int, total: int) -> None:
             nonlocal reported
-            bar.update(shown, completed=done, total=total, note=note())
+            show_bar(done, total)
             if time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                if in_run() or not console.is_terminal:
+                if in_run() or not sys.stderr.isatty():
                     log_info(f"{text}: {done:,} of {total:,} {note()}".rstrip())
 
         yield advance

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from sklearn.base import clone
 
 from unfreeze import Images, Tables
@@ -71,3 +72,8 @@ def test_a_wrong_setting_is_answered_by_what_to_write(settings: dict[str, Any], 
     with pytest.raises(UserError, match=message) as caught:
         Images("photos", **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_notebook_shows_a_wrong_setting_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    InteractiveShell().run_cell("from unfreeze import Images\nImages('photos', bakbone='resnet34')")
+    assert capsys.readouterr().out == "UserError: bakbone: unknown setting; did you mean backbone?\n"

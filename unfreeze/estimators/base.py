@@ -1,48 +1,42 @@
 """What estimators of all modalities share: settings, training, prediction, evaluation, pages and files."""
 
-import difflib
 import html
 import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
+from unfreeze.estimators.configured import Configured
 from unfreeze.estimators.fitting import Fitted, fit, report_of
 from unfreeze.estimators.page import Page
 from unfreeze.models.errors import UserError
 from unfreeze.models.evaluation.intervals import intervals
 from unfreeze.models.evaluation.results import Findings
 from unfreeze.models.evaluation.verdict import headlines
-from unfreeze.models.recipe.modality import Modality, modality, modality_in
+from unfreeze.models.recipe.modality import modality_in
 from unfreeze.models.recipe.run import FindLr, Train
 from unfreeze.models.recipe.state import Record, TrainingState
 from unfreeze.models.recipe.training_data import TrainingData
 from unfreeze.models.settings import Training
-from unfreeze.models.settings.fields import fields_by_name
-from unfreeze.models.settings.overrides import build_spec, get_field
+from unfreeze.models.settings.overrides import get_field
 from unfreeze.models.settings.predict import Explain
 from unfreeze.models.store.paths import data_folder, given_path
 from unfreeze.models.store.sealed_files import JUDGED
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets.conformal import answers
 
-Config = Mapping[str, Any] | Training | str | Path
-"""Settings: nested or by dotted name, a spec, or a YAML or JSON file."""
-
 
 class NotFitted(UserError, NotFittedError):  # type: ignore[misc]
     """The estimator has no model yet."""
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]
+class Estimator(Configured):
     """Base of `Images` and `Tables`.
 
     Attributes
@@ -57,74 +51,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         MLflow's id of a tracked training; absent otherwise.
     """
 
-    kind: ClassVar[str]
-    keywords: ClassVar[Mapping[str, str]]
-    """Keyword of the constructor -> dotted name of the setting."""
-    source: Any
-    config: Config | None
-    tracked: bool
-    device: str | None
-
-    def _keep(self, given: dict[str, Any]) -> None:
-        """Set the constructor's arguments as attributes, and reject bad settings at once."""
-        self._model: Any = None
-        self._folder: Path | tempfile.TemporaryDirectory[str] | None = None
-        self._fitted: Fitted | None = None
-        unknown = given.pop("unknown")
-        for name in ("self", "__class__"):
-            given.pop(name, None)
-        for name, value in given.items():
-            setattr(self, name, value)
-        if unknown:
-            raise self._unknown(next(iter(unknown)))
-        self._spec({})
-
-    # --- settings
-
-    @property
-    def spec(self) -> Training:
-        """The complete settings, including defaults."""
-        return self._spec({"data.source": str(self.source)} if isinstance(self.source, str | Path) else {})
-
-    def _spec(self, given: Mapping[str, Any]) -> Training:
-        """The complete settings; those `given` by dotted name win over all others."""
-        config, kind = self._config(), self._modality
-        dotted = {name: value for name, value in config.items() if "." in name}
-        nested = {name: value for name, value in config.items() if name not in dotted}
-        own = {name: getattr(self, keyword) for keyword, name in self.keywords.items()}
-        overrides = {**dotted, **{name: value for name, value in own.items() if value is not None}, **given}
-        spec: Training = kind.complete(build_spec(kind.spec, nested, overrides))
-        return spec
-
-    def _config(self) -> Mapping[str, Any]:
-        if isinstance(self.config, str | Path):
-            from unfreeze.flows.commands.settings_file import read_settings
-
-            return read_settings(given_path(self.config))
-        if isinstance(self.config, Training):
-            return self.config.model_dump()
-        if not isinstance(self.config, Mapping | None):
-            raise UserError(f"config: given a {type(self.config).__name__}; give a mapping of settings, or a file")
-        return self.config or {}
-
-    def _unknown(self, name: str) -> UserError:
-        """Error for an unknown keyword, with the closest one or the setting to write in `config`."""
-        last, own = f".{self.spec.recipe[-1].name}.", list(self.get_params())
-        others = {
-            part: field.replace(".N.", last).rpartition(f".{part}")[0] + f".{part}" if part != field else field
-            for field in reversed(fields_by_name(self._modality.spec))
-            for part in field.split(".")
-            if part not in ("N", "modality")
-        }
-        close = name if name in others else next(iter(difflib.get_close_matches(name, [*own, *others], n=1)), "")
-        if close in own:
-            return UserError(f"{name}: unknown setting; did you mean {close}?")
-        hint = f"write config={{{others[close].lstrip('.')!r}: ...}}" if close else f"keywords: {', '.join(own)}"
-        return UserError(f"{name}: no keyword of {type(self).__name__}; {hint}")
-
-    @property
-    def _modality(self) -> Modality:
-        return modality(self.kind)
+    _model: Any = None
+    _folder: "Path | tempfile.TemporaryDirectory[str] | None" = None
+    _fitted: Fitted | None = None
 
     @property
     def _workspace(self) -> Workspace:

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.utils import ClassifierTags, Tags
 
-from unfreeze.estimators.base import Config, Estimator
+from unfreeze.estimators.base import Estimator
+from unfreeze.estimators.configured import Config
 from unfreeze.estimators.in_memory import ENCODED, arrow_table, images_in, is_frame, keep, labels_in
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.modality import list_images, list_labelled

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import ClassifierTags, RegressorTags, Tags
 
-from unfreeze.estimators.base import Config, Estimator
+from unfreeze.estimators.base import Estimator
+from unfreeze.estimators.configured import Config
 from unfreeze.estimators.in_memory import arrow_table, is_frame, keep, labels_in
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.overrides import get_field
@@ -199,6 +200,9 @@ class Tables(Estimator):
             frame = to_frame(open_table(Path(listed["path"])))
         else:
             frame = self._frame(X)
+            expected = getattr(self, "n_features_in_", frame.shape[1])
+            if hasattr(X, "__array__") and not is_frame(X) and frame.shape[1] != expected:
+                raise UserError(f"rows: X has {frame.shape[1]} features, but Tables is expecting {expected} features")
         if frame.empty:
             raise UserError("rows: there are none; give at least one row")
         return frame.reset_index(drop=True), frame.index

@@ -23,7 +23,7 @@ from torch import nn
 from unfreeze.models.evaluation.intervals import intervals
 from unfreeze.models.evaluation.metrics import Metric
 from unfreeze.models.evaluation.results import Findings
-from unfreeze.models.store.workspace import Advance
+from unfreeze.models.store.progress import Advance
 from unfreeze.models.targets import Target
 
 MOST_ROWS = 10_000

@@ -16,8 +16,9 @@ from unfreeze.models.images.networks.backbones import load_body
 from unfreeze.models.images.pixels.index import Index
 from unfreeze.models.settings import ModelSpec
 from unfreeze.models.store import row_store
+from unfreeze.models.store.progress import Advance
 from unfreeze.models.store.row_store import StoredRows
-from unfreeze.models.store.workspace import Advance, Workspace
+from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.training.loop import fit
 
 PASS = CPU_FORWARD_SIZE

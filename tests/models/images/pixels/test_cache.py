@@ -17,7 +17,8 @@ from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.store import row_store
 from unfreeze.models.store.content import hash_files
-from unfreeze.models.store.workspace import Advance, Workspace
+from unfreeze.models.store.progress import Advance
+from unfreeze.models.store.workspace import Workspace
 
 CATS_DOGS = Path(__file__).resolve().parents[5] / "shared" / "data" / "cats_dogs"
 
