@@ -17,14 +17,15 @@ from unfreeze.models.settings.images import TrainImages
 from unfreeze.models.settings.overrides import build_spec
 from unfreeze.models.training import finder
 
-TYPED = [
-    pytest.param(line, id=f"{name_of(page)}: {line[:60]}")
-    for page in PAGES
+TYPED = {
+    line: name_of(page)
+    for page in reversed(PAGES)
     for block in blocks(page)
     if block.language == "sh"
     for line in commands(block)
     if line.startswith("unfreeze ")
-]
+}
+"""Command -> the first page with it."""
 ORDER = (
     *("README.md", "index.md", "start.md", "howto/images.md"),
     *("howto/labels.md", "howto/splits.md", "howto/settings.md", "howto/backbones.md"),
@@ -46,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("line", TYPED)
+@pytest.mark.parametrize("line", [pytest.param(line, id=f"{page}: {line[:60]}") for line, page in TYPED.items()])
 def test_every_command_is_understood(line: str, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(drawn)
     command, bound = parse(app, shlex.split(line)[1:])
@@ -57,6 +58,11 @@ def test_every_command_is_understood(line: str, drawn: Path, monkeypatch: pytest
 def test_every_page_with_blocks_to_run_is_run() -> None:
     ran = {name_of(page) for page in PAGES for block in blocks(page) if _is_run(block)}
     assert ran <= set(ORDER)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "zensical.toml").read_text()
+    assert [name_of(page) for page in PAGES[1:] if f'"{name_of(page)}"' not in navigation] == []
 
 
 def test_settings_files_on_the_pages_are_understood() -> None:
