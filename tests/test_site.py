@@ -1,7 +1,6 @@
 """The site of docs/: built as `make docs` does, opened from the disk in a browser."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.deployments.browser import CHROMIUM, FLAGS, needs_chromium
 from tests.docs import PAGES, ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.browser
+@needs_chromium
 def test_the_site_builds_without_a_warning_is_searched_from_the_disk_and_loads_nothing_from_other_hosts() -> None:
     subprocess.run([sys.executable, "docs/reference.py", "build/reference"], cwd=ROOT, check=True)
     program = Path(sys.executable).with_name("zensical")
@@ -22,7 +22,7 @@ def test_the_site_builds_without_a_warning_is_searched_from_the_disk_and_loads_n
     assert len(pages) >= len(PAGES) - 1  # without the README
     asked: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         for path in pages:
