@@ -5,6 +5,7 @@ from typing import Any
 
 from unfreeze.flows.running import flow
 from unfreeze.models.settings.predict import Predict
+from unfreeze.tasks.machine.cluster import cluster_of
 from unfreeze.tasks.machine.devices import lease_devices
 from unfreeze.tasks.predictions.parts import predict_parts, writing
 from unfreeze.tasks.predictions.source import find_model, list_source
@@ -22,6 +23,7 @@ def predict(params: Predict = DEFAULTS) -> dict[str, Any]:
     began = time.monotonic()
     with writing(params):
         model = find_model(params.model)
-        lease_devices(params.device)
+        if cluster_of(params.cluster) is None:
+            lease_devices(params.device)
         result = predict_parts(params, model, list_source(params, model))
     return {**result, "seconds": round(time.monotonic() - began, 2)}

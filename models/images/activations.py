@@ -50,13 +50,13 @@ def precompute(
 
     def compute(names: Iterable[str], first: int = 0, step: int = 1) -> Iterator[str]:
         """Store every view's missing rows of each `step`-th image from `first`; yields the names of complete views."""
-        total, done = sum(len(set(contents[named[name][0]][first::step])) for name in names), 0
+        total, done = sum(len(contents[named[name][0]][first::step]) for name in names), 0
 
         def rows(
-            images: ImageBatches, numbers: Mapping[str, int], contents: Sequence[str], names: Sequence[str]
+            images: ImageBatches, positions: np.ndarray, names: Sequence[str]
         ) -> Iterator[Mapping[str, np.ndarray]]:
             nonlocal done
-            chosen = torch.tensor([numbers[content] for content in contents])
+            chosen = torch.from_numpy(first + step * positions)
             for made in forward(frozen(), images, chosen, data.precision):
                 yield {names[0]: _as_halves(made, stage)}
                 done += len(made)
@@ -65,13 +65,12 @@ def precompute(
         with workspace.progress("Precomputing activations") as advance:
             for name in names:  # one view at a time bounds the memory for row positions
                 split, view = named[name]
-                numbers = {content: number for number, content in enumerate(contents[split])}
                 mine = contents[split][first::step]
                 lots = missing_lots({name: store_of((split, view))}, mine)
-                done += len(mine) - sum(len(lot.contents) for lot in lots)
+                done += len(mine) - sum(len(lot.positions) for lot in lots)
                 images = data.images(position, split, view)
                 for lot in lots:
-                    lot.write(partial(rows, images, numbers))
+                    lot.write(partial(rows, images))
                 yield name
 
     def build(wanted: dict[str, Path]) -> Iterator[str]:

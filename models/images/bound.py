@@ -117,9 +117,9 @@ class BoundImages(TrainingData):
         groups = self.index.groups(self.rows[split])
         return groups if groups is not None and len(set(groups)) > 1 else None
 
-    def contents(self, split: str) -> list[str]:
-        """Content hashes of a split's images."""
-        hashes: list[str] = self.index.rows["content"].take(self.rows[split]).to_pylist()
+    def contents(self, split: str) -> np.ndarray:
+        """Content hashes of a split's images, (n,) S32."""
+        hashes: np.ndarray = self.index.contents[self.rows[split]]
         return hashes
 
     def cache(self, position: int) -> ImageCache:
@@ -130,7 +130,8 @@ class BoundImages(TrainingData):
         """Images of a split at the size of stage `position`, with fixed view number `view` if given."""
         fixed = None
         if view:
-            fixed = numbered_view(view, self.contents(split), self.params.augment)
+            contents = [content.decode() for content in self.contents(split)]
+            fixed = numbered_view(view, contents, self.params.augment)
         return ImageBatches(
             self.cache(position),
             self.rows[split],

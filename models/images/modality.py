@@ -37,16 +37,19 @@ from unfreeze.models.images.pixels.augmentation import MIXES
 from unfreeze.models.images.pixels.cache import build_image_caches, image_store
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.images.serving.explain import explain_images
-from unfreeze.models.images.serving.predictor import THREADS, ImagePredictor
+from unfreeze.models.images.serving.predictor import LISTING, THREADS, ImagePredictor
 from unfreeze.models.own_parts import is_own
 from unfreeze.models.reading.sampling import sample_rows
 from unfreeze.models.recipe.modality import Modality, ModelVersion
 from unfreeze.models.recipe.training_data import SPLITS, Prepared
 from unfreeze.models.settings import DataSpec, TrainImages
 from unfreeze.models.settings.predict import Explain, Predict
-from unfreeze.models.store.content import hash_file, hash_files
+from unfreeze.models.store.content import hash_file
+from unfreeze.models.store.known_contents import hash_changed
 from unfreeze.models.store.model_folder import judged_folder
 from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.rows_on_disk import texts_on_disk, write_rows
+from unfreeze.models.store.sealed_files import is_intact
 from unfreeze.models.store.workspace import Derived, Workspace, key_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target, check_metrics
 
@@ -92,14 +95,9 @@ class Images(Modality):
         ranking = self._rank_backbones(params, index, workspace)
         params = with_backbone(params, read_ranking(ranking.get("backbones")))
         caches = self._resize(params, index, workspace)
-        splits = index.rows["split"].to_pylist()
-        return Prepared(
-            self.name,
-            index.digest,
-            index.fingerprint(),
-            {"index": str(index_path), **ranking, **caches},
-            {split: splits.count(split) for split in SPLITS},
-        )
+        files = {"index": str(index_path), **ranking, **caches}
+        splits = {split: len(index.rows_of(split)) for split in SPLITS}
+        return Prepared(self.name, index.digest, index.fingerprint(), files, splits)
 
     def index(self, params: TrainImages, workspace: Workspace, earlier: Path | None = None) -> Path:
         """Verify every image by decoding it, exclude unusable ones and split; returns the index's path."""
@@ -107,11 +105,15 @@ class Images(Modality):
         if before is not None and data.labels == "auto":
             data = data.model_copy(update={"labels": "multiple" if before.multiple else "single"})
 
-        def list_files() -> tuple[Listing, list[str]]:
+        limit = str(data.max_megapixels)
+        contents = workspace.path(Derived("contents", key_of(data.source)))
+        latest = contents.with_name(f"{contents.stem}-{key_of(limit, INDEX_VERSION)}.latest")
+
+        def list_files() -> tuple[Listing, Sequence[str]]:
             local = _local(data, workspace)
             listing = grouped(resolve_source(local, workspace.datasets), local)
             listing, left_out = without_excluded(listing, data.exclude)
-            hashes = hash_files([file.path for file in listing.files], THREADS)
+            hashes: Sequence[str] = hash_changed((path for (path,) in listing.files.columns("path")), contents, THREADS)
             listing, hashes = unite_copies(listing, hashes, data.labels)
             workspace.log(f"{listing.name}: {listing.understood} ({len(hashes):,} files)")
             if before is not None and before.multiple != listing.multiple:
@@ -125,25 +127,29 @@ class Images(Modality):
                     workspace.notice(f"{listing.name}: {note}")
             return listing, hashes
 
-        # Not cached: changes are found only by reading the files.
+        # Not cached: changes are found only by looking at the files.
         listing, hashes = workspace.step(f"list images of {data.source}", list_files)
 
         def build(wanted: dict[str, Path]) -> None:
             sides = before.sides() if before is not None else {}
+            known = _latest_rows(latest)
             with workspace.progress("Verifying images") as advance:
-                build_index(listing, hashes, data, advance, earlier=sides).save(wanted["index"])
+                build_index(listing, hashes, data, advance, earlier=sides, known=known).save(wanted["index"])
 
-        files = [
-            [str(file.path), file.label, file.split, content, file.group]
-            for file, content in zip(listing.files, hashes, strict=True)
-        ]
+        rows = listing.files.columns("path", "label", "split", "group")
+        files = (
+            [path.decode(), label, split, content, group]
+            for (path, label, split, group), content in zip(rows, hashes, strict=True)
+        )
         settings = data.model_dump(
             include={"valid_fraction", "test_fraction", "split_seed", "split_like", "max_megapixels", "pixel_range"}
         )
         derived = Derived(
             "indexes", key_of(listing.name, listing.multiple, listing.told, files, settings, INDEX_VERSION)
         )
-        return workspace.derive("index images", {"index": derived}, build)["index"]
+        path = workspace.derive("index images", {"index": derived}, build)["index"]
+        latest.write_text(str(path))
+        return path
 
     def _rank_backbones(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
         """Rank the networks whose weights are on this machine, if the training leaves the choice open."""
@@ -173,7 +179,7 @@ class Images(Modality):
     def _resize(self, params: TrainImages, index: Index, workspace: Workspace) -> dict[str, str]:
         """Side in pixels -> image cache."""
         preprocessing, fit = preprocessing_of(params.model), params.data.fit
-        contents, interpolation = index.rows["content"].to_pylist(), preprocessing.interpolation
+        contents, interpolation = index.contents, preprocessing.interpolation
         sizes = sorted(set(image_sizes(params, index, preprocessing)))
         stores = {size: image_store(workspace, size, fit, interpolation, index.ranges) for size in sizes}
         files = {str(size): store.list_of(contents) for size, store in stores.items()}
@@ -212,10 +218,13 @@ class Images(Modality):
         """List images without labels, identified by size and time: hashing would read every image twice."""
         listed = list_images(params, workspace, without)
         workspace.notice(f"{params.source}: {listed.understood}")
-        content = key_of(listed.names, [_stamp(file) for file in listed.files])
-        listing = {"names": listed.names, "files": listed.files}
-        files = {"listing": Derived("listings", content, ".json")}
-        built = workspace.derive("keep listing", files, lambda wanted: _write(wanted["listing"], listing))
+        content = key_of(iter(listed.names), map(_stamp, listed.files))
+
+        def write(wanted: dict[str, Path]) -> None:
+            rows = ((name, os.fsencode(file)) for name, file in zip(listed.names, listed.files, strict=True))
+            write_rows(rows, LISTING, wanted["listing"])
+
+        built = workspace.derive("keep listing", {"listing": Derived("listings", content)}, write)
         return {"path": str(built["listing"]), "rows": len(listed.files), "content": content}
 
     def explain(self, params: Explain, model: str, folder: Path, workspace: Workspace) -> Explanation:
@@ -278,8 +287,8 @@ def list_images(params: Predict, workspace: Workspace, without: Sequence[Path] =
     if local == str(given_path(params.source)):
         return listed
     given = params.source.rstrip("/")
-    names = [given + name.removeprefix(local) if name.startswith(local) else name for name in listed.names]
-    return replace(listed, names=names)
+    names = (given + name.removeprefix(local) if name.startswith(local) else name for name in listed.names)
+    return replace(listed, names=texts_on_disk(names))
 
 
 def list_labelled(data: DataSpec, workspace: Workspace) -> Listing:
@@ -295,6 +304,15 @@ def _local(data: DataSpec, workspace: Workspace) -> DataSpec:
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
+
+
+def _latest_rows(latest: Path) -> pa.Table | None:
+    """Rows of the index that was made last of a source, if it is intact."""
+    try:
+        path = Path(latest.read_text())
+        return Index.load(path).rows if is_intact(path) else None
+    except (OSError, ValueError, UserError):
+        return None
 
 
 def _stamp(file: str) -> tuple[int, int]:

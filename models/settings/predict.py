@@ -76,6 +76,12 @@ class Predict(Spec):
         "65,536 rows of a table.",
     )
     device: Device = "auto"
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Address of a Ray cluster that predicts, such as `auto` or `ray://head:10001`; its nodes share the "
+        "data folder, the source and the output. Empty: `RAY_ADDRESS`, or this machine.",
+    )
     runtime: Literal["torch", "onnx"] = Field(
         default="torch",
         description="What runs the networks of a classifier; `onnx`, which needs the extra `export`, is faster on CPUs "

@@ -106,7 +106,13 @@ class SweepSpec(Spec):
         "password is `UNFREEZE_STORAGE_PASSWORD` of their environment. Empty: a journal file on this machine.",
         json_schema_extra={"pattern": WITHOUT_PASSWORD},  # lets a form reject a password before it is stored
     )
-    workers: int = Field(default=1, ge=1, le=64, description="Processes on this machine that run trials.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that run trials, this one included.")
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Address of a Ray cluster, such as `auto`: the workers beside this process run on its nodes, with "
+        "a GPU each if there are any; they share the data folder. Empty: `RAY_ADDRESS`, or this machine.",
+    )
     space: Space = Field(
         default=[
             Dimension(name="body_ratio", low=1, high=30, log=True),

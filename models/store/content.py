@@ -1,11 +1,14 @@
 """Content hashes: an image is identified by the hash of its encoded bytes, not by its path."""
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
+import xxhash
 
 from unfreeze.models.store.paths import irregular_kind
 
@@ -53,6 +56,17 @@ def hash_image(image: bytes | str | Path) -> str:
 def hash_files(paths: Sequence[Path], threads: int) -> list[str]:
     """Hash files as `hash_file` does, in the order of `paths`."""
     return list(map_in_order(hash_file, paths, threads, in_flight=16 * threads))
+
+
+def repeated(contents: Sequence[str]) -> dict[str, int]:
+    """Contents that occur more than once, without the empty one, and how often."""
+    numbers = np.fromiter((xxhash.xxh3_64_intdigest(each.encode()) for each in contents), np.uint64, len(contents))
+    ordered = np.sort(numbers)
+    double = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not double:
+        return {}
+    counts = Counter(content for content, number in zip(contents, numbers, strict=True) if int(number) in double)
+    return {content: count for content, count in counts.items() if content and count > 1}
 
 
 def _blake2b(data: bytes = b"") -> "hashlib.blake2b":

@@ -33,14 +33,17 @@ class PartFiles:
 
     def done(self) -> int:
         """Count the rows in the leading complete parts."""
-        for first in range(0, self._rows, self._chunk):
+        return next(self.missing(), self._rows)
+
+    def missing(self, first: int = 0, end: int | None = None) -> Iterator[int]:
+        """Yield the first row of each part that is not complete, of those that start in a range of rows."""
+        for start in range(first, self._rows if end is None else end, self._chunk):
             try:
-                count = self._read(first).num_rows
+                count = self._read(start).num_rows
             except (OSError, pa.ArrowException, UserError):
-                return first
-            if count != min(self._chunk, self._rows - first):
-                return first
-        return self._rows
+                count = -1
+            if count != min(self._chunk, self._rows - start):
+                yield start
 
     def write(self, first: int, batch: pa.RecordBatch) -> None:
         """Write the part that starts at row `first`, atomically."""

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,9 +23,27 @@ Build = Callable[[dict[str, Path]], Iterator[str] | None]
 
 
 def key_of(*parts: Any) -> str:
-    """Hash JSON-serialisable parts: content hashes, parameters and version constants; never a path or a date."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """Hash JSON-serialisable parts: content hashes, parameters and version constants; never a path or a date.
+
+    An iterator counts as the list of its items, but is not held in memory.
+    """
+    hashed = hashlib.blake2b(b"[", digest_size=16)
+    for number, part in enumerate(parts):
+        hashed.update(b"," if number else b"")
+        if not isinstance(part, Iterator):
+            hashed.update(_json(part))
+            continue
+        separator = b"["
+        while chunk := list(islice(part, 4096)):
+            hashed.update(separator + _json(chunk)[1:-1])
+            separator = b","
+        hashed.update(b"[]" if separator == b"[" else b"]")
+    hashed.update(b"]")
+    return hashed.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 class Derived(NamedTuple):

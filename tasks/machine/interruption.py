@@ -48,6 +48,19 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             take_effect(received[0], KeyboardInterrupt())
 
 
+@contextmanager
+def own_signal_handlers() -> Iterator[None]:
+    """Put back the signal handlers that a library replaces while the block runs."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def heed_hangups() -> None:
     """Let SIGHUP, sent when a terminal closes, act as Ctrl-C from here on; `nohup` keeps it ignored.
 

@@ -9,8 +9,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,7 +25,7 @@ from unfreeze.models.errors import UserError
 from unfreeze.models.recipe.ranks import follow
 from unfreeze.models.training import ranks
 from unfreeze.tasks.machine.environment import home
-from unfreeze.tasks.machine.interruption import take_effect
+from unfreeze.tasks.machine.interruption import own_signal_handlers, take_effect
 from unfreeze.tasks.machine.page import wait_until_shown
 
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ def on_ranks(count: int, train: Callable[..., Result], *arguments: Any) -> Resul
         return train(*arguments)
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):  # one line below replaces theirs
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder, _own_signal_handlers():
+    with tempfile.TemporaryDirectory() as folder, own_signal_handlers():
         outcome = Path(folder) / "outcome"
         config = LaunchConfig(
             1,
@@ -162,16 +162,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Put back the signal handlers that torch elastic replaces."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)

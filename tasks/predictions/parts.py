@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from unfreeze.models.targets.predictions import (
     unseen_note,
     write_predictions,
 )
+from unfreeze.tasks.machine.cluster import SHARDS_EACH, cluster_of, connected, resources, run_shards
 from unfreeze.tasks.machine.notices import log_info
 from unfreeze.tasks.machine.page import progress, show_table
 from unfreeze.tasks.predictions.source import out_of
@@ -96,17 +97,54 @@ class Prediction:
 
     def complete_parts(self) -> int:
         """Predict the parts that an earlier run did not; returns the number of rows."""
-        done = first = self.parts.done()
-        rows = self.source["rows"]
+        rows, cluster = self.source["rows"], cluster_of(self.params.cluster)
+        done = rows - self._rows_of(self.parts.missing()) if cluster else self.parts.done()
+        first = done
         if done:
             log_info(f"{done:,} of {rows:,} rows were there already")
         if done < rows:
-            with progress("Predicting") as advance, closing(self._batches(first)) as batches:
-                for batch in batches:
-                    self.parts.write(done, batch)
-                    done += batch.num_rows
+            with progress("Predicting") as advance, closing(self._counts(cluster, first)) as counts:
+                for count in counts:
+                    done += count
                     advance(done, rows)
         return done - first
+
+    def _rows_of(self, firsts: Iterable[int]) -> int:
+        return sum(min(self.chunk, self.source["rows"] - first) for first in firsts)
+
+    def _counts(self, cluster: str | None, first: int) -> Generator[int, None, None]:
+        """Write the missing parts here or on a cluster; yields the number of rows written each time."""
+        rows = self.source["rows"]
+        if cluster is None:
+            yield from self.write(first, rows)
+            return
+        with connected(cluster) as ray:
+            wanted, slots = resources(ray, self.params.device)
+            parts = -(-rows // self.chunk)
+            size = self.chunk * max(1, parts // (SHARDS_EACH * slots))
+            todo = sorted({start - start % size for start in self.parts.missing()})
+            given = (self.params, self.model, self.source)
+            yield from run_shards(
+                ray, _write_shard, [(*given, start, min(start + size, rows)) for start in todo], wanted
+            )
+
+    def write(self, first: int, end: int) -> Generator[int, None, None]:
+        """Predict and write the parts of a range of rows; yields the number of rows of each."""
+        with closing(self._batches(first)) as batches:
+            while first < end:
+                batch = next(batches)
+                self.parts.write(first, batch)
+                first += batch.num_rows
+                yield batch.num_rows
+
+    def write_missing(self, first: int, end: int) -> int:
+        """Predict and write the parts of a range of rows that are missing; returns the number of their rows."""
+        missing = list(self.parts.missing(first, end))
+        if not missing:
+            return 0
+        for _ in self.write(missing[0], missing[-1] + 1):
+            pass
+        return self._rows_of(missing)
 
     def _batches(self, first: int) -> Generator[pa.RecordBatch, None, None]:
         """Predictions from row `first` on, one batch per chunk."""
@@ -146,6 +184,17 @@ class Prediction:
             pass
         tally.unseen.update(json.loads(metadata_of(self.out)[_UNSEEN]))
         return tally
+
+
+def _write_shard(params: Predict, model: dict[str, str], source: dict[str, Any], first: int, end: int) -> int:
+    """Predict a range of rows on a node of a cluster, which shares the folders with the machine that asks for it."""
+    for path in (model["folder"], source["path"]):
+        if not Path(path).exists():
+            raise UserError(
+                f"cluster: {path} is not on the node {os.uname().nodename}; put the data folder (UNFREEZE_HOME), the "
+                "source and the output on a disk that all nodes share, at the same path"
+            )
+    return Prediction(params, model, source).write_missing(first, end)
 
 
 @contextmanager

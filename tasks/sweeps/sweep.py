@@ -4,8 +4,8 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unfreeze.models.settings import Training
 from unfreeze.models.settings.addresses import masked
 from unfreeze.models.settings.search import SWEEPS, SweepSpec, check_space
 from unfreeze.tasks import tracking
+from unfreeze.tasks.machine.cluster import OnNode, cluster_of, connected, resources
 from unfreeze.tasks.machine.devices import environment_without_lease
 from unfreeze.tasks.machine.environment import home
 from unfreeze.tasks.machine.notices import log_notice
@@ -47,6 +48,9 @@ SWEEP_RUN = "UNFREEZE_SWEEP_RUN"
 """Environment variable of a worker: the key of the sweep's run."""
 MAX_FAILURES = 3
 """Maximum number of consecutive failed trials; after so many, their values are not the cause."""
+
+
+Worker = subprocess.Popen[bytes] | OnNode
 
 
 class WorkersDied(RuntimeError):
@@ -154,25 +158,37 @@ def open_sweep(search: SweepSpec, training: Any) -> Iterator[Sweep]:
 
 
 @contextmanager
-def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
+def other_workers(sweep: Sweep) -> Iterator[Sequence[Worker]]:
     """Run worker processes for the same study while the block runs; at its end each stops after its batch.
+
+    They run on this machine or, if there is a cluster, as its tasks.
 
     `search.workers` includes the present process. Output goes to log files in the data folder.
     """
-    search, processes, alone = sweep.search, list[subprocess.Popen[bytes]](), torch.get_num_threads()
+    search, processes, alone = sweep.search, list[Worker](), torch.get_num_threads()
+    cluster = cluster_of(search.cluster) if search.workers > 1 else None
     # Workers that each use all cores would mostly wait for one another.
-    threads = max(1, alone // search.workers)
+    threads = max(1, alone // search.workers) if cluster is None else alone
     torch.set_num_threads(threads)
     settings = search.model_dump(include={"trials", "storage", "sampler", "pruner", "sampler_seed"}, exclude_none=True)
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     command = own_module("unfreeze.flows.cli", "sweep", "--study", sweep.study.study_name, *flags)
     environment = {**environment_without_lease(), "OMP_NUM_THREADS": str(threads), SWEEP_RUN: sweep.run_id}
+    nodes = ExitStack()
     try:
         if search.workers > 1:
             with get_client(sync_client=True) as client:
                 environment["PREFECT_API_URL"] = str(client.api_url).rstrip("/")
+        ray = nodes.enter_context(connected(cluster)) if cluster is not None else None
         for number in range(1, search.workers):
-            with _log(sweep, number).open("wb") as output:
+            log = _log(sweep, number)
+            if ray is not None:
+                shared = ("UNFREEZE_", "PREFECT_API", SWEEP_RUN)  # the rest of the environment is the node's
+                own = {name: value for name, value in environment.items() if name.startswith(shared)}
+                wanted, _ = resources(ray, sweep.training.device)
+                processes.append(OnNode(ray, wanted, command, {**own, WORKER: str(number)}, log))
+                continue
+            with log.open("wb") as output:
                 own = {**environment, WORKER: str(number)}
                 processes.append(subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=output))
         yield processes
@@ -182,9 +198,10 @@ def other_workers(sweep: Sweep) -> Iterator[list[subprocess.Popen[bytes]]]:
             process.terminate()
         for process in processes:
             process.wait()
+        nodes.close()
 
 
-def wait_for(workers: list[subprocess.Popen[bytes]], sweep: Sweep) -> dict[str, Any]:
+def wait_for(workers: Sequence[Worker], sweep: Sweep) -> dict[str, Any]:
     """Wait for workers to finish; returns how many were ``started`` and which ``died``."""
     died = []
     for number, process in enumerate(workers, 1):

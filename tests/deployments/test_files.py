@@ -206,6 +206,34 @@ def test_every_variable_of_the_template_is_described_and_used(template: dict[str
         assert variable["description"], name
 
 
+def test_the_pods_of_the_ray_job_fit_the_schema_of_kubernetes_and_share_the_folders_of_the_template(
+    template: dict[str, Any],
+) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    job = yaml.safe_load((DEPLOYMENTS / "kubernetes" / "rayjob.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **group["template"]}
+        kubernetes_validate.validate(pod, kubernetes_validate.utils.all_versions()[-1], strict=True)
+        (container,) = pod["spec"]["containers"]
+        (wanted,) = rendered(template)["spec"]["template"]["spec"]["containers"]
+        for same in ("volumeMounts", "envFrom", "securityContext"):
+            assert container[same] == wanted[same]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_the_command_of_the_ray_job_is_one_of_ours() -> None:
+    from unfreeze.flows.cli import app
+
+    job = yaml.safe_load((DEPLOYMENTS / "kubernetes" / "rayjob.yaml").read_text())
+    program, *arguments = job["spec"]["entrypoint"].split()
+    assert program == "unfreeze"
+    command, _, ignored = app.parse_args(arguments)
+    assert command.__name__ == "predict"
+    assert not ignored
+
+
 # --- systemd ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import mimetypes
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +48,9 @@ def _is_image_suffix(suffix: str) -> bool:
 
 
 def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[str] | None = None) -> Iterator[str]:
-    """Yield the paths of all files below a folder, in no particular order; links to folders are followed.
+    """Yield the paths of all files below a folder, sorted; links to folders are followed.
+
+    Memory: the names of one folder at a time.
 
     Parameters
     ----------
@@ -58,28 +60,49 @@ def files_below(folder: str | Path, without: Collection[str] = (), skipped: set[
         Receives the names of skipped system files, system folders and thumbnail folders, except names that start with
         a dot.
     """
-    for place, folders, names in os.walk(folder, followlinks=True):
-        beside = {_stem(name) for name in (*folders, *names)}
-        left_out = [name for name in (*folders, *names) if is_system_name(name)]
-        left_out += [name for name in folders if _holds_thumbnails(os.path.join(place, name), beside)]
-        left_out += [name for name in names if _is_thumbnail(_stem(name), beside)]
-        if skipped is not None:
-            skipped.update(name for name in left_out if not name.startswith("."))
-        paths = {name: os.path.join(place, name) for name in (*folders, *names) if name not in left_out}
-        folders[:] = [name for name in folders if name in paths and not _leads_back(paths[name])]
-        folders[:] = [name for name in folders if paths[name] not in without]
-        yield from (paths[name] for name in names if name in paths and paths[name] not in without)
+    place = os.fspath(folder)
+    try:
+        with os.scandir(place) as entries:
+            is_folder = {entry.name: entry.is_dir() for entry in entries}
+    except OSError:
+        return
+    beside = _Stems(is_folder)
+    # A folder's files sort as if its name ended with the separator.
+    for name in sorted(is_folder, key=lambda name: name + os.sep if is_folder[name] else name):
+        path = os.path.join(place, name)
+        is_smaller = _holds_thumbnails(path, beside) if is_folder[name] else _is_thumbnail(name, beside)
+        if is_smaller or is_system_name(name):
+            if skipped is not None and not name.startswith("."):
+                skipped.add(name)
+        elif path in without:
+            continue
+        elif not is_folder[name]:
+            yield path
+        elif not _leads_back(path):
+            yield from files_below(path, without, skipped)
 
 
-def _holds_thumbnails(folder: str, beside: Collection[str]) -> bool:
+class _Stems:
+    """Stems of the names in a folder, made when the first is looked for."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names, self._stems = names, set[str]()
+
+    def __contains__(self, stem: object) -> bool:
+        self._stems = self._stems or {_stem(name) for name in self._names}
+        return stem in self._stems
+
+
+def _holds_thumbnails(folder: str, beside: Container[str]) -> bool:
     """Whether a folder of that name holds files or folders named like those beside it."""
     if os.path.basename(folder).casefold() not in _THUMBNAILS:
         return False
     return any(_stem(name) in beside for name in os.listdir(folder))
 
 
-def _is_thumbnail(stem: str, beside: Collection[str]) -> bool:
+def _is_thumbnail(name: str, beside: Container[str]) -> bool:
     """Whether a file is a thumbnail of one beside it, such as ``1_thumb`` or ``1-150x150`` of ``1``."""
+    stem = _stem(name)
     original = _SMALLER.sub("", stem, count=1)
     return original != stem and original in beside
 

@@ -3,15 +3,14 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.folder_files import is_system_name, may_be_image
+from unfreeze.models.images.listing.folder_files import is_system_name
 from unfreeze.models.images.listing.path_tables import shortened
-from unfreeze.models.images.listing.rows import ListedFile
 from unfreeze.models.reading.labels import spelled_differently, spelling_key
 from unfreeze.models.reading.split_words import PARTS, Part, SplitWord, part_of, split_word_in
 from unfreeze.models.settings.images import ClassFolder
@@ -24,31 +23,41 @@ _FOLDS = re.compile(r"(k?[ _-]?fold|batch|part|chunk|shard|split|cv)[ _-]?\d+", 
 
 
 class Layout(NamedTuple):
-    """Labelled files of a folder, sorted by relative path.
+    """Interpretation of a source's folders.
 
     Attributes
     ----------
-    files
-        Files with their class and, if the folders define one, their split.
+    labelled
+        Folder with images -> the class and, if the folders define one, the split of all of its files. Those that are
+        not images are among them, so they are reported as unusable.
     split_by
         See `Listing.split_by`.
     remarks
         Remarks on what was left out or guessed.
     """
 
-    files: list[ListedFile]
+    labelled: dict[str, tuple[str, Part | None]]
     split_by: str
     remarks: list[str]
+
+
+class Place(NamedTuple):
+    """A folder's number of images, and the first of them."""
+
+    first: str
+    images: int
 
 
 class _Row(NamedTuple):
     folders: tuple[str, ...]
     """Folders below the source, outermost first, without wrappers."""
-    path: str
+    place: Place
     part: Part | None = None
 
 
-def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], class_folder: ClassFolder) -> Layout:
+def read_layout(
+    folder: Path, files: int, places: Iterable[Place], skipped: Collection[str], class_folder: ClassFolder
+) -> Layout:
     """Read labels and split from the folders of a source.
 
     Wrappers are dropped first (a folder named like its parent, or one that holds all the others). Then the level whose
@@ -59,7 +68,9 @@ def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], cl
     folder
         The source.
     files, skipped
-        Sorted files that `files_below` finds, and names that it skips.
+        Number of files that `files_below` finds, and names that it skips.
+    places
+        Folders with images, sorted by their first image.
     class_folder
         See `data.class_folder`.
 
@@ -68,15 +79,14 @@ def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], cl
     UserError
         If there are no class folders or the layout is ambiguous; lists the supported layouts.
     """
-    folders = {place: _below(folder, place) for place in set(map(os.path.dirname, files))}
-    rows = [_Row(folders[os.path.dirname(file)], file) for file in files if may_be_image(file)]
+    rows = [_Row(_below(folder, os.path.dirname(place.first)), place) for place in places]
     if not rows:
-        raise _refusal(folder, f"holds {len(files):,} files, but no images" if files else "is empty")
+        raise _refusal(folder, f"holds {files:,} files, but no images" if files else "is empty")
     remarks = [f"system files and thumbnails are skipped: {shortened(sorted(skipped))}"] if skipped else []
     remarks += _empty_folders(folder, rows, skipped)
     inside = [row for row in _without_wrappers(rows) if row.folders]
     if not inside:
-        raise _refusal(folder, f"has {len(rows):,} images but no folders of classes")
+        raise _refusal(folder, f"has {_images(rows):,} images but no folders of classes")
     remarks += _left_out(folder, rows, inside, "beside the folders of classes")
     in_split, names = _split(folder, inside)
     remarks += _left_out(folder, inside, in_split, "in folders that are no part of the split")
@@ -85,24 +95,13 @@ def read_layout(folder: Path, files: Sequence[str], skipped: Collection[str], cl
     rows, split_by, drawn = _drawn(rows, names)
     classes, guessed = _classes(folder, rows, class_folder)
     remarks = [*drawn, *guessed, *remarks]
-    listed = [
-        ListedFile(Path(row.path), label, row.part)
-        for row, label in zip(rows, _spelled_alike(folder, rows, classes, remarks), strict=True)
-    ]
-    listed += _beside(listed, [Path(file) for file in files if not may_be_image(file)])
-    listed.sort(key=lambda file: str(file.path))
-    return Layout(listed, split_by, remarks)
+    labels = _spelled_alike(folder, rows, classes, remarks)
+    labelled = {os.path.dirname(row.place.first): (label, row.part) for row, label in zip(rows, labels, strict=True)}
+    return Layout(labelled, split_by, remarks)
 
 
-def _beside(images: Sequence[ListedFile], others: Sequence[Path]) -> Iterator[ListedFile]:
-    """List other files beside images of a class as its images, so they are reported as unusable."""
-    places: dict[Path, set[ListedFile]] = {file.parent: set() for file in others}
-    for image in images:
-        if (place := image.path.parent) in places:
-            places[place].add(image._replace(path=place))
-    return (
-        each._replace(path=file) for file in others for each in places[file.parent] if len(places[file.parent]) == 1
-    )
+def _images(rows: Iterable[_Row]) -> int:
+    return sum(row.place.images for row in rows)
 
 
 def _refusal(folder: Path, problem: str) -> UserError:
@@ -116,7 +115,7 @@ def _below(folder: Path, place: str) -> tuple[str, ...]:
 
 
 def _empty_folders(folder: Path, rows: Sequence[_Row], skipped: Collection[str]) -> list[str]:
-    there = {os.path.relpath(place, folder).split(os.sep)[0] for place in {os.path.dirname(row.path) for row in rows}}
+    there = {os.path.relpath(os.path.dirname(row.place.first), folder).split(os.sep)[0] for row in rows}
     there |= set(skipped)
     empty = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name not in there)
     for name in empty:
@@ -135,9 +134,11 @@ def _without_wrappers(rows: Sequence[_Row], classes: Collection[str] = ()) -> li
 
 
 def _left_out(folder: Path, before: Sequence[_Row], after: Sequence[_Row], where: str) -> list[str]:
-    kept = {row.path for row in after}
-    gone = [os.path.relpath(row.path, folder) for row in before if row.path not in kept]
-    return [f"left out: {len(gone):,} images {where}, such as {gone[0]}"] if gone else []
+    kept = {row.place for row in after}
+    gone = [row for row in before if row.place not in kept]
+    if not gone:
+        return []
+    return [f"left out: {_images(gone):,} images {where}, such as {os.path.relpath(gone[0].place.first, folder)}"]
 
 
 # --- the split
@@ -253,7 +254,7 @@ def _with_class_folders(folder: Path, rows: Sequence[_Row]) -> list[_Row]:
         labelled = [row for row in inside if row.folders]
         names = {row.folders[0] for row in labelled}
         if not known and not labelled:
-            raise _refusal(folder, f"has {len(inside):,} images for {part} but no folders of classes for them")
+            raise _refusal(folder, f"has {_images(inside):,} images for {part} but no folders of classes for them")
         is_unknown = known and len(names) == 1 and not {*map(spelling_key, names)} & {*map(spelling_key, known)}
         kept += [] if is_unknown else labelled  # such as test/unknown/1.jpg
     words = {row.folders[0]: split_word_in(row.folders[0]) for row in kept}

@@ -2,16 +2,21 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.path_tables import shortened
 from unfreeze.models.reading.labels import SEPARATOR, Labels, join, split
 from unfreeze.models.reading.split_words import Part
+from unfreeze.models.store.content import repeated
 from unfreeze.models.store.paths import given_path
+from unfreeze.models.store.rows_on_disk import OnDisk, texts_on_disk
 
 _MOST_NAMED = 6
 FEWEST, SHARE = 10, 0.25
@@ -31,12 +36,24 @@ class ListedFile(NamedTuple):
     """Group, such as a patient; see `unfreeze.models.images.listing.splits`."""
 
 
+_SCHEMA = pa.schema([("path", pa.binary()), ("label", pa.string()), ("split", pa.string()), ("group", pa.string())])
+
+
+def on_disk(files: Iterable[ListedFile | tuple[bytes, str, Part | None, str]]) -> OnDisk[ListedFile]:
+    """Move files to disk; a path may be encoded."""
+    return OnDisk.of(((os.fsencode(path), *others) for path, *others in files), _SCHEMA, _listed)
+
+
+def _listed(path: bytes, label: str, split: Part | None, group: str) -> ListedFile:
+    return ListedFile(Path(os.fsdecode(path)), label, split, group)
+
+
 @dataclass(frozen=True)
 class Listing:
     """Sorted files of a source, before any is opened."""
 
     name: str
-    files: tuple[ListedFile, ...]
+    files: OnDisk[ListedFile]
     """Sorted by path relative to the source (tables: by path). Apart from test files, all or none have a split."""
     split_by: str = "split at random"
     """Origin of the split, such as ``split by the folders train, valid``."""
@@ -48,6 +65,10 @@ class Listing:
     """How labels were interpreted; empty if obvious."""
     is_table: bool = False
 
+    def distinct(self, column: str) -> set[Any]:
+        """Distinct values of ``label``, ``split`` or ``group``."""
+        return set(pc.unique(self.files.table[column]).to_pylist())
+
     @property
     def told(self) -> str:
         """One-line summary with all remarks."""
@@ -56,9 +77,8 @@ class Listing:
     @property
     def understood(self) -> str:
         """One-line summary, such as ``3 classes, split by the folders train, valid: bird, cat, dog``."""
-        labels = sorted(
-            {label for file in self.files for label in (split(file.label) if self.multiple else [file.label])}
-        )
+        texts = self.distinct("label")
+        labels = sorted({label for text in texts for label in split(text)} if self.multiple else texts)
         kind = "labels, any number per image" if self.multiple else "classes"
         return f"{len(labels):,} {kind}, {self.split_by}: {shortened(labels, _MOST_NAMED)}"
 
@@ -85,17 +105,18 @@ def without_excluded(listing: Listing, excluded: str | None) -> tuple[Listing, s
         ) from error
     place = file.resolve().parent
     wanted = {os.path.abspath(place / line) for line in lines if line}
-    kept = tuple(each for each in listing.files if os.path.abspath(each.path) not in wanted)
-    if len({each.label for each in kept}) < 2:
+    kept = on_disk(each for each in listing.files if os.path.abspath(each.path) not in wanted)
+    left = replace(listing, files=kept)
+    if len(left.distinct("label")) < 2:
         raise UserError(f"data.exclude: {excluded} leaves fewer than two classes of {listing.name}")
     left_out = len(listing.files) - len(kept)
     note = f"{left_out:,} images are left out by {excluded}"
     if left_out < len(wanted):
         note += f", which lists {len(wanted) - left_out:,} more that are not there"
-    return replace(listing, files=kept), note
+    return left, note
 
 
-def unite_copies(listing: Listing, hashes: Sequence[str], labels: Labels) -> tuple[Listing, list[str]]:
+def unite_copies(listing: Listing, hashes: Sequence[str], labels: Labels) -> tuple[Listing, Sequence[str]]:
     """Merge copies of an image in several class folders into one multi-label image.
 
     Applies if `labels` asks for it, or if at least ten images and a quarter of all are in several folders. Not for
@@ -119,25 +140,36 @@ def unite_copies(listing: Listing, hashes: Sequence[str], labels: Labels) -> tup
         If a folder's name cannot be a label.
     """
     if labels == "single" or listing.is_table:
-        return listing, list(hashes)
+        return listing, hashes
+    # Unreadable files are never copies of each other.
+    several = repeated(hashes)
     found: dict[tuple[str, str | None], list[str]] = defaultdict(list)
-    for file, content in zip(listing.files, hashes, strict=True):
-        # Unreadable files are never copies of each other.
-        found[content or str(file.path), file.split].append(file.label)
-    shared = sum(len(set(each)) > 1 for each in found.values())
-    if labels == "auto" and (shared < FEWEST or shared < SHARE * len(found)):
-        return listing, list(hashes)
-    if wrong := sorted({file.label for file in listing.files if SEPARATOR in file.label}):
+    alone = 0
+    for (label, part), content in zip(listing.files.columns("label", "split"), hashes, strict=True):
+        if content in several:
+            found[content, part].append(label)
+        else:
+            alone += 1
+    shared, total = sum(len(set(each)) > 1 for each in found.values()), alone + len(found)
+    if labels == "auto" and (shared < FEWEST or shared < SHARE * total):
+        return listing, hashes
+    if wrong := sorted(label for label in listing.distinct("label") if SEPARATOR in label):
         raise UserError(
             f"{listing.name}: the folder {wrong[0]!r} holds {SEPARATOR!r}, which separates labels; rename it"
         )
-    files: dict[tuple[str, str | None], tuple[ListedFile, str]] = {}
-    for file, content in zip(listing.files, hashes, strict=True):
-        key = (content or str(file.path), file.split)
-        files.setdefault(key, (file._replace(label=join(found[key])), content))
+
+    def kept() -> Iterator[tuple[ListedFile, str]]:
+        seen = set[tuple[str, str | None]]()
+        for file, content in zip(listing.files, hashes, strict=True):
+            key = (content, file.split)
+            if key not in seen:
+                yield file._replace(label=join(found.get(key, [file.label]))), content
+            if content in several:
+                seen.add(key)
+
     how = (
-        f"any number of labels per image: {shared:,} of {len(found):,} images are in several class folders; "
+        f"any number of labels per image: {shared:,} of {total:,} images are in several class folders; "
         "`--data.labels single` rejects those"
     )
-    kept = [file for file, _ in files.values()]
-    return replace(listing, files=tuple(kept), multiple=True, how=how), [content for _, content in files.values()]
+    files = on_disk(file for file, _ in kept())
+    return replace(listing, files=files, multiple=True, how=how), texts_on_disk(content for _, content in kept())

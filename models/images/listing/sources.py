@@ -6,13 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.data_sets import DATA_SETS, torchvision_images, write_digits
 from unfreeze.models.images.listing.folder_files import files_below, may_be_image
-from unfreeze.models.images.listing.layouts import LAYOUTS, drawn_validation, read_layout
+from unfreeze.models.images.listing.layouts import LAYOUTS, Place, drawn_validation, read_layout
 from unfreeze.models.images.listing.packed import ARCHIVES, packed_files
 from unfreeze.models.images.listing.path_tables import TABLES, PathTable, shortened
-from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.rows import ListedFile, Listing, on_disk
 from unfreeze.models.images.listing.table_columns import find_paths, find_split_column, split_in_paths, table_labels
 from unfreeze.models.reading.labels import join, spelled_differently, split
 from unfreeze.models.reading.remote import file_system, is_url
@@ -20,15 +22,16 @@ from unfreeze.models.reading.split_words import PARTS, Part, part_of, split_word
 from unfreeze.models.settings import DataSpec
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.store.paths import given_path, irregular_kind
+from unfreeze.models.store.rows_on_disk import OnDisk
 
 
 @dataclass(frozen=True)
 class Unlabelled:
     """Images to predict, in a fixed order."""
 
-    names: list[str]
+    names: Sequence[str]
     """Name of each image in the predictions: the path as written in the table, otherwise the full path."""
-    files: list[str]
+    files: Sequence[str]
     """Absolute paths; empty if a table has none."""
     understood: str
     """One-line summary, such as ``24 files in 2 folders``."""
@@ -106,14 +109,14 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
     if source == "digits":
         path = write_digits(downloads.absolute() / "digits")
     if path.is_dir():
-        files = sorted(files_below(path, {os.path.abspath(each) for each in without}, skipped))
+        files = _paths_on_disk(files_below(path, {os.path.abspath(each) for each in without}, skipped))
         if not files:
             raise UserError(f"source: there is no file in {path}; give a folder of images")
-        folders = len({os.path.dirname(file) for file in files})
+        folders = len(set(map(os.path.dirname, files)))
         said = f"{len(files):,} files in {folders:,} {'folder' if folders == 1 else 'folders'}"
         if skipped:
             said += f"; system files and thumbnails are skipped: {shortened(sorted(skipped))}"
-        return Unlabelled([_printable(file) for file in files], files, said)
+        return Unlabelled(OnDisk(files.table, _printable), files, said)
     if not path.is_file():
         kind = irregular_kind(path)
         what = f"is {kind}" if kind is not None else f"does not exist in {Path.cwd()}"
@@ -122,7 +125,7 @@ def list_unlabelled(params: Predict, downloads: Path, without: Collection[Path] 
             f"a file of paths ({', '.join(TABLES)}); or `digits`."
         )
     if path.suffix.lower() not in TABLES:
-        return Unlabelled([_printable(str(path))], [str(path)], "1 file")
+        return Unlabelled([_printable(os.fsencode(path))], [str(path)], "1 file")
     _, names, found, how = find_paths(PathTable(path), params)
     if not names:
         raise UserError(f"source: {path} has no rows")
@@ -134,21 +137,25 @@ def _absolute(source: str) -> Path:
     return Path(os.path.abspath(given_path(source)))
 
 
-def _printable(path: str) -> str:
+def _paths_on_disk(paths: Iterable[str]) -> OnDisk[str]:
+    return OnDisk.of(((os.fsencode(path),) for path in paths), pa.schema([("path", pa.binary())]), os.fsdecode)
+
+
+def _printable(path: bytes) -> str:
     """The path as valid text, even if its name is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _listing(
     name: str,
-    files: Iterable[ListedFile],
+    files: Iterable[ListedFile | tuple[bytes, str, Part | None, str]],
     place: str,
     split_by: str,
     note: str | None = None,
     multiple: bool = False,
 ) -> Listing:
-    every = tuple(files)
-    labels = sorted({file.label for file in every})
+    listing = Listing(name, on_disk(files), split_by, note, multiple)
+    labels = sorted(listing.distinct("label"))
     if len(labels) < 2:
         what = "the same labels for every image" if multiple else "only the class"
         found = f"{what} {labels[0]!r}" if labels else "no files"
@@ -158,36 +165,48 @@ def _listing(
             f"{place} has the labels {shortened(map(repr, clashes[0]))}, which differ in case, blanks or hyphens only; "
             "write them in one way"
         )
-    for file in every:
+    for (path,) in listing.files.columns("path"):
         try:
-            str(file.path).encode()
-        except UnicodeEncodeError:
-            raise UserError(f"the file name {str(file.path)!r} is not valid UTF-8; rename the file") from None
-    return Listing(name, every, split_by, note, multiple)
+            path.decode()
+        except UnicodeDecodeError:
+            raise UserError(f"the file name {os.fsdecode(path)!r} is not valid UTF-8; rename the file") from None
+    return listing
 
 
 # --- folders
 
+_SEPARATOR = os.sep.encode()
 _METADATA = {"metadata", "_classes"}
 """Usual names, without suffix, of tables beside a data set's images."""
 
 
 def _list_folder(folder: Path, name: str, data: DataSpec) -> Listing:
     skipped: set[str] = set()
-    files = sorted(files_below(folder, skipped=skipped))
-    tables = [Path(file) for file in files if file.lower().endswith(TABLES)]
-    table, split_by = _table_inside(folder, files, tables, data)
+    files = _paths_on_disk(files_below(folder, skipped=skipped))
+    tables, first, counts = [], dict[str, str](), dict[str, int]()
+    for file in files:
+        if file.lower().endswith(TABLES):
+            tables.append(Path(file))
+        if may_be_image(file):
+            place = file.rpartition(os.sep)[0]
+            counts[place] = counts.get(place, 0) + 1
+            first.setdefault(place, file)
+    table, split_by = _table_inside(folder, counts, tables, data)
     names = shortened(str(each.relative_to(folder)) for each in (table.paths if table else tables))
     if table is not None:
         listing = _list_table(table, name, data, split_by)
         return replace(listing, note="; ".join(filter(None, (listing.note, f"labels are read from {names}"))))
-    layout = read_layout(folder, files, skipped, data.class_folder)
+    places = [Place(first[place], count) for place, count in counts.items()]
+    layout = read_layout(folder, len(files), places, skipped, data.class_folder)
     remarks = [*layout.remarks, *([f"not read: {names}"] if tables else [])]
-    return _listing(name, layout.files, str(folder), layout.split_by, "; ".join(remarks) or None)
+    labels = {os.fsencode(place): label for place, label in layout.labelled.items()}
+    paths = (path for (path,) in files.columns("path"))
+    labelled = ((path, *labels[place], "") for path in paths if (place := path.rpartition(_SEPARATOR)[0]) in labels)
+    return _listing(name, labelled, str(folder), layout.split_by, "; ".join(remarks) or None)
 
 
 def _table_inside(
-    folder: Path, files: Sequence[str], tables: Sequence[Path], data: DataSpec
+    folder: Path, places: Collection[str], tables: Sequence[Path], data: DataSpec
 ) -> tuple[PathTable | None, str]:
     """Find the table that labels a folder's images, and the split if there is a table per split.
 
@@ -202,7 +221,6 @@ def _table_inside(
     named = [table for table in tables if table.stem.casefold() in _METADATA]
     if parts := _parts_by_name({table: table.parent.name for table in named}):
         return PathTable(folder, parts), f"split by the folders {shortened(table.parent.name for table in parts)}"
-    places = {os.path.dirname(file) for file in files if may_be_image(file)}
     below = (Path(place).relative_to(folder).parts for place in places)
     classes = {tuple(name for name in names if split_word_in(name) is None) for names in below}
     if len(named) == 1 and (len(classes) < 2 or data.label_column in PathTable(named[0]).names):

@@ -6,8 +6,9 @@ A split never separates the images of a group (a patient, a camera, a burst). Si
 import hashlib
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.rows import Listing
+from unfreeze.models.images.listing.rows import ListedFile, Listing, on_disk
 from unfreeze.models.reading.labels import matrix_of
 from unfreeze.models.reading.sampling import stratify
 from unfreeze.models.reading.split_words import PARTS, Part, part_of
@@ -39,16 +40,20 @@ def grouped(listing: Listing, data: DataSpec) -> Listing:
         folder = source if os.path.isdir(source) else os.path.dirname(source)
         if not os.path.exists(source):  # a named data set
             folder = os.path.commonpath([file.path for file in files])
-        paths = [os.path.relpath(file.path, folder).replace(os.sep, "/") for file in files]
-        found = [re.search(data.group_pattern, path) for path in paths]
-        files = tuple(file._replace(group=(match and match[1]) or "") for file, match in zip(files, found, strict=True))
-    names = {file.group for file in files}
+
+        def below(file: ListedFile) -> str:
+            return os.path.relpath(file.path, folder).replace(os.sep, "/")
+
+        found = ((file, re.search(data.group_pattern, below(file))) for file in files)
+        files = on_disk(file._replace(group=(match and match[1]) or "") for file, match in found)
+        listing = replace(listing, files=files)
+    names = listing.distinct("group")
     if (data.group_pattern or data.group_column) and len(names) < 2:
         setting = "data.group_pattern" if data.group_pattern else "data.group_column"
         what = f"all images are in one group, {names.pop()!r}" if any(names) else "no image is in a group"
-        example = f"; the first path is {paths[0]}" if data.group_pattern else ""
+        example = f"; the first path is {below(files[0])}" if data.group_pattern else ""
         raise UserError(f"{setting}: {what}{example}")
-    return replace(listing, files=files)
+    return listing
 
 
 def units_of(images: Iterable[tuple[str, str | None]]) -> dict[str, int]:
@@ -70,10 +75,13 @@ def units_of(images: Iterable[tuple[str, str | None]]) -> dict[str, int]:
 
 def group_label(listing: Listing) -> str:
     """Describe the groups, or folders that look like groups; empty if there are neither."""
-    names = [file.group for file in listing.files]
-    if not any(names):
-        labels = {file.label for file in listing.files}
-        inner = {file.path.parent.name for file in listing.files if file.split is None and not listing.is_table}
+    groups = listing.distinct("group")
+    if not any(groups):
+        labels, inner = listing.distinct("label"), set[str]()
+        if not listing.is_table:
+            rows = listing.files.columns("path", "split")
+            places = {os.path.dirname(path) for path, side in rows if side is None}
+            inner = {os.path.basename(os.fsdecode(place)) for place in places}
         inner = {name for name in inner - labels if part_of(name) is None}
         if len(inner) <= len(labels):
             return ""
@@ -81,51 +89,66 @@ def group_label(listing: Listing) -> str:
             f"images are in {len(inner):,} folders inside the classes, such as {min(inner)}: if each is a patient or a "
             "burst, --data.group_pattern '([^/]+)/[^/]+$' keeps its images on one side of the split"
         )
-    alone = names.count("")
+    alone = sum(not group for (group,) in listing.files.columns("group"))
     rest = f"; {alone:,} images are in none" if alone else ""
-    return f"{len(set(filter(None, names))):,} groups, each on one side of the split{rest}"
+    return f"{len(groups - {''}):,} groups, each on one side of the split{rest}"
+
+
+_PLACES: dict[str | None, int] = {part: place for place, part in enumerate(PARTS)}
 
 
 def draw_sides(
-    contents: Mapping[str, set[str]], valid_fraction: float, test_fraction: float, seed: int, earlier: Mapping[str, str]
-) -> dict[str, Part]:
-    """Draw content -> ``test`` or ``valid``, stratified by class.
+    images: Iterable[tuple[str, str]],
+    valid_fraction: float,
+    test_fraction: float,
+    seed: int,
+    earlier: Mapping[str, str],
+) -> Iterator[Part]:
+    """Draw each image's side, stratified by class.
 
     Parameters
     ----------
-    contents
-        Class -> hashes of its images.
+    images
+        Class and content of each; copies have one class.
     valid_fraction, test_fraction, seed, earlier
         See `models.images.pixels.index.build_index`.
     """
-    drawn: dict[str, Part] = {}
-    if test_fraction:
-        drawn |= dict.fromkeys(_draw(contents, "test", test_fraction, 2, seed, earlier), "test")
-    left = {label: distinct - drawn.keys() for label, distinct in contents.items()}
-    return drawn | dict.fromkeys(_draw(left, "valid", valid_fraction, 1, seed, earlier), "valid")
+    classes: dict[str, int] = {}
+    labels, before, salted = array("i"), array("b"), {"valid": bytearray(), "test": bytearray()}
+    for label, content in images:
+        labels.append(classes.setdefault(label, len(classes)))
+        before.append(_PLACES.get(earlier.get(content), -1))
+        salted["valid"] += _hashed(f"{seed}:{content}")
+        if test_fraction:
+            salted["test"] += _hashed(f"test:{seed}:{content}")
+    if not labels:
+        return
+    # 16 bytes of hash sort like two big-endian numbers, which take less memory.
+    hashed: dict[str, np.ndarray] = {name: np.frombuffer(each, ">u8").reshape(-1, 2) for name, each in salted.items()}
+    _, first, copy_of = np.unique(np.frombuffer(salted["valid"], "S16"), return_index=True, return_inverse=True)
+    label_of, side_before = np.asarray(labels)[first], np.asarray(before)[first]
+    sides = np.zeros(len(first), np.int8)
+    for name, fraction, others in (("test", test_fraction, 2), ("valid", valid_fraction, 1)):
+        place = _PLACES[name]
+        for number in range(len(classes)) if fraction else ():
+            rows = np.flatnonzero((label_of == number) & (sides == 0))
+            sides[_draw(rows, side_before[rows], hashed[name][first[rows]], place, fraction, others)] = place
+    for place in sides[copy_of]:
+        yield PARTS[place]
 
 
 def _draw(
-    contents: Mapping[str, set[str]], side: Part, fraction: float, others: int, seed: int, earlier: Mapping[str, str]
-) -> set[str]:
-    """Draw one side's share of every class, leaving at least `others` contents per class if possible."""
-    salt = f"{seed}:" if side == "valid" else f"{side}:{seed}:"
-
-    def draw(content: str) -> tuple[int, bytes]:
-        # Earlier sides are kept: contents that were on this side come first, training contents last.
-        before = earlier.get(content)
-        known = 1 if before is None else 0 if before == side else 2
-        return known, _hashed(f"{salt}{content}")
-
-    chosen: set[str] = set()
-    for distinct in contents.values():
-        wanted = max(1, round(fraction * len(distinct)))
-        sides = Counter(earlier.get(content) for content in distinct)
-        elsewhere = sum(sides.values()) - sides[side] - sides[None]
-        # At least one content per side takes precedence.
-        count = min(max(wanted, sides[side]), max(len(distinct) - elsewhere, 1), len(distinct) - others)
-        chosen.update(sorted(distinct, key=draw)[: max(count, 0)])
-    return chosen
+    rows: np.ndarray, before: np.ndarray, hashed: np.ndarray, side: int, fraction: float, others: int
+) -> np.ndarray:
+    """Draw one side's share of a class's rows, leaving at least `others` if possible."""
+    wanted = max(1, round(fraction * len(rows)))
+    kept, elsewhere = int((before == side).sum()), int(((before != side) & (before >= 0)).sum())
+    # At least one content per side takes precedence.
+    count = min(max(wanted, kept), max(len(rows) - elsewhere, 1), len(rows) - others)
+    # Earlier sides are kept: contents that were on this side come first, training contents last.
+    rank = np.where(before < 0, 1, np.where(before == side, 0, 2))
+    drawn: np.ndarray = rows[np.lexsort((hashed[:, 1], hashed[:, 0], rank))[: max(count, 0)]]
+    return drawn
 
 
 def deal_sides(

@@ -52,7 +52,7 @@ def build_image_caches(
     whichever sizes are built together. Every missing content is decoded once, however often it is listed.
 
     Memory: at most `threads` decoded images, `4 * threads` images resized to all sizes, 32 MiB of rows per size, and
-    the paths, hashes and row positions of all images.
+    some 40 bytes an image to find its row.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def build_image_caches(
         image = read_image(path, max_megapixels, side, index.ranges)
         return {str(size): make_square(image, size, fit, interpolation).reshape(1, -1) for size in sizes}
 
-    def row(content: str, sides: dict[int, list[int]]) -> dict[str, np.ndarray]:
-        path = path_of[content]
+    def row(position: int, sides: dict[int, list[int]]) -> dict[str, np.ndarray]:
+        path = Path(index.rows["path"][position].as_py())
         # Rows are keyed by content, so a changed file must never be stored under the old hash.
-        if hash_file(path) != content:
+        if hash_file(path) != index.rows["content"][position].as_py():
             raise UserError(f"{path}: the image changed or vanished since it was indexed; run again to index it")
         try:
             # One at a time, so that only one decoded image is in memory.
@@ -82,21 +82,20 @@ def build_image_caches(
         except UnreadableImage as error:
             raise UserError(f"{path}: {error}; run again to index the images") from error
 
-    def rows(contents: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    def rows(positions: np.ndarray, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         # Sizes up to 512 share one decode; larger ones need their own to equal `read_image`.
         sides: dict[int, list[int]] = {}
         for size in sorted(map(int, names)):
             sides.setdefault(draft_side(size), []).append(size)
-        for made in map_in_order(lambda content: row(content, sides), contents, threads, in_flight=4 * threads):
+        for made in map_in_order(lambda position: row(int(position), sides), positions, threads, in_flight=4 * threads):
             yield made
             if progress is not None:
                 progress(next(done), total)
 
-    contents = index.rows["content"].to_pylist()
-    path_of = dict(zip(reversed(contents), map(Path, reversed(index.rows["path"].to_pylist())), strict=True))
+    contents = index.contents
     stores = {str(size): image_store(workspace, size, fit, interpolation, index.ranges) for size in targets}
     lots = missing_lots(stores, contents)
-    total, done = sum(len(lot.contents) for lot in lots), count(1)
+    total, done = sum(len(lot.positions) for lot in lots), count(1)
     for lot in lots:
         lot.write(rows)
     for size, path in targets.items():

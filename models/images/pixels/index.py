@@ -4,25 +4,30 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather
 
 from unfreeze.models.errors import UserError
 from unfreeze.models.images.listing.path_tables import shortened
-from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.rows import Listing
 from unfreeze.models.images.listing.splits import deal_sides, draw_sides, units_of
 from unfreeze.models.images.pixels.bit_depth import Ranges, ranges_of
-from unfreeze.models.images.pixels.decode import ImageFacts, UnreadableImage, check_image
+from unfreeze.models.images.pixels.decode import ImageFacts
+from unfreeze.models.images.pixels.verify import Verdict, verify
 from unfreeze.models.reading import labels as label_sets
 from unfreeze.models.reading.split_words import Part
 from unfreeze.models.settings import DataSpec
-from unfreeze.models.store.content import map_in_order
+from unfreeze.models.store.content import repeated
+from unfreeze.models.store.rows_on_disk import AT_ONCE, OnDisk, fixed_width, rows_of
 from unfreeze.models.targets import MultiLabel, SingleLabel, Target
 
 _TEXT, _INT = pa.string(), pa.int32()
@@ -67,6 +72,11 @@ class Index:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
+    @property
+    def contents(self) -> np.ndarray:
+        """Content hash of every row, (rows,) S32."""
+        return fixed_width(self.rows["content"])
+
     def targets(self) -> np.ndarray:
         """Class of every row, (rows,) int64; multi-label: (rows, L) float32."""
         if self.multiple:
@@ -94,7 +104,8 @@ class Index:
 
     def rows_of(self, split: str) -> np.ndarray:
         """Positions of the rows of a split, ascending: int64 of shape (rows,)."""
-        return np.flatnonzero(np.asarray(self.rows["split"]) == split).astype(np.int64)
+        rows: np.ndarray = pc.indices_nonzero(pc.equal(self.rows["split"], split)).to_numpy()
+        return rows.astype(np.int64)
 
     def groups(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Group number of each row, int64; ungrouped images are groups of their own. None if there are no groups."""
@@ -111,8 +122,15 @@ class Index:
 
     def fingerprint(self) -> str:
         """Hash of the distinct (content, label) pairs, independent of order, paths and split."""
-        pairs = set(zip(self.rows["content"].to_pylist(), self.rows["label"].to_pylist(), strict=True))
-        return _blake2b(json.dumps(sorted(pairs)).encode()).hexdigest()
+        hashed, before, order = _blake2b(b"["), None, np.argsort(self.contents, kind="stable")
+        for first in range(0, len(order), AT_ONCE):
+            rows = self.rows.select(["content", "label"]).take(order[first : first + AT_ONCE])
+            for pair in rows_of(rows, "content", "label"):  # a content has one label
+                if pair != before:
+                    hashed.update(f"{', ' if before else ''}{json.dumps(pair)}".encode())
+                before = pair
+        hashed.update(b"]")
+        return hashed.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the rows to a feather file in place (publish by renaming), with the rest in its schema's metadata."""
@@ -125,13 +143,14 @@ class Index:
             "rejected": self.rejected.to_pylist(),
         }
         rows = self.rows.replace_schema_metadata({"index": json.dumps(kept)})
-        pa.feather.write_feather(rows, str(path), compression="zstd")
+        # Uncompressed, so that it can be mapped.
+        pa.feather.write_feather(rows, str(path), compression="uncompressed")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Load what `save` wrote; raises a `UserError` if the file is not an index."""
         try:
-            rows = pa.feather.read_table(str(path), memory_map=False)
+            rows = pa.feather.read_table(str(path), memory_map=True)
             rows.validate(full=True)  # bad offsets in a damaged file would crash later reads
             kept = json.loads((rows.schema.metadata or {})[b"index"])
             wanted = _rows_schema(rows.schema.field("target").type)
@@ -155,6 +174,7 @@ def build_index(
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
     earlier: Mapping[str, str] | None = None,
+    known: pa.Table | None = None,
 ) -> Index:
     """Verify every image by decoding it, exclude unusable ones, and split the rest.
 
@@ -178,6 +198,8 @@ def build_index(
         Decoding threads, which also bound the images in memory; default: all cores.
     earlier
         Content -> side of an earlier split to extend; new contents fill each class's shortfall.
+    known
+        Rows of an earlier index, whose files need not be verified again; see `verify`.
 
     Raises
     ------
@@ -185,145 +207,132 @@ def build_index(
         If nothing is left, a class has fewer than two distinct images or none to train on, or the source's own split
         leaves nothing to validate on.
     """
-    verdicts = _verify(listing, hashes, data.max_megapixels, threads or os.cpu_count() or 1, progress)
-    images = [_Image(*each) for each in zip(listing.files, hashes, verdicts, strict=True)]
-    has_split = any(file.split == "train" for file in listing.files)
-    _reject_contradictions(images)
-    _reject_leaks(images)
-    units = units_of((image.content, image.file.group) for image in images if image.is_kept)
-    _check_classes(listing.name, images, has_split, listing.multiple, units)
-    kept = [image for image in images if image.is_kept]
-    drawn = {} if has_split else _sides(kept, data, earlier or {}, listing.multiple, units)
-    facts = [image.verdict for image in kept if isinstance(image.verdict, ImageFacts)]
-    ranges = ranges_of((each.samples for each in facts), data.pixel_range)
+    copies = repeated(hashes)
+    verdicts = verify(listing, hashes, copies, data.max_megapixels, threads or os.cpu_count() or 1, progress, known)
+    reasons = _reasons(_images(listing, hashes, verdicts), copies) if copies else {}
 
-    classes = tuple(sorted({label for image in kept for label in image.labels(listing.multiple)}))
+    def images() -> Iterator[_Image]:
+        every = _images(listing, hashes, verdicts)
+        return map(_with_reason, every, map(reasons.get, count())) if reasons else every
+
+    def kept() -> Iterator[_Image]:
+        return (image for image in images() if image.is_kept)
+
+    multiple, has_groups = listing.multiple, any(listing.distinct("group"))
+    units = units_of((image.content, image.group) for image in kept()) if multiple or has_groups else None
+    classes = _classes(listing, images, units)
+    sides = _sides(listing, kept, data, earlier or {}, units)
+    are_deep = verdicts.table["kind"].null_count < len(verdicts)
+    ranges = ranges_of((image.verdict.samples for image in kept()) if are_deep else (), data.pixel_range)
+
     place = {label: number for number, label in enumerate(classes)}
-    kind = pa.list_(pa.uint8(), len(classes)) if listing.multiple else _INT
-    rows = []
-    digest = _blake2b(b"several labels" if listing.multiple else b"")
-    for image, about in zip(kept, facts, strict=True):
-        path, label, side, group = image.file
-        labels = [place[each] for each in image.labels(listing.multiple)]
-        target = [int(number in labels) for number in range(len(place))] if listing.multiple else labels[0]
-        side = side or drawn.get(image.content, "train")
-        digest.update(json.dumps([image.content, label, side, *([group] if group else [])]).encode())
-        low, high = ranges[about.samples.kind] if about.samples is not None else (0, 255)
-        rows.append(
-            {
-                "path": str(path),
-                "label": label,
-                "target": target,
-                "split": side,
-                "content": image.content,
-                "width": about.width,
-                "height": about.height,
-                "bytes": about.bytes,
-                "group": group or None,
-                "deep": about.samples is not None,
-                "spread": 255 * about.spread / (high - low or 1),
-                "frames": about.frames,
-            }
-        )
+    digest, quoted = _blake2b(b"several labels" if multiple else b""), cache(json.dumps)
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for image, side in zip(kept(), sides, strict=True):
+            labels = [place[each] for each in _labels(image.label, multiple)]
+            target = [int(number in labels) for number in range(len(place))] if multiple else labels[0]
+            group = f", {quoted(image.group)}" if image.group else ""
+            digest.update(f'["{image.content}", {quoted(image.label)}, "{side}"{group}]'.encode())
+            about = image.verdict
+            low, high = ranges[about.samples.kind] if about.samples is not None else (0, 255)
+            spread, deep = 255 * about.spread / (high - low or 1), about.samples is not None
+            facts = (about.width, about.height, about.bytes, image.group or None, deep, spread, about.frames)
+            yield (image.path.decode(), image.label, target, side, image.content, *facts)
+
+    kind = pa.list_(pa.uint8(), len(classes)) if multiple else _INT
+    table = OnDisk.of(rows(), _rows_schema(kind), _Image).table
     if ranges:
         digest.update(json.dumps(ranges).encode())
     rejected = [
-        {"path": str(image.file.path), "label": image.file.label, "split": image.file.split, "reason": image.verdict}
-        for image in images
+        {"path": os.fsdecode(image.path), "label": image.label, "split": image.split, "reason": image.verdict}
+        for image in (images() if len(table) < len(verdicts) else ())
         if not image.is_kept
     ]
     return Index(
-        rows=pa.Table.from_pylist(rows, schema=_rows_schema(kind)),
+        rows=table,
         rejected=pa.Table.from_pylist(rejected, schema=_REJECTED),
         classes=classes,
         digest=digest.hexdigest(),
-        multiple=listing.multiple,
+        multiple=multiple,
         ranges=ranges,
         understood=listing.told,
     )
 
 
-@dataclass
-class _Image:
-    file: ListedFile
+class _Image(NamedTuple):
+    path: bytes
+    label: str
+    split: Part | None
+    group: str
     content: str
-    verdict: ImageFacts | str  # or the reason for rejection
+    verdict: Any  # `ImageFacts`, or the reason for rejection
 
     @property
     def is_kept(self) -> bool:
         return isinstance(self.verdict, ImageFacts)
 
-    def labels(self, multiple: bool) -> list[str]:
-        return label_sets.split(self.file.label) if multiple else [self.file.label]
+
+def _images(listing: Listing, hashes: Iterable[str], verdicts: Iterable[Verdict]) -> Iterator[_Image]:
+    files = listing.files.columns("path", "label", "split", "group")
+    return (_Image(*file, *about) for file, *about in zip(files, hashes, verdicts, strict=True))
+
+
+def _with_reason(image: _Image, reason: str | None) -> _Image:
+    return image if reason is None else image._replace(verdict=reason)
+
+
+def _labels(text: str, multiple: bool) -> list[str]:
+    return label_sets.split(text) if multiple else [text]
 
 
 def _blake2b(data: bytes = b"") -> "hashlib.blake2b":
     return hashlib.blake2b(data, digest_size=16)
 
 
-def _verify(
-    listing: Listing,
-    hashes: Sequence[str],
-    max_megapixels: float,
-    threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[ImageFacts | str]:
-    """Facts about every file, or the reason why it is unusable; copies are decoded once."""
-    # Unreadable files have no hash, so their paths identify them.
-    keys = [content or str(file.path) for content, file in zip(hashes, listing.files, strict=True)]
-    path_of = dict(zip(reversed(keys), (file.path for file in reversed(listing.files)), strict=True))
-
-    def verdict(path: Path) -> ImageFacts | str:
-        try:
-            return check_image(path, max_megapixels)
-        except (UnreadableImage, OSError) as error:
-            return str(error)
-
-    verdicts = {}
-    results = map_in_order(verdict, path_of.values(), threads, in_flight=16 * threads)
-    for done, (key, result) in enumerate(zip(path_of, results, strict=True), start=1):
-        verdicts[key] = result
-        if progress is not None:
-            progress(done, len(path_of))
-    return [verdicts[key] for key in keys]
-
-
-def _reject_contradictions(images: list[_Image]) -> None:
-    first: dict[str, dict[str, Path]] = defaultdict(dict)  # content -> label -> the first file with both
-    kept = [image for image in images if image.is_kept]
-    for image in kept:
-        first[image.content].setdefault(image.file.label, image.file.path)
-    for image in kept:
+def _reasons(images: Iterable[_Image], copies: Collection[str]) -> dict[int, str]:
+    """Row -> why an image is rejected because of a copy of it."""
+    several = {row: image for row, image in enumerate(images) if image.content in copies and image.is_kept}
+    first: dict[str, dict[str, bytes]] = defaultdict(dict)  # content -> label -> the first file with both
+    for image in several.values():
+        first[image.content].setdefault(image.label, image.path)
+    reasons = {}
+    for row, image in several.items():
         labels = first[image.content].items()
-        others = [f"{label!r} as {path}" for label, path in labels if label != image.file.label]
+        others = [f"{label!r} as {os.fsdecode(path)}" for label, path in labels if label != image.label]
         if others:
-            image.verdict = f"{CONTRADICTION} the same image is labelled {shortened(others, most=3)}"
-
-
-def _reject_leaks(images: list[_Image]) -> None:
-    kept = [image for image in images if image.is_kept]
+            reasons[row] = f"{CONTRADICTION} the same image is labelled {shortened(others, most=3)}"
     seen: dict[str, tuple[str, str]] = {}
     for side in ("train", None, "valid", "test"):
-        for image in kept:
-            if image.file.split == side:
-                place, name = seen.setdefault(image.content, (side or "train", image.file.path.name))
+        for row, image in several.items():
+            if image.split == side and row not in reasons:
+                here = (side or "train", os.path.basename(os.fsdecode(image.path)))
+                place, name = seen.setdefault(image.content, here)
                 if place != (side or "train"):
-                    image.verdict = f"{COPY} {place} as {name}"
+                    reasons[row] = f"{COPY} {place} as {name}"
+    return reasons
 
 
-def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: bool, units: Mapping[str, int]) -> None:
-    contents: dict[str, set[int]] = {label: set() for image in images for label in image.labels(multiple)}
+def _classes(
+    listing: Listing, images: Callable[[], Iterator[_Image]], units: Mapping[str, int] | None
+) -> tuple[str, ...]:
+    """Sorted labels of the images that are kept; raises a `UserError` if they cannot be learnt."""
+    multiple, has_split = listing.multiple, "train" in listing.distinct("split")
+    contents: dict[str, set[object]] = {}  # at most two of each label
     splits: dict[str, set[str | None]] = defaultdict(set)
-    for image in images:
-        for label in image.labels(multiple) if image.is_kept else []:
-            splits[label].add(image.file.split)
-            if has_split or image.file.split is None:
-                contents[label].add(units[image.content])
+    for image in images():
+        for label in _labels(image.label, multiple):
+            distinct = contents.setdefault(label, set())
+            if image.is_kept:
+                splits[label].add(image.split)
+                if len(distinct) < 2 and (has_split or image.split is None):
+                    distinct.add(units[image.content] if units is not None else image.content)
     few = sorted(label for label, distinct in contents.items() if len(distinct) < 2)
     untrained = sorted(label for label in contents if "train" not in splits[label])
-    in_groups = " in two groups" if any(image.file.group for image in images) else ""
+    in_groups = " in two groups" if any(listing.distinct("group")) else ""
+    total = len(listing.files)
     if not any(contents.values()):
-        problem = f"none of the {len(images)} files is a usable image"
+        problem = f"none of the {total} files is a usable image"
     elif len(contents) < 2 and not multiple:
         problem = f"only one class ({', '.join(map(repr, contents))}), but at least two are needed"
     elif few:
@@ -336,29 +345,37 @@ def _check_classes(name: str, images: list[_Image], has_split: bool, multiple: b
     elif has_split and not any("valid" in sides for sides in splits.values()):
         problem = "the source's own split has no usable validation image"
     else:
-        return
-    message = f"{name}: {problem}"
+        return tuple(sorted(label for label in contents if splits[label]))
+    message = f"{listing.name}: {problem}"
     # Contradictions are counted together, although each reason names different files.
-    reasons = [image.verdict for image in images if isinstance(image.verdict, str)]
+    reasons = [image.verdict for image in images() if isinstance(image.verdict, str)]
     kinds = [CONTRADICTION if reason.startswith(CONTRADICTION) else reason for reason in reasons]
     if kinds:
         kind, count = Counter(kinds).most_common(1)[0]
         reason = reasons[kinds.index(kind)]
-        message += f"; {len(kinds)} of {len(images)} files were rejected, most often ({count}) because: {reason}"
+        message += f"; {len(kinds)} of {total} files were rejected, most often ({count}) because: {reason}"
     raise UserError(f"{message}. Add images, or remove or merge these {'labels' if multiple else 'classes'}.")
 
 
 def _sides(
-    kept: list[_Image], data: DataSpec, earlier: Mapping[str, str], multiple: bool, units: Mapping[str, int]
-) -> dict[str, Part]:
-    """Draw content -> ``test`` or ``valid`` for images without a split of their own."""
-    has_tests = any(image.file.split == "test" for image in kept)
+    listing: Listing,
+    kept: Callable[[], Iterator[_Image]],
+    data: DataSpec,
+    earlier: Mapping[str, str],
+    units: Mapping[str, int] | None,
+) -> Iterator[str]:
+    """Split of every kept image: its own, or drawn."""
+    if "train" in listing.distinct("split"):
+        return (image.split or "train" for image in kept())
+    has_tests = "test" in listing.distinct("split") and any(image.split == "test" for image in kept())
     test_fraction = 0.0 if has_tests else data.test_fraction
-    free = [image for image in kept if image.file.split is None]
-    if multiple or any(image.file.group for image in free):
-        labels = {image.content: image.labels(multiple) for image in free}
-        return deal_sides(labels, units, data.valid_fraction, test_fraction, data.split_seed, earlier)
-    contents: dict[str, set[str]] = defaultdict(set)
-    for image in free:
-        contents[image.file.label].add(image.content)
-    return draw_sides(contents, data.valid_fraction, test_fraction, data.split_seed, earlier)
+    free = (image for image in kept() if image.split is None)
+    shares = (data.valid_fraction, test_fraction, data.split_seed, earlier)
+    if units is not None:
+        labels = {image.content: _labels(image.label, listing.multiple) for image in free}
+        drawn = deal_sides(labels, units, *shares)
+        return (image.split or drawn.get(image.content, "train") for image in kept())
+    sides = draw_sides(((image.label, image.content) for image in free), *shares)
+    if listing.distinct("split") == {None}:
+        return sides
+    return (image.split or next(sides) for image in kept())

@@ -4,7 +4,6 @@ MLflow loads it through `_load_pyfunc`; nothing here imports MLflow, so the fold
 """
 
 import io
-import json
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from unfreeze.models.errors import UserError
@@ -36,6 +36,7 @@ from unfreeze.models.store.model_folder import (
     read_description,
     save_model_folder,
 )
+from unfreeze.models.store.rows_on_disk import OnDisk, mapped
 from unfreeze.models.targets import Target, target_from
 from unfreeze.models.targets.conformal import answers, kept_scores
 from unfreeze.models.targets.predictions import Chunk as PredictedChunk
@@ -49,6 +50,8 @@ BATCHES_AHEAD = 4
 
 ImageSource = bytes | str | Path
 """Encoded bytes, or a file's path."""
+LISTING = pa.schema([("name", pa.string()), ("path", pa.binary())])
+"""Columns of the file of a listing: the name of each image in the predictions, and its path."""
 Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(decoded (B, ...), positions (B,) int64) -> results (B, K)."""
 
@@ -246,12 +249,14 @@ class ImagePredictor:
         """
         if tta and not self.tta.n_aug:
             raise UserError("tta: this model was trained with tta.n_aug 0, so that it has no views; omit --tta")
-        listed = json.loads(Path(source["path"]).read_text())
-        with closing(self.stream(listed["files"], size, tta, first)) as chunks:
+        listed = mapped(Path(source["path"]))
+        names_of = OnDisk(listed.select(["name"]), str)
+        files: OnDisk[str] = OnDisk(listed.select(["path"]), os.fsdecode)
+        with closing(self.stream(files, size, tta, first)) as chunks:
             for chunk in chunks:
-                names = listed["names"][first : first + size]
+                names = names_of[first : first + size]
                 errors = {
-                    position - first: reason if listed["files"][position] else "there is no path in this row"
+                    position - first: reason if files[position] else "there is no path in this row"
                     for position, reason in chunk.unreadable.items()
                 }
                 yield PredictedChunk(names, chunk.positions - first, chunk.results, errors)

@@ -105,6 +105,17 @@ def test_a_store_that_goes_away_is_one_line_and_what_was_fetched_is_kept(bucket,
     assert set(files_in(folder).values()) == {"content"}
 
 
+def test_files_that_are_known_cost_no_request_each(bucket, tmp_path, monkeypatch):
+    mirror("memory://bucket/photos", tmp_path)
+    for name in ("info", "open", "get_file", "exists", "size"):
+        monkeypatch.setattr(MemoryFileSystem, name, lambda *_, **__: pytest.fail("a request for one file"))
+    listed = []
+    find = MemoryFileSystem.find
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *args, **kw: listed.append(args) or find(*args, **kw))
+    mirror("memory://bucket/photos", tmp_path)
+    assert len(listed) == 1
+
+
 def test_nothing_is_removed_if_nothing_is_there(bucket, tmp_path):
     folder = mirror("memory://bucket/photos", tmp_path)
     bucket.rm("/bucket/photos", recursive=True)

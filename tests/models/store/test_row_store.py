@@ -37,8 +37,8 @@ def complete(folder: Path, contents: Sequence[str], made: list[str], key: str = 
     workspace = Workspace(folder)
     store = RowStore(workspace, "things", key, WIDTH, np.int32, {"note": "größe"})
 
-    def rows(shard: Sequence[str], stores: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
-        for content in shard:
+    def rows(positions: np.ndarray, stores: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
+        for content in (contents[position] for position in positions):
             made.append(content)
             yield {stores[0]: row(content)}
 
@@ -212,8 +212,9 @@ def test_several_stores_are_filled_together_each_with_what_it_lacks(tmp_path: Pa
     workspace, asked = Workspace(tmp_path), list[tuple[list[str], list[str]]]()
     stores = {key: RowStore(workspace, "things", key, WIDTH, np.int32, {}) for key in ("one", "two")}
 
-    def rows(shard: Sequence[str], stores: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
-        asked.append((list(shard), list(stores)))
+    def rows(positions: np.ndarray, stores: Sequence[str]) -> Iterator[Mapping[str, np.ndarray]]:
+        shard = [names(6)[position] for position in positions]
+        asked.append((shard, list(stores)))
         for content in shard:
             yield dict.fromkeys(stores, row(content))
 

@@ -15,6 +15,8 @@ from unfreeze.models.store.workspace import Derived, Workspace, key_of
 
 def test_a_key_changes_with_every_part_and_with_nothing_else() -> None:
     assert key_of("a", {"x": 1, "y": 2}) == key_of("a", {"y": 2, "x": 1})
+    for many in ([], ["b"], [["b", "ö"]] * 5000):
+        assert key_of("a", iter(many), 1) == key_of("a", many, 1)
     assert len({key_of("a", 1), key_of("a", 2), key_of("b", 1), key_of("a", [1])}) == 4
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.rows import ListedFile, Listing, without_excluded
+from unfreeze.models.images.listing.rows import ListedFile, Listing, on_disk, without_excluded
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def listing(tmp_path: Path) -> Listing:
     files = [
         ListedFile(tmp_path / "photos" / label / f"{number}.jpg", label, None) for label in "ab" for number in (1, 2)
     ]
-    return Listing("photos", tuple(files), None)
+    return Listing("photos", on_disk(files))
 
 
 def names(listing: Listing) -> list[str]:

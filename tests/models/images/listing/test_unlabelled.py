@@ -1,10 +1,13 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, strategies as st
 
 from unfreeze.models.errors import UserError
+from unfreeze.models.images.listing.folder_files import files_below
 from unfreeze.models.images.listing.sources import list_unlabelled
 from unfreeze.models.settings.predict import Predict
 
@@ -74,3 +77,19 @@ def test_what_is_no_source_is_said(photos: Path, tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=words):
             list_unlabelled(Predict(source=str(source)), tmp_path)
+
+
+_NAMES = st.text("ab-. 0/é", min_size=1, max_size=8)
+
+
+@given(names=st.lists(_NAMES, min_size=1, max_size=12))
+def test_files_are_found_in_the_order_of_their_paths(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            path = Path(folder, *(f"x{part}x" for part in name.split("/")))
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "1.jpg").touch()
+            (path.parent / f"{path.name}.jpg").touch()
+        found = list(files_below(folder))
+    assert found == sorted(found)
+    assert found

@@ -1,4 +1,5 @@
 import random
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.rows import ListedFile, Listing
+from unfreeze.models.images.listing.rows import ListedFile, Listing, on_disk
 from unfreeze.models.images.listing.sources import resolve_source
-from unfreeze.models.images.pixels import index as index_module
-from unfreeze.models.images.pixels.decode import ImageFacts
+from unfreeze.models.images.pixels import verify as verify_module
+from unfreeze.models.images.pixels.decode import ImageFacts, check_image
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.reading.split_words import Part
 from unfreeze.models.settings import DataSpec
@@ -246,9 +247,8 @@ def split_of(
             files.append(ListedFile(Path(f"/{label}/{number}.png"), label, split))
             hashes.append(f"{label}-{content}")
     with pytest.MonkeyPatch.context() as patch:
-        sizes = [VERIFIED] * len(files)
-        patch.setattr(index_module, "_verify", lambda *_: sizes)
-        return build_index(Listing("made up", tuple(files)), hashes, DataSpec.model_validate(spec), earlier=earlier)
+        patch.setattr(verify_module, "check_image", lambda *_: VERIFIED)
+        return build_index(Listing("made up", on_disk(files)), hashes, DataSpec.model_validate(spec), earlier=earlier)
 
 
 @given(classes=contents_of_classes, fraction=st.floats(0.05, 0.95), seed=st.integers(0, 5))
@@ -314,3 +314,26 @@ def test_the_cat_and_dog_photos_are_all_usable():
     index = indexed(CATS_DOGS)
     assert (len(index), index.rejected.num_rows, index.classes) == (1100, 0, ("cat", "dog"))
     assert np.bincount(index.targets()[index.rows_of("valid")]).tolist() == [110, 110]
+
+
+def test_files_of_an_earlier_index_are_not_verified_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataSpec(source=str(folder(tmp_path, {"cat": 6, "dog": 6})))
+    shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "cat" / "copy.png")
+    before = indexed(tmp_path)
+    image(tmp_path / "dog" / "3.png", 99)
+    image(tmp_path / "cat" / "new.png", 100)
+    (tmp_path / "dog" / "bad.png").write_bytes(b"no image")
+    wanted, verified = indexed(tmp_path), list[str]()
+
+    def check(path: Path, limit: float) -> ImageFacts:
+        verified.append(path.name)
+        return check_image(path, limit)
+
+    monkeypatch.setattr(verify_module, "check_image", check)
+    listing = resolve_source(data, tmp_path)
+    hashes = hash_files([file.path for file in listing.files], 2)
+    index = build_index(listing, hashes, data, known=before.rows)
+    assert sorted(verified) == ["3.png", "bad.png", "new.png"]
+    assert index.rows.equals(wanted.rows)
+    assert index.rejected.equals(wanted.rejected)
+    assert index.digest == wanted.digest

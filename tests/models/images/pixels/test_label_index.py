@@ -9,10 +9,10 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from unfreeze.models.errors import UserError
-from unfreeze.models.images.listing.rows import FEWEST, ListedFile, Listing, unite_copies
+from unfreeze.models.images.listing.rows import FEWEST, ListedFile, Listing, on_disk, unite_copies
 from unfreeze.models.images.listing.sources import resolve_source
 from unfreeze.models.images.modality import Images
-from unfreeze.models.images.pixels import index as index_module
+from unfreeze.models.images.pixels import verify as verify_module
 from unfreeze.models.images.pixels.decode import ImageFacts
 from unfreeze.models.images.pixels.index import Index, build_index
 from unfreeze.models.reading.labels import join
@@ -31,8 +31,8 @@ def indexed(sets: list[list[str]], earlier: dict[str, str] | None = None, **spec
     files = [ListedFile(Path(f"/{number}.png"), join(labels), None) for number, labels in enumerate(sets)]
     hashes = [f"content-{number}" for number in range(len(sets))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_verify", lambda *_: [VERIFIED] * len(files))
-        listing = Listing("made up", tuple(files), multiple=True)
+        patch.setattr(verify_module, "check_image", lambda *_: VERIFIED)
+        listing = Listing("made up", on_disk(files), multiple=True)
         return build_index(listing, hashes, DataSpec.model_validate(spec), earlier=earlier)
 
 
@@ -61,8 +61,8 @@ def test_the_digest_tells_labels_from_classes_of_the_same_names():
     several = indexed([["a"], ["b"]] * 4)
     files = tuple(ListedFile(Path(f"/{number}.png"), "ab"[number % 2], None) for number in range(8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "_verify", lambda *_: [VERIFIED] * 8)
-        one = build_index(Listing("made up", files), [f"content-{number}" for number in range(8)], DataSpec())
+        patch.setattr(verify_module, "check_image", lambda *_: VERIFIED)
+        one = build_index(Listing("made up", on_disk(files)), [f"content-{number}" for number in range(8)], DataSpec())
     assert several.digest != one.digest
 
 
