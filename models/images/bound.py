@@ -130,8 +130,7 @@ class BoundImages(TrainingData):
         """Images of a split at the size of stage `position`, with fixed view number `view` if given."""
         fixed = None
         if view:
-            contents = [content.decode() for content in self.contents(split)]
-            fixed = numbered_view(view, contents, self.params.augment)
+            fixed = numbered_view(view, self.contents(split), self.params.augment)
         return ImageBatches(
             self.cache(position),
             self.rows[split],

@@ -183,10 +183,11 @@ def other_workers(sweep: Sweep) -> Iterator[Sequence[Worker]]:
         for number in range(1, search.workers):
             log = _log(sweep, number)
             if ray is not None:
-                shared = ("UNFREEZE_", "PREFECT_API", SWEEP_RUN)  # the rest of the environment is the node's
-                own = {name: value for name, value in environment.items() if name.startswith(shared)}
+                # The rest, and passwords, are of the node's own environment.
+                own = {name: environment[name] for name in ("PREFECT_API_URL", SWEEP_RUN)}
+                own |= {"UNFREEZE_HOME": str(home()), WORKER: str(number)}
                 wanted, _ = resources(ray, sweep.training.device)
-                processes.append(OnNode(ray, wanted, command, {**own, WORKER: str(number)}, log))
+                processes.append(OnNode(ray, wanted, command, own, log))
                 continue
             with log.open("wb") as output:
                 own = {**environment, WORKER: str(number)}

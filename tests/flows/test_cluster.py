@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.predict import Predict
+from unfreeze.models.settings.search import SweepSpec
+from unfreeze.tasks.machine.environment import home
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -78,6 +81,21 @@ def test_predictions_of_a_cluster_that_loses_a_node_are_those_of_one_machine(
     assert not lost.is_alive()
     assert (tmp_path / "there.feather").read_bytes() == (tmp_path / "here.feather").read_bytes()
     assert there["predicted"] == here["rows"] == there["rows"]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_cluster_that_loses_a_node_has_all_of_its_trials(
+    stripes: Path, tmp_path: Path, nodes: Nodes
+) -> None:
+    from unfreeze.flows.sweep import sweep
+
+    training = tiny_training(stripes, recipe=[{"name": "all", "train": "all", "lr": 0.01, "cycles": 1}])
+    lost = nodes.lose_second_after(home() / "logs" / "sweep-cluster-worker-2.log")
+    result = sweep(SweepSpec(study="cluster", trials=6, workers=3, cluster=nodes.address), training)
+    lost.join(60)
+    assert not lost.is_alive()
+    assert result["workers"] == {"started": 2, "died": []}
+    assert result["trials"]["complete"] + result["trials"]["pruned"] == 6
 
 
 def test_a_cluster_without_the_package_is_one_line_that_names_it(

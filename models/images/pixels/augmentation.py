@@ -54,7 +54,7 @@ def plain_views(count: int) -> torch.Tensor:
     return torch.tensor([0, 0, 0, 1, 0, 0, 0, 1], dtype=torch.float32).repeat(count, 1)
 
 
-def numbered_view(view: int, contents: Sequence[str], augment: AugmentSpec) -> torch.Tensor:
+def numbered_view(view: int, contents: Sequence[str] | np.ndarray, augment: AugmentSpec) -> torch.Tensor:
     """Parameters (N, 8) of view number `view` of images: 0 is plain, others are random but fixed.
 
     Seeded by the image's content hash and distributed as in `draw_views`, so an image has the same views in every data
@@ -62,10 +62,11 @@ def numbered_view(view: int, contents: Sequence[str], augment: AugmentSpec) -> t
     """
     if view == 0:
         return plain_views(len(contents))
-    drawn = b"".join(
-        hashlib.blake2b(f"{VIEW_SEED} {view} {content}".encode(), digest_size=4 * (len(COLUMNS) + 1)).digest()
-        for content in contents
-    )
+    drawn = bytearray()
+    for content in contents:
+        text = content if isinstance(content, str) else content.decode()
+        seed = f"{VIEW_SEED} {view} {text}".encode()
+        drawn += hashlib.blake2b(seed, digest_size=4 * (len(COLUMNS) + 1)).digest()
     numbers = np.frombuffer(drawn, "<u4").reshape(-1, len(COLUMNS) + 1) >> 8  # float32 has 24 bits of precision
     draws = torch.from_numpy(numbers.astype(np.float32) / 2**24)
     return _views_of(draws[:, :-1], draws[:, -1], augment)
