@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Bring your own training loop
 # A training is a generator of steps, and a step that trains is a generator of events. So a loop of your own can look at
-# every batch, stop where it likes, or skip a step.
+# every batch, log what it likes, or leave out a step.
 
 # %% tags=["parameters"]
 SETTINGS = {}
@@ -38,8 +38,6 @@ for step in run_recipe(data, workspace):
             losses.append((event.step, float(event.loss)))
         elif event.kind == "epoch":
             validated.append((event.step, event.metrics["loss"]))
-            if event.metrics["loss"] < 0.05:
-                print("good enough after epoch", event.epoch)
 
 # %%
 import matplotlib.pyplot as plt
