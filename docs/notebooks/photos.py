@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 digits = load_digits()
 for number in range(IMAGES):
-    folder = Path("digits", f"digit {digits.target[number]}")
+    folder = Path("handwriting", str(digits.target[number]))
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray((digits.images[number] * 15).astype("uint8")).save(folder / f"{number}.png")
 
@@ -25,7 +25,7 @@ for number in range(IMAGES):
 # %%
 from unfreeze import Images, load_model
 
-photos = Images("digits", test_fraction=0.2, **SETTINGS).fit()
+photos = Images("handwriting", test_fraction=0.2, **SETTINGS).fit()
 photos
 
 # %% [markdown]
@@ -36,7 +36,7 @@ new = digits.images[:5] * 15
 photos.predict(new.astype("uint8"))
 
 # %%
-photos.predict_frame("digits/digit 7", coverage=0.9).head()
+photos.predict_frame("handwriting/7", coverage=0.9).head()
 
 # %% [markdown]
 # The report says how good the model is, shows the worst errors, and labels that are probably wrong.
@@ -48,5 +48,5 @@ photos.report()
 # A model is a folder.
 
 # %%
-photos.save("digits-model")
-load_model("digits-model").score("digits")
+photos.save("handwriting-model")
+load_model("handwriting-model").score("handwriting")
