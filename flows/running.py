@@ -116,7 +116,7 @@ def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":
     end_gone_flow_runs()
     try:
         state: State[Any] = flow(*arguments, return_state=True)
-        error = state.result(raise_on_failure=False)
+        error = state.result(raise_on_failure=False, _sync=True)  # type: ignore[call-overload]  # in a notebook too
     except (HTTPError, PrefectException) as gone:
         if not _results:
             raise

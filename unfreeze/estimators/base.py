@@ -113,7 +113,7 @@ class Estimator(Configured):
 
         with prefect_starting():
             from unfreeze.flows.train_images import FLOWS
-        result: dict[str, Any] = state_of(FLOWS[self.kind], spec).result()
+        result: dict[str, Any] = state_of(FLOWS[self.kind], spec).result(_sync=True)  # type: ignore[call-overload]
         self._forget()
         self.run_id_, self.metrics_, self.stages_ = result["run_id"], result["metrics"], result["stages"]
         if "version" in result["model"]:
