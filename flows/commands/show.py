@@ -172,10 +172,11 @@ def lrs(result: dict[str, Any]) -> None:
 
 
 def predictions(result: dict[str, Any]) -> None:
-    """What was predicted: the first rows, what the model had never seen, the file and the speed."""
+    """What was predicted: each of few rows or their classes, what the model had never seen, the file and the speed."""
     from unfreeze.models.targets.predictions import unseen_note  # imports pyarrow
 
-    _rows(result["table"])
+    few = [{name: value for name, value in row.items() if value is not None} for row in result["few"]]
+    _rows(few or result["table"])
     _lines(*(f"warning: {unseen_note(name, count, result['rows'])}" for name, count in result["unseen"].items()))
     speed = f", {result['rows_per_second']:,.0f} rows a second" if result["rows_per_second"] else ""
     why = f": {result['why']}" if result["why"] else ""

@@ -158,6 +158,10 @@ def _writer(path: Path, schema: pa.Schema, suffix: str) -> Any:
     return pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
 
 
+FEW = 20
+"""Rows of a file of predictions up to which each is shown."""
+
+
 class Tally:
     """Running counts of predictions.
 
@@ -171,12 +175,15 @@ class Tally:
         Class -> rows with it as the most probable one, or label -> rows with it.
     abstaining : int
         Rows whose set has not exactly one class.
+    few : list of dict
+        The rows themselves where there are at most `FEW`, without the model's name and version.
     unseen : Counter
         Column -> rows with a category that is not in the training rows; filled in by the caller.
     """
 
     def __init__(self) -> None:
         self.rows = self.abstaining = 0
+        self.few: list[dict[str, Any]] = []
         self.reasons: Counter[str] = Counter()
         self.answers: Counter[Any] = Counter()
         self._kind = "class"
@@ -187,6 +194,8 @@ class Tally:
         """Count batches and pass them on."""
         for batch in batches:
             self.rows += batch.num_rows
+            shown = [name for name in batch.schema.names if name not in ("model", "version")]
+            self.few = [*self.few, *batch.select(shown).to_pylist()] if self.rows <= FEW else []
             self.reasons.update(map(kind_of_reason, batch.column("error").drop_null().to_pylist()))
             if "abstains" in batch.schema.names:
                 self.abstaining += pc.sum(batch.column("abstains")).as_py() or 0

@@ -236,7 +236,7 @@ def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]
     dict
         ``out``, ``rows``, ``unreadable`` and ``why`` (counts by reason), ``unseen`` (column -> rows with a category
         absent from the training rows), ``model``, ``version``, ``predicted`` (rows of this run), ``rows_per_second``
-        and ``table`` (rows and share of every class, or the range of every target).
+        ``table`` (rows and share of every class, or the range of every target), and ``few``, see `Tally`.
 
     Raises
     ------
@@ -275,4 +275,5 @@ def predict_parts(params: Predict, model: dict[str, str], source: dict[str, Any]
         "predicted": predicted,
         "rows_per_second": rate,
         "table": tally.table(),
+        "few": tally.few,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze.flows.cli import main
+from unfreeze.flows.commands import show
 from unfreeze.flows.commands.show import console, table
 
 
@@ -155,3 +156,16 @@ def test_a_path_that_no_disk_can_hold_is_told_in_a_line(command: list[str], caps
 def test_what_is_piped_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     console().print(table(("run", "state", "name"), [["a" * 32, "FINISHED", "a long name " * 30]], whole=2))
     assert any("a" * 32 in line and "a long name " * 30 in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_each_of_few_predictions_is_shown_with_its_answer_or_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    few = [
+        {"path": "a.png", "class": "cat", "probability": 0.9, "error": None},
+        {"path": "b.png", "class": None, "probability": None, "error": "truncated"},
+    ]
+    found = {"rows": 2, "unreadable": 1, "why": "", "model": "pets", "version": "1", "seconds": 1.0, "unseen": {}}
+    classes = [{"class": "cat", "rows": 1, "share": 1.0}]
+    show.predictions({**found, "out": "p.csv", "rows_per_second": None, "table": classes, "few": few})
+    text = capsys.readouterr().err
+    assert all(word in text for word in ("a.png", "cat", "b.png", "truncated"))
+    assert "share" not in text
