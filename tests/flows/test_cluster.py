@@ -1,5 +1,6 @@
 """Work on a Ray cluster of two nodes, both on this machine."""
 
+import glob
 import os
 import shutil
 import subprocess
@@ -31,11 +32,11 @@ class Nodes:
         self.second = self.cluster.add_node(num_cpus=1)
         self.address = str(self.cluster.address)
 
-    def lose_second_after(self, file: Path) -> threading.Thread:
+    def lose_second_after(self, pattern: Path) -> threading.Thread:
         """Kill the second node, as a power cut would, once there is a file of a pattern."""
 
         def lose() -> None:
-            while not list(file.parent.glob(file.name)):
+            while not glob.glob(str(pattern)):
                 time.sleep(0.05)
             self.cluster.remove_node(self.second, allow_graceful=False)
 

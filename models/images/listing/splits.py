@@ -125,14 +125,18 @@ def draw_sides(
         return
     # 16 bytes of hash sort like two big-endian numbers, which take less memory.
     hashed: dict[str, np.ndarray] = {name: np.frombuffer(each, ">u8").reshape(-1, 2) for name, each in salted.items()}
-    _, first, copy_of = np.unique(np.frombuffer(salted["valid"], "S16"), return_index=True, return_inverse=True)
+    first: np.ndarray | slice = slice(None)
+    copy_of: np.ndarray | slice = slice(None)
+    ordered = np.sort(hashed["valid"][:, 0])
+    if (ordered[1:] == ordered[:-1]).any():  # copies; looking for them takes 60 bytes an image
+        _, first, copy_of = np.unique(np.frombuffer(salted["valid"], "S16"), return_index=True, return_inverse=True)
     label_of, side_before = np.asarray(labels)[first], np.asarray(before)[first]
-    sides = np.zeros(len(first), np.int8)
+    sides = np.zeros(len(label_of), np.int8)
     for name, fraction, others in (("test", test_fraction, 2), ("valid", valid_fraction, 1)):
         place = _PLACES[name]
         for number in range(len(classes)) if fraction else ():
             rows = np.flatnonzero((label_of == number) & (sides == 0))
-            sides[_draw(rows, side_before[rows], hashed[name][first[rows]], place, fraction, others)] = place
+            sides[_draw(rows, side_before[rows], hashed[name][first][rows], place, fraction, others)] = place
     for place in sides[copy_of]:
         yield PARTS[place]
 
