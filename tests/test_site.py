@@ -20,6 +20,9 @@ def test_the_site_builds_without_a_warning_is_searched_from_the_disk_and_loads_n
     subprocess.run([program, "build", "--clean", "--strict"], cwd=ROOT, check=True)
     pages = sorted((ROOT / "build" / "site").rglob("*.html"))
     assert len(pages) >= len(PAGES) - 1  # without the README
+    for path in pages[1:]:  # the first, 404.html, is for servers
+        for link in re.findall(r'(?:href|src)="?([^"\s>#]+)', path.read_text()):
+            assert ":" in link or (path.parent / link).exists(), f"{path.name}: {link}"
     asked: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
