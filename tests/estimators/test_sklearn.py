@@ -51,6 +51,7 @@ def test_what_an_estimator_predicts_is_known() -> None:
     assert not is_classifier(Tables())
 
 
+@pytest.mark.slow
 def test_an_estimator_is_cross_validated() -> None:
     rows = np.random.default_rng(0).normal(size=(120, 2))
     model = Tables(task="classification", device="cpu", trees=False, config={**SMALL, "recipe.all.cycles": 1})
