@@ -30,7 +30,7 @@ from unfreeze.models.settings import ModelSpec
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PACKAGES = {
-    "unfreeze": [f"{ROOT}[imagenet]"],
+    "unfreeze": [str(ROOT)],
     "sklearn": ["scikit-learn", "pandas", "timm"],
     "fastai": ["fastai", "timm"],
     "lightgbm": ["lightgbm", "scikit-learn", "pandas"],
