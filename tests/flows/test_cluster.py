@@ -17,7 +17,7 @@ from tests.flows.tiny import tiny_training
 from unfreeze.models.errors import UserError
 from unfreeze.models.settings.predict import Predict
 from unfreeze.models.settings.search import SweepSpec
-from unfreeze.tasks.machine.environment import home
+from unfreeze.tasks.machine.environment import credentials, home
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -52,6 +52,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     )
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", credentials())  # as on the workers of a team's server
     pytest.importorskip("ray")
     nodes = Nodes()
     yield nodes
