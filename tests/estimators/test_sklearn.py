@@ -13,6 +13,7 @@ from unfreeze import Images, Tables
 
 FEW = "it refuses to learn from fewer than 20 rows"
 WORDS = "it refuses in other words"
+EQUAL = "equal rows are never divided between training and validation, and it has two different ones"
 NOT_KEPT = {
     "check_do_not_raise_errors_in_init_or_set_params": "settings are checked at once, not by `fit`",
     "check_n_features_in_after_fitting": FEW,
@@ -20,6 +21,9 @@ NOT_KEPT = {
     "check_regressors_no_decision_function": FEW,
     "check_fit2d_1sample": FEW,
     "check_fit2d_1feature": FEW,
+    "check_classifier_data_not_an_array": FEW,
+    "check_pipeline_consistency": EQUAL,
+    "check_estimators_pickle": EQUAL,
     "check_complex_data": WORDS,
     "check_requires_y_none": "the target may be a column of X, so that `fit(X)` asks for its name",
     "check_supervised_y_2d": "values of shape (N, 1) are taken without a warning",

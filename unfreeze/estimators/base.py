@@ -27,7 +27,7 @@ from unfreeze.models.settings import Training
 from unfreeze.models.settings.overrides import get_field
 from unfreeze.models.settings.predict import Explain
 from unfreeze.models.store.paths import data_folder, given_path
-from unfreeze.models.store.sealed_files import JUDGED
+from unfreeze.models.store.sealed_files import DESCRIPTION, JUDGED
 from unfreeze.models.store.workspace import Workspace
 from unfreeze.models.targets.conformal import answers
 
@@ -368,7 +368,7 @@ class Estimator(Configured):
 
 def model_folder(model: str | Path) -> Path:
     """Folder of a model, by its path or its name in the registry."""
-    if isinstance(model, Path) or model.startswith((".", "/", "~")) or given_path(model).exists():
+    if isinstance(model, Path) or model.startswith((".", "/", "~")) or (given_path(model) / DESCRIPTION).is_file():
         return given_path(model)
     from unfreeze.tasks.predictions.source import find_model_or_folder
 
