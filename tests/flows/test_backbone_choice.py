@@ -38,6 +38,7 @@ def test_the_plan_shows_the_ranking(stripes: Path, own_home: Path, capsys: pytes
 
 
 @pytest.mark.usefixtures("prefect_api")
+@pytest.mark.slow
 def test_a_run_keeps_the_network_that_was_taken(stripes: Path) -> None:
     from unfreeze.flows.train_images import train_images
 

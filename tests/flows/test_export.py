@@ -11,7 +11,7 @@ from unfreeze.models.images.pixels.index import Index
 from unfreeze.tasks.steps.prepare import kept_file
 from unfreeze.tasks.tracking import registry
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.slow]
 
 
 def test_a_registered_model_is_checked_on_its_validation_images(

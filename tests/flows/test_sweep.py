@@ -91,6 +91,7 @@ def test_a_trial_equals_a_training_of_its_own_with_the_same_settings(swept: dict
     assert run.data.metrics["valid/loss"] == pytest.approx(alone["metrics"]["valid/loss"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_where_the_study_stopped(swept: dict[str, Any], stripes: Path) -> None:
     from unfreeze.flows.sweep import sweep
 

@@ -109,13 +109,13 @@ def test_a_terminal_s_table_shows_a_text_as_it_is(capsys: pytest.CaptureFixture[
 
 
 def test_a_bar_of_progress_takes_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unfreeze.tasks.machine import page as progress
+    from unfreeze.models.store import progress
 
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
     monkeypatch.setattr(progress, "Console", lambda **_: console)
     for text in TEXTS[::20]:
-        with progress.progress(text, lambda text=text: text) as advance:
+        with progress.progress_bar(text, lambda text=text: text) as advance:
             advance(1, 2)
     assert isinstance(Progress(console=console), Progress)
 

@@ -142,7 +142,7 @@ def test_the_code_and_its_changes_are_kept_at_every_start(tmp_path: Path, monkey
     (package / "__init__.py").write_text("ONE = 1\n")
     for command in (
         ["init", "-q"],
-        ["add", "."],
+        ["add", "models"],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)

@@ -372,7 +372,7 @@ def _strictly(chunks: Generator[Chunk, None, None], nothing: np.ndarray, images:
                 row, reason = min(chunk.unreadable.items())
                 image = images[row]
                 named = "the image" if isinstance(image, bytes) else str(image)
-                raise UserError(f"row {row}: {named} cannot be read: {reason}")
+                raise UserError(f"row {row}: {named} cannot be read: {reason.removeprefix('cannot be read: ')}")
             results.append(chunk.results)
     return np.concatenate(results)
 

@@ -99,6 +99,7 @@ PARTS: tuple[dict[str, Any], ...] = ({"states": []}, {"parts": {}})
 """What a candidate of both lacks, to be the trees or the network."""
 
 
+@pytest.mark.slow
 def test_as_many_trees_are_refitted_and_the_network_goes_on_from_its_weights(source):
     data = estimator(source, **WEIGHTED)._data()
     assert isinstance(data, TableData)

@@ -23,6 +23,7 @@ def curve(fall_at: float, seed: int = 0, noise: float = 0.05) -> LrCurve:
     return LrCurve(LRS, losses, losses)
 
 
+@pytest.mark.slow
 def test_other_seeds_and_step_counts_move_the_suggestion_by_less_than_a_third_of_a_decade(make_learner):
     found = []
     for seed in range(3):

@@ -84,6 +84,7 @@ def test_nothing_is_tried_on_few_rows(make_learner):
     assert try_lrs(make_learner(HEAD), activations(FEWEST_ROWS - 1), HEAD, 1e-3) is None
 
 
+@pytest.mark.slow
 def test_a_long_stage_is_shortened(make_learner):
     train, stage = activations(600), Stage(name="head", precompute=True, cycles=1, cycle_len=9)
     try_lrs(make_learner(HEAD), train, stage, 1e-3)

@@ -42,7 +42,7 @@ def test_a_split_of_darker_images_is_named(split: Path, tmp_path: Path, folder: 
     found = described(split, tmp_path / "work")
     (line,) = [line for line in found.splitlines() if "are unlike the training rows" in line]
     assert line.startswith(f"The {rows} are unlike")
-    assert "brightness (PSI " in line
+    assert "brightness (population stability index " in line
 
 
 @pytest.mark.parametrize(("folder", "images"), [("valid", "2 validation images"), ("test", "2 test images")])
