@@ -31,6 +31,7 @@ class Configured(BaseEstimator):  # type: ignore[misc]
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Set the constructor's arguments as attributes, and reject bad settings at once."""
+        given = dict(given)  # a debugger or coverage refreshes the dictionary of `locals()`
         unknown = given.pop("unknown")
         for name in ("self", "__class__"):
             given.pop(name, None)
