@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,25 +78,6 @@ def prefect_starting() -> Iterator[None]:
         wait_for_server()
     except UserError as error:  # its log has the traceback, the disk the cause
         raise UserError(storage_trouble(error) or str(error)) from error
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of Prefect says more than that a step went as planned, which its page shows.
-
-    A step that Ctrl-C or a cancellation stops is no crash: the flow's own last line says how to continue.
-    """
-    line = record.getMessage()
-    if "Crash" in line and "aborted by an interrupt signal" in line:
-        return False
-    if re.match("Finished in state Failed.*UserError: ", line):  # its own line says it already
-        return False
-    return record.levelno != logging.INFO or not re.match(
-        r"Finished in state C(omplet|ach)ed|Running hook|Hook '", line
-    )
-
-
-for _busy in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
-    logging.getLogger(_busy).addFilter(_is_news)  # here, so that a worker's processes have it too
 
 
 def state_of(flow: Callable[..., Any], *arguments: Any) -> "State[Any]":

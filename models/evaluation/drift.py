@@ -15,9 +15,9 @@ from scipy.stats import chi2, ks_2samp
 from unfreeze.models.errors import UserError
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25
+"""Thresholds of the verdict on a PSI (Siddiqi 2006)."""
 LEGEND = f"psi: population stability index, large from {LARGE_PSI}; ks: Kolmogorov-Smirnov distance, 0 to 1"
 """The columns of a drift report in words."""
-"""Thresholds of the verdict on a PSI (Siddiqi 2006)."""
 SIGNIFICANCE = 0.01
 """Largest p-value at which shares count as different."""
 FEWEST_ALIKE = 5

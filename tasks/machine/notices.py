@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -82,5 +83,21 @@ class WithoutTraceback(logging.Filter):
         return True
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Prefect says more than that a step went as planned, which its page shows.
+
+    A step that Ctrl-C or a cancellation stops is no crash: the flow's own last line says how to continue.
+    """
+    line = record.getMessage()
+    if "Crash" in line and "aborted by an interrupt signal" in line:
+        return False
+    if re.match("Finished in state Failed.*UserError: ", line):  # its own line says it already
+        return False
+    return record.levelno != logging.INFO or not re.match(
+        r"Finished in state C(omplet|ach)ed|Running hook|Hook '", line
+    )
+
+
 for _name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
     logging.getLogger(_name).addFilter(WithoutTraceback())
+    logging.getLogger(_name).addFilter(_is_news)

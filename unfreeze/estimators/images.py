@@ -123,19 +123,24 @@ class Images(Estimator):
         tags.target_tags.required = True
         return tags
 
+    @property
+    def _data_settings(self) -> DataSpec:
+        data = self._spec({}).data
+        assert isinstance(data, DataSpec)
+        return data
+
     def _given(self, X: Any, y: Any) -> dict[str, Any]:
         if isinstance(X, str | Path):
             if y is not None:
                 raise UserError(f"y: {str(X)!r} has labels of its own; give y with a list of images only")
             return {"data.source": str(X)}
-        data = self._spec({}).data
-        assert isinstance(data, DataSpec)
         given = {"data.path_column": PATH, "data.label_column": LABEL}
         if is_frame(X) and y is None:
             table, given = self._columns(X), {}
-            if data.label_column not in table.column_names:
+            label_column = self._data_settings.label_column
+            if label_column not in table.column_names:
                 known = ", ".join(table.column_names)
-                raise UserError(f"label_column: the frame has no column {data.label_column!r}; it has: {known}")
+                raise UserError(f"label_column: the frame has no column {label_column!r}; it has: {known}")
         else:
             table = self._images(X)
             labels = [self._label(each) for each in labels_in(y, table.num_rows)]
@@ -146,7 +151,7 @@ class Images(Estimator):
 
     def _columns(self, frame: Any) -> pa.Table:
         """A frame with absolute paths, or encoded images in the type of `ENCODED`."""
-        table, name = arrow_table(frame), self._spec({}).data.path_column  # type: ignore[attr-defined]
+        table, name = arrow_table(frame), self._data_settings.path_column
         for place, column in enumerate(table.schema):
             if pa.types.is_struct(column.type):
                 return table
@@ -182,8 +187,8 @@ class Images(Estimator):
     def _listed(self, X: Any) -> tuple[list[str | bytes], pd.Index]:
         """Images to predict, and an index that names them."""
         if isinstance(X, str | Path):
-            data = self._spec({}).data
-            listed = list_images(Predict(source=str(X), path_column=data.path_column), self._workspace)  # type: ignore[attr-defined]
+            path_column = self._data_settings.path_column
+            listed = list_images(Predict(source=str(X), path_column=path_column), self._workspace)
             return list(listed.files), pd.Index(listed.names, name="path")
         if not is_frame(X):
             images = images_in(X)
@@ -191,7 +196,7 @@ class Images(Estimator):
         table = self._columns(X)
         column = next((each for each in table.columns if pa.types.is_struct(each.type)), None)
         if column is None:
-            found = table[self._spec({}).data.path_column].to_pylist()  # type: ignore[attr-defined]
+            found = table[self._data_settings.path_column].to_pylist()
         else:
             found = [each["bytes"] for each in column.to_pylist()]
         return found, X.index if isinstance(X, pd.DataFrame) else pd.RangeIndex(len(found))
